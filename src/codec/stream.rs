@@ -1,0 +1,172 @@
+//! The lowest floor of the codec: bytes from and for the peer, with TLS in between where asked.
+//!
+//! All in memory. A driver feeds what it received and sends what is pending; nothing here waits. It serves the
+//! HTTP request first and the frames afterwards, and must never look at what the bytes mean.
+
+use super::Failure;
+#[cfg(feature = "tls")]
+use super::tls::Tls;
+
+/// Buffers above this size are given back as soon as they are empty.
+pub(super) const KEEP: usize = 64 * 1024;
+
+/// A byte stream over memory, plain or encrypted.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    security: Security,
+    /// Plain bytes received; those before `at` are consumed.
+    input: Vec<u8>,
+    at: usize,
+    /// Plain bytes to send. Without TLS the driver sends them from here, and those before `sent` are gone.
+    output: Vec<u8>,
+    sent: usize,
+    ended: bool,
+}
+
+#[derive(Debug)]
+enum Security {
+    None,
+    #[cfg(feature = "tls")]
+    Tls(Box<Tls>),
+}
+
+impl Stream {
+    /// Without encryption.
+    pub(crate) fn plain() -> Self {
+        Self::new(Security::None)
+    }
+
+    /// The server's side of TLS; the handshake happens while bytes are fed.
+    #[cfg(feature = "tls")]
+    pub(crate) fn tls(acceptor: &native_tls::TlsAcceptor) -> Result<Self, Failure> {
+        Ok(Self::new(Security::Tls(Box::new(Tls::accept(acceptor)?))))
+    }
+
+    fn new(security: Security) -> Self {
+        Self { security, input: Vec::new(), at: 0, output: Vec::new(), sent: 0, ended: false }
+    }
+
+    /// Takes in what was received, and leaves an empty buffer behind.
+    pub(crate) fn feed(&mut self, received: &mut Vec<u8>) -> Result<(), Failure> {
+        match &mut self.security {
+            Security::None if self.at == self.input.len() => {
+                std::mem::swap(&mut self.input, received);
+                self.at = 0;
+            }
+            Security::None => self.input.extend_from_slice(received),
+            #[cfg(feature = "tls")]
+            Security::Tls(tls) => {
+                self.input.drain(..self.at);
+                self.at = 0;
+                let result = tls.open(received, &mut self.input);
+                self.ended |= tls.ended();
+                result?;
+            }
+        }
+        received.clear();
+        Ok(())
+    }
+
+    /// A buffer for the next `recv`: the one just emptied, if there is one.
+    pub(crate) fn spare_buffer(&mut self) -> Vec<u8> {
+        if self.at < self.input.len() {
+            return Vec::new();
+        }
+        self.at = 0;
+        let mut buffer = std::mem::take(&mut self.input);
+        buffer.clear();
+        buffer
+    }
+
+    /// The peer said, within TLS, that nothing more will come.
+    pub(crate) fn ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Plain bytes received and not consumed.
+    pub(crate) fn input(&self) -> &[u8] {
+        &self.input[self.at..]
+    }
+
+    pub(crate) fn consume(&mut self, n: usize) {
+        self.at += n;
+        debug_assert!(self.at <= self.input.len());
+    }
+
+    /// Where plain bytes to be sent are appended.
+    pub(crate) fn output(&mut self) -> &mut Vec<u8> {
+        &mut self.output
+    }
+
+    /// Encrypts what is to be sent, in records as large as can be. To be called before `pending_bytes`.
+    pub(crate) fn seal(&mut self) -> Result<(), Failure> {
+        match &mut self.security {
+            Security::None => Ok(()),
+            #[cfg(feature = "tls")]
+            Security::Tls(tls) => tls.seal(&mut self.output),
+        }
+    }
+
+    /// Says goodbye within TLS (close_notify); nothing can be sent after it.
+    pub(crate) fn finish(&mut self) {
+        match &mut self.security {
+            Security::None => {}
+            #[cfg(feature = "tls")]
+            Security::Tls(tls) => tls.finish(),
+        }
+    }
+
+    /// Sealed bytes that the socket has not taken yet.
+    pub(crate) fn pending_bytes(&self) -> &[u8] {
+        match &self.security {
+            Security::None => &self.output[self.sent..],
+            #[cfg(feature = "tls")]
+            Security::Tls(tls) => &tls.sealed()[self.sent..],
+        }
+    }
+
+    /// How much is to be sent, sealed or not.
+    pub(crate) fn pending(&self) -> usize {
+        match &self.security {
+            Security::None => self.output.len() - self.sent,
+            #[cfg(feature = "tls")]
+            Security::Tls(tls) => self.output.len() + tls.sealed().len() - self.sent,
+        }
+    }
+
+    /// The socket took `n` of the pending bytes.
+    pub(crate) fn mark_sent(&mut self, n: usize) {
+        self.sent += n;
+        let buffer = match &mut self.security {
+            Security::None => &mut self.output,
+            #[cfg(feature = "tls")]
+            Security::Tls(tls) => tls.sealed_mut(),
+        };
+        if self.sent == buffer.len() {
+            buffer.clear();
+            self.sent = 0;
+            if buffer.capacity() > KEEP {
+                *buffer = Vec::new();
+            }
+        } else if self.sent >= KEEP && self.sent * 2 >= buffer.len() {
+            // A long backlog moves to the front now and then, so that its sent part takes no memory.
+            buffer.drain(..self.sent);
+            self.sent = 0;
+        }
+    }
+
+    /// Gives back the buffers that hold nothing.
+    pub(crate) fn park(&mut self) {
+        if self.at == self.input.len() {
+            self.input = Vec::new();
+            self.at = 0;
+        }
+        if self.pending() == 0 {
+            self.output = Vec::new();
+            #[cfg(feature = "tls")]
+            if let Security::Tls(tls) = &mut self.security {
+                tls.park();
+            }
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! What can go wrong, in one enum that a caller can match; and how a connection ended, which is a value.
+
+use std::{fmt, io, sync::Arc};
+
+use crate::message::{CloseCode, Text};
+
+/// The result of nearly every call here.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Every error of this crate. Small (24 bytes), and told apart by type.
+///
+/// ```
+/// use switchboard::{Error, WebSocket};
+/// use std::time::Duration;
+///
+/// fn serve(ws: &mut WebSocket) -> switchboard::Result<()> {
+///     loop {
+///         match ws.read(0, Duration::from_secs(10)) {
+///             Ok(data) => ws.write(data)?,
+///             Err(Error::Timeout) => ws.write("still there?")?,
+///             Err(Error::Closed(reason)) if reason.is_normal() => return Ok(()),
+///             Err(other) => return Err(other),
+///         }
+///     }
+/// }
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The time given was up. After a `read` the connection is as before and nothing received is lost; after a
+    /// `write` it is closed, because a part of the frame may be out. (`$$$CSPWebSocketTimeout`)
+    Timeout,
+    /// The connection is over; the reason says how. A normal end arrives like this, too. (`$$$CSPWebSocketClosed`)
+    Closed(CloseReason),
+    /// `write` got bytes that are not UTF-8 while `BinaryData` was off. Nothing was sent: call
+    /// `set_binary_data(true)`, or write a [`Message::Binary`](crate::Message::Binary).
+    NotUtf8,
+    /// The session store is full: nothing was stored.
+    SessionsFull,
+    /// An address could not be listened on.
+    Bind(Box<BindError>),
+    /// A certificate, a key or a password is not as it should be. The text says which, and what to do.
+    Tls(Box<str>),
+    /// A setting cannot work. The text says which, and what to do.
+    Config(Box<str>),
+    /// The operating system refused something else.
+    Io(io::Error),
+}
+
+/// The address that could not be listened on, and why.
+#[derive(Debug)]
+pub struct BindError {
+    /// As it was given.
+    pub address: String,
+    /// What the operating system said.
+    pub source: io::Error,
+}
+
+impl Error {
+    /// Whether the time was up.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, Self::Timeout)
+    }
+
+    /// Whether the connection is over.
+    pub fn is_closed(&self) -> bool {
+        matches!(self, Self::Closed(_))
+    }
+
+    pub(crate) fn tls(text: impl Into<String>) -> Self {
+        Self::Tls(text.into().into())
+    }
+
+    pub(crate) fn config(text: impl Into<String>) -> Self {
+        Self::Config(text.into().into())
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Timeout => f.write_str("timed out"),
+            Self::Closed(reason) => write!(f, "connection closed: {reason}"),
+            Self::NotUtf8 => f.write_str(
+                "text must be UTF-8: call set_binary_data(true) or write a Message::Binary to send other bytes",
+            ),
+            Self::SessionsFull => f.write_str("the session store is full"),
+            Self::Bind(e) => write!(f, "cannot listen on {}: {}", e.address, e.source),
+            Self::Tls(text) | Self::Config(text) => f.write_str(text),
+            Self::Io(e) => e.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Bind(e) => Some(&e.source),
+            Self::Io(e) => Some(e),
+            _ => None,
+        }
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// How a connection ended: the close code, its text, and who began. Cheap to clone.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CloseReason(Arc<Inner>);
+
+#[derive(PartialEq, Eq)]
+struct Inner {
+    code: CloseCode,
+    text: Text,
+    by: ClosedBy,
+}
+
+/// Who ended a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ClosedBy {
+    /// The client sent the first close frame.
+    Client,
+    /// This side did: the handler, another thread, a limit that the client broke, or the shutdown.
+    Server,
+    /// Nobody: the connection broke without a close frame.
+    Network,
+}
+
+impl CloseReason {
+    pub(crate) fn new(code: CloseCode, text: impl Into<Text>, by: ClosedBy) -> Self {
+        Self(Arc::new(Inner { code, text: text.into(), by }))
+    }
+
+    /// The close code; 1005 for a close frame without one, 1006 where there was no close frame.
+    pub fn code(&self) -> CloseCode {
+        self.0.code
+    }
+
+    /// The text of the close frame, often empty; for a broken connection, what broke it.
+    pub fn text(&self) -> &str {
+        &self.0.text
+    }
+
+    /// Who began.
+    pub fn by(&self) -> ClosedBy {
+        self.0.by
+    }
+
+    /// Whether nothing went wrong: 1000, 1001 (going away), or a close frame without a code.
+    pub fn is_normal(&self) -> bool {
+        matches!(self.0.code, CloseCode::NORMAL | CloseCode::GOING_AWAY | CloseCode::NO_STATUS)
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let by = match self.by() {
+            ClosedBy::Client => "by the client",
+            ClosedBy::Server => "by the server",
+            ClosedBy::Network => "broken",
+        };
+        write!(f, "{} {by}", self.code())?;
+        if self.text().is_empty() { Ok(()) } else { write!(f, ": {}", self.text()) }
+    }
+}
+
+impl fmt::Debug for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CloseReason({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_small() {
+        assert_eq!(size_of::<Error>(), 24);
+        assert_eq!(size_of::<Result<()>>(), 24);
+    }
+
+    #[test]
+    fn what_is_normal() {
+        let reason = |code| CloseReason::new(CloseCode(code), "", ClosedBy::Client);
+        assert!([1000, 1001, 1005].iter().all(|&c| reason(c).is_normal()));
+        assert!([1002, 1006, 1011, 4000].iter().all(|&c| !reason(c).is_normal()));
+        assert_eq!(CloseReason::new(CloseCode(4000), "bye", ClosedBy::Server).to_string(), "4000 by the server: bye");
+    }
+}

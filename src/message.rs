@@ -1,0 +1,394 @@
+//! What is sent and received: whole messages, pieces of them, and close codes.
+//!
+//! Nothing here knows a socket. tungstenite's own types stay private, so that its next major version is not ours.
+
+use std::{borrow::Borrow, fmt, ops::Deref, str::Utf8Error};
+
+use bytes::Bytes;
+use tungstenite::Utf8Bytes;
+
+/// One WebSocket message, whole (RFC 6455, section 5.6).
+///
+/// ```
+/// use switchboard::Message;
+/// let message = Message::from("hello");
+/// assert_eq!(message.as_text(), Some("hello"));
+/// assert_eq!(message.len(), 5);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// UTF-8 text.
+    Text(Text),
+    /// Bytes of any kind.
+    Binary(Bytes),
+}
+
+/// What one [`read`](crate::WebSocket::read) returns: a message, or a piece of one. The kinds are the same.
+pub type Data = Message;
+
+impl Message {
+    /// The text, if this is text.
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Binary(_) => None,
+        }
+    }
+
+    /// The bytes, of either kind.
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Binary(bytes) => bytes,
+        }
+    }
+
+    /// The bytes, of either kind, without a copy.
+    pub fn into_bytes(self) -> Bytes {
+        match self {
+            Self::Text(text) => text.into_bytes(),
+            Self::Binary(bytes) => bytes,
+        }
+    }
+
+    /// The length in bytes.
+    pub fn len(&self) -> usize {
+        self.as_bytes().len()
+    }
+
+    /// Whether there is nothing in it. An empty message is a message all the same.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether it is text.
+    pub fn is_text(&self) -> bool {
+        matches!(self, Self::Text(_))
+    }
+
+    /// Whether it is binary.
+    pub fn is_binary(&self) -> bool {
+        matches!(self, Self::Binary(_))
+    }
+
+    /// Cuts off the first `len` characters (text) or bytes (binary); the rest, if there is any, comes second.
+    pub(crate) fn split(self, len: usize) -> (Self, Option<Self>) {
+        match self {
+            // A text of so few bytes cannot have more characters.
+            whole if whole.len() <= len => (whole, None),
+            Self::Text(text) => match text.char_indices().nth(len) {
+                None => (Self::Text(text), None),
+                Some((at, _)) => (Self::Text(text.slice(..at)), Some(Self::Text(text.slice(at..)))),
+            },
+            Self::Binary(mut bytes) => {
+                let first = bytes.split_to(len);
+                (Self::Binary(first), Some(Self::Binary(bytes)))
+            }
+        }
+    }
+}
+
+/// Compares the text; a binary message equals no text.
+impl PartialEq<str> for Message {
+    fn eq(&self, other: &str) -> bool {
+        self.as_text() == Some(other)
+    }
+}
+
+/// Compares the text; a binary message equals no text.
+impl PartialEq<&str> for Message {
+    fn eq(&self, other: &&str) -> bool {
+        self == *other
+    }
+}
+
+impl AsRef<[u8]> for Message {
+    fn as_ref(&self) -> &[u8] {
+        self.as_bytes()
+    }
+}
+
+/// UTF-8 text in a shared buffer: cloning and slicing copy nothing. It dereferences to [`str`].
+#[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Text(pub(crate) Utf8Bytes);
+
+impl Text {
+    /// A text without a copy.
+    pub const fn from_static(text: &'static str) -> Self {
+        Self(Utf8Bytes::from_static(text))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+
+    /// The bytes of the text, without a copy.
+    pub fn into_bytes(self) -> Bytes {
+        self.0.into()
+    }
+
+    fn slice(&self, range: impl std::ops::RangeBounds<usize>) -> Self {
+        let bytes: &Bytes = self.0.as_ref();
+        // Cut at character boundaries it is UTF-8 again; the check is the price of having no unsafe code.
+        Self(Utf8Bytes::try_from(bytes.slice(range)).unwrap_or_default())
+    }
+}
+
+impl Deref for Text {
+    type Target = str;
+    fn deref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl Borrow<str> for Text {
+    fn borrow(&self) -> &str {
+        self
+    }
+}
+
+impl AsRef<str> for Text {
+    fn as_ref(&self) -> &str {
+        self
+    }
+}
+
+impl AsRef<[u8]> for Text {
+    fn as_ref(&self) -> &[u8] {
+        self.as_bytes()
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self)
+    }
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+impl PartialEq<str> for Text {
+    fn eq(&self, other: &str) -> bool {
+        self.as_str() == other
+    }
+}
+
+impl PartialEq<&str> for Text {
+    fn eq(&self, other: &&str) -> bool {
+        self.as_str() == *other
+    }
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+impl From<String> for Text {
+    fn from(text: String) -> Self {
+        Self(text.into())
+    }
+}
+
+impl TryFrom<Bytes> for Text {
+    type Error = Utf8Error;
+    fn try_from(bytes: Bytes) -> Result<Self, Utf8Error> {
+        Utf8Bytes::try_from(bytes).map(Self)
+    }
+}
+
+/// What [`write`](crate::WebSocket::write) and the pushes take: anything that is text or bytes.
+///
+/// A [`Message`] keeps its kind. Strings are text and bytes are binary, unless it is `write` that gets them:
+/// there [`set_binary_data`](crate::WebSocket::set_binary_data) decides.
+#[derive(Clone, Debug)]
+pub struct Payload(pub(crate) Kind);
+
+#[derive(Clone, Debug)]
+pub(crate) enum Kind {
+    Message(Message),
+    Str(Text),
+    Bytes(Bytes),
+}
+
+impl Payload {
+    /// By its own kind: strings are text, bytes are binary.
+    pub(crate) fn into_message(self) -> Message {
+        match self.0 {
+            Kind::Message(message) => message,
+            Kind::Str(text) => Message::Text(text),
+            Kind::Bytes(bytes) => Message::Binary(bytes),
+        }
+    }
+
+    /// By the connection's `BinaryData`: all of it binary, or all of it text, which bytes then have to be.
+    pub(crate) fn into_message_as(self, binary: bool) -> Result<Message, Utf8Error> {
+        match self.0 {
+            Kind::Message(message) => Ok(message),
+            Kind::Str(text) if binary => Ok(Message::Binary(text.into_bytes())),
+            Kind::Str(text) => Ok(Message::Text(text)),
+            Kind::Bytes(bytes) if binary => Ok(Message::Binary(bytes)),
+            Kind::Bytes(bytes) => Text::try_from(bytes).map(Message::Text),
+        }
+    }
+}
+
+macro_rules! payload_from {
+    ($($from:ty, $value:ident => $kind:expr;)*) => {
+        $(
+            impl From<$from> for Payload {
+                fn from($value: $from) -> Self {
+                    Self($kind)
+                }
+            }
+            impl From<$from> for Message {
+                fn from(value: $from) -> Self {
+                    Payload::from(value).into_message()
+                }
+            }
+        )*
+    };
+}
+
+payload_from! {
+    &str, v => Kind::Str(v.into());
+    String, v => Kind::Str(v.into());
+    &String, v => Kind::Str(v.as_str().into());
+    Text, v => Kind::Str(v);
+    &Text, v => Kind::Str(v.clone());
+    &[u8], v => Kind::Bytes(Bytes::copy_from_slice(v));
+    &Vec<u8>, v => Kind::Bytes(Bytes::copy_from_slice(v));
+    Vec<u8>, v => Kind::Bytes(v.into());
+    Bytes, v => Kind::Bytes(v);
+}
+
+impl<const N: usize> From<&[u8; N]> for Payload {
+    fn from(bytes: &[u8; N]) -> Self {
+        bytes.as_slice().into()
+    }
+}
+
+impl From<Message> for Payload {
+    fn from(message: Message) -> Self {
+        Self(Kind::Message(message))
+    }
+}
+
+impl From<&Message> for Payload {
+    fn from(message: &Message) -> Self {
+        Self(Kind::Message(message.clone()))
+    }
+}
+
+/// The number that says why a connection was closed (RFC 6455, section 7.4).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CloseCode(pub u16);
+
+impl CloseCode {
+    /// 1000: the purpose is fulfilled.
+    pub const NORMAL: Self = Self(1000);
+    /// 1001: the server shuts down, or the browser leaves the page.
+    pub const GOING_AWAY: Self = Self(1001);
+    /// 1002: the peer broke the protocol.
+    pub const PROTOCOL_ERROR: Self = Self(1002);
+    /// 1003: a kind of data that is not accepted here.
+    pub const UNSUPPORTED: Self = Self(1003);
+    /// 1005: the close frame had no code. Never sent.
+    pub const NO_STATUS: Self = Self(1005);
+    /// 1006: the connection ended without a close frame. Never sent.
+    pub const ABNORMAL: Self = Self(1006);
+    /// 1007: text that is not UTF-8.
+    pub const INVALID_DATA: Self = Self(1007);
+    /// 1008: against a policy of the server.
+    pub const POLICY: Self = Self(1008);
+    /// 1009: a message beyond the limit.
+    pub const TOO_BIG: Self = Self(1009);
+    /// 1011: the handler failed.
+    pub const INTERNAL_ERROR: Self = Self(1011);
+    /// 1012: the server restarts.
+    pub const RESTART: Self = Self(1012);
+    /// 1013: too slow, or too much at once: try again later.
+    pub const TRY_AGAIN: Self = Self(1013);
+
+    /// Whether an endpoint may send it in a close frame: 1000 to 1003, 1007 to 1014, 3000 to 4999.
+    pub const fn is_sendable(self) -> bool {
+        matches!(self.0, 1000..=1003 | 1007..=1014 | 3000..=4999)
+    }
+}
+
+impl fmt::Display for CloseCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for CloseCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CloseCode({})", self.0)
+    }
+}
+
+impl From<u16> for CloseCode {
+    fn from(code: u16) -> Self {
+        Self(code)
+    }
+}
+
+impl From<CloseCode> for u16 {
+    fn from(code: CloseCode) -> Self {
+        code.0
+    }
+}
+
+impl PartialEq<u16> for CloseCode {
+    fn eq(&self, other: &u16) -> bool {
+        self.0 == *other
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_cut_between_characters() {
+        let (first, rest) = Message::from("aä🎉z").split(3);
+        assert_eq!(first, "aä🎉");
+        assert_eq!(rest.unwrap(), "z");
+        assert_eq!(Message::from("aä🎉z").split(4).1, None);
+        let (first, rest) = Message::from("🎉🎉").split(1);
+        assert_eq!((first, rest.unwrap()), ("🎉".into(), "🎉".into()));
+    }
+
+    #[test]
+    fn binary_is_cut_between_bytes() {
+        let (first, rest) = Message::from(vec![1, 2, 3]).split(2);
+        assert_eq!(first.as_bytes(), [1, 2]);
+        assert_eq!(rest.unwrap().as_bytes(), [3]);
+    }
+
+    #[test]
+    fn binary_data_decides_the_kind_of_what_has_none() {
+        let as_kind = |payload: Payload, binary| payload.into_message_as(binary).map(|m| m.is_binary());
+        assert_eq!(as_kind("x".into(), false), Ok(false));
+        assert_eq!(as_kind("x".into(), true), Ok(true));
+        assert_eq!(as_kind(b"x".into(), false), Ok(false));
+        assert!(as_kind([0xff].as_slice().into(), false).is_err());
+        assert_eq!(as_kind([0xff].as_slice().into(), true), Ok(true));
+        assert_eq!(as_kind(Message::from("x").into(), true), Ok(false));
+        assert_eq!(as_kind(Message::from(vec![0xff]).into(), false), Ok(true));
+    }
+
+    #[test]
+    fn close_codes_that_may_be_sent() {
+        let sendable: Vec<u16> = (0..=u16::MAX).filter(|&c| CloseCode(c).is_sendable()).collect();
+        assert_eq!(sendable.len(), 4 + 8 + 2000);
+        assert!([1004, 1005, 1006, 1015, 999, 2999, 5000].iter().all(|c| !sendable.contains(c)));
+    }
+}

@@ -39,8 +39,10 @@ pub(crate) struct Codec {
 }
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "the large one is the one that is kept")]
 enum Decoder {
     Idle(Frames),
+    /// Boxed, so that an idle connection does not keep its size.
     Busy(Box<WebSocket<Frames>>),
     /// Only while one becomes the other.
     Changing,
@@ -170,11 +172,6 @@ impl Codec {
             Message::Binary(bytes) => (Data::Binary, bytes),
         };
         self.put(Frame::message(payload, OpCode::Data(kind), true));
-    }
-
-    /// Appends a ping to what is pending. The payload is cut to 125 bytes (RFC 6455, section 5.5).
-    pub(crate) fn ping(&mut self, payload: &[u8]) {
-        self.put(Frame::ping(Bytes::copy_from_slice(&payload[..payload.len().min(125)])));
     }
 
     /// Appends a close frame; once only, and nothing after it. A code that may not be sent makes an empty one.

@@ -1,0 +1,127 @@
+//! The options.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use log::LevelFilter;
+
+/// WebSockets for threaded programs: a server to try them with.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: Serve,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the demo page, /echo and /csp/user/MyApp.MyWebSocketServer.cls (the same as no command at all)
+    Serve(Serve),
+}
+
+impl Cli {
+    pub(super) fn serve(self) -> Serve {
+        match self.command {
+            Some(Command::Serve(serve)) => serve,
+            None => self.serve,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    /// Listen here: HOST:PORT or unix:PATH; repeatable [default: 127.0.0.1:8080, if there is no --tls-listen]
+    #[arg(long, value_name = "ADDR")]
+    listen: Vec<String>,
+    /// Listen here with TLS, which needs a certificate; repeatable
+    #[arg(long, value_name = "ADDR")]
+    pub(super) tls_listen: Vec<String>,
+    /// The certificate chain, in PEM
+    #[arg(long, value_name = "FILE", requires = "key", requires = "tls_listen")]
+    pub(super) cert: Option<PathBuf>,
+    /// The certificate's PKCS#8 key, in PEM
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub(super) key: Option<PathBuf>,
+    /// Certificate and key in one, in PKCS#12
+    #[arg(long, value_name = "FILE", requires = "password_file", requires = "tls_listen", conflicts_with = "cert")]
+    pub(super) identity: Option<PathBuf>,
+    /// A file with the password of --identity
+    #[arg(long, value_name = "FILE", requires = "identity")]
+    pub(super) password_file: Option<PathBuf>,
+    /// Serve the files of this folder instead of the demo page
+    #[arg(long, value_name = "DIR")]
+    pub(super) www: Option<PathBuf>,
+    /// Let pages of this origin connect, such as https://example.com, or * for any; repeatable [default: the same host]
+    #[arg(long, value_name = "ORIGIN")]
+    pub(super) allow_origin: Vec<String>,
+    /// Connections at once; more are answered with 503
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) max_connections: u32,
+    /// Size of an incoming message in bytes, or with K or M; larger ones end the connection with 1009
+    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = size)]
+    pub(super) max_message_size: usize,
+    /// off, error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub(super) log_level: LevelFilter,
+    /// Append the log to this file instead of writing it to standard error
+    #[arg(long, value_name = "FILE")]
+    pub(super) log_file: Option<PathBuf>,
+}
+
+impl Serve {
+    pub(super) fn listen(&self) -> Vec<&str> {
+        if self.listen.is_empty() && self.tls_listen.is_empty() {
+            return vec!["127.0.0.1:8080"];
+        }
+        self.listen.iter().map(String::as_str).collect()
+    }
+}
+
+fn size(text: &str) -> Result<usize, String> {
+    let (digits, unit) = match text.trim_end_matches(['k', 'K', 'm', 'M']) {
+        digits if digits.len() == text.len() => (digits, 1),
+        digits if text[digits.len()..].eq_ignore_ascii_case("k") => (digits, 1 << 10),
+        digits if text[digits.len()..].eq_ignore_ascii_case("m") => (digits, 1 << 20),
+        _ => return Err("a number of bytes, or one with K or M".into()),
+    };
+    let number: usize = digits.parse().map_err(|_| "a number of bytes, or one with K or M")?;
+    number.checked_mul(unit).filter(|&size| size > 0).ok_or_else(|| "out of range".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<Serve, clap::Error> {
+        Cli::try_parse_from([&["switchboard"], args].concat()).map(Cli::serve)
+    }
+
+    #[test]
+    fn serve_is_the_default() {
+        assert_eq!(parse(&[]).unwrap().listen(), ["127.0.0.1:8080"]);
+        assert_eq!(parse(&["serve", "--listen", "a:1", "--listen", "b:2"]).unwrap().listen(), ["a:1", "b:2"]);
+        assert_eq!(parse(&["--listen", "a:1"]).unwrap().listen(), ["a:1"]);
+        let tls = parse(&["--tls-listen", "a:1", "--cert", "c", "--key", "k"]).unwrap();
+        assert!(tls.listen().is_empty());
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        for bad in [
+            &["--cert", "c"][..],
+            &["--key", "k"],
+            &["--cert", "c", "--key", "k"],
+            &["--identity", "i"],
+            &["--max-connections", "0"],
+            &["--max-message-size", "1G"],
+            &["--max-message-size", "0"],
+            &["--log-level", "loud"],
+            &["--nonsense"],
+        ] {
+            assert!(parse(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(parse(&["--max-message-size", "16M"]).unwrap().max_message_size, 16 << 20);
+    }
+}

@@ -1,0 +1,128 @@
+//! The socket of a connection: the few calls that are needed, none of which leaves a descriptor behind.
+
+use std::{io, net::TcpStream, os::unix::net::UnixStream, time::Duration};
+
+use rustix::{
+    buffer::spare_capacity,
+    event::{PollFd, PollFlags, Timespec, poll},
+    fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    io::Errno,
+    net::{self, RecvFlags, SendFlags, Shutdown, sockopt},
+};
+
+use crate::deadline::Deadline;
+
+/// A connected stream socket, TCP or Unix. Closed when dropped.
+#[derive(Debug)]
+pub(crate) struct Socket(OwnedFd);
+
+impl From<TcpStream> for Socket {
+    fn from(stream: TcpStream) -> Self {
+        // Messages are whole when they are sent: there is nothing to wait for. It cannot fail on a TCP socket that
+        // is alive; on a dead one the next call will say so.
+        let _ = stream.set_nodelay(true);
+        Self(stream.into())
+    }
+}
+
+impl From<UnixStream> for Socket {
+    fn from(stream: UnixStream) -> Self {
+        Self(stream.into())
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl Socket {
+    /// Appends what arrives to the spare capacity of `buffer`, waiting as long as [`set_recv_timeout`] says.
+    ///
+    /// [`set_recv_timeout`]: Self::set_recv_timeout
+    pub(crate) fn recv(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        self.recv_with(buffer, RecvFlags::empty())
+    }
+
+    /// Appends what has arrived, and never waits.
+    pub(crate) fn try_recv(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        self.recv_with(buffer, RecvFlags::DONTWAIT)
+    }
+
+    fn recv_with(&self, buffer: &mut Vec<u8>, flags: RecvFlags) -> io::Result<usize> {
+        loop {
+            match net::recv(&self.0, spare_capacity(buffer), flags) {
+                Err(Errno::INTR) => {}
+                result => return Ok(result.map(|(n, _)| n)?),
+            }
+        }
+    }
+
+    /// Sends as much as the kernel takes now.
+    pub(crate) fn try_send(&self, bytes: &[u8]) -> io::Result<usize> {
+        #[cfg(not(target_vendor = "apple"))]
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        #[cfg(target_vendor = "apple")] // there the standard library has set SO_NOSIGPIPE
+        let flags = SendFlags::DONTWAIT;
+        loop {
+            match net::send(&self.0, bytes, flags) {
+                Err(Errno::INTR) => {}
+                result => return Ok(result?),
+            }
+        }
+    }
+
+    /// How long a `recv` waits.
+    pub(crate) fn set_recv_timeout(&self, timeout: Duration) -> io::Result<()> {
+        // Zero would mean to wait for ever.
+        let timeout = timeout.max(Duration::from_micros(1));
+        Ok(sockopt::set_socket_timeout(&self.0, sockopt::Timeout::Recv, Some(timeout))?)
+    }
+
+    /// Waits until the socket takes more, or has ended. False: the time was up.
+    pub(crate) fn wait_writable(&self, deadline: Deadline) -> io::Result<bool> {
+        self.wait(PollFlags::OUT, deadline)
+    }
+
+    /// Waits until something arrived, or the socket takes more, or has ended. False: the time was up.
+    pub(crate) fn wait_either(&self, deadline: Deadline) -> io::Result<bool> {
+        self.wait(PollFlags::IN | PollFlags::OUT, deadline)
+    }
+
+    fn wait(&self, flags: PollFlags, deadline: Deadline) -> io::Result<bool> {
+        loop {
+            let Some(left) = deadline.remaining() else { return Ok(false) };
+            // A rest below a microsecond would come back too early, and often.
+            let left = left.max(Duration::from_micros(1));
+            let timeout = Timespec { tv_sec: left.as_secs() as _, tv_nsec: left.subsec_nanos() as _ };
+            match poll(&mut [PollFd::new(&self.0, flags)], Some(&timeout)) {
+                Ok(0) | Err(Errno::INTR) => {}
+                Ok(_) => return Ok(true),
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    /// Nothing will be sent any more (FIN); what arrives is still received.
+    pub(crate) fn shutdown_write(&self) {
+        // It fails only where the peer is gone.
+        let _ = net::shutdown(&self.0, Shutdown::Write);
+    }
+
+    /// Whoever waits in `recv` gets an end; it can still be sent to.
+    pub(crate) fn shutdown_read(&self) {
+        let _ = net::shutdown(&self.0, Shutdown::Read);
+    }
+
+    /// Ends it both ways: whoever waits in `recv` wakes up.
+    pub(crate) fn shutdown(&self) {
+        let _ = net::shutdown(&self.0, Shutdown::Both);
+    }
+}

@@ -1,0 +1,191 @@
+//! The opening handshake (RFC 6455, section 4.2): the checks, and the 101.
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+
+use super::{Refusal, Request, response::encode_head};
+
+/// The only version there is (RFC 6455, section 4.1).
+const VERSION: &str = "13";
+
+/// Which pages may connect, by the `Origin` that a browser sends with its handshake.
+///
+/// Requests without `Origin` pass always: they do not come from a page.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub enum Origins {
+    /// Pages of the same host and port as this server: what the `Host` header says. The default.
+    #[default]
+    SameHost,
+    /// These, each written as the browser sends it: `https://example.com`, `http://localhost:3000`.
+    List(Vec<String>),
+    /// Any page whatever. For services that know their users by something other than a cookie.
+    Any,
+}
+
+impl Origins {
+    fn allow(&self, origin: &str, host: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::List(list) => list.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin)),
+            Self::SameHost => {
+                let Some((scheme, authority)) = origin.split_once("://") else { return false };
+                let port = if scheme.eq_ignore_ascii_case("https") { ":443" } else { ":80" };
+                let bare = |name: &str| name.strip_suffix(port).unwrap_or(name).to_ascii_lowercase();
+                bare(authority) == bare(host)
+            }
+        }
+    }
+}
+
+/// Whether the request wants to become a WebSocket at all.
+pub(crate) fn is_upgrade(request: &Request) -> bool {
+    request.has_token(header::UPGRADE, "websocket")
+}
+
+/// An opening handshake that was found good, before the application has said yes.
+#[derive(Debug)]
+pub(crate) struct Handshake {
+    accept: String,
+    /// Offered by the client, in its order of preference.
+    pub(crate) subprotocols: Vec<String>,
+}
+
+impl Handshake {
+    /// Checks all that RFC 6455, section 4.2.1, asks for.
+    pub(crate) fn check(request: &Request, origins: &Origins) -> Result<Self, Refusal> {
+        if request.method() != Method::GET {
+            return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "a WebSocket is opened with GET")
+                .with_header(header::ALLOW, HeaderValue::from_static("GET")));
+        }
+        if !is_upgrade(request) {
+            return Err(upgrade_required("this is a WebSocket: ask for it with Upgrade: websocket"));
+        }
+        if request.is_http_10() {
+            return Err(bad("a WebSocket needs HTTP/1.1"));
+        }
+        if !request.has_token(header::CONNECTION, "upgrade") {
+            return Err(bad("Connection: Upgrade is missing"));
+        }
+        let Some(host) = request.header("host").filter(|host| is_host(host)) else {
+            return Err(bad("Host is missing or malformed"));
+        };
+        match request.header("sec-websocket-version") {
+            None => return Err(bad("Sec-WebSocket-Version is missing")),
+            Some(version) if version.trim() == VERSION => {}
+            Some(_) => return Err(upgrade_required("Sec-WebSocket-Version: only 13 is spoken here")),
+        }
+        let accept = accept_key(request)?;
+        if let Some(origin) = request.headers().get(header::ORIGIN) {
+            let allowed = origin.to_str().is_ok_and(|origin| origins.allow(origin, host));
+            if !allowed {
+                return Err(Refusal::new(StatusCode::FORBIDDEN, "this Origin is not allowed here"));
+            }
+        }
+        let subprotocols: Vec<String> =
+            request.tokens(header::SEC_WEBSOCKET_PROTOCOL).map(str::to_owned).collect();
+        if subprotocols.iter().any(|name| HeaderName::from_bytes(name.as_bytes()).is_err()) {
+            return Err(bad("Sec-WebSocket-Protocol: a name is not a token"));
+        }
+        Ok(Self { accept, subprotocols })
+    }
+
+    /// The 101 (RFC 6455, section 4.2.2), with what the application adds.
+    pub(crate) fn respond(&self, subprotocol: Option<&str>, mut headers: HeaderMap) -> Vec<u8> {
+        let mut set = |name, value: &str| {
+            // Made of tokens and base64: always a header value.
+            if let Ok(value) = HeaderValue::from_str(value) {
+                headers.insert(name, value);
+            }
+        };
+        set(header::UPGRADE, "websocket");
+        set(header::CONNECTION, "Upgrade");
+        set(header::SEC_WEBSOCKET_ACCEPT, &self.accept);
+        if let Some(name) = subprotocol {
+            set(header::SEC_WEBSOCKET_PROTOCOL, name);
+        }
+        encode_head(StatusCode::SWITCHING_PROTOCOLS, &headers)
+    }
+}
+
+/// The answer to the key, which is 16 bytes in base64.
+fn accept_key(request: &Request) -> Result<String, Refusal> {
+    let mut keys = request.headers().get_all(header::SEC_WEBSOCKET_KEY).iter();
+    let (Some(key), None) = (keys.next(), keys.next()) else {
+        return Err(bad("there must be one Sec-WebSocket-Key"));
+    };
+    match data_encoding::BASE64.decode(key.as_bytes()) {
+        Ok(nonce) if nonce.len() == 16 => Ok(tungstenite::handshake::derive_accept_key(key.as_bytes())),
+        _ => Err(bad("Sec-WebSocket-Key must be 16 bytes in base64")),
+    }
+}
+
+fn is_host(host: &str) -> bool {
+    !host.is_empty() && host.parse::<Uri>().is_ok_and(|uri| uri.authority().is_some())
+}
+
+fn bad(reason: &'static str) -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, reason)
+}
+
+fn upgrade_required(reason: &'static str) -> Refusal {
+    Refusal::new(StatusCode::UPGRADE_REQUIRED, reason)
+        .with_header(header::UPGRADE, HeaderValue::from_static("websocket"))
+        .with_header(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static(VERSION))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::parse_head;
+
+    const GOOD: &str = "GET /x HTTP/1.1\r\nHost: h.example:80\r\nUpgrade: WebSocket\r\nConnection: keep-alive, upgrade\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
+        Sec-WebSocket-Protocol: chat, superchat\r\nOrigin: http://h.example\r\n\r\n";
+
+    fn check(head: &str) -> Result<Handshake, Refusal> {
+        Handshake::check(&parse_head(head.as_bytes(), 10_000).unwrap().unwrap().0, &Origins::SameHost)
+    }
+
+    #[test]
+    fn the_example_of_the_rfc() {
+        let handshake = check(GOOD).unwrap();
+        assert_eq!(handshake.subprotocols, ["chat", "superchat"]);
+        let response = String::from_utf8(handshake.respond(Some("chat"), HeaderMap::new())).unwrap();
+        assert!(response.starts_with("HTTP/1.1 101 Switching Protocols\r\n"));
+        assert!(response.contains("sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"));
+        assert!(response.contains("sec-websocket-protocol: chat\r\n"));
+    }
+
+    #[test]
+    fn each_refusal() {
+        let status = |from: &str, to: &str| {
+            assert!(GOOD.contains(from));
+            check(&GOOD.replace(from, to)).unwrap_err().status().as_u16()
+        };
+        assert_eq!(status("GET", "POST"), 405);
+        assert_eq!(status("Upgrade: WebSocket", "Upgrade: h2c"), 426);
+        assert_eq!(status("HTTP/1.1", "HTTP/1.0"), 400);
+        assert_eq!(status("upgrade\r\n", "x\r\n"), 400);
+        assert_eq!(status("Host: h.example:80\r\n", ""), 400);
+        assert_eq!(status("Host: h.example:80", "Host: a b"), 400);
+        assert_eq!(status("Version: 13", "Version: 8"), 426);
+        assert_eq!(status("Sec-WebSocket-Version: 13\r\n", ""), 400);
+        assert_eq!(status("dGhlIHNhbXBsZSBub25jZQ==", "c2hvcnQ="), 400);
+        assert_eq!(status("dGhlIHNhbXBsZSBub25jZQ==", "no base64!"), 400);
+        assert_eq!(status("Sec-WebSocket-Version", "Sec-WebSocket-Key: x\r\nSec-WebSocket-Version"), 400);
+        assert_eq!(status("chat, superchat", "a b"), 400);
+        assert_eq!(status("Origin: http://h.example", "Origin: http://evil.example"), 403);
+        assert_eq!(status("Origin: http://h.example", "Origin: null"), 403);
+        assert_eq!(status("Origin: http://h.example", "Origin: http://h.example:8080"), 403);
+    }
+
+    #[test]
+    fn origins() {
+        assert!(Origins::SameHost.allow("https://a.example", "A.example:443"));
+        assert!(Origins::SameHost.allow("http://[::1]:8080", "[::1]:8080"));
+        let list = Origins::List(vec!["https://a.example".into()]);
+        assert!(list.allow("https://A.example", "b") && !list.allow("http://a.example", "b"));
+        assert!(Origins::Any.allow("null", "b"));
+        assert!(check(&GOOD.replace("Origin: http://h.example\r\n", "")).is_ok());
+    }
+}

@@ -1,0 +1,20 @@
+//! HTTP as far as a WebSocket server needs it: the request head in, the 101 or a refusal out, and plain pages.
+//!
+//! Pure: bytes to values and back. Only `files` touches the disk. The server drives it.
+
+mod files;
+mod handshake;
+mod request;
+mod response;
+
+pub(crate) use self::{
+    files::Files,
+    handshake::{Handshake, is_upgrade},
+    request::parse_head,
+    response::Body,
+};
+pub use self::{
+    handshake::Origins,
+    request::Request,
+    response::{Refusal, Response},
+};

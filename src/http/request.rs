@@ -1,0 +1,223 @@
+//! The request: parsed once, then only read.
+
+use std::{
+    borrow::Cow,
+    net::{IpAddr, SocketAddr},
+};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
+
+use super::Refusal;
+
+/// More header lines than any browser or proxy sends.
+const MAX_HEADERS: usize = 100;
+
+/// An HTTP request: what the client asked for, and who it is.
+#[derive(Debug)]
+pub struct Request {
+    method: Method,
+    uri: Uri,
+    version: Version,
+    headers: HeaderMap,
+    peer: Option<SocketAddr>,
+    client: Option<IpAddr>,
+    is_secure: bool,
+}
+
+/// Parses the head at the start of `input`: `None` while it is incomplete, else the request and the head's length.
+///
+/// `max` is the most bytes a head may have.
+pub(crate) fn parse_head(input: &[u8], max: usize) -> Result<Option<(Request, usize)>, Refusal> {
+    let mut lines = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut head = httparse::Request::new(&mut lines);
+    let length = match head.parse(&input[..input.len().min(max)]) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) if input.len() < max => return Ok(None),
+        Ok(httparse::Status::Partial) => return Err(too_large(format!("a head of more than {max} bytes"))),
+        Err(httparse::Error::TooManyHeaders) => {
+            return Err(too_large(format!("more than {MAX_HEADERS} header lines")));
+        }
+        Err(e) => return Err(bad(format!("not an HTTP request: {e}"))),
+    };
+    let method = Method::from_bytes(head.method.unwrap_or_default().as_bytes()).map_err(|_| bad("method"))?;
+    let uri: Uri = head.path.unwrap_or_default().parse().map_err(|_| bad("the request target is no URI"))?;
+    let mut headers = HeaderMap::with_capacity(head.headers.len());
+    for line in head.headers.iter() {
+        let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| bad("header name"))?;
+        let value = HeaderValue::from_bytes(line.value).map_err(|_| bad("header value"))?;
+        headers.append(name, value);
+    }
+    let version = if head.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
+    if headers.get_all(header::HOST).iter().count() > 1 {
+        return Err(bad("more than one Host header")); // RFC 9112, section 3.2
+    }
+    let request = Request { method, uri, version, headers, peer: None, client: None, is_secure: false };
+    Ok(Some((request, length)))
+}
+
+fn bad(what: impl Into<Cow<'static, str>>) -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, what)
+}
+
+fn too_large(what: String) -> Refusal {
+    Refusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, what)
+}
+
+impl Request {
+    /// Adds what the socket knows. `trusted` are the proxies whose `X-Forwarded-For` is believed.
+    pub(crate) fn with_peer(mut self, peer: Option<SocketAddr>, is_secure: bool, trusted: &[IpAddr]) -> Self {
+        self.peer = peer;
+        self.is_secure = is_secure;
+        self.client = peer.map(|peer| peer.ip().to_canonical());
+        if self.client.is_some_and(|ip| trusted.contains(&ip)) {
+            self.client = self.forwarded(trusted).or(self.client);
+        }
+        self
+    }
+
+    /// The nearest address that is no trusted proxy: what stands before it could be anyone's invention.
+    fn forwarded(&self, trusted: &[IpAddr]) -> Option<IpAddr> {
+        let lines = self.headers.get_all("x-forwarded-for").iter();
+        let all: Vec<&str> = lines.filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).collect();
+        let mut nearest = None;
+        for address in all.into_iter().rev() {
+            let Ok(ip) = address.trim().parse::<IpAddr>() else { break };
+            nearest = Some(ip.to_canonical());
+            if !trusted.contains(&ip.to_canonical()) {
+                break;
+            }
+        }
+        nearest
+    }
+
+    /// The method, such as `GET`.
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// The path, as it was sent (percent-encoded), without the query.
+    pub fn path(&self) -> &str {
+        match self.uri.path() {
+            "" => "/",
+            path => path,
+        }
+    }
+
+    /// The query as it was sent, without the `?`; empty if there is none.
+    pub fn query(&self) -> &str {
+        self.uri.query().unwrap_or_default()
+    }
+
+    /// The first value of that name in the query, decoded.
+    pub fn query_value(&self, name: &str) -> Option<Cow<'_, str>> {
+        form_urlencoded::parse(self.query().as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value)
+    }
+
+    /// All header lines.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// The first header line of that name (in any case), if it is plain text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The value of a cookie that the client sent.
+    pub fn cookie(&self, name: &str) -> Option<&str> {
+        let lines = self.headers.get_all(header::COOKIE).iter();
+        lines
+            .filter_map(|line| line.to_str().ok())
+            .flat_map(|line| line.split(';'))
+            .filter_map(|pair| pair.trim().split_once('='))
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| value)
+    }
+
+    /// The socket's other end; `None` on a Unix socket.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
+    /// The client's address (`GWClientAddress`): the peer's, or behind a trusted proxy the forwarded one.
+    /// `None` on a Unix socket.
+    pub fn client_address(&self) -> Option<IpAddr> {
+        self.client
+    }
+
+    /// Whether it came over TLS.
+    pub fn is_secure(&self) -> bool {
+        self.is_secure
+    }
+
+    pub(crate) fn is_http_10(&self) -> bool {
+        self.version == Version::HTTP_10
+    }
+
+    /// Whether a header that is a list of tokens has this one, in any case.
+    pub(crate) fn has_token(&self, name: HeaderName, token: &str) -> bool {
+        self.tokens(name).any(|t| t.eq_ignore_ascii_case(token))
+    }
+
+    /// The items of a header that is a comma-separated list, over all of its lines.
+    pub(crate) fn tokens(&self, name: HeaderName) -> impl Iterator<Item = &str> {
+        let lines = self.headers.get_all(name).into_iter();
+        lines.filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).map(str::trim).filter(|t| !t.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(in crate::http) fn parse(head: &str) -> Result<Option<(Request, usize)>, Refusal> {
+        parse_head(head.as_bytes(), 1000)
+    }
+
+    fn request(lines: &str) -> Request {
+        parse(&format!("GET /a%20b?x=1&y=%C3%A4+b HTTP/1.1\r\n{lines}\r\n")).unwrap().unwrap().0
+    }
+
+    #[test]
+    fn a_whole_head_is_parsed_and_the_rest_left() {
+        let (request, length) = parse("GET /p?q HTTP/1.1\r\nHost: h\r\n\r\nrest").unwrap().unwrap();
+        assert_eq!((request.path(), request.query(), length), ("/p", "q", 30));
+        assert!(parse("GET /p HTTP/1.1\r\nHost: h\r\n").unwrap().is_none());
+        let (absolute, _) = parse("GET http://h HTTP/1.1\r\n\r\n").unwrap().unwrap();
+        assert_eq!(absolute.path(), "/", "RFC 9112, section 3.2.2");
+    }
+
+    #[test]
+    fn bad_heads_are_refused() {
+        let status = |head: &str| parse(head).unwrap_err().status().as_u16();
+        assert_eq!(status("\x16\x03\x01"), 400);
+        assert_eq!(status("GET / HTTP/2.0\r\n\r\n"), 400);
+        assert_eq!(status("GET / HTTP/1.1\r\nbad name: x\r\n\r\n"), 400);
+        assert_eq!(status("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"), 400);
+        assert_eq!(status(&format!("GET / HTTP/1.1\r\nx: {}", "y".repeat(1000))), 431);
+        assert_eq!(status(&format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(101))), 431);
+    }
+
+    #[test]
+    fn query_cookies_and_headers() {
+        let request = request("Cookie: a=1; b=2\r\nCookie: c=3=4\r\nX-Y: z\r\n");
+        assert_eq!(request.query_value("y").unwrap(), "ä b");
+        assert_eq!(request.query_value("z"), None);
+        assert_eq!(request.cookie("b"), Some("2"));
+        assert_eq!(request.cookie("c"), Some("3=4"));
+        assert_eq!(request.header("x-y"), Some("z"));
+    }
+
+    #[test]
+    fn the_forwarded_address_is_believed_of_trusted_proxies_only() {
+        let client = |forwarded: &str, trusted: &[&str]| {
+            let trusted: Vec<IpAddr> = trusted.iter().map(|ip| ip.parse().unwrap()).collect();
+            let request = request(&format!("X-Forwarded-For: {forwarded}\r\n"));
+            request.with_peer(Some("10.0.0.1:5".parse().unwrap()), false, &trusted).client.unwrap().to_string()
+        };
+        assert_eq!(client("1.2.3.4", &[]), "10.0.0.1");
+        assert_eq!(client("1.2.3.4", &["10.0.0.1"]), "1.2.3.4");
+        assert_eq!(client("6.6.6.6, 1.2.3.4, 10.0.0.2", &["10.0.0.1", "10.0.0.2"]), "1.2.3.4");
+        assert_eq!(client("1.2.3.4, junk", &["10.0.0.1"]), "10.0.0.1");
+    }
+}

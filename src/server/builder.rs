@@ -1,0 +1,167 @@
+//! How a server is put together.
+
+use std::{
+    net::{IpAddr, TcpListener},
+    path::Path,
+    sync::Arc,
+};
+
+use super::{
+    Server,
+    acceptor::Listener,
+    exchange::Exchange,
+    routes::{Factory, Routes},
+};
+#[cfg(feature = "tls")]
+use crate::tls::TlsIdentity;
+use crate::{
+    error::{Error, Result},
+    http::{Files, Origins, Response},
+    limits::Limits,
+    session::{MemoryStore, SessionStore},
+    websocket::WebSocketServer,
+};
+
+/// Puts a [`Server`] together; made by [`Server::builder`].
+///
+/// A mistake, such as a route that is there twice or a port that is taken, comes out of [`bind`](Self::bind).
+#[derive(Debug, Default)]
+#[must_use = "a builder does nothing until `bind`"]
+pub struct ServerBuilder {
+    listen: Vec<(Where, Security)>,
+    pub(super) routes: Routes,
+    pub(super) limits: Limits,
+    pub(super) origins: Origins,
+    pub(super) trusted_proxies: Vec<IpAddr>,
+    sessions: Option<Arc<dyn SessionStore>>,
+    mistake: Option<Error>,
+}
+
+#[derive(Debug)]
+enum Where {
+    Address(String),
+    Listener(TcpListener),
+}
+
+/// How connections of a listener are secured.
+#[derive(Debug, Clone)]
+pub(super) enum Security {
+    None,
+    #[cfg(feature = "tls")]
+    Tls(TlsIdentity),
+}
+
+impl ServerBuilder {
+    /// Listens on one more address: `127.0.0.1:8080`, `[::1]:8080`, `localhost:8080` (all addresses that the name
+    /// has), or `unix:/run/my.sock`. Port 0 lets the system choose; see [`Server::local_addrs`].
+    pub fn listen(mut self, address: impl Into<String>) -> Self {
+        self.listen.push((Where::Address(address.into()), Security::None));
+        self
+    }
+
+    /// Listens on one more address, with TLS.
+    #[cfg(feature = "tls")]
+    pub fn listen_tls(mut self, address: impl Into<String>, identity: TlsIdentity) -> Self {
+        self.listen.push((Where::Address(address.into()), Security::Tls(identity)));
+        self
+    }
+
+    /// Takes over a listener that the program has bound already, or was given.
+    pub fn listener(mut self, listener: TcpListener) -> Self {
+        self.listen.push((Where::Listener(listener), Security::None));
+        self
+    }
+
+    /// Serves a WebSocket at this path. `factory` makes the instance for each connection, on that connection's thread.
+    ///
+    /// A path such as `/chat/*` stands for all paths below `/chat/`; of several, the longest counts, and an exact
+    /// path more than any of them.
+    pub fn route<S: WebSocketServer>(
+        mut self,
+        path: &str,
+        factory: impl Fn() -> S + Send + Sync + 'static,
+    ) -> Self {
+        let factory: Factory = Arc::new(move || Box::new(factory()));
+        let result = self.routes.websocket(path, factory);
+        self.note(result);
+        self
+    }
+
+    /// Answers plain HTTP requests at this path, which is as in [`route`](Self::route). The handler runs on the
+    /// request's own thread; the request's body, if there is one, is not read.
+    pub fn http(
+        mut self,
+        path: &str,
+        handler: impl Fn(&Exchange<'_>) -> Response + Send + Sync + 'static,
+    ) -> Self {
+        let result = self.routes.page(path, Arc::new(handler));
+        self.note(result);
+        self
+    }
+
+    /// Serves the files of a folder: at `/files/*` those below it, at `/` its `index.html`. Nothing outside the
+    /// folder is served, and nothing whose name begins with a dot.
+    pub fn files(mut self, path: &str, folder: impl AsRef<Path>) -> Self {
+        let folder = folder.as_ref();
+        let result = Files::new(folder)
+            .map_err(|e| Error::config(format!("cannot serve files of {}: {e}", folder.display())))
+            .and_then(|files| self.routes.files(path, files));
+        self.note(result);
+        self
+    }
+
+    /// Which pages may connect. Default: those of the same host.
+    pub fn origins(mut self, origins: Origins) -> Self {
+        self.origins = origins;
+        self
+    }
+
+    /// Proxies whose `X-Forwarded-For` is believed; see [`Request::client_address`](crate::Request::client_address).
+    pub fn trusted_proxies(mut self, proxies: impl IntoIterator<Item = IpAddr>) -> Self {
+        self.trusted_proxies = proxies.into_iter().map(|ip| ip.to_canonical()).collect();
+        self
+    }
+
+    /// Other limits than the default ones.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Sessions that the program has already.
+    pub fn session_store(mut self, store: impl SessionStore) -> Self {
+        self.sessions = Some(Arc::new(store));
+        self
+    }
+
+    /// Binds all addresses. Clients can connect from now on; they are served when the server [runs](Server::run).
+    ///
+    /// # Errors
+    /// [`Error::Config`] for the first mistake made above, [`Error::Bind`] for an address that cannot be listened on.
+    pub fn bind(mut self) -> Result<Server> {
+        if let Some(mistake) = self.mistake.take() {
+            return Err(mistake);
+        }
+        if self.listen.is_empty() {
+            return Err(Error::config("a server needs an address: call `listen` before `bind`"));
+        }
+        let mut listeners = Vec::new();
+        for (place, security) in std::mem::take(&mut self.listen) {
+            match place {
+                Where::Address(address) => listeners.extend(Listener::bind(&address, &security)?),
+                Where::Listener(listener) => listeners.push(Listener::adopt(listener, security)?),
+            }
+        }
+        let sessions = self.sessions.take().unwrap_or_else(|| {
+            Arc::new(MemoryStore::new(self.limits.session_timeout, self.limits.max_sessions))
+        });
+        Server::new(self, listeners, sessions)
+    }
+
+    /// Keeps the first mistake for `bind`, so that the calls can be chained.
+    fn note(&mut self, result: Result<()>) {
+        if self.mistake.is_none() {
+            self.mistake = result.err();
+        }
+    }
+}

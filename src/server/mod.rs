@@ -1,0 +1,297 @@
+//! The server: accepts, gives each connection its thread, and shuts down in order.
+
+mod acceptor;
+mod builder;
+mod exchange;
+mod routes;
+mod serve;
+mod threads;
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+
+pub use self::{acceptor::ListenAddr, builder::ServerBuilder, exchange::Exchange};
+use self::{
+    acceptor::{Acceptor, Bell, Listener, wait_for_bell},
+    builder::Security,
+    routes::Routes,
+    threads::Threads,
+};
+use crate::{
+    connection::{Caller, Socket},
+    error::Result,
+    gateway::Gateway,
+    http::{Origins, Refusal, Response},
+    hub::Hub,
+    limits::Limits,
+    message::CloseCode,
+    session::SessionStore,
+    sync::LockExt,
+};
+
+/// A server with its addresses bound.
+///
+/// ```
+/// # use switchboard::{ServerResult, WebSocket, WebSocketServer};
+/// # struct Echo;
+/// # impl WebSocketServer for Echo {
+/// #     fn server(&mut self, ws: &mut WebSocket) -> ServerResult { Ok(()) }
+/// # }
+/// use switchboard::Server;
+/// use std::time::Duration;
+///
+/// # fn main() -> switchboard::Result<()> {
+/// let server = Server::builder().listen("127.0.0.1:0").route("/echo", || Echo).bind()?;
+/// let handle = server.handle();
+/// let thread = std::thread::spawn(move || server.run());
+/// // …
+/// handle.shutdown(Duration::from_secs(5));
+/// thread.join().unwrap()?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Server {
+    listeners: Vec<Listener>,
+    addresses: Vec<ListenAddr>,
+    shared: Arc<Shared>,
+}
+
+/// What all threads of a server know.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    routes: Routes,
+    limits: Arc<Limits>,
+    origins: Origins,
+    trusted_proxies: Vec<IpAddr>,
+    sessions: Arc<dyn SessionStore>,
+    hub: Arc<Hub>,
+    /// Connections, those in their handshake included.
+    count: AtomicUsize,
+    /// The sockets of those in their handshake.
+    handshaking: Mutex<HashMap<u64, Arc<Socket>>>,
+    bell: Bell,
+    stopping: AtomicBool,
+    /// When the grace period ends.
+    stop_by: Mutex<Option<Instant>>,
+}
+
+/// A new socket for a thread.
+struct Job {
+    socket: Socket,
+    peer: Option<SocketAddr>,
+    security: Security,
+    slot: Slot,
+}
+
+/// One of `max_connections`; dropping it frees it.
+#[derive(Debug)]
+struct Slot(Arc<Shared>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, SeqCst);
+    }
+}
+
+impl Server {
+    /// Begins to put a server together.
+    pub fn builder() -> ServerBuilder {
+        ServerBuilder::default()
+    }
+
+    fn new(builder: ServerBuilder, listeners: Vec<Listener>, sessions: Arc<dyn SessionStore>) -> Result<Self> {
+        let addresses = listeners.iter().map(Listener::local_addr).collect::<Result<_>>()?;
+        let shared = Arc::new(Shared {
+            routes: builder.routes,
+            limits: Arc::new(builder.limits),
+            origins: builder.origins,
+            trusted_proxies: builder.trusted_proxies,
+            sessions,
+            hub: Arc::default(),
+            count: AtomicUsize::new(0),
+            handshaking: Mutex::default(),
+            bell: Bell::new()?,
+            stopping: AtomicBool::new(false),
+            stop_by: Mutex::new(None),
+        });
+        Ok(Self { listeners, addresses, shared })
+    }
+
+    /// Where it listens, in the order of the `listen` calls, with the ports that the system chose.
+    pub fn local_addrs(&self) -> &[ListenAddr] {
+        &self.addresses
+    }
+
+    /// A handle to shut it down with, from any thread.
+    pub fn handle(&self) -> ServerHandle {
+        ServerHandle(self.shared.clone())
+    }
+
+    /// Serves until [`shutdown`](ServerHandle::shutdown), on this thread and those of the connections. When it returns,
+    /// all of them are joined and all sockets closed.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io) if the system refuses to start the gateway's thread, or to wait.
+    pub fn run(self) -> Result<()> {
+        let gateway = Gateway::start()?;
+        let (shared, caller) = (self.shared.clone(), gateway.caller().clone());
+        let ended = self.shared.clone();
+        let mut threads = Threads::new(
+            self.shared.limits.stack_size,
+            self.shared.limits.thread_keep_alive,
+            move |job: Job| serve::serve(&shared, &caller, job),
+            move || ended.bell.ring(),
+        );
+        let result = self.accept(&mut threads, gateway.caller());
+        drop(self.listeners);
+        self.shared.stop(&mut threads);
+        result
+    }
+
+    fn accept(&self, threads: &mut Threads<Job>, _gateway: &Arc<Caller>) -> Result<()> {
+        let shared = &self.shared;
+        let mut acceptor = Acceptor::new(&self.listeners, &shared.bell);
+        let mut rejected = Rejected::default();
+        while !shared.stopping.load(SeqCst) {
+            let mut too_many = Vec::new();
+            acceptor.turn(
+                |socket, peer, security| {
+                    let security = security.clone();
+                    match shared.take_slot() {
+                        None => too_many.push((socket, security)),
+                        Some(slot) => {
+                            let job = Job { socket, peer, security, slot };
+                            if let Err((job, e)) = threads.start(job) {
+                                too_many.push((job.socket, job.security));
+                                return Err(e);
+                            }
+                        }
+                    }
+                    Ok(())
+                },
+                |socket, security| rejected.reject(socket, security),
+            )?;
+            for (socket, security) in too_many {
+                rejected.reject(socket, &security);
+            }
+            threads.reap();
+        }
+        Ok(())
+    }
+}
+
+/// Shuts a server down. Clones belong to the same server.
+#[derive(Debug, Clone)]
+pub struct ServerHandle(Arc<Shared>);
+
+impl ServerHandle {
+    /// Ends the server, and returns at once; [`Server::run`] returns when all is done.
+    ///
+    /// No new connections are accepted, handshakes under way are answered with 503, and all open connections are
+    /// closed with 1001. Handlers have the grace period to return; then their sockets are cut. A handler that never
+    /// returns keeps `run` from returning: threads cannot be killed.
+    ///
+    /// A second call can only shorten the grace period.
+    pub fn shutdown(&self, grace: Duration) {
+        let stop_by = Instant::now().checked_add(grace);
+        let mut current = self.0.stop_by.locked();
+        *current = match (*current, stop_by) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        drop(current);
+        self.0.stopping.store(true, SeqCst);
+        self.0.bell.ring();
+    }
+
+    /// How many connections there are, those in their handshake included.
+    pub fn connections(&self) -> usize {
+        self.0.count.load(SeqCst)
+    }
+}
+
+impl Shared {
+    fn take_slot(self: &Arc<Self>) -> Option<Slot> {
+        let free = |count| (count < self.limits.max_connections).then_some(count + 1);
+        self.count.fetch_update(SeqCst, SeqCst, free).ok().map(|_| Slot(self.clone()))
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(SeqCst)
+    }
+
+    /// Ends all connections, and joins all threads.
+    fn stop(&self, threads: &mut Threads<Job>) {
+        self.stopping.store(true, SeqCst);
+        threads.close();
+        // Who comes to this point later sees that the server is stopping.
+        for socket in self.handshaking.locked().values() {
+            socket.shutdown_read();
+        }
+        let open = self.hub.all();
+        log::info!("shutting down: {} connections", open.len());
+        for connection in open {
+            connection.close(CloseCode::GOING_AWAY, "the server shuts down");
+        }
+        let mut cut = false;
+        while !threads.reap() {
+            let left = self.stop_by.locked().map(|by| by.saturating_duration_since(Instant::now()));
+            if !cut && left.is_some_and(|left| left.is_zero()) {
+                cut = true;
+                self.cut_all();
+            }
+            let wait = left.filter(|left| !left.is_zero()).unwrap_or(Duration::from_secs(1));
+            if let Err(e) = wait_for_bell(&self.bell, wait) {
+                log::error!("cannot wait for the connections' threads: {e}");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+
+    fn cut_all(&self) {
+        for socket in self.handshaking.locked().values() {
+            socket.shutdown();
+        }
+        for connection in self.hub.all() {
+            log::warn!("{}: cut off by the shutdown", connection.id());
+            connection.cut();
+        }
+    }
+}
+
+/// Sockets that were told 503: closed a little later, so that the client reads it before the connection is reset.
+#[derive(Default)]
+struct Rejected(std::collections::VecDeque<Socket>);
+
+impl Rejected {
+    /// So many are kept. The oldest is closed for a new one.
+    const MOST: usize = 32;
+
+    fn reject(&mut self, socket: Socket, security: &Security) {
+        // Within TLS it would take a handshake to say anything.
+        if matches!(security, Security::None) {
+            let refusal = Refusal::new(http::StatusCode::SERVICE_UNAVAILABLE, "too many connections")
+                .with_header(http::header::RETRY_AFTER, http::HeaderValue::from_static("5"));
+            let (mut bytes, body) = Response::from(refusal).into_parts();
+            if let crate::http::Body::Bytes(text) = body {
+                bytes.extend_from_slice(&text);
+            }
+            // It fits an empty send buffer, or the client is gone.
+            let _ = socket.try_send(&bytes);
+            socket.shutdown_write();
+        }
+        if self.0.len() == Self::MOST
+            && let Some(oldest) = self.0.pop_front()
+        {
+            let _ = oldest.try_recv(&mut Vec::with_capacity(16 * 1024));
+        }
+        self.0.push_back(socket);
+    }
+}

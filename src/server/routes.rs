@@ -1,0 +1,163 @@
+//! Which path is served by what.
+
+use std::{collections::HashMap, fmt, panic::AssertUnwindSafe, sync::Arc};
+
+use http::{HeaderValue, Method, StatusCode, header};
+
+use super::exchange::Exchange;
+use crate::{
+    error::{Error, Result},
+    http::{Files, Refusal, Response},
+    websocket::WebSocketServer,
+};
+
+/// Makes the instance for a connection.
+pub(super) type Factory = Arc<dyn Fn() -> Box<dyn WebSocketServer> + Send + Sync>;
+
+type Handler = Arc<dyn Fn(&Exchange<'_>) -> Response + Send + Sync>;
+
+/// WebSockets and pages; a path may have one of each.
+#[derive(Default)]
+pub(super) struct Routes {
+    websockets: Table<Factory>,
+    pages: Table<Page>,
+}
+
+enum Page {
+    Handler(Handler),
+    Files(Files),
+}
+
+/// Exact paths, and prefixes, of which the longest that fits counts.
+struct Table<T> {
+    exact: HashMap<String, T>,
+    prefixes: Vec<(String, T)>,
+}
+
+impl<T> Default for Table<T> {
+    fn default() -> Self {
+        Self { exact: HashMap::new(), prefixes: Vec::new() }
+    }
+}
+
+impl<T> Table<T> {
+    /// `/a/*` is everything below `/a/`; without the star, the path itself.
+    fn insert(&mut self, path: &str, target: T) -> Result<()> {
+        if !path.starts_with('/') || path.trim_end_matches('*').contains(['*', '?', '#', ' ']) {
+            return Err(Error::config(format!("route {path:?}: a path starts with / and has a * only as /* at its end")));
+        }
+        let taken = match path.strip_suffix('*') {
+            None => self.exact.insert(path.to_owned(), target).is_some(),
+            Some(prefix) if prefix.ends_with('/') => {
+                let taken = self.prefixes.iter().any(|(other, _)| other == prefix);
+                self.prefixes.push((prefix.to_owned(), target));
+                self.prefixes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
+                taken
+            }
+            Some(_) => return Err(Error::config(format!("route {path:?}: a prefix ends with /*"))),
+        };
+        if taken { Err(Error::config(format!("route {path:?} is there twice"))) } else { Ok(()) }
+    }
+
+    fn paths(&self) -> Vec<String> {
+        let prefixes = self.prefixes.iter().map(|(prefix, _)| format!("{prefix}*"));
+        self.exact.keys().cloned().chain(prefixes).collect()
+    }
+
+    /// The target, and what of the path is below its prefix.
+    fn find<'a>(&self, path: &'a str) -> Option<(&T, &'a str)> {
+        if let Some(target) = self.exact.get(path) {
+            return Some((target, ""));
+        }
+        self.prefixes.iter().find_map(|(prefix, target)| Some((target, path.strip_prefix(prefix.as_str())?)))
+    }
+}
+
+impl Routes {
+    pub(super) fn websocket(&mut self, path: &str, factory: Factory) -> Result<()> {
+        self.websockets.insert(path, factory)
+    }
+
+    pub(super) fn page(&mut self, path: &str, handler: Handler) -> Result<()> {
+        self.pages.insert(path, Page::Handler(handler))
+    }
+
+    pub(super) fn files(&mut self, path: &str, files: Files) -> Result<()> {
+        self.pages.insert(path, Page::Files(files))
+    }
+
+    /// What serves the WebSocket of this path.
+    pub(super) fn find_websocket(&self, path: &str) -> std::result::Result<&Factory, Refusal> {
+        let not_found = || Refusal::new(StatusCode::NOT_FOUND, "no WebSocket at this path");
+        self.websockets.find(path).map(|(factory, _)| factory).ok_or_else(not_found)
+    }
+
+    /// Answers a request that does not want a WebSocket.
+    pub(super) fn respond(&self, exchange: &Exchange<'_>) -> std::result::Result<Response, Refusal> {
+        let path = exchange.request().path();
+        match self.pages.find(path) {
+            Some((Page::Handler(handler), _)) => {
+                std::panic::catch_unwind(AssertUnwindSafe(|| handler(exchange))).map_err(|_| {
+                    log::error!("the handler of {path} panicked");
+                    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the handler failed")
+                })
+            }
+            Some((Page::Files(files), below)) => {
+                if matches!(*exchange.request().method(), Method::GET | Method::HEAD) {
+                    files.get(below)
+                } else {
+                    Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "a file can only be read")
+                        .with_header(header::ALLOW, HeaderValue::from_static("GET, HEAD")))
+                }
+            }
+            None => Err(Refusal::new(StatusCode::NOT_FOUND, "nothing at this path")),
+        }
+    }
+
+    pub(super) fn is_websocket(&self, path: &str) -> bool {
+        self.websockets.find(path).is_some()
+    }
+
+    pub(super) fn has_page(&self, path: &str) -> bool {
+        self.pages.find(path).is_some()
+    }
+}
+
+impl fmt::Debug for Routes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Routes")
+            .field("websockets", &self.websockets.paths())
+            .field("pages", &self.pages.paths())
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_prefix_counts_and_an_exact_path_more() {
+        let mut table = Table::default();
+        for path in ["/", "/csp/user/MyApp.MyWebSocketServer.cls", "/chat/*", "/chat/rooms/*", "/chat/rooms/1"] {
+            table.insert(path, path.to_owned()).unwrap();
+        }
+        let found = |path| table.find(path).map(|(target, below)| (target.as_str(), below));
+        assert_eq!(found("/"), Some(("/", "")));
+        assert_eq!(found("/csp/user/MyApp.MyWebSocketServer.cls").unwrap().1, "");
+        assert_eq!(found("/chat/x/y"), Some(("/chat/*", "x/y")));
+        assert_eq!(found("/chat/rooms/2"), Some(("/chat/rooms/*", "2")));
+        assert_eq!(found("/chat/rooms/1"), Some(("/chat/rooms/1", "")));
+        assert_eq!(found("/chat"), None);
+    }
+
+    #[test]
+    fn bad_paths_are_refused() {
+        let mut table = Table::default();
+        for path in ["", "echo", "/a*", "/a/*/b", "/a?b", "*"] {
+            assert!(table.insert(path, ()).is_err(), "{path}");
+        }
+        table.insert("/a/*", ()).unwrap();
+        assert!(table.insert("/a/*", ()).unwrap_err().to_string().contains("twice"));
+    }
+}

@@ -1,0 +1,363 @@
+//! Sessions: what several connections, and the HTTP requests, of one user share.
+//!
+//! Found by a cookie, or made by the opening handshake. A session that holds nothing costs nothing: it is
+//! remembered only as long as a connection of it is open.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use http::{HeaderName, HeaderValue, header};
+
+use crate::{
+    error::{Error, Result},
+    http::Request,
+    sync::LockExt,
+};
+
+/// The name of the cookie.
+const COOKIE: &str = "switchboard-session";
+
+/// Names a session (`SessionId`): unguessable and printable.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(Arc<str>);
+
+impl SessionId {
+    /// For a [`SessionStore`] of one's own.
+    pub fn new(id: impl Into<Arc<str>>) -> Self {
+        Self(id.into())
+    }
+
+    /// The ID as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// It identifies a user: logs get no more than its beginning.
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SessionId({}…)", self.0.chars().take(6).collect::<String>())
+    }
+}
+
+/// Where sessions live. The default keeps them in memory; a program that has sessions already plugs in its own.
+///
+/// It is called from many threads at once, during handshakes and by handlers.
+///
+/// ```
+/// use switchboard::{Opened, Request, Result, SessionId, SessionStore};
+///
+/// /// The sessions of an existing web application, found by its own cookie.
+/// #[derive(Debug)]
+/// struct Mine(std::sync::Mutex<std::collections::HashMap<(String, String), String>>);
+///
+/// impl SessionStore for Mine {
+///     fn open(&self, request: &Request) -> Opened {
+///         let id = SessionId::new(request.cookie("my-app").unwrap_or("anonymous"));
+///         Opened { id, set_cookie: None }
+///     }
+///     fn get(&self, id: &SessionId, key: &str) -> Option<String> {
+///         self.0.lock().unwrap().get(&(id.to_string(), key.to_owned())).cloned()
+///     }
+///     fn set(&self, id: &SessionId, key: &str, value: &str) -> Result<()> {
+///         self.0.lock().unwrap().insert((id.to_string(), key.to_owned()), value.to_owned());
+///         Ok(())
+///     }
+///     fn remove(&self, id: &SessionId, key: &str) {
+///         self.0.lock().unwrap().remove(&(id.to_string(), key.to_owned()));
+///     }
+///     fn end(&self, id: &SessionId) {
+///         self.0.lock().unwrap().retain(|(session, _), _| session != id.as_str());
+///     }
+/// }
+/// ```
+pub trait SessionStore: Send + Sync + fmt::Debug + 'static {
+    /// The session of a request, or a new one. Each call is followed by one [`release`](Self::release).
+    fn open(&self, request: &Request) -> Opened;
+    /// A value, if the session has it.
+    fn get(&self, id: &SessionId, key: &str) -> Option<String>;
+    /// Stores a value.
+    ///
+    /// # Errors
+    /// [`Error::SessionsFull`] if there is no room; then nothing is stored.
+    fn set(&self, id: &SessionId, key: &str, value: &str) -> Result<()>;
+    /// Forgets a value.
+    fn remove(&self, id: &SessionId, key: &str);
+    /// Ends the session: all of its values are forgotten.
+    fn end(&self, id: &SessionId);
+    /// It is in use: the time after which it ends begins anew.
+    fn touch(&self, _id: &SessionId) {}
+    /// One connection, or request, less uses it.
+    fn release(&self, _id: &SessionId) {}
+}
+
+/// What [`SessionStore::open`] found or made.
+#[derive(Debug)]
+pub struct Opened {
+    /// The session's ID.
+    pub id: SessionId,
+    /// The whole value of a `Set-Cookie` header for the response, if the client has to learn the ID.
+    pub set_cookie: Option<String>,
+}
+
+/// The session of a synchronous connection, or of a request. It lives on after the connection.
+///
+/// ```no_run
+/// # fn handler(ws: &mut switchboard::WebSocket) -> switchboard::Result<()> {
+/// if let Some(session) = ws.session() {
+///     session.set("name", "Ada")?;
+///     assert_eq!(session.get("name").as_deref(), Some("Ada"));
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Session {
+    id: SessionId,
+    store: Arc<dyn SessionStore>,
+}
+
+impl Session {
+    /// Finds or makes the session of a request; also the `Set-Cookie` header for its response.
+    pub(crate) fn open(
+        store: &Arc<dyn SessionStore>,
+        request: &Request,
+    ) -> (Self, Option<(HeaderName, HeaderValue)>) {
+        let Opened { id, set_cookie } = store.open(request);
+        let cookie = set_cookie.and_then(|cookie| HeaderValue::try_from(cookie).ok());
+        (Self { id, store: store.clone() }, cookie.map(|cookie| (header::SET_COOKIE, cookie)))
+    }
+
+    /// Its ID.
+    pub fn id(&self) -> &SessionId {
+        &self.id
+    }
+
+    /// A value that this session holds, whoever set it.
+    pub fn get(&self, key: &str) -> Option<String> {
+        self.store.get(&self.id, key)
+    }
+
+    /// Stores a value for all connections and requests of this session.
+    ///
+    /// # Errors
+    /// [`Error::SessionsFull`] if the store has no room.
+    pub fn set(&self, key: &str, value: &str) -> Result<()> {
+        self.store.set(&self.id, key, value)
+    }
+
+    /// Forgets a value.
+    pub fn remove(&self, key: &str) {
+        self.store.remove(&self.id, key);
+    }
+
+    /// Keeps it alive: it ends when nobody used it for 900 s ([`Limits::session_timeout`](crate::Limits)). Getting and
+    /// setting do that, too, and each opening handshake.
+    pub fn touch(&self) {
+        self.store.touch(&self.id);
+    }
+
+    /// Ends it, for all who share it. What they set later begins anew.
+    pub fn end(&self) {
+        self.store.end(&self.id);
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.store.release(&self.id);
+    }
+}
+
+/// The default store: in memory, with expiry and a bound.
+#[derive(Debug)]
+pub(crate) struct MemoryStore {
+    sessions: Mutex<HashMap<SessionId, Entry>>,
+    timeout: Duration,
+    max: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    values: HashMap<String, String>,
+    /// Connections and requests that use it now: so long it is known, even if it holds nothing.
+    users: usize,
+    used: Instant,
+}
+
+impl Entry {
+    fn new() -> Self {
+        Self { values: HashMap::new(), users: 0, used: Instant::now() }
+    }
+}
+
+impl MemoryStore {
+    pub(crate) fn new(timeout: Duration, max: usize) -> Self {
+        Self { sessions: Mutex::default(), timeout, max }
+    }
+
+    /// Ends the entry's values if nobody used them for too long.
+    fn expire(&self, entry: &mut Entry) {
+        if entry.used.elapsed() >= self.timeout {
+            entry.values = HashMap::new();
+        }
+    }
+
+    fn sweep(&self, sessions: &mut HashMap<SessionId, Entry>) {
+        sessions.retain(|_, entry| {
+            self.expire(entry);
+            entry.users > 0 || !entry.values.is_empty()
+        });
+    }
+}
+
+impl SessionStore for MemoryStore {
+    fn open(&self, request: &Request) -> Opened {
+        let mut sessions = self.sessions.locked();
+        if let Some(known) = request.cookie(COOKIE).map(SessionId::new)
+            && let Some(entry) = sessions.get_mut(&known)
+        {
+            self.expire(entry);
+            entry.users += 1;
+            entry.used = Instant::now();
+            return Opened { id: known, set_cookie: None };
+        }
+        // An ID that is not known here is not taken over from the client: somebody could have planted it.
+        let id = SessionId::new(crate::id::random());
+        sessions.insert(id.clone(), Entry { users: 1, ..Entry::new() });
+        let secure = if request.is_secure() { "; Secure" } else { "" };
+        let cookie = format!("{COOKIE}={id}; Path=/; HttpOnly; SameSite=Lax{secure}");
+        Opened { id, set_cookie: Some(cookie) }
+    }
+
+    fn get(&self, id: &SessionId, key: &str) -> Option<String> {
+        let mut sessions = self.sessions.locked();
+        let entry = sessions.get_mut(id)?;
+        self.expire(entry);
+        entry.used = Instant::now();
+        entry.values.get(key).cloned()
+    }
+
+    fn set(&self, id: &SessionId, key: &str, value: &str) -> Result<()> {
+        let mut sessions = self.sessions.locked();
+        let holds = |entry: &Entry| !entry.values.is_empty();
+        if !sessions.get(id).is_some_and(holds) && sessions.values().filter(|e| holds(e)).count() >= self.max {
+            self.sweep(&mut sessions);
+            if sessions.values().filter(|e| holds(e)).count() >= self.max {
+                return Err(Error::SessionsFull);
+            }
+        }
+        let entry = sessions.entry(id.clone()).or_insert_with(Entry::new);
+        self.expire(entry);
+        entry.used = Instant::now();
+        entry.values.insert(key.to_owned(), value.to_owned());
+        Ok(())
+    }
+
+    fn remove(&self, id: &SessionId, key: &str) {
+        if let Some(entry) = self.sessions.locked().get_mut(id) {
+            entry.values.remove(key);
+        }
+    }
+
+    fn end(&self, id: &SessionId) {
+        if let Some(entry) = self.sessions.locked().get_mut(id) {
+            entry.values = HashMap::new();
+        }
+    }
+
+    fn touch(&self, id: &SessionId) {
+        if let Some(entry) = self.sessions.locked().get_mut(id) {
+            self.expire(entry);
+            entry.used = Instant::now();
+        }
+    }
+
+    fn release(&self, id: &SessionId) {
+        let mut sessions = self.sessions.locked();
+        let Some(entry) = sessions.get_mut(id) else { return };
+        entry.users = entry.users.saturating_sub(1);
+        self.expire(entry);
+        if entry.users == 0 && entry.values.is_empty() {
+            sessions.remove(id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::parse_head;
+
+    fn request(cookie: &str) -> Request {
+        let head = format!("GET / HTTP/1.1\r\nCookie: {cookie}\r\n\r\n");
+        parse_head(head.as_bytes(), 1000).unwrap().unwrap().0
+    }
+
+    fn store(timeout: Duration, max: usize) -> (Arc<MemoryStore>, Arc<dyn SessionStore>) {
+        let store = Arc::new(MemoryStore::new(timeout, max));
+        (store.clone(), store)
+    }
+
+    const LONG: Duration = Duration::from_secs(900);
+
+    #[test]
+    fn is_made_once_and_found_by_its_cookie() {
+        let (memory, store) = store(LONG, 10);
+        let (first, cookie) = Session::open(&store, &request("a=b"));
+        let cookie = cookie.unwrap().1.to_str().unwrap().to_owned();
+        assert!(cookie.ends_with("; Path=/; HttpOnly; SameSite=Lax"), "{cookie}");
+        let (second, none) = Session::open(&store, &request(&cookie));
+        assert!(none.is_none() && first.id() == second.id());
+        first.set("k", "v").unwrap();
+        assert_eq!(second.get("k").as_deref(), Some("v"));
+        drop((first, second));
+        let (third, _) = Session::open(&store, &request(&cookie));
+        assert_eq!(third.get("k").as_deref(), Some("v"), "it lives on after its connections");
+        third.end();
+        assert_eq!(third.get("k"), None);
+        drop(third);
+        assert!(memory.sessions.locked().is_empty());
+    }
+
+    #[test]
+    fn strangers_leave_nothing_behind() {
+        let (memory, store) = store(LONG, 10);
+        for _ in 0..1000 {
+            Session::open(&store, &request("switchboard-session=planted"));
+        }
+        assert!(memory.sessions.locked().is_empty());
+    }
+
+    #[test]
+    fn an_id_from_the_client_is_not_taken_over() {
+        let (_, store) = store(LONG, 10);
+        let (session, cookie) = Session::open(&store, &request("switchboard-session=planted"));
+        assert!(session.id().as_str() != "planted" && cookie.is_some());
+    }
+
+    #[test]
+    fn ends_unused_and_has_a_bound() {
+        let (_, expiring) = store(Duration::ZERO, 10);
+        let (session, _) = Session::open(&expiring, &request(""));
+        session.set("k", "v").unwrap();
+        assert_eq!(session.get("k"), None, "ended at once");
+
+        let (_, small) = store(LONG, 1);
+        let (one, _) = Session::open(&small, &request(""));
+        let (two, _) = Session::open(&small, &request(""));
+        one.set("k", "v").unwrap();
+        assert!(matches!(two.set("k", "v"), Err(Error::SessionsFull)));
+        one.end();
+        two.set("k", "v").unwrap();
+    }
+}

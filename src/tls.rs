@@ -1,0 +1,166 @@
+//! The server's certificate and key, checked when they are loaded and not at the first client.
+
+use std::{fmt, fs, path::Path};
+
+use native_tls::{HandshakeError, Identity, Protocol, TlsAcceptor, TlsConnector};
+
+use crate::error::{Error, Result};
+
+/// A certificate with its key, for [`listen_tls`](crate::ServerBuilder::listen_tls). TLS 1.2 and later are spoken.
+///
+/// ```
+/// # fn main() -> switchboard::Result<()> {
+/// use switchboard::TlsIdentity;
+/// let identity = TlsIdentity::from_pem_files("certs/server.pem", "certs/server.key")?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct TlsIdentity(TlsAcceptor);
+
+impl TlsIdentity {
+    /// From PEM: the certificate chain, the server's own first, and its PKCS#8 key (`BEGIN PRIVATE KEY`).
+    ///
+    /// # Errors
+    /// [`Error::Tls`] if one of them is not that, or if the key belongs to another certificate.
+    pub fn from_pem(certificates: &[u8], key: &[u8]) -> Result<Self> {
+        let text = String::from_utf8_lossy(key);
+        if !text.contains("-----BEGIN PRIVATE KEY-----") {
+            let what = if text.contains("BEGIN ENCRYPTED PRIVATE KEY") {
+                "the key is encrypted; decrypt it with: openssl pkcs8 -in KEY -out PLAIN_KEY"
+            } else if text.contains(" PRIVATE KEY-----") {
+                "the key is not PKCS#8; convert it with: openssl pkcs8 -topk8 -nocrypt -in KEY -out PKCS8_KEY"
+            } else {
+                "there is no PEM key (BEGIN PRIVATE KEY) in the key file"
+            };
+            return Err(Error::tls(what));
+        }
+        if !String::from_utf8_lossy(certificates).contains("-----BEGIN CERTIFICATE-----") {
+            return Err(Error::tls("there is no PEM certificate (BEGIN CERTIFICATE) in the certificate file"));
+        }
+        let identity = Identity::from_pkcs8(certificates, key)
+            .map_err(|e| Error::tls(format!("the certificate or its key cannot be read: {e}")))?;
+        Self::new(identity)
+    }
+
+    /// From two PEM files; see [`from_pem`](Self::from_pem).
+    ///
+    /// # Errors
+    /// [`Error::Tls`], with the file's name, also if one cannot be read.
+    pub fn from_pem_files(certificates: impl AsRef<Path>, key: impl AsRef<Path>) -> Result<Self> {
+        let (certificates, key) = (certificates.as_ref(), key.as_ref());
+        Self::from_pem(&read(certificates)?, &read(key)?)
+            .map_err(|e| Error::tls(format!("{} with {}: {e}", certificates.display(), key.display())))
+    }
+
+    /// From PKCS#12 (`.p12`, `.pfx`): certificate chain and key in one, behind a password.
+    ///
+    /// # Errors
+    /// [`Error::Tls`] if it is not that, or if the password is wrong.
+    pub fn from_pkcs12(archive: &[u8], password: &str) -> Result<Self> {
+        let identity = Identity::from_pkcs12(archive, password).map_err(|e| {
+            let text = e.to_string();
+            // OpenSSL and Secure Transport, each in its own words.
+            if ["mac verify", "invalid password", "passphrase", "password"].iter().any(|s| text.contains(s)) {
+                Error::tls("the password of the PKCS#12 archive is wrong")
+            } else {
+                Error::tls(format!("no PKCS#12 archive, or one in an encoding that is too old: {text}"))
+            }
+        })?;
+        Self::new(identity)
+    }
+
+    /// From a PKCS#12 file; see [`from_pkcs12`](Self::from_pkcs12).
+    ///
+    /// # Errors
+    /// [`Error::Tls`], with the file's name, also if it cannot be read.
+    pub fn from_pkcs12_file(archive: impl AsRef<Path>, password: &str) -> Result<Self> {
+        let archive = archive.as_ref();
+        Self::from_pkcs12(&read(archive)?, password)
+            .map_err(|e| Error::tls(format!("{}: {e}", archive.display())))
+    }
+
+    fn new(identity: Identity) -> Result<Self> {
+        let acceptor = TlsAcceptor::builder(identity)
+            .min_protocol_version(Some(Protocol::Tlsv12))
+            .build()
+            .map_err(|e| Error::tls(format!("the certificate and the key do not make a TLS server: {e}")))?;
+        let identity = Self(acceptor);
+        identity.check()?;
+        Ok(identity)
+    }
+
+    pub(crate) fn acceptor(&self) -> &TlsAcceptor {
+        &self.0
+    }
+
+    /// A handshake with ourselves, in memory: OpenSSL takes a key that belongs to another certificate, and would
+    /// only refuse every client.
+    fn check(&self) -> Result<()> {
+        let mismatch = |e: native_tls::Error| Error::tls(format!("the key does not match the certificate ({e})"));
+        let connector = TlsConnector::builder()
+            .danger_accept_invalid_certs(true)
+            .danger_accept_invalid_hostnames(true)
+            .disable_built_in_roots(true)
+            .build()
+            .map_err(|e| Error::tls(e.to_string()))?;
+        let (client, server) = std::os::unix::net::UnixStream::pair()?;
+        client.set_nonblocking(true)?;
+        server.set_nonblocking(true)?;
+        let mut client = connector.connect("localhost", client);
+        let mut server = self.0.accept(server);
+        // Each round lets both speak; TLS needs three at the most.
+        for _ in 0..10 {
+            server = match server {
+                Ok(_) => return Ok(()),
+                Err(HandshakeError::WouldBlock(more)) => more.handshake(),
+                Err(HandshakeError::Failure(e)) => return Err(mismatch(e)),
+            };
+            client = match client {
+                Err(HandshakeError::WouldBlock(more)) => more.handshake(),
+                Err(HandshakeError::Failure(e)) => return Err(mismatch(e)),
+                done => done,
+            };
+        }
+        Err(Error::tls("the TLS library did not complete a handshake with itself"))
+    }
+}
+
+/// Shows no key.
+impl fmt::Debug for TlsIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TlsIdentity")
+    }
+}
+
+fn read(file: &Path) -> Result<Vec<u8>> {
+    fs::read(file).map_err(|e| Error::tls(format!("cannot read {}: {e}", file.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(result: Result<TlsIdentity>) -> String {
+        result.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn both_forms_are_read() {
+        TlsIdentity::from_pem_files("certs/server.pem", "certs/server.key").unwrap();
+        TlsIdentity::from_pkcs12_file("certs/server.p12", "switchboard").unwrap();
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let pem = TlsIdentity::from_pem_files;
+        assert!(error(pem("certs/server.pem", "certs/other.key")).contains("does not match"));
+        assert!(error(pem("certs/nothing.pem", "certs/server.key")).contains("cannot read certs/nothing.pem"));
+        assert!(error(pem("certs/server.key", "certs/server.key")).contains("no PEM certificate"));
+        assert!(error(pem("certs/server.pem", "certs/server.pem")).contains("no PEM key"));
+        let rsa = b"-----BEGIN RSA PRIVATE KEY-----\nAAAA\n-----END RSA PRIVATE KEY-----\n";
+        assert!(error(TlsIdentity::from_pem(b"", rsa)).contains("openssl pkcs8 -topk8"));
+        let p12 = TlsIdentity::from_pkcs12_file;
+        assert!(error(p12("certs/server.p12", "wrong")).contains("password of the PKCS#12 archive is wrong"));
+        assert!(error(p12("certs/server.pem", "switchboard")).contains("no PKCS#12 archive"));
+    }
+}

@@ -1,0 +1,372 @@
+//! What user code holds: the trait with the three methods, and the objects that they are given.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::{
+    connection::{Connection, READ_TIMEOUT, WebSocketId},
+    deadline::Deadline,
+    error::{CloseReason, Error, Result},
+    http::{Refusal, Request},
+    message::{CloseCode, Data, Message, Payload},
+    session::{Session, SessionId},
+};
+
+/// How many characters, or bytes, [`read`](WebSocket::read) returns at most where no other number is given (the
+/// original's default).
+pub const READ_LEN: usize = 32_656;
+
+/// What [`server`](WebSocketServer::server) returns: any error will do, and `?` works on all of them.
+pub type ServerResult = std::result::Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+/// A WebSocket application: one instance for each connection, on a thread of its own.
+///
+/// A panic in any of the methods ends this connection with close code 1011, and hurts nobody else.
+///
+/// ```
+/// use switchboard::{ServerResult, WebSocket, WebSocketServer};
+///
+/// struct Echo;
+///
+/// impl WebSocketServer for Echo {
+///     fn server(&mut self, ws: &mut WebSocket) -> ServerResult {
+///         for message in ws.messages() {
+///             ws.write(message)?;
+///         }
+///         Ok(())
+///     }
+/// }
+/// ```
+pub trait WebSocketServer: Send + 'static {
+    /// Before the handshake is answered (`OnPreServer`): sees the request, sets the properties, chooses the
+    /// subprotocol, saves the ID, or refuses.
+    ///
+    /// # Errors
+    /// A [`Refusal`] is sent as the HTTP response; then neither `server` nor `on_post_server` is called.
+    fn on_pre_server(&mut self, opening: &mut Opening) -> std::result::Result<(), Refusal> {
+        let _ = opening;
+        Ok(())
+    }
+
+    /// The application (`Server`). When it returns, the connection is closed: with 1000, unless it is closed already.
+    ///
+    /// # Errors
+    /// With an error it is closed with 1011, and the error is logged; [`Error::Closed`] is no error here, so that
+    /// `?` may end a handler whose client has left.
+    fn server(&mut self, ws: &mut WebSocket) -> ServerResult;
+
+    /// After the connection is really over (`OnPostServer`): once, also after an error or a panic.
+    fn on_post_server(&mut self, closed: &Closed) {
+        let _ = closed;
+    }
+}
+
+/// An opening handshake, in [`on_pre_server`](WebSocketServer::on_pre_server).
+///
+/// ```
+/// use switchboard::{Opening, Refusal, StatusCode};
+///
+/// fn on_pre_server(opening: &mut Opening) -> Result<(), Refusal> {
+///     if opening.request().cookie("user").is_none() {
+///         return Err(Refusal::new(StatusCode::UNAUTHORIZED, "log in first"));
+///     }
+///     opening.choose_subprotocol(&["chat.v2", "chat.v1"]);
+///     Ok(())
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Opening {
+    pub(crate) request: Arc<Request>,
+    pub(crate) id: WebSocketId,
+    pub(crate) session: Session,
+    pub(crate) offered: Vec<String>,
+    pub(crate) subprotocol: Option<String>,
+    pub(crate) headers: HeaderMap,
+    pub(crate) binary_data: bool,
+    pub(crate) session_end_on_close: bool,
+}
+
+impl Opening {
+    pub(crate) fn new(request: Arc<Request>, session: Session, offered: Vec<String>) -> Self {
+        Self {
+            request,
+            id: WebSocketId::random(),
+            session,
+            offered,
+            subprotocol: None,
+            headers: HeaderMap::new(),
+            binary_data: false,
+            session_end_on_close: false,
+        }
+    }
+
+    /// The HTTP request: path, query, headers, cookies, and who sent it.
+    pub fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// The path that was asked for.
+    pub fn path(&self) -> &str {
+        self.request.path()
+    }
+
+    /// The client's address (`GWClientAddress`); see [`Request::client_address`].
+    pub fn client_address(&self) -> Option<IpAddr> {
+        self.request.client_address()
+    }
+
+    /// The connection's ID (`WebSocketID`), as it will be when it is open.
+    pub fn websocket_id(&self) -> &WebSocketId {
+        &self.id
+    }
+
+    /// The session's ID (`SessionId`).
+    pub fn session_id(&self) -> &SessionId {
+        self.session.id()
+    }
+
+    /// The session: what all connections and requests of this user share.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// The subprotocols that the client offers, the one it likes best first (RFC 6455, section 1.9).
+    pub fn subprotocols(&self) -> &[String] {
+        &self.offered
+    }
+
+    /// Chooses the first of these that the client offers, and returns it. Without a choice none is spoken, and a
+    /// browser that offered some closes the connection.
+    pub fn choose_subprotocol<'a>(&mut self, preferred: &[&'a str]) -> Option<&'a str> {
+        let chosen = preferred.iter().copied().find(|name| self.offered.iter().any(|offer| offer == name));
+        self.subprotocol = chosen.map(str::to_owned);
+        chosen
+    }
+
+    /// One more header line of the response, such as a cookie.
+    pub fn add_header(&mut self, name: HeaderName, value: HeaderValue) {
+        self.headers.append(name, value);
+    }
+
+    /// `BinaryData`: see [`WebSocket::set_binary_data`]. Off by default.
+    pub fn set_binary_data(&mut self, on: bool) {
+        self.binary_data = on;
+    }
+
+    /// `SessionEndOnClose`: the session ends with this connection, for all who share it. Off by default.
+    pub fn set_session_end_on_close(&mut self, on: bool) {
+        self.session_end_on_close = on;
+    }
+}
+
+/// An open connection, in [`server`](WebSocketServer::server).
+#[derive(Debug)]
+pub struct WebSocket {
+    connection: Arc<Connection>,
+    opening: Opening,
+    at_end: bool,
+}
+
+impl WebSocket {
+    pub(crate) fn new(connection: Arc<Connection>, opening: Opening) -> Self {
+        Self { connection, opening, at_end: true }
+    }
+
+    pub(crate) fn into_opening(self) -> Opening {
+        self.opening
+    }
+
+    /// Waits until the next message, or the rest of one already begun, is there (`Read`).
+    ///
+    /// Returns at most `len` characters of a text, or bytes of a binary message, and never parts of two messages; the
+    /// rest comes with the next call, and [`at_end`](Self::at_end) tells. A `len` of 0 means [`READ_LEN`]. The timeout
+    /// is for the whole call, however slowly bytes arrive.
+    ///
+    /// While it waits, pings are answered.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`]: nothing is lost, and a message that has arrived in part goes on arriving.
+    /// [`Error::Closed`]: the connection is over, by whoever's will.
+    pub fn read(&mut self, len: usize, timeout: Duration) -> Result<Data> {
+        let message = self.connection.read(Deadline::after(timeout))?;
+        let (first, rest) = message.split(if len == 0 { READ_LEN } else { len });
+        self.at_end = rest.is_none();
+        if let Some(rest) = rest {
+            self.connection.unread(rest);
+        }
+        Ok(first)
+    }
+
+    /// Whether the last read reached the end of its message (`AtEnd`). True before the first one.
+    pub fn at_end(&self) -> bool {
+        self.at_end
+    }
+
+    /// The next whole message, or the rest of one that a `read` began.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_message(&mut self, timeout: Duration) -> Result<Message> {
+        self.read(usize::MAX, timeout)
+    }
+
+    /// As [`read`](Self::read), but never waits: `None` if nothing has arrived whole.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] if the connection is over.
+    pub fn try_read(&mut self, len: usize) -> Result<Option<Data>> {
+        match self.read(len, Duration::ZERO) {
+            Err(Error::Timeout) => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    /// The messages to come, until the connection is over; [`close_reason`](Self::close_reason) says how.
+    ///
+    /// The iterator borrows nothing, so that messages can be written in the loop.
+    pub fn messages(&self) -> Messages {
+        Messages(self.connection.clone())
+    }
+
+    /// Sends one whole message (`Write`). It returns when the bytes are with the kernel; or, while further messages of
+    /// the client already wait to be read, when they are collected with the other answers, which are sent at the
+    /// latest after 1 ms ([`flush`](Self::flush) sends at once).
+    ///
+    /// A [`Message`] keeps its kind. All else is sent as [`set_binary_data`](Self::set_binary_data) says.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] after the close, by either side. [`Error::Timeout`] if a slow client did not take it within
+    /// [`Limits::write_timeout`](crate::Limits): a part of it may be out, so the connection is closed.
+    /// [`Error::NotUtf8`] for bytes that would have to be text: nothing is sent.
+    pub fn write(&self, data: impl Into<Payload>) -> Result<()> {
+        let message = data.into().into_message_as(self.opening.binary_data).map_err(|_| Error::NotUtf8)?;
+        self.connection.write(message)
+    }
+
+    /// Sends what is collected, at once.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn flush(&self) -> Result<()> {
+        self.connection.flush_all()
+    }
+
+    /// Starts the closing handshake with code 1000 (`EndServer`), and does not wait for the client's answer: that is
+    /// awaited, for [`Limits::close_timeout`](crate::Limits) at most, when `server` has returned. Afterwards reads and
+    /// writes fail with [`Error::Closed`]. If the connection is closing already, nothing happens.
+    pub fn end_server(&self) {
+        self.close(CloseCode::NORMAL, "");
+    }
+
+    /// As [`end_server`](Self::end_server), with a code and a text of the application's own: 1000 or 3000 to 4999, and
+    /// at most 123 bytes (RFC 6455, sections 7.4 and 5.5). A longer text is cut; a code that may not be sent leaves the
+    /// close frame empty.
+    pub fn close(&self, code: impl Into<CloseCode>, text: &str) {
+        self.connection.close(code.into(), text);
+    }
+
+    /// How the connection ended; `None` while it is open.
+    pub fn close_reason(&self) -> Option<CloseReason> {
+        self.connection.reason().cloned()
+    }
+
+    /// `BinaryData`: with true, [`write`](Self::write) sends binary frames and no UTF-8 is required; with false, the
+    /// default, text frames in UTF-8. A [`Message`] keeps its own kind either way.
+    pub fn set_binary_data(&mut self, on: bool) {
+        self.opening.binary_data = on;
+    }
+
+    /// `SessionEndOnClose`: the session ends with this connection, for all who share it. Off by default.
+    pub fn set_session_end_on_close(&mut self, on: bool) {
+        self.opening.session_end_on_close = on;
+    }
+
+    /// The connection's ID (`WebSocketID`).
+    pub fn websocket_id(&self) -> &WebSocketId {
+        self.connection.id()
+    }
+
+    /// The session's ID (`SessionId`).
+    pub fn session_id(&self) -> &SessionId {
+        self.opening.session_id()
+    }
+
+    /// The session: what all connections and requests of this user share.
+    pub fn session(&self) -> Option<&Session> {
+        Some(&self.opening.session)
+    }
+
+    /// The request that opened the connection: path, query, headers, cookies.
+    pub fn request(&self) -> &Request {
+        &self.opening.request
+    }
+
+    /// The subprotocol that was chosen.
+    pub fn subprotocol(&self) -> Option<&str> {
+        self.opening.subprotocol.as_deref()
+    }
+
+    /// The socket's other end; `None` on a Unix socket.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.opening.request.peer()
+    }
+
+    /// The client's address (`GWClientAddress`); see [`Request::client_address`].
+    pub fn client_address(&self) -> Option<IpAddr> {
+        self.opening.client_address()
+    }
+}
+
+/// The messages of a connection until its end; made by [`WebSocket::messages`].
+#[derive(Debug)]
+pub struct Messages(Arc<Connection>);
+
+impl Iterator for Messages {
+    type Item = Message;
+
+    fn next(&mut self) -> Option<Message> {
+        loop {
+            match self.0.read(Deadline::after(READ_TIMEOUT)) {
+                Ok(message) => return Some(message),
+                Err(Error::Timeout) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+}
+
+/// A connection that is over, in [`on_post_server`](WebSocketServer::on_post_server).
+#[derive(Debug)]
+pub struct Closed {
+    pub(crate) id: WebSocketId,
+    pub(crate) session_id: SessionId,
+    pub(crate) reason: CloseReason,
+    pub(crate) duration: Duration,
+}
+
+impl Closed {
+    /// The ID that it had (`WebSocketID`); no connection has it any more, and none will.
+    pub fn websocket_id(&self) -> &WebSocketId {
+        &self.id
+    }
+
+    /// The ID of its session (`SessionId`).
+    pub fn session_id(&self) -> &SessionId {
+        &self.session_id
+    }
+
+    /// How it ended.
+    pub fn reason(&self) -> &CloseReason {
+        &self.reason
+    }
+
+    /// How long it was open.
+    pub fn duration(&self) -> Duration {
+        self.duration
+    }
+}

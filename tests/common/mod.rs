@@ -1,0 +1,339 @@
+//! A server under test and its clients.
+//!
+//! Servers listen on loopback, on ports that the system chooses, plain and with TLS. Every wait has an end, so a test
+//! that hangs fails.
+#![allow(dead_code, reason = "each test file is a crate of its own and uses what it needs")]
+
+use std::{
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpStream},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use native_tls::{Certificate, TlsConnector, TlsStream};
+use switchboard::{
+    Closed, Opening, Refusal, Server, ServerBuilder, ServerHandle, ServerResult, TlsIdentity, WebSocket, WebSocketServer,
+};
+use tungstenite::{Message, client::IntoClientRequest, handshake::client::Response};
+
+/// No wait of a test takes longer.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What the tests run over: each promise holds with and without TLS.
+pub const SCHEMES: [Scheme; 2] = [Scheme::Ws, Scheme::Wss];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    Ws,
+    Wss,
+}
+
+/// A running server. Dropping it shuts it down without grace and waits for its end.
+pub struct TestServer {
+    pub handle: ServerHandle,
+    pub plain: SocketAddr,
+    pub tls: SocketAddr,
+    thread: Option<JoinHandle<switchboard::Result<()>>>,
+}
+
+/// Starts a server on a plain and a TLS port.
+pub fn serve(configure: impl FnOnce(ServerBuilder) -> ServerBuilder) -> TestServer {
+    let identity = TlsIdentity::from_pem_files("certs/server.pem", "certs/server.key").unwrap();
+    let builder = Server::builder().listen("127.0.0.1:0").listen_tls("127.0.0.1:0", identity);
+    let server = configure(builder).bind().unwrap();
+    let addresses: Vec<_> = server.local_addrs().iter().map(|address| address.tcp().unwrap()).collect();
+    let handle = server.handle();
+    let thread = std::thread::spawn(move || server.run());
+    TestServer { handle, plain: addresses[0], tls: addresses[1], thread: Some(thread) }
+}
+
+/// A server with one WebSocket at `/`.
+pub fn serve_app<F>(handler: F) -> TestServer
+where
+    F: Fn(&mut WebSocket) -> ServerResult + Clone + Send + Sync + 'static,
+{
+    serve(|builder| builder.route("/", move || app(handler.clone())))
+}
+
+impl TestServer {
+    pub fn address(&self, scheme: Scheme) -> SocketAddr {
+        match scheme {
+            Scheme::Ws => self.plain,
+            Scheme::Wss => self.tls,
+        }
+    }
+
+    /// A TCP, or TLS, connection that has said nothing yet.
+    pub fn raw(&self, scheme: Scheme) -> Stream {
+        let tcp = TcpStream::connect(self.address(scheme)).unwrap();
+        tcp.set_read_timeout(Some(PATIENCE)).unwrap();
+        tcp.set_write_timeout(Some(PATIENCE)).unwrap();
+        tcp.set_nodelay(true).unwrap();
+        match scheme {
+            Scheme::Ws => Stream::Plain(tcp),
+            Scheme::Wss => Stream::Tls(Box::new(connector().connect("localhost", tcp).unwrap())),
+        }
+    }
+
+    pub fn connect(&self, scheme: Scheme, path: &str) -> Client {
+        self.try_connect(scheme, path, &[]).unwrap().0
+    }
+
+    /// With more headers; the error is the HTTP response that came instead of a 101.
+    pub fn try_connect(
+        &self,
+        scheme: Scheme,
+        path: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<(Client, Response), Box<tungstenite::http::Response<Option<Vec<u8>>>>> {
+        let name = if scheme == Scheme::Ws { "ws" } else { "wss" };
+        let mut request = format!("{name}://{}{path}", self.address(scheme)).into_client_request().unwrap();
+        for (name, value) in headers {
+            request.headers_mut().append(*name, value.parse().unwrap());
+        }
+        match tungstenite::client(request, self.raw(scheme)) {
+            Ok(connected) => Ok(connected),
+            Err(tungstenite::HandshakeError::Failure(tungstenite::Error::Http(response))) => Err(response),
+            Err(e) => panic!("{e}"),
+        }
+    }
+
+    /// A connection after its opening handshake, for frames that no client library would send.
+    pub fn raw_websocket(&self, scheme: Scheme, path: &str) -> Stream {
+        let mut stream = self.raw(scheme);
+        stream.write_all(handshake(path).as_bytes()).unwrap();
+        let head = stream.read_head();
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        stream
+    }
+
+    /// Sends a raw request and returns the whole response.
+    pub fn http(&self, scheme: Scheme, request: &str) -> String {
+        let mut stream = self.raw(scheme);
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut response = Vec::new();
+        stream.read_to_end(&mut response).unwrap();
+        String::from_utf8_lossy(&response).into_owned()
+    }
+
+    /// Shuts down, and waits for the end.
+    pub fn shutdown(mut self, grace: Duration) {
+        self.handle.shutdown(grace);
+        self.thread.take().unwrap().join().unwrap().unwrap();
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            self.handle.shutdown(Duration::ZERO);
+            let result = thread.join();
+            if !std::thread::panicking() {
+                result.unwrap().unwrap();
+            }
+        }
+    }
+}
+
+/// An opening handshake as a request.
+pub fn handshake(path: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+}
+
+/// Knows the test CA, and nothing else.
+pub fn connector() -> TlsConnector {
+    let ca = Certificate::from_pem(&std::fs::read("certs/ca.pem").unwrap()).unwrap();
+    TlsConnector::builder().disable_built_in_roots(true).add_root_certificate(ca).build().unwrap()
+}
+
+pub type Client = tungstenite::WebSocket<Stream>;
+
+/// The next text or binary message; what lies between is skipped.
+pub fn next_message(client: &mut Client) -> Message {
+    loop {
+        match client.read().unwrap() {
+            Message::Ping(_) | Message::Pong(_) => {}
+            other => return other,
+        }
+    }
+}
+
+/// The code and the text of the close frame that comes, after whatever messages.
+pub fn read_close(client: &mut Client) -> (u16, String) {
+    loop {
+        match client.read() {
+            Ok(Message::Close(Some(frame))) => return (frame.code.into(), frame.reason.to_string()),
+            Ok(Message::Close(None)) => return (1005, String::new()),
+            Ok(_) => {}
+            Err(e) => panic!("no close frame: {e}"),
+        }
+    }
+}
+
+/// One frame of a client, masked.
+pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+    let mut bytes = vec![first];
+    match payload.len() {
+        n @ ..126 => bytes.push(0x80 | n as u8),
+        n @ ..65536 => {
+            bytes.push(0x80 | 126);
+            bytes.extend((n as u16).to_be_bytes());
+        }
+        n => {
+            bytes.push(0x80 | 127);
+            bytes.extend((n as u64).to_be_bytes());
+        }
+    }
+    bytes.extend(MASK);
+    bytes.extend(payload.iter().enumerate().map(|(i, b)| b ^ MASK[i % 4]));
+    bytes
+}
+
+/// A client's socket.
+#[derive(Debug)]
+pub enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    pub fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => tls.get_ref(),
+        }
+    }
+
+    /// Up to and with the empty line.
+    pub fn read_head(&mut self) -> String {
+        let mut head = Vec::new();
+        let mut byte = [0];
+        while !head.ends_with(b"\r\n\r\n") {
+            self.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        String::from_utf8(head).unwrap()
+    }
+
+    /// The next frame of the server: its first byte and its payload.
+    pub fn read_frame(&mut self) -> (u8, Vec<u8>) {
+        let mut header = [0; 2];
+        self.read_exact(&mut header).unwrap();
+        let mut long = [0; 8];
+        let length = match header[1] {
+            126 => {
+                self.read_exact(&mut long[6..]).unwrap();
+                u64::from_be_bytes(long)
+            }
+            127 => {
+                self.read_exact(&mut long).unwrap();
+                u64::from_be_bytes(long)
+            }
+            short => u64::from(short),
+        };
+        let mut payload = vec![0; length as usize];
+        self.read_exact(&mut payload).unwrap();
+        (header[0], payload)
+    }
+
+    /// The code and the text of the close frame that has to come next, and then the end of the stream, not a reset.
+    pub fn read_close_and_end(&mut self) -> (u16, String) {
+        let (first, payload) = self.read_frame();
+        assert_eq!(first, 0x88, "no close frame");
+        assert_eq!(self.read(&mut [0; 1]).unwrap(), 0, "the stream goes on");
+        let code = payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code));
+        (code, String::from_utf8(payload.get(2..).unwrap_or_default().to_vec()).unwrap())
+    }
+
+    /// Ends it with a reset (RST).
+    pub fn reset(self) {
+        let linger = Some(Duration::ZERO);
+        rustix::net::sockopt::set_socket_linger(self.tcp(), linger).unwrap();
+        if let Self::Tls(tls) = self {
+            // Dropped as it is: no close_notify.
+            drop(tls);
+        }
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(tcp) => tcp.read(buf),
+            Self::Tls(tls) => tls.read(buf),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(tcp) => tcp.write(buf),
+            Self::Tls(tls) => tls.write(buf),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(tcp) => tcp.flush(),
+            Self::Tls(tls) => tls.flush(),
+        }
+    }
+}
+
+/// An application of closures.
+pub struct App<S, B, A> {
+    before: B,
+    server: S,
+    after: A,
+}
+
+/// One with only a `server`.
+pub fn app<S>(server: S) -> impl WebSocketServer
+where
+    S: FnMut(&mut WebSocket) -> ServerResult + Send + 'static,
+{
+    full_app(|_: &mut Opening| Ok(()), server, |_: &Closed| {})
+}
+
+/// One with all three methods.
+pub fn full_app<B, S, A>(before: B, server: S, after: A) -> App<S, B, A>
+where
+    B: FnMut(&mut Opening) -> Result<(), Refusal> + Send + 'static,
+    S: FnMut(&mut WebSocket) -> ServerResult + Send + 'static,
+    A: FnMut(&Closed) + Send + 'static,
+{
+    App { before, server, after }
+}
+
+impl<S, B, A> WebSocketServer for App<S, B, A>
+where
+    B: FnMut(&mut Opening) -> Result<(), Refusal> + Send + 'static,
+    S: FnMut(&mut WebSocket) -> ServerResult + Send + 'static,
+    A: FnMut(&Closed) + Send + 'static,
+{
+    fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
+        (self.before)(opening)
+    }
+
+    fn server(&mut self, ws: &mut WebSocket) -> ServerResult {
+        (self.server)(ws)
+    }
+
+    fn on_post_server(&mut self, closed: &Closed) {
+        (self.after)(closed);
+    }
+}
+
+/// Sends each message back.
+pub fn echo(ws: &mut WebSocket) -> ServerResult {
+    for message in ws.messages() {
+        ws.write(message)?;
+    }
+    Ok(())
+}

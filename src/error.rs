@@ -190,6 +190,9 @@ mod tests {
         let reason = |code| CloseReason::new(CloseCode(code), "", ClosedBy::Client);
         assert!([1000, 1001, 1005].iter().all(|&c| reason(c).is_normal()));
         assert!([1002, 1006, 1011, 4000].iter().all(|&c| !reason(c).is_normal()));
-        assert_eq!(CloseReason::new(CloseCode(4000), "bye", ClosedBy::Server).to_string(), "4000 by the server: bye");
+        assert_eq!(
+            CloseReason::new(CloseCode(4000), "bye", ClosedBy::Server).to_string(),
+            "4000 by the server: bye"
+        );
     }
 }

@@ -197,7 +197,10 @@ impl State {
                 }
                 connection.set_attended(false);
                 // It may have collected between the two lines above, believing that it is looked after.
-                return connection.is_collected() && { connection.set_attended(true); true };
+                return connection.is_collected() && {
+                    connection.set_attended(true);
+                    true
+                };
             }
             *quiet = 0;
             if connection.send_rest() {

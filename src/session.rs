@@ -250,7 +250,8 @@ impl SessionStore for MemoryStore {
     fn set(&self, id: &SessionId, key: &str, value: &str) -> Result<()> {
         let mut sessions = self.sessions.locked();
         let holds = |entry: &Entry| !entry.values.is_empty();
-        if !sessions.get(id).is_some_and(holds) && sessions.values().filter(|e| holds(e)).count() >= self.max {
+        if !sessions.get(id).is_some_and(holds) && sessions.values().filter(|e| holds(e)).count() >= self.max
+        {
             self.sweep(&mut sessions);
             if sessions.values().filter(|e| holds(e)).count() >= self.max {
                 return Err(Error::SessionsFull);

@@ -35,7 +35,9 @@ impl TlsIdentity {
             return Err(Error::tls(what));
         }
         if !String::from_utf8_lossy(certificates).contains("-----BEGIN CERTIFICATE-----") {
-            return Err(Error::tls("there is no PEM certificate (BEGIN CERTIFICATE) in the certificate file"));
+            return Err(Error::tls(
+                "there is no PEM certificate (BEGIN CERTIFICATE) in the certificate file",
+            ));
         }
         let identity = Identity::from_pkcs8(certificates, key)
             .map_err(|e| Error::tls(format!("the certificate or its key cannot be read: {e}")))?;
@@ -96,7 +98,8 @@ impl TlsIdentity {
     /// A handshake with ourselves, in memory: OpenSSL takes a key that belongs to another certificate, and would
     /// only refuse every client.
     fn check(&self) -> Result<()> {
-        let mismatch = |e: native_tls::Error| Error::tls(format!("the key does not match the certificate ({e})"));
+        let mismatch =
+            |e: native_tls::Error| Error::tls(format!("the key does not match the certificate ({e})"));
         let connector = TlsConnector::builder()
             .danger_accept_invalid_certs(true)
             .danger_accept_invalid_hostnames(true)
@@ -154,7 +157,9 @@ mod tests {
     fn mistakes_are_named() {
         let pem = TlsIdentity::from_pem_files;
         assert!(error(pem("certs/server.pem", "certs/other.key")).contains("does not match"));
-        assert!(error(pem("certs/nothing.pem", "certs/server.key")).contains("cannot read certs/nothing.pem"));
+        assert!(
+            error(pem("certs/nothing.pem", "certs/server.key")).contains("cannot read certs/nothing.pem")
+        );
         assert!(error(pem("certs/server.key", "certs/server.key")).contains("no PEM certificate"));
         assert!(error(pem("certs/server.pem", "certs/server.pem")).contains("no PEM key"));
         let rsa = b"-----BEGIN RSA PRIVATE KEY-----\nAAAA\n-----END RSA PRIVATE KEY-----\n";

@@ -1,7 +1,11 @@
 //! MODEL: what `read` promises.
 mod common;
 
-use std::{io::Write, sync::mpsc, time::{Duration, Instant}};
+use std::{
+    io::Write,
+    sync::mpsc,
+    time::{Duration, Instant},
+};
 
 use common::{SCHEMES, echo, frame, next_message, serve_app};
 use switchboard::{Data, Error};
@@ -61,12 +65,10 @@ fn the_deadline_is_for_the_whole_call_however_bytes_trickle() {
         let begun = Instant::now();
         let result = ws.read(0, Duration::from_millis(300));
         tx.send((matches!(result, Err(Error::Timeout)), begun.elapsed()))?;
-        ws.write(ws_rest(ws)?)?;
+        let whole = ws.read(0, Duration::from_secs(10))?;
+        ws.write(whole)?;
         Ok(())
     });
-    fn ws_rest(ws: &mut switchboard::WebSocket) -> switchboard::Result<Data> {
-        ws.read(0, Duration::from_secs(10))
-    }
     for scheme in SCHEMES {
         let mut client = server.raw_websocket(scheme, "/");
         let bytes = frame(0x81, &[b'x'; 100]);

@@ -146,7 +146,8 @@ impl Frames {
         self.message = self.check(header, masked)?;
         let arrived = (input.len() - header.size) as u64;
         let is_text_or_more = header.opcode() != 2;
-        if arrived >= header.payload || header.is_control() || !(is_text_or_more || header.payload > RESERVE) {
+        if arrived >= header.payload || header.is_control() || !(is_text_or_more || header.payload > RESERVE)
+        {
             self.passing = header.size as u64 + header.payload;
             self.passing_ends = header.is_final();
         } else {
@@ -222,7 +223,8 @@ impl Read for Frames {
                 n += take;
             } else if self.passing > 0 {
                 let input = self.stream.input();
-                let take = input.len().min(buf.len() - n).min(usize::try_from(self.passing).unwrap_or(usize::MAX));
+                let take =
+                    input.len().min(buf.len() - n).min(usize::try_from(self.passing).unwrap_or(usize::MAX));
                 if take == 0 {
                     break;
                 }

@@ -188,16 +188,21 @@ struct Sent {
 }
 
 fn sent_message() -> impl Strategy<Value = Sent> {
-    let size = prop_oneof![6 => 0..200usize, 1 => 120..130usize, 1 => 16_000..40_000usize, 1 => 65_530..65_540usize];
+    let size =
+        prop_oneof![6 => 0..200usize, 1 => 120..130usize, 1 => 16_000..40_000usize, 1 => 65_530..65_540usize];
     (any::<bool>(), size, prop::collection::vec(any::<prop::sample::Index>(), 0..4), any::<bool>()).prop_map(
         |(binary, size, cuts, pings)| {
             let pattern = if binary { &[0u8, 0xff, 0xc3, 7][..] } else { "aß€🎉".as_bytes() };
-            let payload: Vec<u8> =
-                if binary { pattern.iter().copied().cycle().take(size).collect() } else { pattern.repeat(size / 10) };
+            let payload: Vec<u8> = if binary {
+                pattern.iter().copied().cycle().take(size).collect()
+            } else {
+                pattern.repeat(size / 10)
+            };
             let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(payload.len() + 1)).collect();
             cuts.extend([0, payload.len()]);
             cuts.sort_unstable();
-            let fragments = cuts.windows(2).map(|w| payload[Range { start: w[0], end: w[1] }].to_vec()).collect();
+            let fragments =
+                cuts.windows(2).map(|w| payload[Range { start: w[0], end: w[1] }].to_vec()).collect();
             Sent { binary, fragments, pings }
         },
     )

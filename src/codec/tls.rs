@@ -15,7 +15,10 @@ const RECORD: usize = 16 * 1024;
 #[derive(Debug)]
 pub(super) enum Tls {
     Handshaking(MidHandshakeTlsStream<Pipe>),
-    Established { stream: TlsStream<Pipe>, ended: bool },
+    Established {
+        stream: TlsStream<Pipe>,
+        ended: bool,
+    },
     /// Failed, or between two states. What is sealed (an alert) can still be sent.
     Broken(Pipe),
 }

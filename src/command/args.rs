@@ -45,7 +45,13 @@ pub(super) struct Serve {
     #[arg(long, value_name = "FILE", requires = "cert")]
     pub(super) key: Option<PathBuf>,
     /// Certificate and key in one, in PKCS#12
-    #[arg(long, value_name = "FILE", requires = "password_file", requires = "tls_listen", conflicts_with = "cert")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "password_file",
+        requires = "tls_listen",
+        conflicts_with = "cert"
+    )]
     pub(super) identity: Option<PathBuf>,
     /// A file with the password of --identity
     #[arg(long, value_name = "FILE", requires = "identity")]

@@ -62,7 +62,9 @@ fn build(args: &Serve) -> Result<Server, Box<dyn Error>> {
         .route("/csp/user/MyApp.MyWebSocketServer.cls", || apps::MyWebSocketServer);
     builder = match &args.www {
         Some(folder) => builder.files("/*", folder),
-        None => builder.http("/", |_| Response::html(PAGE).with_header("content-security-policy", PAGE_POLICY)),
+        None => {
+            builder.http("/", |_| Response::html(PAGE).with_header("content-security-policy", PAGE_POLICY))
+        }
     };
     for address in args.listen() {
         builder = builder.listen(address);
@@ -87,7 +89,9 @@ fn identity(args: &Serve) -> Result<Option<TlsIdentity>, Box<dyn Error>> {
     if let (Some(cert), Some(key)) = (&args.cert, &args.key) {
         return Ok(Some(TlsIdentity::from_pem_files(cert, key)?));
     }
-    let (Some(identity), Some(password_file)) = (&args.identity, &args.password_file) else { return Ok(None) };
+    let (Some(identity), Some(password_file)) = (&args.identity, &args.password_file) else {
+        return Ok(None);
+    };
     let password = fs::read_to_string(password_file)
         .map_err(|e| format!("cannot read {}: {e}", password_file.display()))?;
     Ok(Some(TlsIdentity::from_pkcs12_file(identity, password.trim_end_matches(['\r', '\n']))?))
@@ -137,5 +141,6 @@ fn announce(server: &Server, args: &Serve) {
 
 fn is_tls(args: &Serve, index: usize, addresses: &[ListenAddr]) -> bool {
     // Each --tls-listen has at least one address, and they are the last.
-    !args.tls_listen.is_empty() && (args.listen().is_empty() || index >= addresses.len() - args.tls_listen.len())
+    !args.tls_listen.is_empty()
+        && (args.listen().is_empty() || index >= addresses.len() - args.tls_listen.len())
 }

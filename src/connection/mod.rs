@@ -171,7 +171,9 @@ impl Connection {
 
     fn receive(self: &Arc<Self>, inbox: &mut Inbox, socket: &Socket, deadline: Deadline) -> Result<()> {
         match inbox.receive(socket, deadline) {
-            Ok(0) => self.with_wire(|wire| self.break_off(wire, "the client's stream ended without a close frame")),
+            Ok(0) => {
+                self.with_wire(|wire| self.break_off(wire, "the client's stream ended without a close frame"))
+            }
             Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Err(Error::Timeout),
             Err(e) => self.with_wire(|wire| self.break_off(wire, e.to_string())),
@@ -198,7 +200,9 @@ impl Connection {
         }
         while matches!(wire.phase, Phase::Open | Phase::Closing) {
             match wire.codec.next() {
-                Ok(Some(Event::Message(message))) if wire.phase == Phase::Open => return Step::Message(message),
+                Ok(Some(Event::Message(message))) if wire.phase == Phase::Open => {
+                    return Step::Message(message);
+                }
                 // What comes after our close frame is not wanted.
                 Ok(Some(Event::Message(_) | Event::Ping | Event::Pong(_))) => {}
                 Ok(Some(Event::Close(code, text))) => {
@@ -274,7 +278,11 @@ impl Connection {
                     // An end that came after our bytes were sent does not concern them.
                     Some(_) if wire.generation == generation => Err(self.closed()),
                     None if !in_time && wire.generation == generation => {
-                        self.break_off_by(wire, ClosedBy::Server, "the client did not take what was written in time");
+                        self.break_off_by(
+                            wire,
+                            ClosedBy::Server,
+                            "the client did not take what was written in time",
+                        );
                         Err(Error::Timeout)
                     }
                     _ => Ok(wire.generation > generation),

@@ -38,7 +38,11 @@ impl Files {
         let open = || -> io::Result<(File, u64)> {
             let handle = File::open(&file)?;
             let metadata = handle.metadata()?;
-            if metadata.is_file() { Ok((handle, metadata.len())) } else { Err(io::ErrorKind::NotFound.into()) }
+            if metadata.is_file() {
+                Ok((handle, metadata.len()))
+            } else {
+                Err(io::ErrorKind::NotFound.into())
+            }
         };
         let (handle, length) = open().map_err(|_| not_found())?;
         Ok(Response::with_body(content_type(&file), Body::File(handle, length)))
@@ -62,7 +66,8 @@ impl Files {
 /// The relative links of a folder's page need the slash at its end.
 fn moved_into(path: &str) -> Response {
     let name = path.rsplit('/').next().unwrap_or(path);
-    Response::text(StatusCode::MOVED_PERMANENTLY, "it is a folder\n").with_header("location", &format!("{name}/"))
+    Response::text(StatusCode::MOVED_PERMANENTLY, "it is a folder\n")
+        .with_header("location", &format!("{name}/"))
 }
 
 fn content_type(file: &Path) -> &'static str {

@@ -162,7 +162,11 @@ impl Request {
     /// The items of a header that is a comma-separated list, over all of its lines.
     pub(crate) fn tokens(&self, name: HeaderName) -> impl Iterator<Item = &str> {
         let lines = self.headers.get_all(name).into_iter();
-        lines.filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).map(str::trim).filter(|t| !t.is_empty())
+        lines
+            .filter_map(|v| v.to_str().ok())
+            .flat_map(|v| v.split(','))
+            .map(str::trim)
+            .filter(|t| !t.is_empty())
     }
 }
 
@@ -213,7 +217,11 @@ mod tests {
         let client = |forwarded: &str, trusted: &[&str]| {
             let trusted: Vec<IpAddr> = trusted.iter().map(|ip| ip.parse().unwrap()).collect();
             let request = request(&format!("X-Forwarded-For: {forwarded}\r\n"));
-            request.with_peer(Some("10.0.0.1:5".parse().unwrap()), false, &trusted).client.unwrap().to_string()
+            request
+                .with_peer(Some("10.0.0.1:5".parse().unwrap()), false, &trusted)
+                .client
+                .unwrap()
+                .to_string()
         };
         assert_eq!(client("1.2.3.4", &[]), "10.0.0.1");
         assert_eq!(client("1.2.3.4", &["10.0.0.1"]), "1.2.3.4");

@@ -106,7 +106,12 @@ impl Incoming {
     }
 
     /// Sends a response and ends the connection, so that the client can read all of it.
-    pub(super) fn respond(mut self, response: Response, method: Option<&Method>, limits: &Limits) -> io::Result<()> {
+    pub(super) fn respond(
+        mut self,
+        response: Response,
+        method: Option<&Method>,
+        limits: &Limits,
+    ) -> io::Result<()> {
         let (head, body) = response.into_parts();
         self.stream.output().extend_from_slice(&head);
         let deadline = || Deadline::after(limits.write_timeout);
@@ -143,7 +148,9 @@ impl Incoming {
         // A client that sends for ever is cut when the time is up.
         while let Some(left) = deadline.remaining() {
             buffer.clear();
-            if self.socket.set_recv_timeout(left).is_err() || !matches!(self.socket.recv(&mut buffer), Ok(1..)) {
+            if self.socket.set_recv_timeout(left).is_err()
+                || !matches!(self.socket.recv(&mut buffer), Ok(1..))
+            {
                 break;
             }
         }

@@ -106,7 +106,11 @@ impl Server {
         ServerBuilder::default()
     }
 
-    fn new(builder: ServerBuilder, listeners: Vec<Listener>, sessions: Arc<dyn SessionStore>) -> Result<Self> {
+    fn new(
+        builder: ServerBuilder,
+        listeners: Vec<Listener>,
+        sessions: Arc<dyn SessionStore>,
+    ) -> Result<Self> {
         let addresses = listeners.iter().map(Listener::local_addr).collect::<Result<_>>()?;
         let shared = Arc::new(Shared {
             routes: builder.routes,

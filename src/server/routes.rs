@@ -44,7 +44,9 @@ impl<T> Table<T> {
     /// `/a/*` is everything below `/a/`; without the star, the path itself.
     fn insert(&mut self, path: &str, target: T) -> Result<()> {
         if !path.starts_with('/') || path.trim_end_matches('*').contains(['*', '?', '#', ' ']) {
-            return Err(Error::config(format!("route {path:?}: a path starts with / and has a * only as /* at its end")));
+            return Err(Error::config(format!(
+                "route {path:?}: a path starts with / and has a * only as /* at its end"
+            )));
         }
         let taken = match path.strip_suffix('*') {
             None => self.exact.insert(path.to_owned(), target).is_some(),
@@ -139,7 +141,9 @@ mod tests {
     #[test]
     fn the_longest_prefix_counts_and_an_exact_path_more() {
         let mut table = Table::default();
-        for path in ["/", "/csp/user/MyApp.MyWebSocketServer.cls", "/chat/*", "/chat/rooms/*", "/chat/rooms/1"] {
+        for path in
+            ["/", "/csp/user/MyApp.MyWebSocketServer.cls", "/chat/*", "/chat/rooms/*", "/chat/rooms/1"]
+        {
             table.insert(path, path.to_owned()).unwrap();
         }
         let found = |path| table.find(path).map(|(target, below)| (target.as_str(), below));

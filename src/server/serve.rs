@@ -140,7 +140,10 @@ fn respond(shared: &Shared, incoming: Incoming, response: Response, request: Opt
 
 /// The checks of the opening handshake, ours and the application's, and the bytes of the 101.
 #[allow(clippy::type_complexity, reason = "used once, in the line above")]
-fn accept(shared: &Shared, request: &Arc<Request>) -> Result<(Box<dyn WebSocketServer>, Opening, Vec<u8>), Refusal> {
+fn accept(
+    shared: &Shared,
+    request: &Arc<Request>,
+) -> Result<(Box<dyn WebSocketServer>, Opening, Vec<u8>), Refusal> {
     let factory = shared.routes.find_websocket(request.path())?;
     let handshake = Handshake::check(request, &shared.origins)?;
     let (session, cookie) = Session::open(&shared.sessions, request);
@@ -214,7 +217,8 @@ fn run(
     }
     if let Some(reason) = connection.reason().cloned() {
         log::debug!("{id}: closed: {reason}");
-        let closed = Closed { id, session_id: opening.session_id().clone(), reason, duration: begun.elapsed() };
+        let closed =
+            Closed { id, session_id: opening.session_id().clone(), reason, duration: begun.elapsed() };
         if catch_unwind(AssertUnwindSafe(|| app.on_post_server(&closed))).is_err() {
             log::error!("{}: on_post_server panicked", closed.id);
         }

@@ -1,13 +1,6 @@
 //! The threads of the connections: started when none is idle, kept for a while, and joined, every one.
 
-use std::{
-    collections::HashMap,
-    io,
-    panic::AssertUnwindSafe,
-    sync::Arc,
-    thread::JoinHandle,
-    time::Duration,
-};
+use std::{collections::HashMap, io, panic::AssertUnwindSafe, sync::Arc, thread::JoinHandle, time::Duration};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 

@@ -13,7 +13,8 @@ use std::{
 
 use native_tls::{Certificate, TlsConnector, TlsStream};
 use switchboard::{
-    Closed, Opening, Refusal, Server, ServerBuilder, ServerHandle, ServerResult, TlsIdentity, WebSocket, WebSocketServer,
+    Closed, Opening, Refusal, Server, ServerBuilder, ServerHandle, ServerResult, TlsIdentity, WebSocket,
+    WebSocketServer,
 };
 use tungstenite::{Message, client::IntoClientRequest, handshake::client::Response};
 

@@ -2,7 +2,7 @@
 //!
 //! Servers listen on loopback, on ports that the system chooses, plain and with TLS. Every wait has an end, so a test
 //! that hangs fails.
-#![allow(dead_code, reason = "each test file is a crate of its own and uses what it needs")]
+#![allow(dead_code, unreachable_pub, reason = "each test file is a crate of its own and uses what it needs")]
 
 use std::{
     io::{self, Read, Write},

@@ -4,11 +4,16 @@
 //! that hangs fails.
 #![allow(dead_code, unreachable_pub, reason = "each test file is a crate of its own and uses what it needs")]
 
+#[cfg(feature = "cli")]
+pub mod process;
+pub mod reply;
+
 use std::{
     io::{self, Read, Write},
     net::{SocketAddr, TcpStream},
+    sync::OnceLock,
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use native_tls::{Certificate, TlsConnector, TlsStream};
@@ -67,14 +72,7 @@ impl TestServer {
 
     /// A TCP, or TLS, connection that has said nothing yet.
     pub fn raw(&self, scheme: Scheme) -> Stream {
-        let tcp = TcpStream::connect(self.address(scheme)).unwrap();
-        tcp.set_read_timeout(Some(PATIENCE)).unwrap();
-        tcp.set_write_timeout(Some(PATIENCE)).unwrap();
-        tcp.set_nodelay(true).unwrap();
-        match scheme {
-            Scheme::Ws => Stream::Plain(tcp),
-            Scheme::Wss => Stream::Tls(Box::new(connector().connect("localhost", tcp).unwrap())),
-        }
+        Stream::connect(self.address(scheme), scheme)
     }
 
     pub fn connect(&self, scheme: Scheme, path: &str) -> Client {
@@ -87,7 +85,7 @@ impl TestServer {
         scheme: Scheme,
         path: &str,
         headers: &[(&'static str, &str)],
-    ) -> Result<(Client, Response), Box<tungstenite::http::Response<Option<Vec<u8>>>>> {
+    ) -> Result<(Client, Response), Refused> {
         let name = if scheme == Scheme::Ws { "ws" } else { "wss" };
         let mut request = format!("{name}://{}{path}", self.address(scheme)).into_client_request().unwrap();
         for (name, value) in headers {
@@ -147,11 +145,28 @@ pub fn handshake(path: &str) -> String {
 
 /// Knows the test CA, and nothing else.
 pub fn connector() -> TlsConnector {
-    let ca = Certificate::from_pem(&std::fs::read("certs/ca.pem").unwrap()).unwrap();
-    TlsConnector::builder().disable_built_in_roots(true).add_root_certificate(ca).build().unwrap()
+    // Making one takes longer than a handshake.
+    static CONNECTOR: OnceLock<TlsConnector> = OnceLock::new();
+    let make = || {
+        let ca = Certificate::from_pem(&std::fs::read("certs/ca.pem").unwrap()).unwrap();
+        TlsConnector::builder().disable_built_in_roots(true).add_root_certificate(ca).build().unwrap()
+    };
+    CONNECTOR.get_or_init(make).clone()
+}
+
+/// Waits for something that makes no event of its own.
+pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < PATIENCE, "never: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 pub type Client = tungstenite::WebSocket<Stream>;
+
+/// What a client gets instead of a 101.
+pub type Refused = Box<tungstenite::http::Response<Option<Vec<u8>>>>;
 
 /// The next text or binary message; what lies between is skipped.
 pub fn next_message(client: &mut Client) -> Message {
@@ -203,6 +218,17 @@ pub enum Stream {
 }
 
 impl Stream {
+    pub fn connect(address: SocketAddr, scheme: Scheme) -> Self {
+        let tcp = TcpStream::connect(address).unwrap();
+        tcp.set_read_timeout(Some(PATIENCE)).unwrap();
+        tcp.set_write_timeout(Some(PATIENCE)).unwrap();
+        tcp.set_nodelay(true).unwrap();
+        match scheme {
+            Scheme::Ws => Self::Plain(tcp),
+            Scheme::Wss => Self::Tls(Box::new(connector().connect("localhost", tcp).unwrap())),
+        }
+    }
+
     pub fn tcp(&self) -> &TcpStream {
         match self {
             Self::Plain(tcp) => tcp,

@@ -13,7 +13,7 @@ use std::{
 
 use native_tls::{Certificate, TlsConnector, TlsStream};
 use switchboard::{
-    Closed, Opening, Refusal, Server, ServerBuilder, ServerHandle, ServerResult, TlsIdentity, WebSocket,
+    Closed, Hub, Opening, Refusal, Server, ServerBuilder, ServerHandle, ServerResult, TlsIdentity, WebSocket,
     WebSocketServer,
 };
 use tungstenite::{Message, client::IntoClientRequest, handshake::client::Response};
@@ -33,6 +33,7 @@ pub enum Scheme {
 /// A running server. Dropping it shuts it down without grace and waits for its end.
 pub struct TestServer {
     pub handle: ServerHandle,
+    pub hub: Hub,
     pub plain: SocketAddr,
     pub tls: SocketAddr,
     thread: Option<JoinHandle<switchboard::Result<()>>>,
@@ -44,9 +45,9 @@ pub fn serve(configure: impl FnOnce(ServerBuilder) -> ServerBuilder) -> TestServ
     let builder = Server::builder().listen("127.0.0.1:0").listen_tls("127.0.0.1:0", identity);
     let server = configure(builder).bind().unwrap();
     let addresses: Vec<_> = server.local_addrs().iter().map(|address| address.tcp().unwrap()).collect();
-    let handle = server.handle();
+    let (handle, hub) = (server.handle(), server.hub());
     let thread = std::thread::spawn(move || server.run());
-    TestServer { handle, plain: addresses[0], tls: addresses[1], thread: Some(thread) }
+    TestServer { handle, hub, plain: addresses[0], tls: addresses[1], thread: Some(thread) }
 }
 
 /// A server with one WebSocket at `/`.
@@ -87,7 +88,7 @@ impl TestServer {
         scheme: Scheme,
         path: &str,
         headers: &[(&'static str, &str)],
-    ) -> Result<(Client, Response), Box<tungstenite::http::Response<Option<Vec<u8>>>>> {
+    ) -> Result<(Client, Response), Box<NoWebSocket>> {
         let name = if scheme == Scheme::Ws { "ws" } else { "wss" };
         let mut request = format!("{name}://{}{path}", self.address(scheme)).into_client_request().unwrap();
         for (name, value) in headers {
@@ -152,6 +153,9 @@ pub fn connector() -> TlsConnector {
 }
 
 pub type Client = tungstenite::WebSocket<Stream>;
+
+/// The HTTP response to a handshake that was refused.
+pub type NoWebSocket = tungstenite::http::Response<Option<Vec<u8>>>;
 
 /// The next text or binary message; what lies between is skipped.
 pub fn next_message(client: &mut Client) -> Message {

@@ -35,6 +35,10 @@ pub enum Error {
     /// `write` got bytes that are not UTF-8 while `BinaryData` was off. Nothing was sent: call
     /// `set_binary_data(true)`, or write a [`Message::Binary`](crate::Message::Binary).
     NotUtf8,
+    /// No connection has this ID: it never existed, or it is over.
+    UnknownId,
+    /// The connection exists, but is not shared: only its own thread may read from it.
+    NotShared,
     /// The session store is full: nothing was stored.
     SessionsFull,
     /// An address could not be listened on.
@@ -84,6 +88,8 @@ impl fmt::Display for Error {
             Self::NotUtf8 => f.write_str(
                 "text must be UTF-8: call set_binary_data(true) or write a Message::Binary to send other bytes",
             ),
+            Self::UnknownId => f.write_str("no connection has this ID"),
+            Self::NotShared => f.write_str("the connection is not shared: call set_shared_connection in on_pre_server"),
             Self::SessionsFull => f.write_str("the session store is full"),
             Self::Bind(e) => write!(f, "cannot listen on {}: {}", e.address, e.source),
             Self::Tls(text) | Self::Config(text) => f.write_str(text),

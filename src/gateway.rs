@@ -1,96 +1,152 @@
-//! The gateway: one thread that watches over what no connection's own thread can.
+//! The gateway: a thread, or a few, for what no connection's own thread can do.
 //!
-//! Connections call it ([`Caller`]). It sends what a socket did not take at once, sends collected output within a
-//! millisecond whatever the handler does next, and cuts a closing handshake that takes too long. It never waits for
-//! one peer, and asleep it costs nothing.
+//! It drives the sockets of shared connections, sends what a socket did not take at once, sends collected output within a
+//! millisecond whatever the handler does next, and keeps the times: closing handshakes, keepalive, idle connections,
+//! busy handlers. It never waits for one peer. With nothing to do it wakes once a second.
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap},
+    collections::BinaryHeap,
     io,
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
-    thread::JoinHandle,
+    thread::{Builder, JoinHandle},
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
 use rustix::fd::AsRawFd;
 
-use crate::connection::{Caller, Connection, Socket};
+use crate::{
+    connection::{Caller, Connection, Driven, Job, Socket, Tick},
+    limits::Limits,
+    sync::Clock,
+};
 
 /// Collected output is sent this often.
-const TICK: Duration = Duration::from_millis(1);
+const FLUSH: Duration = Duration::from_millis(1);
 
-/// A connection that collected nothing for so many ticks is looked after no more.
-const QUIET_TICKS: u8 = 16;
+/// A connection that collected nothing for so many flushes is looked after no more.
+const QUIET: u8 = 16;
+
+/// How often all connections are looked at, unless a limit is shorter.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Received at a time, for all connections of a gateway together.
+const SCRATCH: usize = 64 * 1024;
+
+const STACK: usize = 256 * 1024;
 
 const WAKER: Token = Token(usize::MAX);
 
-/// The running gateway. Dropping it ends its thread.
+/// The gateway threads and their workers. Dropping it ends them all.
 #[derive(Debug)]
-pub(crate) struct Gateway {
-    caller: Arc<Caller>,
+pub(crate) struct Gateways {
+    callers: Vec<Arc<Caller>>,
+    next: AtomicUsize,
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    jobs: Option<Sender<Job>>,
+    gateways: Vec<JoinHandle<()>>,
+    workers: Vec<JoinHandle<()>>,
 }
 
-impl Gateway {
-    /// Starts the thread.
-    pub(crate) fn start() -> io::Result<Self> {
-        let poll = Poll::new()?;
-        let (calls, called) = crossbeam_channel::unbounded();
-        let caller = Arc::new(Caller::new(calls, Waker::new(poll.registry(), WAKER)?));
-        let stop = Arc::new(AtomicBool::new(false));
-        let mut state = State {
-            poll,
-            called,
-            caller: caller.clone(),
-            watched: HashMap::new(),
-            next_token: 0,
-            collecting: Vec::new(),
-            deadlines: BinaryHeap::new(),
+impl Gateways {
+    /// Starts the threads.
+    pub(crate) fn start(limits: &Limits, clock: &Arc<Clock>) -> io::Result<Self> {
+        let (jobs, taken) = unbounded();
+        let mut all = Self {
+            callers: Vec::new(),
+            next: AtomicUsize::new(0),
+            stop: Arc::default(),
+            jobs: (limits.workers > 0).then_some(jobs),
+            gateways: Vec::new(),
+            workers: Vec::new(),
         };
-        let stopped = stop.clone();
-        let thread = std::thread::Builder::new()
-            .name("switchboard-gateway".into())
-            .stack_size(256 * 1024)
-            .spawn(move || state.run(&stopped))?;
-        Ok(Self { caller, stop, thread: Some(thread) })
+        for _ in 0..limits.gateways.max(1) {
+            let mut gateway = Gateway::new(limits, clock.clone(), all.jobs.clone())?;
+            all.callers.push(gateway.caller.clone());
+            let stop = all.stop.clone();
+            let builder =
+                Builder::new().name("switchboard-gate".into()).stack_size(STACK.max(limits.stack_size));
+            all.gateways.push(builder.spawn(move || gateway.run(&stop))?);
+        }
+        for _ in 0..limits.workers {
+            let taken = taken.clone();
+            let builder = Builder::new().name("switchboard-work".into()).stack_size(limits.stack_size);
+            all.workers.push(builder.spawn(move || work(&taken))?);
+        }
+        Ok(all)
     }
 
-    /// How connections call it.
+    /// The gateway for the next connection.
     pub(crate) fn caller(&self) -> &Arc<Caller> {
-        &self.caller
+        &self.callers[self.next.fetch_add(1, SeqCst) % self.callers.len()]
     }
 }
 
-impl Drop for Gateway {
+impl Drop for Gateways {
     fn drop(&mut self) {
         self.stop.store(true, SeqCst);
-        self.caller.wake();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            log::error!("the gateway panicked");
+        for caller in &self.callers {
+            caller.wake();
+        }
+        join(&mut self.gateways);
+        // Behind the jobs that are still there: the ends of connections.
+        for _ in &self.workers {
+            if let Some(jobs) = &self.jobs {
+                let _ = jobs.send(Job::Stop);
+            }
+        }
+        join(&mut self.workers);
+    }
+}
+
+fn join(threads: &mut Vec<JoinHandle<()>>) {
+    for thread in threads.drain(..) {
+        if thread.join().is_err() {
+            log::error!("a thread of the gateway panicked");
         }
     }
 }
 
-struct State {
+fn work(jobs: &Receiver<Job>) {
+    while let Ok(Job::Work(connection)) = jobs.recv() {
+        connection.work();
+    }
+}
+
+struct Gateway {
     poll: Poll,
     called: Receiver<Arc<Connection>>,
     caller: Arc<Caller>,
-    /// Connections whose socket did not take all, until it does.
-    watched: HashMap<Token, (Arc<Connection>, Arc<Socket>)>,
-    next_token: usize,
-    /// Connections that collect output, and for how many ticks they did not.
+    clock: Arc<Clock>,
+    tick: Duration,
+    /// All connections of this gateway that are not over.
+    all: Vec<Arc<Connection>>,
+    sockets: Sockets,
+    /// Shared connections with more to receive than their turn allowed.
+    ready: Vec<Token>,
+    /// Connections that collect output, and for how many flushes they did not.
     collecting: Vec<(Arc<Connection>, u8)>,
     /// When connections have to be cut.
     deadlines: BinaryHeap<Reverse<Due>>,
+    scratch: Vec<u8>,
+}
+
+/// The sockets that are watched, by token.
+#[derive(Default)]
+struct Sockets {
+    entries: Vec<Option<Entry>>,
+    free: Vec<usize>,
+}
+
+struct Entry {
+    connection: Arc<Connection>,
+    /// Kept open as long as the poll knows it.
+    socket: Arc<Socket>,
 }
 
 struct Due(Instant, Weak<Connection>);
@@ -115,98 +171,205 @@ impl PartialEq for Due {
 
 impl Eq for Due {}
 
-impl State {
+impl Gateway {
+    fn new(limits: &Limits, clock: Arc<Clock>, jobs: Option<Sender<Job>>) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let (calls, called) = unbounded();
+        let caller = Arc::new(Caller::new(calls, Waker::new(poll.registry(), WAKER)?, jobs));
+        let shortest = [limits.ping_interval, Some(limits.ping_timeout), limits.shared_idle_timeout];
+        let shortest = shortest.into_iter().flatten().chain([limits.write_timeout]).min().unwrap_or(TICK);
+        Ok(Self {
+            poll,
+            called,
+            caller,
+            clock,
+            tick: (shortest / 4).clamp(Duration::from_millis(10), TICK),
+            all: Vec::new(),
+            sockets: Sockets::default(),
+            ready: Vec::new(),
+            collecting: Vec::new(),
+            deadlines: BinaryHeap::new(),
+            scratch: Vec::with_capacity(SCRATCH),
+        })
+    }
+
     fn run(&mut self, stop: &AtomicBool) {
         let mut events = Events::with_capacity(256);
+        let mut next_tick = Instant::now() + self.tick;
         while !stop.load(SeqCst) {
-            match self.poll.poll(&mut events, self.sleep()) {
+            match self.poll.poll(&mut events, Some(self.sleep(next_tick))) {
                 Err(e) if e.kind() != io::ErrorKind::Interrupted => {
                     log::error!("the gateway cannot poll: {e}");
                     std::thread::sleep(Duration::from_millis(100)); // rather slow than spinning
                 }
                 _ => {}
             }
-            while let Ok(connection) = self.called.try_recv() {
-                self.attend(connection);
+            self.clock.update();
+            self.take_calls();
+            for token in std::mem::take(&mut self.ready) {
+                self.drive(token, false);
             }
             for event in &events {
-                self.writable(event.token());
+                self.event(event);
             }
-            self.send_collected();
+            self.flush_collected();
             self.cut_overdue();
+            if Instant::now() >= next_tick {
+                self.tick_all();
+                next_tick = Instant::now() + self.tick;
+            }
         }
+        // The ends of connections that nobody else will see.
+        self.take_calls();
     }
 
     /// How long nothing has to be done unless somebody calls.
-    fn sleep(&self) -> Option<Duration> {
-        if !self.collecting.is_empty() {
-            return Some(TICK);
+    fn sleep(&self, next_tick: Instant) -> Duration {
+        if !self.ready.is_empty() {
+            return Duration::ZERO;
         }
-        self.deadlines.peek().map(|Reverse(due)| due.0.saturating_duration_since(Instant::now()))
+        let mut sleep = next_tick.saturating_duration_since(Instant::now());
+        if !self.collecting.is_empty() {
+            sleep = sleep.min(FLUSH);
+        }
+        if let Some(Reverse(due)) = self.deadlines.peek() {
+            sleep = sleep.min(due.0.saturating_duration_since(Instant::now()));
+        }
+        sleep
+    }
+
+    fn take_calls(&mut self) {
+        while let Ok(connection) = self.called.try_recv() {
+            self.attend(connection);
+        }
     }
 
     fn attend(&mut self, connection: Arc<Connection>) {
+        if connection.is_new() {
+            self.all.push(connection.clone());
+        }
         let wants = connection.attend();
-        if wants.is_over {
+        self.look_after(&connection, wants.collected);
+        let Some(socket) = wants.socket else {
+            // Over: the handler of a shared one may not know.
+            return connection.resume_handler();
+        };
+        self.note_deadline(&connection);
+        if connection.about().shared {
+            if let Some(token) = connection.token().or_else(|| self.watch(&connection, &socket, true)) {
+                self.drive(token, false);
+            }
+        } else if wants.blocked && connection.token().is_none() {
+            self.watch(&connection, &socket, false);
+        }
+    }
+
+    /// Takes a connection that collects output among those that are looked after every millisecond.
+    fn look_after(&mut self, connection: &Arc<Connection>, collected: bool) {
+        if self.collecting.iter().any(|(other, _)| Arc::ptr_eq(other, connection)) {
             return;
         }
-        if let Some(close_by) = wants.close_by {
-            self.deadlines.push(Reverse(Due(close_by, Arc::downgrade(&connection))));
-        }
-        if wants.collected {
-            self.collecting.push((connection.clone(), 0));
-            self.caller.set_awake(true);
-        }
-        if let Some(socket) = wants.blocked {
-            self.watch(connection, socket);
-        }
-    }
-
-    fn watch(&mut self, connection: Arc<Connection>, socket: Arc<Socket>) {
-        let token = Token(self.next_token);
-        self.next_token += 1;
-        match self.poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::WRITABLE) {
-            Ok(()) => {
-                self.watched.insert(token, (connection, socket));
+        if !collected {
+            // It was sent before this call was taken. The next one that collects has to call again; it may have
+            // collected between the look and this, believing that its call is under way.
+            connection.set_attended(false);
+            if !connection.is_collected() {
+                return;
             }
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(e) => {
-                log::error!("{}: cannot watch the socket: {e}", connection.id());
-                connection.cut();
+            connection.set_attended(true);
+        }
+        self.collecting.push((connection.clone(), 0));
+        self.caller.set_awake(true);
+    }
+
+    fn watch(&mut self, connection: &Arc<Connection>, socket: &Arc<Socket>, drive: bool) -> Option<Token> {
+        let token = self.sockets.insert(Entry { connection: connection.clone(), socket: socket.clone() });
+        let interest = if drive { Interest::READABLE | Interest::WRITABLE } else { Interest::WRITABLE };
+        connection.set_token(Some(token));
+        if let Err(e) = self.poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), token, interest) {
+            log::error!("{}: cannot watch the socket: {e}", connection.id());
+            self.forget(token);
+            connection.cut();
+            if drive {
+                connection.finish();
+                connection.resume_handler();
             }
+            return None;
+        }
+        Some(token)
+    }
+
+    fn forget(&mut self, token: Token) {
+        if let Some(entry) = self.sockets.remove(token) {
+            entry.connection.set_token(None);
+            // It fails only where the poll does not know it.
+            let _ = self.poll.registry().deregister(&mut SourceFd(&entry.socket.as_raw_fd()));
         }
     }
 
-    fn writable(&mut self, token: Token) {
-        let Some((connection, _)) = self.watched.get(&token) else { return };
-        if !connection.send_rest()
-            && let Some((_, socket)) = self.watched.remove(&token)
-        {
-            // It fails only where the socket is gone from the poll already.
-            let _ = self.poll.registry().deregister(&mut SourceFd(&socket.as_raw_fd()));
+    fn event(&mut self, event: &mio::event::Event) {
+        if event.token() == WAKER {
+            return;
+        }
+        let Some(entry) = self.sockets.get(event.token()) else { return };
+        let connection = entry.connection.clone();
+        let blocked = event.is_writable() && connection.send_rest();
+        if connection.about().shared {
+            self.drive(event.token(), event.is_read_closed() || event.is_error());
+        } else if !blocked {
+            self.forget(event.token());
         }
     }
 
-    fn send_collected(&mut self) {
+    fn drive(&mut self, token: Token, ended: bool) {
+        let Some(Entry { connection, socket }) = self.sockets.get(token) else { return };
+        let driven = connection.drive(socket, &mut self.scratch, ended);
+        let connection = connection.clone();
+        match driven {
+            Driven::Waiting => {}
+            Driven::More => self.ready.push(token),
+            Driven::Over => return self.end(token, &connection),
+        }
+        self.note_deadline(&connection);
+    }
+
+    fn note_deadline(&mut self, connection: &Arc<Connection>) {
+        if let Some(by) = connection.take_deadline() {
+            self.deadlines.push(Reverse(Due(by, Arc::downgrade(connection))));
+        }
+    }
+
+    /// The last step of a shared connection.
+    fn end(&mut self, token: Token, connection: &Arc<Connection>) {
+        self.forget(token);
+        connection.finish();
+        connection.resume_handler();
+    }
+
+    fn flush_collected(&mut self) {
+        if self.collecting.is_empty() {
+            return;
+        }
         let mut blocked = Vec::new();
         self.collecting.retain_mut(|(connection, quiet)| {
-            if !connection.is_collected() {
-                *quiet += 1;
-                if *quiet < QUIET_TICKS {
-                    return true;
+            if connection.is_collected() {
+                *quiet = 0;
+                if connection.send_rest() {
+                    blocked.push(connection.clone());
                 }
-                connection.set_attended(false);
-                // It may have collected between the two lines above, believing that it is looked after.
-                return connection.is_collected() && {
-                    connection.set_attended(true);
-                    true
-                };
+                return true;
             }
-            *quiet = 0;
-            if connection.send_rest() {
-                blocked.push(connection.clone());
+            *quiet += 1;
+            if *quiet < QUIET {
+                return true;
             }
-            true
+            connection.set_attended(false);
+            // It may have collected between the look and this, believing that it is looked after.
+            if connection.is_collected() {
+                connection.set_attended(true);
+                return true;
+            }
+            false
         });
         for connection in blocked {
             self.attend(connection);
@@ -214,9 +377,7 @@ impl State {
         if self.collecting.is_empty() {
             self.caller.set_awake(false);
             // Who called in between relied on it.
-            while let Ok(connection) = self.called.try_recv() {
-                self.attend(connection);
-            }
+            self.take_calls();
         }
     }
 
@@ -224,8 +385,48 @@ impl State {
         let now = Instant::now();
         while self.deadlines.peek().is_some_and(|Reverse(due)| due.0 <= now) {
             if let Some(connection) = self.deadlines.pop().and_then(|Reverse(due)| due.1.upgrade()) {
+                // The thread of a synchronous one sees its socket's end, and takes the last step.
                 connection.cut();
+                if let Some(token) = connection.token().filter(|_| connection.about().shared) {
+                    self.end(token, &connection);
+                }
             }
         }
+    }
+
+    fn tick_all(&mut self) {
+        let mut blocked = Vec::new();
+        self.all.retain(|connection| match connection.tick() {
+            Tick::Over => false,
+            Tick::Fine => true,
+            Tick::Blocked => {
+                blocked.push(connection.clone());
+                true
+            }
+        });
+        for connection in blocked {
+            self.attend(connection);
+        }
+    }
+}
+
+impl Sockets {
+    fn insert(&mut self, entry: Entry) -> Token {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(None);
+            self.entries.len() - 1
+        });
+        self.entries[index] = Some(entry);
+        Token(index)
+    }
+
+    fn get(&self, token: Token) -> Option<&Entry> {
+        self.entries.get(token.0)?.as_ref()
+    }
+
+    fn remove(&mut self, token: Token) -> Option<Entry> {
+        let entry = self.entries.get_mut(token.0)?.take()?;
+        self.free.push(token.0);
+        Some(entry)
     }
 }

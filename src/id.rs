@@ -1,5 +1,48 @@
 //! Unguessable names.
 
+use std::{fmt, sync::Arc};
+
+/// Names a connection (`WebSocketID`): unique, unguessable, printable, and safe in a URL path.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WebSocketId(Arc<str>);
+
+impl WebSocketId {
+    pub(crate) fn random() -> Self {
+        Self(random().into())
+    }
+
+    /// The ID as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for WebSocketId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for WebSocketId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WebSocketId({self})")
+    }
+}
+
+/// For an ID that was saved, or came from elsewhere.
+impl From<&str> for WebSocketId {
+    fn from(id: &str) -> Self {
+        Self(id.into())
+    }
+}
+
+/// For an ID that was saved, or came from elsewhere.
+impl From<String> for WebSocketId {
+    fn from(id: String) -> Self {
+        Self(id.into())
+    }
+}
+
 /// 128 random bits, in 26 letters and digits that are safe in a URL path and in a cookie.
 ///
 /// # Panics

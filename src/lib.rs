@@ -101,6 +101,9 @@
 //! while anything waits: a thread that reads waits in `recv` outside of the lock, and so another one can write meanwhile,
 //! over TLS too.
 
+// Nothing that a peer or the system does may panic; tests may.
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+
 #[cfg(not(unix))]
 compile_error!("switchboard needs Unix: Linux, macOS or another one");
 
@@ -114,6 +117,7 @@ mod hub;
 mod id;
 mod limits;
 mod message;
+mod parked;
 mod server;
 mod session;
 mod sync;
@@ -127,14 +131,16 @@ pub use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 #[cfg(feature = "tls")]
 pub use crate::tls::TlsIdentity;
 pub use crate::{
-    connection::{READ_TIMEOUT, WebSocketId},
+    connection::{Overflow, PushError, PushErrorKind, Pushed, READ_TIMEOUT},
     error::{BindError, CloseReason, ClosedBy, Error, Result},
     http::{Origins, Refusal, Request, Response},
+    hub::{Audience, Broadcast, ConnectionInfo, Hub, Pusher},
+    id::WebSocketId,
     limits::Limits,
     message::{CloseCode, Data, Message, Payload, Text},
     server::{Exchange, ListenAddr, Server, ServerBuilder, ServerHandle},
     session::{Opened, Session, SessionId, SessionStore},
-    websocket::{Closed, Messages, Opening, READ_LEN, ServerResult, WebSocket, WebSocketServer},
+    websocket::{Closed, Handled, Messages, Opening, READ_LEN, ServerResult, WebSocket, WebSocketServer},
 };
 
 /// The code in the README is compiled, too.

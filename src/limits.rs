@@ -42,6 +42,27 @@ pub struct Limits {
     /// How long a closing handshake may take, the client's answer and its end of the stream together; then the
     /// connection is cut. Default 5 s.
     pub close_timeout: Duration,
+    /// Bytes of messages queued for one slow client, and
+    pub max_queue_bytes: usize,
+    /// how many such messages. Beyond either, the route's [`Overflow`](crate::Overflow) decides. Defaults 1 MiB and 1,024.
+    pub max_queue_messages: usize,
+    /// Bytes of messages received from one client and not yet read, where it is not its own thread that reads them; and
+    pub max_inbox_bytes: usize,
+    /// how many such messages. Beyond either, nothing more is received from it until there is room: TCP holds it back.
+    /// Defaults 1 MiB and 256.
+    pub max_inbox_messages: usize,
+    /// After so much silence of a client it is sent a ping. Default 20 s; `None`: never.
+    pub ping_interval: Option<Duration>,
+    /// A client that has sent nothing for so long after a ping is taken for dead, and cut. Default 20 s.
+    pub ping_timeout: Duration,
+    /// A shared connection without a message either way for so long is closed with 1000. Pings do not count. Default
+    /// 900 s; `None`: never.
+    pub shared_idle_timeout: Option<Duration>,
+    /// Threads that call [`on_client_message`](crate::WebSocketServer::on_client_message). Default 2. With 0 the gateway
+    /// itself calls it, which is the fastest for handlers that never wait, and stops everybody for those that do.
+    pub workers: usize,
+    /// Gateway threads, each with its share of the connections. Default 1, which is enough for tens of thousands.
+    pub gateways: usize,
     /// A session that nobody used for so long ends. Default 900 s.
     pub session_timeout: Duration,
     /// Sessions that hold something, at once. When they are as many, storing into another one fails with
@@ -62,6 +83,15 @@ impl Default for Limits {
             max_read_buffer: 64 * 1024,
             write_timeout: Duration::from_secs(30),
             close_timeout: Duration::from_secs(5),
+            max_queue_bytes: 1 << 20,
+            max_queue_messages: 1024,
+            max_inbox_bytes: 1 << 20,
+            max_inbox_messages: 256,
+            ping_interval: Some(Duration::from_secs(20)),
+            ping_timeout: Duration::from_secs(20),
+            shared_idle_timeout: Some(Duration::from_secs(900)),
+            workers: 2,
+            gateways: 1,
             session_timeout: Duration::from_secs(900),
             max_sessions: 10_000,
         }

@@ -71,19 +71,16 @@ impl Message {
         matches!(self, Self::Binary(_))
     }
 
-    /// Cuts off the first `len` characters (text) or bytes (binary); the rest, if there is any, comes second.
-    pub(crate) fn split(self, len: usize) -> (Self, Option<Self>) {
+    /// At most `len` characters (text) or bytes (binary), from byte `at` on, which is between characters.
+    pub(crate) fn piece(&self, at: usize, len: usize) -> Self {
         match self {
-            // A text of so few bytes cannot have more characters.
-            whole if whole.len() <= len => (whole, None),
-            Self::Text(text) => match text.char_indices().nth(len) {
-                None => (Self::Text(text), None),
-                Some((at, _)) => (Self::Text(text.slice(..at)), Some(Self::Text(text.slice(at..)))),
-            },
-            Self::Binary(mut bytes) => {
-                let first = bytes.split_to(len);
-                (Self::Binary(first), Some(Self::Binary(bytes)))
+            Self::Text(text) => {
+                let rest = &text[at..];
+                // A text of so few bytes cannot have more characters.
+                let end = if rest.len() <= len { None } else { rest.char_indices().nth(len) };
+                Self::Text(text.slice(at..end.map_or(text.len(), |(end, _)| at + end)))
             }
+            Self::Binary(bytes) => Self::Binary(bytes.slice(at..bytes.len().min(at.saturating_add(len)))),
         }
     }
 }
@@ -128,7 +125,10 @@ impl Text {
         self.0.into()
     }
 
-    fn slice(&self, range: impl std::ops::RangeBounds<usize>) -> Self {
+    fn slice(&self, range: std::ops::Range<usize>) -> Self {
+        if range == (0..self.len()) {
+            return self.clone();
+        }
         let bytes: &Bytes = self.0.as_ref();
         // Cut at character boundaries it is UTF-8 again; the check is the price of having no unsafe code.
         Self(Utf8Bytes::try_from(bytes.slice(range)).unwrap_or_default())
@@ -358,19 +358,19 @@ mod tests {
 
     #[test]
     fn text_is_cut_between_characters() {
-        let (first, rest) = Message::from("aä🎉z").split(3);
-        assert_eq!(first, "aä🎉");
-        assert_eq!(rest.unwrap(), "z");
-        assert_eq!(Message::from("aä🎉z").split(4).1, None);
-        let (first, rest) = Message::from("🎉🎉").split(1);
-        assert_eq!((first, rest.unwrap()), ("🎉".into(), "🎉".into()));
+        let text = Message::from("aä🎉z");
+        assert_eq!(text.piece(0, 3), "aä🎉");
+        assert_eq!(text.piece(7, 3), "z");
+        assert_eq!(text.piece(0, 4), "aä🎉z");
+        assert_eq!(text.piece(1, 1), "ä");
+        assert_eq!(text.piece(1, usize::MAX), "ä🎉z");
     }
 
     #[test]
     fn binary_is_cut_between_bytes() {
-        let (first, rest) = Message::from(vec![1, 2, 3]).split(2);
-        assert_eq!(first.as_bytes(), [1, 2]);
-        assert_eq!(rest.unwrap().as_bytes(), [3]);
+        let binary = Message::from(vec![1, 2, 3]);
+        assert_eq!(binary.piece(0, 2).as_bytes(), [1, 2]);
+        assert_eq!(binary.piece(2, usize::MAX).as_bytes(), [3]);
     }
 
     #[test]

@@ -300,7 +300,7 @@ mod tests {
     use crate::http::parse_head;
 
     fn request(cookie: &str) -> Request {
-        let head = format!("GET / HTTP/1.1\r\nCookie: {cookie}\r\n\r\n");
+        let head = format!("GET / HTTP/1.1\r\nHost: h\r\nCookie: {cookie}\r\n\r\n");
         parse_head(head.as_bytes(), 1000).unwrap().unwrap().0
     }
 

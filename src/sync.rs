@@ -1,14 +1,63 @@
-//! Locks that survive a panic.
+//! Locks that survive a panic, and a clock that costs nothing to read.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{
+        Mutex, MutexGuard, PoisonError, TryLockError,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
 
 /// Our own code does not panic under a lock; where user code does, what the lock guards is still whole.
 pub(crate) trait LockExt<T> {
     fn locked(&self) -> MutexGuard<'_, T>;
+    /// `None` if somebody holds it.
+    fn try_locked(&self) -> Option<MutexGuard<'_, T>>;
 }
 
 impl<T> LockExt<T> for Mutex<T> {
     fn locked(&self) -> MutexGuard<'_, T> {
         self.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn try_locked(&self) -> Option<MutexGuard<'_, T>> {
+        match self.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(e)) => Some(e.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+}
+
+/// The time in milliseconds, as of the gateway's last look: good for silences of seconds, and read without a call.
+///
+/// It wraps after 49 days, so it is only good for differences.
+#[derive(Debug)]
+pub(crate) struct Clock {
+    epoch: Instant,
+    now: AtomicU32,
+}
+
+impl Clock {
+    pub(crate) fn new() -> Self {
+        Self { epoch: Instant::now(), now: AtomicU32::new(0) }
+    }
+
+    pub(crate) fn now(&self) -> u32 {
+        self.now.load(Relaxed)
+    }
+
+    pub(crate) fn update(&self) {
+        self.now.store(self.epoch.elapsed().as_millis() as u32, Relaxed);
+    }
+
+    /// How long ago that was.
+    pub(crate) fn since(&self, then: u32) -> Duration {
+        Duration::from_millis(self.now().wrapping_sub(then).into())
+    }
+
+    /// The exact time since the server's start, for round trips.
+    pub(crate) fn micros(&self) -> u64 {
+        self.epoch.elapsed().as_micros() as u64
     }
 }

@@ -2,17 +2,22 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::{
-    connection::{Connection, READ_TIMEOUT, WebSocketId},
+    connection::{Connection, Overflow, READ_TIMEOUT},
     deadline::Deadline,
     error::{CloseReason, Error, Result},
     http::{Refusal, Request},
+    hub::Hub,
+    id::WebSocketId,
     message::{CloseCode, Data, Message, Payload},
     session::{Session, SessionId},
 };
@@ -26,7 +31,8 @@ pub type ServerResult = std::result::Result<(), Box<dyn std::error::Error + Send
 
 /// A WebSocket application: one instance for each connection, on a thread of its own.
 ///
-/// A panic in any of the methods ends this connection with close code 1011, and hurts nobody else.
+/// A panic in any of the methods hurts nobody but this connection: it ends with close code 1011, or, before the handshake
+/// is answered, with HTTP 500.
 ///
 /// ```
 /// use switchboard::{ServerResult, WebSocket, WebSocketServer};
@@ -54,16 +60,38 @@ pub trait WebSocketServer: Send + 'static {
     }
 
     /// The application (`Server`). When it returns, the connection is closed: with 1000, unless it is closed already.
+    /// A [shared](Opening::set_shared_connection) connection lives on.
     ///
     /// # Errors
     /// With an error it is closed with 1011, and the error is logged; [`Error::Closed`] is no error here, so that
     /// `?` may end a handler whose client has left.
     fn server(&mut self, ws: &mut WebSocket) -> ServerResult;
 
-    /// After the connection is really over (`OnPostServer`): once, also after an error or a panic.
+    /// Shared connections only (`OnClientMessage`): called for each message, one at a time and in order, once `server` has
+    /// returned; by one of the [workers](crate::Limits::workers). [`Handled::No`], the default, leaves the message for
+    /// `read`.
+    ///
+    /// Writes to `ws` never wait here: what the client does not take at once is queued, and while its queue is not empty
+    /// nothing more is received from it.
+    fn on_client_message(&mut self, ws: &WebSocket, message: Message) -> Handled {
+        let _ = (ws, message);
+        Handled::No
+    }
+
+    /// After the connection is really over (`OnPostServer`): once for each `on_pre_server` that did not refuse, whatever
+    /// the end was, also after an error or a panic.
     fn on_post_server(&mut self, closed: &Closed) {
         let _ = closed;
     }
+}
+
+/// Whether [`on_client_message`](WebSocketServer::on_client_message) has taken care of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handled {
+    /// It is done with.
+    Yes,
+    /// It is left for `read`.
+    No,
 }
 
 /// An opening handshake, in [`on_pre_server`](WebSocketServer::on_pre_server).
@@ -89,19 +117,31 @@ pub struct Opening {
     pub(crate) headers: HeaderMap,
     pub(crate) binary_data: bool,
     pub(crate) session_end_on_close: bool,
+    pub(crate) shared: bool,
+    pub(crate) overflow: Overflow,
+    hub: Hub,
 }
 
 impl Opening {
-    pub(crate) fn new(request: Arc<Request>, session: Session, offered: Vec<String>) -> Self {
+    pub(crate) fn new(
+        id: WebSocketId,
+        request: Arc<Request>,
+        session: Session,
+        offered: Vec<String>,
+        hub: Hub,
+    ) -> Self {
         Self {
             request,
-            id: WebSocketId::random(),
+            id,
             session,
             offered,
             subprotocol: None,
             headers: HeaderMap::new(),
             binary_data: false,
             session_end_on_close: false,
+            shared: false,
+            overflow: Overflow::default(),
+            hub,
         }
     }
 
@@ -153,6 +193,24 @@ impl Opening {
         self.headers.append(name, value);
     }
 
+    /// `SharedConnection`: the connection is not bound to its thread. [`server`](WebSocketServer::server) may return at
+    /// once; the connection lives on, and any thread that has its ID may read from it and write to it, with
+    /// [`Hub::open_server`], until somebody ends it. Its messages are received by the gateway, and go to
+    /// [`on_client_message`](WebSocketServer::on_client_message) or to whoever reads. Off by default.
+    pub fn set_shared_connection(&mut self, on: bool) {
+        self.shared = on;
+    }
+
+    /// What becomes of a push when this client is so slow that its queue is full. Default: [`Overflow::Disconnect`].
+    pub fn set_overflow(&mut self, overflow: Overflow) {
+        self.overflow = overflow;
+    }
+
+    /// All connections of this server.
+    pub fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
     /// `BinaryData`: see [`WebSocket::set_binary_data`]. Off by default.
     pub fn set_binary_data(&mut self, on: bool) {
         self.binary_data = on;
@@ -164,21 +222,50 @@ impl Opening {
     }
 }
 
-/// An open connection, in [`server`](WebSocketServer::server).
+/// An open connection: in [`server`](WebSocketServer::server), or opened by its ID with [`Hub::open_server`].
 #[derive(Debug)]
 pub struct WebSocket {
     connection: Arc<Connection>,
-    opening: Opening,
+    hub: Hub,
     at_end: bool,
+    holder: Holder,
+}
+
+/// Who has a [`WebSocket`].
+#[derive(Debug)]
+pub(crate) enum Holder {
+    /// Its `server`, with what belongs to the handshake.
+    Server(Box<Attached>),
+    /// `on_client_message`, which must not wait; more messages may wait behind the one that it has.
+    Handler { more: AtomicBool },
+    /// Anyone who opened it by its ID.
+    Anyone,
+}
+
+/// What a connection is attached to while its `server` runs.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    pub(crate) request: Arc<Request>,
+    pub(crate) session: Session,
 }
 
 impl WebSocket {
-    pub(crate) fn new(connection: Arc<Connection>, opening: Opening) -> Self {
-        Self { connection, opening, at_end: true }
+    pub(crate) fn new(connection: Arc<Connection>, hub: Hub, holder: Holder) -> Self {
+        Self { connection, hub, at_end: true, holder }
     }
 
-    pub(crate) fn into_opening(self) -> Opening {
-        self.opening
+    pub(crate) fn into_attached(self) -> Option<Box<Attached>> {
+        match self.holder {
+            Holder::Server(attached) => Some(attached),
+            _ => None,
+        }
+    }
+
+    fn attached(&self) -> Option<&Attached> {
+        match &self.holder {
+            Holder::Server(attached) => Some(attached),
+            _ => None,
+        }
     }
 
     /// Waits until the next message, or the rest of one already begun, is there (`Read`).
@@ -187,19 +274,16 @@ impl WebSocket {
     /// rest comes with the next call, and [`at_end`](Self::at_end) tells. A `len` of 0 means [`READ_LEN`]. The timeout
     /// is for the whole call, however slowly bytes arrive.
     ///
-    /// While it waits, pings are answered.
+    /// While it waits, pings are answered. Several readers of a shared connection each get different messages.
     ///
     /// # Errors
     /// [`Error::Timeout`]: nothing is lost, and a message that has arrived in part goes on arriving.
     /// [`Error::Closed`]: the connection is over, by whoever's will.
     pub fn read(&mut self, len: usize, timeout: Duration) -> Result<Data> {
-        let message = self.connection.read(Deadline::after(timeout))?;
-        let (first, rest) = message.split(if len == 0 { READ_LEN } else { len });
-        self.at_end = rest.is_none();
-        if let Some(rest) = rest {
-            self.connection.unread(rest);
-        }
-        Ok(first)
+        let len = if len == 0 { READ_LEN } else { len };
+        let (data, at_end) = self.connection.read(len, Deadline::after(timeout))?;
+        self.at_end = at_end;
+        Ok(data)
     }
 
     /// Whether the last read reached the end of its message (`AtEnd`). True before the first one.
@@ -228,9 +312,8 @@ impl WebSocket {
 
     /// The messages to come, until the connection is over; [`close_reason`](Self::close_reason) says how.
     ///
-    /// The iterator borrows nothing, so that messages can be written in the loop.
-    pub fn messages(&self) -> Messages {
-        Messages(self.connection.clone())
+    pub fn messages(&self) -> Messages<'_> {
+        Messages(self)
     }
 
     /// Sends one whole message (`Write`). It returns when the bytes are with the kernel; or, while further messages of
@@ -244,8 +327,12 @@ impl WebSocket {
     /// [`Limits::write_timeout`](crate::Limits): a part of it may be out, so the connection is closed.
     /// [`Error::NotUtf8`] for bytes that would have to be text: nothing is sent.
     pub fn write(&self, data: impl Into<Payload>) -> Result<()> {
-        let message = data.into().into_message_as(self.opening.binary_data).map_err(|_| Error::NotUtf8)?;
-        self.connection.write(message)
+        let binary = self.connection.binary_data.load(Relaxed);
+        let message = data.into().into_message_as(binary).map_err(|_| Error::NotUtf8)?;
+        match &self.holder {
+            Holder::Handler { more } => self.connection.post(message, more.load(Relaxed)),
+            _ => self.connection.write(message),
+        }
     }
 
     /// Sends what is collected, at once.
@@ -257,8 +344,9 @@ impl WebSocket {
     }
 
     /// Starts the closing handshake with code 1000 (`EndServer`), and does not wait for the client's answer: that is
-    /// awaited, for [`Limits::close_timeout`](crate::Limits) at most, when `server` has returned. Afterwards reads and
-    /// writes fail with [`Error::Closed`]. If the connection is closing already, nothing happens.
+    /// awaited, for [`Limits::close_timeout`](crate::Limits) at most, when `server` has returned, and for a shared
+    /// connection by the gateway. Afterwards reads and writes fail with [`Error::Closed`], and so does a read that is
+    /// waiting in another thread. If the connection is closing already, nothing happens.
     pub fn end_server(&self) {
         self.close(CloseCode::NORMAL, "");
     }
@@ -277,13 +365,13 @@ impl WebSocket {
 
     /// `BinaryData`: with true, [`write`](Self::write) sends binary frames and no UTF-8 is required; with false, the
     /// default, text frames in UTF-8. A [`Message`] keeps its own kind either way.
-    pub fn set_binary_data(&mut self, on: bool) {
-        self.opening.binary_data = on;
+    pub fn set_binary_data(&self, on: bool) {
+        self.connection.binary_data.store(on, Relaxed);
     }
 
     /// `SessionEndOnClose`: the session ends with this connection, for all who share it. Off by default.
-    pub fn set_session_end_on_close(&mut self, on: bool) {
-        self.opening.session_end_on_close = on;
+    pub fn set_session_end_on_close(&self, on: bool) {
+        self.connection.session_end_on_close.store(on, Relaxed);
     }
 
     /// The connection's ID (`WebSocketID`).
@@ -293,46 +381,98 @@ impl WebSocket {
 
     /// The session's ID (`SessionId`).
     pub fn session_id(&self) -> &SessionId {
-        self.opening.session_id()
+        &self.connection.about().session_id
     }
 
-    /// The session: what all connections and requests of this user share.
+    /// The session, in `server`: what all connections and requests of this user share. A shared connection is detached
+    /// from it when `server` has returned: then, and for whoever opened it by its ID, this is `None`.
     pub fn session(&self) -> Option<&Session> {
-        Some(&self.opening.session)
+        self.attached().map(|attached| &attached.session)
     }
 
-    /// The request that opened the connection: path, query, headers, cookies.
-    pub fn request(&self) -> &Request {
-        &self.opening.request
+    /// The request that opened the connection, in `server`: query, headers, cookies. `None` as with
+    /// [`session`](Self::session).
+    pub fn request(&self) -> Option<&Request> {
+        self.attached().map(|attached| &*attached.request)
+    }
+
+    /// The path that the client asked for.
+    pub fn path(&self) -> &str {
+        &self.connection.about().path
     }
 
     /// The subprotocol that was chosen.
     pub fn subprotocol(&self) -> Option<&str> {
-        self.opening.subprotocol.as_deref()
+        self.connection.about().subprotocol.as_deref()
     }
 
     /// The socket's other end; `None` on a Unix socket.
     pub fn peer(&self) -> Option<SocketAddr> {
-        self.opening.request.peer()
+        self.connection.about().peer
     }
 
     /// The client's address (`GWClientAddress`); see [`Request::client_address`].
     pub fn client_address(&self) -> Option<IpAddr> {
-        self.opening.client_address()
+        self.connection.about().client
+    }
+
+    /// All connections of this server.
+    pub fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// Joins a topic: broadcasts to it reach this connection. It leaves by itself at its end.
+    pub fn join(&self, topic: &str) {
+        // It fails only for a connection that is over, and that is what the next call will say.
+        let _ = self.hub.join(self.connection.id(), topic);
+    }
+
+    /// Leaves a topic.
+    pub fn leave(&self, topic: &str) {
+        self.hub.leave(self.connection.id(), topic);
+    }
+}
+
+impl Hub {
+    /// A [`WebSocket`] for a shared connection (`OpenServer`), from any thread, and for as many as like.
+    ///
+    /// ```no_run
+    /// # fn example(hub: &switchboard::Hub, saved_id: &str) -> switchboard::Result<()> {
+    /// use std::time::Duration;
+    ///
+    /// let mut ws = hub.open_server(&saved_id.into())?;
+    /// ws.write("are you there?")?;
+    /// let answer = ws.read_message(Duration::from_secs(10))?;
+    /// ws.end_server();
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::UnknownId`] if no connection has this ID, [`Error::Closed`] if it is closing, [`Error::NotShared`] if it
+    /// belongs to its own thread.
+    pub fn open_server(&self, id: &WebSocketId) -> Result<WebSocket> {
+        let connection = self.find(id).ok_or(Error::UnknownId)?;
+        if !connection.about().shared {
+            return Err(Error::NotShared);
+        }
+        match connection.reason() {
+            Some(reason) => Err(Error::Closed(reason.clone())),
+            None => Ok(WebSocket::new(connection, self.clone(), Holder::Anyone)),
+        }
     }
 }
 
 /// The messages of a connection until its end; made by [`WebSocket::messages`].
 #[derive(Debug)]
-pub struct Messages(Arc<Connection>);
+pub struct Messages<'a>(&'a WebSocket);
 
-impl Iterator for Messages {
+impl Iterator for Messages<'_> {
     type Item = Message;
 
     fn next(&mut self) -> Option<Message> {
         loop {
-            match self.0.read(Deadline::after(READ_TIMEOUT)) {
-                Ok(message) => return Some(message),
+            match self.0.connection.read(usize::MAX, Deadline::after(READ_TIMEOUT)) {
+                Ok((message, _)) => return Some(message),
                 Err(Error::Timeout) => {}
                 Err(_) => return None,
             }

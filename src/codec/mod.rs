@@ -174,6 +174,11 @@ impl Codec {
         self.put(Frame::message(payload, OpCode::Data(kind), true));
     }
 
+    /// Appends a ping to what is pending, of at most 125 bytes (RFC 6455, section 5.5).
+    pub(crate) fn ping(&mut self, payload: [u8; 8]) {
+        self.put(Frame::ping(Bytes::copy_from_slice(&payload)));
+    }
+
     /// Appends a close frame; once only, and nothing after it. A code that may not be sent makes an empty one.
     pub(crate) fn close(&mut self, code: CloseCode, text: &str) {
         self.closing = true;

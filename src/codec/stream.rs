@@ -53,7 +53,11 @@ impl Stream {
                 std::mem::swap(&mut self.input, received);
                 self.at = 0;
             }
-            Security::None => self.input.extend_from_slice(received),
+            Security::None => {
+                self.input.drain(..self.at);
+                self.at = 0;
+                self.input.extend_from_slice(received);
+            }
             #[cfg(feature = "tls")]
             Security::Tls(tls) => {
                 self.input.drain(..self.at);

@@ -3,72 +3,105 @@
 //! `native_tls` believes that it talks to a socket; it talks to a pair of buffers that answer `WouldBlock`. So a TLS
 //! connection, too, can be read by one thread while another writes: nobody holds it while waiting.
 
-use std::io::{self, Read, Write};
+use std::{
+    io::{self, Read, Write},
+    sync::{Arc, Mutex},
+};
 
 use native_tls::{HandshakeError, MidHandshakeTlsStream, TlsAcceptor, TlsStream};
 
-use super::Failure;
+use super::{Failure, stream::KEEP};
+use crate::sync::LockExt;
 
 /// The largest plaintext of one TLS record (RFC 8446, section 5.1).
 const RECORD: usize = 16 * 1024;
 
 #[derive(Debug)]
-pub(super) enum Tls {
-    Handshaking(MidHandshakeTlsStream<Pipe>),
-    Established {
-        stream: TlsStream<Pipe>,
-        ended: bool,
-    },
-    /// Failed, or between two states. What is sealed (an alert) can still be sent.
-    Broken(Pipe),
+pub(super) struct Tls {
+    state: State,
+    /// Ciphertext to be sent.
+    sealed: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// A handshake that fails takes its stream with it, and the alert that says why: so it writes to a buffer that we
+    /// hold, too.
+    Handshaking(MidHandshakeTlsStream<Pipe>, Arc<Mutex<Vec<u8>>>),
+    Established(TlsStream<Pipe>),
+    /// The client has ended TLS (close_notify): it can still be sent to.
+    Ended(TlsStream<Pipe>),
+    /// The handshake failed.
+    Failed,
 }
 
 /// What stands in for the socket.
 #[derive(Debug, Default)]
-pub(super) struct Pipe {
+struct Pipe {
     input: Vec<u8>,
     at: usize,
     output: Vec<u8>,
+    handshake: Option<Arc<Mutex<Vec<u8>>>>,
 }
 
 impl Tls {
     pub(super) fn accept(acceptor: &TlsAcceptor) -> Result<Self, Failure> {
-        match acceptor.accept(Pipe::default()) {
-            Err(HandshakeError::WouldBlock(handshake)) => Ok(Self::Handshaking(handshake)),
+        let output = Arc::<Mutex<Vec<u8>>>::default();
+        match acceptor.accept(Pipe { handshake: Some(output.clone()), ..Pipe::default() }) {
+            Err(HandshakeError::WouldBlock(handshake)) => {
+                Ok(Self { state: State::Handshaking(handshake, output), sealed: Vec::new() })
+            }
             Ok(_) => Err(Failure::network("TLS handshake ended before it began")),
             Err(HandshakeError::Failure(e)) => Err(Failure::network(format!("TLS handshake failed: {e}"))),
         }
     }
 
-    /// Decrypts `received` and appends the plaintext to `plain`.
+    /// Decrypts `received`, and appends the plaintext to `plain`.
     pub(super) fn open(&mut self, received: &mut Vec<u8>, plain: &mut Vec<u8>) -> Result<(), Failure> {
-        self.pipe_mut().feed(received);
-        if matches!(self, Self::Handshaking(_)) {
-            self.handshake()?;
+        match &mut self.state {
+            State::Handshaking(handshake, _) => {
+                handshake.get_mut().feed(received);
+                self.handshake()?;
+            }
+            State::Established(stream) => stream.get_mut().feed(received),
+            State::Ended(_) | State::Failed => received.clear(), // it has no meaning
         }
-        let Self::Established { stream, ended } = self else { return Ok(()) };
-        while !*ended {
+        let State::Established(stream) = &mut self.state else { return Ok(()) };
+        let result = loop {
             let (len, most) = (plain.len(), stream.get_ref().left().clamp(256, RECORD));
             plain.resize(len + most, 0);
             let result = stream.read(&mut plain[len..]);
             plain.truncate(len + *result.as_ref().unwrap_or(&0));
             match result {
-                Ok(0) => *ended = true,
-                Ok(_) => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                Err(e) => return Err(Failure::network(format!("TLS: {e}"))),
+                Ok(1..) => {}
+                other => break other,
+            }
+        };
+        self.collect();
+        match result {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(e) => Err(Failure::network(format!("TLS: {e}"))),
+            Ok(_) => {
+                if let State::Established(stream) = std::mem::replace(&mut self.state, State::Failed) {
+                    self.state = State::Ended(stream);
+                }
+                Ok(())
             }
         }
-        Ok(())
     }
 
     fn handshake(&mut self) -> Result<(), Failure> {
-        let Self::Handshaking(handshake) = std::mem::replace(self, Self::Broken(Pipe::default())) else {
+        let State::Handshaking(handshake, output) = std::mem::replace(&mut self.state, State::Failed) else {
             return Ok(());
         };
-        match handshake.handshake() {
-            Ok(stream) => *self = Self::Established { stream, ended: false },
-            Err(HandshakeError::WouldBlock(more)) => *self = Self::Handshaking(more),
+        let result = handshake.handshake();
+        self.sealed.append(&mut output.locked());
+        match result {
+            Ok(mut stream) => {
+                stream.get_mut().handshake = None;
+                self.state = State::Established(stream);
+            }
+            Err(HandshakeError::WouldBlock(more)) => self.state = State::Handshaking(more, output),
             Err(HandshakeError::Failure(e)) => {
                 return Err(Failure::network(format!("TLS handshake failed: {e}")));
             }
@@ -78,56 +111,59 @@ impl Tls {
 
     /// Encrypts `plain` and empties it. During the handshake it stays where it is.
     pub(super) fn seal(&mut self, plain: &mut Vec<u8>) -> Result<(), Failure> {
-        let Self::Established { stream, .. } = self else { return Ok(()) };
+        let (State::Established(stream) | State::Ended(stream)) = &mut self.state else { return Ok(()) };
         if plain.is_empty() {
             return Ok(());
         }
         stream.write_all(plain).map_err(|e| Failure::network(format!("TLS: {e}")))?;
+        self.collect();
         plain.clear();
-        if plain.capacity() > super::stream::KEEP {
+        if plain.capacity() > KEEP {
             *plain = Vec::new();
         }
         Ok(())
     }
 
+    /// Says that nothing more will be sent (close_notify).
     pub(super) fn finish(&mut self) {
-        if let Self::Established { stream, .. } = self {
+        if let State::Established(stream) | State::Ended(stream) = &mut self.state {
             // The peer may be gone: then nobody misses it.
             let _ = stream.shutdown();
+            self.collect();
         }
     }
 
+    /// The client has said that nothing more will come.
     pub(super) fn ended(&self) -> bool {
-        matches!(self, Self::Established { ended: true, .. })
+        matches!(self.state, State::Ended(_))
     }
 
+    /// Ciphertext to be sent.
     pub(super) fn sealed(&self) -> &Vec<u8> {
-        match self {
-            Self::Handshaking(handshake) => &handshake.get_ref().output,
-            Self::Established { stream, .. } => &stream.get_ref().output,
-            Self::Broken(pipe) => &pipe.output,
-        }
+        &self.sealed
     }
 
     pub(super) fn sealed_mut(&mut self) -> &mut Vec<u8> {
-        &mut self.pipe_mut().output
+        &mut self.sealed
     }
 
     pub(super) fn park(&mut self) {
-        let pipe = self.pipe_mut();
-        if pipe.left() == 0 {
-            *pipe = Pipe { output: std::mem::take(&mut pipe.output), ..Pipe::default() };
+        if let State::Established(stream) | State::Ended(stream) = &mut self.state {
+            stream.get_mut().park();
         }
-        if pipe.output.is_empty() {
-            pipe.output = Vec::new();
+        if self.sealed.is_empty() {
+            self.sealed = Vec::new();
         }
     }
 
-    fn pipe_mut(&mut self) -> &mut Pipe {
-        match self {
-            Self::Handshaking(handshake) => handshake.get_mut(),
-            Self::Established { stream, .. } => stream.get_mut(),
-            Self::Broken(pipe) => pipe,
+    /// Takes over what TLS wrote.
+    fn collect(&mut self) {
+        let (State::Established(stream) | State::Ended(stream)) = &mut self.state else { return };
+        let written = &mut stream.get_mut().output;
+        if self.sealed.is_empty() {
+            std::mem::swap(&mut self.sealed, written);
+        } else {
+            self.sealed.append(written);
         }
     }
 }
@@ -138,12 +174,23 @@ impl Pipe {
             self.at = 0;
             std::mem::swap(&mut self.input, received);
         } else {
+            self.input.drain(..self.at);
+            self.at = 0;
             self.input.extend_from_slice(received);
         }
     }
 
     fn left(&self) -> usize {
         self.input.len() - self.at
+    }
+
+    fn park(&mut self) {
+        if self.left() == 0 {
+            (self.input, self.at) = (Vec::new(), 0);
+        }
+        if self.output.is_empty() {
+            self.output = Vec::new();
+        }
     }
 }
 
@@ -161,7 +208,10 @@ impl Read for Pipe {
 
 impl Write for Pipe {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.output.extend_from_slice(buf);
+        match &self.handshake {
+            Some(output) => output.locked().extend_from_slice(buf),
+            None => self.output.extend_from_slice(buf),
+        }
         Ok(buf.len())
     }
 

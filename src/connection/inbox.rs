@@ -5,7 +5,11 @@
 use std::{collections::VecDeque, io, time::Duration};
 
 use super::Socket;
-use crate::{deadline::Deadline, message::Message};
+use crate::{
+    deadline::Deadline,
+    limits::Limits,
+    message::{Data, Message},
+};
 
 /// The size that a receive buffer starts with, and returns to.
 const START: usize = 2 * 1024;
@@ -15,8 +19,20 @@ const KEEP: usize = 16 * 1024;
 
 #[derive(Debug)]
 pub(super) struct Inbox {
-    /// Messages that were decoded and not yet read; the first may be the rest of one.
+    /// Messages that were decoded and not yet read.
     pub(super) queue: VecDeque<Message>,
+    /// Bytes of the first of them that were read already.
+    read: usize,
+    /// Messages that `on_client_message` has not seen. Only of shared connections.
+    pub(super) fresh: VecDeque<Message>,
+    /// Bytes in both.
+    pub(super) bytes: usize,
+    /// A worker has this connection, or is about to.
+    pub(super) scheduled: bool,
+    /// The connection is over, and its handler has not been told.
+    pub(super) over: bool,
+    /// Nothing is received until there is room.
+    pub(super) paused: bool,
     /// Empty, or just received.
     pub(super) buffer: Vec<u8>,
     /// How much the next `recv` may take.
@@ -32,6 +48,12 @@ impl Inbox {
     pub(super) fn new(max_size: usize) -> Self {
         Self {
             queue: VecDeque::new(),
+            read: 0,
+            fresh: VecDeque::new(),
+            bytes: 0,
+            scheduled: false,
+            over: false,
+            paused: false,
             buffer: Vec::new(),
             size: START,
             max_size: max_size.max(START),
@@ -40,31 +62,85 @@ impl Inbox {
         }
     }
 
-    /// Waits for bytes until the deadline; one that is over already takes what is there.
+    /// At most `len` characters or bytes of the next message for a reader, and whether they reach its end.
+    pub(super) fn take(&mut self, len: usize) -> Option<(Data, bool)> {
+        let piece = self.queue.front()?.piece(self.read, len);
+        self.bytes -= piece.len();
+        self.read += piece.len();
+        let at_end = self.queue.front().is_none_or(|message| self.read == message.len());
+        if at_end {
+            self.queue.pop_front();
+            self.read = 0;
+            Self::shrink(&mut self.queue);
+        }
+        Some((piece, at_end))
+    }
+
+    /// At most `len` characters or bytes of a message that just came; the rest is kept for the next reader.
+    pub(super) fn cut(&mut self, message: Message, len: usize) -> (Data, bool) {
+        // A text of so few bytes cannot have more characters.
+        if message.len() <= len {
+            return (message, true);
+        }
+        self.bytes += message.len();
+        self.queue.push_front(message);
+        self.take(len).unwrap_or_else(|| unreachable!("put in above"))
+    }
+
+    /// The next message for `on_client_message`.
+    pub(super) fn pop_fresh(&mut self) -> Option<Message> {
+        let message = self.fresh.pop_front()?;
+        self.bytes -= message.len();
+        Self::shrink(&mut self.fresh);
+        Some(message)
+    }
+
+    /// Whether another message may be received.
+    pub(super) fn has_room(&self, limits: &Limits) -> bool {
+        self.queue.len() + self.fresh.len() < limits.max_inbox_messages && self.bytes < limits.max_inbox_bytes
+    }
+
+    /// A queue that was long does not stay large.
+    fn shrink(queue: &mut VecDeque<Message>) {
+        if queue.is_empty() && queue.capacity() > 8 {
+            *queue = VecDeque::new();
+        }
+    }
+
+    /// Waits for bytes until the deadline.
     ///
     /// The buffer follows the traffic: it doubles when a `recv` fills it, and a large one is given back before a wait.
     ///
     /// # Errors
     /// `WouldBlock` when the time is up.
     pub(super) fn receive(&mut self, socket: &Socket, deadline: Deadline) -> io::Result<usize> {
-        debug_assert!(self.buffer.is_empty());
-        if self.filled || self.size > KEEP || deadline.is_over() {
-            self.make_room();
-            match socket.try_recv(&mut self.buffer) {
+        if self.filled || self.size > KEEP {
+            match self.try_receive(socket) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.size = self.size.min(KEEP / 2),
-                result => return self.received(result),
+                result => return result,
             }
-            self.filled = false;
         }
         loop {
             let Some(left) = deadline.remaining() else { return Err(io::ErrorKind::WouldBlock.into()) };
             self.set_timeout(socket, left)?;
             self.make_room();
             match socket.recv(&mut self.buffer) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                // Both say only that it is time to look at the clock.
+                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
                 result => return self.received(result),
             }
         }
+    }
+
+    /// Takes what has arrived, and never waits.
+    ///
+    /// # Errors
+    /// `WouldBlock` if that is nothing.
+    pub(super) fn try_receive(&mut self, socket: &Socket) -> io::Result<usize> {
+        debug_assert!(self.buffer.is_empty());
+        self.make_room();
+        let result = socket.try_recv(&mut self.buffer);
+        self.received(result)
     }
 
     fn received(&mut self, result: io::Result<usize>) -> io::Result<usize> {

@@ -1,136 +1,162 @@
 //! One connection: its socket, its codec, what waits to be sent and to be read, and how it ends.
 //!
-//! Two locks, both only here. The **read side** (`inbox`) belongs to whoever receives; it may be held while waiting.
-//! The **codec's lock** (`wire`) is held for microseconds, never while waiting, and never while another lock is taken.
-//! Where both are needed, the read side is locked first. This module knows neither hub nor server.
+//! Two locks. The **read side** (`inbox`) belongs to whoever receives; a synchronous connection's thread holds it while
+//! it waits in `recv`. The **codec's lock** (`wire`) is held for microseconds, never while waiting, and never while another
+//! lock is taken. Where both are needed, the read side is locked first. Whoever has the codec is the writer; who pushes
+//! and does not get it leaves the message in the outbox, where the holder looks when it has let go.
+//!
+//! A connection is driven, which means received from, by exactly one: a synchronous one by its thread (`read`), for whom the
+//! gateway stands in while it is busy, and a shared one by the gateway (`drive`). This module knows neither hub nor server.
 
 mod caller;
+mod drive;
 mod inbox;
+mod outbox;
+mod read;
 mod socket;
 mod wire;
+mod write;
 
 use std::{
     fmt, io,
+    net::{IpAddr, SocketAddr},
     sync::{
-        Arc, Mutex, OnceLock,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        Arc, Condvar, Mutex, OnceLock, Weak,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst, fence},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
-pub(crate) use self::{caller::Caller, socket::Socket};
+pub(crate) use self::{
+    caller::{Caller, Job},
+    drive::{Driven, Tick},
+    socket::Socket,
+    wire::Counts,
+};
 use self::{
     inbox::Inbox,
+    outbox::Outbox,
+    read::Step,
     wire::{Flushed, Phase, Wire},
+};
+pub use self::{
+    outbox::{Overflow, PushError, PushErrorKind, Pushed},
+    read::READ_TIMEOUT,
 };
 use crate::{
     codec::{Codec, Event, Failure, Stream},
     deadline::Deadline,
     error::{CloseReason, ClosedBy, Error, Result},
+    id::WebSocketId,
     limits::Limits,
-    message::{CloseCode, Message},
-    sync::LockExt,
+    message::{CloseCode, Data, Message},
+    session::SessionId,
+    sync::{Clock, LockExt},
 };
 
 /// With more output than this unsent, nothing more is received: whoever does not read its pongs gets no more of them.
 const CLOGGED: usize = 64 * 1024;
 
-/// Names a connection (`WebSocketID`): unique, unguessable, printable, and safe in a URL path.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct WebSocketId(Arc<str>);
-
-impl WebSocketId {
-    pub(crate) fn random() -> Self {
-        Self(crate::id::random().into())
-    }
-
-    /// The ID as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for WebSocketId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for WebSocketId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "WebSocketId({self})")
-    }
-}
-
-/// For an ID that was saved, or came from elsewhere.
-impl From<&str> for WebSocketId {
-    fn from(id: &str) -> Self {
-        Self(id.into())
-    }
-}
-
-/// For an ID that was saved, or came from elsewhere.
-impl From<String> for WebSocketId {
-    fn from(id: String) -> Self {
-        Self(id.into())
-    }
-}
-
 /// One connection after its opening handshake.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    id: WebSocketId,
+    about: About,
     limits: Arc<Limits>,
-    gateway: Arc<Caller>,
+    clock: Arc<Clock>,
+    gateway: Weak<Caller>,
     inbox: Mutex<Inbox>,
+    /// Something was put into the inbox of a shared connection, or it ended.
+    arrived: Condvar,
     wire: Mutex<Wire>,
+    outbox: OnceLock<Box<Outbox>>,
+    /// Who gets the messages of a shared connection whose `server` has returned.
+    handler: OnceLock<Box<dyn Handler>>,
+    /// Dropped when the connection is over.
+    guard: Mutex<Option<Box<dyn Guard>>>,
     /// Set once: how the connection ended, or is about to.
     reason: OnceLock<CloseReason>,
+    /// When the end began.
+    closing_since: OnceLock<Instant>,
     /// This side wants nothing more of the client: what was received is not handed out any more.
     hung_up: AtomicBool,
-    /// When the closing handshake began.
-    closing_since: OnceLock<Instant>,
     /// A call to the gateway is under way.
     called: AtomicBool,
     /// The gateway looks after collected output every millisecond.
     attended: AtomicBool,
+    /// The gateway knows the connection, and that it is closing.
+    known: AtomicBool,
+    known_closing: AtomicBool,
+    /// Where the gateway keeps its socket.
+    token: AtomicUsize,
+    /// `BinaryData`, and `SessionEndOnClose`.
+    pub(crate) binary_data: AtomicBool,
+    pub(crate) session_end_on_close: AtomicBool,
 }
 
-/// What decoding came to.
-enum Step {
-    Message(Message),
-    /// More bytes are needed.
-    Starved,
-    /// Output has to be sent first.
-    Clogged,
-    /// The reason is set.
-    Ended,
+/// What is known of a connection from its opening handshake on.
+#[derive(Debug)]
+pub(crate) struct About {
+    pub(crate) id: WebSocketId,
+    pub(crate) session_id: SessionId,
+    pub(crate) path: Arc<str>,
+    pub(crate) peer: Option<SocketAddr>,
+    pub(crate) client: Option<IpAddr>,
+    pub(crate) subprotocol: Option<Box<str>>,
+    pub(crate) since: SystemTime,
+    pub(crate) shared: bool,
+    pub(crate) overflow: Overflow,
 }
+
+/// What takes the messages of a shared connection, and is told its end. Called by one thread at a time.
+pub(crate) trait Handler: Send + Sync + fmt::Debug {
+    /// Gives the message back if it is to be read by somebody else. `more` messages wait behind it.
+    fn message(&self, connection: &Arc<Connection>, message: Message, more: bool) -> Option<Message>;
+    /// The connection is over.
+    fn end(&self, connection: &Arc<Connection>);
+}
+
+/// What a connection holds of others as long as it is not over: its registration, its place among all.
+pub(crate) trait Guard: Send + fmt::Debug {}
 
 impl Connection {
     pub(crate) fn new(
-        id: WebSocketId,
+        about: About,
         socket: Arc<Socket>,
         codec: Codec,
         limits: Arc<Limits>,
-        gateway: Arc<Caller>,
+        clock: Arc<Clock>,
+        gateway: &Arc<Caller>,
     ) -> Arc<Self> {
         Arc::new(Self {
-            id,
+            about,
             inbox: Mutex::new(Inbox::new(limits.max_read_buffer)),
-            wire: Mutex::new(Wire::new(socket, codec)),
+            arrived: Condvar::new(),
+            wire: Mutex::new(Wire::new(socket, codec, clock.now())),
             limits,
-            gateway,
+            clock,
+            gateway: Arc::downgrade(gateway),
+            outbox: OnceLock::new(),
+            handler: OnceLock::new(),
+            guard: Mutex::new(None),
             reason: OnceLock::new(),
-            hung_up: AtomicBool::new(false),
             closing_since: OnceLock::new(),
+            hung_up: AtomicBool::new(false),
             called: AtomicBool::new(false),
             attended: AtomicBool::new(false),
+            known: AtomicBool::new(false),
+            known_closing: AtomicBool::new(false),
+            token: AtomicUsize::new(drive::NO_TOKEN),
+            binary_data: AtomicBool::new(false),
+            session_end_on_close: AtomicBool::new(false),
         })
     }
 
+    pub(crate) fn about(&self) -> &About {
+        &self.about
+    }
+
     pub(crate) fn id(&self) -> &WebSocketId {
-        &self.id
+        &self.about.id
     }
 
     /// How it ended, or is about to; `None` while it is open.
@@ -138,175 +164,55 @@ impl Connection {
         self.reason.get()
     }
 
-    /// The next message, or the rest of one. For the connection's own thread.
-    pub(crate) fn read(self: &Arc<Self>, deadline: Deadline) -> Result<Message> {
+    /// What went through it, what waits to be sent, in bytes, and the last round trip.
+    pub(crate) fn statistics(&self) -> (Counts, usize, Option<Duration>) {
+        let mut wire = self.wire.locked();
+        let queued = wire.codec.stream().pending() + self.outbox.get().map_or(0, |outbox| outbox.bytes());
+        (wire.counts, queued, wire.round_trip)
+    }
+
+    /// Keeps this until the connection is over.
+    pub(crate) fn keep(&self, guard: Box<dyn Guard>) {
+        *self.guard.locked() = Some(guard);
+    }
+
+    /// The gateway learns of the connection, and drives it from now on if it is shared.
+    pub(crate) fn attach(self: &Arc<Self>) {
+        if let Some(gateway) = self.gateway.upgrade() {
+            if self.about.shared { gateway.call(self) } else { gateway.note(self) }
+        }
+    }
+
+    /// `server` of a shared connection has returned: from now on the handler gets the messages, those first that
+    /// nobody has read yet.
+    pub(crate) fn park(self: &Arc<Self>, handler: Box<dyn Handler>) {
         let mut inbox = self.inbox.locked();
-        loop {
-            if self.hung_up.load(SeqCst) {
-                return Err(self.closed());
-            }
-            if let Some(message) = inbox.queue.pop_front() {
-                return Ok(message);
-            }
-            if self.reason.get().is_some() {
-                return Err(self.closed());
-            }
-            match self.with_wire(|wire| self.step(wire, &mut inbox.buffer)) {
-                (Step::Message(message), _) => return Ok(message),
-                (Step::Ended, _) | (_, None) => {}
-                (Step::Starved, Some(socket)) => self.receive(&mut inbox, &socket, deadline)?,
-                (Step::Clogged, Some(socket)) => {
-                    if !socket.wait_writable(deadline)? {
-                        return Err(Error::Timeout);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Puts back what a reader did not want of a message.
-    pub(crate) fn unread(&self, rest: Message) {
-        self.inbox.locked().queue.push_front(rest);
-    }
-
-    fn receive(self: &Arc<Self>, inbox: &mut Inbox, socket: &Socket, deadline: Deadline) -> Result<()> {
-        match inbox.receive(socket, deadline) {
-            Ok(0) => {
-                self.with_wire(|wire| self.break_off(wire, "the client's stream ended without a close frame"))
-            }
-            Ok(_) => {}
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Err(Error::Timeout),
-            Err(e) => self.with_wire(|wire| self.break_off(wire, e.to_string())),
-        }
-        Ok(())
-    }
-
-    /// Takes in what was received, and decodes up to the next message. Returns the socket along with it.
-    fn step(&self, wire: &mut Wire, received: &mut Vec<u8>) -> (Step, Option<Arc<Socket>>) {
-        let step = self.decode(wire, received);
-        if matches!(step, Step::Message(_)) {
-            return (step, None); // no need to count the socket's references for each message
-        }
-        (step, wire.socket.clone())
-    }
-
-    fn decode(&self, wire: &mut Wire, received: &mut Vec<u8>) -> Step {
-        if matches!(wire.phase, Phase::Draining | Phase::Over) {
-            received.clear();
-        } else if !received.is_empty()
-            && let Err(failure) = wire.codec.stream().feed(received)
-        {
-            self.fail(wire, failure);
-        }
-        while matches!(wire.phase, Phase::Open | Phase::Closing) {
-            match wire.codec.next() {
-                Ok(Some(Event::Message(message))) if wire.phase == Phase::Open => {
-                    return Step::Message(message);
-                }
-                // What comes after our close frame is not wanted.
-                Ok(Some(Event::Message(_) | Event::Ping | Event::Pong(_))) => {}
-                Ok(Some(Event::Close(code, text))) => {
-                    self.end(wire, Phase::Draining, CloseReason::new(code, text, ClosedBy::Client));
-                }
-                Ok(None) if wire.codec.stream().ended() => {
-                    self.break_off(wire, "the client ended TLS without a close frame");
-                }
-                Ok(None) => {
-                    self.flush(wire);
-                    let stream = wire.codec.stream();
-                    if stream.pending() > CLOGGED {
-                        return Step::Clogged;
-                    }
-                    if received.capacity() == 0 {
-                        *received = stream.spare_buffer();
-                    }
-                    return Step::Starved;
-                }
-                Err(failure) => self.fail(wire, failure),
-            }
-        }
-        self.flush(wire);
-        Step::Ended
-    }
-
-    /// Sends one message. Returns when the kernel has it, or when it is collected with other answers.
-    pub(crate) fn write(self: &Arc<Self>, message: Message) -> Result<()> {
-        let outcome: Result<Sent> = self.with_wire(|wire| {
-            self.check_open(wire)?;
-            wire.codec.encode(message);
-            if wire.collect() {
-                return Ok(Sent::Collected);
-            }
-            let generation = wire.generation;
-            let blocked = self.flush(wire);
-            self.check_open(wire)?;
-            Ok(blocked.map_or(Sent::All, |socket| Sent::Blocked(socket, generation)))
-        });
-        match outcome? {
-            Sent::All => Ok(()),
-            Sent::Collected => {
-                if !self.attended.swap(true, SeqCst) {
-                    self.gateway.call_soon(self);
-                }
-                Ok(())
-            }
-            Sent::Blocked(socket, generation) => self.wait_sent(&socket, generation),
-        }
-    }
-
-    /// Sends what was collected. Returns when the kernel has all of it.
-    pub(crate) fn flush_all(self: &Arc<Self>) -> Result<()> {
-        let blocked: Result<_> = self.with_wire(|wire| {
-            self.check_open(wire)?;
-            let generation = wire.generation;
-            Ok(self.flush(wire).map(|socket| (socket, generation)))
-        });
-        match blocked? {
-            None => Ok(()),
-            Some((socket, generation)) => self.wait_sent(&socket, generation),
-        }
-    }
-
-    /// Waits, without the lock, until the output was empty once.
-    fn wait_sent(self: &Arc<Self>, socket: &Socket, generation: u64) -> Result<()> {
-        let deadline = Deadline::after(self.limits.write_timeout);
-        loop {
-            let in_time = socket.wait_writable(deadline)?;
-            let done = self.with_wire(|wire| {
-                self.flush(wire);
-                match self.reason.get() {
-                    // An end that came after our bytes were sent does not concern them.
-                    Some(_) if wire.generation == generation => Err(self.closed()),
-                    None if !in_time && wire.generation == generation => {
-                        self.break_off_by(
-                            wire,
-                            ClosedBy::Server,
-                            "the client did not take what was written in time",
-                        );
-                        Err(Error::Timeout)
-                    }
-                    _ => Ok(wire.generation > generation),
-                }
-            })?;
-            if done {
-                return Ok(());
-            }
-        }
+        let _ = self.handler.set(handler);
+        inbox.fresh = std::mem::take(&mut inbox.queue);
+        drop(inbox);
+        self.call_gateway();
     }
 
     /// Starts the closing handshake, unless it has begun. It is cut off by the gateway if the client does not answer.
     pub(crate) fn close(self: &Arc<Self>, code: CloseCode, text: &str) {
         if self.begin_close(code, text) {
-            self.gateway.call(self);
+            self.call_gateway();
         }
     }
 
     /// Sends the close frame, unless the end has begun already. Returns whether it did.
     fn begin_close(self: &Arc<Self>, code: CloseCode, text: &str) -> bool {
         self.with_wire(|wire| {
+            if let (Phase::Open, Some(why)) = (wire.phase, wire.broken.clone()) {
+                self.break_off(wire, String::from(why));
+            }
             let is_open = wire.phase == Phase::Open;
             if is_open {
                 self.hung_up.store(true, SeqCst);
+                // What was pushed before goes before.
+                while let Some(message) = self.outbox.get().and_then(|outbox| outbox.take()) {
+                    wire.encode(message);
+                }
                 wire.codec.close(code, text);
                 self.end(wire, Phase::Closing, CloseReason::new(code, text, ClosedBy::Server));
                 self.flush(wire);
@@ -315,28 +221,29 @@ impl Connection {
         })
     }
 
-    /// Completes the end on the connection's own thread, with 1000 if it has not begun: closing handshake, half-close, drain, all within the close
-    /// timeout. Afterwards the socket is closed.
+    /// Completes the end on the connection's own thread, with 1000 if it has not begun: closing handshake, half-close,
+    /// drain, all within the close timeout. Afterwards the socket is closed.
     pub(crate) fn conclude(self: &Arc<Self>) {
         self.begin_close(CloseCode::NORMAL, "");
         let deadline = Deadline::after(self.limits.close_timeout);
         let mut inbox = self.inbox.locked();
-        loop {
+        let mut ended = false; // the client's side; ours may have something to send
+        while !deadline.is_over() {
             let (socket, blocked) = self.with_wire(|wire| {
                 while let Step::Message(_) = self.decode(wire, &mut inbox.buffer) {}
                 (wire.socket.clone(), wire.blocked)
             });
             let Some(socket) = socket else { break };
-            let waited = if blocked { socket.wait_either(deadline) } else { Ok(true) };
-            let received = match waited {
-                Ok(true) => inbox.receive(&socket, deadline),
-                Ok(false) => Err(io::ErrorKind::WouldBlock.into()),
-                Err(e) => Err(e),
+            let received = match (blocked, ended) {
+                (false, true) => break,
+                (false, false) => inbox.receive(&socket, deadline),
+                (true, true) => socket.wait_writable(deadline).map(|_| 1),
+                (true, false) => socket.wait_either(deadline).and_then(|_| inbox.try_receive(&socket)),
             };
             match received {
-                Ok(1..) => {}
-                Err(e) if blocked && e.kind() == io::ErrorKind::WouldBlock && !deadline.is_over() => {}
-                _ => break, // the client's end, the end of the time, or a broken connection
+                Ok(n) => ended |= n == 0,
+                Err(e) if blocked && e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => break, // the end of the time, or a broken connection
             }
         }
         drop(inbox);
@@ -347,63 +254,130 @@ impl Connection {
     pub(crate) fn finish(self: &Arc<Self>) {
         self.with_wire(|wire| {
             self.break_off(wire, "cut off");
-            if let Some(socket) = wire.socket.take() {
-                // The gateway may hold it too: for it, and for whoever waits, this is the end.
-                socket.shutdown();
-            }
             wire.phase = Phase::Over;
             wire.codec = Codec::new(Stream::plain(), 0, 0);
         });
-        self.inbox.locked().buffer = Vec::new();
+        if let Some(outbox) = self.outbox.get() {
+            outbox.clear();
+        }
+        let guard = self.guard.locked().take();
+        drop(guard);
+        let mut inbox = self.inbox.locked();
+        inbox.buffer = Vec::new();
+        inbox.over = true;
     }
 
-    /// Ends the stream both ways, so that the connection's own thread wakes up and completes the end.
-    pub(crate) fn cut(self: &Arc<Self>) {
+    /// Ends the stream both ways, so that whoever drives it wakes up and completes the end.
+    pub(crate) fn cut(&self) {
         let socket = self.wire.locked().socket.clone();
         if let Some(socket) = socket {
             socket.shutdown();
         }
     }
 
-    /// The gateway's look: what it should do about this connection.
-    pub(crate) fn attend(self: &Arc<Self>) -> Attention {
-        self.called.store(false, SeqCst);
-        self.with_wire(|wire| Attention {
-            collected: wire.collected,
-            blocked: wire.socket.clone().filter(|_| wire.blocked),
-            close_by: self.closing_since.get().map(|since| *since + self.limits.close_timeout),
-            is_over: wire.phase == Phase::Over,
-        })
+    fn call_gateway(self: &Arc<Self>) {
+        if let Some(gateway) = self.gateway.upgrade() {
+            gateway.call(self);
+        }
     }
 
-    /// Sends what was collected or blocked, as far as the socket takes it; by the gateway. True: something was left.
-    pub(crate) fn send_rest(self: &Arc<Self>) -> bool {
-        self.with_wire(|wire| (wire.collected || wire.blocked) && { self.flush(wire).is_some() })
-    }
-
-    /// The gateway says whether it looks after collected output.
-    pub(crate) fn set_attended(&self, attended: bool) {
-        self.attended.store(attended, SeqCst);
-    }
-
-    /// Whether output is held back on purpose.
-    pub(crate) fn is_collected(&self) -> bool {
-        self.wire.locked().collected
-    }
-
+    /// Locks the codec, and afterwards does what was left to the holder.
     fn with_wire<R>(self: &Arc<Self>, f: impl FnOnce(&mut Wire) -> R) -> R {
-        f(&mut self.wire.locked())
+        let mut wire = self.wire.locked();
+        let result = f(&mut wire);
+        let announce = std::mem::take(&mut wire.announce);
+        drop(wire);
+        if announce {
+            self.announce();
+        }
+        self.pump();
+        result
     }
 
+    /// Wakes those who wait in `read` of a shared connection.
+    fn announce(&self) {
+        if self.about.shared {
+            // With the lock, so that nobody is between his look and his wait.
+            let _inbox = self.inbox.locked();
+            self.arrived.notify_all();
+        }
+    }
+
+    /// Sends what others put into the outbox while the codec was locked.
+    ///
+    /// Who puts something in and does not get the lock relies on its holder looking here after having let go. The
+    /// fences order his putting before his trying, and our letting go before our look: one of the two sees the other.
+    fn pump(self: &Arc<Self>) {
+        loop {
+            fence(SeqCst);
+            if self.outbox_is_empty() {
+                return;
+            }
+            let Some(mut wire) = self.wire.try_locked() else { return };
+            let was_blocked = wire.blocked;
+            let blocked = self.drain(&mut wire);
+            let announce = std::mem::take(&mut wire.announce);
+            drop(wire);
+            if announce {
+                self.announce();
+            }
+            if blocked {
+                if !was_blocked {
+                    self.call_gateway();
+                }
+                return;
+            }
+        }
+    }
+
+    /// Sends the output, and then the outbox, piece by piece, as far as the socket takes it. True: it takes no more.
+    fn drain(&self, wire: &mut Wire) -> bool {
+        loop {
+            if self.flush(wire).is_some() {
+                return true;
+            }
+            let Some(outbox) = self.outbox.get() else { return false };
+            if wire.phase != Phase::Open {
+                outbox.clear();
+                return false;
+            }
+            let before = wire.drained;
+            while wire.codec.stream().pending() < CLOGGED
+                && let Some(message) = outbox.take()
+            {
+                wire.encode(message);
+                wire.drained += 1;
+            }
+            if wire.drained == before {
+                return false;
+            }
+        }
+    }
+
+    fn outbox_is_empty(&self) -> bool {
+        self.outbox.get().is_none_or(|outbox| outbox.is_empty())
+    }
+
+    /// Whether messages can be sent.
     fn check_open(&self, wire: &Wire) -> Result<()> {
-        if wire.phase == Phase::Open { Ok(()) } else { Err(self.closed()) }
+        match &wire.broken {
+            _ if wire.phase != Phase::Open => Err(self.closed()),
+            Some(why) => Err(Error::Closed(CloseReason::new(CloseCode::ABNORMAL, &**why, ClosedBy::Network))),
+            None => Ok(()),
+        }
     }
 
     /// Sends what is pending. Returns the socket if it did not take all; a broken one ends the connection.
     fn flush(&self, wire: &mut Wire) -> Option<Arc<Socket>> {
+        let was_blocked = wire.blocked;
         match wire.flush() {
             Flushed::All => None,
-            Flushed::Blocked => wire.socket.clone(),
+            Flushed::Blocked => {
+                if std::mem::take(&mut wire.progress) || !was_blocked {
+                    wire.last_sent = self.clock.now();
+                }
+                wire.socket.clone()
+            }
             Flushed::Broken(failure) => {
                 self.break_off(wire, failure.text);
                 None
@@ -417,7 +391,7 @@ impl Connection {
             return self.break_off(wire, failure.text);
         }
         wire.codec.fail(&failure);
-        log::debug!("{}: {}", self.id, failure.text);
+        log::debug!("{}: {}", self.about.id, failure.text);
         self.end(wire, Phase::Draining, CloseReason::new(failure.code, &*failure.text, ClosedBy::Server));
     }
 
@@ -440,34 +414,16 @@ impl Connection {
     fn end(&self, wire: &mut Wire, phase: Phase, reason: CloseReason) {
         wire.phase = phase;
         self.closing_since.get_or_init(Instant::now);
-        let _ = self.reason.set(reason);
+        wire.announce |= self.reason.set(reason).is_ok();
     }
 
     fn closed(&self) -> Error {
+        Error::Closed(self.closed_reason())
+    }
+
+    fn closed_reason(&self) -> CloseReason {
         // Whoever asks has seen that it ended.
         let unknown = || CloseReason::new(CloseCode::ABNORMAL, "", ClosedBy::Network);
-        Error::Closed(self.reason.get().cloned().unwrap_or_else(unknown))
+        self.reason.get().cloned().unwrap_or_else(unknown)
     }
 }
-
-/// What came of a write.
-enum Sent {
-    All,
-    Collected,
-    Blocked(Arc<Socket>, u64),
-}
-
-/// What a connection wants of the gateway.
-#[derive(Debug)]
-pub(crate) struct Attention {
-    /// Output is held back on purpose, and has to be sent within a millisecond.
-    pub(crate) collected: bool,
-    /// The socket to be watched until it takes more.
-    pub(crate) blocked: Option<Arc<Socket>>,
-    /// When the connection has to be cut.
-    pub(crate) close_by: Option<Instant>,
-    pub(crate) is_over: bool,
-}
-
-/// How long `read` waits where no other time is given (the original's default).
-pub const READ_TIMEOUT: Duration = Duration::from_secs(86_400);

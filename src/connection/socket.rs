@@ -44,7 +44,8 @@ impl AsRawFd for Socket {
 }
 
 impl Socket {
-    /// Appends what arrives to the spare capacity of `buffer`, waiting as long as [`set_recv_timeout`] says.
+    /// Appends what arrives to the spare capacity of `buffer`, waiting as long as [`set_recv_timeout`] says, or until a
+    /// signal comes (`Interrupted`).
     ///
     /// [`set_recv_timeout`]: Self::set_recv_timeout
     pub(crate) fn recv(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
@@ -57,12 +58,7 @@ impl Socket {
     }
 
     fn recv_with(&self, buffer: &mut Vec<u8>, flags: RecvFlags) -> io::Result<usize> {
-        loop {
-            match net::recv(&self.0, spare_capacity(buffer), flags) {
-                Err(Errno::INTR) => {}
-                result => return Ok(result.map(|(n, _)| n)?),
-            }
-        }
+        Ok(net::recv(&self.0, spare_capacity(buffer), flags).map(|(n, _)| n)?)
     }
 
     /// Sends as much as the kernel takes now.

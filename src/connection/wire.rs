@@ -2,10 +2,13 @@
 //!
 //! The lock is held for microseconds: nothing here waits, and no user code is called.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use super::Socket;
-use crate::codec::{Codec, Failure};
+use crate::{
+    codec::{Codec, Failure},
+    message::Message,
+};
 
 /// Answers are collected up to this size while more messages wait to be read.
 const COLLECT: usize = 16 * 1024;
@@ -22,7 +25,34 @@ pub(super) struct Wire {
     pub(super) blocked: bool,
     /// How often the output became empty: who added to it knows by this that all of his is sent.
     pub(super) generation: u64,
+    /// Messages taken from the outbox so far: who waits his turn knows by this when it has come.
+    pub(super) drained: u64,
+    pub(super) counts: Counts,
+    /// When the client was last heard, by the clock.
+    pub(super) last_heard: u32,
+    /// When the socket last took something, by the clock; kept while it is blocked.
+    pub(super) last_sent: u32,
+    /// When the last message went either way, by the clock.
+    pub(super) last_message: u32,
+    /// When the ping was sent that is not answered yet.
+    pub(super) pinged: Option<u32>,
+    pub(super) round_trip: Option<Duration>,
     half_closed: bool,
+    /// Why nothing can be sent any more.
+    pub(super) broken: Option<Box<str>>,
+    /// The socket took something since this was last cleared.
+    pub(super) progress: bool,
+    /// The reason was set: those who wait have to be told when the lock is free.
+    pub(super) announce: bool,
+}
+
+/// What has gone through a connection.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) messages_in: u64,
+    pub(crate) messages_out: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
 }
 
 /// How far a connection's end has come.
@@ -47,7 +77,7 @@ pub(super) enum Flushed {
 }
 
 impl Wire {
-    pub(super) fn new(socket: Arc<Socket>, codec: Codec) -> Self {
+    pub(super) fn new(socket: Arc<Socket>, codec: Codec, now: u32) -> Self {
         Self {
             socket: Some(socket),
             codec,
@@ -55,16 +85,34 @@ impl Wire {
             collected: false,
             blocked: false,
             generation: 0,
+            drained: 0,
+            counts: Counts::default(),
+            last_heard: now,
+            last_sent: now,
+            last_message: now,
+            pinged: None,
+            round_trip: None,
             half_closed: false,
+            broken: None,
+            progress: false,
+            announce: false,
         }
     }
 
-    /// Whether what was just encoded may wait for the answers to the messages that have already arrived.
+    /// Appends a message to the output.
+    pub(super) fn encode(&mut self, message: Message) {
+        self.counts.messages_out += 1;
+        self.codec.encode(message);
+    }
+
+    /// Whether what was just encoded may wait for the answers to the messages that have already arrived: those that
+    /// the codec holds, or `more` elsewhere.
     ///
     /// Sent together they cost one call; see the crate's documentation on flushing.
-    pub(super) fn collect(&mut self) -> bool {
-        self.collected =
-            !self.blocked && self.codec.has_whole_message() && self.codec.stream().pending() < COLLECT;
+    pub(super) fn collect(&mut self, more: bool) -> bool {
+        self.collected = !self.blocked
+            && (more || self.codec.has_whole_message())
+            && self.codec.stream().pending() < COLLECT;
         self.collected
     }
 
@@ -72,6 +120,9 @@ impl Wire {
     pub(super) fn flush(&mut self) -> Flushed {
         self.collected = false;
         let Some(socket) = &self.socket else { return Flushed::All };
+        if self.half_closed || self.broken.is_some() {
+            return Flushed::All; // nothing can be sent any more
+        }
         loop {
             let stream = self.codec.stream();
             if let Err(failure) = stream.seal() {
@@ -79,19 +130,31 @@ impl Wire {
             }
             if !stream.pending_bytes().is_empty() {
                 match socket.try_send(stream.pending_bytes()) {
-                    Ok(n) => stream.mark_sent(n),
+                    Ok(n) => {
+                        stream.mark_sent(n);
+                        self.progress = true;
+                        self.counts.bytes_out += n as u64;
+                    }
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                         self.blocked = true;
                         return Flushed::Blocked;
                     }
-                    Err(e) => return Flushed::Broken(Failure::network(e.to_string())),
+                    Err(e) => {
+                        // What the client sent before it left can still be received: the end comes from there.
+                        self.blocked = false;
+                        self.broken = Some(e.to_string().into());
+                        return Flushed::All;
+                    }
                 }
             } else if self.phase == Phase::Draining && !self.half_closed {
                 self.half_closed = true;
                 stream.finish();
                 // What TLS has to say is so short that it is sent, or not missed.
-                let _ = socket.try_send(stream.pending_bytes());
+                if let Ok(n) = socket.try_send(stream.pending_bytes()) {
+                    stream.mark_sent(n);
+                }
                 socket.shutdown_write();
+                return Flushed::All;
             } else {
                 self.blocked = false;
                 self.generation += 1;

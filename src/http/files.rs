@@ -36,13 +36,13 @@ impl Files {
             file.push("index.html");
         }
         let open = || -> io::Result<(File, u64)> {
-            let handle = File::open(&file)?;
-            let metadata = handle.metadata()?;
-            if metadata.is_file() {
-                Ok((handle, metadata.len()))
-            } else {
-                Err(io::ErrorKind::NotFound.into())
+            // Opening a FIFO would wait for its other end.
+            if !file.metadata()?.is_file() {
+                return Err(io::ErrorKind::NotFound.into());
             }
+            let handle = File::open(&file)?;
+            let length = handle.metadata()?.len();
+            Ok((handle, length))
         };
         let (handle, length) = open().map_err(|_| not_found())?;
         Ok(Response::with_body(content_type(&file), Body::File(handle, length)))

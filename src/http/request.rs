@@ -48,11 +48,21 @@ pub(crate) fn parse_head(input: &[u8], max: usize) -> Result<Option<(Request, us
         headers.append(name, value);
     }
     let version = if head.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
-    if headers.get_all(header::HOST).iter().count() > 1 {
-        return Err(bad("more than one Host header")); // RFC 9112, section 3.2
+    match headers.get_all(header::HOST).iter().count() {
+        1 => {}
+        0 if version == Version::HTTP_10 => {}
+        _ => return Err(bad("there must be one Host header")), // RFC 9112, section 3.2
     }
     let request = Request { method, uri, version, headers, peer: None, client: None, is_secure: false };
     Ok(Some((request, length)))
+}
+
+/// An address, as proxies write it: some add the port.
+fn parse_address(bytes: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(bytes).ok()?.trim();
+    let bare = text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    let ip = bare.or_else(|_| text.parse::<SocketAddr>().map(|address| address.ip())).ok()?;
+    Some(ip.to_canonical())
 }
 
 fn bad(what: impl Into<Cow<'static, str>>) -> Refusal {
@@ -78,12 +88,13 @@ impl Request {
     /// The nearest address that is no trusted proxy: what stands before it could be anyone's invention.
     fn forwarded(&self, trusted: &[IpAddr]) -> Option<IpAddr> {
         let lines = self.headers.get_all("x-forwarded-for").iter();
-        let all: Vec<&str> = lines.filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).collect();
+        // By bytes: what a client invents may be no text, and stands in the same line as what the proxy adds.
+        let all: Vec<&[u8]> = lines.flat_map(|line| line.as_bytes().split(|&b| b == b',')).collect();
         let mut nearest = None;
         for address in all.into_iter().rev() {
-            let Ok(ip) = address.trim().parse::<IpAddr>() else { break };
-            nearest = Some(ip.to_canonical());
-            if !trusted.contains(&ip.to_canonical()) {
+            let Some(ip) = parse_address(address) else { break };
+            nearest = Some(ip);
+            if !trusted.contains(&ip) {
                 break;
             }
         }
@@ -179,7 +190,7 @@ mod tests {
     }
 
     fn request(lines: &str) -> Request {
-        parse(&format!("GET /a%20b?x=1&y=%C3%A4+b HTTP/1.1\r\n{lines}\r\n")).unwrap().unwrap().0
+        parse(&format!("GET /a%20b?x=1&y=%C3%A4+b HTTP/1.1\r\nHost: h\r\n{lines}\r\n")).unwrap().unwrap().0
     }
 
     #[test]
@@ -187,7 +198,7 @@ mod tests {
         let (request, length) = parse("GET /p?q HTTP/1.1\r\nHost: h\r\n\r\nrest").unwrap().unwrap();
         assert_eq!((request.path(), request.query(), length), ("/p", "q", 30));
         assert!(parse("GET /p HTTP/1.1\r\nHost: h\r\n").unwrap().is_none());
-        let (absolute, _) = parse("GET http://h HTTP/1.1\r\n\r\n").unwrap().unwrap();
+        let (absolute, _) = parse("GET http://h HTTP/1.1\r\nHost: h\r\n\r\n").unwrap().unwrap();
         assert_eq!(absolute.path(), "/", "RFC 9112, section 3.2.2");
     }
 
@@ -197,6 +208,7 @@ mod tests {
         assert_eq!(status("\x16\x03\x01"), 400);
         assert_eq!(status("GET / HTTP/2.0\r\n\r\n"), 400);
         assert_eq!(status("GET / HTTP/1.1\r\nbad name: x\r\n\r\n"), 400);
+        assert_eq!(status("GET / HTTP/1.1\r\n\r\n"), 400);
         assert_eq!(status("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"), 400);
         assert_eq!(status(&format!("GET / HTTP/1.1\r\nx: {}", "y".repeat(1000))), 431);
         assert_eq!(status(&format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(101))), 431);
@@ -227,5 +239,7 @@ mod tests {
         assert_eq!(client("1.2.3.4", &["10.0.0.1"]), "1.2.3.4");
         assert_eq!(client("6.6.6.6, 1.2.3.4, 10.0.0.2", &["10.0.0.1", "10.0.0.2"]), "1.2.3.4");
         assert_eq!(client("1.2.3.4, junk", &["10.0.0.1"]), "10.0.0.1");
+        assert_eq!(client("ÿ, 1.2.3.4:5555", &["10.0.0.1"]), "1.2.3.4");
+        assert_eq!(client("[::1]:7, [2001:db8::1]", &["10.0.0.1"]), "2001:db8::1");
     }
 }

@@ -1,6 +1,7 @@
 //! The listeners, and the loop that accepts. It only accepts: TLS and HTTP happen on the connection's thread.
 
 use std::{
+    collections::VecDeque,
     fmt, fs, io,
     net::{SocketAddr, TcpListener, ToSocketAddrs},
     os::unix::{fs::FileTypeExt, net::UnixListener},
@@ -16,14 +17,26 @@ use rustix::{
     pipe::{PipeFlags, pipe_with},
 };
 
+use http::{HeaderValue, StatusCode, header};
+
 use super::builder::Security;
 use crate::{
     connection::Socket,
     error::{BindError, Error, Result},
+    http::{Body, Refusal, Response},
 };
 
 /// How many connections the system keeps for us until we accept them.
 const BACKLOG: i32 = 1024;
+
+/// So many are accepted from one listener before the others, and the bell, have their turn.
+const TURN: usize = 64;
+
+/// How long a rejected client has to read its 503.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// So many rejected sockets are kept for that at most.
+const MOST_REJECTED: usize = 32;
 
 /// How long accepting rests when the system has run out of something.
 const BACK_OFF: Duration = Duration::from_millis(50);
@@ -193,37 +206,58 @@ pub(super) struct Acceptor<'a> {
     spare: Option<OwnedFd>,
     resting_until: Option<Instant>,
     last_complaint: Option<Instant>,
+    /// Sockets that were told 503, and since when. Closed a little later, so that the client reads it before the
+    /// connection is reset.
+    rejected: VecDeque<(Instant, Socket)>,
+}
+
+/// Why a socket is not served.
+pub(super) enum NotAdmitted {
+    /// There are as many as allowed.
+    Full(Socket, Security),
+    /// The system starts no thread.
+    NoThread(Socket, Security, io::Error),
 }
 
 impl<'a> Acceptor<'a> {
     pub(super) fn new(listeners: &'a [Listener], bell: &'a Bell) -> Self {
-        Self { listeners, bell, spare: spare(), resting_until: None, last_complaint: None }
+        Self {
+            listeners,
+            bell,
+            spare: spare(),
+            resting_until: None,
+            last_complaint: None,
+            rejected: VecDeque::new(),
+        }
     }
 
-    /// Waits until somebody connects or rings, and gives each new socket to `admit`, or, if the process is out of
-    /// descriptors, to `reject`.
+    /// Waits until somebody connects or rings, and gives each new socket to `admit`. Returns now and then in any case.
     pub(super) fn turn(
         &mut self,
-        mut admit: impl FnMut(Socket, Option<SocketAddr>, &Security) -> io::Result<()>,
-        mut reject: impl FnMut(Socket, &Security),
+        mut admit: impl FnMut(Socket, Option<SocketAddr>, &Security) -> std::result::Result<(), NotAdmitted>,
     ) -> io::Result<()> {
         for index in self.wait()? {
             let listener = &self.listeners[index];
-            loop {
+            for _ in 0..TURN {
                 match listener.accept() {
-                    Ok((socket, peer)) => {
-                        if let Err(e) = admit(socket, peer, &listener.security) {
+                    Ok((socket, peer)) => match admit(socket, peer, &listener.security) {
+                        Ok(()) => {}
+                        Err(NotAdmitted::Full(socket, security)) => self.reject(socket, &security),
+                        Err(NotAdmitted::NoThread(socket, security, e)) => {
+                            self.reject(socket, &security);
                             self.rest(&format!("cannot start a thread: {e}"));
                             break;
                         }
-                    }
+                    },
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                    // The client left before it was accepted, or the network had an error of that connection.
-                    Err(e) if !is_exhaustion(&e) => log::debug!("accept: {e}"),
+                    // The client left before it was accepted, or the network had an error of that connection only.
+                    Err(e) if is_of_one_connection(&e) => log::debug!("accept: {e}"),
                     Err(e) => {
                         self.spare = None;
-                        if let Ok((socket, _)) = listener.accept() {
-                            reject(socket, &listener.security);
+                        if is_exhaustion(&e)
+                            && let Ok((socket, _)) = listener.accept()
+                        {
+                            say_no(&socket, &listener.security);
                         }
                         self.spare = spare();
                         self.rest(&format!("cannot accept: {e}"));
@@ -237,19 +271,36 @@ impl<'a> Acceptor<'a> {
 
     /// The listeners that have somebody. None of them while accepting rests.
     fn wait(&mut self) -> io::Result<Vec<usize>> {
-        let rest = self.resting_until.map(|until| until.saturating_duration_since(Instant::now()));
-        if rest.is_none_or(|rest| rest.is_zero()) {
-            self.resting_until = None;
-        }
+        let now = Instant::now();
+        self.rejected.retain(|(since, socket)| {
+            let keep = now.duration_since(*since) < LINGER;
+            if !keep {
+                discard_input(socket);
+            }
+            keep
+        });
+        self.resting_until = self.resting_until.filter(|until| *until > now);
         let mut fds = vec![PollFd::new(&self.bell.read, PollFlags::IN)];
         if self.resting_until.is_none() {
             fds.extend(self.listeners.iter().map(|listener| PollFd::new(listener, PollFlags::IN)));
         }
-        wait_for(&mut fds, rest.filter(|rest| !rest.is_zero()))?;
+        let linger = self.rejected.front().map(|(since, _)| *since + LINGER);
+        let until = [self.resting_until, linger].into_iter().flatten().min();
+        wait_for(&mut fds, until.map(|until| until.saturating_duration_since(now)))?;
         if !fds[0].revents().is_empty() {
             self.bell.silence();
         }
         Ok((0..fds.len() - 1).filter(|i| !fds[i + 1].revents().is_empty()).collect())
+    }
+
+    fn reject(&mut self, socket: Socket, security: &Security) {
+        say_no(&socket, security);
+        if self.rejected.len() == MOST_REJECTED
+            && let Some((_, oldest)) = self.rejected.pop_front()
+        {
+            discard_input(&oldest);
+        }
+        self.rejected.push_back((Instant::now(), socket));
     }
 
     /// Out of descriptors, memory or threads: trying again at once would only burn the processor.
@@ -260,6 +311,26 @@ impl<'a> Acceptor<'a> {
             log::error!("{why}");
         }
     }
+}
+
+/// Answers 503, without a thread; within TLS it would take a handshake to say anything.
+fn say_no(socket: &Socket, security: &Security) {
+    if matches!(security, Security::None) {
+        let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many connections")
+            .with_header(header::RETRY_AFTER, HeaderValue::from_static("5"));
+        let (mut bytes, body) = Response::from(refusal).into_parts();
+        if let Body::Bytes(text) = body {
+            bytes.extend_from_slice(&text);
+        }
+        // It fits an empty send buffer, or the client is gone.
+        let _ = socket.try_send(&bytes);
+    }
+    socket.shutdown_write();
+}
+
+/// A socket closed with unread input would reset the connection.
+fn discard_input(socket: &Socket) {
+    let _ = socket.try_recv(&mut Vec::with_capacity(16 * 1024));
 }
 
 /// Waits for the bell alone, for so long at most.
@@ -275,6 +346,21 @@ fn wait_for(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<()>
         Ok(_) | Err(Errno::INTR) => Ok(()),
         Err(e) => Err(e.into()),
     }
+}
+
+fn is_of_one_connection(e: &io::Error) -> bool {
+    let errno = Errno::from_io_error(e);
+    matches!(
+        errno,
+        Some(
+            Errno::CONNABORTED
+                | Errno::INTR
+                | Errno::PROTO
+                | Errno::PERM
+                | Errno::NETDOWN
+                | Errno::NETUNREACH
+        ) | Some(Errno::HOSTDOWN | Errno::HOSTUNREACH | Errno::NOPROTOOPT | Errno::OPNOTSUPP)
+    )
 }
 
 fn is_exhaustion(e: &io::Error) -> bool {

@@ -82,12 +82,17 @@ impl Incoming {
             match self.socket.recv(&mut buffer) {
                 Ok(0) => return Err(NoRequest::Gone("left before a request was complete".into())),
                 Ok(_) => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                    continue;
+                }
                 Err(e) => return Err(gone(e)),
             }
             let fed = self.stream.feed(&mut buffer);
             self.send_pending()?; // what TLS has to say, also if it failed
             fed.map_err(|failure| NoRequest::Gone(failure.text.into()))?;
+            if self.stream.ended() {
+                return Err(NoRequest::Gone("ended TLS before a request was complete".into()));
+            }
             let input = self.stream.input();
             if input.is_empty() || !may_end(input, seen) && input.len() < limits.max_head {
                 seen = input.len();
@@ -117,7 +122,12 @@ impl Incoming {
         let deadline = || Deadline::after(limits.write_timeout);
         match body {
             _ if method == Some(&Method::HEAD) => {}
-            Body::Bytes(bytes) => self.stream.output().extend_from_slice(&bytes),
+            Body::Bytes(bytes) => {
+                for chunk in bytes.chunks(CHUNK) {
+                    self.stream.output().extend_from_slice(chunk);
+                    self.send(deadline())?;
+                }
+            }
             Body::File(mut file, length) => {
                 file.rewind()?;
                 let mut file = file.take(length);

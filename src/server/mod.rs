@@ -19,22 +19,25 @@ use std::{
 
 pub use self::{acceptor::ListenAddr, builder::ServerBuilder, exchange::Exchange};
 use self::{
-    acceptor::{Acceptor, Bell, Listener, wait_for_bell},
+    acceptor::{Acceptor, Bell, Listener, NotAdmitted, wait_for_bell},
     builder::Security,
     routes::Routes,
     threads::Threads,
 };
 use crate::{
-    connection::{Caller, Socket},
+    connection::Socket,
     error::Result,
-    gateway::Gateway,
-    http::{Origins, Refusal, Response},
+    gateway::Gateways,
+    http::Origins,
     hub::Hub,
     limits::Limits,
     message::CloseCode,
     session::SessionStore,
-    sync::LockExt,
+    sync::{Clock, LockExt},
 };
+
+/// How long connections have to end when accepting has failed.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// A server with its addresses bound.
 ///
@@ -71,11 +74,12 @@ pub(crate) struct Shared {
     origins: Origins,
     trusted_proxies: Vec<IpAddr>,
     sessions: Arc<dyn SessionStore>,
-    hub: Arc<Hub>,
+    hub: Hub,
+    clock: Arc<Clock>,
     /// Connections, those in their handshake included.
     count: AtomicUsize,
     /// The sockets of those in their handshake.
-    handshaking: Mutex<HashMap<u64, Arc<Socket>>>,
+    handshaking: Mutex<HashMap<usize, Arc<Socket>>>,
     bell: Bell,
     stopping: AtomicBool,
     /// When the grace period ends.
@@ -97,6 +101,9 @@ struct Slot(Arc<Shared>);
 impl Drop for Slot {
     fn drop(&mut self) {
         self.0.count.fetch_sub(1, SeqCst);
+        if self.0.is_stopping() {
+            self.0.bell.ring();
+        }
     }
 }
 
@@ -118,7 +125,8 @@ impl Server {
             origins: builder.origins,
             trusted_proxies: builder.trusted_proxies,
             sessions,
-            hub: Arc::default(),
+            hub: Hub::default(),
+            clock: Arc::new(Clock::new()),
             count: AtomicUsize::new(0),
             handshaking: Mutex::default(),
             bell: Bell::new()?,
@@ -133,6 +141,11 @@ impl Server {
         &self.addresses
     }
 
+    /// All connections: to find one by its ID, and to push to one or to many, from any thread.
+    pub fn hub(&self) -> Hub {
+        self.shared.hub.clone()
+    }
+
     /// A handle to shut it down with, from any thread.
     pub fn handle(&self) -> ServerHandle {
         ServerHandle(self.shared.clone())
@@ -144,47 +157,39 @@ impl Server {
     /// # Errors
     /// [`Error::Io`](crate::Error::Io) if the system refuses to start the gateway's thread, or to wait.
     pub fn run(self) -> Result<()> {
-        let gateway = Gateway::start()?;
-        let (shared, caller) = (self.shared.clone(), gateway.caller().clone());
+        let gateways = Arc::new(Gateways::start(&self.shared.limits, &self.shared.clock)?);
+        let (shared, callers) = (self.shared.clone(), gateways.clone());
         let ended = self.shared.clone();
         let mut threads = Threads::new(
             self.shared.limits.stack_size,
             self.shared.limits.thread_keep_alive,
-            move |job: Job| serve::serve(&shared, &caller, job),
+            move |job: Job| serve::serve(&shared, callers.caller(), job),
             move || ended.bell.ring(),
         );
-        let result = self.accept(&mut threads, gateway.caller());
+        let result = self.accept(&mut threads);
+        if let Err(e) = &result {
+            log::error!("cannot accept any more: {e}");
+            self.handle().shutdown(GRACE);
+        }
         drop(self.listeners);
         self.shared.stop(&mut threads);
+        // All connections are over: the gateways have nothing left but to tell their handlers.
+        drop(threads);
+        drop(gateways);
         result
     }
 
-    fn accept(&self, threads: &mut Threads<Job>, _gateway: &Arc<Caller>) -> Result<()> {
+    fn accept(&self, threads: &mut Threads<Job>) -> Result<()> {
         let shared = &self.shared;
         let mut acceptor = Acceptor::new(&self.listeners, &shared.bell);
-        let mut rejected = Rejected::default();
         while !shared.stopping.load(SeqCst) {
-            let mut too_many = Vec::new();
-            acceptor.turn(
-                |socket, peer, security| {
-                    let security = security.clone();
-                    match shared.take_slot() {
-                        None => too_many.push((socket, security)),
-                        Some(slot) => {
-                            let job = Job { socket, peer, security, slot };
-                            if let Err((job, e)) = threads.start(job) {
-                                too_many.push((job.socket, job.security));
-                                return Err(e);
-                            }
-                        }
-                    }
-                    Ok(())
-                },
-                |socket, security| rejected.reject(socket, security),
-            )?;
-            for (socket, security) in too_many {
-                rejected.reject(socket, &security);
-            }
+            acceptor.turn(|socket, peer, security| {
+                let security = security.clone();
+                let Some(slot) = shared.take_slot() else { return Err(NotAdmitted::Full(socket, security)) };
+                threads
+                    .start(Job { socket, peer, security, slot })
+                    .map_err(|(job, e)| NotAdmitted::NoThread(job.socket, job.security, e))
+            })?;
             threads.reap();
         }
         Ok(())
@@ -245,7 +250,8 @@ impl Shared {
             connection.close(CloseCode::GOING_AWAY, "the server shuts down");
         }
         let mut cut = false;
-        while !threads.reap() {
+        // Shared connections have no thread; they give up their places at their end.
+        while !threads.reap() || self.count.load(SeqCst) > 0 {
             let left = self.stop_by.locked().map(|by| by.saturating_duration_since(Instant::now()));
             if !cut && left.is_some_and(|left| left.is_zero()) {
                 cut = true;
@@ -267,35 +273,5 @@ impl Shared {
             log::warn!("{}: cut off by the shutdown", connection.id());
             connection.cut();
         }
-    }
-}
-
-/// Sockets that were told 503: closed a little later, so that the client reads it before the connection is reset.
-#[derive(Default)]
-struct Rejected(std::collections::VecDeque<Socket>);
-
-impl Rejected {
-    /// So many are kept. The oldest is closed for a new one.
-    const MOST: usize = 32;
-
-    fn reject(&mut self, socket: Socket, security: &Security) {
-        // Within TLS it would take a handshake to say anything.
-        if matches!(security, Security::None) {
-            let refusal = Refusal::new(http::StatusCode::SERVICE_UNAVAILABLE, "too many connections")
-                .with_header(http::header::RETRY_AFTER, http::HeaderValue::from_static("5"));
-            let (mut bytes, body) = Response::from(refusal).into_parts();
-            if let crate::http::Body::Bytes(text) = body {
-                bytes.extend_from_slice(&text);
-            }
-            // It fits an empty send buffer, or the client is gone.
-            let _ = socket.try_send(&bytes);
-            socket.shutdown_write();
-        }
-        if self.0.len() == Self::MOST
-            && let Some(oldest) = self.0.pop_front()
-        {
-            let _ = oldest.try_recv(&mut Vec::with_capacity(16 * 1024));
-        }
-        self.0.push_back(socket);
     }
 }

@@ -4,9 +4,9 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::Instant,
+    time::SystemTime,
 };
 
 use http::{HeaderValue, StatusCode, header};
@@ -18,14 +18,16 @@ use super::{
 };
 use crate::{
     codec::{Codec, Stream},
-    connection::{Caller, Connection, Socket},
+    connection::{About, Caller, Connection, Handler, Socket},
     deadline::Deadline,
     error::Error,
     http::{Handshake, Refusal, Request, Response, is_upgrade},
+    id::WebSocketId,
     message::CloseCode,
+    parked::Parked,
     session::Session,
     sync::LockExt,
-    websocket::{Closed, Opening, ServerResult, WebSocket, WebSocketServer},
+    websocket::{Attached, Holder, Opening, ServerResult, WebSocket, WebSocketServer},
 };
 
 /// Serves one socket until its end.
@@ -44,27 +46,22 @@ pub(super) fn serve(shared: &Arc<Shared>, gateway: &Arc<Caller>, job: Job) {
     };
     let handshaking = Handshaking::new(shared, &socket);
     let incoming = Incoming { socket, stream, peer, is_secure, deadline };
-    match open(shared, incoming) {
-        Some(opened) => {
-            let connection = opened.connect(shared, gateway);
-            drop(handshaking);
-            if let Some((connection, app, opening)) = connection {
-                run(shared, connection, app, opening, slot);
-            }
-        }
-        None => drop(handshaking),
-    }
+    let Some(accepted) = open(shared, incoming) else { return };
+    let connected = accepted.connect(shared, gateway);
+    // From now on a shutdown finds it in the hub.
+    drop(handshaking);
+    run(shared, connected, slot);
 }
 
 /// The entry of a socket in its handshake, by which a shutdown finds it.
 struct Handshaking<'a> {
     shared: &'a Shared,
-    key: u64,
+    key: usize,
 }
 
 impl<'a> Handshaking<'a> {
     fn new(shared: &'a Shared, socket: &Arc<Socket>) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
         let key = NEXT.fetch_add(1, Relaxed);
         shared.handshaking.locked().insert(key, socket.clone());
         if shared.is_stopping() {
@@ -146,14 +143,15 @@ fn accept(
 ) -> Result<(Box<dyn WebSocketServer>, Opening, Vec<u8>), Refusal> {
     let factory = shared.routes.find_websocket(request.path())?;
     let handshake = Handshake::check(request, &shared.origins)?;
-    let (session, cookie) = Session::open(&shared.sessions, request);
-    let mut opening = Opening::new(request.clone(), session, handshake.subprotocols.clone());
-    let id = opening.id.clone();
-    let app = catch_unwind(AssertUnwindSafe(|| {
+    let id = WebSocketId::random();
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        let (session, cookie) = Session::open(&shared.sessions, request);
+        let offered = handshake.subprotocols.clone();
+        let mut opening = Opening::new(id.clone(), request.clone(), session, offered, shared.hub.clone());
         let mut app = factory();
-        app.on_pre_server(&mut opening).map(|()| app)
+        app.on_pre_server(&mut opening).map(|()| (app, opening, cookie))
     }));
-    let app = app.unwrap_or_else(|_| {
+    let (app, mut opening, cookie) = opened.unwrap_or_else(|_| {
         log::error!("{id}: on_pre_server of {} panicked", request.path());
         Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the handler failed"))
     })?;
@@ -166,62 +164,74 @@ fn accept(
 }
 
 impl Accepted {
-    /// Sends the 101. From now on frames are spoken. `None` if the client has left.
-    fn connect(
-        mut self,
-        shared: &Arc<Shared>,
-        gateway: &Arc<Caller>,
-    ) -> Option<(Arc<Connection>, Box<dyn WebSocketServer>, Opening)> {
-        self.incoming.stream.output().extend_from_slice(&self.response);
-        if let Err(NoRequest::Gone(why)) = self.incoming.send_pending() {
-            log::debug!("{}: left during the handshake: {why}", self.opening.id);
-            return None;
-        }
-        self.incoming.stream.park();
+    /// Makes the connection, with the 101 as the first thing that it sends: so its ID is known before the client knows
+    /// that it is connected.
+    fn connect(self, shared: &Arc<Shared>, gateway: &Arc<Caller>) -> Connected {
+        let Self { mut incoming, app, opening, response } = self;
+        incoming.stream.output().extend_from_slice(&response);
+        let about = About {
+            id: opening.id,
+            session_id: opening.session.id().clone(),
+            path: opening.request.path().into(),
+            peer: opening.request.peer(),
+            client: opening.request.client_address(),
+            subprotocol: opening.subprotocol.map(Into::into),
+            since: SystemTime::now(),
+            shared: opening.shared,
+            overflow: opening.overflow,
+        };
         let limits = &shared.limits;
-        let codec = Codec::new(self.incoming.stream, limits.max_message_size, limits.max_frame_size);
-        let id = self.opening.id.clone();
-        let connection = Connection::new(id, self.incoming.socket, codec, limits.clone(), gateway.clone());
-        Some((connection, self.app, self.opening))
+        let codec = Codec::new(incoming.stream, limits.max_message_size, limits.max_frame_size);
+        let (socket, clock) = (incoming.socket, shared.clock.clone());
+        let connection = Connection::new(about, socket, codec, limits.clone(), clock, gateway);
+        connection.binary_data.store(opening.binary_data, Relaxed);
+        connection.session_end_on_close.store(opening.session_end_on_close, Relaxed);
+        let attached = Box::new(Attached { request: opening.request, session: opening.session });
+        let registered = shared.hub.register(&connection);
+        connection.keep(Box::new(registered));
+        Connected { connection, app, attached }
     }
 }
 
-/// Runs the application, and everything that its end needs, whatever its end was.
-fn run(
-    shared: &Arc<Shared>,
+/// An open connection, and who serves it.
+struct Connected {
     connection: Arc<Connection>,
-    mut app: Box<dyn WebSocketServer>,
-    opening: Opening,
-    slot: Slot,
-) {
-    let begun = Instant::now();
-    let id = connection.id().clone();
-    log::debug!("{id}: open: {} from {:?}", opening.path(), opening.request.peer());
-    let registered = shared.hub.register(connection.clone());
-    if shared.is_stopping() {
-        connection.close(CloseCode::GOING_AWAY, "the server shuts down");
-    }
-    let mut ws = WebSocket::new(connection.clone(), opening);
-    match catch_unwind(AssertUnwindSafe(|| app.server(&mut ws))) {
-        Ok(result) => end(&connection, result),
-        Err(_) => {
-            log::error!("{id}: the handler panicked");
-            connection.close(CloseCode::INTERNAL_ERROR, "the handler failed");
+    app: Box<dyn WebSocketServer>,
+    attached: Box<Attached>,
+}
+
+/// Runs the application, and everything that its end needs, whatever its end was.
+fn run(shared: &Arc<Shared>, connected: Connected, slot: Slot) {
+    let Connected { connection, mut app, attached } = connected;
+    log::debug!("{}: open: {} from {:?}", connection.id(), connection.about().path, connection.about().peer);
+    let mut ws = WebSocket::new(connection.clone(), shared.hub.clone(), Holder::Server(attached));
+    match connection.flush_all() {
+        Ok(()) => {
+            if shared.is_stopping() {
+                connection.close(CloseCode::GOING_AWAY, "the server shuts down");
+            }
+            connection.attach();
+            match catch_unwind(AssertUnwindSafe(|| app.server(&mut ws))) {
+                Ok(result) => end(&connection, result),
+                Err(_) => {
+                    log::error!("{}: the handler panicked", connection.id());
+                    connection.close(CloseCode::INTERNAL_ERROR, "the handler failed");
+                }
+            }
+        }
+        Err(e) => {
+            log::debug!("{}: left during the handshake: {e}", connection.id());
+            connection.attach();
         }
     }
-    connection.conclude();
-    drop((registered, slot));
-    let opening = ws.into_opening();
-    if opening.session_end_on_close {
-        opening.session.end();
-    }
-    if let Some(reason) = connection.reason().cloned() {
-        log::debug!("{id}: closed: {reason}");
-        let closed =
-            Closed { id, session_id: opening.session_id().clone(), reason, duration: begun.elapsed() };
-        if catch_unwind(AssertUnwindSafe(|| app.on_post_server(&closed))).is_err() {
-            log::error!("{}: on_post_server panicked", closed.id);
-        }
+    let session = ws.into_attached().map(|attached| attached.session);
+    let session = session.filter(|_| connection.session_end_on_close.load(Relaxed));
+    let parked = Parked::new(app, session, shared.hub.clone(), Box::new(slot));
+    if connection.about().shared {
+        connection.park(Box::new(parked));
+    } else {
+        connection.conclude();
+        parked.end(&connection);
     }
 }
 

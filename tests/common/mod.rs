@@ -18,7 +18,7 @@ use std::{
 
 use native_tls::{Certificate, TlsConnector, TlsStream};
 use switchboard::{
-    Closed, Opening, Refusal, Server, ServerBuilder, ServerHandle, ServerResult, TlsIdentity, WebSocket,
+    Closed, Hub, Opening, Refusal, Server, ServerBuilder, ServerHandle, ServerResult, TlsIdentity, WebSocket,
     WebSocketServer,
 };
 use tungstenite::{Message, client::IntoClientRequest, handshake::client::Response};
@@ -38,6 +38,7 @@ pub enum Scheme {
 /// A running server. Dropping it shuts it down without grace and waits for its end.
 pub struct TestServer {
     pub handle: ServerHandle,
+    pub hub: Hub,
     pub plain: SocketAddr,
     pub tls: SocketAddr,
     thread: Option<JoinHandle<switchboard::Result<()>>>,
@@ -49,9 +50,9 @@ pub fn serve(configure: impl FnOnce(ServerBuilder) -> ServerBuilder) -> TestServ
     let builder = Server::builder().listen("127.0.0.1:0").listen_tls("127.0.0.1:0", identity);
     let server = configure(builder).bind().unwrap();
     let addresses: Vec<_> = server.local_addrs().iter().map(|address| address.tcp().unwrap()).collect();
-    let handle = server.handle();
+    let (handle, hub) = (server.handle(), server.hub());
     let thread = std::thread::spawn(move || server.run());
-    TestServer { handle, plain: addresses[0], tls: addresses[1], thread: Some(thread) }
+    TestServer { handle, hub, plain: addresses[0], tls: addresses[1], thread: Some(thread) }
 }
 
 /// A server with one WebSocket at `/`.

@@ -1,0 +1,355 @@
+//! What the gateway does with a connection: drives a shared one, stands in for a busy thread, keeps the times.
+
+use mio::Token;
+
+use super::*;
+
+pub(super) const NO_TOKEN: usize = usize::MAX - 1;
+
+/// Bytes are received and decoded so often before others have their turn.
+const TURNS: usize = 16;
+
+/// Messages are handled so often before others have their turn.
+const BATCH: usize = 64;
+
+/// What a connection wants of the gateway.
+#[derive(Debug)]
+pub(crate) struct Attention {
+    /// Output is held back on purpose, and has to be sent within a millisecond.
+    pub(crate) collected: bool,
+    /// The socket did not take all output.
+    pub(crate) blocked: bool,
+    /// The socket to be driven, or watched until it takes more.
+    pub(crate) socket: Option<Arc<Socket>>,
+}
+
+/// What driving came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Driven {
+    /// Nothing is to be done until the socket is ready again, or somebody calls.
+    Waiting,
+    /// There is more, but others have their turn first.
+    More,
+    /// The connection is over.
+    Over,
+}
+
+/// What a look at the times came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Tick {
+    Fine,
+    /// Output is stuck: the socket has to be watched.
+    Blocked,
+    /// The connection is over: it needs no more looks.
+    Over,
+}
+
+impl Connection {
+    /// Whether the gateway sees the connection for the first time.
+    pub(crate) fn is_new(&self) -> bool {
+        !self.known.swap(true, SeqCst)
+    }
+
+    /// Where the gateway keeps the socket, if it watches it.
+    pub(crate) fn token(&self) -> Option<Token> {
+        let token = self.token.load(SeqCst);
+        (token != NO_TOKEN).then_some(Token(token))
+    }
+
+    /// Told by the gateway.
+    pub(crate) fn set_token(&self, token: Option<Token>) {
+        self.token.store(token.map_or(NO_TOKEN, |token| token.0), SeqCst);
+    }
+
+    /// The gateway's look after a call.
+    pub(crate) fn attend(self: &Arc<Self>) -> Attention {
+        self.called.store(false, SeqCst);
+        self.with_wire(|wire| Attention {
+            collected: wire.collected,
+            blocked: wire.blocked,
+            socket: wire.socket.clone(),
+        })
+    }
+
+    /// When the connection has to be cut, once it is closing. Says so once.
+    pub(crate) fn take_deadline(&self) -> Option<Instant> {
+        let since = *self.closing_since.get()?;
+        // A timeout beyond the clock's range never comes.
+        if self.known_closing.swap(true, SeqCst) {
+            None
+        } else {
+            since.checked_add(self.limits.close_timeout)
+        }
+    }
+
+    /// Receives, decodes and delivers what is there, as far as there is room for it. Only for shared connections.
+    ///
+    /// `ended` says that the socket's end is in sight: then it is read until it comes. `scratch` is empty and has the
+    /// capacity that is received at a time.
+    pub(crate) fn drive(self: &Arc<Self>, socket: &Socket, scratch: &mut Vec<u8>, ended: bool) -> Driven {
+        if self.wire.locked().phase == Phase::Over {
+            return Driven::Over;
+        }
+        self.resume_handler();
+        for _ in 0..TURNS {
+            if let Some(waiting) = self.deliver(&mut Vec::new()) {
+                return waiting;
+            }
+            scratch.clear();
+            let n = match socket.try_recv(scratch) {
+                Ok(0) => return self.over(read::ENDED),
+                Ok(n) => n,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Driven::Waiting,
+                Err(e) => return self.over(e.to_string()),
+            };
+            if let Some(waiting) = self.deliver(&mut scratch.to_vec()) {
+                return waiting;
+            }
+            if n < scratch.capacity() && !ended {
+                return Driven::Waiting; // what comes from now on wakes the gateway again
+            }
+        }
+        Driven::More
+    }
+
+    fn over(self: &Arc<Self>, why: impl Into<std::borrow::Cow<'static, str>>) -> Driven {
+        self.with_wire(|wire| self.break_off(wire, why));
+        Driven::Over
+    }
+
+    /// Takes in what was received and hands on the messages. `None`: more may be received.
+    fn deliver(self: &Arc<Self>, received: &mut Vec<u8>) -> Option<Driven> {
+        let handler = self.handler.get().filter(|_| self.gateway.upgrade().is_some_and(|g| g.works_itself()));
+        let mut look_for_room = true;
+        loop {
+            let open = self.reason.get().is_none(); // else nothing more is kept
+            if look_for_room && open && !self.inbox.locked().has_room(&self.limits) {
+                return Some(self.pause(received));
+            }
+            look_for_room = handler.is_none();
+            let mut messages = Vec::new();
+            let (step, blocked, phase) = self.with_wire(|wire| {
+                loop {
+                    match self.decode(wire, received) {
+                        Step::Message(message) => messages.push(message),
+                        step => return (Some(step), wire.blocked, wire.phase),
+                    }
+                    if handler.is_some() || messages.len() == BATCH {
+                        return (None, wire.blocked, wire.phase);
+                    }
+                }
+            });
+            match handler {
+                Some(handler) => {
+                    for message in messages {
+                        if let Some(unhandled) = handler.message(self, message, true) {
+                            self.enqueue(vec![unhandled], false);
+                            look_for_room = true;
+                        }
+                    }
+                }
+                None if !messages.is_empty() => self.enqueue(messages, true),
+                None => {}
+            }
+            match step {
+                _ if phase == Phase::Over => return Some(Driven::Over),
+                Some(Step::Clogged) => return Some(Driven::Waiting), // the socket will say when it takes more
+                _ if blocked && phase == Phase::Open => return Some(Driven::Waiting),
+                Some(_) => return None,
+                None => {}
+            }
+        }
+    }
+
+    /// There is no room: what was received stays in the codec.
+    fn pause(self: &Arc<Self>, received: &mut Vec<u8>) -> Driven {
+        if !received.is_empty() {
+            let fed = self.with_wire(|wire| match wire.codec.stream().feed(received) {
+                Ok(()) => true,
+                Err(failure) => {
+                    self.fail(wire, failure);
+                    false
+                }
+            });
+            if !fed {
+                return Driven::Over;
+            }
+        }
+        let mut inbox = self.inbox.locked();
+        inbox.paused = true;
+        // Somebody may have read in between, and seen no pause.
+        if inbox.has_room(&self.limits) { Driven::More } else { Driven::Waiting }
+    }
+
+    /// Puts messages in for readers; or first for the handler, if there is one and they are `fresh`.
+    fn enqueue(self: &Arc<Self>, messages: Vec<Message>, fresh: bool) {
+        let mut inbox = self.inbox.locked();
+        inbox.bytes += messages.iter().map(Message::len).sum::<usize>();
+        if fresh && self.handler.get().is_some() {
+            inbox.fresh.extend(messages);
+            let start = !inbox.scheduled;
+            inbox.scheduled = true;
+            drop(inbox);
+            if start {
+                self.schedule();
+            }
+        } else {
+            inbox.queue.extend(messages);
+            drop(inbox);
+            self.arrived.notify_all();
+        }
+    }
+
+    /// Has the handler called if there is something for it.
+    pub(crate) fn resume_handler(self: &Arc<Self>) {
+        if self.handler.get().is_none() {
+            return;
+        }
+        let mut inbox = self.inbox.locked();
+        if !inbox.scheduled && (!inbox.fresh.is_empty() || inbox.over) {
+            inbox.scheduled = true;
+            drop(inbox);
+            self.schedule();
+        }
+    }
+
+    fn schedule(self: &Arc<Self>) {
+        if !self.gateway.upgrade().is_some_and(|gateway| gateway.give_to_worker(self)) {
+            self.work();
+        }
+    }
+
+    /// Calls the handler for what waits, in order. By one thread at a time: whoever set `scheduled`.
+    pub(crate) fn work(self: &Arc<Self>) {
+        let Some(handler) = self.handler.get() else { return };
+        loop {
+            for _ in 0..BATCH {
+                // The answers of a client that does not read would fill its queue.
+                if self.wire.locked().blocked && self.reason.get().is_none() {
+                    self.inbox.locked().scheduled = false;
+                    return self.call_gateway(); // it may have been unblocked in between
+                }
+                let mut inbox = self.inbox.locked();
+                if self.hung_up.load(SeqCst) {
+                    inbox.fresh.clear();
+                }
+                let Some(message) = inbox.pop_fresh() else {
+                    inbox.scheduled = false;
+                    let over = std::mem::take(&mut inbox.over);
+                    drop(inbox);
+                    self.arrived.notify_all();
+                    if over {
+                        handler.end(self);
+                    }
+                    return;
+                };
+                let more = !inbox.fresh.is_empty();
+                let resume = inbox.paused && inbox.has_room(&self.limits);
+                inbox.paused &= !resume;
+                drop(inbox);
+                if resume {
+                    self.call_gateway();
+                }
+                if let Some(unhandled) = handler.message(self, message, more) {
+                    self.enqueue(vec![unhandled], false);
+                }
+            }
+            if self.gateway.upgrade().is_some_and(|gateway| gateway.give_to_worker(self)) {
+                return; // others have their turn first
+            }
+        }
+    }
+
+    /// Sends what was collected or blocked, as far as the socket takes it. True: something was left.
+    pub(crate) fn send_rest(self: &Arc<Self>) -> bool {
+        self.with_wire(|wire| (wire.collected || wire.blocked) && self.drain(wire))
+    }
+
+    /// The gateway says whether it looks after collected output.
+    pub(crate) fn set_attended(&self, attended: bool) {
+        self.attended.store(attended, SeqCst);
+    }
+
+    /// Whether output is held back on purpose.
+    pub(crate) fn is_collected(&self) -> bool {
+        self.wire.locked().collected
+    }
+
+    /// The regular look: pings a silent client, cuts a dead or a stuck one, ends an idle shared connection, and stands in
+    /// for a thread that is busy.
+    pub(crate) fn tick(self: &Arc<Self>) -> Tick {
+        if !self.about.shared {
+            self.stand_in();
+        }
+        let suspended = self.about.shared && self.inbox.locked().paused;
+        let mut idle = false;
+        let tick = self.with_wire(|wire| {
+            match wire.phase {
+                Phase::Over => return Tick::Over,
+                Phase::Closing | Phase::Draining => return Tick::Fine,
+                Phase::Open => {}
+            }
+            wire.codec.stream().park();
+            if wire.blocked {
+                // It is not received from while its output is stuck, so its silence says nothing.
+                if self.clock.since(wire.last_sent) >= self.limits.write_timeout {
+                    self.break_off_by(wire, ClosedBy::Server, write::TOO_SLOW);
+                }
+                return Tick::Blocked;
+            }
+            let limit = self.limits.shared_idle_timeout.filter(|_| self.about.shared);
+            idle = limit.is_some_and(|limit| self.clock.since(wire.last_message) >= limit);
+            if !suspended {
+                self.keep_alive(wire);
+            }
+            if wire.blocked { Tick::Blocked } else { Tick::Fine }
+        });
+        if idle {
+            self.close(CloseCode::NORMAL, "idle");
+        }
+        tick
+    }
+
+    fn keep_alive(&self, wire: &mut Wire) {
+        let Some(interval) = self.limits.ping_interval else { return };
+        match wire.pinged {
+            Some(pinged) if self.clock.since(pinged) >= self.limits.ping_timeout => {
+                self.break_off(wire, "no answer to a ping");
+            }
+            Some(_) => {}
+            None if self.clock.since(wire.last_heard) >= interval => {
+                wire.codec.ping(self.clock.micros().to_be_bytes());
+                wire.pinged = Some(self.clock.now());
+                self.flush(wire);
+            }
+            None => {}
+        }
+    }
+
+    /// Receives for a thread that does not: so pings are answered and a close is noticed while user code computes.
+    fn stand_in(self: &Arc<Self>) {
+        // The thread holds it while it receives.
+        let Some(mut inbox) = self.inbox.try_locked() else { return };
+        for _ in 0..TURNS * BATCH {
+            if !inbox.has_room(&self.limits) {
+                // It is not received from, so its silence says nothing.
+                self.wire.locked().last_heard = self.clock.now();
+                break;
+            }
+            match self.with_wire(|wire| self.step(wire, &mut inbox.buffer)) {
+                (Step::Message(message), _) => {
+                    inbox.bytes += message.len();
+                    inbox.queue.push_back(message);
+                }
+                (Step::Starved { .. }, Some(socket)) => match inbox.try_receive(&socket) {
+                    Ok(0) => self.with_wire(|wire| self.break_off(wire, read::ENDED)),
+                    Ok(_) => {}
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(e) => self.with_wire(|wire| self.break_off(wire, e.to_string())),
+                },
+                _ => break,
+            }
+        }
+        inbox.buffer = Vec::new();
+    }
+}

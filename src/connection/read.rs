@@ -1,0 +1,162 @@
+//! Reading: by a connection's own thread, which waits in `recv`, and from a shared connection, by any thread.
+
+use super::*;
+
+/// How long `read` waits where no other time is given (the original's default).
+pub const READ_TIMEOUT: Duration = Duration::from_secs(86_400);
+
+/// What decoding came to.
+pub(super) enum Step {
+    Message(Message),
+    /// More bytes are needed. `stuck` output waits for the socket, and nobody has told the gateway.
+    Starved {
+        stuck: bool,
+    },
+    /// Output has to be sent first.
+    Clogged,
+    /// The reason is set.
+    Ended,
+}
+
+impl Connection {
+    /// At most `len` characters or bytes of the next message, or of the rest of one; and whether they reach its end.
+    pub(crate) fn read(self: &Arc<Self>, len: usize, deadline: Deadline) -> Result<(Data, bool)> {
+        if self.about.shared { self.read_shared(len, deadline) } else { self.read_own(len, deadline) }
+    }
+
+    /// Waits for what the gateway receives.
+    fn read_shared(self: &Arc<Self>, len: usize, deadline: Deadline) -> Result<(Data, bool)> {
+        let mut inbox = self.inbox.locked();
+        loop {
+            if self.hung_up.load(SeqCst) {
+                return Err(self.closed());
+            }
+            if let Some(piece) = inbox.take(len) {
+                let resume = inbox.paused && inbox.has_room(&self.limits);
+                inbox.paused &= !resume;
+                if !inbox.queue.is_empty() {
+                    self.arrived.notify_one(); // there is something for another reader
+                }
+                drop(inbox);
+                if resume {
+                    self.call_gateway();
+                }
+                return Ok(piece);
+            }
+            if self.reason.get().is_some() && inbox.fresh.is_empty() {
+                return Err(self.closed());
+            }
+            let Some(left) = deadline.remaining() else { return Err(Error::Timeout) };
+            inbox = match self.arrived.wait_timeout(inbox, left) {
+                Ok((inbox, _)) => inbox,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+        }
+    }
+
+    /// For the connection's own thread.
+    fn read_own(self: &Arc<Self>, len: usize, deadline: Deadline) -> Result<(Data, bool)> {
+        let mut inbox = self.inbox.locked();
+        let mut last_look = false;
+        loop {
+            if self.hung_up.load(SeqCst) {
+                return Err(self.closed());
+            }
+            if let Some(piece) = inbox.take(len) {
+                return Ok(piece);
+            }
+            if self.reason.get().is_some() {
+                return Err(self.closed());
+            }
+            match self.with_wire(|wire| self.step(wire, &mut inbox.buffer)) {
+                (Step::Message(message), _) => return Ok(inbox.cut(message, len)),
+                (Step::Ended, _) | (_, None) => {}
+                (Step::Starved { stuck }, Some(socket)) => {
+                    if stuck {
+                        self.call_gateway();
+                    }
+                    // When the time is up, what is there already is still taken, once: a client that never stops
+                    // sending half messages cannot keep the call.
+                    let received = if !deadline.is_over() {
+                        inbox.receive(&socket, deadline)
+                    } else if !std::mem::replace(&mut last_look, true) {
+                        inbox.try_receive(&socket)
+                    } else {
+                        return Err(Error::Timeout);
+                    };
+                    self.received(received)?;
+                }
+                (Step::Clogged, Some(socket)) => {
+                    if !socket.wait_writable(deadline)? {
+                        return Err(Error::Timeout);
+                    }
+                }
+            }
+        }
+    }
+
+    fn received(self: &Arc<Self>, received: io::Result<usize>) -> Result<()> {
+        match received {
+            Ok(0) => self.with_wire(|wire| self.break_off(wire, ENDED)),
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Err(Error::Timeout),
+            Err(e) => self.with_wire(|wire| self.break_off(wire, e.to_string())),
+        }
+        Ok(())
+    }
+
+    /// Takes in what was received, and decodes up to the next message. Returns the socket along with it.
+    pub(super) fn step(&self, wire: &mut Wire, received: &mut Vec<u8>) -> (Step, Option<Arc<Socket>>) {
+        let step = self.decode(wire, received);
+        if matches!(step, Step::Message(_)) {
+            return (step, None); // no need to count the socket's references for each message
+        }
+        (step, wire.socket.clone())
+    }
+
+    pub(super) fn decode(&self, wire: &mut Wire, received: &mut Vec<u8>) -> Step {
+        if !received.is_empty() {
+            wire.counts.bytes_in += received.len() as u64;
+            wire.last_heard = self.clock.now();
+            wire.pinged = None;
+        }
+        if matches!(wire.phase, Phase::Draining | Phase::Over) {
+            received.clear();
+        } else if !received.is_empty()
+            && let Err(failure) = wire.codec.stream().feed(received)
+        {
+            self.fail(wire, failure);
+        }
+        while matches!(wire.phase, Phase::Open | Phase::Closing) {
+            match wire.codec.next() {
+                Ok(Some(Event::Message(message))) if wire.phase == Phase::Open => {
+                    return Step::Message(message);
+                }
+                // What comes after our close frame is not wanted.
+                Ok(Some(Event::Message(_) | Event::Ping | Event::Pong(_))) => {}
+                Ok(Some(Event::Close(code, text))) => {
+                    self.end(wire, Phase::Draining, CloseReason::new(code, text, ClosedBy::Client));
+                }
+                Ok(None) if wire.codec.stream().ended() => {
+                    self.break_off(wire, "the client ended TLS without a close frame");
+                }
+                Ok(None) => {
+                    let stuck = !wire.blocked && self.flush(wire).is_some();
+                    let stream = wire.codec.stream();
+                    if stream.pending() > CLOGGED {
+                        return Step::Clogged;
+                    }
+                    if received.capacity() == 0 {
+                        *received = stream.spare_buffer();
+                    }
+                    return Step::Starved { stuck };
+                }
+                Err(failure) => self.fail(wire, failure),
+            }
+        }
+        self.flush(wire);
+        Step::Ended
+    }
+}
+
+pub(super) const ENDED: &str = "the client's stream ended without a close frame";

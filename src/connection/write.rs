@@ -1,0 +1,208 @@
+//! Writing: by whoever wants to wait for a slow client, by handlers that must not, and by any thread that pushes.
+
+use super::*;
+
+/// What came of a write.
+enum Sent {
+    All,
+    Collected,
+    Blocked(Arc<Socket>, u64),
+    /// Others are before us, and the socket takes no more.
+    Behind(Arc<Socket>),
+}
+
+impl Connection {
+    /// Sends one message. Returns when the kernel has it, or when it is collected with other answers.
+    pub(crate) fn write(self: &Arc<Self>, message: Message) -> Result<()> {
+        let (mut message, mut turn, mut deadline) = (Some(message), None, None);
+        loop {
+            let sent: Result<Sent> = self.with_wire(|wire| {
+                self.check_open(wire)?;
+                if wire.blocked || !self.outbox_is_empty() {
+                    let ahead = || wire.drained + self.outbox.get().map_or(0, |outbox| outbox.len() as u64);
+                    let turn = *turn.get_or_insert_with(ahead);
+                    let blocked = self.drain(wire);
+                    self.check_open(wire)?;
+                    if let (true, Some(socket)) = (blocked && wire.drained < turn, wire.socket.clone()) {
+                        return Ok(Sent::Behind(socket));
+                    }
+                }
+                if let Some(message) = message.take() {
+                    wire.encode(message);
+                    wire.last_message = self.clock.now();
+                }
+                if wire.collect(false) {
+                    return Ok(Sent::Collected);
+                }
+                let generation = wire.generation;
+                let blocked = self.flush(wire);
+                self.check_open(wire)?;
+                Ok(blocked.map_or(Sent::All, |socket| Sent::Blocked(socket, generation)))
+            });
+            match sent? {
+                Sent::All => return Ok(()),
+                Sent::Collected => {
+                    self.have_collected_sent();
+                    return Ok(());
+                }
+                Sent::Blocked(socket, generation) => return self.wait_sent(&socket, generation),
+                Sent::Behind(socket) => {
+                    let by = *deadline.get_or_insert_with(|| Deadline::after(self.limits.write_timeout));
+                    if !socket.wait_writable(by)? {
+                        self.with_wire(|wire| self.break_off_by(wire, ClosedBy::Server, TOO_SLOW));
+                        return Err(Error::Timeout);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends one message of a handler that is called for each message, and never waits: what the socket does not take
+    /// is queued. While `more` messages wait for the handler, its answers are collected.
+    pub(crate) fn post(self: &Arc<Self>, message: Message, more: bool) -> Result<()> {
+        let mut message = Some(message);
+        let collected: Result<bool> = self.with_wire(|wire| {
+            self.check_open(wire)?;
+            if wire.blocked || !self.outbox_is_empty() {
+                return Ok(false);
+            }
+            if let Some(message) = message.take() {
+                wire.encode(message);
+                wire.last_message = self.clock.now();
+            }
+            let collected = wire.collect(more);
+            if !collected && self.flush(wire).is_some() {
+                // The gateway drives this connection: it watches the socket already.
+                log::trace!("{}: blocked", self.about.id);
+            }
+            Ok(collected)
+        });
+        if collected? {
+            self.have_collected_sent();
+        }
+        match message {
+            None => Ok(()),
+            Some(message) => self.push(message).map(drop).map_err(|_| self.closed()),
+        }
+    }
+
+    /// Sends one message from any thread, and never waits for the network.
+    pub(crate) fn push(self: &Arc<Self>, message: Message) -> std::result::Result<Pushed, PushError> {
+        let mut deadline = None;
+        let mut message = match self.try_push(message) {
+            Ok(pushed) => return Ok(pushed),
+            Err(e) => e,
+        };
+        loop {
+            match (&message.kind, self.about.overflow) {
+                (PushErrorKind::Full, Overflow::Disconnect) => {
+                    self.disconnect(CloseCode::TRY_AGAIN, "too slow");
+                    message.kind = PushErrorKind::Closed(self.closed_reason());
+                    return Err(message);
+                }
+                (PushErrorKind::Full, Overflow::Block(timeout)) => {
+                    let by = *deadline.get_or_insert_with(|| Deadline::after(timeout));
+                    if !self.outbox.get().is_some_and(|outbox| outbox.wait_for_room(by)) {
+                        return Err(message);
+                    }
+                }
+                _ => return Err(message),
+            }
+            message = match self.try_push(message.message) {
+                Ok(pushed) => return Ok(pushed),
+                Err(e) => e,
+            };
+        }
+    }
+
+    fn try_push(self: &Arc<Self>, message: Message) -> std::result::Result<Pushed, PushError> {
+        let gone = |message| PushError { kind: PushErrorKind::Closed(self.closed_reason()), message };
+        if self.reason.get().is_some() {
+            return Err(gone(message));
+        }
+        if let Some(mut wire) = self.wire.try_locked() {
+            if self.check_open(&wire).is_err() {
+                drop(wire);
+                return Err(gone(message));
+            }
+            if !wire.blocked && self.outbox_is_empty() {
+                wire.encode(message);
+                wire.last_message = self.clock.now();
+                let blocked = self.flush(&mut wire).is_some();
+                let announce = std::mem::take(&mut wire.announce);
+                drop(wire);
+                if announce {
+                    self.announce();
+                }
+                self.pump();
+                if blocked {
+                    self.call_gateway();
+                }
+                return Ok(if blocked { Pushed::Queued } else { Pushed::Sent });
+            }
+        }
+        let outbox = self.outbox.get_or_init(|| Box::new(Outbox::new()));
+        outbox
+            .put(message, &self.limits)
+            .map_err(|message| PushError { kind: PushErrorKind::Full, message })?;
+        self.pump();
+        Ok(Pushed::Queued)
+    }
+
+    /// Ends the connection of a client that is too slow: what is queued is dropped, the close frame goes behind what
+    /// is half sent.
+    fn disconnect(self: &Arc<Self>, code: CloseCode, text: &str) {
+        if let Some(outbox) = self.outbox.get() {
+            outbox.clear();
+        }
+        self.close(code, text);
+    }
+
+    /// Sends what was collected. Returns when the kernel has all of it.
+    pub(crate) fn flush_all(self: &Arc<Self>) -> Result<()> {
+        let blocked: Result<_> = self.with_wire(|wire| {
+            self.check_open(wire)?;
+            let generation = wire.generation;
+            Ok(self.flush(wire).map(|socket| (socket, generation)))
+        });
+        match blocked? {
+            None => Ok(()),
+            Some((socket, generation)) => self.wait_sent(&socket, generation),
+        }
+    }
+
+    /// Waits, without the lock, until the output was empty once.
+    fn wait_sent(self: &Arc<Self>, socket: &Socket, generation: u64) -> Result<()> {
+        let deadline = Deadline::after(self.limits.write_timeout);
+        loop {
+            let in_time = socket.wait_writable(deadline)?;
+            let done = self.with_wire(|wire| {
+                self.flush(wire);
+                match self.reason.get() {
+                    // An end that came after our bytes were sent does not concern them.
+                    Some(_) if wire.generation == generation => Err(self.closed()),
+                    None if wire.broken.is_some() => self.check_open(wire).map(|()| true),
+                    None if !in_time && wire.generation == generation => {
+                        self.break_off_by(wire, ClosedBy::Server, TOO_SLOW);
+                        Err(Error::Timeout)
+                    }
+                    _ => Ok(wire.generation > generation),
+                }
+            })?;
+            if done {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The gateway sends what is collected within a millisecond, whatever the handler does next.
+    fn have_collected_sent(self: &Arc<Self>) {
+        if !self.attended.swap(true, SeqCst)
+            && let Some(gateway) = self.gateway.upgrade()
+        {
+            gateway.call_soon(self);
+        }
+    }
+}
+
+pub(super) const TOO_SLOW: &str = "the client did not take what was sent in time";

@@ -1,0 +1,113 @@
+//! The command as a child process: its log, its signals, its end.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    net::SocketAddr,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc::{self, Receiver, RecvTimeoutError},
+    thread::JoinHandle,
+    time::Instant,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{PATIENCE, eventually};
+
+/// The command, as it was built for these tests.
+pub const COMMAND: &str = env!("CARGO_BIN_EXE_switchboard");
+
+/// A running command. Dropping it kills it, and waits for its end.
+pub struct Process {
+    child: Child,
+    lines: Receiver<String>,
+    stdout: Option<JoinHandle<String>>,
+    /// What it wrote to standard error so far.
+    pub stderr: Vec<String>,
+}
+
+/// A command that has ended.
+pub struct Ended {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: Vec<String>,
+}
+
+impl Process {
+    pub fn start(args: &[&str]) -> Self {
+        Self::spawn(Command::new(COMMAND).args(args))
+    }
+
+    pub fn spawn(command: &mut Command) -> Self {
+        let pipes = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = pipes.spawn().unwrap();
+        let (tx, lines) = mpsc::channel();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| tx.send(line)));
+        let mut stdout = child.stdout.take().unwrap();
+        let stdout = std::thread::spawn(move || {
+            let mut text = String::new();
+            stdout.read_to_string(&mut text).unwrap();
+            text
+        });
+        Self { child, lines, stdout: Some(stdout), stderr: Vec::new() }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for a line of its log with this text.
+    pub fn line(&mut self, text: &str) -> String {
+        let begun = Instant::now();
+        loop {
+            match self.lines.recv_timeout(PATIENCE.saturating_sub(begun.elapsed())) {
+                Ok(line) => {
+                    self.stderr.push(line.clone());
+                    if line.contains(text) {
+                        return line;
+                    }
+                }
+                Err(e) => panic!("no line with {text:?}: {e}: {:#?}", self.stderr),
+            }
+        }
+    }
+
+    /// The next address that it says it serves pages at; `scheme` is `http` or `https`.
+    pub fn address(&mut self, scheme: &str) -> SocketAddr {
+        let line = self.line("/ is the page");
+        let (before, address) = line.trim_end_matches("/ is the page").split_once("://").unwrap();
+        assert_eq!(before.rsplit(' ').next(), Some(scheme), "{line}");
+        address.parse().unwrap()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn end(mut self) -> Ended {
+        let begun = Instant::now();
+        loop {
+            match self.lines.recv_timeout(PATIENCE.saturating_sub(begun.elapsed())) {
+                Ok(line) => self.stderr.push(line),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("it goes on: {:#?}", self.stderr),
+            }
+        }
+        let mut status = None;
+        eventually("it ends", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        let stdout = self.stdout.take().unwrap().join().unwrap();
+        Ended { status: status.unwrap(), stdout, stderr: std::mem::take(&mut self.stderr) }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // After its end both do nothing.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -168,14 +168,6 @@ impl Frames {
         if matches!(header.opcode(), 3..=7 | 11..) {
             return Err(Failure::protocol("reserved opcode")); // section 5.2
         }
-        let minimal = match header.size - if masked { 4 } else { 0 } {
-            2 => true,
-            4 => header.payload > 125,
-            _ => header.payload > 0xffff,
-        };
-        if !minimal {
-            return Err(Failure::protocol("a length must be written in as few bytes as it can")); // section 5.2
-        }
         if header.is_control() {
             if header.payload > MAX_CONTROL || !header.is_final() {
                 return Err(Failure::protocol("a control frame must be short and whole")); // section 5.5
@@ -188,6 +180,14 @@ impl Frames {
         }
         if size > self.max_message {
             return Err(Failure::too_big(format!("message of more than {} bytes", self.max_message)));
+        }
+        let minimal = match header.size - if masked { 4 } else { 0 } {
+            2 => true,
+            4 => header.payload > 125,
+            _ => header.payload > 0xffff,
+        };
+        if !minimal {
+            return Err(Failure::protocol("a length must be written in as few bytes as it can")); // section 5.2
         }
         Ok((!header.is_final()).then_some(size))
     }

@@ -12,6 +12,9 @@ const TURNS: usize = 16;
 /// Messages are handled so often before others have their turn.
 const BATCH: usize = 64;
 
+/// A stuck connection is cut so much later than a thread in `write` would do it.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// What a connection wants of the gateway.
 #[derive(Debug)]
 pub(crate) struct Attention {
@@ -291,8 +294,9 @@ impl Connection {
             }
             wire.codec.stream().park();
             if wire.blocked {
-                // It is not received from while its output is stuck, so its silence says nothing.
-                if self.clock.since(wire.last_sent) >= self.limits.write_timeout {
+                // It is not received from while its output is stuck, so its silence says nothing. A thread that waits
+                // in `write` keeps the same time, and better: it comes first.
+                if self.clock.since(wire.last_sent) >= self.limits.write_timeout + GRACE {
                     self.break_off_by(wire, ClosedBy::Server, write::TOO_SLOW);
                 }
                 return Tick::Blocked;

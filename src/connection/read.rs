@@ -130,10 +130,17 @@ impl Connection {
         while matches!(wire.phase, Phase::Open | Phase::Closing) {
             match wire.codec.next() {
                 Ok(Some(Event::Message(message))) if wire.phase == Phase::Open => {
+                    wire.counts.messages_in += 1;
+                    wire.last_message = wire.last_heard;
                     return Step::Message(message);
                 }
                 // What comes after our close frame is not wanted.
-                Ok(Some(Event::Message(_) | Event::Ping | Event::Pong(_))) => {}
+                Ok(Some(Event::Message(_) | Event::Ping)) => {}
+                Ok(Some(Event::Pong(payload))) => {
+                    if let Some(sent) = payload.as_ref().try_into().ok().map(u64::from_be_bytes) {
+                        wire.round_trip = self.clock.micros().checked_sub(sent).map(Duration::from_micros);
+                    }
+                }
                 Ok(Some(Event::Close(code, text))) => {
                     self.end(wire, Phase::Draining, CloseReason::new(code, text, ClosedBy::Client));
                 }

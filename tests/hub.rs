@@ -1,0 +1,333 @@
+//! MODEL, section 4: pushes from any thread, broadcasts, topics.
+#![cfg(feature = "tls")]
+mod common;
+
+use std::{
+    io::Read,
+    sync::{Arc, Mutex, mpsc},
+    thread,
+    time::Duration,
+};
+
+use common::{PATIENCE, SCHEMES, TestServer, app, eventually, frame, full_app, next_message, read_close, serve, serve_app};
+use switchboard::{Audience, Error, Limits, Message, Overflow, PushErrorKind, Pushed, WebSocket, WebSocketId};
+use tungstenite::Message as Sent;
+
+/// A server whose handler tells its ID and then does what it is told.
+fn serve_told(
+    limits: Limits,
+    overflow: Overflow,
+    server: impl Fn(&mut WebSocket) -> switchboard::ServerResult + Clone + Send + Sync + 'static,
+) -> (TestServer, mpsc::Receiver<WebSocketId>) {
+    let (tx, rx) = mpsc::channel();
+    let tx = Arc::new(Mutex::new(tx));
+    let server = serve(move |builder| {
+        builder.limits(limits).route("/*", move || {
+            let (tx, server) = (tx.clone(), server.clone());
+            full_app(
+                move |opening| {
+                    opening.set_overflow(overflow);
+                    Ok(())
+                },
+                move |ws| {
+                    let _ = tx.lock().unwrap().send(ws.websocket_id().clone());
+                    server(ws)
+                },
+                |_| {},
+            )
+        })
+    });
+    (server, rx)
+}
+
+fn wait(ws: &mut WebSocket) -> switchboard::ServerResult {
+    ws.messages().for_each(drop);
+    Ok(())
+}
+
+#[test]
+fn a_push_reaches_a_client_whose_thread_waits_in_read() {
+    let (server, ids) = serve_told(Limits::default(), Overflow::default(), wait);
+    for scheme in SCHEMES {
+        let mut client = server.connect(scheme, "/");
+        let id = ids.recv_timeout(PATIENCE).unwrap();
+        for n in 0..100 {
+            assert_eq!(server.hub.push(&id, n.to_string()).unwrap(), Pushed::Sent);
+            assert_eq!(next_message(&mut client), Sent::text(n.to_string()));
+        }
+        server.hub.pusher(&id).unwrap().push(vec![1, 2]).unwrap();
+        assert_eq!(next_message(&mut client), Sent::binary(vec![1, 2]));
+    }
+}
+
+#[test]
+fn a_busy_handler_keeps_no_push_no_pong_and_no_close_waiting() {
+    let (tx, rx) = mpsc::channel::<()>();
+    let rx = Arc::new(Mutex::new(rx));
+    let (server, ids) = serve_told(Limits::default(), Overflow::default(), move |ws| {
+        // It computes until the test lets it go, and then reads what came meanwhile.
+        rx.lock().unwrap().recv()?;
+        assert_eq!(ws.read_message(PATIENCE)?, "sent meanwhile");
+        assert!(matches!(ws.read_message(PATIENCE), Err(Error::Closed(reason)) if reason.code() == 4001));
+        Ok(())
+    });
+    for scheme in SCHEMES {
+        let mut client = server.raw_websocket(scheme, "/");
+        let id = ids.recv_timeout(PATIENCE).unwrap();
+        server.hub.push(&id, "pushed").unwrap();
+        assert_eq!(client.read_frame(), (0x81, b"pushed".to_vec()));
+        use std::io::Write;
+        client.write_all(&[frame(0x89, b"ping"), frame(0x81, b"sent meanwhile")].concat()).unwrap();
+        assert_eq!(client.read_frame(), (0x8a, b"ping".to_vec()), "answered by the gateway");
+        client.write_all(&frame(0x88, &[&4001u16.to_be_bytes()[..], b"bye"].concat())).unwrap();
+        assert_eq!(client.read_close_and_end(), (4001, "bye".into()));
+        assert!(matches!(server.hub.push(&id, "late").unwrap_err().kind, PushErrorKind::Closed(_)));
+        tx.send(()).unwrap();
+        eventually("the ID is unknown", || server.hub.connection(&id).is_none());
+        assert!(matches!(server.hub.push(&id, "late").unwrap_err().kind, PushErrorKind::Unknown));
+    }
+}
+
+#[test]
+fn messages_of_many_threads_are_whole_and_in_order_per_thread() {
+    const PUSHERS: usize = 8;
+    const MESSAGES: usize = 400;
+    let (go, gone) = (Arc::new(std::sync::Barrier::new(2)), Limits::default());
+    let wait_for = go.clone();
+    let mut limits = gone;
+    limits.max_queue_messages = 100_000;
+    limits.max_queue_bytes = 100 << 20;
+    let (server, ids) = serve_told(limits, Overflow::default(), move |ws| {
+        wait_for.wait();
+        for n in 0..MESSAGES {
+            ws.write(format!("8 {n} {}", "o".repeat(n * 7 % 3000)))?;
+        }
+        wait(ws)
+    });
+    for scheme in SCHEMES {
+        let mut client = server.connect(scheme, "/");
+        let id = ids.recv_timeout(PATIENCE).unwrap();
+        let threads: Vec<_> = (0..PUSHERS)
+            .map(|thread| {
+                let pusher = server.hub.pusher(&id).unwrap();
+                thread::spawn(move || {
+                    for n in 0..MESSAGES {
+                        pusher.push(format!("{thread} {n} {}", "o".repeat(n * 7 % 3000))).unwrap();
+                    }
+                })
+            })
+            .collect();
+        go.wait();
+        let mut next = [0; PUSHERS + 1];
+        for _ in 0..MESSAGES * (PUSHERS + 1) {
+            let message = next_message(&mut client).into_text().unwrap();
+            let parts: Vec<&str> = message.splitn(3, ' ').collect();
+            let (thread, n): (usize, usize) = (parts[0].parse().unwrap(), parts[1].parse().unwrap());
+            assert_eq!(n, next[thread], "of thread {thread}");
+            assert!(parts[2].len() == n * 7 % 3000 && parts[2].bytes().all(|b| b == b'o'));
+            next[thread] += 1;
+        }
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    }
+}
+
+fn small_queue() -> Limits {
+    let mut limits = Limits::default();
+    limits.max_queue_messages = 10;
+    limits.max_queue_bytes = 1 << 20;
+    limits
+}
+
+/// Pushes to a client that does not read, until something else comes of it than queueing.
+fn push_until_full(server: &TestServer, id: &WebSocketId) -> (usize, switchboard::PushError) {
+    for n in 0..10_000 {
+        if let Err(e) = server.hub.push(id, vec![0; 100_000]) {
+            return (n, e);
+        }
+    }
+    panic!("a queue without a bound");
+}
+
+#[test]
+fn a_slow_client_is_disconnected_with_1013() {
+    let (server, ids) = serve_told(small_queue(), Overflow::Disconnect, wait);
+    for scheme in SCHEMES {
+        let mut client = server.connect(scheme, "/");
+        let id = ids.recv_timeout(PATIENCE).unwrap();
+        let (_, error) = push_until_full(&server, &id);
+        assert!(matches!(error.kind, PushErrorKind::Closed(reason) if reason.code() == 1013));
+        assert_eq!(error.message.len(), 100_000, "the message comes back");
+        assert_eq!(read_close(&mut client).0, 1013, "after what was sent before");
+    }
+}
+
+#[test]
+fn or_loses_only_what_is_new() {
+    let (server, ids) = serve_told(small_queue(), Overflow::DropNewest, wait);
+    for scheme in SCHEMES {
+        let mut client = server.connect(scheme, "/");
+        let id = ids.recv_timeout(PATIENCE).unwrap();
+        let (sent, error) = push_until_full(&server, &id);
+        assert!(matches!(error.kind, PushErrorKind::Full));
+        for _ in 0..sent {
+            assert_eq!(next_message(&mut client).len(), 100_000);
+        }
+        eventually("there is room again", || server.hub.push(&id, "again").is_ok());
+        assert_eq!(next_message(&mut client), Sent::text("again"));
+    }
+}
+
+#[test]
+fn or_makes_the_pusher_wait() {
+    let (server, ids) = serve_told(small_queue(), Overflow::Block(PATIENCE), wait);
+    for scheme in SCHEMES {
+        let mut client = server.connect(scheme, "/");
+        let id = ids.recv_timeout(PATIENCE).unwrap();
+        let hub = server.hub.clone();
+        let pusher = thread::spawn(move || {
+            for n in 0..200u8 {
+                hub.push(&id, vec![n; 100_000]).unwrap();
+            }
+        });
+        for n in 0..200u8 {
+            assert_eq!(next_message(&mut client), Sent::binary(vec![n; 100_000]));
+        }
+        pusher.join().unwrap();
+    }
+    let (server, ids) = serve_told(small_queue(), Overflow::Block(Duration::from_millis(50)), wait);
+    let _client = server.connect(SCHEMES[0], "/");
+    let (_, error) = push_until_full(&server, &ids.recv_timeout(PATIENCE).unwrap());
+    assert!(matches!(error.kind, PushErrorKind::Full));
+}
+
+#[test]
+fn a_broadcast_counts_and_a_slow_client_keeps_nobody_waiting() {
+    let (server, ids) = serve_told(small_queue(), Overflow::DropNewest, wait);
+    let mut fast: Vec<_> = SCHEMES.iter().cycle().take(6).map(|&scheme| server.connect(scheme, "/fast")).collect();
+    let slow = server.connect(SCHEMES[0], "/slow");
+    for _ in 0..7 {
+        ids.recv_timeout(PATIENCE).unwrap();
+    }
+    let mut dropped = 0;
+    for _ in 0..300 {
+        let result = server.hub.broadcast(Audience::All, vec![7; 100_000]);
+        assert_eq!(result.sent + result.queued + result.dropped + result.gone, 7);
+        dropped += result.dropped;
+        for client in &mut fast {
+            assert_eq!(next_message(client).len(), 100_000);
+        }
+    }
+    assert!(dropped > 0, "the slow one did not get all of it");
+    let result = server.hub.broadcast(Audience::Path("/fast"), "to some");
+    assert_eq!(result.sent + result.queued, 6);
+    for client in &mut fast {
+        assert_eq!(next_message(client), Sent::text("to some"));
+    }
+    assert_eq!(server.hub.broadcast(Audience::Path("/none"), "x"), switchboard::Broadcast::default());
+    drop(slow);
+}
+
+#[test]
+fn topics_are_joined_left_and_left_by_themselves() {
+    let (tx, ids) = mpsc::channel();
+    let server = serve_app(move |ws| {
+        ws.join("room");
+        ws.join("room");
+        tx.send(ws.websocket_id().clone())?;
+        wait(ws)
+    });
+    let mut one = server.connect(SCHEMES[0], "/");
+    let id_one = ids.recv_timeout(PATIENCE).unwrap();
+    let mut two = server.connect(SCHEMES[1], "/");
+    let id_two = ids.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(server.hub.broadcast(Audience::Topic("room"), "both").sent, 2);
+    assert_eq!(next_message(&mut one), Sent::text("both"));
+    assert_eq!(next_message(&mut two), Sent::text("both"));
+    server.hub.leave(&id_one, "room");
+    server.hub.join(&id_two, "other").unwrap();
+    assert_eq!(server.hub.members("room"), std::slice::from_ref(&id_two));
+    two.close(None).unwrap();
+    read_close(&mut two);
+    drop(two);
+    eventually("the topics are empty", || {
+        server.hub.members("room").is_empty() && server.hub.members("other").is_empty()
+    });
+    assert!(matches!(server.hub.join(&id_two, "room"), Err(Error::UnknownId)));
+}
+
+#[test]
+fn connections_are_listed_with_what_went_through_them() {
+    let (server, ids) = serve_told(Limits::default(), Overflow::default(), common::echo);
+    let mut client = server.connect(SCHEMES[0], "/here");
+    let id = ids.recv_timeout(PATIENCE).unwrap();
+    client.send(Sent::text("hello")).unwrap();
+    next_message(&mut client);
+    let info = server.hub.connection(&id).unwrap();
+    assert_eq!((&*info.path, info.shared, info.messages_in, info.messages_out), ("/here", false, 1, 1));
+    assert_eq!(info.bytes_in, 6 + 5, "one masked frame");
+    assert!(info.bytes_out > 7, "the response to the handshake, and one frame");
+    assert_eq!(info.peer.unwrap(), client.get_ref().tcp().local_addr().unwrap());
+    assert_eq!(server.hub.connections().len(), 1);
+    server.hub.close(&id, 4002, "by the hub").unwrap();
+    assert_eq!(read_close(&mut client), (4002, "by the hub".into()));
+    assert!(matches!(server.hub.close(&"nobody".into(), 1000, ""), Err(Error::UnknownId)));
+}
+
+#[test]
+fn keepalive_finds_the_dead_and_keeps_the_silent() {
+    let mut limits = Limits::default();
+    limits.ping_interval = Some(Duration::from_millis(100));
+    limits.ping_timeout = Duration::from_millis(300);
+    let (server, ids) = serve_told(limits, Overflow::default(), wait);
+    for scheme in SCHEMES {
+        // It answers no pings: to the server it is as good as dead.
+        let mut dead = server.raw_websocket(scheme, "/");
+        let dead_id = ids.recv_timeout(PATIENCE).unwrap();
+        let mut silent = server.connect(scheme, "/");
+        let silent_id = ids.recv_timeout(PATIENCE).unwrap();
+        // Reading answers the pings.
+        let reader = thread::spawn(move || next_message(&mut silent));
+        assert_eq!(dead.read_frame().0, 0x89, "a ping");
+        let mut rest = Vec::new();
+        let _ = dead.read_to_end(&mut rest);
+        eventually("the dead one is gone", || server.hub.connection(&dead_id).is_none());
+        eventually("a round trip", || server.hub.connection(&silent_id).unwrap().round_trip.is_some());
+        server.hub.push(&silent_id, Message::from("still here")).unwrap();
+        assert_eq!(reader.join().unwrap(), Sent::text("still here"));
+    }
+}
+
+#[test]
+fn what_is_collected_is_sent_within_a_millisecond_or_so_whatever_the_handler_does() {
+    let server = serve(|builder| {
+        builder.route("/", || {
+            app(|ws| {
+                loop {
+                    let first = ws.read_message(PATIENCE)?;
+                    ws.write(first)?;
+                    if ws.read_message(PATIENCE)? == "compute" {
+                        // The answer to the first is collected, because another message waits; and now this.
+                        ws.write("computing")?;
+                        thread::sleep(Duration::from_secs(3));
+                    }
+                }
+            })
+        })
+    });
+    for scheme in SCHEMES {
+        let mut client = server.connect(scheme, "/");
+        for _ in 0..3 {
+            client.write(Sent::text("a")).unwrap();
+            client.send(Sent::text("b")).unwrap();
+            assert_eq!(next_message(&mut client), Sent::text("a"));
+        }
+        let begun = std::time::Instant::now();
+        for text in ["a", "compute", "third"] {
+            client.write(Sent::text(text)).unwrap();
+        }
+        client.flush().unwrap();
+        assert_eq!(next_message(&mut client), Sent::text("a"));
+        assert_eq!(next_message(&mut client), Sent::text("computing"));
+        assert!(begun.elapsed() < Duration::from_secs(2), "it waited for the handler");
+    }
+}

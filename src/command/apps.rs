@@ -2,7 +2,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use switchboard::{Error, READ_LEN, ServerResult, WebSocket, WebSocketServer};
+use switchboard::{
+    Audience, Closed, Error, Handled, Hub, Message, Opening, READ_LEN, Refusal, ServerResult, StatusCode,
+    WebSocket, WebSocketServer,
+};
 
 /// Sends each message back, whole and of its kind.
 pub(super) struct Echo;
@@ -34,7 +37,123 @@ impl WebSocketServer for MyWebSocketServer {
     }
 }
 
-fn time_of_day() -> String {
+/// The echo again, of a shared connection: it has no thread while nothing comes.
+pub(super) struct EchoShared;
+
+impl WebSocketServer for EchoShared {
+    fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
+        opening.set_shared_connection(true);
+        Ok(())
+    }
+
+    fn server(&mut self, _ws: &mut WebSocket) -> ServerResult {
+        Ok(())
+    }
+
+    fn on_client_message(&mut self, ws: &WebSocket, message: Message) -> Handled {
+        // It fails only when the client has left.
+        let _ = ws.write(message);
+        Handled::Yes
+    }
+}
+
+/// Sends each message to all on this path, the sender too.
+pub(super) struct Broadcast;
+
+impl WebSocketServer for Broadcast {
+    fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
+        opening.set_shared_connection(true);
+        Ok(())
+    }
+
+    fn server(&mut self, _ws: &mut WebSocket) -> ServerResult {
+        Ok(())
+    }
+
+    fn on_client_message(&mut self, ws: &WebSocket, message: Message) -> Handled {
+        ws.hub().broadcast(Audience::Path(ws.path()), message);
+        Handled::Yes
+    }
+}
+
+/// A chat with rooms: `/chat?room=ROOM&name=NAME`. Each line that comes goes to all in the room, as `NAME: LINE`.
+#[derive(Default)]
+pub(super) struct Chat {
+    room: String,
+    name: String,
+    hub: Option<Hub>,
+}
+
+/// Characters of a room's and a person's name.
+const MOST: usize = 30;
+
+impl Chat {
+    fn tell(&self, line: String) {
+        if let Some(hub) = &self.hub {
+            hub.broadcast(Audience::Topic(&self.topic()), line);
+        }
+    }
+
+    fn topic(&self) -> String {
+        format!("chat/{}", self.room)
+    }
+}
+
+impl WebSocketServer for Chat {
+    fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
+        let value = |name| {
+            let value = opening.request().query_value(name).unwrap_or_default().trim().to_owned();
+            let fits = (1..=MOST).contains(&value.chars().count()) && !value.chars().any(char::is_control);
+            let refusal = || {
+                Refusal::new(StatusCode::BAD_REQUEST, "ask for /chat?room=ROOM&name=NAME, of 30 characters")
+            };
+            fits.then_some(value).ok_or_else(refusal)
+        };
+        (self.room, self.name) = (value("room")?, value("name")?);
+        self.hub = Some(opening.hub().clone());
+        opening.set_shared_connection(true);
+        Ok(())
+    }
+
+    fn server(&mut self, ws: &mut WebSocket) -> ServerResult {
+        ws.join(&self.topic());
+        self.tell(format!("* {} came", self.name));
+        Ok(())
+    }
+
+    fn on_client_message(&mut self, ws: &WebSocket, message: Message) -> Handled {
+        match message.as_text() {
+            Some(line) => self.tell(format!("{}: {line}", self.name)),
+            None => ws.close(1003, "text only"),
+        }
+        Handled::Yes
+    }
+
+    fn on_post_server(&mut self, _closed: &Closed) {
+        self.tell(format!("* {} left", self.name));
+    }
+}
+
+/// Says nothing by itself: the clock's own thread pushes the time to all on its path.
+pub(super) struct Clock;
+
+impl WebSocketServer for Clock {
+    fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
+        opening.set_shared_connection(true);
+        Ok(())
+    }
+
+    fn server(&mut self, _ws: &mut WebSocket) -> ServerResult {
+        Ok(())
+    }
+
+    fn on_client_message(&mut self, _ws: &WebSocket, _message: Message) -> Handled {
+        Handled::Yes
+    }
+}
+
+/// The time of day, as the clock says it.
+pub(super) fn time_of_day() -> String {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     format!("{:02}:{:02}:{:02} UTC", seconds / 3600 % 24, seconds / 60 % 60, seconds % 60)
 }

@@ -17,7 +17,7 @@ pub(super) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve the demo page, /echo and /csp/user/MyApp.MyWebSocketServer.cls (the same as no command at all)
+    /// Serve the demo page and its sockets (the same as no command at all)
     Serve(Serve),
 }
 
@@ -68,6 +68,21 @@ pub(super) struct Serve {
     /// Size of an incoming message in bytes, or with K or M; larger ones end the connection with 1009
     #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = size)]
     pub(super) max_message_size: usize,
+    /// Threads that call the handlers of shared connections; 0: the gateway does it itself
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub(super) workers: usize,
+    /// Gateway threads, which drive the shared connections
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(super) gateways: u16,
+    /// Ping a client after so many seconds of silence; 0: never
+    #[arg(long, value_name = "SECONDS", default_value_t = 20)]
+    pub(super) ping_interval: u64,
+    /// Cut a client that has not answered a ping for so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 20)]
+    pub(super) ping_timeout: u64,
+    /// Stack of a connection's thread in bytes, or with K or M
+    #[arg(long, value_name = "SIZE", default_value = "256K", value_parser = stack_size)]
+    pub(super) stack_size: usize,
     /// off, error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub(super) log_level: LevelFilter,
@@ -82,6 +97,13 @@ impl Serve {
             return vec!["127.0.0.1:8080"];
         }
         self.listen.iter().map(String::as_str).collect()
+    }
+}
+
+fn stack_size(text: &str) -> Result<usize, String> {
+    match size(text)? {
+        fits @ 0x10000..=0x1000_0000 => Ok(fits),
+        _ => Err("from 64K to 256M".into()),
     }
 }
 
@@ -124,6 +146,8 @@ mod tests {
             &["--max-message-size", "1G"],
             &["--max-message-size", "0"],
             &["--log-level", "loud"],
+            &["--stack-size", "1K"],
+            &["--gateways", "0"],
             &["--nonsense"],
         ] {
             assert!(parse(bad).is_err(), "{bad:?}");

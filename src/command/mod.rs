@@ -8,19 +8,26 @@ use std::{
     error::Error,
     fs,
     process::ExitCode,
-    sync::atomic::{AtomicBool, Ordering::SeqCst},
+    sync::{
+        atomic::{AtomicBool, Ordering::SeqCst},
+        mpsc::{self, RecvTimeoutError, Sender},
+    },
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
 use clap::Parser;
 use log::{info, warn};
 use rustix::process::{Resource, getrlimit, setrlimit};
-use switchboard::{Limits, ListenAddr, Origins, Response, Server, ServerHandle, TlsIdentity};
+use switchboard::{Audience, Hub, Limits, ListenAddr, Origins, Response, Server, ServerHandle, TlsIdentity};
 
 use self::args::{Cli, Serve};
 
 /// How long connections have to end after Ctrl-C.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// The path of the clock.
+const CLOCK: &str = "/clock";
 
 const PAGE: &str = include_str!("page.html");
 
@@ -45,7 +52,9 @@ fn run(args: &Serve) -> Result<(), Box<dyn Error>> {
     let server = build(args)?;
     stop_on_signals(server.handle())?;
     announce(&server, args);
+    let clock = Ticking::start(server.hub());
     server.run()?;
+    drop(clock);
     info!("ended");
     Ok(())
 }
@@ -55,11 +64,20 @@ fn build(args: &Serve) -> Result<Server, Box<dyn Error>> {
     limits.max_connections = args.max_connections as usize;
     limits.max_message_size = args.max_message_size;
     limits.max_frame_size = args.max_message_size;
+    limits.workers = args.workers;
+    limits.gateways = args.gateways as usize;
+    limits.ping_interval = (args.ping_interval > 0).then(|| Duration::from_secs(args.ping_interval));
+    limits.ping_timeout = Duration::from_secs(args.ping_timeout);
+    limits.stack_size = args.stack_size;
     let mut builder = Server::builder()
         .limits(limits)
         .origins(origins(&args.allow_origin))
         .route("/echo", || apps::Echo)
-        .route("/csp/user/MyApp.MyWebSocketServer.cls", || apps::MyWebSocketServer);
+        .route("/csp/user/MyApp.MyWebSocketServer.cls", || apps::MyWebSocketServer)
+        .route("/echo-shared", || apps::EchoShared)
+        .route("/broadcast", || apps::Broadcast)
+        .route("/chat", apps::Chat::default)
+        .route(CLOCK, || apps::Clock);
     builder = match &args.www {
         Some(folder) => builder.files("/*", folder),
         None => {
@@ -109,6 +127,34 @@ fn raise_descriptor_limit(max_connections: u32) {
     }
 }
 
+/// The thread that pushes the time to all on the clock's path: it knows nothing of connections.
+struct Ticking {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Ticking {
+    fn start(hub: Hub) -> Self {
+        let (stop, stopped) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            while stopped.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Timeout) {
+                hub.broadcast(Audience::Path(CLOCK), apps::time_of_day());
+            }
+        });
+        Self { stop: Some(stop), thread: Some(thread) }
+    }
+}
+
+impl Drop for Ticking {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // It cannot panic; if it did, there is nothing to be done about it now.
+            let _ = thread.join();
+        }
+    }
+}
+
 fn stop_on_signals(server: ServerHandle) -> Result<(), ctrlc::Error> {
     let interrupted = AtomicBool::new(false);
     ctrlc::set_handler(move || {
@@ -130,6 +176,10 @@ fn announce(server: &Server, args: &Serve) {
                 info!("http{tls}://{address}/ is the page");
                 info!("ws{tls}://{address}/echo echoes whole messages");
                 info!("ws{tls}://{address}/csp/user/MyApp.MyWebSocketServer.cls is the original's example");
+                info!("ws{tls}://{address}/echo-shared echoes without a thread for each connection");
+                info!("ws{tls}://{address}/broadcast sends each message to all on that path");
+                info!("ws{tls}://{address}/chat?room=ROOM&name=NAME is a chat");
+                info!("ws{tls}://{address}{CLOCK} says the time each second");
             }
             other => info!("listening on {other}"),
         }

@@ -1,0 +1,53 @@
+//! An existing program with its own loop pushes readings to everybody who listens.
+//!
+//! The loop never waits for a client: a push is sent at once or queued. A client that is too slow loses nothing but its own
+//! connection, which is closed with 1013 when its queue is full; it may come again.
+
+use std::{thread, time::Duration};
+
+use switchboard::{Audience, Limits, Opening, Refusal, Server, ServerResult, WebSocket, WebSocketServer};
+
+/// Nobody's thread: the readings come from elsewhere, and nothing is expected from the client.
+struct Listener;
+
+impl WebSocketServer for Listener {
+    fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
+        opening.set_shared_connection(true);
+        Ok(())
+    }
+
+    fn server(&mut self, _ws: &mut WebSocket) -> ServerResult {
+        Ok(())
+    }
+}
+
+/// Stands for the hardware.
+fn measure(tick: u32) -> f64 {
+    20.0 + (f64::from(tick) / 10.0).sin()
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let address = std::env::args().nth(1).unwrap_or("127.0.0.1:8080".into());
+    let mut limits = Limits::default();
+    limits.max_queue_messages = 100; // ten seconds of readings
+    limits.shared_idle_timeout = None; // a listener may be silent for ever; pings find the dead
+    let server = Server::builder().listen(address).limits(limits).route("/readings", || Listener).bind()?;
+    println!("listening on ws://{}/readings", server.local_addrs()[0]);
+    let (hub, handle) = (server.hub(), server.handle());
+    let serving = thread::spawn(move || server.run());
+
+    // The program as it was, and one line more.
+    let readings: u32 = std::env::args().nth(2).map_or(Ok(u32::MAX), |n| n.parse())?;
+    for tick in 0..readings {
+        let celsius = measure(tick);
+        let result = hub.broadcast(Audience::Path("/readings"), format!("{{\"celsius\":{celsius:.2}}}"));
+        if result.gone > 0 {
+            println!("{} listeners were too slow", result.gone);
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+
+    handle.shutdown(Duration::from_secs(5));
+    serving.join().expect("the server does not panic")?;
+    Ok(())
+}

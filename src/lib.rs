@@ -1,9 +1,10 @@
 //! WebSockets for programs without an async runtime.
 //!
 //! You write a type with three methods, [`on_pre_server`], [`server`] and [`on_post_server`]; the server runs one instance
-//! for each connection, on an operating-system thread of its own, and `server` simply reads and writes, with timeouts. No
-//! runtime, no `async`, no callbacks: a socket can be dropped into a program that has threads and loops already, and into a
-//! small Linux box. The programming model is that of `%CSP.WebSocket` of InterSystems IRIS; the names are the same.
+//! for each connection, on an operating-system thread of its own, and `server` simply reads and writes, with timeouts. Any
+//! other thread finds a connection by its ID and pushes to it, and *shared* connections live on without a thread. No
+//! runtime, no `async`: a socket can be dropped into a program that has threads and loops already, and into a small Linux
+//! box. The programming model is that of `%CSP.WebSocket` of InterSystems IRIS; the names are the same.
 //!
 //! [`on_pre_server`]: WebSocketServer::on_pre_server
 //! [`server`]: WebSocketServer::server
@@ -38,11 +39,35 @@
 //!
 //! # Concurrency
 //!
-//! [`Server::run`] accepts on the thread that calls it, and does nothing else there. Each connection has a thread: the TLS
-//! and the opening handshake, your three methods, and the closing handshake happen on it, so a slow client keeps nobody
-//! but itself waiting. One more thread, the gateway, sends what a socket did not take at once, and keeps the times.
+//! ```text
+//!  clients ──► run(): accepts ──► connection's thread ──► your server(&mut ws)         synchronous
+//!                                      │                     waits in recv
+//!                                      └─ shared? ──► gateway, for all of them ──► workers: on_client_message
+//!                                                        │                          inbox ──► read, of any thread
+//!  any thread ──► Hub: push, broadcast, open_server ──► outbox ──► codec ──► send, never waiting
+//! ```
 //!
-//! A [`WebSocket`] belongs to its thread. A thread that waits in `read` holds no lock that writing needs.
+//! | thread | what it does | how many |
+//! |---|---|---|
+//! | the one that calls [`Server::run`] | accepts, and nothing else | 1 |
+//! | `switchboard-conn` | TLS and the opening handshake, your methods, the closing handshake of one connection | one for each synchronous connection; those of shared ones end when `server` returns |
+//! | `switchboard-gate` | the sockets of shared connections, output that did not fit, pings, deadlines | [`Limits::gateways`] |
+//! | `switchboard-work` | [`on_client_message`](WebSocketServer::on_client_message) | [`Limits::workers`] |
+//!
+//! Who may do what from where:
+//!
+//! - [`read`](WebSocket::read) of a synchronous connection: its own thread. Of a shared one: any thread that has opened it
+//!   with [`Hub::open_server`], several at once; each gets different messages.
+//! - [`write`](WebSocket::write): whoever has the [`WebSocket`]. A message is whole and never torn by another one, and those
+//!   of one thread keep their order. It waits for a slow client, except in `on_client_message`.
+//! - [`Hub::push`], [`Pusher::push`], [`Hub::broadcast`]: any thread, to any connection, without waiting for the network.
+//!   They reach the client at once also while the connection's own thread waits in `read`, computes, or is writing.
+//! - [`Hub::close`], [`WebSocket::end_server`]: any thread. Whoever waits in `read` of a shared connection learns of it at
+//!   once.
+//! - Your three methods are called by one thread at a time, `on_client_message` in the order of the messages.
+//!
+//! While a handler computes and does not read, the gateway looks at its socket once a second: pings are answered, a close
+//! is noticed, and messages are kept for the next `read`. A handler that computes for an hour does not lose its client.
 //!
 //! A panic in your code ends that connection, with close code 1011, and nothing else.
 //!
@@ -72,6 +97,12 @@
 //! The stream is never just cut after a close frame: it is ended (FIN), and read to its end, within
 //! [`Limits::close_timeout`], so that the client reads the close frame and not a reset.
 //!
+//! # Slow clients
+//!
+//! A client that does not take what is pushed gets a queue, of [`Limits::max_queue_bytes`] and
+//! [`Limits::max_queue_messages`]. What happens when it is full is chosen in `on_pre_server`: see [`Overflow`]. A client that
+//! sends more than anybody reads is held back by TCP when its inbox is full; nothing is lost.
+//!
 //! # Limits
 //!
 //! Every wait has a deadline, every queue a bound, and every limit a close code or an HTTP status: see [`Limits`].
@@ -79,13 +110,19 @@
 //! # Shutdown
 //!
 //! [`ServerHandle::shutdown`] from any thread, with a grace period. [`Server::run`] returns when every thread is joined and
-//! every socket closed.
+//! every socket closed; a [`WebSocket`], a [`Pusher`] or a [`Hub`] may be held beyond that, and say that all is closed.
 //!
 //! # Memory
 //!
-//! A connection that waits in `read` costs its thread (a few KiB of stack that are really used, the kernel's share
-//! included) and a receive buffer of 2 KiB. Buffers grow with the bytes that arrive, never with the length that a frame
-//! announces, and shrink again.
+//! Measured on Linux, x86-64, with 64-byte messages echoed once: resident memory beyond the kernel's own.
+//!
+//! | connection | each |
+//! |---|---|
+//! | shared, plain, 18,000 of them | 1.5 KiB |
+//! | synchronous, plain, 4,000 of them | 26 KiB, most of it the thread's stack |
+//!
+//! Buffers grow with the bytes that arrive, never with the length that a frame announces, and are given back. A TLS
+//! connection adds what the TLS library keeps for it, with OpenSSL 3 some tens of KiB.
 //!
 //! # Features
 //!
@@ -97,7 +134,7 @@
 //!
 //! From the ground up, each module using only those below it: `message`, `error`, `limits`; `codec` (bytes in, messages out:
 //! TLS, frames and tungstenite over memory, without a socket), `http`, `session`; `connection` (socket, codec and the two
-//! locks); `hub` and `gateway`; `websocket` (what your code holds); `server`. The codec is locked for microseconds and never
+//! locks); `hub` and `gateway`; `websocket` and `parked` (what your code holds, and how it is called); `server`. The codec is locked for microseconds and never
 //! while anything waits: a thread that reads waits in `recv` outside of the lock, and so another one can write meanwhile,
 //! over TLS too.
 

@@ -427,3 +427,6 @@ impl Connection {
         self.reason.get().cloned().unwrap_or_else(unknown)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 use log::LevelFilter;
 
 /// WebSockets for threaded programs: a server to try them with.
@@ -31,12 +31,13 @@ impl Cli {
 }
 
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("certificate").args(["cert", "identity"]))]
 pub(super) struct Serve {
     /// Listen here: HOST:PORT or unix:PATH; repeatable [default: 127.0.0.1:8080, if there is no --tls-listen]
     #[arg(long, value_name = "ADDR")]
     listen: Vec<String>,
-    /// Listen here with TLS, which needs a certificate; repeatable
-    #[arg(long, value_name = "ADDR")]
+    /// Listen here with TLS, which needs --cert and --key, or --identity and --password-file; repeatable
+    #[arg(long, value_name = "ADDR", requires = "certificate")]
     pub(super) tls_listen: Vec<String>,
     /// The certificate chain, in PEM
     #[arg(long, value_name = "FILE", requires = "key", requires = "tls_listen")]
@@ -142,6 +143,9 @@ mod tests {
             &["--key", "k"],
             &["--cert", "c", "--key", "k"],
             &["--identity", "i"],
+            &["--tls-listen", "a:1"],
+            &["--tls-listen", "a:1", "--identity", "i"],
+            &["--tls-listen", "a:1", "--cert", "c", "--key", "k", "--identity", "i", "--password-file", "p"],
             &["--max-connections", "0"],
             &["--max-message-size", "1G"],
             &["--max-message-size", "0"],

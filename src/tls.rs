@@ -98,8 +98,10 @@ impl TlsIdentity {
     /// A handshake with ourselves, in memory: OpenSSL takes a key that belongs to another certificate, and would
     /// only refuse every client.
     fn check(&self) -> Result<()> {
-        let mismatch =
-            |e: native_tls::Error| Error::tls(format!("the key does not match the certificate ({e})"));
+        let mismatch = |e: native_tls::Error| {
+            log::debug!("handshake with ourselves: {e}");
+            Error::tls("the key does not match the certificate")
+        };
         let connector = TlsConnector::builder()
             .danger_accept_invalid_certs(true)
             .danger_accept_invalid_hostnames(true)

@@ -9,8 +9,13 @@ use std::{
     time::Duration,
 };
 
-use common::{PATIENCE, SCHEMES, TestServer, app, eventually, frame, full_app, next_message, read_close, serve, serve_app};
-use switchboard::{Audience, Error, Limits, Message, Overflow, PushErrorKind, Pushed, WebSocket, WebSocketId};
+use common::{
+    PATIENCE, SCHEMES, TestServer, app, eventually, frame, full_app, next_message, read_close, serve,
+    serve_app,
+};
+use switchboard::{
+    Audience, Error, Limits, Message, Overflow, PushErrorKind, Pushed, WebSocket, WebSocketId,
+};
 use tungstenite::Message as Sent;
 
 /// A server whose handler tells its ID and then does what it is told.
@@ -203,7 +208,8 @@ fn or_makes_the_pusher_wait() {
 #[test]
 fn a_broadcast_counts_and_a_slow_client_keeps_nobody_waiting() {
     let (server, ids) = serve_told(small_queue(), Overflow::DropNewest, wait);
-    let mut fast: Vec<_> = SCHEMES.iter().cycle().take(6).map(|&scheme| server.connect(scheme, "/fast")).collect();
+    let mut fast: Vec<_> =
+        SCHEMES.iter().cycle().take(6).map(|&scheme| server.connect(scheme, "/fast")).collect();
     let slow = server.connect(SCHEMES[0], "/slow");
     for _ in 0..7 {
         ids.recv_timeout(PATIENCE).unwrap();

@@ -63,11 +63,12 @@ impl Files {
     }
 }
 
-/// The relative links of a folder's page need the slash at its end.
+/// The relative links of a folder's page need the slash at its end; and a name with a colon needs the dot, or it would be
+/// a scheme.
 fn moved_into(path: &str) -> Response {
     let name = path.rsplit('/').next().unwrap_or(path);
     Response::text(StatusCode::MOVED_PERMANENTLY, "it is a folder\n")
-        .with_header("location", &format!("{name}/"))
+        .with_header("location", &format!("./{name}/"))
 }
 
 fn content_type(file: &Path) -> &'static str {

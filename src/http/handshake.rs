@@ -1,6 +1,6 @@
 //! The opening handshake (RFC 6455, section 4.2): the checks, and the 101.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, uri::Authority};
 
 use super::{Refusal, Request, response::encode_head};
 
@@ -119,8 +119,11 @@ fn accept_key(request: &Request) -> Result<String, Refusal> {
     }
 }
 
+/// A name or an address, and perhaps a port: no user, no scheme (RFC 9110, section 7.2).
 fn is_host(host: &str) -> bool {
-    !host.is_empty() && host.parse::<Uri>().is_ok_and(|uri| uri.authority().is_some())
+    let Ok(authority) = host.parse::<Authority>() else { return false };
+    let port = host.strip_prefix(authority.host()).and_then(|rest| rest.strip_prefix(':').or(Some(rest)));
+    port.is_some_and(|port| port.bytes().all(|b| b.is_ascii_digit()))
 }
 
 fn bad(reason: &'static str) -> Refusal {

@@ -158,6 +158,9 @@ impl AsFd for Listener {
 
 /// A socket file that nobody listens on any more is left from a process that was killed, and is replaced.
 fn bind_unix(path: &Path) -> io::Result<Listening> {
+    if path.as_os_str().is_empty() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a Unix socket needs a path: unix:PATH"));
+    }
     let bind = || UnixListener::bind(path);
     let listener = match bind() {
         Err(e) if e.kind() == io::ErrorKind::AddrInUse && is_stale(path) => {

@@ -4,9 +4,12 @@
 //! that hangs fails.
 #![allow(dead_code, unreachable_pub, reason = "each test file is a crate of its own and uses what it needs")]
 
+pub mod ends;
+pub mod folder;
 #[cfg(feature = "cli")]
 pub mod process;
 pub mod reply;
+pub mod running;
 
 use std::{
     io::{self, Read, Write},
@@ -115,6 +118,11 @@ impl TestServer {
         let mut response = Vec::new();
         stream.read_to_end(&mut response).unwrap();
         String::from_utf8_lossy(&response).into_owned()
+    }
+
+    /// Whether `run` has returned.
+    pub fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     /// Shuts down, and waits for the end.
@@ -291,9 +299,16 @@ impl Stream {
 
 impl Read for Stream {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(tcp) => tcp.read(buf),
-            Self::Tls(tls) => tls.read(buf),
+        loop {
+            let result = match self {
+                Self::Plain(tcp) => tcp.read(buf),
+                Self::Tls(tls) => tls.read(buf),
+            };
+            match result {
+                // A read with a timeout is interrupted when the process was stopped and goes on (signal(7)).
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                other => return other,
+            }
         }
     }
 }

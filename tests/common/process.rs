@@ -60,15 +60,22 @@ impl Process {
     pub fn line(&mut self, text: &str) -> String {
         let begun = Instant::now();
         loop {
-            match self.lines.recv_timeout(PATIENCE.saturating_sub(begun.elapsed())) {
-                Ok(line) => {
-                    self.stderr.push(line.clone());
-                    if line.contains(text) {
-                        return line;
-                    }
-                }
-                Err(e) => panic!("no line with {text:?}: {e}: {:#?}", self.stderr),
+            let line = self.next_line();
+            if line.contains(text) {
+                return line;
             }
+            assert!(begun.elapsed() < PATIENCE, "no line with {text:?}: {:#?}", self.stderr);
+        }
+    }
+
+    /// Waits for one more line.
+    pub fn next_line(&mut self) -> String {
+        match self.lines.recv_timeout(PATIENCE) {
+            Ok(line) => {
+                self.stderr.push(line.clone());
+                line
+            }
+            Err(e) => panic!("no more: {e}: {:#?}", self.stderr),
         }
     }
 

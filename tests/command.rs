@@ -1,0 +1,403 @@
+#![cfg(all(feature = "cli", feature = "tls"))]
+//! The `switchboard` command, as somebody runs it: what it serves, what it says, and how it ends.
+
+mod common;
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::net::UnixStream,
+    path::Path,
+};
+
+use common::{
+    Client, PATIENCE, SCHEMES, Scheme, Stream, eventually,
+    folder::Folder,
+    frame, handshake, next_message,
+    process::{Ended, Process},
+    read_close,
+    reply::Reply,
+};
+use rustix::process::Signal;
+use tungstenite::Message;
+
+const CLASS: &str = "/csp/user/MyApp.MyWebSocketServer.cls";
+
+/// A free port of this machine.
+const ANY: &str = "127.0.0.1:0";
+
+const CERTIFICATE: [&str; 4] = ["--cert", "certs/server.pem", "--key", "certs/server.key"];
+
+fn connect(address: SocketAddr, scheme: Scheme, path: &str) -> Client {
+    let stream = Stream::connect(address, scheme);
+    tungstenite::client(format!("ws://localhost{path}"), stream).unwrap().0
+}
+
+fn ask(address: SocketAddr, scheme: Scheme, request: &str) -> Reply {
+    let mut stream = Stream::connect(address, scheme);
+    stream.write_all(request.as_bytes()).unwrap();
+    Reply::read(&mut stream)
+}
+
+fn get(address: SocketAddr, scheme: Scheme, path: &str) -> Reply {
+    ask(address, scheme, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+}
+
+fn assert_echoes(client: &mut Client, message: Message) {
+    client.send(message.clone()).unwrap();
+    assert!(next_message(client) == message);
+}
+
+/// The page and both WebSockets.
+fn assert_serves(address: SocketAddr, scheme: Scheme) {
+    let page = get(address, scheme, "/");
+    assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
+    assert!(page.text().starts_with("<!DOCTYPE html>") && page.text().contains("<title>Switchboard</title>"));
+    // What the page may do is said by the server: nothing from elsewhere.
+    assert!(
+        page.header("content-security-policy").is_some_and(|policy| policy.contains("default-src 'none'"))
+    );
+    for path in ["/echo", CLASS] {
+        let mut client = connect(address, scheme, path);
+        assert_echoes(&mut client, Message::text("größe🎉"));
+        assert_echoes(&mut client, Message::binary(vec![0, 255]));
+        assert_echoes(&mut client, Message::text("x".repeat(20_000)));
+    }
+    let mut client = connect(address, scheme, CLASS);
+    client.send(Message::text("exit")).unwrap();
+    assert_eq!(read_close(&mut client), (1000, String::new()));
+}
+
+/// Ends it as an init system would.
+fn stop(process: Process) -> Ended {
+    process.signal(Signal::TERM);
+    let ended = process.end();
+    assert_eq!(ended.status.code(), Some(0), "{:#?}", ended.stderr);
+    ended
+}
+
+#[test]
+fn without_arguments_it_serves_at_8080_of_this_machine() {
+    let default = "127.0.0.1:8080";
+    for arguments in [&[][..], &["serve"]] {
+        let busy = TcpListener::bind(default).is_err();
+        let mut process = Process::start(arguments);
+        if busy {
+            let ended = process.end();
+            assert_eq!(ended.status.code(), Some(1));
+            assert!(ended.stderr.last().unwrap().contains(default), "{:?}", ended.stderr);
+        } else {
+            let address = process.address("http");
+            assert_eq!(address.to_string(), default);
+            assert_serves(address, Scheme::Ws);
+            stop(process);
+        }
+    }
+}
+
+#[test]
+fn it_serves_a_page_and_both_echoes() {
+    for arguments in [&["--listen", ANY][..], &["serve", "--listen", ANY]] {
+        let mut process = Process::start(arguments);
+        let address = process.address("http");
+        assert!(address.ip().is_loopback() && address.port() != 0, "{address}");
+        assert_serves(address, Scheme::Ws);
+        assert_eq!(get(address, Scheme::Ws, "/nothing").status, 404);
+        assert_eq!(stop(process).stdout, "", "standard output is free");
+    }
+}
+
+#[test]
+fn the_example_of_the_original_says_when_nothing_came() {
+    let mut process = Process::start(&["--listen", ANY]);
+    let mut client = connect(process.address("http"), Scheme::Ws, CLASS);
+    let message = next_message(&mut client).into_text().unwrap();
+    assert!(message.starts_with("Server timed-out at ") && message.contains(':'), "{message}");
+    assert_echoes(&mut client, Message::text("and goes on"));
+    drop(client);
+    stop(process);
+}
+
+#[test]
+fn tls_by_a_certificate_and_its_key_or_by_an_identity() {
+    let identity = ["--identity", "certs/server.p12", "--password-file", "certs/server.p12.password"];
+    for options in [CERTIFICATE, identity] {
+        let mut process = Process::start(&[&["--tls-listen", ANY][..], &options].concat());
+        assert_serves(process.address("https"), Scheme::Wss);
+        stop(process);
+    }
+}
+
+#[test]
+fn several_addresses_with_and_without_tls() {
+    let arguments = ["--listen", ANY, "--tls-listen", ANY, "--listen", ANY, "--tls-listen", ANY];
+    let mut process = Process::start(&[&arguments[..], &CERTIFICATE].concat());
+    for (name, scheme) in
+        [("http", Scheme::Ws), ("http", Scheme::Ws), ("https", Scheme::Wss), ("https", Scheme::Wss)]
+    {
+        let address = process.address(name);
+        assert_echoes(&mut connect(address, scheme, "/echo"), Message::text("hello"));
+    }
+    stop(process);
+}
+
+#[test]
+fn a_unix_socket() {
+    let folder = Folder::new();
+    let path = folder.path("socket");
+    let mut process = Process::start(&["--listen", &format!("unix:{path}")]);
+    assert!(process.line("listening on").contains(&path));
+    let stream = UnixStream::connect(&path).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let (mut client, _) = tungstenite::client("ws://localhost/echo", stream).unwrap();
+    client.send(Message::text("hello")).unwrap();
+    assert_eq!(client.read().unwrap(), Message::text("hello"));
+    drop(client);
+    stop(process);
+    assert!(!Path::new(&path).exists());
+}
+
+#[test]
+fn www_serves_files_instead_of_the_page() {
+    let folder = Folder::new();
+    folder.write("www/index.html", "my own page");
+    folder.write("www/app.js", "let x;");
+    folder.write("secret", "secret");
+    let mut process = Process::start(&["--listen", ANY, "--www", &folder.path("www")]);
+    let address = process.address("http");
+    assert_eq!(get(address, Scheme::Ws, "/").text(), "my own page");
+    assert_eq!(
+        get(address, Scheme::Ws, "/app.js").header("content-type"),
+        Some("text/javascript; charset=utf-8")
+    );
+    assert_eq!(get(address, Scheme::Ws, "/../secret").status, 404);
+    assert_echoes(&mut connect(address, Scheme::Ws, "/echo"), Message::text("hello"));
+    stop(process);
+}
+
+#[test]
+fn allow_origin_says_whose_pages_may_connect() {
+    const PAGES: [&str; 4] =
+        ["http://localhost", "https://example.com", "http://localhost:3000", "https://evil.example"];
+    for (arguments, allowed) in [
+        (&[][..], [true, false, false, false]),
+        (
+            &["--allow-origin", "https://example.com", "--allow-origin", "http://localhost:3000"],
+            [false, true, true, false],
+        ),
+        (&["--allow-origin", "*"], [true; 4]),
+    ] {
+        let mut process = Process::start(&[&["--listen", ANY][..], arguments].concat());
+        let address = process.address("http");
+        for (page, is_allowed) in PAGES.into_iter().zip(allowed) {
+            let origin = format!("\r\nOrigin: {page}\r\n\r\n");
+            let reply = ask(address, Scheme::Ws, &handshake("/echo").replace("\r\n\r\n", &origin));
+            assert_eq!(reply.status, if is_allowed { 101 } else { 403 }, "{arguments:?}: {page}");
+        }
+        stop(process);
+    }
+}
+
+#[test]
+fn max_connections() {
+    let mut process = Process::start(&["--listen", ANY, "--max-connections", "2"]);
+    let address = process.address("http");
+    let mut both = [connect(address, Scheme::Ws, "/echo"), connect(address, Scheme::Ws, "/echo")];
+    let reply = ask(address, Scheme::Ws, &handshake("/echo"));
+    assert_eq!(reply.status, 503);
+    assert!(reply.header("retry-after").is_some());
+    both.iter_mut().for_each(|client| assert_echoes(client, Message::text("undisturbed")));
+    drop(both);
+    stop(process);
+}
+
+#[test]
+fn max_message_size() {
+    for (size, bytes) in [("1000", 1000), ("2K", 2 << 10), ("3M", 3 << 20)] {
+        let mut process = Process::start(&["--listen", ANY, "--max-message-size", size]);
+        let mut client = connect(process.address("http"), Scheme::Ws, "/echo");
+        assert_echoes(&mut client, Message::binary(vec![7; bytes]));
+        client.send(Message::binary(vec![7; bytes + 1])).unwrap();
+        assert_eq!(read_close(&mut client).0, 1009);
+        drop(client);
+        stop(process);
+    }
+}
+
+#[test]
+fn the_log_goes_to_a_file_if_asked() {
+    let folder = Folder::new();
+    let log = folder.write("log", "what was there before\n");
+    for runs in 1..=2 {
+        let process = Process::start(&["--listen", ANY, "--log-file", &log]);
+        let count = |text: &str| fs::read_to_string(&log).unwrap().matches(text).count();
+        eventually("it says where it listens", || count("/ is the page") == runs);
+        let ended = stop(process);
+        assert_eq!((ended.stderr, ended.stdout.as_str()), (vec![], ""));
+        assert_eq!((count("what was there before\n"), count("ended")), (1, runs), "it is appended to");
+    }
+}
+
+#[test]
+fn the_log_is_as_loud_as_asked() {
+    let folder = Folder::new();
+    let path = folder.path("socket");
+    for (level, is_silent) in [("off", true), ("error", true), ("info", false), ("debug", false)] {
+        let process = Process::start(&["--listen", &format!("unix:{path}"), "--log-level", level]);
+        let mut stream = None;
+        eventually("it listens", || {
+            stream = UnixStream::connect(&path).ok();
+            stream.is_some()
+        });
+        // Whoever is served knows that it runs.
+        let stream = stream.unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        drop(tungstenite::client("ws://localhost/echo", stream).unwrap());
+        let ended = stop(process);
+        assert_eq!(ended.stderr.is_empty(), is_silent, "{level}: {:#?}", ended.stderr);
+        let foreign = ended.stderr.iter().find(|line| line.contains("tungstenite") || line.contains("mio"));
+        assert_eq!(foreign, None, "only what Switchboard itself says");
+    }
+}
+
+#[test]
+fn a_signal_ends_it_in_order() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let mut process =
+            Process::start(&[&["--listen", ANY, "--tls-listen", ANY][..], &CERTIFICATE].concat());
+        let addresses = [process.address("http"), process.address("https")];
+        let mut clients = Vec::new();
+        for (address, scheme) in addresses.into_iter().zip(SCHEMES) {
+            for path in ["/echo", CLASS] {
+                let mut client = connect(address, scheme, path);
+                assert_echoes(&mut client, Message::text("hello"));
+                clients.push(client);
+            }
+        }
+        let mut half = Stream::connect(addresses[0], Scheme::Ws);
+        half.write_all(b"GET / HTTP/1.1\r\n").unwrap();
+        process.signal(signal);
+        for client in &mut clients {
+            assert_eq!(read_close(client).0, 1001, "going away");
+            while client.read().is_ok() {} // which answers it
+        }
+        drop(clients);
+        let mut rest = String::new();
+        // It may have been told 503, or not have been seen at all.
+        let _ = half.read_to_string(&mut rest);
+        assert!(rest.is_empty() || rest.starts_with("HTTP/1.1 503 "), "{rest}");
+        let ended = process.end();
+        assert_eq!(ended.status.code(), Some(0), "{signal:?}: {:#?}", ended.stderr);
+        assert!(ended.stderr.last().is_some_and(|line| line.contains("ended")), "{:#?}", ended.stderr);
+        assert!(addresses.iter().all(|address| TcpStream::connect(address).is_err()));
+    }
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    for (first, second) in [(Signal::INT, Signal::INT), (Signal::TERM, Signal::INT)] {
+        let mut process = Process::start(&["--listen", ANY]);
+        // This client keeps it from ending: it never answers the close frame.
+        let mut stream = Stream::connect(process.address("http"), Scheme::Ws);
+        stream.write_all(handshake("/echo").as_bytes()).unwrap();
+        stream.read_head();
+        stream.write_all(&frame(0x81, b"hello")).unwrap();
+        assert_eq!(stream.read_frame(), (0x81, b"hello".to_vec()));
+        process.signal(first);
+        let (kind, payload) = stream.read_frame();
+        assert_eq!((kind, &payload[..2]), (0x88, &1001_u16.to_be_bytes()[..]));
+        process.signal(second);
+        let ended = process.end();
+        assert_eq!(ended.status.code(), Some(130), "{:#?}", ended.stderr);
+    }
+}
+
+/// It says one line, and no more: what is wrong.
+#[track_caller]
+fn assert_fails(arguments: &[&str], words: &[&str]) {
+    // The default might be more than this machine allows, which would be a line of the log.
+    let ended = Process::start(&[&["--max-connections", "10"], arguments].concat()).end();
+    assert_eq!(ended.status.code(), Some(1), "{arguments:?}: {:#?}", ended.stderr);
+    let [line] = &ended.stderr[..] else { panic!("{arguments:?}: {:#?}", ended.stderr) };
+    assert!(line.starts_with("switchboard: "), "{line}");
+    assert!(words.iter().all(|word| line.contains(word)), "{words:?}: {line}");
+    assert_eq!(ended.stdout, "");
+}
+
+#[test]
+fn what_cannot_work_is_said_in_one_line() {
+    let busy = TcpListener::bind(ANY).unwrap();
+    let taken = busy.local_addr().unwrap().to_string();
+    let folder = Folder::new();
+    let wrong = folder.write("wrong", "wrong\n");
+    let file = folder.write("file", "");
+    let nowhere = folder.path("nowhere/log");
+    let tls = |cert, key| ["--tls-listen", ANY, "--cert", cert, "--key", key];
+    let p12 = |identity, password| ["--tls-listen", ANY, "--identity", identity, "--password-file", password];
+
+    assert_fails(&["--listen", &taken], &["cannot listen on", &taken, "in use"]);
+    assert_fails(&[&["--tls-listen", &*taken][..], &CERTIFICATE].concat(), &["cannot listen on", &taken]);
+    assert_fails(&["--listen", "nonsense"], &["cannot listen on nonsense"]);
+    assert_fails(&["--listen", "127.0.0.1:99999"], &["cannot listen on 127.0.0.1:99999"]);
+    assert_fails(&tls("certs/nothing.pem", "certs/server.key"), &["certs/nothing.pem", "No such file"]);
+    assert_fails(&tls("certs/server.pem", "certs/nothing.key"), &["certs/nothing.key", "No such file"]);
+    assert_fails(&tls("certs/server.pem", "certs/other.key"), &["does not match", "certs/other.key"]);
+    assert_fails(&tls("certs/server.key", "certs/server.key"), &["no PEM certificate"]);
+    assert_fails(&p12("certs/server.p12", &wrong), &["password", "wrong", "certs/server.p12"]);
+    assert_fails(&p12("certs/server.pem", &wrong), &["PKCS#12", "certs/server.pem"]);
+    assert_fails(&p12("certs/nothing.p12", &wrong), &["certs/nothing.p12", "No such file"]);
+    assert_fails(&p12("certs/server.p12", &nowhere), &[&nowhere, "No such file"]);
+    assert_fails(&["--listen", ANY, "--www", &nowhere], &["cannot serve files of", &nowhere]);
+    assert_fails(&["--listen", ANY, "--www", &file], &["cannot serve files of", &file]);
+    assert_fails(&["--listen", ANY, "--log-file", &nowhere], &["cannot write the log to", &nowhere]);
+}
+
+#[test]
+fn wrong_usage_is_2_and_says_what_is_wrong() {
+    for (arguments, word) in [
+        (&["--nonsense"][..], "--nonsense"),
+        (&["nonsense"], "nonsense"),
+        (&["--listen"], "--listen"),
+        (&["--max-connections", "0"], "--max-connections"),
+        (&["--max-connections", "many"], "--max-connections"),
+        (&["--max-message-size", "1G"], "--max-message-size"),
+        (&["--max-message-size", "0"], "--max-message-size"),
+        (&["--log-level", "loud"], "--log-level"),
+        (&["--tls-listen", ANY, "--cert", "certs/server.pem"], "--key"),
+        (&["--tls-listen", ANY, "--key", "certs/server.key"], "--cert"),
+        (&["--tls-listen", ANY, "--identity", "certs/server.p12"], "--password-file"),
+        (&["--listen", ANY, "--cert", "certs/server.pem", "--key", "certs/server.key"], "--tls-listen"),
+    ] {
+        let ended = Process::start(arguments).end();
+        assert_eq!(ended.status.code(), Some(2), "{arguments:?}: {:#?}", ended.stderr);
+        assert!(ended.stderr.iter().any(|line| line.contains(word)), "{arguments:?}: {:#?}", ended.stderr);
+        assert_eq!(ended.stdout, "");
+    }
+}
+
+#[test]
+fn tls_without_a_certificate_is_refused() {
+    for arguments in [&["--tls-listen", ANY][..], &["--listen", ANY, "--tls-listen", ANY]] {
+        let mut process = Process::start(arguments);
+        let first = process.next_line();
+        // If it went on, nothing would listen where TLS was asked for.
+        assert!(!first.contains("is the page"), "{arguments:?}: it starts: {first}");
+        let ended = process.end();
+        assert!(matches!(ended.status.code(), Some(1 | 2)), "{arguments:?}: {:#?}", ended.stderr);
+        assert!(ended.stderr.concat().contains("cert"), "it says what is missing: {:#?}", ended.stderr);
+    }
+}
+
+#[test]
+fn help_and_version_go_to_standard_output() {
+    for (arguments, text) in [
+        (&["--help"][..], "--max-message-size"),
+        (&["serve", "--help"], "--tls-listen"),
+        (&["--version"], env!("CARGO_PKG_VERSION")),
+    ] {
+        let ended = Process::start(arguments).end();
+        assert_eq!((ended.status.code(), ended.stderr), (Some(0), vec![]));
+        assert!(ended.stdout.contains(text), "{}", ended.stdout);
+    }
+}

@@ -1,0 +1,559 @@
+#![cfg(feature = "tls")]
+//! MODEL 3, 4 and 8: each limit has a number, and a close code or a status, and is kept.
+
+mod common;
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{Shutdown, TcpStream},
+    sync::{Arc, Barrier, mpsc},
+    time::{Duration, Instant},
+};
+
+use common::{
+    Client, PATIENCE, SCHEMES, Scheme, Stream, TestServer, app, echo, eventually, frame, full_app, handshake,
+    next_message, read_close, reply::Reply, serve,
+};
+use rustix::process::{Resource, getrlimit, setrlimit};
+use switchboard::{
+    CloseReason, Closed, ClosedBy, Error, Limits, Opening, Refusal, ServerResult, StatusCode, WebSocket,
+};
+use tungstenite::Message;
+
+fn limits(change: impl FnOnce(&mut Limits)) -> Limits {
+    let mut limits = Limits::default();
+    change(&mut limits);
+    limits
+}
+
+/// A server with these limits that runs `handler` at `/`, and tells how each connection ended.
+fn serve_with<F>(limits: Limits, handler: F) -> (TestServer, mpsc::Receiver<CloseReason>)
+where
+    F: Fn(&mut WebSocket) -> ServerResult + Clone + Send + Sync + 'static,
+{
+    let (tx, rx) = mpsc::channel();
+    let server = serve(|builder| {
+        builder.limits(limits).route("/", move || {
+            let tx = tx.clone();
+            full_app(
+                |_: &mut Opening| Ok(()),
+                handler.clone(),
+                move |closed: &Closed| {
+                    let _ = tx.send(closed.reason().clone());
+                },
+            )
+        })
+    });
+    (server, rx)
+}
+
+fn assert_echoes(client: &mut Client, text: &str) {
+    client.send(Message::text(text)).unwrap();
+    assert_eq!(next_message(client), Message::text(text));
+}
+
+/// Reads until the stream ends, by whatever; true if it ended.
+fn ends(mut stream: impl Read) -> bool {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(1..) => {}
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return false,
+            _ => return true,
+        }
+    }
+}
+
+#[test]
+fn beyond_max_connections_is_503_until_one_leaves() {
+    let (server, closed) = serve_with(limits(|l| l.max_connections = 3), echo);
+    for scheme in SCHEMES {
+        let mut clients: Vec<_> = (0..3).map(|_| server.connect(scheme, "/")).collect();
+        assert_eq!(server.handle.connections(), 3);
+        for _ in 0..5 {
+            let reply = server.ask(Scheme::Ws, handshake("/"));
+            assert_eq!(reply.status, 503, "{reply:?}");
+            assert!(reply.header("retry-after").is_some_and(|s| s.parse::<u32>().is_ok()), "{reply:?}");
+            assert!(reply.refusal().len() > "503 Service Unavailable".len(), "{reply:?}");
+        }
+        for client in &mut clients {
+            assert_echoes(client, "undisturbed");
+        }
+        for _ in 0..5 {
+            clients.pop().unwrap().close(None).unwrap();
+            closed.recv_timeout(PATIENCE).unwrap();
+            eventually("the slot is free", || server.handle.connections() == 2);
+            clients.insert(0, server.connect(scheme, "/"));
+            assert_echoes(&mut clients[0], "a slot that was used before");
+        }
+        drop(clients);
+        eventually("all left", || server.handle.connections() == 0);
+    }
+}
+
+#[test]
+fn beyond_max_connections_tls_ends_at_once() {
+    let (server, _closed) = serve_with(limits(|l| l.max_connections = 1), echo);
+    let mut inside = server.connect(Scheme::Wss, "/");
+    for _ in 0..3 {
+        // Nothing can be said before the TLS handshake, but nobody has to wait for it either.
+        let tcp = TcpStream::connect(server.tls).unwrap();
+        tcp.set_read_timeout(Some(PATIENCE)).unwrap();
+        assert!(ends(tcp), "the client waits for a TLS handshake that never begins");
+    }
+    assert_echoes(&mut inside, "undisturbed");
+}
+
+#[test]
+fn max_connections_counts_handshakes() {
+    let (server, _closed) = serve_with(limits(|l| l.max_connections = 2), echo);
+    let silent = [server.raw(Scheme::Ws), server.raw(Scheme::Ws)];
+    assert_eq!(server.ask(Scheme::Ws, handshake("/")).status, 503);
+    drop(silent);
+    eventually("their slots are free", || server.handle.connections() == 0);
+    let _both = [server.connect(Scheme::Ws, "/"), server.connect(Scheme::Wss, "/")];
+    assert_eq!(server.handle.connections(), 2);
+}
+
+#[test]
+fn whatever_a_connection_comes_to_its_slot_is_free_again() {
+    const ENDS: [&str; 7] = ["factory", "before", "refused", "server", "error", "after", "404"];
+    let server = serve(|mut builder| {
+        for end in ENDS {
+            let route = move || {
+                assert!(end != "factory", "the factory panics");
+                full_app(
+                    move |_: &mut Opening| match end {
+                        "before" => panic!("on_pre_server panics"),
+                        "refused" => Err(Refusal::from(StatusCode::FORBIDDEN)),
+                        _ => Ok(()),
+                    },
+                    move |_: &mut WebSocket| match end {
+                        "server" => panic!("server panics"),
+                        "error" => Err("the handler fails".into()),
+                        _ => Ok(()),
+                    },
+                    move |_: &Closed| assert!(end != "after", "on_post_server panics"),
+                )
+            };
+            if end != "404" {
+                builder = builder.route(&format!("/{end}"), route);
+            }
+        }
+        builder.limits(limits(|l| l.max_connections = 2)).route("/", || app(echo))
+    });
+    for scheme in SCHEMES {
+        for end in ENDS {
+            for _ in 0..4 {
+                let mut stream = server.raw(scheme);
+                stream.write_all(handshake(&format!("/{end}")).as_bytes()).unwrap();
+                let expected = match end {
+                    "factory" | "before" => 500,
+                    "refused" => 403,
+                    "404" => 404,
+                    _ => 101,
+                };
+                assert_eq!(Reply::read(&mut stream).status, expected, "{end}");
+                if expected == 101 {
+                    let code = if matches!(end, "server" | "error") { 1011 } else { 1000 };
+                    assert_eq!(stream.read_frame().1[..2], u16::to_be_bytes(code), "{end}");
+                }
+                drop(stream);
+                eventually(end, || server.handle.connections() == 0);
+            }
+        }
+        let mut both = [server.connect(scheme, "/"), server.connect(scheme, "/")];
+        both.iter_mut().for_each(|client| assert_echoes(client, "room for two"));
+        drop(both);
+        eventually("they left", || server.handle.connections() == 0);
+    }
+}
+
+/// The header of a binary frame of so many bytes.
+fn announced(bytes: u64) -> Vec<u8> {
+    [&[0x82, 0xff][..], &bytes.to_be_bytes(), &[1, 2, 3, 4]].concat()
+}
+
+#[test]
+fn a_message_beyond_its_limit_is_1009() {
+    let (server, closed) = serve_with(limits(|l| l.max_message_size = 1000), echo);
+    for scheme in SCHEMES {
+        for too_much in [
+            frame(0x82, &[0; 1001]),
+            frame(0x81, &[b'x'; 100_000]),
+            announced(1 << 20),
+            announced(u64::MAX >> 1),
+            [frame(0x02, &[0; 600]), frame(0x80, &[0; 401])].concat(),
+            [frame(0x01, b"x").repeat(1), frame(0x00, b"x").repeat(1000)].concat(),
+            [frame(0x02, &[0; 600]), frame(0x89, &[0; 100]), frame(0x00, &[0; 401])].concat(),
+        ] {
+            let mut stream = server.raw_websocket(scheme, "/");
+            stream.write_all(&too_much).unwrap();
+            let (mut first, mut payload) = stream.read_frame();
+            if first == 0x8a {
+                (first, payload) = stream.read_frame(); // the ping was answered
+            }
+            assert_eq!((first, &payload[..2]), (0x88, &1009_u16.to_be_bytes()[..]));
+            assert!(payload.len() > 2, "the close frame says why");
+            assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0, "and the stream ends, without a reset");
+            drop(stream);
+            let reason = closed.recv_timeout(PATIENCE).unwrap();
+            assert!(reason.code() == 1009 && reason.by() == ClosedBy::Server, "{reason}");
+        }
+        let mut stream = server.raw_websocket(scheme, "/");
+        for (bytes, answer) in [
+            (frame(0x82, &[7; 1000]), 0x82),
+            ([frame(0x01, &[7; 600]), frame(0x89, &[0; 0]), frame(0x80, &[7; 400])].concat(), 0x81),
+        ] {
+            stream.write_all(&bytes).unwrap();
+            let mut echoed = stream.read_frame();
+            if echoed.0 == 0x8a {
+                echoed = stream.read_frame();
+            }
+            assert_eq!(echoed, (answer, vec![7; 1000]), "up to the limit it passes");
+        }
+        drop(stream);
+        closed.recv_timeout(PATIENCE).unwrap();
+    }
+}
+
+#[test]
+fn a_frame_beyond_its_limit_is_1009() {
+    let (server, _closed) = serve_with(limits(|l| l.max_frame_size = 500), echo);
+    for scheme in SCHEMES {
+        for too_much in
+            [frame(0x81, &[b'x'; 501]), [frame(0x01, &[b'x'; 500]), frame(0x80, &[b'x'; 501])].concat()]
+        {
+            let mut stream = server.raw_websocket(scheme, "/");
+            stream.write_all(&too_much).unwrap();
+            assert_eq!(stream.read_close_and_end().0, 1009);
+        }
+        let mut stream = server.raw_websocket(scheme, "/");
+        let frames = [frame(0x01, &[b'x'; 500]), frame(0x00, &[b'x'; 500]), frame(0x80, &[b'x'; 500])];
+        stream.write_all(&frames.concat()).unwrap();
+        assert_eq!(stream.read_frame(), (0x81, vec![b'x'; 1500]));
+    }
+}
+
+#[test]
+fn a_client_that_goes_on_sending_can_read_why_it_was_closed() {
+    let (server, _closed) = serve_with(limits(|l| l.max_message_size = 1000), echo);
+    for scheme in SCHEMES {
+        let mut client = server.connect(scheme, "/");
+        client.send(Message::binary(vec![0; 4 << 20])).unwrap();
+        assert_eq!(read_close(&mut client).0, 1009);
+    }
+}
+
+#[test]
+fn messages_up_to_the_limit_pass() {
+    const MOST: usize = 8 << 20;
+    let larger = limits(|l| (l.max_message_size, l.max_frame_size) = (MOST, MOST));
+    for (limits, most) in [(Limits::default(), 1 << 20), (larger, MOST)] {
+        let (server, _closed) = serve_with(limits, echo);
+        for scheme in SCHEMES {
+            let mut client = server.connect(scheme, "/");
+            for message in [
+                Message::binary((0..most).map(|i| (i % 251) as u8).collect::<Vec<_>>()),
+                Message::text("ä".repeat(most / 2)),
+            ] {
+                client.send(message.clone()).unwrap();
+                assert!(next_message(&mut client) == message);
+            }
+            let mut stream = server.raw_websocket(scheme, "/");
+            stream.write_all(&announced(most as u64 + 1)).unwrap();
+            assert_eq!(stream.read_close_and_end().0, 1009, "a byte more");
+        }
+    }
+}
+
+#[test]
+fn a_write_to_a_client_that_does_not_read_times_out() {
+    const TIMEOUT: Duration = Duration::from_millis(400);
+    let (tx, rx) = mpsc::channel();
+    let (server, closed) = serve_with(limits(|l| l.write_timeout = TIMEOUT), move |ws| {
+        let megabyte = vec![0; 1 << 20];
+        loop {
+            let begun = Instant::now();
+            if let Err(e) = ws.write(switchboard::Message::from(&megabyte)) {
+                let next = ws.write("more");
+                tx.send((e.is_timeout(), begun.elapsed(), matches!(next, Err(Error::Closed(_)))))?;
+                return Err(e.into());
+            }
+        }
+    });
+    for scheme in SCHEMES {
+        let stream = server.raw_websocket(scheme, "/");
+        let (is_timeout, after, is_closed) = rx.recv_timeout(PATIENCE).unwrap();
+        assert!(is_timeout && after >= TIMEOUT, "{after:?}");
+        assert!(is_closed, "a part of a frame may be out: nothing can follow");
+        let reason = closed.recv_timeout(PATIENCE).unwrap();
+        assert!(reason.by() == ClosedBy::Server && !reason.is_normal(), "{reason}");
+        assert!(ends(stream), "the client gets what was sent, and the end");
+    }
+}
+
+#[test]
+fn a_slow_client_that_reads_in_time_gets_everything() {
+    const MESSAGES: u8 = 40;
+    let (tx, rx) = mpsc::channel();
+    let (server, closed) = serve_with(Limits::default(), move |ws| {
+        for i in 0..MESSAGES {
+            ws.write(switchboard::Message::from(vec![i; 1 << 20]))?;
+            tx.send(Instant::now())?;
+        }
+        Ok(())
+    });
+    for scheme in SCHEMES {
+        let mut client = server.connect(scheme, "/");
+        // The socket takes some; then nothing more is written while nobody reads.
+        while rx.recv_timeout(Duration::from_millis(500)).is_ok() {}
+        for i in 0..MESSAGES {
+            assert!(next_message(&mut client) == Message::binary(vec![i; 1 << 20]), "message {i}");
+        }
+        assert_eq!(read_close(&mut client).0, 1000);
+        drop(client);
+        assert!(closed.recv_timeout(PATIENCE).unwrap().is_normal());
+        assert!(rx.try_iter().count() > 0, "it did wait");
+    }
+}
+
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(400);
+
+/// The server ends each connection: by `end_server` at `/`, by returning at `/return`.
+fn serve_closing() -> (TestServer, mpsc::Receiver<(CloseReason, Duration)>) {
+    let (tx, rx) = mpsc::channel();
+    let server = serve(|mut builder| {
+        for path in ["/", "/return"] {
+            let tx = tx.clone();
+            builder = builder.route(path, move || {
+                let tx = tx.clone();
+                full_app(
+                    |_: &mut Opening| Ok(()),
+                    |ws: &mut WebSocket| {
+                        if ws.path() == "/" {
+                            ws.end_server();
+                            assert!(ws.read(0, PATIENCE).unwrap_err().is_closed());
+                        }
+                        Ok(())
+                    },
+                    move |closed: &Closed| {
+                        let _ = tx.send((closed.reason().clone(), closed.duration()));
+                    },
+                )
+            });
+        }
+        builder.limits(limits(|l| l.close_timeout = CLOSE_TIMEOUT))
+    });
+    (server, rx)
+}
+
+#[test]
+fn a_client_that_never_answers_the_close_is_cut() {
+    let (server, closed) = serve_closing();
+    for scheme in SCHEMES {
+        for path in ["/", "/return"] {
+            let mut silent = server.raw_websocket(scheme, path);
+            assert_eq!(silent.read_frame(), (0x88, 1000_u16.to_be_bytes().to_vec()));
+            let (reason, after) = closed.recv_timeout(PATIENCE).unwrap();
+            assert!(reason.code() == 1000 && reason.by() == ClosedBy::Server, "{reason}");
+            assert!(after >= CLOSE_TIMEOUT, "it had its time: {after:?}");
+            eventually("its slot is free", || server.handle.connections() == 0);
+            assert!(ends(silent));
+        }
+    }
+}
+
+#[test]
+fn a_client_that_answers_but_never_ends_its_stream_is_cut() {
+    let (server, closed) = serve_closing();
+    for scheme in SCHEMES {
+        for path in ["/", "/return"] {
+            let mut client = server.raw_websocket(scheme, path);
+            let (first, payload) = client.read_frame();
+            client.write_all(&frame(first, &payload)).unwrap();
+            assert_eq!(client.read(&mut [0; 1]).unwrap(), 0, "the server ends its side first");
+            let (reason, after) = closed.recv_timeout(PATIENCE).unwrap();
+            assert!(reason.code() == 1000 && reason.by() == ClosedBy::Server, "{reason}");
+            assert!(
+                after >= CLOSE_TIMEOUT,
+                "{scheme:?}: what it might still send would be a reset: {after:?}"
+            );
+            eventually("its slot is free", || server.handle.connections() == 0);
+        }
+    }
+}
+
+#[test]
+fn a_client_that_trickles_instead_of_closing_is_cut() {
+    let (server, closed) = serve_closing();
+    for scheme in SCHEMES {
+        for path in ["/", "/return"] {
+            let mut client = server.raw_websocket(scheme, path);
+            let begun = Instant::now();
+            while closed.recv_timeout(Duration::from_millis(10)).is_err() {
+                assert!(begun.elapsed() < PATIENCE, "{path}: each message gives it more time");
+                // When it is cut this fails.
+                let _ = client.write_all(&frame(0x81, b"not yet"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_client_that_floods_instead_of_closing_is_cut() {
+    let still_read: Vec<_> = [("/", false), ("/", true), ("/return", false), ("/return", true)]
+        .into_iter()
+        .filter(|&(path, answers_first)| {
+            let (server, closed) = serve_closing();
+            let mut client = server.raw_websocket(Scheme::Ws, path);
+            assert_eq!(client.read_frame().0, 0x88);
+            if answers_first {
+                client.write_all(&frame(0x88, &1000_u16.to_be_bytes())).unwrap();
+            }
+            let mut tcp = client.tcp().try_clone().unwrap();
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    let bytes = frame(0x82, &[0; 60_000]).repeat(20);
+                    while tcp.write_all(&bytes).is_ok() {}
+                });
+                let result = closed.recv_timeout(CLOSE_TIMEOUT * 20);
+                client.tcp().shutdown(Shutdown::Both).ok();
+                result.is_err()
+            })
+        })
+        .collect();
+    assert!(still_read.is_empty(), "(path, whether it answered before): {still_read:?}");
+}
+
+/// Both ends of all connections are in this process.
+fn raise_descriptor_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum.map_or(Some(4096), |most| Some(most.min(4096))).max(limit.current);
+    setrlimit(Resource::Nofile, limit).unwrap();
+}
+
+#[test]
+fn five_hundred_clients_at_once() {
+    const CLIENTS: usize = 500;
+    const THREADS: usize = 4;
+    raise_descriptor_limit();
+    let (server, closed) = serve_with(Limits::default(), echo);
+    for scheme in SCHEMES {
+        let everybody = Arc::new(Barrier::new(THREADS + 1));
+        std::thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let (server, everybody) = (&server, everybody.clone());
+                scope.spawn(move || {
+                    let mut clients: Vec<_> =
+                        (0..CLIENTS / THREADS).map(|_| server.connect(scheme, "/")).collect();
+                    everybody.wait();
+                    for round in 0..5 {
+                        let text = |i| format!("{thread} {round} {i}");
+                        for (i, client) in clients.iter_mut().enumerate() {
+                            client.send(Message::text(text(i))).unwrap();
+                        }
+                        for (i, client) in clients.iter_mut().enumerate() {
+                            assert_eq!(next_message(client), Message::text(text(i)));
+                        }
+                    }
+                    everybody.wait();
+                    for client in &mut clients {
+                        client.close(None).unwrap();
+                        assert_eq!(read_close(client).0, 1005);
+                    }
+                });
+            }
+            everybody.wait();
+            assert_eq!(server.handle.connections(), CLIENTS);
+            everybody.wait();
+        });
+        for _ in 0..CLIENTS {
+            assert!(closed.recv_timeout(PATIENCE).unwrap().is_normal());
+        }
+        eventually("all slots are free", || server.handle.connections() == 0);
+    }
+}
+
+#[cfg(all(feature = "cli", target_os = "linux"))]
+mod out_of_descriptors {
+    use std::{fs, process::Command};
+
+    use super::*;
+    use crate::common::process::{COMMAND, Process};
+
+    /// All of a process.
+    fn descriptors(id: u32) -> usize {
+        fs::read_dir(format!("/proc/{id}/fd")).unwrap().count()
+    }
+
+    /// Processor time that it used, in ticks of 10 ms.
+    fn ticks(id: u32) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
+        let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    }
+
+    fn ask(address: std::net::SocketAddr) -> Stream {
+        let mut stream = Stream::connect(address, Scheme::Ws);
+        stream.write_all(handshake("/echo").as_bytes()).unwrap();
+        stream
+    }
+
+    fn assert_echoes(stream: &mut Stream) {
+        stream.write_all(&frame(0x81, b"served")).unwrap();
+        assert_eq!(stream.read_frame(), (0x81, b"served".to_vec()));
+    }
+
+    #[test]
+    fn the_server_waits_and_then_serves_again() {
+        let limited = "ulimit -n 40; exec \"$0\" --listen 127.0.0.1:0";
+        let mut server = Process::spawn(Command::new("sh").args(["-c", limited, COMMAND]));
+        let address = server.address("http");
+        server.line("cls is the original's example");
+        let id = server.id();
+        // Its first client shows that it has all the descriptors that it needs for itself.
+        let mut first = ask(address);
+        assert_eq!(Reply::read(&mut first).status, 101);
+        let before = descriptors(id) - 1;
+        drop(first);
+        let mut capacity = None;
+        for round in 0..3 {
+            // As many as it takes; the first beyond that is told so, or has to wait.
+            let mut served = Vec::new();
+            let mut waiting = loop {
+                assert!(served.len() < 40, "more clients than descriptors");
+                let mut stream = ask(address);
+                stream.tcp().set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+                match stream.tcp().peek(&mut [0; 13]) {
+                    Ok(_) if Reply::read(&mut stream).status == 101 => served.push(stream),
+                    Ok(_) => break vec![],
+                    Err(_) => break vec![stream],
+                }
+            };
+            assert!(served.len() >= 10, "round {round}: only {} served", served.len());
+            waiting.extend((0..5).map(|_| ask(address)));
+            served.iter_mut().for_each(assert_echoes);
+
+            let used = ticks(id);
+            std::thread::sleep(Duration::from_secs(1)); // what is measured
+            let used = ticks(id) - used;
+            assert!(used < 30, "round {round}: {used} of 100 ticks of processor time for doing nothing");
+            served.iter_mut().for_each(assert_echoes);
+
+            let most = served.len();
+            drop(served);
+            for mut stream in waiting {
+                stream.tcp().set_read_timeout(Some(PATIENCE)).unwrap();
+                let status = Reply::read(&mut stream).status;
+                assert!(status == 101 || status == 503, "{status}");
+                if status == 101 {
+                    assert_echoes(&mut stream);
+                }
+            }
+            eventually("all descriptors are closed", || descriptors(id) <= before);
+            let expected = *capacity.get_or_insert(most);
+            assert!(most >= expected, "round {round}: {most} are served, where {expected} were at first");
+        }
+    }
+}

@@ -1,0 +1,334 @@
+#![cfg(feature = "tls")]
+//! Where a server listens: TCP, IPv6, Unix sockets, listeners of the program's own; and what happens if it cannot.
+
+mod common;
+
+use std::{
+    fs,
+    io::{ErrorKind, Read, Write},
+    net::{Ipv6Addr, TcpListener, TcpStream},
+    os::unix::{
+        fs::FileTypeExt,
+        net::{UnixListener, UnixStream},
+    },
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+        mpsc,
+    },
+    time::{Duration, Instant},
+};
+
+use common::{
+    PATIENCE, Scheme, Stream, app, connector, echo, eventually, folder::Folder, handshake, next_message,
+    running::Running,
+};
+use switchboard::{Error, ListenAddr, Message, Result, Server, ServerBuilder, TlsIdentity, WebSocket};
+
+fn identity() -> TlsIdentity {
+    TlsIdentity::from_pem_files("certs/server.pem", "certs/server.key").unwrap()
+}
+
+fn echoing() -> ServerBuilder {
+    Server::builder().route("/", || app(echo))
+}
+
+/// The address as the builder takes it.
+fn unix(path: &Path) -> String {
+    format!("unix:{}", path.display())
+}
+
+/// Opens a WebSocket, and has a message echoed.
+fn assert_echoes<S: Read + Write>(stream: S) {
+    let (mut client, _) = tungstenite::client("ws://localhost/", stream).unwrap();
+    client.send(tungstenite::Message::text("hello")).unwrap();
+    assert_eq!(client.read().unwrap(), tungstenite::Message::text("hello"));
+}
+
+fn connect_unix(path: &Path) -> UnixStream {
+    let stream = UnixStream::connect(path).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// It failed, of this address, for this reason, and says both.
+#[track_caller]
+fn assert_bind_error(result: Result<Server>, address: &str, kind: Option<ErrorKind>) {
+    let error = result.unwrap_err();
+    let Error::Bind(bind) = &error else { panic!("{error:?}") };
+    assert_eq!(bind.address, address);
+    assert!(kind.is_none_or(|kind| bind.source.kind() == kind), "{error}");
+    let text = error.to_string();
+    assert!(text.contains(address) && text.contains(&bind.source.to_string()), "{text}");
+}
+
+#[test]
+fn each_address_is_served_in_the_order_of_the_calls() {
+    let own = TcpListener::bind("127.0.0.1:0").unwrap();
+    let own_address = own.local_addr().unwrap();
+    let folder = Folder::new();
+    let path = folder.join("socket");
+    let builder = echoing().listen("127.0.0.1:0").listen_tls("127.0.0.1:0", identity());
+    let server = Running::new(builder.listener(own).listen(unix(&path)).listen("127.0.0.1:0"));
+    let addresses: Vec<_> = server.addresses.iter().map(ListenAddr::tcp).collect();
+    assert_eq!(server.addresses.len(), 5);
+    assert_eq!(addresses[2], Some(own_address));
+    assert_eq!(server.addresses[3], ListenAddr::Unix(path.clone()));
+    assert!(addresses.iter().flatten().all(|address| address.ip().is_loopback() && address.port() != 0));
+    for (address, scheme) in
+        addresses.iter().zip([Scheme::Ws, Scheme::Wss, Scheme::Ws, Scheme::Ws, Scheme::Ws])
+    {
+        match address {
+            Some(address) => assert_echoes(Stream::connect(*address, scheme)),
+            None => assert_echoes(connect_unix(&path)),
+        }
+    }
+}
+
+#[test]
+fn a_listener_of_the_program_is_taken_over() {
+    let own = TcpListener::bind("127.0.0.1:0").unwrap();
+    own.set_nonblocking(false).unwrap();
+    let address = own.local_addr().unwrap();
+    // Whoever came before the server existed is served, too.
+    let early = TcpStream::connect(address).unwrap();
+    early.set_read_timeout(Some(PATIENCE)).unwrap();
+    let server = Running::new(echoing().listener(own));
+    assert_eq!(server.addresses, [ListenAddr::Tcp(address)]);
+    assert_echoes(early);
+    assert_echoes(Stream::connect(address, Scheme::Ws));
+    drop(server);
+    TcpListener::bind(address).unwrap();
+}
+
+#[test]
+fn clients_may_connect_as_soon_as_it_is_bound() {
+    let server = echoing().listen("127.0.0.1:0").bind().unwrap();
+    let address = server.local_addrs()[0].tcp().unwrap();
+    let (connected, run) = mpsc::channel();
+    let client = std::thread::spawn(move || {
+        let mut stream = Stream::connect(address, Scheme::Ws);
+        stream.write_all(handshake("/").as_bytes()).unwrap();
+        connected.send(()).unwrap();
+        assert!(stream.read_head().starts_with("HTTP/1.1 101 "));
+    });
+    run.recv_timeout(PATIENCE).unwrap();
+    let handle = server.handle();
+    let thread = std::thread::spawn(move || server.run());
+    let served = client.join();
+    handle.shutdown(Duration::ZERO);
+    thread.join().unwrap().unwrap();
+    served.unwrap();
+    assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn ipv6() {
+    if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
+        return eprintln!("there is no ::1 here");
+    }
+    let builder = Server::builder().route("/", || {
+        app(|ws: &mut WebSocket| {
+            Ok(ws.write(format!("{} {}", ws.peer().unwrap(), ws.client_address().unwrap()))?)
+        })
+    });
+    let server = Running::new(builder.listen("[::1]:0").listen_tls("[::1]:0", identity()));
+    for (address, scheme) in server.addresses.iter().zip(common::SCHEMES) {
+        let address = address.tcp().unwrap();
+        assert!(address.is_ipv6() && address.ip().is_loopback() && address.port() != 0, "{address}");
+        assert_eq!(server.addresses[usize::from(scheme == Scheme::Wss)].to_string(), address.to_string());
+        let stream = Stream::connect(address, scheme);
+        let local = stream.tcp().local_addr().unwrap();
+        let (mut client, _) = tungstenite::client("ws://localhost/", stream).unwrap();
+        assert_eq!(next_message(&mut client), tungstenite::Message::text(format!("{local} ::1")));
+    }
+}
+
+#[test]
+fn a_name_stands_for_all_of_its_addresses() {
+    let server = Running::new(echoing().listen("localhost:0"));
+    assert!(!server.addresses.is_empty());
+    for address in &server.addresses {
+        assert!(address.tcp().unwrap().ip().is_loopback(), "{address}");
+        assert_echoes(Stream::connect(address.tcp().unwrap(), Scheme::Ws));
+    }
+}
+
+#[test]
+fn a_unix_socket_is_served_and_its_file_goes_with_the_server() {
+    let folder = Folder::new();
+    let path = folder.join("socket");
+    let show = |ws: &mut WebSocket| Ok(ws.write(format!("{:?} {:?}", ws.peer(), ws.client_address()))?);
+    let builder =
+        echoing().route("/peer", move || app(show)).http("/page", |_| switchboard::Response::html("page"));
+    let server = Running::new(builder.listen(unix(&path)));
+    assert_eq!(server.addresses, [ListenAddr::Unix(path.clone())]);
+    assert_eq!((server.addresses[0].to_string(), server.addresses[0].tcp()), (unix(&path), None));
+    assert!(fs::metadata(&path).unwrap().file_type().is_socket());
+    let mut kept = connect_unix(&path);
+    assert_echoes(&mut kept);
+    let (mut client, _) = tungstenite::client("ws://localhost/peer", connect_unix(&path)).unwrap();
+    assert_eq!(client.read().unwrap(), tungstenite::Message::text("None None"), "it has no address");
+    let mut page = connect_unix(&path);
+    page.write_all(b"GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut response = String::new();
+    page.read_to_string(&mut response).unwrap();
+    assert!(response.starts_with("HTTP/1.1 200 ") && response.ends_with("\r\n\r\npage"), "{response}");
+    drop(server);
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_unix_socket_may_have_tls() {
+    let folder = Folder::new();
+    let path = folder.join("socket");
+    let _server = Running::new(echoing().listen_tls(unix(&path), identity()));
+    assert_echoes(connector().connect("localhost", connect_unix(&path)).unwrap());
+}
+
+#[test]
+fn a_server_that_never_runs_leaves_nothing_behind() {
+    let folder = Folder::new();
+    let path = folder.join("socket");
+    let server = echoing().listen("127.0.0.1:0").listen(unix(&path)).bind().unwrap();
+    let address = server.local_addrs()[0].tcp().unwrap();
+    assert!(path.exists());
+    drop(server);
+    assert!(!path.exists());
+    TcpListener::bind(address).unwrap();
+}
+
+#[test]
+fn a_stale_unix_socket_is_replaced() {
+    let folder = Folder::new();
+    let path = folder.join("socket");
+    // The file stays when its process is killed; so it does when a listener is dropped.
+    drop(UnixListener::bind(&path).unwrap());
+    assert!(path.exists());
+    let _server = Running::new(echoing().listen(unix(&path)));
+    assert_echoes(connect_unix(&path));
+}
+
+#[test]
+fn a_unix_socket_in_use_is_not_replaced() {
+    let folder = Folder::new();
+    let path = folder.join("socket");
+    let _first = Running::new(echoing().listen(unix(&path)));
+    assert_bind_error(echoing().listen(unix(&path)).bind(), &unix(&path), Some(ErrorKind::AddrInUse));
+    assert_echoes(connect_unix(&path));
+}
+
+#[test]
+fn what_is_no_socket_is_not_replaced() {
+    let folder = Folder::new();
+    let file = folder.join("file");
+    fs::write(&file, "precious").unwrap();
+    assert_bind_error(echoing().listen(unix(&file)).bind(), &unix(&file), Some(ErrorKind::AddrInUse));
+    assert_eq!(fs::read(&file).unwrap(), b"precious");
+    assert_bind_error(echoing().listen(unix(&folder)).bind(), &unix(&folder), None);
+    let nowhere = folder.join("nowhere/socket");
+    assert_bind_error(echoing().listen(unix(&nowhere)).bind(), &unix(&nowhere), Some(ErrorKind::NotFound));
+}
+
+#[test]
+fn a_busy_port_is_named() {
+    let busy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = busy.local_addr().unwrap().to_string();
+    let folder = Folder::new();
+    let path = folder.join("socket");
+    let builder = || echoing().listen("127.0.0.1:0").listen(unix(&path));
+    assert_bind_error(builder().listen(&address).bind(), &address, Some(ErrorKind::AddrInUse));
+    assert_bind_error(
+        builder().listen_tls(&address, identity()).bind(),
+        &address,
+        Some(ErrorKind::AddrInUse),
+    );
+    assert!(!path.exists(), "what was bound before is given back");
+}
+
+#[test]
+fn what_is_no_address_is_named() {
+    for bad in ["", "nonsense", "127.0.0.1", "127.0.0.1:99999", "127.0.0.1:http", "[::1]", ":::1:80"] {
+        assert_bind_error(echoing().listen(bad).bind(), bad, None);
+    }
+    let result = echoing().bind();
+    assert!(matches!(&result, Err(Error::Config(text)) if text.contains("listen")), "{result:?}");
+}
+
+#[test]
+fn a_unix_socket_needs_a_path() {
+    // Linux would choose a name that no client can know.
+    assert_bind_error(echoing().listen("unix:").bind(), "unix:", None);
+}
+
+#[test]
+fn a_port_is_free_again_at_once() {
+    let server = Running::new(echoing().listen("127.0.0.1:0"));
+    let address = server.addresses[0].tcp().unwrap();
+    let mut client = Stream::connect(address, Scheme::Ws);
+    assert_echoes(&mut client);
+    drop(server); // it closes first, so that the connection is in TIME_WAIT on its side
+    let again = Running::new(echoing().listen(address.to_string()));
+    assert_eq!(again.addresses, [ListenAddr::Tcp(address)]);
+    assert_echoes(Stream::connect(address, Scheme::Ws));
+}
+
+/// A Unix socket takes so many small messages and not one more, so this can be had exactly; over TCP it is luck.
+#[test]
+fn a_close_frame_that_finds_no_room_is_sent_when_there_is() {
+    let folder = Folder::new();
+    let path = folder.join("socket");
+    let written = Arc::new(AtomicUsize::new(0));
+    let (returned, rx) = mpsc::channel();
+    let count = written.clone();
+    let builder = Server::builder().listen(unix(&path)).route("/", move || {
+        let (written, returned) = (count.clone(), returned.clone());
+        app(move |ws: &mut WebSocket| {
+            let most: usize = ws.request().unwrap().query().parse()?;
+            for i in 1..=most {
+                ws.write(Message::from(vec![7]))?;
+                written.store(i, SeqCst);
+            }
+            returned.send(())?;
+            Ok(())
+        })
+    });
+    let server = Running::new(builder);
+    let open = |most: usize| {
+        let mut stream = connect_unix(&path);
+        stream.write_all(handshake(&format!("/?{most}")).as_bytes()).unwrap();
+        stream
+    };
+    // The first client only shows how much fits: it is written to until that stands still.
+    let stuck = open(usize::MAX);
+    let (mut fits, mut since) = (0, Instant::now());
+    while fits == 0 || since.elapsed() < Duration::from_millis(500) {
+        assert!(fits < 100_000, "it takes everything");
+        let now = written.load(SeqCst);
+        if now != fits {
+            (fits, since) = (now, Instant::now());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    drop(stuck);
+    eventually("it has left", || server.handle.connections() == 0);
+
+    for messages in [fits - 1, fits] {
+        let mut client = open(messages);
+        rx.recv_timeout(PATIENCE).unwrap();
+        // The handler has returned, and nothing was read yet.
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(0);
+            client.read_exact(head.last_mut().map(std::slice::from_mut).unwrap()).unwrap();
+        }
+        let expected = [[0x82, 1, 7].repeat(messages), vec![0x88, 2, 0x03, 0xe8]].concat();
+        let mut frames = vec![0; expected.len()];
+        client
+            .read_exact(&mut frames)
+            .unwrap_or_else(|e| panic!("no close frame after {messages} of {fits}: {e}"));
+        assert!(frames == expected);
+    }
+}

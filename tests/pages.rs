@@ -1,0 +1,439 @@
+#![cfg(feature = "tls")]
+//! MODEL 2: plain HTTP on the port of the WebSockets: pages made by handlers, and the files of a folder.
+
+mod common;
+
+use std::{
+    fs::{self, OpenOptions},
+    io::Write,
+    os::unix::fs::symlink,
+    process::Command,
+    sync::{Arc, Barrier},
+    time::{Duration, Instant},
+};
+
+use common::{
+    PATIENCE, SCHEMES, Scheme, TestServer, app, echo, folder::Folder, frame, handshake, next_message,
+    reply::Reply, serve,
+};
+use switchboard::{Error, Exchange, Response, Server, StatusCode};
+use tungstenite::Message;
+
+const SECRET: &str = "what is outside of the folder";
+
+/// A folder `www` with something of each kind, and secrets around it.
+fn site() -> Folder {
+    let site = Folder::new();
+    site.write("secret", SECRET);
+    site.write("www-secret/file", SECRET);
+    for (file, _) in FILES {
+        site.write(&format!("www/{file}"), format!("this is {file}"));
+    }
+    site.write("www/empty.txt", "");
+    site.write("www/empty/.keep", SECRET);
+    site.write("www/.hidden", SECRET);
+    site.write("www/.git/config", SECRET);
+    site.write("www/sub/.env", SECRET);
+    site
+}
+
+const FILES: [(&str, &str); 21] = [
+    ("index.html", "text/html; charset=utf-8"),
+    ("old.HTM", "text/html; charset=utf-8"),
+    ("style.css", "text/css; charset=utf-8"),
+    ("app.js", "text/javascript; charset=utf-8"),
+    ("app.min.mjs", "text/javascript; charset=utf-8"),
+    ("data.json", "application/json"),
+    ("notes.txt", "text/plain; charset=utf-8"),
+    ("picture.svg", "image/svg+xml"),
+    ("picture.PNG", "image/png"),
+    ("photo.jpg", "image/jpeg"),
+    ("photo.jpeg", "image/jpeg"),
+    ("picture.webp", "image/webp"),
+    ("favicon.ico", "image/x-icon"),
+    ("code.wasm", "application/wasm"),
+    ("letters.woff2", "font/woff2"),
+    ("paper.pdf", "application/pdf"),
+    ("what.ever", "application/octet-stream"),
+    ("without", "application/octet-stream"),
+    ("sub/index.html", "text/html; charset=utf-8"),
+    ("sub/deep/page.html", "text/html; charset=utf-8"),
+    ("with space & ä.txt", "text/plain; charset=utf-8"),
+];
+
+fn serve_site(site: &Folder) -> TestServer {
+    let www = site.join("www");
+    serve(|builder| builder.files("/*", &www).files("/below/here/*", &www).route("/echo", || app(echo)))
+}
+
+fn url(file: &str) -> String {
+    file.replace(' ', "%20").replace('&', "%26").replace('ä', "%C3%A4")
+}
+
+#[test]
+fn files_are_served_with_their_type() {
+    let site = site();
+    let server = serve_site(&site);
+    for scheme in SCHEMES {
+        for (file, content_type) in FILES {
+            for path in [format!("/{}", url(file)), format!("/below/here/{}?v=2", url(file))] {
+                let reply = server.get(scheme, &path);
+                assert_eq!(reply.status, 200, "{path}: {reply:?}");
+                assert_eq!(reply.header("content-type"), Some(content_type), "{path}");
+                assert_eq!(reply.header("x-content-type-options"), Some("nosniff"), "the type is no guess");
+                assert_eq!(reply.header("content-length"), Some(&*reply.body.len().to_string()));
+                assert_eq!(reply.header("connection"), Some("close"));
+                assert_eq!(reply.text(), format!("this is {file}"));
+            }
+        }
+        let empty = server.get(scheme, "/empty.txt");
+        assert_eq!((empty.status, empty.header("content-length"), empty.text()), (200, Some("0"), ""));
+    }
+}
+
+#[test]
+fn head_is_get_without_the_body() {
+    let site = site();
+    let server = serve(|builder| {
+        builder.files("/*", site.join("www")).http("/page", |_| Response::html("<p>a page</p>"))
+    });
+    for scheme in SCHEMES {
+        for (path, status) in [("/style.css", 200), ("/page", 200), ("/sub", 301), ("/nothing", 404)] {
+            let get = server.get(scheme, path);
+            let head = server.ask(scheme, format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+            assert_eq!((get.status, head.status), (status, status), "{path}");
+            for name in ["content-type", "content-length", "location"] {
+                assert_eq!(head.header(name), get.header(name), "{path}: {name}");
+            }
+            assert!(!get.body.is_empty() && head.body.is_empty(), "{path}: {head:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_not_there_is_404() {
+    let site = site();
+    let server = serve_site(&site);
+    for scheme in SCHEMES {
+        for path in
+            ["/nothing", "/sub/nothing.html", "/style.css/", "/style.css/x", "/empty/", "/below", "/%ff"]
+        {
+            let reply = server.get(scheme, path);
+            assert_eq!(reply.status, 404, "{path}: {reply:?}");
+            assert!(reply.refusal().len() > "404 Not Found".len(), "{reply:?}");
+        }
+    }
+}
+
+#[test]
+fn nothing_outside_and_nothing_hidden_is_served() {
+    let site = site();
+    symlink(site.join("secret"), site.join("www/link")).unwrap();
+    symlink("../secret", site.join("www/relative-link")).unwrap();
+    symlink(site.join("www-secret"), site.join("www/folder-link")).unwrap();
+    symlink("style.css", site.join("www/inside.css")).unwrap();
+    let absolute = site.path("secret");
+    let server = serve_site(&site);
+    for scheme in SCHEMES {
+        for path in [
+            "/../secret",
+            "/sub/../../secret",
+            "/%2e%2e/secret",
+            "/..%2fsecret",
+            "/%2E%2E%2Fsecret",
+            "/sub/%2e%2e/%2e%2e/secret",
+            "/sub%2f..%2f..%2fsecret",
+            "/..%5csecret",
+            "/%252e%252e/secret",
+            "/../www-secret/file",
+            "/below/here/../../../secret",
+            "/below/here/%2e%2e/secret",
+            "/index.html%00",
+            "/%00",
+            "/link",
+            "/relative-link",
+            "/folder-link/file",
+            "/folder-link",
+            "/.hidden",
+            "/%2ehidden",
+            "/.git/config",
+            "/.git/",
+            "/sub/.env",
+            "/sub/%2eenv",
+            "/empty/.keep",
+            "//etc/passwd",
+            "/%2fetc%2fpasswd",
+            "http://localhost/../secret",
+            &absolute,
+            &format!("/{absolute}"),
+            &absolute.replace('/', "%2f"),
+        ] {
+            let reply = server.get(scheme, path);
+            assert!(matches!(reply.status, 400 | 404), "{path}: {reply:?}");
+            assert!(!reply.text().contains(SECRET), "{path}");
+        }
+        assert_eq!(server.get(scheme, "/inside.css").text(), "this is style.css", "a link may stay inside");
+    }
+}
+
+#[test]
+fn a_folder_shows_its_index_html() {
+    let site = site();
+    let www = site.join("www");
+    let server = serve(|builder| builder.files("/*", &www).files("/below/*", &www).files("/only", &www));
+    for scheme in SCHEMES {
+        for (path, file) in [
+            ("/", "index.html"),
+            ("/?x=1", "index.html"),
+            ("/sub/", "sub/index.html"),
+            ("/below/", "index.html"),
+            ("/below/sub/", "sub/index.html"),
+            ("/only", "index.html"),
+        ] {
+            let reply = server.get(scheme, path);
+            assert_eq!((reply.status, reply.text()), (200, &*format!("this is {file}")), "{path}");
+            assert_eq!(reply.header("content-type"), Some("text/html; charset=utf-8"), "{path}");
+        }
+        // Without the slash at its end, the relative links of its page would lead elsewhere.
+        for (path, relative) in [("/sub", "sub/"), ("/below/sub", "sub/"), ("/sub/deep", "deep/")] {
+            let reply = server.get(scheme, path);
+            assert_eq!(reply.status, 301, "{path}: {reply:?}");
+            let location = reply.header("location").unwrap();
+            assert!(
+                location.trim_start_matches("./") == relative || location == format!("{path}/"),
+                "{path}: {location}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_folder_may_have_any_name() {
+    let site = site();
+    site.write("www/a:b/index.html", "with a colon");
+    site.write("www/ä/index.html", "with an umlaut");
+    let server = serve_site(&site);
+    for scheme in SCHEMES {
+        for (folder, page) in [("a:b", "with a colon"), ("%C3%A4", "with an umlaut")] {
+            assert_eq!(server.get(scheme, &format!("/{folder}/")).text(), page);
+            let reply = server.get(scheme, &format!("/{folder}"));
+            assert_eq!(reply.status, 301);
+            let location = reply.header("location").unwrap();
+            let good = [format!("/{folder}/"), format!("./{folder}/"), format!("{folder}/")];
+            assert!(good.iter().any(|good| good == location), "{location}");
+            // RFC 3986, section 4.2: what stands before a colon would be a scheme.
+            assert!(!location.starts_with("a:"), "{location:?} is not on this server");
+        }
+        // Not encoded as a URL has to be; an answer comes all the same.
+        assert!(server.get(scheme, "/ä").status < 500);
+        let bytes = b"GET /\xff\xfe HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        assert!(matches!(server.ask(scheme, bytes).status, 400 | 404));
+    }
+}
+
+#[test]
+fn a_large_file_arrives_intact() {
+    let site = site();
+    let bytes: Vec<u8> = (0..5 << 20).map(|i: u32| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    site.write("www/large.bin", &bytes);
+    let server = serve_site(&site);
+    for scheme in SCHEMES {
+        let reply = server.get(scheme, "/large.bin");
+        assert_eq!(reply.status, 200);
+        assert_eq!(reply.header("content-length"), Some("5242880"));
+        assert!(reply.body == bytes, "{} bytes", reply.body.len());
+    }
+}
+
+#[test]
+fn a_client_that_leaves_in_the_middle_of_a_file_does_no_harm() {
+    let site = site();
+    site.write("www/large.bin", vec![b'x'; 20 << 20]);
+    let server = serve_site(&site);
+    for scheme in SCHEMES {
+        for _ in 0..3 {
+            let mut stream = server.raw(scheme);
+            stream.write_all(b"GET /large.bin HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+            stream.read_head();
+            stream.reset();
+        }
+        common::eventually("they are gone", || server.handle.connections() == 0);
+        assert_eq!(server.get(scheme, "/style.css").status, 200);
+    }
+}
+
+#[test]
+fn a_file_can_only_be_read() {
+    let site = site();
+    let server = serve_site(&site);
+    for scheme in SCHEMES {
+        for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"] {
+            for path in ["/style.css", "/nothing"] {
+                let reply = server.ask(
+                    scheme,
+                    format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc"),
+                );
+                assert_eq!(reply.status, 405, "{method} {path}: {reply:?}");
+                let allow: Vec<_> = reply.header("allow").unwrap().split(", ").collect();
+                assert_eq!(allow, ["GET", "HEAD"]);
+                assert!(reply.refusal().len() > "405 Method Not Allowed".len(), "{reply:?}");
+            }
+        }
+        assert_eq!(fs::read(site.join("www/style.css")).unwrap(), b"this is style.css");
+    }
+}
+
+#[test]
+fn whoever_sends_a_body_can_read_the_answer() {
+    let site = site();
+    let server = serve_site(&site);
+    for scheme in SCHEMES {
+        let head = b"POST /style.css HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3000000\r\n\r\n";
+        let mut stream = server.raw(scheme);
+        stream.write_all(&[&head[..], &[b'x'; 3_000_000]].concat()).unwrap();
+        assert_eq!(Reply::read(&mut stream).status, 405);
+    }
+}
+
+#[test]
+fn what_is_no_file_is_not_waited_for() {
+    let site = site();
+    let pipe = site.join("www/pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let server = serve_site(&site);
+    let mut stream = server.raw(Scheme::Ws);
+    stream.write_all(b"GET /pipe HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    stream.tcp().set_read_timeout(Some(PATIENCE / 4)).unwrap();
+    let answer = stream.tcp().peek(&mut [0; 1]);
+    // Whoever waits in `open` for the other end wakes up now, so that the server can end.
+    drop(OpenOptions::new().read(true).write(true).open(&pipe).unwrap());
+    assert!(answer.is_ok(), "no answer: the connection's thread waits for the pipe, for ever");
+    assert_eq!(Reply::read(&mut stream).status, 404);
+}
+
+#[test]
+fn a_handler_makes_a_page() {
+    let show = |exchange: &Exchange<'_>| {
+        let request = exchange.request();
+        let text = format!("{} {} {}", request.method(), request.path(), request.query());
+        Response::new("text/x-test; charset=utf-8", text).with_header("x-served-by", "me")
+    };
+    let server = serve(|builder| {
+        builder
+            .http("/show", show)
+            .http("/all/*", show)
+            .http("/all/exact", |_| Response::html("<p>exact</p>"))
+            .http("/teapot", |_| Response::text(StatusCode::IM_A_TEAPOT, "short and stout"))
+    });
+    for scheme in SCHEMES {
+        for (line, text) in [
+            ("GET /show", "GET /show "),
+            ("GET /show?a=b&c", "GET /show a=b&c"),
+            ("POST /show", "POST /show "),
+            ("GET /all/x/y?z", "GET /all/x/y z"),
+            ("GET http://localhost/show", "GET /show "),
+        ] {
+            for version in ["1.1", "1.0"] {
+                let reply = server.ask(scheme, format!("{line} HTTP/{version}\r\nHost: localhost\r\n\r\n"));
+                assert_eq!((reply.status, reply.text()), (200, text));
+                assert_eq!(reply.header("content-type"), Some("text/x-test; charset=utf-8"));
+                assert_eq!(reply.header("x-served-by"), Some("me"));
+                assert_eq!(reply.header("content-length"), Some(&*text.len().to_string()));
+                assert_eq!(reply.header("set-cookie"), None);
+            }
+        }
+        let exact = server.get(scheme, "/all/exact");
+        assert_eq!(
+            (exact.text(), exact.header("content-type")),
+            ("<p>exact</p>", Some("text/html; charset=utf-8"))
+        );
+        assert_eq!(
+            (server.get(scheme, "/teapot").status, server.get(scheme, "/teapot").text()),
+            (418, "short and stout")
+        );
+        for path in ["/", "/show/", "/all", "/other"] {
+            assert_eq!(server.get(scheme, path).status, 404, "{path}");
+        }
+    }
+}
+
+#[test]
+fn a_page_and_a_websocket_may_have_the_same_path() {
+    let site = site();
+    let server = serve(|builder| {
+        builder
+            .route("/", || app(echo))
+            .http("/", |_| Response::html("<p>a page</p>"))
+            .route("/site/*", || app(echo))
+            .files("/site/*", site.join("www"))
+    });
+    for scheme in SCHEMES {
+        for (path, page) in [("/", "<p>a page</p>"), ("/site/style.css", "this is style.css")] {
+            assert_eq!(server.get(scheme, path).text(), page);
+            let mut client = server.connect(scheme, path);
+            client.send(Message::text("a WebSocket")).unwrap();
+            assert_eq!(next_message(&mut client), Message::text("a WebSocket"));
+            // What does not want a WebSocket gets the page, whatever else it wants to become.
+            let h2c = format!(
+                "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+            );
+            assert_eq!(server.ask(scheme, h2c).text(), page);
+        }
+    }
+}
+
+#[test]
+fn a_handler_that_panics_is_500_and_hurts_nobody_else() {
+    let server = serve(|builder| {
+        builder
+            .route("/echo", || app(echo))
+            .http("/good", |_| Response::html("good"))
+            .http("/bad", |_| panic!("as the test wants"))
+            .http("/worse", |_| Response::new("no\r\nheader: value", ""))
+    });
+    for scheme in SCHEMES {
+        let mut bystander = server.raw_websocket(scheme, "/echo");
+        for path in ["/bad", "/worse"] {
+            let reply = server.get(scheme, path);
+            assert_eq!(reply.status, 500, "{reply:?}");
+            assert!(!reply.refusal().contains("as the test wants"), "a stranger learns nothing: {reply:?}");
+        }
+        assert_eq!(server.get(scheme, "/good").text(), "good");
+        bystander.write_all(&frame(0x81, b"alive")).unwrap();
+        assert_eq!(bystander.read_frame(), (0x81, b"alive".to_vec()));
+        assert_eq!(server.ask(scheme, handshake("/echo")).status, 101);
+    }
+}
+
+#[test]
+fn handlers_run_at_the_same_time() {
+    // Each waits for the other.
+    let both = Arc::new(Barrier::new(2));
+    let server = serve(|builder| {
+        builder.http("/", move |_| {
+            both.wait();
+            Response::html("together")
+        })
+    });
+    for scheme in SCHEMES {
+        let begun = Instant::now();
+        let mut one = server.raw(scheme);
+        one.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        assert_eq!(server.get(scheme, "/").text(), "together");
+        assert_eq!(Reply::read(&mut one).text(), "together");
+        assert!(begun.elapsed() < PATIENCE + Duration::from_secs(1));
+    }
+}
+
+#[test]
+fn a_folder_that_cannot_be_served_is_named_by_bind() {
+    let site = site();
+    for bad in [site.join("nothing"), site.join("www/style.css")] {
+        let result = Server::builder().listen("127.0.0.1:0").files("/*", &bad).bind();
+        let name = bad.to_str().unwrap();
+        assert!(matches!(&result, Err(Error::Config(text)) if text.contains(name)), "{result:?}");
+    }
+    let builder = Server::builder().listen("127.0.0.1:0").http("/x", |_| Response::html(""));
+    let result = builder.files("/x", site.join("www")).bind();
+    assert!(matches!(&result, Err(Error::Config(text)) if text.contains("twice")), "{result:?}");
+}

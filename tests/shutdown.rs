@@ -1,0 +1,456 @@
+#![cfg(feature = "tls")]
+//! What `ServerHandle::shutdown` promises to clients in every state, and to whoever waits for `run`.
+mod common;
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::TcpStream,
+    sync::{Arc, Mutex, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use common::{
+    PATIENCE, SCHEMES, Scheme, Stream, TestServer, app,
+    ends::{End, serve_ends, told},
+    eventually, frame, full_app, handshake,
+    reply::Reply,
+    serve, serve_app,
+};
+use switchboard::{ClosedBy, Error, Limits, Opening, Response, Server, ServerResult, StatusCode, WebSocket};
+
+/// What shows when it is not kept: far below the close timeout and each grace period of these tests.
+const SOON: Duration = Duration::from_secs(3);
+
+fn wait_for_close(ws: &mut WebSocket) -> ServerResult {
+    loop {
+        ws.read_message(PATIENCE)?;
+    }
+}
+
+fn has_accepted(server: &TestServer, connections: usize) {
+    eventually("it is accepted", || server.handle.connections() == connections);
+}
+
+/// Bounded, where joining would not be.
+fn returns(server: TestServer) {
+    eventually("run returns", || server.has_ended());
+    let (plain, tls) = (server.plain, server.tls);
+    drop(server); // it fails if `run` did
+    for address in [plain, tls] {
+        let refused = TcpStream::connect(address).map_err(|e| e.kind());
+        assert_eq!(refused.unwrap_err(), ErrorKind::ConnectionRefused, "afterwards");
+    }
+}
+
+fn is_503(stream: &mut Stream) {
+    let reply = Reply::read(stream);
+    assert_eq!(reply.status, 503, "{reply:?}");
+    assert!(reply.header("retry-after").is_some(), "{reply:?}");
+    assert!(reply.refusal().contains("shuts down"), "{reply:?}");
+}
+
+#[test]
+fn without_connections_run_returns_at_once() {
+    let server = serve_app(wait_for_close);
+    server.handle.shutdown(PATIENCE * 10);
+    returns(server);
+}
+
+#[test]
+fn handshakes_under_way_are_answered_with_503() {
+    for scheme in SCHEMES {
+        let server = serve_app(wait_for_close);
+        let request = handshake("/");
+        // Nothing yet (but TLS), a part of the head, and all of it but the last byte.
+        let mut clients: Vec<_> = [0, 30, request.len() - 1]
+            .iter()
+            .map(|&n| {
+                let mut client = server.raw(scheme);
+                client.write_all(&request.as_bytes()[..n]).unwrap();
+                client
+            })
+            .collect();
+        has_accepted(&server, clients.len());
+        server.handle.shutdown(PATIENCE * 10);
+        clients.iter_mut().for_each(is_503);
+        drop(clients);
+        returns(server);
+    }
+}
+
+#[test]
+fn a_tls_handshake_under_way_ends_at_once() {
+    let server = serve_app(wait_for_close);
+    // A record of 512 bytes with a client's hello, of which the first come.
+    let hello = [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3];
+    let mut clients: Vec<_> = [0, 1, hello.len()]
+        .iter()
+        .map(|&n| {
+            let mut client = Stream::connect(server.tls, Scheme::Ws);
+            client.write_all(&hello[..n]).unwrap();
+            client
+        })
+        .collect();
+    has_accepted(&server, clients.len());
+    let begun = Instant::now();
+    server.handle.shutdown(PATIENCE * 10);
+    for client in &mut clients {
+        let rest = client.read_to_any_end();
+        assert!(!rest.starts_with(b"HTTP"), "in the clear, where TLS is spoken");
+    }
+    assert!(begun.elapsed() < SOON, "it waited for the handshake timeout");
+    drop(clients);
+    returns(server);
+}
+
+#[test]
+fn open_connections_are_closed_with_1001() {
+    for scheme in SCHEMES {
+        let (server, ends) = serve_ends(Limits::default(), |ws| {
+            let error = loop {
+                match ws.read(0, PATIENCE) {
+                    Ok(data) => ws.write(data)?,
+                    Err(e) => break e,
+                }
+            };
+            let Error::Closed(reason) = &error else { panic!("{error:?}") };
+            assert!(reason.is_normal() && reason.by() == ClosedBy::Server && reason.code().0 == 1001);
+            assert!(ws.write("late").unwrap_err().is_closed());
+            Err(error.into())
+        });
+        let mut clients: Vec<_> = (0..5).map(|_| server.raw_websocket(scheme, "/")).collect();
+        // One is in the middle of a message.
+        clients[0].write_all(&frame(0x81, b"never whole")[..9]).unwrap();
+        clients[1].write_all(&frame(0x81, b"whole")).unwrap();
+        assert_eq!(clients[1].read_frame(), (0x81, b"whole".to_vec()));
+        let begun = Instant::now();
+        server.handle.shutdown(PATIENCE * 10);
+        for client in &mut clients[1..] {
+            let (code, text) = client.answer_close_and_end();
+            assert_eq!((code, &*text), (1001, "the server shuts down"));
+        }
+        // What it had begun it completes, before its answer.
+        let (first, _) = clients[0].read_frame();
+        assert_eq!(first, 0x88);
+        clients[0].write_all(&frame(0x81, b"never whole")[9..]).unwrap();
+        clients[0].write_all(&frame(0x88, &1001u16.to_be_bytes())).unwrap();
+        assert_eq!(clients[0].read(&mut [0; 1]).unwrap(), 0);
+        drop(clients);
+        returns(server);
+        assert!(begun.elapsed() < SOON, "it used up the close timeout, or the grace period");
+        for _ in 0..5 {
+            assert_eq!(ends.reason(), (1001, "the server shuts down".into(), ClosedBy::Server));
+        }
+        assert!(ends.none());
+    }
+}
+
+#[test]
+fn a_handler_that_computes_has_the_grace_period() {
+    for scheme in SCHEMES {
+        let (go, gone) = mpsc::channel::<()>();
+        let gone = Arc::new(Mutex::new(gone));
+        let (server, ends) = serve_ends(Limits::default(), move |ws| {
+            gone.lock().unwrap().recv_timeout(PATIENCE)?;
+            assert!(ws.write("late").unwrap_err().is_closed());
+            Ok(())
+        });
+        let mut client = server.raw_websocket(scheme, "/");
+        server.handle.shutdown(PATIENCE * 10);
+        assert_eq!(client.answer_close_and_end().0, 1001, "at once, though it computes");
+        eventually("nobody else is let in", || TcpStream::connect(server.address(scheme)).is_err());
+        assert!(!server.has_ended(), "it waits for the handler");
+        go.send(()).unwrap();
+        drop(client);
+        returns(server);
+        assert_eq!(ends.next().reason.code().0, 1001);
+        assert!(ends.none());
+    }
+}
+
+#[test]
+fn and_when_it_is_over_its_socket_is_cut_but_the_thread_is_waited_for() {
+    const GRACE: Duration = Duration::from_millis(400);
+    for scheme in SCHEMES {
+        let (go, gone) = mpsc::channel::<()>();
+        let gone = Arc::new(Mutex::new(gone));
+        let (server, ends) = serve_ends(Limits::default(), move |_| {
+            gone.lock().unwrap().recv_timeout(PATIENCE)?;
+            Ok(())
+        });
+        let mut client = server.raw_websocket(scheme, "/");
+        let begun = Instant::now();
+        server.handle.shutdown(GRACE);
+        // It reads the close frame, and does not answer.
+        assert_eq!(client.read_frame().0, 0x88);
+        assert!(client.read_to_any_end().is_empty());
+        assert!(begun.elapsed() >= GRACE, "cut before its time: {:?}", begun.elapsed());
+        assert!(begun.elapsed() < SOON, "not cut when the grace period was over");
+        assert!(!server.has_ended(), "a thread cannot be killed");
+        go.send(()).unwrap();
+        returns(server);
+        assert_eq!(ends.next().reason.code().0, 1001);
+        assert!(ends.none());
+    }
+}
+
+#[test]
+fn a_client_that_does_not_answer_the_close_is_cut_by_whatever_ends_first() {
+    for scheme in SCHEMES {
+        // The grace period ends long before the close timeout, and the other way round.
+        for (close_timeout, grace) in [(PATIENCE, 300), (Duration::from_millis(300), 100_000)] {
+            let mut limits = Limits::default();
+            limits.close_timeout = close_timeout;
+            let (server, ends) = serve_ends(limits, wait_for_close);
+            let mut client = server.raw_websocket(scheme, "/");
+            let begun = Instant::now();
+            server.handle.shutdown(Duration::from_millis(grace));
+            assert_eq!(client.read_frame().0, 0x88);
+            assert!(client.read_to_any_end().is_empty());
+            let after = begun.elapsed();
+            assert!(after >= Duration::from_millis(280) && after < SOON, "{after:?}");
+            returns(server); // the client is still there
+            assert_eq!(ends.next().reason.code().0, 1001);
+        }
+    }
+}
+
+#[test]
+fn a_client_that_does_not_read_is_cut_too() {
+    for scheme in SCHEMES {
+        let (tx, rx) = mpsc::channel();
+        let (server, ends) = serve_ends(Limits::default(), move |ws| {
+            tx.send(())?;
+            // It waits in `write` until the end comes.
+            loop {
+                if let Err(e) = ws.write(vec![b'x'; 1 << 20]) {
+                    assert!(e.is_closed(), "{e}");
+                    return Err(e.into());
+                }
+            }
+        });
+        let _client = server.raw_websocket(scheme, "/");
+        rx.recv_timeout(PATIENCE).unwrap();
+        let begun = Instant::now();
+        server.handle.shutdown(Duration::from_millis(300));
+        returns(server);
+        assert!(begun.elapsed() < SOON + Duration::from_secs(1), "{:?}", begun.elapsed());
+        assert_eq!(ends.next().reason.code().0, 1001);
+    }
+}
+
+/// Shared connections that nobody serves, and their ends.
+fn serve_shared() -> (TestServer, mpsc::Receiver<switchboard::WebSocketId>, mpsc::Receiver<End>) {
+    let (tx, ids) = mpsc::channel();
+    let (over, ends) = mpsc::channel();
+    let server = serve(|builder| {
+        builder.route("/", move || {
+            let (tx, over) = (tx.clone(), over.clone());
+            full_app(
+                |opening: &mut Opening| {
+                    opening.set_shared_connection(true);
+                    Ok(())
+                },
+                move |ws| Ok(tx.send(ws.websocket_id().clone())?),
+                move |closed| drop(over.send(closed.into())),
+            )
+        })
+    });
+    (server, ids, ends)
+}
+
+#[test]
+fn shared_connections_are_closed_with_1001_and_told_before_run_returns() {
+    for scheme in SCHEMES {
+        let (server, ids, ends) = serve_shared();
+        let mut client = server.raw_websocket(scheme, "/");
+        let id = ids.recv_timeout(PATIENCE).unwrap();
+        let mut ws = server.hub.open_server(&id).unwrap();
+        let reader = {
+            let mut ws = server.hub.open_server(&id).unwrap();
+            thread::spawn(move || ws.read_message(PATIENCE))
+        };
+        server.handle.shutdown(PATIENCE * 10);
+        assert_eq!(client.answer_close_and_end(), (1001, "the server shuts down".into()));
+        returns(server);
+        assert_eq!(ends.try_recv().unwrap().reason.code().0, 1001);
+        assert!(ends.try_recv().is_err(), "once");
+        let is_told = |e: Error| matches!(e, Error::Closed(reason) if reason.code().0 == 1001);
+        assert!(is_told(reader.join().unwrap().unwrap_err()));
+        assert!(is_told(ws.read(0, PATIENCE).unwrap_err()));
+        assert!(is_told(ws.write("late").unwrap_err()));
+        assert!(matches!(ws.hub().open_server(&id), Err(Error::UnknownId)));
+    }
+}
+
+#[test]
+fn a_shared_connection_whose_client_does_not_answer_is_cut_after_the_grace_period() {
+    for scheme in SCHEMES {
+        let (server, ids, ends) = serve_shared();
+        let mut client = server.raw_websocket(scheme, "/");
+        ids.recv_timeout(PATIENCE).unwrap();
+        let begun = Instant::now();
+        server.handle.shutdown(Duration::from_millis(300));
+        assert_eq!(client.read_frame().0, 0x88);
+        assert!(client.read_to_any_end().is_empty());
+        returns(server);
+        assert!(begun.elapsed() >= Duration::from_millis(300) && begun.elapsed() < SOON);
+        assert_eq!(told(&ends.try_recv().unwrap().reason).0, 1001);
+    }
+}
+
+/// A page whose handler waits until it is told to answer.
+fn serve_page() -> (TestServer, mpsc::Receiver<()>, mpsc::Sender<()>) {
+    let (running, runs) = mpsc::channel();
+    let (go, gone) = mpsc::channel();
+    let gone = Mutex::new(gone);
+    let server = serve(|builder| {
+        builder.http("/page", move |_| {
+            running.send(()).unwrap();
+            gone.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+            Response::text(StatusCode::OK, "x".repeat(100_000))
+        })
+    });
+    (server, runs, go)
+}
+
+#[test]
+fn a_plain_request_that_is_being_answered_gets_its_answer() {
+    for scheme in SCHEMES {
+        let (server, runs, go) = serve_page();
+        let mut client = server.raw(scheme);
+        client.write_all(b"GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        runs.recv_timeout(PATIENCE).unwrap();
+        server.handle.shutdown(PATIENCE * 10);
+        eventually("nobody else is let in", || TcpStream::connect(server.address(scheme)).is_err());
+        assert!(!server.has_ended());
+        go.send(()).unwrap();
+        let reply = Reply::read(&mut client);
+        assert_eq!((reply.status, reply.body.len()), (200, 100_000));
+        drop(client);
+        returns(server);
+    }
+}
+
+#[test]
+fn and_is_cut_after_the_grace_period() {
+    for scheme in SCHEMES {
+        let (server, runs, go) = serve_page();
+        let mut client = server.raw(scheme);
+        client.write_all(b"GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        runs.recv_timeout(PATIENCE).unwrap();
+        let begun = Instant::now();
+        server.handle.shutdown(Duration::from_millis(300));
+        assert!(client.read_to_any_end().is_empty());
+        assert!(begun.elapsed() >= Duration::from_millis(300) && begun.elapsed() < SOON);
+        assert!(!server.has_ended());
+        go.send(()).unwrap();
+        returns(server);
+    }
+}
+
+#[test]
+fn a_handler_still_in_on_pre_server_gets_to_its_end() {
+    for scheme in SCHEMES {
+        let (opening, opens) = mpsc::channel();
+        let (over, ends) = mpsc::channel::<End>();
+        let (go, gone) = mpsc::channel::<()>();
+        let gone = Arc::new(Mutex::new(gone));
+        let server = serve(|builder| {
+            builder.route("/", move || {
+                let (opening, over, gone) = (opening.clone(), over.clone(), gone.clone());
+                full_app(
+                    move |_| {
+                        opening.send(()).unwrap();
+                        gone.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+                        Ok(())
+                    },
+                    wait_for_close,
+                    move |closed| drop(over.send(closed.into())),
+                )
+            })
+        });
+        let mut client = server.raw(scheme);
+        client.write_all(handshake("/").as_bytes()).unwrap();
+        opens.recv_timeout(PATIENCE).unwrap();
+        server.handle.shutdown(PATIENCE * 10);
+        eventually("nobody else is let in", || TcpStream::connect(server.address(scheme)).is_err());
+        go.send(()).unwrap();
+        // It has said yes: so the client is connected, and closed.
+        assert!(client.read_head().starts_with("HTTP/1.1 101 "));
+        let begun = Instant::now();
+        let (first, payload) = client.read_frame();
+        assert_eq!((first, &payload[..2]), (0x88, &1001u16.to_be_bytes()[..]));
+        let _ = client.write_all(&frame(0x88, &1001u16.to_be_bytes()));
+        let _ = client.read_to_any_end();
+        drop(client);
+        returns(server);
+        assert!(begun.elapsed() < SOON);
+        assert_eq!(ends.try_recv().unwrap().reason.code().0, 1001);
+        assert!(ends.try_recv().is_err(), "once");
+    }
+}
+
+#[test]
+fn a_second_call_shortens_the_grace_period_and_a_longer_one_changes_nothing() {
+    for scheme in SCHEMES {
+        for first in [PATIENCE * 10, Duration::MAX] {
+            let mut limits = Limits::default();
+            limits.close_timeout = PATIENCE * 10;
+            let (server, _ends) = serve_ends(limits, wait_for_close);
+            let mut client = server.raw_websocket(scheme, "/");
+            server.handle.shutdown(first);
+            assert_eq!(client.read_frame().0, 0x88);
+            assert!(!server.has_ended());
+            let begun = Instant::now();
+            server.handle.clone().shutdown(Duration::from_millis(200));
+            server.handle.shutdown(PATIENCE * 10);
+            assert!(client.read_to_any_end().is_empty());
+            assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+            returns(server);
+        }
+    }
+}
+
+#[test]
+fn a_shutdown_before_run_makes_run_return_at_once() {
+    let server = Server::builder()
+        .listen("127.0.0.1:0")
+        .route("/", || app(|_| panic!("nobody is served")))
+        .bind()
+        .unwrap();
+    let address = server.local_addrs()[0].tcp().unwrap();
+    // It is connected as soon as the address is bound, and never served.
+    let mut early = Stream::connect(address, Scheme::Ws);
+    early.write_all(handshake("/").as_bytes()).unwrap();
+    server.handle().shutdown(Duration::from_secs(100));
+    let running = thread::spawn(move || server.run());
+    eventually("run returns", || running.is_finished());
+    running.join().unwrap().unwrap();
+    assert!(!early.read_to_any_end().starts_with(b"HTTP/1.1 101 "));
+    assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn a_shutdown_may_come_from_a_handler_and_the_hub_is_empty_afterwards() {
+    for scheme in SCHEMES {
+        let handle = Arc::new(Mutex::new(None::<switchboard::ServerHandle>));
+        let of_handler = handle.clone();
+        let server = serve_app(move |ws| {
+            if ws.read_message(PATIENCE)? == "stop" {
+                of_handler.lock().unwrap().take().unwrap().shutdown(PATIENCE * 10);
+            }
+            wait_for_close(ws)
+        });
+        *handle.lock().unwrap() = Some(server.handle.clone());
+        let mut other = server.raw_websocket(scheme, "/");
+        let mut client = server.raw_websocket(scheme, "/");
+        client.write_all(&frame(0x81, b"stop")).unwrap();
+        assert_eq!(client.answer_close_and_end().0, 1001);
+        assert_eq!(other.answer_close_and_end().0, 1001);
+        let (hub, handle) = (server.hub.clone(), server.handle.clone());
+        returns(server);
+        assert!(hub.is_empty() && handle.connections() == 0);
+    }
+}

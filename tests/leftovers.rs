@@ -33,7 +33,7 @@ fn threads() -> Vec<String> {
 /// What the descriptors are.
 fn descriptors() -> BTreeMap<String, String> {
     let all = fs::read_dir("/proc/self/fd").unwrap().flatten();
-    // The folder's own is closed by the time it is looked at.
+    // The folder's own is among them, each time.
     let known = all.filter_map(|fd| Some((fd.file_name(), fs::read_link(fd.path()).ok()?)));
     known.map(|(fd, what)| (fd.into_string().unwrap(), what.display().to_string())).collect()
 }

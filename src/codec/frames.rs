@@ -11,12 +11,16 @@
 use std::io::{self, Read, Write};
 
 use super::{Failure, Stream};
+use crate::message::CloseCode;
 
 /// A binary frame up to this size is handed on as it is, though it has not arrived whole: tungstenite reserves this much.
 const RESERVE: u64 = 16 * 1024;
 
 /// The longest payload of a control frame (RFC 6455, section 5.5).
 const MAX_CONTROL: u64 = 125;
+
+/// The opcode of a close frame.
+const CLOSE: u8 = 8;
 
 /// The longest header: two bytes, a 64-bit length, a mask.
 const MAX_HEADER: usize = 14;
@@ -145,6 +149,10 @@ impl Frames {
         let Some((header, masked)) = Header::parse(input) else { return Ok(false) };
         self.message = self.check(header, masked)?;
         let arrived = (input.len() - header.size) as u64;
+        if header.opcode() == CLOSE && header.payload >= 2 {
+            let Some(&[high, low]) = input[header.size..].first_chunk() else { return Ok(false) };
+            check_close_code(u16::from_be_bytes([high ^ header.mask[0], low ^ header.mask[1]]))?;
+        }
         let is_text_or_more = header.opcode() != 2;
         if arrived >= header.payload || header.is_control() || !(is_text_or_more || header.payload > RESERVE)
         {
@@ -215,6 +223,15 @@ impl Frames {
         self.cut = (!last).then_some(cut);
         self.passing_ends = fin != 0;
         true
+    }
+}
+
+/// Some codes are for the endpoint's own use and never on the wire, others have no meaning (RFC 6455, section 7.4).
+fn check_close_code(code: u16) -> Result<(), Failure> {
+    if CloseCode(code).is_sendable() {
+        Ok(())
+    } else {
+        Err(Failure::protocol("a close code that may not be sent"))
     }
 }
 

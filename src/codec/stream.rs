@@ -159,6 +159,16 @@ impl Stream {
         }
     }
 
+    /// Throws away what is to be sent: nobody will take it any more.
+    pub(crate) fn discard_output(&mut self) {
+        self.output = Vec::new();
+        #[cfg(feature = "tls")]
+        if let Security::Tls(tls) = &mut self.security {
+            *tls.sealed_mut() = Vec::new();
+        }
+        self.sent = 0;
+    }
+
     /// Gives back the buffers that hold nothing.
     pub(crate) fn park(&mut self) {
         if self.at == self.input.len() {

@@ -121,6 +121,9 @@ fn broken_rules_have_their_close_codes() {
     assert_eq!(refused(&[frame(0x01, b"x"), frame(0x81, b"x")].concat()), 1002, "text within a message");
     assert_eq!(refused(&[0x81, 1, b'x']), 1002, "not masked");
     assert_eq!(refused(&frame(0x88, b"x")), 1002, "close of one byte");
+    for code in [0u16, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535] {
+        assert_eq!(refused(&frame(0x88, &code.to_be_bytes())), 1002, "close code {code}");
+    }
     assert_eq!(refused(&frame(0x81, b"\xff")), 1007);
     assert_eq!(refused(&[frame(0x01, b"\xc3"), frame(0x80, b"x")].concat()), 1007);
     assert_eq!(refused(&frame(0x88, b"\x03\xe8\xff")), 1007, "close text");

@@ -121,7 +121,8 @@ impl Wire {
         self.collected = false;
         let Some(socket) = &self.socket else { return Flushed::All };
         if self.half_closed || self.broken.is_some() {
-            return Flushed::All; // nothing can be sent any more
+            self.codec.stream().discard_output(); // nothing can be sent any more
+            return Flushed::All;
         }
         loop {
             let stream = self.codec.stream();
@@ -143,6 +144,7 @@ impl Wire {
                         // What the client sent before it left can still be received: the end comes from there.
                         self.blocked = false;
                         self.broken = Some(e.to_string().into());
+                        stream.discard_output();
                         return Flushed::All;
                     }
                 }

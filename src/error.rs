@@ -71,6 +71,7 @@ impl Error {
         matches!(self, Self::Closed(_))
     }
 
+    #[cfg(feature = "tls")]
     pub(crate) fn tls(text: impl Into<String>) -> Self {
         Self::Tls(text.into().into())
     }

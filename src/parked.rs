@@ -69,7 +69,7 @@ impl Handler for Parked {
             id: about.id.clone(),
             session_id: about.session_id.clone(),
             reason,
-            duration: about.since.elapsed().unwrap_or_default(),
+            duration: about.begun.elapsed(),
         };
         // The application is dropped within, and the session store may be the program's own: all of it is user code.
         let last = AssertUnwindSafe(move || {

@@ -320,6 +320,19 @@ fn a_slow_client_that_reads_in_time_gets_everything() {
 
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(400);
 
+/// So many messages are exchanged before a connection is closed: by then nobody looks at it for being new.
+const TALK: usize = 20;
+
+/// A connection to that server that is about to be closed: the close frame comes next.
+fn connect_closing(server: &TestServer, scheme: Scheme, path: &str) -> Stream {
+    let mut stream = server.raw_websocket(scheme, path);
+    for _ in 0..TALK {
+        stream.write_all(&frame(0x81, b"x")).unwrap();
+        assert_eq!(stream.read_frame(), (0x81, b"x".to_vec()));
+    }
+    stream
+}
+
 /// The server ends each connection: by `end_server` at `/`, by returning at `/return`.
 fn serve_closing() -> (TestServer, mpsc::Receiver<(CloseReason, Duration)>) {
     let (tx, rx) = mpsc::channel();
@@ -331,6 +344,10 @@ fn serve_closing() -> (TestServer, mpsc::Receiver<(CloseReason, Duration)>) {
                 full_app(
                     |_: &mut Opening| Ok(()),
                     |ws: &mut WebSocket| {
+                        for _ in 0..TALK {
+                            let message = ws.read_message(PATIENCE)?;
+                            ws.write(message)?;
+                        }
                         if ws.path() == "/" {
                             ws.end_server();
                             assert!(ws.read(0, PATIENCE).unwrap_err().is_closed());
@@ -353,7 +370,7 @@ fn a_client_that_never_answers_the_close_is_cut() {
     let (server, closed) = serve_closing();
     for scheme in SCHEMES {
         for path in ["/", "/return"] {
-            let mut silent = server.raw_websocket(scheme, path);
+            let mut silent = connect_closing(&server, scheme, path);
             assert_eq!(silent.read_frame(), (0x88, 1000_u16.to_be_bytes().to_vec()));
             let (reason, after) = closed.recv_timeout(PATIENCE).unwrap();
             assert!(reason.code() == 1000 && reason.by() == ClosedBy::Server, "{reason}");
@@ -369,7 +386,7 @@ fn a_client_that_answers_but_never_ends_its_stream_is_cut() {
     let (server, closed) = serve_closing();
     for scheme in SCHEMES {
         for path in ["/", "/return"] {
-            let mut client = server.raw_websocket(scheme, path);
+            let mut client = connect_closing(&server, scheme, path);
             let (first, payload) = client.read_frame();
             client.write_all(&frame(first, &payload)).unwrap();
             assert_eq!(client.read(&mut [0; 1]).unwrap(), 0, "the server ends its side first");
@@ -389,7 +406,7 @@ fn a_client_that_trickles_instead_of_closing_is_cut() {
     let (server, closed) = serve_closing();
     for scheme in SCHEMES {
         for path in ["/", "/return"] {
-            let mut client = server.raw_websocket(scheme, path);
+            let mut client = connect_closing(&server, scheme, path);
             let begun = Instant::now();
             while closed.recv_timeout(Duration::from_millis(10)).is_err() {
                 assert!(begun.elapsed() < PATIENCE, "{path}: each message gives it more time");
@@ -406,7 +423,7 @@ fn a_client_that_floods_instead_of_closing_is_cut() {
         .into_iter()
         .filter(|&(path, answers_first)| {
             let (server, closed) = serve_closing();
-            let mut client = server.raw_websocket(Scheme::Ws, path);
+            let mut client = connect_closing(&server, Scheme::Ws, path);
             assert_eq!(client.read_frame().0, 0x88);
             if answers_first {
                 client.write_all(&frame(0x88, &1000_u16.to_be_bytes())).unwrap();

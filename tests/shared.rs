@@ -170,6 +170,7 @@ fn on_client_message_echoes_in_order() {
             assert_eq!(next_message(&mut client), Sent::binary(vec![7; 900_000]));
             client.close(None).unwrap();
             assert_eq!(read_close(&mut client).0, 1005);
+            drop(client);
             fixture.closed();
         }
     }

@@ -179,14 +179,19 @@ impl Codec {
         self.put(Frame::ping(Bytes::copy_from_slice(&payload)));
     }
 
-    /// Appends a close frame; once only, and nothing after it. A code that may not be sent makes an empty one.
-    pub(crate) fn close(&mut self, code: CloseCode, text: &str) {
+    /// Appends a close frame; once only, and nothing after it. A code that may not be sent makes an empty one. Returns the
+    /// code and the text as the peer sees them.
+    pub(crate) fn close<'a>(&mut self, code: CloseCode, text: &'a str) -> (CloseCode, &'a str) {
         self.closing = true;
-        let frame = code
-            .is_sendable()
-            .then(|| CloseFrame { code: code.0.into(), reason: cut_text(text, MAX_CLOSE_TEXT).into() });
+        let (code, text) = if code.is_sendable() {
+            (code, cut_text(text, MAX_CLOSE_TEXT))
+        } else {
+            (CloseCode::NO_STATUS, "")
+        };
+        let frame = code.is_sendable().then(|| CloseFrame { code: code.0.into(), reason: text.into() });
         // Into memory: it cannot fail, unless the close frame is out already.
         let _ = self.busy().close(frame);
+        (code, text)
     }
 
     /// Appends the close frame that answers a failure of [`next`](Self::next), if one can be sent at all.

@@ -168,9 +168,8 @@ fn stop_on_signals(server: ServerHandle) -> Result<(), ctrlc::Error> {
 }
 
 fn announce(server: &Server, args: &Serve) {
-    for (i, address) in server.local_addrs().iter().enumerate() {
-        // The plain ones were bound first; a name may have several addresses, so they are told apart by port and path.
-        let tls = if is_tls(args, i, server.local_addrs()) { "s" } else { "" };
+    for address in server.local_addrs() {
+        let tls = if server.is_tls(address) { "s" } else { "" };
         match address {
             ListenAddr::Tcp(address) => {
                 info!("http{tls}://{address}/ is the page");
@@ -187,10 +186,4 @@ fn announce(server: &Server, args: &Serve) {
     if let Some(folder) = &args.www {
         info!("pages are files of {}", folder.display());
     }
-}
-
-fn is_tls(args: &Serve, index: usize, addresses: &[ListenAddr]) -> bool {
-    // Each --tls-listen has at least one address, and they are the last.
-    !args.tls_listen.is_empty()
-        && (args.listen().is_empty() || index >= addresses.len() - args.tls_listen.len())
 }

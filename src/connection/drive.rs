@@ -154,6 +154,10 @@ impl Connection {
                 None if !messages.is_empty() => self.enqueue(messages, true),
                 None => {}
             }
+            if phase != Phase::Open {
+                self.inbox.locked().complete = true;
+                self.arrived.notify_all();
+            }
             match step {
                 _ if phase == Phase::Over => return Some(Driven::Over),
                 Some(Step::Clogged) => return Some(Driven::Waiting), // the socket will say when it takes more

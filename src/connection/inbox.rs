@@ -29,6 +29,8 @@ pub(super) struct Inbox {
     pub(super) bytes: usize,
     /// A worker has this connection, or is about to.
     pub(super) scheduled: bool,
+    /// Of a shared connection: everything that the client sent has been put in.
+    pub(super) complete: bool,
     /// The connection is over, and its handler has not been told.
     pub(super) over: bool,
     /// Nothing is received until there is room.
@@ -52,6 +54,7 @@ impl Inbox {
             fresh: VecDeque::new(),
             bytes: 0,
             scheduled: false,
+            complete: false,
             over: false,
             paused: false,
             buffer: Vec::new(),

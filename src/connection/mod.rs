@@ -103,6 +103,8 @@ pub(crate) struct About {
     pub(crate) client: Option<IpAddr>,
     pub(crate) subprotocol: Option<Box<str>>,
     pub(crate) since: SystemTime,
+    /// The same moment, by a clock that nobody sets.
+    pub(crate) begun: Instant,
     pub(crate) shared: bool,
     pub(crate) overflow: Overflow,
 }
@@ -213,7 +215,7 @@ impl Connection {
                 while let Some(message) = self.outbox.get().and_then(|outbox| outbox.take()) {
                     wire.encode(message);
                 }
-                wire.codec.close(code, text);
+                let (code, text) = wire.codec.close(code, text);
                 self.end(wire, Phase::Closing, CloseReason::new(code, text, ClosedBy::Server));
                 self.flush(wire);
             }
@@ -264,7 +266,9 @@ impl Connection {
         drop(guard);
         let mut inbox = self.inbox.locked();
         inbox.buffer = Vec::new();
+        inbox.complete = true;
         inbox.over = true;
+        self.arrived.notify_all();
     }
 
     /// Ends the stream both ways, so that whoever drives it wakes up and completes the end.

@@ -43,7 +43,8 @@ impl Connection {
                 }
                 return Ok(piece);
             }
-            if self.reason.get().is_some() && inbox.fresh.is_empty() {
+            // A worker may still leave a message for us.
+            if inbox.complete && inbox.fresh.is_empty() && !inbox.scheduled {
                 return Err(self.closed());
             }
             let Some(left) = deadline.remaining() else { return Err(Error::Timeout) };

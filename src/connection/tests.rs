@@ -19,6 +19,7 @@ fn connection() -> (Arc<Connection>, UnixStream) {
         client: None,
         subprotocol: None,
         since: SystemTime::now(),
+        begun: Instant::now(),
         shared: false,
         overflow: Overflow::default(),
     };

@@ -146,6 +146,12 @@ impl Server {
         self.shared.hub.clone()
     }
 
+    /// Whether TLS is spoken at this one of [`local_addrs`](Self::local_addrs).
+    pub fn is_tls(&self, address: &ListenAddr) -> bool {
+        let mut all = self.addresses.iter().zip(&self.listeners);
+        all.any(|(other, listener)| other == address && !matches!(listener.security, Security::None))
+    }
+
     /// A handle to shut it down with, from any thread.
     pub fn handle(&self) -> ServerHandle {
         ServerHandle(self.shared.clone())

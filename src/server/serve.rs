@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::SystemTime,
+    time::{Instant, SystemTime},
 };
 
 use http::{HeaderValue, StatusCode, header};
@@ -177,6 +177,7 @@ impl Accepted {
             client: opening.request.client_address(),
             subprotocol: opening.subprotocol.map(Into::into),
             since: SystemTime::now(),
+            begun: Instant::now(),
             shared: opening.shared,
             overflow: opening.overflow,
         };

@@ -94,6 +94,9 @@
 //! | a write takes longer than the limit | a cut stream | 1006, by the server |
 //! | the server shuts down | 1001 | 1001, by the server |
 //!
+//! A message and, right behind it, something that breaks the protocol: of a shared connection that is served by workers,
+//! the close frame may come before the message is answered; it is handled all the same.
+//!
 //! The stream is never just cut after a close frame: it is ended (FIN), and read to its end, within
 //! [`Limits::close_timeout`], so that the client reads the close frame and not a reset.
 //!

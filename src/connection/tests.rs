@@ -37,7 +37,7 @@ fn connection() -> (Arc<Connection>, UnixStream) {
 /// were forgotten, it would never come.
 #[test]
 fn no_push_is_lost_between_the_locks() {
-    const ROUNDS: usize = 100_000;
+    const ROUNDS: usize = 1_000_000;
     let (connection, mut client) = connection();
     let stop = Arc::new(AtomicBool::new(false));
     let go = Arc::new(AtomicUsize::new(0));

@@ -6,7 +6,8 @@ use native_tls::{HandshakeError, Identity, Protocol, TlsAcceptor, TlsConnector};
 
 use crate::error::{Error, Result};
 
-/// A certificate with its key, for [`listen_tls`](crate::ServerBuilder::listen_tls). TLS 1.2 and later are spoken.
+/// A certificate with its key, for [`listen_tls`](crate::ServerBuilder::listen_tls). Nothing
+/// older than TLS 1.2 is spoken; with OpenSSL it is TLS 1.2, as `native-tls` sets it up.
 ///
 /// ```
 /// # fn main() -> switchboard::Result<()> {

@@ -90,22 +90,20 @@ impl Incoming {
             let fed = self.stream.feed(&mut buffer);
             self.send_pending()?; // what TLS has to say, also if it failed
             fed.map_err(|failure| NoRequest::Gone(failure.text.into()))?;
-            if self.stream.ended() {
-                return Err(NoRequest::Gone("ended TLS before a request was complete".into()));
-            }
             let input = self.stream.input();
-            if input.is_empty() || !may_end(input, seen) && input.len() < limits.max_head {
-                seen = input.len();
-                continue;
+            if !input.is_empty() && (may_end(input, seen) || input.len() >= limits.max_head) {
+                match parse_head(input, limits.max_head) {
+                    Ok(None) => {}
+                    Ok(Some((request, length))) => {
+                        self.stream.consume(length);
+                        return Ok(request);
+                    }
+                    Err(refusal) => return Err(NoRequest::Refused(refusal)),
+                }
             }
             seen = input.len();
-            match parse_head(input, limits.max_head) {
-                Ok(None) => {}
-                Ok(Some((request, length))) => {
-                    self.stream.consume(length);
-                    return Ok(request);
-                }
-                Err(refusal) => return Err(NoRequest::Refused(refusal)),
+            if self.stream.ended() {
+                return Err(NoRequest::Gone("ended TLS before a request was complete".into()));
             }
         }
     }

@@ -2,36 +2,16 @@
 #![cfg(feature = "tls")]
 mod common;
 
-use common::{SCHEMES, next_message, serve};
-use switchboard::{
-    Audience, Handled, Limits, Message, Opening, Refusal, ServerResult, WebSocket, WebSocketServer,
-};
+use common::{SCHEMES, SharedEcho, next_message, serve};
+use switchboard::{Audience, Limits};
 use tungstenite::Message as Sent;
-
-struct Shared;
-
-impl WebSocketServer for Shared {
-    fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
-        opening.set_shared_connection(true);
-        Ok(())
-    }
-
-    fn server(&mut self, _ws: &mut WebSocket) -> ServerResult {
-        Ok(())
-    }
-
-    fn on_client_message(&mut self, ws: &WebSocket, message: Message) -> Handled {
-        ws.write(message).unwrap();
-        Handled::Yes
-    }
-}
 
 #[test]
 fn three_gateways_drive_the_connections_between_them() {
     for workers in [0, 2] {
         let mut limits = Limits::default();
         (limits.gateways, limits.workers) = (3, workers);
-        let server = serve(|builder| builder.limits(limits).route("/", || Shared));
+        let server = serve(|builder| builder.limits(limits).route("/", || SharedEcho));
         let mut clients: Vec<_> = (0..30).map(|i| server.connect(SCHEMES[i % 2], "/")).collect();
         for (i, client) in clients.iter_mut().enumerate() {
             client.send(Sent::text(i.to_string())).unwrap();

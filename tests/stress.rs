@@ -8,11 +8,9 @@ use std::{
     thread,
 };
 
-use common::{PATIENCE, SCHEMES, Scheme, app, next_message, serve};
+use common::{PATIENCE, SCHEMES, Scheme, SharedEcho, app, next_message, serve};
 use rustix::process::{Resource, getrlimit, setrlimit};
-use switchboard::{
-    Audience, Handled, Limits, Message, Opening, Refusal, ServerResult, WebSocket, WebSocketServer,
-};
+use switchboard::{Audience, Limits, WebSocket};
 use tungstenite::Message as Sent;
 
 /// A text that tells who sent it and as which one, and whose rest can be checked.
@@ -89,24 +87,6 @@ fn eight_threads_push_to_two_hundred_connections_whose_owners_write() {
     readers.into_iter().for_each(|reader| drop(reader.join().unwrap()));
 }
 
-struct Parked;
-
-impl WebSocketServer for Parked {
-    fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
-        opening.set_shared_connection(true);
-        Ok(())
-    }
-
-    fn server(&mut self, _ws: &mut WebSocket) -> ServerResult {
-        Ok(())
-    }
-
-    fn on_client_message(&mut self, ws: &WebSocket, message: Message) -> Handled {
-        ws.write(message).unwrap();
-        Handled::Yes
-    }
-}
-
 #[test]
 fn four_thousand_parked_connections_get_messages_both_ways() {
     // A descriptor for each end of each, and some more.
@@ -117,7 +97,7 @@ fn four_thousand_parked_connections_get_messages_both_ways() {
     assert!(most >= 1500, "the hard limit on open files is too low for this test: ulimit -Hn");
     let mut limits = Limits::default();
     limits.max_connections = most;
-    let server = serve(|builder| builder.limits(limits).route("/", || Parked));
+    let server = serve(|builder| builder.limits(limits).route("/", || SharedEcho));
     let mut clients: Vec<_> =
         (0..most).map(|i| server.connect(if i % 20 == 0 { Scheme::Wss } else { Scheme::Ws }, "/")).collect();
     for (i, client) in clients.iter_mut().enumerate() {

@@ -21,8 +21,8 @@ use std::{
 
 use native_tls::{Certificate, TlsConnector, TlsStream};
 use switchboard::{
-    Closed, Hub, Opening, Refusal, Server, ServerBuilder, ServerHandle, ServerResult, TlsIdentity, WebSocket,
-    WebSocketServer,
+    Closed, Handled, Hub, Opening, Refusal, Server, ServerBuilder, ServerHandle, ServerResult, TlsIdentity,
+    WebSocket, WebSocketServer,
 };
 use tungstenite::{Message, client::IntoClientRequest, handshake::client::Response};
 
@@ -379,4 +379,23 @@ pub fn echo(ws: &mut WebSocket) -> ServerResult {
         ws.write(message)?;
     }
     Ok(())
+}
+
+/// Sends each message back, of a shared connection.
+pub struct SharedEcho;
+
+impl WebSocketServer for SharedEcho {
+    fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
+        opening.set_shared_connection(true);
+        Ok(())
+    }
+
+    fn server(&mut self, _ws: &mut WebSocket) -> ServerResult {
+        Ok(())
+    }
+
+    fn on_client_message(&mut self, ws: &WebSocket, message: switchboard::Message) -> Handled {
+        ws.write(message).unwrap();
+        Handled::Yes
+    }
 }

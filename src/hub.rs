@@ -11,6 +11,7 @@ use std::{
 };
 
 use crate::{
+    codec::Forms,
     connection::{Connection, Guard, PushError, PushErrorKind, Pushed},
     error::{CloseReason, Error, Result},
     id::WebSocketId,
@@ -120,7 +121,7 @@ impl Hub {
     pub fn push(&self, id: &WebSocketId, data: impl Into<Payload>) -> std::result::Result<Pushed, PushError> {
         let message = data.into().into_message();
         match self.find(id) {
-            Some(connection) => connection.push(message),
+            Some(connection) => connection.push(message, None),
             None => Err(PushError { kind: PushErrorKind::Unknown, message }),
         }
     }
@@ -143,8 +144,9 @@ impl Hub {
             Audience::Topic(topic) => self.0.topics.members(topic),
         };
         let mut result = Broadcast::default();
+        let forms = Forms::default();
         for connection in connections {
-            match connection.push(message.clone()) {
+            match connection.push(message.clone(), Some(&forms)) {
                 Ok(Pushed::Sent) => result.sent += 1,
                 Ok(Pushed::Queued) => result.queued += 1,
                 Err(PushError { kind: PushErrorKind::Full, .. }) => result.dropped += 1,
@@ -305,7 +307,7 @@ impl Pusher {
     /// # Errors
     /// As [`Hub::push`]; a connection that is over is [`PushErrorKind::Closed`].
     pub fn push(&self, data: impl Into<Payload>) -> std::result::Result<Pushed, PushError> {
-        self.0.push(data.into().into_message())
+        self.0.push(data.into().into_message(), None)
     }
 
     /// The connection's ID.

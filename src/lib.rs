@@ -148,6 +148,7 @@
 compile_error!("switchboard needs Unix: Linux, macOS or another one");
 
 mod codec;
+mod compression;
 mod connection;
 mod deadline;
 mod error;
@@ -171,6 +172,7 @@ pub use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 #[cfg(feature = "tls")]
 pub use crate::tls::TlsIdentity;
 pub use crate::{
+    compression::Compression,
     connection::{Overflow, PushError, PushErrorKind, Pushed, READ_TIMEOUT},
     error::{BindError, CloseReason, ClosedBy, Error, Result},
     http::{Origins, Refusal, Request, Response},

@@ -28,11 +28,15 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// Bytes of a request's head. Beyond it: HTTP 431. Default 16 KiB; long cookies need more.
     pub max_head: usize,
-    /// Bytes of one incoming message, all of its fragments together. Beyond it: close code 1009. Default 1 MiB.
+    /// Bytes of one incoming message, all of its fragments together, and inflated if it comes compressed. Beyond it: close
+    /// code 1009. Default 1 MiB.
     pub max_message_size: usize,
     /// Bytes of one incoming frame. Beyond it: close code 1009. Default 1 MiB; there is no use in more than
     /// `max_message_size`.
     pub max_frame_size: usize,
+    /// Messages of fewer bytes are sent as they are where others are [compressed](crate::Compression). Default 64: what is
+    /// so short seldom becomes shorter.
+    pub min_compressed_size: usize,
     /// Bytes of the largest receive buffer. A buffer starts with 2 KiB, grows while reads fill it, and shrinks
     /// again when they do not. Default 64 KiB; smaller saves memory and costs calls with large messages.
     pub max_read_buffer: usize,
@@ -80,6 +84,7 @@ impl Default for Limits {
             max_head: 16 * 1024,
             max_message_size: 1 << 20,
             max_frame_size: 1 << 20,
+            min_compressed_size: 64,
             max_read_buffer: 64 * 1024,
             write_timeout: Duration::from_secs(30),
             close_timeout: Duration::from_secs(5),

@@ -12,6 +12,7 @@ use std::{
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::{
+    compression::Compression,
     connection::{Connection, Overflow, READ_TIMEOUT},
     deadline::Deadline,
     error::{CloseReason, Error, Result},
@@ -119,6 +120,7 @@ pub struct Opening {
     pub(crate) session_end_on_close: bool,
     pub(crate) shared: bool,
     pub(crate) overflow: Overflow,
+    pub(crate) compression: Compression,
     hub: Hub,
 }
 
@@ -128,6 +130,7 @@ impl Opening {
         request: Arc<Request>,
         session: Session,
         offered: Vec<String>,
+        compression: Compression,
         hub: Hub,
     ) -> Self {
         Self {
@@ -141,6 +144,7 @@ impl Opening {
             session_end_on_close: false,
             shared: false,
             overflow: Overflow::default(),
+            compression,
             hub,
         }
     }
@@ -204,6 +208,12 @@ impl Opening {
     /// What becomes of a push when this client is so slow that its queue is full. Default: [`Overflow::Disconnect`].
     pub fn set_overflow(&mut self, overflow: Overflow) {
         self.overflow = overflow;
+    }
+
+    /// How messages are compressed, if the client offers it. Default: what
+    /// [`ServerBuilder::compression`](crate::ServerBuilder::compression) says.
+    pub fn set_compression(&mut self, compression: Compression) {
+        self.compression = compression;
     }
 
     /// All connections of this server.

@@ -1,10 +1,11 @@
 //! The codec: bytes in, messages out; messages in, bytes out. No socket, no clock, no thread.
 //!
-//! A stack over memory, from below: [`Stream`] (TLS or none), `frames` (where frames begin), tungstenite (RFC 6455).
-//! A driver feeds what it received, asks for events until there are none, and sends what is pending. tungstenite's
-//! context is made when bytes arrive and dropped as soon as it holds nothing: an idle connection keeps no buffers.
+//! A stack over memory, from below: [`Stream`] (TLS or none), `frames` (RFC 6455, section 5), `deflate` (RFC 7692), and here the messages and the closing handshake. A driver feeds what it received,
+//! asks for events until there are none, and sends what is pending. Between messages a connection keeps no buffer.
 
+mod deflate;
 mod frames;
+mod partial;
 mod stream;
 #[cfg(feature = "tls")]
 mod tls;
@@ -12,40 +13,52 @@ mod tls;
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use tungstenite::{
-    Message as Tungstenite, WebSocket,
-    protocol::{
-        CloseFrame, Role, WebSocketConfig,
-        frame::{
-            Frame,
-            coding::{Data, OpCode},
-        },
-    },
+use tungstenite::protocol::frame::{
+    CloseFrame, Frame, Utf8Bytes,
+    coding::{Data, OpCode},
 };
 
-use self::frames::Frames;
-pub(crate) use self::stream::Stream;
-use crate::message::{CloseCode, Message, Text};
+use self::{
+    deflate::Deflater,
+    frames::{CLOSE, Header, MAX_CONTROL, PING, unmask},
+    partial::{Partial, not_utf8, split_utf8},
+};
+pub(crate) use self::{
+    deflate::{Forms, Outgoing},
+    stream::Stream,
+};
+use crate::{
+    compression::Deflate,
+    limits::Limits,
+    message::{CloseCode, Message, Text},
+};
 
 /// The longest text of a close frame, in bytes: 125 less the code (RFC 6455, section 5.5).
-const MAX_CLOSE_TEXT: usize = 123;
+const MAX_CLOSE_TEXT: usize = MAX_CONTROL - 2;
 
 /// Frames in, frames out.
 #[derive(Debug)]
 pub(crate) struct Codec {
-    decoder: Decoder,
-    /// A close frame went out or came in: tungstenite keeps the state of that, so it may not be dropped any more.
-    closing: bool,
+    stream: Stream,
+    max_message: u64,
+    max_frame: u64,
+    /// The data frame that is arriving, if it does not come whole.
+    frame: Option<Rest>,
+    /// The message that is arriving, if it does not come whole.
+    message: Option<Box<Partial>>,
+    deflater: Option<Box<Deflater>>,
+    /// Our close frame is out: nothing may follow it.
+    close_sent: bool,
+    /// The client's has come: whatever else comes means nothing (RFC 6455, section 5.5.1).
+    close_received: bool,
 }
 
-#[derive(Debug)]
-#[allow(clippy::large_enum_variant, reason = "the large one is the one that is kept")]
-enum Decoder {
-    Idle(Frames),
-    /// Boxed, so that an idle connection does not keep its size.
-    Busy(Box<WebSocket<Frames>>),
-    /// Only while one becomes the other.
-    Changing,
+/// What is still to come of a data frame.
+#[derive(Clone, Copy, Debug)]
+struct Rest {
+    payload: u64,
+    mask: [u8; 4],
+    is_final: bool,
 }
 
 /// What the peer sent.
@@ -81,30 +94,40 @@ impl Failure {
     }
 }
 
-impl From<tungstenite::Error> for Failure {
-    fn from(error: tungstenite::Error) -> Self {
-        use tungstenite::Error as E;
-        match error {
-            E::Utf8(_) => Self { code: CloseCode::INVALID_DATA, text: "text that is not UTF-8".into() },
-            E::Capacity(e) => Self::too_big(e.to_string()),
-            E::Protocol(e) => Self::protocol(e.to_string()),
-            other => Self::network(other.to_string()),
-        }
-    }
-}
-
 impl Codec {
-    /// The frames that follow the opening handshake on `stream`. Sizes are in bytes.
-    pub(crate) fn new(stream: Stream, max_message: usize, max_frame: usize) -> Self {
-        Self { decoder: Decoder::Idle(Frames::new(stream, max_message, max_frame)), closing: false }
+    /// The frames that follow the opening handshake on `stream`.
+    pub(crate) fn new(stream: Stream, limits: &Limits, deflate: Option<Deflate>) -> Self {
+        let deflater = deflate.map(|agreed| Box::new(Deflater::new(agreed, limits.min_compressed_size)));
+        Self {
+            stream,
+            max_message: limits.max_message_size as u64,
+            max_frame: limits.max_frame_size as u64,
+            frame: None,
+            message: None,
+            deflater,
+            close_sent: false,
+            close_received: false,
+        }
     }
 
     /// The bytes below.
     pub(crate) fn stream(&mut self) -> &mut Stream {
-        match &mut self.decoder {
-            Decoder::Idle(frames) => &mut frames.stream,
-            Decoder::Busy(ws) => &mut ws.get_mut().stream,
-            Decoder::Changing => unreachable!("the decoder is put back before anyone can ask"),
+        &mut self.stream
+    }
+
+    /// Gives everything back: the connection is over.
+    pub(crate) fn clear(&mut self) {
+        self.stream = Stream::plain();
+        self.message = None;
+        self.deflater = None;
+        self.close_received = true;
+    }
+
+    /// Gives back the buffers that hold nothing; of an `idle` connection also what it can do without until the next message.
+    pub(crate) fn park(&mut self, idle: bool) {
+        self.stream.park();
+        if idle && let Some(deflater) = &mut self.deflater {
+            deflater.park();
         }
     }
 
@@ -112,66 +135,156 @@ impl Codec {
     ///
     /// After an error, [`fail`](Self::fail) makes the close frame that says so.
     pub(crate) fn next(&mut self) -> Result<Option<Event>, Failure> {
-        loop {
-            if let Decoder::Idle(frames) = &self.decoder
-                && frames.stream.input().is_empty()
-            {
-                return Ok(None);
-            }
-            let ws = self.busy();
-            let result = ws.read();
-            if result.is_ok() {
-                let frames = ws.get_mut();
-                frames.unreturned = frames.unreturned.saturating_sub(1);
-            }
-            return match result {
-                Ok(Tungstenite::Text(text)) => Ok(Some(Event::Message(Message::Text(Text(text))))),
-                Ok(Tungstenite::Binary(bytes)) => Ok(Some(Event::Message(Message::Binary(bytes)))),
-                Ok(Tungstenite::Ping(_)) => {
-                    self.flush_control();
-                    Ok(Some(Event::Ping))
-                }
-                Ok(Tungstenite::Pong(payload)) => Ok(Some(Event::Pong(payload))),
-                Ok(Tungstenite::Close(frame)) => {
-                    self.closing = true;
-                    self.flush_control();
-                    let (code, text) = frame.map_or((CloseCode::NO_STATUS, Text::default()), |frame| {
-                        (CloseCode(frame.code.into()), Text(frame.reason))
-                    });
-                    Ok(Some(Event::Close(code, text)))
-                }
-                // Never returned by a read.
-                Ok(Tungstenite::Frame(_)) => continue,
-                Err(tungstenite::Error::Io(e)) if e.kind() == std::io::ErrorKind::WouldBlock => {
-                    if let Some(failure) = ws.get_mut().failure.clone() {
-                        return Err(failure);
+        while !self.close_received {
+            if self.frame.is_none() {
+                let Some(header) = Header::parse(self.stream.input())? else { return Ok(None) };
+                if header.is_control() {
+                    if header.total() > self.stream.input().len() {
+                        return Ok(None);
                     }
-                    self.rest();
-                    Ok(None)
+                    if let Some(event) = self.control(&header)? {
+                        return Ok(Some(event));
+                    }
+                    continue;
                 }
-                // Both close frames have been: whatever else comes means nothing.
-                Err(tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed) => Ok(None),
-                Err(e) => Err(e.into()),
-            };
+                let compressed = self.check(&header)?;
+                let is_whole = header.is_final() && header.total() <= self.stream.input().len();
+                if is_whole && !compressed && self.message.is_none() {
+                    return self.take_whole(&header).map(|message| Some(Event::Message(message)));
+                }
+                self.begin(&header, compressed);
+            }
+            match self.take_payload()? {
+                Some(message) => return Ok(Some(Event::Message(message))),
+                None if self.frame.is_some() => return Ok(None),
+                None => {} // a fragment was complete
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a data frame may come now, and be so large; returns whether it is compressed.
+    fn check(&self, header: &Header) -> Result<bool, Failure> {
+        let is_new = !header.is_continuation();
+        if header.is_compressed() && !(is_new && self.deflater.is_some()) {
+            return Err(Failure::protocol("reserved bits are set")); // RFC 7692, section 6.1
+        }
+        let (compressed, received) = match &self.message {
+            None if is_new => (header.is_compressed(), 0),
+            Some(message) if !is_new => (message.compressed, message.received),
+            // RFC 6455, section 5.4.
+            None => return Err(Failure::protocol("a continuation of nothing")),
+            Some(_) => return Err(Failure::protocol("a message within a message")),
+        };
+        let bound = if compressed { Deflate::bound } else { |size| size };
+        if header.payload > bound(self.max_frame) {
+            return Err(Failure::too_big(format!("frame of more than {} bytes", self.max_frame)));
+        }
+        if received + header.payload > bound(self.max_message) {
+            return Err(Failure::too_big(format!("message of more than {} bytes", self.max_message)));
+        }
+        Ok(compressed)
+    }
+
+    /// The usual case: a message of one frame, which has arrived whole.
+    fn take_whole(&mut self, header: &Header) -> Result<Message, Failure> {
+        let payload = &mut self.stream.input_mut()[header.size..header.total()];
+        unmask(payload, &mut { header.mask });
+        let message = Partial::whole(header.is_text(), payload)?;
+        self.stream.consume(header.total());
+        Ok(message)
+    }
+
+    /// Takes in the header of a data frame.
+    fn begin(&mut self, header: &Header, compressed: bool) {
+        self.stream.consume(header.size);
+        self.frame = Some(Rest { payload: header.payload, mask: header.mask, is_final: header.is_final() });
+        let message =
+            self.message.get_or_insert_with(|| Box::new(Partial::new(header.is_text(), compressed)));
+        message.received += header.payload;
+    }
+
+    /// Takes in what has arrived of the frame's payload. Returns the message that ends with it.
+    fn take_payload(&mut self) -> Result<Option<Message>, Failure> {
+        let (Some(rest), Some(message)) = (&mut self.frame, &mut self.message) else { return Ok(None) };
+        let input = self.stream.input_mut();
+        let arrived = input.len().min(usize::try_from(rest.payload).unwrap_or(usize::MAX));
+        let piece = &mut input[..arrived];
+        unmask(piece, &mut rest.mask);
+        rest.payload -= arrived as u64;
+        let frame_ends = rest.payload == 0;
+        let message_ends = frame_ends && rest.is_final;
+        match &mut self.deflater {
+            Some(deflater) if message.compressed => {
+                deflater.inflate(piece, message_ends, message, self.max_message)?;
+            }
+            _ => message.push(piece)?,
+        }
+        self.stream.consume(arrived);
+        if frame_ends {
+            self.frame = None;
+        }
+        if message_ends && let Some(message) = self.message.take() {
+            return message.finish().map(Some);
+        }
+        Ok(None)
+    }
+
+    /// Takes in a control frame, which has arrived whole (RFC 6455, section 5.5).
+    fn control(&mut self, header: &Header) -> Result<Option<Event>, Failure> {
+        let mut buffer = [0; MAX_CONTROL];
+        let payload = &mut buffer[..header.payload as usize];
+        payload.copy_from_slice(&self.stream.input()[header.size..header.total()]);
+        unmask(payload, &mut { header.mask });
+        self.stream.consume(header.total());
+        match header.opcode() {
+            CLOSE => {
+                let (code, text) = parse_close(payload)?;
+                self.close_received = true;
+                // Answered with the same code (RFC 6455, section 5.5.1).
+                if !self.close_sent {
+                    self.close(code, &text);
+                }
+                Ok(Some(Event::Close(code, text)))
+            }
+            PING => {
+                if !self.close_sent {
+                    self.put(Frame::pong(Bytes::copy_from_slice(payload)));
+                }
+                Ok(Some(Event::Ping))
+            }
+            _ => Ok(Some(Event::Pong(Bytes::copy_from_slice(payload)))),
         }
     }
 
-    /// Whether a whole message waits that `next` would return without another byte.
+    /// Whether a whole message, or a whole control frame, waits: `next` would return it without another byte.
     pub(crate) fn has_whole_message(&self) -> bool {
-        match &self.decoder {
-            Decoder::Idle(frames) => frames.has_whole_message(),
-            Decoder::Busy(ws) => ws.get_ref().has_whole_message(),
-            Decoder::Changing => false,
+        let input = self.stream.input();
+        let mut at = 0;
+        if let Some(rest) = self.frame {
+            at = usize::try_from(rest.payload).unwrap_or(usize::MAX);
+            if at <= input.len() && rest.is_final {
+                return true;
+            }
         }
+        while let Some(Ok(Some(header))) = input.get(at..).map(Header::parse) {
+            at = at.saturating_add(header.total());
+            if at <= input.len() && header.is_final() {
+                return true;
+            }
+        }
+        false
     }
 
     /// Appends one message, whole, to what is pending.
-    pub(crate) fn encode(&mut self, message: Message) {
-        let (kind, payload) = match message {
-            Message::Text(text) => (Data::Text, text.into_bytes()),
-            Message::Binary(bytes) => (Data::Binary, bytes),
-        };
-        self.put(Frame::message(payload, OpCode::Data(kind), true));
+    pub(crate) fn encode(&mut self, outgoing: Outgoing) {
+        let deflated = self.deflater.as_mut().and_then(|deflater| deflater.deflate(&outgoing));
+        let kind = if outgoing.message.is_text() { Data::Text } else { Data::Binary };
+        let compressed = deflated.is_some();
+        let payload = deflated.unwrap_or_else(|| outgoing.message.into_bytes());
+        let mut frame = Frame::message(payload, OpCode::Data(kind), true);
+        frame.header_mut().rsv1 = compressed;
+        self.put(frame);
     }
 
     /// Appends a ping to what is pending, of at most 125 bytes (RFC 6455, section 5.5).
@@ -182,68 +295,49 @@ impl Codec {
     /// Appends a close frame; once only, and nothing after it. A code that may not be sent makes an empty one. Returns the
     /// code and the text as the peer sees them.
     pub(crate) fn close<'a>(&mut self, code: CloseCode, text: &'a str) -> (CloseCode, &'a str) {
-        self.closing = true;
         let (code, text) = if code.is_sendable() {
             (code, cut_text(text, MAX_CLOSE_TEXT))
         } else {
             (CloseCode::NO_STATUS, "")
         };
-        let frame = code.is_sendable().then(|| CloseFrame { code: code.0.into(), reason: text.into() });
-        // Into memory: it cannot fail, unless the close frame is out already.
-        let _ = self.busy().close(frame);
+        if !std::mem::replace(&mut self.close_sent, true) {
+            let frame = CloseFrame { code: code.0.into(), reason: Utf8Bytes::from(text) };
+            self.put(Frame::close(code.is_sendable().then_some(frame)));
+        }
         (code, text)
     }
 
     /// Appends the close frame that answers a failure of [`next`](Self::next), if one can be sent at all.
     pub(crate) fn fail(&mut self, failure: &Failure) {
-        if failure.code.is_sendable() && !self.closing {
+        if failure.code.is_sendable() {
             self.close(failure.code, &failure.text);
         }
     }
 
     fn put(&mut self, frame: Frame) {
-        let output = self.stream().output();
+        let output = self.stream.output();
         output.reserve(frame.len());
         // Into a vector: it cannot fail.
         let _ = frame.format(output);
     }
+}
 
-    /// tungstenite keeps the answer to a ping or a close until its next call.
-    fn flush_control(&mut self) {
-        // After a close it says ConnectionClosed: the answer is written by then.
-        let _ = self.busy().flush();
+/// The code and the text of a close frame (RFC 6455, section 5.5.1). Some codes are for the endpoint's own use and never on
+/// the wire, others have no meaning (section 7.4).
+fn parse_close(payload: &[u8]) -> Result<(CloseCode, Text), Failure> {
+    let Some((code, text)) = payload.split_first_chunk() else {
+        if payload.is_empty() {
+            return Ok((CloseCode::NO_STATUS, Text::default()));
+        }
+        return Err(Failure::protocol("a close code has two bytes"));
+    };
+    let code = CloseCode(u16::from_be_bytes(*code));
+    if !code.is_sendable() {
+        return Err(Failure::protocol("a close code that may not be sent"));
     }
-
-    /// tungstenite's context, made to the measure of what has arrived.
-    fn busy(&mut self) -> &mut WebSocket<Frames> {
-        if let Decoder::Idle(_) = self.decoder
-            && let Decoder::Idle(frames) = std::mem::replace(&mut self.decoder, Decoder::Changing)
-        {
-            let size = frames.stream.input().len().clamp(64, 64 * 1024);
-            let config = WebSocketConfig::default()
-                .read_buffer_size(size)
-                .write_buffer_size(0)
-                // The frame layer has checked both, and cuts what is larger than it likes.
-                .max_message_size(None)
-                .max_frame_size(None);
-            let ws = WebSocket::from_raw_socket(frames, Role::Server, Some(config));
-            self.decoder = Decoder::Busy(Box::new(ws));
-        }
-        match &mut self.decoder {
-            Decoder::Busy(ws) => ws,
-            _ => unreachable!("made above"),
-        }
-    }
-
-    /// Drops tungstenite's context if it holds nothing.
-    fn rest(&mut self) {
-        if !self.closing
-            && let Decoder::Busy(ws) = &self.decoder
-            && ws.get_ref().is_at_boundary()
-            && let Decoder::Busy(ws) = std::mem::replace(&mut self.decoder, Decoder::Changing)
-        {
-            self.decoder = Decoder::Idle(ws.into_inner());
-        }
+    match split_utf8(text)? {
+        (text, []) => Ok((code, text.into())),
+        _ => Err(not_utf8()),
     }
 }
 

@@ -92,6 +92,10 @@ impl Stream {
         &self.input[self.at..]
     }
 
+    pub(crate) fn input_mut(&mut self) -> &mut [u8] {
+        &mut self.input[self.at..]
+    }
+
     pub(crate) fn consume(&mut self, n: usize) {
         self.at += n;
         debug_assert!(self.at <= self.input.len());

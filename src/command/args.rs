@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use log::LevelFilter;
+use switchboard::Compression;
 
 /// WebSockets for threaded programs: a server to try them with.
 #[derive(Debug, Parser)]
@@ -69,6 +70,9 @@ pub(super) struct Serve {
     /// Size of an incoming message in bytes, or with K or M; larger ones end the connection with 1009
     #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = size)]
     pub(super) max_message_size: usize,
+    /// Compress messages, for clients that offer it: each by itself (pooled), or with the help of those before (dedicated)
+    #[arg(long, value_name = "MODE", default_value = "off")]
+    pub(super) compress: Compress,
     /// Threads that call the handlers of shared connections; 0: the gateway does it itself
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub(super) workers: usize,
@@ -90,6 +94,24 @@ pub(super) struct Serve {
     /// Append the log to this file instead of writing it to standard error
     #[arg(long, value_name = "FILE")]
     pub(super) log_file: Option<PathBuf>,
+}
+
+/// What `--compress` may be.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Compress {
+    Off,
+    Pooled,
+    Dedicated,
+}
+
+impl From<Compress> for Compression {
+    fn from(compress: Compress) -> Self {
+        match compress {
+            Compress::Off => Self::Off,
+            Compress::Pooled => Self::Pooled,
+            Compress::Dedicated => Self::Dedicated { window_bits: 15, level: 6 },
+        }
+    }
 }
 
 impl Serve {
@@ -152,6 +174,7 @@ mod tests {
             &["--log-level", "loud"],
             &["--stack-size", "1K"],
             &["--gateways", "0"],
+            &["--compress", "gzip"],
             &["--nonsense"],
         ] {
             assert!(parse(bad).is_err(), "{bad:?}");

@@ -71,6 +71,7 @@ fn build(args: &Serve) -> Result<Server, Box<dyn Error>> {
     limits.stack_size = args.stack_size;
     let mut builder = Server::builder()
         .limits(limits)
+        .compression(args.compress.into())
         .origins(origins(&args.allow_origin))
         .route("/echo", || apps::Echo)
         .route("/csp/user/MyApp.MyWebSocketServer.cls", || apps::MyWebSocketServer)

@@ -12,6 +12,9 @@ const TURNS: usize = 16;
 /// Messages are handled so often before others have their turn.
 const BATCH: usize = 64;
 
+/// Without a message for so long, a connection gives back what it keeps only to compress better.
+const IDLE: Duration = Duration::from_secs(10);
+
 /// A stuck connection is cut so much later than a thread in `write` would do it.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -123,17 +126,25 @@ impl Connection {
     /// Takes in what was received and hands on the messages. `None`: more may be received.
     fn deliver(self: &Arc<Self>, received: &mut Vec<u8>) -> Option<Driven> {
         let handler = self.handler.get().filter(|_| self.gateway.upgrade().is_some_and(|g| g.works_itself()));
+        let by_workers = handler.is_none() && self.handler.get().is_some();
         let mut look_for_room = true;
         loop {
             let open = self.reason.get().is_none(); // else nothing more is kept
-            if look_for_room && open && !self.inbox.locked().has_room(&self.limits) {
-                return Some(self.pause(received));
+            let mut unanswered = false;
+            if look_for_room {
+                let inbox = self.inbox.locked();
+                if open && !inbox.has_room(&self.limits) {
+                    drop(inbox);
+                    return Some(self.pause(received));
+                }
+                unanswered = by_workers && inbox.is_busy();
             }
             look_for_room = handler.is_none();
             let mut messages = Vec::new();
             let (step, blocked, phase) = self.with_wire(|wire| {
                 loop {
-                    match self.decode(wire, received) {
+                    let hold = unanswered || by_workers && !messages.is_empty();
+                    match self.decode(wire, received, hold) {
                         Step::Message(message) => messages.push(message),
                         step => return (Some(step), wire.blocked, wire.phase),
                     }
@@ -160,6 +171,13 @@ impl Connection {
             }
             match step {
                 _ if phase == Phase::Over => return Some(Driven::Over),
+                Some(Step::Held) => {
+                    let mut inbox = self.inbox.locked();
+                    inbox.held = inbox.is_busy();
+                    if inbox.held {
+                        return Some(Driven::Waiting); // whoever answers the last of them calls
+                    }
+                }
                 Some(Step::Clogged) => return Some(Driven::Waiting), // the socket will say when it takes more
                 _ if blocked && phase == Phase::Open => return Some(Driven::Waiting),
                 Some(_) => return None,
@@ -212,8 +230,10 @@ impl Connection {
         if self.handler.get().is_none() {
             return;
         }
+        // While the client does not take its answers, nothing more is answered: the socket will say when it does.
+        let stuck = self.wire.locked().blocked && self.reason.get().is_none();
         let mut inbox = self.inbox.locked();
-        if !inbox.scheduled && (!inbox.fresh.is_empty() || inbox.over) {
+        if !inbox.scheduled && (!inbox.fresh.is_empty() && !stuck || inbox.over) {
             inbox.scheduled = true;
             drop(inbox);
             self.schedule();
@@ -243,8 +263,12 @@ impl Connection {
                 let Some(message) = inbox.pop_fresh() else {
                     inbox.scheduled = false;
                     let over = std::mem::take(&mut inbox.over);
+                    let held = std::mem::take(&mut inbox.held);
                     drop(inbox);
                     self.arrived.notify_all();
+                    if held {
+                        self.call_gateway();
+                    }
                     if over {
                         handler.end(self);
                     }
@@ -296,7 +320,8 @@ impl Connection {
                 Phase::Closing | Phase::Draining => return Tick::Fine,
                 Phase::Open => {}
             }
-            wire.codec.stream().park();
+            let quiet = self.clock.since(wire.last_message);
+            wire.codec.park(quiet >= IDLE);
             if wire.blocked {
                 // It is not received from while its output is stuck, so its silence says nothing. A thread that waits
                 // in `write` keeps the same time, and better: it comes first.
@@ -306,7 +331,7 @@ impl Connection {
                 return Tick::Blocked;
             }
             let limit = self.limits.shared_idle_timeout.filter(|_| self.about.shared);
-            idle = limit.is_some_and(|limit| self.clock.since(wire.last_message) >= limit);
+            idle = limit.is_some_and(|limit| quiet >= limit);
             if !suspended {
                 self.keep_alive(wire);
             }

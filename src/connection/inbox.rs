@@ -35,6 +35,8 @@ pub(super) struct Inbox {
     pub(super) over: bool,
     /// Nothing is received until there is room.
     pub(super) paused: bool,
+    /// A broken rule is answered when the handler has had all messages before it.
+    pub(super) held: bool,
     /// Empty, or just received.
     pub(super) buffer: Vec<u8>,
     /// How much the next `recv` may take.
@@ -57,6 +59,7 @@ impl Inbox {
             complete: false,
             over: false,
             paused: false,
+            held: false,
             buffer: Vec::new(),
             size: START,
             max_size: max_size.max(START),
@@ -96,6 +99,11 @@ impl Inbox {
         self.bytes -= message.len();
         Self::shrink(&mut self.fresh);
         Some(message)
+    }
+
+    /// Whether the handler still has to answer messages.
+    pub(super) fn is_busy(&self) -> bool {
+        self.scheduled || !self.fresh.is_empty()
     }
 
     /// Whether another message may be received.

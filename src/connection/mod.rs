@@ -44,7 +44,8 @@ pub use self::{
     read::READ_TIMEOUT,
 };
 use crate::{
-    codec::{Codec, Event, Failure, Stream},
+    codec::{Codec, Event, Failure, Forms, Outgoing, Stream},
+    compression::Deflate,
     deadline::Deadline,
     error::{CloseReason, ClosedBy, Error, Result},
     id::WebSocketId,
@@ -107,6 +108,8 @@ pub(crate) struct About {
     pub(crate) begun: Instant,
     pub(crate) shared: bool,
     pub(crate) overflow: Overflow,
+    /// How messages are compressed, if they are.
+    pub(crate) deflate: Option<Deflate>,
 }
 
 /// What takes the messages of a shared connection, and is told its end. Called by one thread at a time.
@@ -124,11 +127,12 @@ impl Connection {
     pub(crate) fn new(
         about: About,
         socket: Arc<Socket>,
-        codec: Codec,
+        stream: Stream,
         limits: Arc<Limits>,
         clock: Arc<Clock>,
         gateway: &Arc<Caller>,
     ) -> Arc<Self> {
+        let codec = Codec::new(stream, &limits, about.deflate);
         Arc::new(Self {
             about,
             inbox: Mutex::new(Inbox::new(limits.max_read_buffer)),
@@ -212,8 +216,8 @@ impl Connection {
             if is_open {
                 self.hung_up.store(true, SeqCst);
                 // What was pushed before goes before.
-                while let Some(message) = self.outbox.get().and_then(|outbox| outbox.take()) {
-                    wire.encode(message);
+                while let Some(outgoing) = self.outbox.get().and_then(|outbox| outbox.take()) {
+                    wire.encode(outgoing);
                 }
                 let (code, text) = wire.codec.close(code, text);
                 self.end(wire, Phase::Closing, CloseReason::new(code, text, ClosedBy::Server));
@@ -232,7 +236,7 @@ impl Connection {
         let mut ended = false; // the client's side; ours may have something to send
         while !deadline.is_over() {
             let (socket, blocked) = self.with_wire(|wire| {
-                while let Step::Message(_) = self.decode(wire, &mut inbox.buffer) {}
+                while let Step::Message(_) = self.decode(wire, &mut inbox.buffer, false) {}
                 (wire.socket.clone(), wire.blocked)
             });
             let Some(socket) = socket else { break };
@@ -257,7 +261,7 @@ impl Connection {
         self.with_wire(|wire| {
             self.break_off(wire, "cut off");
             wire.phase = Phase::Over;
-            wire.codec = Codec::new(Stream::plain(), 0, 0);
+            wire.codec.clear();
         });
         if let Some(outbox) = self.outbox.get() {
             outbox.clear();
@@ -347,14 +351,22 @@ impl Connection {
             }
             let before = wire.drained;
             while wire.codec.stream().pending() < CLOGGED
-                && let Some(message) = outbox.take()
+                && let Some(outgoing) = outbox.take()
             {
-                wire.encode(message);
+                wire.encode(outgoing);
                 wire.drained += 1;
             }
             if wire.drained == before {
                 return false;
             }
+        }
+    }
+
+    /// Compresses a message that needs no lock for that.
+    fn prepare(&self, message: Message, forms: Option<&Forms>) -> Outgoing {
+        match &self.about.deflate {
+            Some(deflate) => deflate.prepare(message, self.limits.min_compressed_size, forms),
+            None => message.into(),
         }
     }
 

@@ -14,7 +14,9 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender};
 
-use crate::{deadline::Deadline, error::CloseReason, limits::Limits, message::Message, sync::LockExt};
+use crate::{
+    codec::Outgoing, deadline::Deadline, error::CloseReason, limits::Limits, message::Message, sync::LockExt,
+};
 
 /// What becomes of a push when the connection's queue is full, because its client is too slow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,8 +75,8 @@ impl Error for PushError {}
 
 #[derive(Debug)]
 pub(super) struct Outbox {
-    put: Sender<Message>,
-    taken: Receiver<Message>,
+    put: Sender<Outgoing>,
+    taken: Receiver<Outgoing>,
     /// What is in it, or about to be.
     bytes: AtomicUsize,
     messages: AtomicUsize,
@@ -111,34 +113,34 @@ impl Outbox {
     }
 
     /// Puts it in if there is room; an empty outbox has room for any message.
-    pub(super) fn put(&self, message: Message, limits: &Limits) -> Result<(), Message> {
-        let (size, max) = (message.len(), limits.max_queue_bytes);
+    pub(super) fn put(&self, outgoing: Outgoing, limits: &Limits) -> Result<(), Outgoing> {
+        let (size, max) = (outgoing.message.len(), limits.max_queue_bytes);
         let fits = |bytes: usize| {
             (bytes == 0 || bytes.saturating_add(size) <= max).then(|| bytes.saturating_add(size))
         };
         if self.bytes.fetch_update(SeqCst, SeqCst, fits).is_err() {
-            return Err(message);
+            return Err(outgoing);
         }
         if self.messages.fetch_add(1, SeqCst) >= limits.max_queue_messages {
             self.messages.fetch_sub(1, SeqCst);
             self.bytes.fetch_sub(size, SeqCst);
-            return Err(message);
+            return Err(outgoing);
         }
         // The receiver is in the same struct: it cannot be gone.
-        let _ = self.put.send(message);
+        let _ = self.put.send(outgoing);
         Ok(())
     }
 
-    pub(super) fn take(&self) -> Option<Message> {
-        let message = self.taken.try_recv().ok()?;
-        self.bytes.fetch_sub(message.len(), SeqCst);
+    pub(super) fn take(&self) -> Option<Outgoing> {
+        let outgoing = self.taken.try_recv().ok()?;
+        self.bytes.fetch_sub(outgoing.message.len(), SeqCst);
         self.messages.fetch_sub(1, SeqCst);
         if self.waiters.load(SeqCst) > 0 {
             // With the lock, so that nobody is between his look and his wait.
             let _guard = self.waiting.locked();
             self.freed.notify_all();
         }
-        Some(message)
+        Some(outgoing)
     }
 
     /// Empties it: the connection ends.

@@ -14,6 +14,8 @@ pub(super) enum Step {
     },
     /// Output has to be sent first.
     Clogged,
+    /// Messages have to be answered first.
+    Held,
     /// The reason is set.
     Ended,
 }
@@ -71,7 +73,7 @@ impl Connection {
             }
             match self.with_wire(|wire| self.step(wire, &mut inbox.buffer)) {
                 (Step::Message(message), _) => return Ok(inbox.cut(message, len)),
-                (Step::Ended, _) | (_, None) => {}
+                (Step::Ended | Step::Held, _) | (_, None) => {}
                 (Step::Starved { stuck }, Some(socket)) => {
                     if stuck {
                         self.call_gateway();
@@ -108,14 +110,16 @@ impl Connection {
 
     /// Takes in what was received, and decodes up to the next message. Returns the socket along with it.
     pub(super) fn step(&self, wire: &mut Wire, received: &mut Vec<u8>) -> (Step, Option<Arc<Socket>>) {
-        let step = self.decode(wire, received);
+        let step = self.decode(wire, received, false);
         if matches!(step, Step::Message(_)) {
             return (step, None); // no need to count the socket's references for each message
         }
         (step, wire.socket.clone())
     }
 
-    pub(super) fn decode(&self, wire: &mut Wire, received: &mut Vec<u8>) -> Step {
+    /// Takes in what was received, and decodes up to the next message. With `hold`, earlier messages are not answered yet:
+    /// a close frame of ours because of a broken rule has to wait.
+    pub(super) fn decode(&self, wire: &mut Wire, received: &mut Vec<u8>, hold: bool) -> Step {
         if !received.is_empty() {
             wire.counts.bytes_in += received.len() as u64;
             wire.last_heard = self.clock.now();
@@ -129,7 +133,8 @@ impl Connection {
             self.fail(wire, failure);
         }
         while matches!(wire.phase, Phase::Open | Phase::Closing) {
-            match wire.codec.next() {
+            let next = wire.held.take().map_or_else(|| wire.codec.next(), Err);
+            match next {
                 Ok(Some(Event::Message(message))) if wire.phase == Phase::Open => {
                     wire.counts.messages_in += 1;
                     wire.last_message = wire.last_heard;
@@ -158,6 +163,10 @@ impl Connection {
                         *received = stream.spare_buffer();
                     }
                     return Step::Starved { stuck };
+                }
+                Err(failure) if hold => {
+                    wire.held = Some(failure);
+                    return Step::Held;
                 }
                 Err(failure) => self.fail(wire, failure),
             }

@@ -22,15 +22,15 @@ fn connection() -> (Arc<Connection>, UnixStream) {
         begun: Instant::now(),
         shared: false,
         overflow: Overflow::default(),
+        deflate: None,
     };
-    let codec = Codec::new(Stream::plain(), 1 << 20, 1 << 20);
     let (calls, _) = crossbeam_channel::unbounded();
     let poll = mio::Poll::new().unwrap();
     let waker = mio::Waker::new(poll.registry(), mio::Token(0)).unwrap();
     let nobody = Arc::new(Caller::new(calls, waker, None));
     let limits = Arc::new(Limits::default());
     let socket = Arc::new(Socket::from(server));
-    (Connection::new(about, socket, codec, limits, Arc::new(Clock::new()), &nobody), client)
+    (Connection::new(about, socket, Stream::plain(), limits, Arc::new(Clock::new()), &nobody), client)
 }
 
 /// A push that finds the codec locked relies on the holder to send it. Nothing else happens here that could: if one
@@ -58,7 +58,7 @@ fn no_push_is_lost_between_the_locks() {
     });
     for round in 1..=ROUNDS {
         go.store(round, SeqCst);
-        connection.push(Message::from("x")).unwrap();
+        connection.push(Message::from("x"), None).unwrap();
         let mut frame = [0; 3];
         client.read_exact(&mut frame).unwrap_or_else(|e| panic!("round {round}: {e}"));
         assert_eq!(&frame, b"\x81\x01x");

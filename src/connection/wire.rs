@@ -5,10 +5,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use super::Socket;
-use crate::{
-    codec::{Codec, Failure},
-    message::Message,
-};
+use crate::codec::{Codec, Failure, Outgoing};
 
 /// Answers are collected up to this size while more messages wait to be read.
 const COLLECT: usize = 16 * 1024;
@@ -19,6 +16,8 @@ pub(super) struct Wire {
     pub(super) socket: Option<Arc<Socket>>,
     pub(super) codec: Codec,
     pub(super) phase: Phase,
+    /// The client broke the rules, which is to be answered when the messages before have been.
+    pub(super) held: Option<Failure>,
     /// Output is held back on purpose; see [`collect`](Self::collect).
     pub(super) collected: bool,
     /// The socket did not take all of the output.
@@ -82,6 +81,7 @@ impl Wire {
             socket: Some(socket),
             codec,
             phase: Phase::Open,
+            held: None,
             collected: false,
             blocked: false,
             generation: 0,
@@ -100,9 +100,9 @@ impl Wire {
     }
 
     /// Appends a message to the output.
-    pub(super) fn encode(&mut self, message: Message) {
+    pub(super) fn encode(&mut self, outgoing: Outgoing) {
         self.counts.messages_out += 1;
-        self.codec.encode(message);
+        self.codec.encode(outgoing);
     }
 
     /// Whether what was just encoded may wait for the answers to the messages that have already arrived: those that

@@ -14,7 +14,8 @@ enum Sent {
 impl Connection {
     /// Sends one message. Returns when the kernel has it, or when it is collected with other answers.
     pub(crate) fn write(self: &Arc<Self>, message: Message) -> Result<()> {
-        let (mut message, mut turn, mut deadline) = (Some(message), None, None);
+        let outgoing = self.prepare(message, None);
+        let (mut outgoing, mut turn, mut deadline) = (Some(outgoing), None, None);
         loop {
             let sent: Result<Sent> = self.with_wire(|wire| {
                 self.check_open(wire)?;
@@ -27,8 +28,8 @@ impl Connection {
                         return Ok(Sent::Behind(socket));
                     }
                 }
-                if let Some(message) = message.take() {
-                    wire.encode(message);
+                if let Some(outgoing) = outgoing.take() {
+                    wire.encode(outgoing);
                     wire.last_message = self.clock.now();
                 }
                 if wire.collect(false) {
@@ -60,14 +61,14 @@ impl Connection {
     /// Sends one message of a handler that is called for each message, and never waits: what the socket does not take
     /// is queued. While `more` messages wait for the handler, its answers are collected.
     pub(crate) fn post(self: &Arc<Self>, message: Message, more: bool) -> Result<()> {
-        let mut message = Some(message);
+        let mut outgoing = Some(self.prepare(message, None));
         let collected: Result<bool> = self.with_wire(|wire| {
             self.check_open(wire)?;
             if wire.blocked || !self.outbox_is_empty() {
                 return Ok(false);
             }
-            if let Some(message) = message.take() {
-                wire.encode(message);
+            if let Some(outgoing) = outgoing.take() {
+                wire.encode(outgoing);
                 wire.last_message = self.clock.now();
             }
             let collected = wire.collect(more);
@@ -80,53 +81,64 @@ impl Connection {
         if collected? {
             self.have_collected_sent();
         }
-        match message {
+        match outgoing {
             None => Ok(()),
-            Some(message) => self.push(message).map(drop).map_err(|_| self.closed()),
+            Some(outgoing) => self.push_outgoing(outgoing).map(drop).map_err(|_| self.closed()),
         }
     }
 
-    /// Sends one message from any thread, and never waits for the network.
-    pub(crate) fn push(self: &Arc<Self>, message: Message) -> std::result::Result<Pushed, PushError> {
+    /// Sends one message from any thread, and never waits for the network. A message that goes to others, too, comes with
+    /// its compressed `forms`.
+    pub(crate) fn push(
+        self: &Arc<Self>,
+        message: Message,
+        forms: Option<&Forms>,
+    ) -> Result<Pushed, PushError> {
+        if self.reason.get().is_some() {
+            return Err(PushError { kind: PushErrorKind::Closed(self.closed_reason()), message });
+        }
+        self.push_outgoing(self.prepare(message, forms))
+    }
+
+    fn push_outgoing(self: &Arc<Self>, mut outgoing: Outgoing) -> Result<Pushed, PushError> {
         let mut deadline = None;
-        let mut message = match self.try_push(message) {
-            Ok(pushed) => return Ok(pushed),
-            Err(e) => e,
-        };
-        loop {
-            match (&message.kind, self.about.overflow) {
+        let kind = loop {
+            let kind = match self.try_push(outgoing) {
+                Ok(pushed) => return Ok(pushed),
+                Err((kind, back)) => {
+                    outgoing = back;
+                    kind
+                }
+            };
+            match (&kind, self.about.overflow) {
                 (PushErrorKind::Full, Overflow::Disconnect) => {
                     self.disconnect(CloseCode::TRY_AGAIN, "too slow");
-                    message.kind = PushErrorKind::Closed(self.closed_reason());
-                    return Err(message);
+                    break PushErrorKind::Closed(self.closed_reason());
                 }
                 (PushErrorKind::Full, Overflow::Block(timeout)) => {
                     let by = *deadline.get_or_insert_with(|| Deadline::after(timeout));
                     if !self.outbox.get().is_some_and(|outbox| outbox.wait_for_room(by)) {
-                        return Err(message);
+                        break kind;
                     }
                 }
-                _ => return Err(message),
+                _ => break kind,
             }
-            message = match self.try_push(message.message) {
-                Ok(pushed) => return Ok(pushed),
-                Err(e) => e,
-            };
-        }
+        };
+        Err(PushError { kind, message: outgoing.message })
     }
 
-    fn try_push(self: &Arc<Self>, message: Message) -> std::result::Result<Pushed, PushError> {
-        let gone = |message| PushError { kind: PushErrorKind::Closed(self.closed_reason()), message };
+    fn try_push(self: &Arc<Self>, outgoing: Outgoing) -> Result<Pushed, (PushErrorKind, Outgoing)> {
+        let gone = |outgoing| (PushErrorKind::Closed(self.closed_reason()), outgoing);
         if self.reason.get().is_some() {
-            return Err(gone(message));
+            return Err(gone(outgoing));
         }
         if let Some(mut wire) = self.wire.try_locked() {
             if self.check_open(&wire).is_err() {
                 drop(wire);
-                return Err(gone(message));
+                return Err(gone(outgoing));
             }
             if !wire.blocked && self.outbox_is_empty() {
-                wire.encode(message);
+                wire.encode(outgoing);
                 wire.last_message = self.clock.now();
                 let blocked = self.flush(&mut wire).is_some();
                 let announce = std::mem::take(&mut wire.announce);
@@ -142,9 +154,7 @@ impl Connection {
             }
         }
         let outbox = self.outbox.get_or_init(|| Box::new(Outbox::new()));
-        outbox
-            .put(message, &self.limits)
-            .map_err(|message| PushError { kind: PushErrorKind::Full, message })?;
+        outbox.put(outgoing, &self.limits).map_err(|outgoing| (PushErrorKind::Full, outgoing))?;
         self.pump();
         Ok(Pushed::Queued)
     }

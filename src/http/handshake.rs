@@ -90,7 +90,12 @@ impl Handshake {
     }
 
     /// The 101 (RFC 6455, section 4.2.2), with what the application adds.
-    pub(crate) fn respond(&self, subprotocol: Option<&str>, mut headers: HeaderMap) -> Vec<u8> {
+    pub(crate) fn respond(
+        &self,
+        subprotocol: Option<&str>,
+        extensions: Option<&str>,
+        mut headers: HeaderMap,
+    ) -> Vec<u8> {
         let mut set = |name, value: &str| {
             // Made of tokens and base64: always a header value.
             if let Ok(value) = HeaderValue::from_str(value) {
@@ -102,6 +107,9 @@ impl Handshake {
         set(header::SEC_WEBSOCKET_ACCEPT, &self.accept);
         if let Some(name) = subprotocol {
             set(header::SEC_WEBSOCKET_PROTOCOL, name);
+        }
+        if let Some(extensions) = extensions {
+            set(header::SEC_WEBSOCKET_EXTENSIONS, extensions);
         }
         encode_head(StatusCode::SWITCHING_PROTOCOLS, &headers)
     }
@@ -153,7 +161,7 @@ mod tests {
     fn the_example_of_the_rfc() {
         let handshake = check(GOOD).unwrap();
         assert_eq!(handshake.subprotocols, ["chat", "superchat"]);
-        let response = String::from_utf8(handshake.respond(Some("chat"), HeaderMap::new())).unwrap();
+        let response = String::from_utf8(handshake.respond(Some("chat"), None, HeaderMap::new())).unwrap();
         assert!(response.starts_with("HTTP/1.1 101 Switching Protocols\r\n"));
         assert!(response.contains("sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"));
         assert!(response.contains("sec-websocket-protocol: chat\r\n"));

@@ -15,6 +15,7 @@ use super::{
 #[cfg(feature = "tls")]
 use crate::tls::TlsIdentity;
 use crate::{
+    compression::Compression,
     error::{Error, Result},
     http::{Files, Origins, Response},
     limits::Limits,
@@ -32,6 +33,7 @@ pub struct ServerBuilder {
     pub(super) routes: Routes,
     pub(super) limits: Limits,
     pub(super) origins: Origins,
+    pub(super) compression: Compression,
     pub(super) trusted_proxies: Vec<IpAddr>,
     sessions: Option<Arc<dyn SessionStore>>,
     mistake: Option<Error>,
@@ -113,6 +115,12 @@ impl ServerBuilder {
     /// Which pages may connect. Default: those of the same host.
     pub fn origins(mut self, origins: Origins) -> Self {
         self.origins = origins;
+        self
+    }
+
+    /// How messages are compressed, on routes that do not choose for themselves. Default: [`Compression::Off`].
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.compression = compression;
         self
     }
 

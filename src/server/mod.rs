@@ -25,6 +25,7 @@ use self::{
     threads::Threads,
 };
 use crate::{
+    compression::Compression,
     connection::Socket,
     error::Result,
     gateway::Gateways,
@@ -72,6 +73,7 @@ pub(crate) struct Shared {
     routes: Routes,
     limits: Arc<Limits>,
     origins: Origins,
+    compression: Compression,
     trusted_proxies: Vec<IpAddr>,
     sessions: Arc<dyn SessionStore>,
     hub: Hub,
@@ -123,6 +125,7 @@ impl Server {
             routes: builder.routes,
             limits: Arc::new(builder.limits),
             origins: builder.origins,
+            compression: builder.compression,
             trusted_proxies: builder.trusted_proxies,
             sessions,
             hub: Hub::default(),

@@ -17,7 +17,8 @@ use super::{
     exchange::{Exchange, Incoming, NoRequest},
 };
 use crate::{
-    codec::{Codec, Stream},
+    codec::Stream,
+    compression::Deflate,
     connection::{About, Caller, Connection, Handler, Socket},
     deadline::Deadline,
     error::Error,
@@ -80,8 +81,14 @@ impl Drop for Handshaking<'_> {
 /// A handshake to which the application has said yes.
 struct Accepted {
     incoming: Incoming,
+    agreed: Agreed,
+}
+
+/// What it said, and the bytes of the 101 that say so to the client.
+struct Agreed {
     app: Box<dyn WebSocketServer>,
     opening: Opening,
+    deflate: Option<Deflate>,
     response: Vec<u8>,
 }
 
@@ -120,7 +127,7 @@ fn open(shared: &Shared, mut incoming: Incoming) -> Option<Accepted> {
     }
     let request = Arc::new(request);
     match accept(shared, &request) {
-        Ok((app, opening, response)) => Some(Accepted { incoming, app, opening, response }),
+        Ok(agreed) => Some(Accepted { incoming, agreed }),
         Err(refusal) => {
             log::info!("{peer}: {}: refused: {refusal}", request.path());
             respond(shared, incoming, refusal.into(), Some(&request));
@@ -135,19 +142,16 @@ fn respond(shared: &Shared, incoming: Incoming, response: Response, request: Opt
     }
 }
 
-/// The checks of the opening handshake, ours and the application's, and the bytes of the 101.
-#[allow(clippy::type_complexity, reason = "used once, in the line above")]
-fn accept(
-    shared: &Shared,
-    request: &Arc<Request>,
-) -> Result<(Box<dyn WebSocketServer>, Opening, Vec<u8>), Refusal> {
+/// The checks of the opening handshake, ours and the application's.
+fn accept(shared: &Shared, request: &Arc<Request>) -> Result<Agreed, Refusal> {
     let factory = shared.routes.find_websocket(request.path())?;
     let handshake = Handshake::check(request, &shared.origins)?;
     let id = WebSocketId::random();
     let opened = catch_unwind(AssertUnwindSafe(|| {
         let (session, cookie) = Session::open(&shared.sessions, request);
         let offered = handshake.subprotocols.clone();
-        let mut opening = Opening::new(id.clone(), request.clone(), session, offered, shared.hub.clone());
+        let (compression, hub) = (shared.compression, shared.hub.clone());
+        let mut opening = Opening::new(id.clone(), request.clone(), session, offered, compression, hub);
         let mut app = factory();
         app.on_pre_server(&mut opening).map(|()| (app, opening, cookie))
     }));
@@ -159,15 +163,18 @@ fn accept(
     if let Some((name, value)) = cookie {
         headers.append(name, value);
     }
-    let response = handshake.respond(opening.subprotocol.as_deref(), headers);
-    Ok((app, opening, response))
+    let offers = request.headers().get_all(header::SEC_WEBSOCKET_EXTENSIONS).iter();
+    let (deflate, extensions) =
+        opening.compression.negotiate(offers.filter_map(|offer| offer.to_str().ok())).unzip();
+    let response = handshake.respond(opening.subprotocol.as_deref(), extensions.as_deref(), headers);
+    Ok(Agreed { app, opening, deflate, response })
 }
 
 impl Accepted {
     /// Makes the connection, with the 101 as the first thing that it sends: so its ID is known before the client knows
     /// that it is connected.
     fn connect(self, shared: &Arc<Shared>, gateway: &Arc<Caller>) -> Connected {
-        let Self { mut incoming, app, opening, response } = self;
+        let Self { mut incoming, agreed: Agreed { app, opening, deflate, response } } = self;
         incoming.stream.output().extend_from_slice(&response);
         let about = About {
             id: opening.id,
@@ -180,11 +187,10 @@ impl Accepted {
             begun: Instant::now(),
             shared: opening.shared,
             overflow: opening.overflow,
+            deflate,
         };
-        let limits = &shared.limits;
-        let codec = Codec::new(incoming.stream, limits.max_message_size, limits.max_frame_size);
-        let (socket, clock) = (incoming.socket, shared.clock.clone());
-        let connection = Connection::new(about, socket, codec, limits.clone(), clock, gateway);
+        let (limits, clock) = (shared.limits.clone(), shared.clock.clone());
+        let connection = Connection::new(about, incoming.socket, incoming.stream, limits, clock, gateway);
         connection.binary_data.store(opening.binary_data, Relaxed);
         connection.session_end_on_close.store(opening.session_end_on_close, Relaxed);
         let attached = Box::new(Attached { request: opening.request, session: opening.session });

@@ -1,0 +1,104 @@
+//! A message of which parts have arrived.
+
+use bytes::Bytes;
+
+use super::Failure;
+use crate::message::{CloseCode, Message};
+
+/// What has arrived of a message, unmasked and inflated. It grows with that, never with a length announced.
+#[derive(Debug)]
+pub(super) struct Partial {
+    body: Body,
+    /// Whether its frames are compressed: the first one says so for all (RFC 7692, section 6).
+    pub(super) compressed: bool,
+    /// Payload of its frames so far, as it was on the wire.
+    pub(super) received: u64,
+}
+
+#[derive(Debug)]
+enum Body {
+    Text {
+        text: String,
+        /// The beginning of a character, cut off by the end of what has arrived.
+        cut: Vec<u8>,
+    },
+    Binary(Vec<u8>),
+}
+
+impl Partial {
+    /// A message that has arrived whole.
+    pub(super) fn whole(is_text: bool, bytes: &[u8]) -> Result<Message, Failure> {
+        if !is_text {
+            return Ok(Message::Binary(Bytes::copy_from_slice(bytes)));
+        }
+        str::from_utf8(bytes).map(Message::from).map_err(|_| not_utf8())
+    }
+
+    pub(super) fn new(is_text: bool, compressed: bool) -> Self {
+        let body = if is_text {
+            Body::Text { text: String::new(), cut: Vec::new() }
+        } else {
+            Body::Binary(Vec::new())
+        };
+        Self { body, compressed, received: 0 }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        match &self.body {
+            Body::Text { text, cut } => text.len() + cut.len(),
+            Body::Binary(bytes) => bytes.len(),
+        }
+    }
+
+    /// Appends. Text that cannot become UTF-8 any more fails at once (RFC 6455, section 8.1).
+    pub(super) fn push(&mut self, mut bytes: &[u8]) -> Result<(), Failure> {
+        let (text, cut) = match &mut self.body {
+            Body::Binary(all) => {
+                all.extend_from_slice(bytes);
+                return Ok(());
+            }
+            Body::Text { text, cut } => (text, cut),
+        };
+        while !cut.is_empty()
+            && let Some((&first, rest)) = bytes.split_first()
+        {
+            cut.push(first);
+            bytes = rest;
+            let (valid, rest) = split_utf8(cut)?;
+            text.push_str(valid);
+            if rest.is_empty() {
+                cut.clear();
+            }
+        }
+        let (valid, rest) = split_utf8(bytes)?;
+        text.push_str(valid);
+        cut.extend_from_slice(rest);
+        Ok(())
+    }
+
+    /// All of it is there.
+    pub(super) fn finish(self) -> Result<Message, Failure> {
+        match self.body {
+            Body::Text { text, cut } if cut.is_empty() => Ok(Message::from(text)),
+            Body::Text { .. } => Err(not_utf8()),
+            Body::Binary(bytes) => Ok(Message::Binary(Bytes::from(bytes))),
+        }
+    }
+}
+
+/// The text, and the beginning of a character that is cut off by the end.
+pub(super) fn split_utf8(bytes: &[u8]) -> Result<(&str, &[u8]), Failure> {
+    let error = match str::from_utf8(bytes) {
+        Ok(text) => return Ok((text, &[])),
+        Err(error) => error,
+    };
+    if error.error_len().is_some() {
+        return Err(not_utf8());
+    }
+    let (valid, cut) = bytes.split_at(error.valid_up_to());
+    Ok((str::from_utf8(valid).unwrap_or_default(), cut))
+}
+
+pub(super) fn not_utf8() -> Failure {
+    Failure { code: CloseCode::INVALID_DATA, text: "text that is not UTF-8".into() }
+}

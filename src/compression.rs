@@ -1,0 +1,296 @@
+//! permessage-deflate (RFC 7692): what a server may choose, and what it and a client agree upon.
+
+use std::ops::RangeInclusive;
+
+/// The windows that there are (RFC 7692, section 7.1.2), in bits of their size. zlib cannot compress with 8.
+const WINDOW_BITS: RangeInclusive<u8> = 8..=15;
+const LARGEST: u8 = *WINDOW_BITS.end();
+const SMALLEST_OF_ZLIB: u8 = 9;
+
+/// How hard shared compressors try, which is zlib's default.
+const POOLED_LEVEL: u8 = 6;
+
+/// Whether messages are compressed, for clients that offer it (permessage-deflate, RFC 7692).
+///
+/// Text such as JSON takes a third to a tenth of the bytes; the price is some 10 µs of computing for each message. What is
+/// compressed already, such as pictures, gains nothing. It is off by default.
+///
+/// Do not compress messages that hold a secret together with something that a stranger chooses: from the length
+/// he may guess the secret, also through TLS.
+///
+/// ```
+/// use switchboard::{Compression, Server};
+/// # struct Echo;
+/// # impl switchboard::WebSocketServer for Echo {
+/// #     fn server(&mut self, _: &mut switchboard::WebSocket) -> switchboard::ServerResult { Ok(()) }
+/// # }
+///
+/// // For all routes; one route's own choice is made with `Opening::set_compression`.
+/// let server = Server::builder()
+///     .listen("127.0.0.1:0")
+///     .compression(Compression::Pooled)
+///     .route("/echo", || Echo)
+///     .bind()?;
+/// # Ok::<(), switchboard::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Compression {
+    /// Nothing is compressed.
+    #[default]
+    Off,
+    /// Each message is compressed for itself ("no context takeover", both ways), by compressors that all connections
+    /// share: no connection keeps any memory for it, and a broadcast is compressed once for all. The choice for many
+    /// connections, and for small boxes.
+    Pooled,
+    /// Each message is compressed with the help of those before it: about half as many bytes again, where messages
+    /// resemble each other. It costs some 300 KiB for each connection that sends, and the last `2^window_bits`
+    /// bytes of one that receives. After some seconds without a message the 300 KiB are given back.
+    Dedicated {
+        /// How far compression looks back, both ways: `2^window_bits` bytes. From 9 to 15; what is beyond counts as the
+        /// nearest. The client may ask for less.
+        window_bits: u8,
+        /// How hard it tries: from 1, the fastest, to 9. 6 is usual.
+        level: u8,
+    },
+}
+
+/// What was agreed upon, for one connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Deflate {
+    /// Each of our messages is compressed for itself, by a compressor of the pool.
+    pub(crate) pooled: bool,
+    /// Each of the client's messages is compressed for itself.
+    pub(crate) client_no_context_takeover: bool,
+    /// How far we look back, at most.
+    pub(crate) server_window_bits: u8,
+    /// How far the client looks back, at most.
+    pub(crate) client_window_bits: u8,
+    pub(crate) level: u8,
+}
+
+/// One of the client's offers (RFC 7692, section 7.1).
+#[derive(Debug, Default, PartialEq)]
+struct Offer {
+    server_no_context_takeover: bool,
+    client_no_context_takeover: bool,
+    server_max_window_bits: Option<u8>,
+    /// Without a value: the client can be told one.
+    client_max_window_bits: Option<Option<u8>>,
+}
+
+impl Compression {
+    /// The first of the client's offers that can be accepted: what is agreed upon, and the value of the response's
+    /// `Sec-WebSocket-Extensions`. An offer that is malformed, or that has anything unknown in it, is declined.
+    pub(crate) fn negotiate<'a>(
+        self,
+        headers: impl IntoIterator<Item = &'a str>,
+    ) -> Option<(Deflate, String)> {
+        let (pooled, window_bits, level) = match self {
+            Self::Off => return None,
+            Self::Pooled => (true, LARGEST, POOLED_LEVEL),
+            Self::Dedicated { window_bits, level } => {
+                (false, window_bits.clamp(SMALLEST_OF_ZLIB, LARGEST), level.clamp(1, 9))
+            }
+        };
+        headers
+            .into_iter()
+            .flat_map(|header| split(header, ','))
+            .filter_map(Offer::parse)
+            .find_map(|offer| offer.accept(pooled, window_bits, level))
+    }
+}
+
+impl Offer {
+    fn parse(offer: &str) -> Option<Self> {
+        let mut parts = split(offer, ';');
+        if !parts.next()?.trim().eq_ignore_ascii_case("permessage-deflate") {
+            return None;
+        }
+        let mut offer = Self::default();
+        for part in parts {
+            let (name, value) = match part.split_once('=') {
+                Some((name, value)) => (name.trim(), Some(unquote(value.trim())?)),
+                None => (part.trim(), None),
+            };
+            // A parameter must not be there twice (section 7.1).
+            let is_new = match (name.to_ascii_lowercase().as_str(), value) {
+                ("server_no_context_takeover", None) => set(&mut offer.server_no_context_takeover),
+                ("client_no_context_takeover", None) => set(&mut offer.client_no_context_takeover),
+                ("server_max_window_bits", Some(bits)) => {
+                    offer.server_max_window_bits.replace(window_bits(bits)?).is_none()
+                }
+                ("client_max_window_bits", None) => offer.client_max_window_bits.replace(None).is_none(),
+                ("client_max_window_bits", Some(bits)) => {
+                    offer.client_max_window_bits.replace(Some(window_bits(bits)?)).is_none()
+                }
+                _ => return None,
+            };
+            if !is_new {
+                return None;
+            }
+        }
+        Some(offer)
+    }
+
+    fn accept(&self, pooled: bool, window_bits: u8, level: u8) -> Option<(Deflate, String)> {
+        let server_window_bits = self.server_max_window_bits.unwrap_or(LARGEST).min(window_bits);
+        if server_window_bits < SMALLEST_OF_ZLIB {
+            return None;
+        }
+        // A client that did not say that it can be told a window has the largest (section 7.1.2.2).
+        let client_window_bits =
+            self.client_max_window_bits.map_or(LARGEST, |hint| hint.unwrap_or(LARGEST).min(window_bits));
+        let server_no_context_takeover = pooled || self.server_no_context_takeover;
+        let client_no_context_takeover = pooled || self.client_no_context_takeover;
+        let mut response = String::from("permessage-deflate");
+        if server_no_context_takeover {
+            response += "; server_no_context_takeover";
+        }
+        if client_no_context_takeover {
+            response += "; client_no_context_takeover";
+        }
+        if self.server_max_window_bits.is_some() || server_window_bits < LARGEST {
+            response += &format!("; server_max_window_bits={server_window_bits}");
+        }
+        if self.client_max_window_bits.is_some() && client_window_bits < LARGEST {
+            response += &format!("; client_max_window_bits={client_window_bits}");
+        }
+        let deflate = Deflate {
+            pooled: server_no_context_takeover,
+            client_no_context_takeover,
+            server_window_bits,
+            client_window_bits,
+            level,
+        };
+        Some((deflate, response))
+    }
+}
+
+/// The parts between separators that are not within quotes.
+fn split(text: &str, separator: char) -> impl Iterator<Item = &str> {
+    let (mut quoted, mut escaped) = (false, false);
+    text.split(move |c| {
+        if c == '"' && !escaped {
+            quoted = !quoted;
+        }
+        escaped = quoted && c == '\\' && !escaped;
+        !quoted && c == separator
+    })
+}
+
+/// A value may be a token, or one in quotes (RFC 6455, section 9.1); what is escaped in them is no number anyway.
+fn unquote(value: &str) -> Option<&str> {
+    match value.strip_prefix('"') {
+        Some(rest) => rest.strip_suffix('"'),
+        None => Some(value),
+    }
+}
+
+/// A decimal number without leading zeros (section 7.1.2).
+fn window_bits(value: &str) -> Option<u8> {
+    let bits = value.parse().ok().filter(|bits| WINDOW_BITS.contains(bits))?;
+    (value == bits.to_string()).then_some(bits)
+}
+
+/// Whether it was not set before.
+fn set(flag: &mut bool) -> bool {
+    !std::mem::replace(flag, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEDICATED: Compression = Compression::Dedicated { window_bits: 15, level: 6 };
+
+    fn answer(compression: Compression, offer: &str) -> Option<String> {
+        compression.negotiate([offer]).map(|(_, response)| response)
+    }
+
+    #[test]
+    fn what_browsers_offer() {
+        let offer = "permessage-deflate; client_max_window_bits";
+        assert_eq!(answer(Compression::Off, offer), None);
+        assert_eq!(
+            answer(Compression::Pooled, offer).unwrap(),
+            "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+        );
+        assert_eq!(answer(DEDICATED, offer).unwrap(), "permessage-deflate");
+        let small = Compression::Dedicated { window_bits: 10, level: 1 };
+        let (deflate, response) = small.negotiate([offer]).unwrap();
+        assert_eq!(response, "permessage-deflate; server_max_window_bits=10; client_max_window_bits=10");
+        assert_eq!((deflate.server_window_bits, deflate.client_window_bits, deflate.level), (10, 10, 1));
+        assert!(!deflate.pooled && !deflate.client_no_context_takeover);
+    }
+
+    #[test]
+    fn each_parameter() {
+        let with = |parameter: &str| answer(DEDICATED, &format!("permessage-deflate{parameter}"));
+        let accepted = |parameter: &str| with(parameter).unwrap().replace("permessage-deflate", "");
+        assert_eq!(accepted(""), "");
+        assert_eq!(accepted("; server_no_context_takeover"), "; server_no_context_takeover");
+        assert_eq!(accepted(" ;\tClient_No_Context_Takeover "), "; client_no_context_takeover");
+        assert_eq!(accepted("; server_max_window_bits=9"), "; server_max_window_bits=9");
+        assert_eq!(accepted("; server_max_window_bits = \"12\""), "; server_max_window_bits=12");
+        assert_eq!(accepted("; server_max_window_bits=15"), "; server_max_window_bits=15");
+        assert_eq!(accepted("; client_max_window_bits=8"), "; client_max_window_bits=8");
+        assert_eq!(accepted("; client_max_window_bits=15"), "");
+        assert_eq!(with("; server_max_window_bits=8"), None, "zlib cannot");
+    }
+
+    #[test]
+    fn the_smaller_window_counts() {
+        let small = Compression::Dedicated { window_bits: 12, level: 6 };
+        let both = "permessage-deflate; server_max_window_bits=10; client_max_window_bits=14";
+        let (deflate, _) = small.negotiate([both]).unwrap();
+        assert_eq!((deflate.server_window_bits, deflate.client_window_bits), (10, 12));
+        // Not to be told, so it may use all.
+        let (deflate, response) = small.negotiate(["permessage-deflate"]).unwrap();
+        assert_eq!((deflate.server_window_bits, deflate.client_window_bits), (12, 15));
+        assert_eq!(response, "permessage-deflate; server_max_window_bits=12");
+        let wild = Compression::Dedicated { window_bits: 200, level: 0 };
+        let (deflate, _) = wild.negotiate([both]).unwrap();
+        assert_eq!((deflate.server_window_bits, deflate.client_window_bits, deflate.level), (10, 14, 1));
+    }
+
+    #[test]
+    fn malformed_offers_are_declined() {
+        for parameter in [
+            "=1",
+            ";",
+            "; ",
+            "; unknown",
+            "; server_no_context_takeover=1",
+            "; server_no_context_takeover; server_no_context_takeover",
+            "; client_no_context_takeover; client_no_context_takeover",
+            "; client_max_window_bits; client_max_window_bits=10",
+            "; server_max_window_bits",
+            "; server_max_window_bits=",
+            "; server_max_window_bits=010",
+            "; server_max_window_bits=+10",
+            "; server_max_window_bits=7",
+            "; server_max_window_bits=16",
+            "; server_max_window_bits=1000",
+            "; server_max_window_bits=\"10",
+            "; server_max_window_bits=10; server_max_window_bits=10",
+            "; client_max_window_bits=x",
+            "; client_max_window_bits=\"1\\0\"",
+        ] {
+            assert_eq!(answer(DEDICATED, &format!("permessage-deflate{parameter}")), None, "{parameter}");
+        }
+        for other in ["", ",", "x-webkit-deflate-frame", "permessage-deflated", "\"permessage-deflate\""] {
+            assert_eq!(answer(DEDICATED, other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn the_first_offer_that_can_be_accepted() {
+        let offers = [
+            "x-unknown; a=\"b, permessage-deflate; \\\" \", permessage-deflate; server_max_window_bits=8",
+            "permessage-deflate; server_max_window_bits=11, permessage-deflate",
+        ];
+        let (_, response) = DEDICATED.negotiate(offers).unwrap();
+        assert_eq!(response, "permessage-deflate; server_max_window_bits=11");
+    }
+}

@@ -94,11 +94,17 @@
 //! | a write takes longer than the limit | a cut stream | 1006, by the server |
 //! | the server shuts down | 1001 | 1001, by the server |
 //!
-//! A message and, right behind it, something that breaks the protocol: of a shared connection that is served by workers,
-//! the close frame may come before the message is answered; it is handled all the same.
+//! What came before a broken rule is answered first, and then the close frame follows.
 //!
 //! The stream is never just cut after a close frame: it is ended (FIN), and read to its end, within
 //! [`Limits::close_timeout`], so that the client reads the close frame and not a reset.
+//!
+//! # Compression
+//!
+//! permessage-deflate (RFC 7692) is off by default, and chosen by [`ServerBuilder::compression`] or, for one route, by
+//! [`Opening::set_compression`]: see [`Compression`] for what the modes cost. All four parameters are negotiated.
+//! Inflating stops at [`Limits::max_message_size`], so a small message cannot become a large one; messages of fewer than
+//! [`Limits::min_compressed_size`] bytes are sent as they are.
 //!
 //! # Slow clients
 //!
@@ -127,6 +133,28 @@
 //!
 //! Buffers grow with the bytes that arrive, never with the length that a frame announces, and are given back.
 //!
+//! # Conformance
+//!
+//! The server's side of RFC 6455 and RFC 7692. All 517 cases of the [Autobahn testsuite] pass strictly, over `ws://` and
+//! `wss://`, for synchronous and for shared connections, with compression on: 514 are OK, and three, which only ask how
+//! a peer behaves, informational. Random sequences of frames get the same answer as from the Python package `websockets`; a
+//! small number of differences, where the RFC says what we do, is listed in that test (`tests/clients/differential.py`).
+//!
+//! | | section | |
+//! |---|---|---|
+//! | opening handshake | 6455: 4.2, 10.2 | all checks; `Origin`; HTTP 400, 403, 405, 426 |
+//! | frames | 6455: 5.2, 5.3 | unmasked frames, reserved bits and opcodes, lengths not written in the fewest bytes: 1002 |
+//! | fragments | 6455: 5.4 | of any number, with control frames between; messages are sent unfragmented |
+//! | control frames | 6455: 5.5 | each ping has its pong |
+//! | closing handshake | 6455: 5.5.1, 7 | codes 1000-1003, 1007-1014 and 3000-4999 both ways, others are answered with 1002; the server ends the stream first |
+//! | text | 6455: 8.1 | checked as it arrives, not when it is complete: 1007 |
+//! | subprotocols | 6455: 1.9, 4.2.2 | chosen by the application |
+//! | compression | 7692: 5, 7 | offers that are malformed or unknown are declined; windows of 9 to 15 bits for what the server sends, 8 to 15 for the client |
+//!
+//! What it does not do: HTTP/2 (RFC 8441), and a window of 8 bits for what the server sends, which zlib cannot.
+//!
+//! [Autobahn testsuite]: https://github.com/crossbario/autobahn-testsuite
+//!
 //! # Features
 //!
 //! - `tls` (default): `wss://` by the system's TLS library.
@@ -136,7 +164,7 @@
 //! # How it is made
 //!
 //! From the ground up, each module using only those below it: `message`, `error`, `limits`; `codec` (bytes in, messages out:
-//! TLS, frames and tungstenite over memory, without a socket), `http`, `session`; `connection` (socket, codec and the two
+//! TLS, frames and compression over memory, without a socket), `http`, `session`; `connection` (socket, codec and the two
 //! locks); `hub` and `gateway`; `websocket` and `parked` (what your code holds, and how it is called); `server`. The codec is locked for microseconds and never
 //! while anything waits: a thread that reads waits in `recv` outside of the lock, and so another one can write meanwhile,
 //! over TLS too.
@@ -152,6 +180,9 @@ mod compression;
 mod connection;
 mod deadline;
 mod error;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gateway;
 mod http;
 mod hub;

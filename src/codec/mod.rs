@@ -89,6 +89,7 @@ impl Failure {
     }
 
     /// The bytes themselves are broken, or have ended: no close frame can be sent.
+    #[cfg(feature = "tls")]
     pub(crate) fn network(text: impl Into<Cow<'static, str>>) -> Self {
         Self { code: CloseCode::ABNORMAL, text: text.into() }
     }

@@ -1,0 +1,267 @@
+//! What the fuzz targets in `fuzz/` call, and what a test calls with what they found worth keeping.
+//!
+//! Each takes any bytes and panics if a promise is broken.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use flate2::{Decompress, FlushDecompress};
+use http::header;
+
+use crate::{
+    codec::{Codec, Event, Failure, Stream},
+    compression::{Compression, Deflate},
+    http::{Handshake, Origins, parse_head},
+    limits::Limits,
+    message::{CloseCode, Message},
+};
+
+const MAX_HEAD: usize = 4096;
+
+/// The request's head: what is accepted is the same however it arrives, and its answer is a response.
+pub fn head(input: &[u8]) {
+    let whole = parse_head(input, MAX_HEAD);
+    let Ok(Some((request, length))) = whole else { return };
+    assert!(length <= input.len());
+    for end in [length - 1, length / 2] {
+        assert!(matches!(parse_head(&input[..end], MAX_HEAD), Ok(None)), "complete before its end");
+    }
+    let (again, same) =
+        parse_head(&input[..length], MAX_HEAD).ok().flatten().expect("what follows does not count");
+    assert_eq!((again.path(), same), (request.path(), length));
+    request.query_value("room");
+    request.cookie("session");
+    let Ok(handshake) = Handshake::check(&request, &Origins::SameHost) else { return };
+    for compression in [Compression::Pooled, Compression::Dedicated { window_bits: 10, level: 1 }] {
+        let offers = request.headers().get_all(header::SEC_WEBSOCKET_EXTENSIONS).iter();
+        let agreed = compression.negotiate(offers.filter_map(|offer| offer.to_str().ok()));
+        let (deflate, extensions) = agreed.unzip();
+        if let Some(deflate) = deflate {
+            assert!((9..=15).contains(&deflate.server_window_bits));
+            assert!((8..=15).contains(&deflate.client_window_bits));
+        }
+        let response = handshake.respond(None, extensions.as_deref(), http::HeaderMap::new());
+        let mut lines = [httparse::EMPTY_HEADER; 16];
+        let mut parsed = httparse::Response::new(&mut lines);
+        assert!(parsed.parse(&response).expect("a response").is_complete());
+    }
+}
+
+/// Frames of a client: what they say is the same however they are cut.
+pub fn frames(input: &[u8]) {
+    any_cut(input, None);
+}
+
+/// The same, compressed.
+pub fn deflate(input: &[u8]) {
+    let Some((&first, rest)) = input.split_first() else { return };
+    any_cut(rest, Some(agreed(first)));
+}
+
+/// The codec as a connection uses it: whatever comes in, what goes out is well-formed, and all of it.
+pub fn codec(input: &[u8]) {
+    let Some((&first, mut input)) = input.split_first() else { return };
+    let deflate = (first & 1 != 0).then(|| agreed(first >> 1));
+    let mut codec = Codec::new(Stream::plain(), &limits(), deflate);
+    let mut client = Client { deflate, ..Client::default() };
+    while let Some((&step, rest)) = input.split_first() {
+        let (argument, rest) = rest.split_at(rest.len().min(usize::from(step >> 3) * 8));
+        input = rest;
+        match step & 7 {
+            // Mostly it receives.
+            0..=3 => {
+                codec.stream().feed(&mut argument.to_vec()).expect("plain");
+                loop {
+                    let waiting = codec.has_whole_message();
+                    match codec.next() {
+                        Ok(Some(Event::Close(..))) => client.ending = true,
+                        Ok(Some(_)) => assert!(waiting || deflate.is_some(), "nothing whole was there"),
+                        Ok(None) => break,
+                        Err(failure) => {
+                            codec.fail(&failure);
+                            client.ending = true;
+                            break;
+                        }
+                    }
+                    if client.ending {
+                        break;
+                    }
+                }
+            }
+            4 if !client.ending => {
+                let message = Message::from(argument.repeat(8));
+                client.expected.push_back(message.clone());
+                let outgoing = match deflate {
+                    Some(deflate) => deflate.prepare(message, 16, None),
+                    None => message.into(),
+                };
+                codec.encode(outgoing);
+            }
+            5 if !client.ending => codec.ping([7; 8]),
+            6 => {
+                codec.close(CloseCode(1000 + u16::from(step >> 3)), &String::from_utf8_lossy(argument));
+                client.ending = true;
+            }
+            _ => codec.park(true),
+        }
+        client.receive(codec.stream());
+        if client.ending {
+            break; // a connection sends nothing after it
+        }
+    }
+    assert!(client.expected.is_empty(), "not all was sent");
+}
+
+fn limits() -> Limits {
+    let mut limits = Limits::default();
+    (limits.max_message_size, limits.max_frame_size) = (5000, 4000);
+    limits.min_compressed_size = 16;
+    limits
+}
+
+fn agreed(bits: u8) -> Deflate {
+    Deflate {
+        pooled: bits & 1 != 0,
+        client_no_context_takeover: bits & 2 != 0,
+        server_window_bits: 9 + (bits >> 2) % 7,
+        client_window_bits: 8 + (bits >> 2) % 8,
+        level: 1 + (bits >> 4) % 9,
+    }
+}
+
+fn any_cut(input: &[u8], deflate: Option<Deflate>) {
+    let Some((&first, input)) = input.split_first() else { return };
+    let whole = decode(input, input.len(), deflate);
+    let cut = decode(input, 1 + usize::from(first), deflate);
+    let bytewise = decode(input, 1, deflate);
+    for other in [cut, bytewise] {
+        assert_eq!(whole.events, other.events);
+        // Which of several mistakes of a compressed message shows first depends on how far it is inflated at a time.
+        let code = |outcome: &Outcome| {
+            outcome.failure.as_ref().map(|failure| if deflate.is_some() { 0 } else { failure.code.0 })
+        };
+        assert_eq!(code(&whole), code(&other));
+        if deflate.is_none() || whole.failure.is_none() {
+            assert_eq!(whole.output, other.output);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Outcome {
+    events: Vec<Event>,
+    failure: Option<Failure>,
+    output: Vec<u8>,
+}
+
+fn decode(input: &[u8], chunk: usize, deflate: Option<Deflate>) -> Outcome {
+    let mut codec = Codec::new(Stream::plain(), &limits(), deflate);
+    let (mut events, mut failure) = (Vec::new(), None);
+    'all: for chunk in input.chunks(chunk.max(1)) {
+        codec.stream().feed(&mut chunk.to_vec()).expect("plain");
+        loop {
+            match codec.next() {
+                Ok(Some(event)) => {
+                    if let Event::Message(message) = &event {
+                        assert!(message.len() <= limits().max_message_size);
+                    }
+                    events.push(event);
+                }
+                Ok(None) => break,
+                Err(e) => {
+                    codec.fail(&e);
+                    failure = Some(e);
+                    break 'all;
+                }
+            }
+        }
+    }
+    let output = codec.stream().pending_bytes().to_vec();
+    Outcome { events, failure, output }
+}
+
+/// Reads what the codec sends, strictly.
+#[derive(Default)]
+struct Client {
+    deflate: Option<Deflate>,
+    inflate: Option<Decompress>,
+    expected: VecDeque<Message>,
+    ending: bool,
+    closed: bool,
+}
+
+impl Client {
+    fn receive(&mut self, stream: &mut Stream) {
+        stream.seal().expect("plain");
+        let bytes = Bytes::copy_from_slice(stream.pending_bytes());
+        stream.mark_sent(bytes.len());
+        let mut rest = &bytes[..];
+        while let [first, second, after @ ..] = rest {
+            assert!(!self.closed, "something after the close frame");
+            assert_eq!((first & 0xb0, second & 0x80), (0x80, 0), "final, not reserved, not masked");
+            let (length, after) = match second {
+                126 => (usize::from(u16::from_be_bytes([after[0], after[1]])), &after[2..]),
+                127 => (u64::from_be_bytes(*after.first_chunk().expect("whole")) as usize, &after[8..]),
+                short => (usize::from(*short), after),
+            };
+            let (payload, after) = after.split_at(length);
+            rest = after;
+            match first & 0x0f {
+                2 => {
+                    let expected = self.expected.pop_front().expect("a message that nobody sent");
+                    let payload = if first & 0x40 == 0 { payload.to_vec() } else { self.inflate(payload) };
+                    assert_eq!(expected.as_bytes(), payload);
+                }
+                8 => {
+                    self.closed = true;
+                    assert!(length <= 125 && length != 1);
+                    if let [high, low, text @ ..] = payload {
+                        assert!(CloseCode(u16::from_be_bytes([*high, *low])).is_sendable());
+                        assert!(std::str::from_utf8(text).is_ok());
+                    }
+                }
+                9 | 10 => assert!(length <= 125 && first & 0x40 == 0),
+                other => panic!("opcode {other}"),
+            }
+        }
+        assert!(rest.is_empty(), "half a frame");
+    }
+
+    fn inflate(&mut self, payload: &[u8]) -> Vec<u8> {
+        let deflate = self.deflate.expect("compressed without agreement");
+        if deflate.pooled {
+            self.inflate = None;
+        }
+        let inflate = self
+            .inflate
+            .get_or_insert_with(|| Decompress::new_with_window_bits(false, deflate.server_window_bits));
+        let mut out = Vec::with_capacity(64 * 1024);
+        let payload = [payload, &[0, 0, 0xff, 0xff]].concat();
+        inflate.decompress_vec(&payload, &mut out, FlushDecompress::Sync).expect("deflate");
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    /// What the fuzzers found worth keeping stays right.
+    #[test]
+    fn the_corpora_of_the_fuzz_targets() {
+        for (name, target) in [
+            ("head", super::head as fn(&[u8])),
+            ("frames", super::frames),
+            ("deflate", super::deflate),
+            ("codec", super::codec),
+        ] {
+            let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(name);
+            let inputs =
+                std::fs::read_dir(&folder).expect("a corpus").map(|entry| entry.expect("an entry").path());
+            let mut count = 0;
+            for path in inputs {
+                target(&std::fs::read(path).expect("an input"));
+                count += 1;
+            }
+            assert!(count > 0, "no corpus in {}", folder.display());
+        }
+    }
+}

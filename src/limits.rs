@@ -37,7 +37,7 @@ pub struct Limits {
     /// Messages of fewer bytes are sent as they are where others are [compressed](crate::Compression). Default 64: what is
     /// so short seldom becomes shorter.
     pub min_compressed_size: usize,
-    /// Bytes of the largest receive buffer. A buffer starts with 2 KiB, grows while reads fill it, and shrinks
+    /// Bytes of the largest receive buffer. A buffer starts with half a KiB, grows while reads fill it, and shrinks
     /// again when they do not. Default 64 KiB; smaller saves memory and costs calls with large messages.
     pub max_read_buffer: usize,
     /// How long `write` waits for a slow client; then it fails with `Timeout` and the connection is closed. Default

@@ -14,7 +14,6 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use crate::{
     compression::Compression,
     connection::{Connection, Overflow, READ_TIMEOUT},
-    deadline::Deadline,
     error::{CloseReason, Error, Result},
     http::{Refusal, Request},
     hub::Hub,
@@ -291,7 +290,7 @@ impl WebSocket {
     /// [`Error::Closed`]: the connection is over, by whoever's will.
     pub fn read(&mut self, len: usize, timeout: Duration) -> Result<Data> {
         let len = if len == 0 { READ_LEN } else { len };
-        let (data, at_end) = self.connection.read(len, Deadline::after(timeout))?;
+        let (data, at_end) = self.connection.read(len, timeout)?;
         self.at_end = at_end;
         Ok(data)
     }
@@ -481,7 +480,7 @@ impl Iterator for Messages<'_> {
 
     fn next(&mut self) -> Option<Message> {
         loop {
-            match self.0.connection.read(usize::MAX, Deadline::after(READ_TIMEOUT)) {
+            match self.0.connection.read(usize::MAX, READ_TIMEOUT) {
                 Ok((message, _)) => return Some(message),
                 Err(Error::Timeout) => {}
                 Err(_) => return None,

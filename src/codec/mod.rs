@@ -143,10 +143,7 @@ impl Codec {
                     if header.total() > self.stream.input().len() {
                         return Ok(None);
                     }
-                    if let Some(event) = self.control(&header)? {
-                        return Ok(Some(event));
-                    }
-                    continue;
+                    return self.control(&header).map(Some);
                 }
                 let compressed = self.check(&header)?;
                 let is_whole = header.is_final() && header.total() <= self.stream.input().len();
@@ -181,7 +178,7 @@ impl Codec {
         if header.payload > bound(self.max_frame) {
             return Err(Failure::too_big(format!("frame of more than {} bytes", self.max_frame)));
         }
-        if received + header.payload > bound(self.max_message) {
+        if received.saturating_add(header.payload) > bound(self.max_message) {
             return Err(Failure::too_big(format!("message of more than {} bytes", self.max_message)));
         }
         Ok(compressed)
@@ -190,7 +187,7 @@ impl Codec {
     /// The usual case: a message of one frame, which has arrived whole.
     fn take_whole(&mut self, header: &Header) -> Result<Message, Failure> {
         let payload = &mut self.stream.input_mut()[header.size..header.total()];
-        unmask(payload, &mut { header.mask });
+        unmask(payload, header.mask);
         let message = Partial::whole(header.is_text(), payload)?;
         self.stream.consume(header.total());
         Ok(message)
@@ -211,7 +208,8 @@ impl Codec {
         let input = self.stream.input_mut();
         let arrived = input.len().min(usize::try_from(rest.payload).unwrap_or(usize::MAX));
         let piece = &mut input[..arrived];
-        unmask(piece, &mut rest.mask);
+        unmask(piece, rest.mask);
+        rest.mask.rotate_left(arrived % 4); // the mask goes on where this piece stops
         rest.payload -= arrived as u64;
         let frame_ends = rest.payload == 0;
         let message_ends = frame_ends && rest.is_final;
@@ -232,11 +230,11 @@ impl Codec {
     }
 
     /// Takes in a control frame, which has arrived whole (RFC 6455, section 5.5).
-    fn control(&mut self, header: &Header) -> Result<Option<Event>, Failure> {
+    fn control(&mut self, header: &Header) -> Result<Event, Failure> {
         let mut buffer = [0; MAX_CONTROL];
         let payload = &mut buffer[..header.payload as usize];
         payload.copy_from_slice(&self.stream.input()[header.size..header.total()]);
-        unmask(payload, &mut { header.mask });
+        unmask(payload, header.mask);
         self.stream.consume(header.total());
         match header.opcode() {
             CLOSE => {
@@ -246,15 +244,15 @@ impl Codec {
                 if !self.close_sent {
                     self.close(code, &text);
                 }
-                Ok(Some(Event::Close(code, text)))
+                Ok(Event::Close(code, text))
             }
             PING => {
                 if !self.close_sent {
                     self.put(Frame::pong(Bytes::copy_from_slice(payload)));
                 }
-                Ok(Some(Event::Ping))
+                Ok(Event::Ping)
             }
-            _ => Ok(Some(Event::Pong(Bytes::copy_from_slice(payload)))),
+            _ => Ok(Event::Pong(Bytes::copy_from_slice(payload))),
         }
     }
 

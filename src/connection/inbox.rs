@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The size that a receive buffer starts with, and returns to.
-const START: usize = 2 * 1024;
+const START: usize = 512;
 
 /// A buffer above this size is not kept while waiting.
 const KEEP: usize = 16 * 1024;

@@ -22,12 +22,13 @@ pub(super) enum Step {
 
 impl Connection {
     /// At most `len` characters or bytes of the next message, or of the rest of one; and whether they reach its end.
-    pub(crate) fn read(self: &Arc<Self>, len: usize, deadline: Deadline) -> Result<(Data, bool)> {
-        if self.about.shared { self.read_shared(len, deadline) } else { self.read_own(len, deadline) }
+    pub(crate) fn read(self: &Arc<Self>, len: usize, timeout: Duration) -> Result<(Data, bool)> {
+        if self.about.shared { self.read_shared(len, timeout) } else { self.read_own(len, timeout) }
     }
 
     /// Waits for what the gateway receives.
-    fn read_shared(self: &Arc<Self>, len: usize, deadline: Deadline) -> Result<(Data, bool)> {
+    fn read_shared(self: &Arc<Self>, len: usize, timeout: Duration) -> Result<(Data, bool)> {
+        let deadline = Deadline::after(timeout);
         let mut inbox = self.inbox.locked();
         loop {
             if self.hung_up.load(SeqCst) {
@@ -58,8 +59,10 @@ impl Connection {
     }
 
     /// For the connection's own thread.
-    fn read_own(self: &Arc<Self>, len: usize, deadline: Deadline) -> Result<(Data, bool)> {
+    fn read_own(self: &Arc<Self>, len: usize, timeout: Duration) -> Result<(Data, bool)> {
         let mut inbox = self.inbox.locked();
+        let mut begun = None; // the clock is only asked if there is nothing to return at once
+        let mut deadline = || *begun.get_or_insert_with(|| Deadline::after(timeout));
         let mut last_look = false;
         loop {
             if self.hung_up.load(SeqCst) {
@@ -80,8 +83,8 @@ impl Connection {
                     }
                     // When the time is up, what is there already is still taken, once: a client that never stops
                     // sending half messages cannot keep the call.
-                    let received = if !deadline.is_over() {
-                        inbox.receive(&socket, deadline)
+                    let received = if !deadline().is_over() {
+                        inbox.receive(&socket, deadline())
                     } else if !std::mem::replace(&mut last_look, true) {
                         inbox.try_receive(&socket)
                     } else {
@@ -90,7 +93,7 @@ impl Connection {
                     self.received(received)?;
                 }
                 (Step::Clogged, Some(socket)) => {
-                    if !socket.wait_writable(deadline)? {
+                    if !socket.wait_writable(deadline())? {
                         return Err(Error::Timeout);
                     }
                 }

@@ -28,7 +28,8 @@ pub struct Request {
 ///
 /// `max` is the most bytes a head may have.
 pub(crate) fn parse_head(input: &[u8], max: usize) -> Result<Option<(Request, usize)>, Refusal> {
-    let mut lines = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    // Not on the stack: what was touched of it stays resident as long as the connection.
+    let mut lines = vec![httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut head = httparse::Request::new(&mut lines);
     let length = match head.parse(&input[..input.len().min(max)]) {
         Ok(httparse::Status::Complete(length)) => length,

@@ -1,6 +1,7 @@
 //! One connection on its thread, from the accepted socket to `on_post_server`.
 
 use std::{
+    net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -32,7 +33,18 @@ use crate::{
 };
 
 /// Serves one socket until its end.
+///
+/// What a thread once touched of its stack stays resident as long as it lives. So the handshake is a call of its own, and
+/// so is each step of it: none of them is deep, and none is inlined.
 pub(super) fn serve(shared: &Arc<Shared>, gateway: &Arc<Caller>, job: Job) {
+    if let Some(connected) = open(shared, gateway, job) {
+        run(shared, connected);
+    }
+}
+
+/// All of the opening handshake; only a WebSocket goes on.
+#[inline(never)]
+fn open(shared: &Arc<Shared>, gateway: &Arc<Caller>, job: Job) -> Option<Connected> {
     let Job { socket, peer, security, slot } = job;
     let deadline = Deadline::after(shared.limits.handshake_timeout);
     let socket = Arc::new(socket);
@@ -42,16 +54,23 @@ pub(super) fn serve(shared: &Arc<Shared>, gateway: &Arc<Caller>, job: Job) {
         #[cfg(feature = "tls")]
         Security::Tls(identity) => match Stream::tls(identity.acceptor()) {
             Ok(stream) => stream,
-            Err(failure) => return log::error!("{}", failure.text),
+            Err(failure) => {
+                log::error!("{}", failure.text);
+                return None;
+            }
         },
     };
-    let handshaking = Handshaking::new(shared, &socket);
+    let _handshaking = Handshaking::new(shared, &socket); // until a shutdown finds it in the hub
     let incoming = Incoming { socket, stream, peer, is_secure, deadline };
-    let Some(accepted) = open(shared, incoming) else { return };
-    let connected = accepted.connect(shared, gateway);
-    // From now on a shutdown finds it in the hub.
-    drop(handshaking);
-    run(shared, connected, slot);
+    let (incoming, request) = read_request(shared, incoming)?;
+    match accept(shared, &request) {
+        Ok(agreed) => Some(connect(shared, gateway, incoming, agreed, slot)),
+        Err(refusal) => {
+            log::info!("{}: {}: refused: {refusal}", name(incoming.peer), request.path());
+            respond(shared, incoming, refusal.into(), Some(&request));
+            None
+        }
+    }
 }
 
 /// The entry of a socket in its handshake, by which a shutdown finds it.
@@ -78,23 +97,10 @@ impl Drop for Handshaking<'_> {
     }
 }
 
-/// A handshake to which the application has said yes.
-struct Accepted {
-    incoming: Incoming,
-    agreed: Agreed,
-}
-
-/// What it said, and the bytes of the 101 that say so to the client.
-struct Agreed {
-    app: Box<dyn WebSocketServer>,
-    opening: Opening,
-    deflate: Option<Deflate>,
-    response: Vec<u8>,
-}
-
-/// Reads the request and answers it; only a WebSocket goes on.
-fn open(shared: &Shared, mut incoming: Incoming) -> Option<Accepted> {
-    let peer = incoming.peer.map_or_else(|| "a Unix socket".to_owned(), |peer| peer.to_string());
+/// Reads the request, and answers it unless it asks for a WebSocket.
+#[inline(never)]
+fn read_request(shared: &Shared, mut incoming: Incoming) -> Option<(Incoming, Arc<Request>)> {
+    let peer = incoming.peer;
     let head = incoming.read_head(&shared.limits);
     if shared.is_stopping() {
         let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the server shuts down")
@@ -103,46 +109,53 @@ fn open(shared: &Shared, mut incoming: Incoming) -> Option<Accepted> {
         return None;
     }
     let request = match head {
-        Ok(request) => request.with_peer(incoming.peer, incoming.is_secure, &shared.trusted_proxies),
+        Ok(request) => request.with_peer(peer, incoming.is_secure, &shared.trusted_proxies),
         Err(NoRequest::Gone(why)) => {
-            log::debug!("{peer}: no request: {why}");
+            log::debug!("{}: no request: {why}", name(peer));
             return None;
         }
         Err(NoRequest::Refused(refusal)) => {
-            log::debug!("{peer}: {refusal}");
+            log::debug!("{}: {refusal}", name(peer));
             respond(shared, incoming, refusal.into(), None);
             return None;
         }
     };
     let path = request.path();
-    if !is_upgrade(&request) && (shared.routes.has_page(path) || !shared.routes.is_websocket(path)) {
-        let exchange = Exchange::new(&request, &shared.sessions);
-        let mut response = shared.routes.respond(&exchange).unwrap_or_else(Response::from);
-        log::debug!("{peer}: {} {path}: {}", request.method(), response.status());
-        if let Some((name, value)) = exchange.into_cookie() {
-            response.headers_mut().append(name, value);
-        }
-        respond(shared, incoming, response, Some(&request));
-        return None;
+    if is_upgrade(&request) || (shared.routes.is_websocket(path) && !shared.routes.has_page(path)) {
+        return Some((incoming, Arc::new(request)));
     }
-    let request = Arc::new(request);
-    match accept(shared, &request) {
-        Ok(agreed) => Some(Accepted { incoming, agreed }),
-        Err(refusal) => {
-            log::info!("{peer}: {}: refused: {refusal}", request.path());
-            respond(shared, incoming, refusal.into(), Some(&request));
-            None
-        }
+    let exchange = Exchange::new(&request, &shared.sessions);
+    let mut response = shared.routes.respond(&exchange).unwrap_or_else(Response::from);
+    log::debug!("{}: {} {path}: {}", name(peer), request.method(), response.status());
+    if let Some((name, value)) = exchange.into_cookie() {
+        response.headers_mut().append(name, value);
     }
+    respond(shared, incoming, response, Some(&request));
+    None
 }
 
+/// How the log calls a client.
+fn name(peer: Option<SocketAddr>) -> String {
+    peer.map_or_else(|| "a Unix socket".to_owned(), |peer| peer.to_string())
+}
+
+#[inline(never)]
 fn respond(shared: &Shared, incoming: Incoming, response: Response, request: Option<&Request>) {
     if let Err(e) = incoming.respond(response, request.map(Request::method), &shared.limits) {
         log::debug!("a response was not taken: {e}");
     }
 }
 
+/// A handshake to which the application has said yes, and the bytes of the 101 that say so to the client.
+struct Agreed {
+    app: Box<dyn WebSocketServer>,
+    opening: Opening,
+    deflate: Option<Deflate>,
+    response: Vec<u8>,
+}
+
 /// The checks of the opening handshake, ours and the application's.
+#[inline(never)]
 fn accept(shared: &Shared, request: &Arc<Request>) -> Result<Agreed, Refusal> {
     let factory = shared.routes.find_websocket(request.path())?;
     let handshake = Handshake::check(request, &shared.origins)?;
@@ -170,34 +183,39 @@ fn accept(shared: &Shared, request: &Arc<Request>) -> Result<Agreed, Refusal> {
     Ok(Agreed { app, opening, deflate, response })
 }
 
-impl Accepted {
-    /// Makes the connection, with the 101 as the first thing that it sends: so its ID is known before the client knows
-    /// that it is connected.
-    fn connect(self, shared: &Arc<Shared>, gateway: &Arc<Caller>) -> Connected {
-        let Self { mut incoming, agreed: Agreed { app, opening, deflate, response } } = self;
-        incoming.stream.output().extend_from_slice(&response);
-        let about = About {
-            id: opening.id,
-            session_id: opening.session.id().clone(),
-            path: opening.request.path().into(),
-            peer: opening.request.peer(),
-            client: opening.request.client_address(),
-            subprotocol: opening.subprotocol.map(Into::into),
-            since: SystemTime::now(),
-            begun: Instant::now(),
-            shared: opening.shared,
-            overflow: opening.overflow,
-            deflate,
-        };
-        let (limits, clock) = (shared.limits.clone(), shared.clock.clone());
-        let connection = Connection::new(about, incoming.socket, incoming.stream, limits, clock, gateway);
-        connection.binary_data.store(opening.binary_data, Relaxed);
-        connection.session_end_on_close.store(opening.session_end_on_close, Relaxed);
-        let attached = Box::new(Attached { request: opening.request, session: opening.session });
-        let registered = shared.hub.register(&connection);
-        connection.keep(Box::new(registered));
-        Connected { connection, app, attached }
-    }
+/// Makes the connection, with the 101 as the first thing that it sends: so its ID is known before the client knows that it is
+/// connected.
+#[inline(never)]
+fn connect(
+    shared: &Arc<Shared>,
+    gateway: &Arc<Caller>,
+    mut incoming: Incoming,
+    agreed: Agreed,
+    slot: Slot,
+) -> Connected {
+    let Agreed { app, opening, deflate, response } = agreed;
+    incoming.stream.output().extend_from_slice(&response);
+    let about = About {
+        id: opening.id,
+        session_id: opening.session.id().clone(),
+        path: opening.request.path().into(),
+        peer: opening.request.peer(),
+        client: opening.request.client_address(),
+        subprotocol: opening.subprotocol.map(Into::into),
+        since: SystemTime::now(),
+        begun: Instant::now(),
+        shared: opening.shared,
+        overflow: opening.overflow,
+        deflate,
+    };
+    let (limits, clock) = (shared.limits.clone(), shared.clock.clone());
+    let connection = Connection::new(about, incoming.socket, incoming.stream, limits, clock, gateway);
+    connection.binary_data.store(opening.binary_data, Relaxed);
+    connection.session_end_on_close.store(opening.session_end_on_close, Relaxed);
+    let attached = Box::new(Attached { request: opening.request, session: opening.session });
+    let registered = shared.hub.register(&connection);
+    connection.keep(Box::new(registered));
+    Connected { connection, app, attached, slot }
 }
 
 /// An open connection, and who serves it.
@@ -205,11 +223,12 @@ struct Connected {
     connection: Arc<Connection>,
     app: Box<dyn WebSocketServer>,
     attached: Box<Attached>,
+    slot: Slot,
 }
 
 /// Runs the application, and everything that its end needs, whatever its end was.
-fn run(shared: &Arc<Shared>, connected: Connected, slot: Slot) {
-    let Connected { connection, mut app, attached } = connected;
+fn run(shared: &Arc<Shared>, connected: Connected) {
+    let Connected { connection, mut app, attached, slot } = connected;
     log::debug!("{}: open: {} from {:?}", connection.id(), connection.about().path, connection.about().peer);
     let mut ws = WebSocket::new(connection.clone(), shared.hub.clone(), Holder::Server(attached));
     match connection.flush_all() {

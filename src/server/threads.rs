@@ -54,6 +54,7 @@ impl<Job: Send + 'static> Threads<Job> {
         let builder = std::thread::Builder::new().name("switchboard-conn".into()).stack_size(self.stack_size);
         let spawned = builder.spawn(move || {
             let mut next = take.recv().ok();
+            drop(take); // else its memory stays as long as the thread
             while let Some(job) = next {
                 if std::panic::catch_unwind(AssertUnwindSafe(|| run(job))).is_err() {
                     log::error!("a connection's thread panicked");

@@ -11,9 +11,9 @@ use std::{
 };
 
 use common::{
-    PATIENCE, SCHEMES, Scheme, Stream,
+    PATIENCE, SCHEMES, Scheme, Stream, TestServer,
     ends::{End, ON_PURPOSE, close_frame, serve_ends, told},
-    frame, full_app, handshake, next_message, read_close, serve,
+    eventually, frame, full_app, handshake, next_message, read_close, serve,
 };
 use switchboard::{ClosedBy, Error, Limits, Opening, ServerResult, WebSocket};
 use tungstenite::Message;
@@ -111,21 +111,111 @@ fn close_has_a_code_and_a_text_of_its_own_and_the_text_is_cut_between_characters
     }
 }
 
+/// Codes that may be in a close frame: those of RFC 6455, section 7.4, and of the registry of IANA, and some of the ranges
+/// for libraries and for programs.
+const SENDABLE: [u16; 17] =
+    [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3003, 3008, 4000, 4999];
+
+/// Codes that may not: those that only a program is told, reserved ones, and those of no range.
+const NOT_SENDABLE: [u16; 11] = [0, 999, 1004, 1005, 1006, 1015, 1016, 2000, 2999, 5000, u16::MAX];
+
+/// A server that closes with the code of the query, or else waits for the client's close; at `/shared` the connection is
+/// shared. It tells how each one ended.
+fn serve_codes() -> (TestServer, mpsc::Receiver<End>) {
+    let (tx, ends) = mpsc::channel();
+    let server = serve(|builder| {
+        builder.route("/*", move || {
+            let tx = tx.clone();
+            full_app(
+                |opening: &mut Opening| {
+                    opening.set_shared_connection(opening.path() == "/shared");
+                    Ok(())
+                },
+                |ws| match ws.request().unwrap().query_value("code") {
+                    Some(code) => {
+                        ws.close(code.parse::<u16>()?, "as asked");
+                        assert!(ws.write("late").unwrap_err().is_closed());
+                        Ok(())
+                    }
+                    None if ws.path() == "/shared" => Ok(()),
+                    None => wait_for_close(ws),
+                },
+                move |closed| drop(tx.send(closed.into())),
+            )
+        })
+    });
+    (server, ends)
+}
+
 #[test]
-fn a_code_that_may_not_be_sent_leaves_the_close_frame_empty() {
-    let (server, ends) = serve_ends(Limits::default(), |ws| {
-        let code: u16 = ws.read_message(PATIENCE)?.as_text().unwrap().parse()?;
-        ws.close(code, "no text without a code");
-        assert!(ws.write("late").unwrap_err().is_closed());
+fn each_close_code_of_the_client_comes_back_or_breaks_the_protocol() {
+    let (server, ends) = serve_codes();
+    for scheme in SCHEMES {
+        for path in ["/", "/shared"] {
+            for code in SENDABLE {
+                let mut client = server.raw_websocket(scheme, path);
+                client.write_all(&close_frame(code, "bye")).unwrap();
+                assert_eq!(client.take_close().0, code);
+                let reason = ends.recv_timeout(PATIENCE).unwrap().reason;
+                assert_eq!(told(&reason), (code, "bye".into(), ClosedBy::Client));
+            }
+            for code in NOT_SENDABLE {
+                let mut client = server.raw_websocket(scheme, path);
+                client.write_all(&close_frame(code, "bye")).unwrap();
+                assert_eq!(client.take_close().0, 1002, "{code}");
+                let reason = ends.recv_timeout(PATIENCE).unwrap().reason;
+                assert_eq!((reason.code().0, reason.by()), (1002, ClosedBy::Server), "{code}");
+            }
+        }
+    }
+}
+
+#[test]
+fn each_close_code_of_the_server_arrives_or_leaves_the_close_frame_empty() {
+    let (server, ends) = serve_codes();
+    for scheme in SCHEMES {
+        for path in ["/", "/shared"] {
+            let sendable = SENDABLE.map(|code| (code, (code, "as asked")));
+            let not_sendable = NOT_SENDABLE.map(|code| (code, (1005, "")));
+            for (code, (seen, text)) in sendable.into_iter().chain(not_sendable) {
+                let mut client = server.raw_websocket(scheme, &format!("{path}?code={code}"));
+                assert_eq!(client.answer_close_and_end(), (seen, text.into()), "{code}");
+                let reason = ends.recv_timeout(PATIENCE).unwrap().reason;
+                assert_eq!(told(&reason), (seen, text.into(), ClosedBy::Server), "{code}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_busy_handler_answers_what_came_before_a_broken_rule() {
+    let mut limits = Limits::default();
+    // The shortest limit says how often a busy thread's socket is looked at; no ping is sent for all that.
+    (limits.ping_interval, limits.ping_timeout) = (None, Duration::from_millis(100));
+    let (go, gate) = mpsc::channel::<()>();
+    let gate = Arc::new(Mutex::new(gate));
+    let (server, ends) = serve_ends(limits, move |ws| {
+        for message in ws.messages() {
+            if message == "a" {
+                gate.lock().unwrap().recv_timeout(PATIENCE)?;
+            }
+            ws.write(message)?;
+        }
         Ok(())
     });
     for scheme in SCHEMES {
-        for code in [0, 999, 1004, 1005, 1006, 1015, 2999, 5000, u16::MAX] {
-            let mut client = server.raw_websocket(scheme, "/");
-            client.write_all(&frame(0x81, code.to_string().as_bytes())).unwrap();
-            assert_eq!(client.answer_close_and_end(), (1005, String::new()), "{code}");
-            assert_eq!(ends.next().reason.by(), ClosedBy::Server);
-        }
+        let mut client = server.raw_websocket(scheme, "/");
+        let bytes = [frame(0x81, b"a"), frame(0x81, b"b"), frame(0x83, b"reserved")];
+        client.write_all(&bytes.concat()).unwrap();
+        // The handler has read only the first: the gateway has looked.
+        eventually("both messages are received", || {
+            server.hub.connections().iter().any(|info| info.messages_in == 2)
+        });
+        go.send(()).unwrap();
+        assert_eq!(client.read_frame(), (0x81, b"a".to_vec()));
+        assert_eq!(client.read_frame(), (0x81, b"b".to_vec()));
+        assert_eq!(client.take_close().0, 1002);
+        assert_eq!(ends.next().reason.code().0, 1002);
     }
 }
 
@@ -189,7 +279,7 @@ fn a_panic_in_on_post_server_hurts_nobody_else() {
             assert_eq!(server.raw_websocket(scheme, "/").answer_close_and_end().0, 1000);
         }
     }
-    common::eventually("all are gone", || server.hub.is_empty() && server.handle.connections() == 0);
+    eventually("all are gone", || server.hub.is_empty() && server.handle.connections() == 0);
 }
 
 #[test]

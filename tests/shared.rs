@@ -3,12 +3,16 @@
 mod common;
 
 use std::{
+    io::{ErrorKind, Write},
     sync::{Arc, Mutex, mpsc},
     thread,
     time::Duration,
 };
 
-use common::{PATIENCE, SCHEMES, TestServer, next_message, read_close, serve};
+use common::{
+    PATIENCE, SCHEMES, Scheme, Stream, TestServer, ends::close_frame, frame, handshake, next_message,
+    read_close, serve,
+};
 use switchboard::{
     Closed, Error, Handled, Hub, Limits, Message, Opening, Refusal, ServerResult, WebSocket, WebSocketId,
     WebSocketServer,
@@ -298,5 +302,276 @@ fn shutdown_ends_shared_connections_also_while_handles_are_held() {
         assert!(matches!(events.recv_timeout(PATIENCE).unwrap(), Event::Closed(_, 1001)));
         assert!(handle.read_message(PATIENCE).unwrap_err().is_closed());
         assert!(handle.write("x").unwrap_err().is_closed());
+    }
+}
+
+/// What breaks the rules, and the code that it is closed with.
+fn broken_rules() -> [(Vec<u8>, u16); 5] {
+    [
+        (frame(0x83, b"a reserved opcode"), 1002),
+        (frame(0xc1, b"a reserved bit"), 1002),
+        (b"\x81\x07no mask".to_vec(), 1002),
+        (close_frame(1005, "never to be sent"), 1002),
+        (frame(0x81, b"not UTF-8: \xff"), 1007),
+    ]
+}
+
+/// Afterwards the handler is in its place, which it may take after the first message has come.
+fn assert_answers(client: &mut Stream) {
+    client.write_all(&frame(0x81, b"quick")).unwrap();
+    assert_eq!(client.read_frame(), (0x81, b"quick".to_vec()));
+}
+
+/// Returns when the gateway has seen all that other clients sent before: twice, as its turn may come before theirs.
+fn wait_for_the_gateway(bystander: &mut Stream) {
+    for _ in 0..2 {
+        bystander.write_all(&frame(0x89, b"ping")).unwrap();
+        assert_eq!(bystander.read_frame(), (0x8a, b"ping".to_vec()));
+    }
+}
+
+/// The server has sent nothing.
+fn assert_silent(client: &Stream) {
+    client.tcp().set_nonblocking(true).unwrap();
+    let peeked = client.tcp().peek(&mut [0; 1]).map_err(|e| e.kind());
+    client.tcp().set_nonblocking(false).unwrap();
+    assert_eq!(peeked, Err(ErrorKind::WouldBlock));
+}
+
+#[test]
+fn all_messages_before_a_broken_rule_are_answered_before_the_close_frame() {
+    for workers in [0, 1, 2] {
+        let fixture = shared(|limits| limits.workers = workers, echo);
+        for scheme in SCHEMES {
+            for (broken, code) in broken_rules() {
+                // Some, more than are decoded at a time, and more than the inbox takes.
+                for count in [1, 2, 70, 600] {
+                    let mut client = fixture.server.raw_websocket(scheme, "/");
+                    let id = fixture.opened();
+                    assert_answers(&mut client);
+                    let mut bytes: Vec<u8> =
+                        (0..count).flat_map(|n: u32| frame(0x82, &n.to_be_bytes())).collect();
+                    bytes.extend(&broken);
+                    client.write_all(&bytes).unwrap();
+                    for n in 0..count {
+                        assert_eq!(client.read_frame(), (0x82, n.to_be_bytes().to_vec()), "of {count}");
+                    }
+                    assert_eq!(client.read_close_and_end().0, code);
+                    drop(client);
+                    assert_eq!(fixture.closed(), (id, code));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn answers_that_the_client_is_slow_to_take_come_before_the_close_frame() {
+    const COUNT: u8 = 200;
+    for workers in [0, 1, 2] {
+        let fixture = shared(|limits| limits.workers = workers, echo);
+        let mut client = fixture.server.raw_websocket(Scheme::Ws, "/");
+        let id = fixture.opened();
+        assert_answers(&mut client);
+        let mut sending = client.tcp().try_clone().unwrap();
+        let sender = thread::spawn(move || {
+            for n in 0..COUNT {
+                sending.write_all(&frame(0x82, &[n; 100_000])).unwrap();
+            }
+            sending.write_all(&frame(0x83, b"a reserved opcode")).unwrap();
+        });
+        for n in 0..COUNT {
+            assert!(client.read_frame() == (0x82, vec![n; 100_000]), "message {n}");
+        }
+        assert_eq!(client.read_close_and_end().0, 1002);
+        sender.join().unwrap();
+        drop(client);
+        assert_eq!(fixture.closed(), (id, 1002));
+    }
+}
+
+#[test]
+fn the_close_frame_for_a_broken_rule_waits_for_a_slow_handler() {
+    const TEXTS: [&str; 3] = ["a", "b", "c"];
+    for workers in [0, 1, 2] {
+        let (entered, entries) = mpsc::channel();
+        let (go, gate) = mpsc::channel::<()>();
+        let gate = Arc::new(Mutex::new(gate));
+        let fixture = shared(
+            |limits| limits.workers = workers,
+            move |ws, message| {
+                if message != "quick" {
+                    entered.send(()).unwrap();
+                    gate.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+                }
+                echo(ws, message)
+            },
+        );
+        for scheme in SCHEMES {
+            for in_one_segment in [true, false] {
+                let mut bystander = fixture.server.raw_websocket(scheme, "/");
+                let other = fixture.opened();
+                let mut client = fixture.server.raw_websocket(scheme, "/");
+                let id = fixture.opened();
+                assert_answers(&mut client);
+                let messages: Vec<u8> = TEXTS.iter().flat_map(|text| frame(0x81, text.as_bytes())).collect();
+                let broken = frame(0x83, b"a reserved opcode");
+                if in_one_segment {
+                    client.write_all(&[messages, broken].concat()).unwrap();
+                    entries.recv_timeout(PATIENCE).unwrap();
+                } else {
+                    client.write_all(&messages).unwrap();
+                    entries.recv_timeout(PATIENCE).unwrap();
+                    client.write_all(&broken).unwrap();
+                }
+                // Without workers the gateway itself waits in the handler.
+                if workers > 0 {
+                    wait_for_the_gateway(&mut bystander);
+                }
+                assert_silent(&client);
+                for _ in TEXTS {
+                    go.send(()).unwrap();
+                }
+                for text in TEXTS {
+                    assert_eq!(client.read_frame(), (0x81, text.as_bytes().to_vec()));
+                }
+                assert_eq!(client.read_close_and_end().0, 1002);
+                drop(client);
+                assert_eq!(fixture.closed(), (id, 1002));
+                assert_eq!(entries.try_iter().count(), TEXTS.len() - 1);
+                drop(bystander);
+                assert_eq!(fixture.closed(), (other, 1006));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_broken_rule_waits_also_for_a_server_that_has_not_returned() {
+    /// As `SharedEcho`, but its `server` returns only when it is let go.
+    struct Slow(Arc<Mutex<mpsc::Receiver<()>>>);
+
+    impl WebSocketServer for Slow {
+        fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
+            opening.set_shared_connection(true);
+            Ok(())
+        }
+
+        fn server(&mut self, _ws: &mut WebSocket) -> ServerResult {
+            self.0.lock().unwrap().recv_timeout(PATIENCE)?;
+            Ok(())
+        }
+
+        fn on_client_message(&mut self, ws: &WebSocket, message: Message) -> Handled {
+            echo(ws, message)
+        }
+    }
+
+    for workers in [0, 1, 2] {
+        let (go, gate) = mpsc::channel();
+        let gate = Arc::new(Mutex::new(gate));
+        let mut limits = Limits::default();
+        limits.workers = workers;
+        let server = serve(|builder| builder.limits(limits).route("/", move || Slow(gate.clone())));
+        for scheme in SCHEMES {
+            let mut bystander = server.raw_websocket(scheme, "/");
+            let mut client = server.raw_websocket(scheme, "/");
+            let bytes = [frame(0x81, b"a"), frame(0x81, b"b"), frame(0x83, b"a reserved opcode")];
+            client.write_all(&bytes.concat()).unwrap();
+            wait_for_the_gateway(&mut bystander);
+            go.send(()).unwrap();
+            go.send(()).unwrap();
+            assert_eq!(client.read_frame(), (0x81, b"a".to_vec()));
+            assert_eq!(client.read_frame(), (0x81, b"b".to_vec()));
+            assert_eq!(client.read_close_and_end().0, 1002);
+        }
+    }
+}
+
+#[test]
+fn a_broken_rule_ends_the_wait_of_a_server_that_reads() {
+    /// Its `server` answers what it reads, and tells how its last read ended.
+    struct Reads(mpsc::Sender<Error>);
+
+    impl WebSocketServer for Reads {
+        fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
+            opening.set_shared_connection(true);
+            Ok(())
+        }
+
+        fn server(&mut self, ws: &mut WebSocket) -> ServerResult {
+            loop {
+                match ws.read_message(PATIENCE) {
+                    Ok(message) => ws.write(message)?,
+                    Err(e) => return Ok(self.0.send(e)?),
+                }
+            }
+        }
+    }
+
+    for workers in [0, 2] {
+        let (tx, ends) = mpsc::channel();
+        let mut limits = Limits::default();
+        limits.workers = workers;
+        let server = serve(|builder| builder.limits(limits).route("/", move || Reads(tx.clone())));
+        for scheme in SCHEMES {
+            let mut client = server.raw_websocket(scheme, "/");
+            assert_answers(&mut client);
+            client.write_all(&frame(0x83, b"a reserved opcode")).unwrap();
+            assert_eq!(client.read_close_and_end().0, 1002);
+            let end = ends.recv_timeout(PATIENCE).unwrap();
+            assert!(matches!(end, Error::Closed(reason) if reason.code() == 1002));
+        }
+    }
+}
+
+#[cfg(all(feature = "cli", target_os = "linux"))]
+mod flood {
+    use super::*;
+    use crate::common::process::Process;
+
+    /// One of many messages, each another one.
+    fn message(n: u64, size: usize) -> Vec<u8> {
+        n.to_be_bytes().repeat(size / 8)
+    }
+
+    #[test]
+    fn a_client_that_sends_and_never_reads_costs_nothing_and_later_gets_all_answers() {
+        let mut server = Process::start(&["serve", "--listen", "127.0.0.1:0", "--workers", "2"]);
+        let address = server.address("http");
+        // Of the short ones many wait in the server when it is stuck, of the long ones hardly any.
+        for size in [104, 4000, 100_000] {
+            let mut client = Stream::connect(address, Scheme::Ws);
+            client.write_all(handshake("/echo-shared").as_bytes()).unwrap();
+            assert!(client.read_head().starts_with("HTTP/1.1 101 "));
+            // A send that waits for so long in vain is stalled; what the server did in that time is what is measured.
+            let mut sending = client.tcp().try_clone().unwrap();
+            sending.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+            let (mut sent, mut rest) = (0, Vec::new());
+            let used = loop {
+                while rest.len() < 100_000 {
+                    rest.extend(frame(0x82, &message(sent, size)));
+                    sent += 1;
+                }
+                let before = server.ticks();
+                match sending.write(&rest) {
+                    Ok(n) => drop(rest.drain(..n)),
+                    Err(e) if e.kind() == ErrorKind::WouldBlock => break server.ticks() - before,
+                    Err(e) => panic!("{e}"),
+                }
+            };
+            assert!(used < 50, "{size}: {used} of 100 ticks of processor time for a client that waits");
+            sending.set_write_timeout(Some(PATIENCE)).unwrap();
+            let sender = thread::spawn(move || sending.write_all(&rest).unwrap());
+            for n in 0..sent {
+                assert!(client.read_frame() == (0x82, message(n, size)), "{size}: message {n} of {sent}");
+            }
+            sender.join().unwrap();
+            // It is as good as new.
+            client.write_all(&frame(0x81, b"still here")).unwrap();
+            assert_eq!(client.read_frame(), (0x81, b"still here".to_vec()));
+            client.write_all(&close_frame(1000, "")).unwrap();
+            assert_eq!(client.read_close_and_end().0, 1000);
+        }
     }
 }

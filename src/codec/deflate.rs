@@ -17,6 +17,9 @@ use crate::{compression::Deflate, message::Message, sync::LockExt};
 /// What a sender takes off the end of a message, and a receiver puts back (section 7.2.1).
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 
+/// An empty block that says it is the last one (RFC 1951, section 3.2.4).
+const LAST_BLOCK: [u8; 5] = [1, 0, 0, 0xff, 0xff];
+
 /// Inflated at a time.
 const CHUNK: usize = 16 * 1024;
 
@@ -140,6 +143,14 @@ impl Inflater {
         Self { raw: Decompress::new(false), chunk: vec![0; CHUNK].into() }
     }
 
+    /// Whether a block can begin here. Where none can, a message was cut off; it has to be restarted afterwards in any case.
+    fn is_between_blocks(&mut self) -> bool {
+        let before = (self.raw.total_in(), self.raw.total_out());
+        let status = self.raw.decompress(&LAST_BLOCK, &mut self.chunk, FlushDecompress::Sync);
+        let after = (before.0 + LAST_BLOCK.len() as u64, before.1);
+        matches!(status, Ok(Status::StreamEnd)) && (self.raw.total_in(), self.raw.total_out()) == after
+    }
+
     /// Makes it ready for what refers to `history`.
     fn restart(&mut self, history: &[u8]) -> Result<(), Failure> {
         self.raw.reset(false);
@@ -175,24 +186,37 @@ impl Deflater {
         message: &mut Partial,
         most: u64,
     ) -> Result<(), Failure> {
-        if self.inflater.is_none() {
-            let mut inflater = INFLATERS.take(Inflater::new);
-            inflater.restart(&self.history)?;
+        let mut inflater = match self.inflater.take() {
+            Some(inflater) => inflater,
+            None => {
+                let mut inflater = INFLATERS.take(Inflater::new);
+                inflater.restart(&self.history)?;
+                inflater
+            }
+        };
+        self.inflate_piece(&mut inflater, piece, message, most)?;
+        if !is_last {
             self.inflater = Some(inflater);
+            return Ok(());
         }
-        self.inflate_piece(piece, message, most)?;
-        if is_last {
-            self.inflate_piece(&TAIL, message, most)?;
-            if let Some(inflater) = self.inflater.take() {
-                INFLATERS.give_back(inflater);
+        // Some send nothing at all for an empty message, or after a block that said it was the last one.
+        if inflater.raw.total_in() > 0 {
+            self.inflate_piece(&mut inflater, &TAIL, message, most)?;
+            if !inflater.is_between_blocks() {
+                return Err(corrupt());
             }
         }
+        INFLATERS.give_back(inflater);
         Ok(())
     }
 
-    fn inflate_piece(&mut self, mut piece: &[u8], message: &mut Partial, most: u64) -> Result<(), Failure> {
-        let window = 1 << self.agreed.client_window_bits;
-        let Some(inflater) = &mut self.inflater else { return Ok(()) };
+    fn inflate_piece(
+        &mut self,
+        inflater: &mut Inflater,
+        mut piece: &[u8],
+        message: &mut Partial,
+        most: u64,
+    ) -> Result<(), Failure> {
         loop {
             let (read, written) = (inflater.raw.total_in(), inflater.raw.total_out());
             let status = inflater
@@ -208,7 +232,7 @@ impl Deflater {
             }
             message.push(inflated)?;
             if !self.agreed.client_no_context_takeover {
-                remember(&mut self.history, inflated, window);
+                remember(&mut self.history, inflated, 1 << self.agreed.client_window_bits);
             }
             match status {
                 // A block may say that it is the last one (section 7.2.3.4); what follows is another stream.

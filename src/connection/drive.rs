@@ -126,7 +126,7 @@ impl Connection {
     /// Takes in what was received and hands on the messages. `None`: more may be received.
     fn deliver(self: &Arc<Self>, received: &mut Vec<u8>) -> Option<Driven> {
         let handler = self.handler.get().filter(|_| self.gateway.upgrade().is_some_and(|g| g.works_itself()));
-        let by_workers = handler.is_none() && self.handler.get().is_some();
+        let server_runs = self.handler.get().is_none();
         let mut look_for_room = true;
         loop {
             let open = self.reason.get().is_none(); // else nothing more is kept
@@ -137,13 +137,13 @@ impl Connection {
                     drop(inbox);
                     return Some(self.pause(received));
                 }
-                unanswered = by_workers && inbox.is_busy();
+                unanswered = open && inbox.is_unanswered(server_runs);
             }
             look_for_room = handler.is_none();
             let mut messages = Vec::new();
             let (step, blocked, phase) = self.with_wire(|wire| {
                 loop {
-                    let hold = unanswered || by_workers && !messages.is_empty();
+                    let hold = unanswered || open && !messages.is_empty();
                     match self.decode(wire, received, hold) {
                         Step::Message(message) => messages.push(message),
                         step => return (Some(step), wire.blocked, wire.phase),
@@ -173,9 +173,9 @@ impl Connection {
                 _ if phase == Phase::Over => return Some(Driven::Over),
                 Some(Step::Held) => {
                     let mut inbox = self.inbox.locked();
-                    inbox.held = inbox.is_busy();
+                    inbox.held = inbox.is_unanswered(server_runs);
                     if inbox.held {
-                        return Some(Driven::Waiting); // whoever answers the last of them calls
+                        return Some(Driven::Waiting);
                     }
                 }
                 Some(Step::Clogged) => return Some(Driven::Waiting), // the socket will say when it takes more
@@ -369,7 +369,8 @@ impl Connection {
                 self.wire.locked().last_heard = self.clock.now();
                 break;
             }
-            match self.with_wire(|wire| self.step(wire, &mut inbox.buffer)) {
+            // It has not answered yet what came before.
+            match self.with_wire(|wire| self.step(wire, &mut inbox.buffer, true)) {
                 (Step::Message(message), _) => {
                     inbox.bytes += message.len();
                     inbox.queue.push_back(message);

@@ -35,8 +35,10 @@ pub(super) struct Inbox {
     pub(super) over: bool,
     /// Nothing is received until there is room.
     pub(super) paused: bool,
-    /// A broken rule is answered when the handler has had all messages before it.
+    /// A broken rule is answered when the messages before it have been: whoever answers the last of them calls the gateway.
     pub(super) held: bool,
+    /// How many wait in `read` of a shared connection.
+    pub(super) waiting: usize,
     /// Empty, or just received.
     pub(super) buffer: Vec<u8>,
     /// How much the next `recv` may take.
@@ -60,6 +62,7 @@ impl Inbox {
             over: false,
             paused: false,
             held: false,
+            waiting: 0,
             buffer: Vec::new(),
             size: START,
             max_size: max_size.max(START),
@@ -101,9 +104,11 @@ impl Inbox {
         Some(message)
     }
 
-    /// Whether the handler still has to answer messages.
-    pub(super) fn is_busy(&self) -> bool {
-        self.scheduled || !self.fresh.is_empty()
+    /// Whether messages of a shared connection have not been answered, as far as that can be told. While its `server` runs,
+    /// it has answered what it has read when it reads on.
+    pub(super) fn is_unanswered(&self, server_runs: bool) -> bool {
+        let is_read = self.queue.is_empty() && !(server_runs && self.waiting == 0);
+        self.scheduled || !self.fresh.is_empty() || !is_read
     }
 
     /// Whether another message may be received.

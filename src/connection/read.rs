@@ -35,8 +35,11 @@ impl Connection {
                 return Err(self.closed());
             }
             if let Some(piece) = inbox.take(len) {
-                let resume = inbox.paused && inbox.has_room(&self.limits);
+                let mut resume = inbox.paused && inbox.has_room(&self.limits);
                 inbox.paused &= !resume;
+                if inbox.queue.is_empty() && self.handler.get().is_some() {
+                    resume |= std::mem::take(&mut inbox.held);
+                }
                 if !inbox.queue.is_empty() {
                     self.arrived.notify_one(); // there is something for another reader
                 }
@@ -51,10 +54,15 @@ impl Connection {
                 return Err(self.closed());
             }
             let Some(left) = deadline.remaining() else { return Err(Error::Timeout) };
+            inbox.waiting += 1;
+            if std::mem::take(&mut inbox.held) {
+                self.call_gateway();
+            }
             inbox = match self.arrived.wait_timeout(inbox, left) {
                 Ok((inbox, _)) => inbox,
                 Err(poisoned) => poisoned.into_inner().0,
             };
+            inbox.waiting -= 1;
         }
     }
 
@@ -74,7 +82,7 @@ impl Connection {
             if self.reason.get().is_some() {
                 return Err(self.closed());
             }
-            match self.with_wire(|wire| self.step(wire, &mut inbox.buffer)) {
+            match self.with_wire(|wire| self.step(wire, &mut inbox.buffer, false)) {
                 (Step::Message(message), _) => return Ok(inbox.cut(message, len)),
                 (Step::Ended | Step::Held, _) | (_, None) => {}
                 (Step::Starved { stuck }, Some(socket)) => {
@@ -111,9 +119,14 @@ impl Connection {
         Ok(())
     }
 
-    /// Takes in what was received, and decodes up to the next message. Returns the socket along with it.
-    pub(super) fn step(&self, wire: &mut Wire, received: &mut Vec<u8>) -> (Step, Option<Arc<Socket>>) {
-        let step = self.decode(wire, received, false);
+    /// As [`decode`](Self::decode); returns the socket along with it.
+    pub(super) fn step(
+        &self,
+        wire: &mut Wire,
+        received: &mut Vec<u8>,
+        hold: bool,
+    ) -> (Step, Option<Arc<Socket>>) {
+        let step = self.decode(wire, received, hold);
         if matches!(step, Step::Message(_)) {
             return (step, None); // no need to count the socket's references for each message
         }

@@ -214,13 +214,13 @@ impl Connection {
             }
             let is_open = wire.phase == Phase::Open;
             if is_open {
-                self.hung_up.store(true, SeqCst);
                 // What was pushed before goes before.
                 while let Some(outgoing) = self.outbox.get().and_then(|outbox| outbox.take()) {
                     wire.encode(outgoing);
                 }
                 let (code, text) = wire.codec.close(code, text);
                 self.end(wire, Phase::Closing, CloseReason::new(code, text, ClosedBy::Server));
+                self.hung_up.store(true, SeqCst); // after the reason: who sees it asks for that
                 self.flush(wire);
             }
             is_open

@@ -69,6 +69,9 @@ class Inflater:
 
     unconsumed_tail = b""  # never, without a limit
     latest = None  # websockets does not keep it beyond a message
+    # Known difference: without context takeover, what comes after such a block cannot refer to before it with ours. RFC
+    # 7692 does not speak of that, and a compressor that begins anew does not do it.
+    takeover = False
 
     def __init__(self, wbits):
         self.wbits = wbits
@@ -76,7 +79,7 @@ class Inflater:
         self.restart()
 
     def restart(self):
-        self.stream = zlib.decompressobj(self.wbits, zdict=self.history)
+        self.stream = zlib.decompressobj(self.wbits, zdict=self.history if self.takeover else b"")
         self.taken = 0  # bytes, of this message
 
     def decompress(self, data, max_length=0):
@@ -145,6 +148,8 @@ class Reference:
         self.deflate = deflate
         if deflate:
             self.protocol.extensions = [deflate]
+            if not deflate.remote_no_context_takeover:
+                deflate.decoder.takeover = True
         self.messages, self.pongs = [], []
         self.codes = set()  # that the close frame may have; empty while there is none
         self.by_client = False
@@ -459,8 +464,7 @@ class Script:
             wire += stream.compress(payload[done:cut]) + stream.flush(flush)
             done = cut
             if flush == zlib.Z_FINISH:
-                # Known difference: without context takeover, ours does not remember the part of a message before such
-                # a block. RFC 7692 does not forbid to refer to it, but a compressor that begins anew cannot.
+                # Without context takeover nothing before it can be referred to: see Inflater.
                 known = b"" if self.deflate.local_no_context_takeover else self.history + payload[:cut]
                 stream = self.open_stream(known)
         wire += stream.compress(payload[done:])

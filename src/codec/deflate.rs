@@ -108,9 +108,10 @@ impl Deflate {
         Compress::new_with_window_bits(Level::new(self.level.into()), false, self.server_window_bits)
     }
 
-    /// What a message of `size` bytes may have on the wire: compressing what cannot be compressed adds a little.
+    /// What a message of `size` bytes may have on the wire: compressing what cannot be compressed adds something, with
+    /// little memory for it more than zlib's usual. What it inflates to is counted in any case.
     pub(super) fn bound(size: u64) -> u64 {
-        size.saturating_add(size / 1024).saturating_add(64)
+        size.saturating_add(size / 8).saturating_add(64)
     }
 }
 

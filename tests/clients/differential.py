@@ -42,7 +42,7 @@ SHOWN = 5  # failures
 LIMIT = 16 << 10  # --max-message-size
 # A compressed message of so many bytes on the wire may still be one of LIMIT bytes (Deflate::bound in
 # src/codec/deflate.rs), and one of more than so many is refused in any case. Between the two nothing is sent.
-FITS, TOO_LONG = LIMIT + LIMIT // 1024 + 64, 2 * LIMIT
+FITS, TOO_LONG = LIMIT + LIMIT // 8 + 64, 2 * LIMIT
 WINDOW = 1 << 15  # bytes, the largest of DEFLATE
 TAIL = b"\x00\x00\xff\xff"  # what a sender takes off the end of a compressed message
 

@@ -504,13 +504,6 @@ mod out_of_descriptors {
         fs::read_dir(format!("/proc/{id}/fd")).unwrap().count()
     }
 
-    /// Processor time that it used, in ticks of 10 ms.
-    fn ticks(id: u32) -> u64 {
-        let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
-        let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
-    }
-
     fn ask(address: std::net::SocketAddr) -> Stream {
         let mut stream = Stream::connect(address, Scheme::Ws);
         stream.write_all(handshake("/echo").as_bytes()).unwrap();
@@ -552,9 +545,9 @@ mod out_of_descriptors {
             waiting.extend((0..5).map(|_| ask(address)));
             served.iter_mut().for_each(assert_echoes);
 
-            let used = ticks(id);
+            let used = server.ticks();
             std::thread::sleep(Duration::from_secs(1)); // what is measured
-            let used = ticks(id) - used;
+            let used = server.ticks() - used;
             assert!(used < 30, "round {round}: {used} of 100 ticks of processor time for doing nothing");
             served.iter_mut().for_each(assert_echoes);
 

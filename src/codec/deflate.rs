@@ -3,10 +3,7 @@
 //! What inflates is taken from a pool for as long as a message takes to arrive, and is told then what the client's
 //! earlier messages were: so between messages a connection keeps those bytes, and nothing else.
 
-use std::{
-    cell::OnceCell,
-    sync::{Mutex, MutexGuard},
-};
+use std::{cell::OnceCell, sync::Mutex};
 
 use bytes::Bytes;
 use flate2::{Compress, Compression as Level, Decompress, FlushCompress, FlushDecompress, Status};
@@ -39,17 +36,13 @@ impl<T> Pool<T> {
         Self(Mutex::new(Vec::new()))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<T>> {
-        self.0.locked()
-    }
-
     fn take(&self, make: impl FnOnce() -> T) -> T {
-        let kept = self.lock().pop();
+        let kept = self.0.locked().pop();
         kept.unwrap_or_else(make)
     }
 
     fn give_back(&self, item: T) {
-        let mut kept = self.lock();
+        let mut kept = self.0.locked();
         if kept.len() < POOL {
             kept.push(item);
         }

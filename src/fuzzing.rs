@@ -40,7 +40,8 @@ pub fn head(input: &[u8]) {
             assert!((9..=15).contains(&deflate.server_window_bits));
             assert!((8..=15).contains(&deflate.client_window_bits));
         }
-        let response = handshake.respond(None, extensions.as_deref(), http::HeaderMap::new());
+        let mut response = Vec::new();
+        handshake.respond(None, extensions.as_deref(), &[], &mut response);
         let mut lines = [httparse::EMPTY_HEADER; 16];
         let mut parsed = httparse::Response::new(&mut lines);
         assert!(parsed.parse(&response).expect("a response").is_complete());
@@ -131,9 +132,10 @@ fn agreed(bits: u8) -> Deflate {
 
 fn any_cut(input: &[u8], deflate: Option<Deflate>) {
     let Some((&first, input)) = input.split_first() else { return };
-    let whole = decode(input, input.len(), deflate);
-    let cut = decode(input, 1 + usize::from(first), deflate);
-    let bytewise = decode(input, 1, deflate);
+    // Short messages one by one, or as many as there are together.
+    let whole = decode(input, input.len(), usize::MAX, deflate);
+    let cut = decode(input, 1 + usize::from(first), usize::from(first % 4), deflate);
+    let bytewise = decode(input, 1, 0, deflate);
     for other in [cut, bytewise] {
         assert_eq!(whole.events, other.events);
         // Which of several mistakes of a compressed message shows first depends on how far it is inflated at a time.
@@ -154,12 +156,15 @@ struct Outcome {
     output: Vec<u8>,
 }
 
-fn decode(input: &[u8], chunk: usize, deflate: Option<Deflate>) -> Outcome {
+fn decode(input: &[u8], chunk: usize, together: usize, deflate: Option<Deflate>) -> Outcome {
     let mut codec = Codec::new(Stream::plain(), &limits(), deflate);
     let (mut events, mut failure) = (Vec::new(), None);
     'all: for chunk in input.chunks(chunk.max(1)) {
         codec.stream().feed(&mut chunk.to_vec()).expect("plain");
         loop {
+            let mut short = Vec::new();
+            codec.take_short(&mut short, together);
+            events.extend(short.into_iter().map(Event::Message));
             match codec.next() {
                 Ok(Some(event)) => {
                     if let Event::Message(message) = &event {
@@ -176,7 +181,7 @@ fn decode(input: &[u8], chunk: usize, deflate: Option<Deflate>) -> Outcome {
             }
         }
     }
-    let output = codec.stream().pending_bytes().to_vec();
+    let output = codec.stream().pending_parts().concat();
     Outcome { events, failure, output }
 }
 
@@ -193,7 +198,7 @@ struct Client {
 impl Client {
     fn receive(&mut self, stream: &mut Stream) {
         stream.seal().expect("plain");
-        let bytes = Bytes::copy_from_slice(stream.pending_bytes());
+        let bytes = Bytes::from(stream.pending_parts().concat());
         stream.mark_sent(bytes.len());
         let mut rest = &bytes[..];
         while let [first, second, after @ ..] = rest {

@@ -16,12 +16,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, unbounded};
 use mio::{Events, Interest, Poll, Token, Waker, unix::SourceFd};
 use rustix::fd::AsRawFd;
 
 use crate::{
-    connection::{Caller, Connection, Driven, Job, Socket, Tick},
+    connection::{Caller, Connection, Driven, Socket, Tick},
+    jobs::Jobs,
     limits::Limits,
     sync::Clock,
 };
@@ -48,7 +49,7 @@ pub(crate) struct Gateways {
     callers: Vec<Arc<Caller>>,
     next: AtomicUsize,
     stop: Arc<AtomicBool>,
-    jobs: Option<Sender<Job>>,
+    jobs: Option<Arc<Jobs<Arc<Connection>>>>,
     gateways: Vec<JoinHandle<()>>,
     workers: Vec<JoinHandle<()>>,
 }
@@ -56,12 +57,11 @@ pub(crate) struct Gateways {
 impl Gateways {
     /// Starts the threads.
     pub(crate) fn start(limits: &Limits, clock: &Arc<Clock>) -> io::Result<Self> {
-        let (jobs, taken) = unbounded();
         let mut all = Self {
             callers: Vec::new(),
             next: AtomicUsize::new(0),
             stop: Arc::default(),
-            jobs: (limits.workers > 0).then_some(jobs),
+            jobs: (limits.workers > 0).then(Arc::default),
             gateways: Vec::new(),
             workers: Vec::new(),
         };
@@ -73,10 +73,10 @@ impl Gateways {
                 Builder::new().name("switchboard-gate".into()).stack_size(STACK.max(limits.stack_size));
             all.gateways.push(builder.spawn(move || gateway.run(&stop))?);
         }
-        for _ in 0..limits.workers {
-            let taken = taken.clone();
+        for jobs in std::iter::repeat_n(&all.jobs, limits.workers).flatten() {
+            let jobs = jobs.clone();
             let builder = Builder::new().name("switchboard-work".into()).stack_size(limits.stack_size);
-            all.workers.push(builder.spawn(move || work(&taken))?);
+            all.workers.push(builder.spawn(move || work(&jobs))?);
         }
         Ok(all)
     }
@@ -94,11 +94,9 @@ impl Drop for Gateways {
             caller.wake();
         }
         join(&mut self.gateways);
-        // Behind the jobs that are still there: the ends of connections.
-        for _ in &self.workers {
-            if let Some(jobs) = &self.jobs {
-                let _ = jobs.send(Job::Stop);
-            }
+        // What is still there, the ends of connections, is done before.
+        if let Some(jobs) = &self.jobs {
+            jobs.close();
         }
         join(&mut self.workers);
     }
@@ -112,8 +110,8 @@ fn join(threads: &mut Vec<JoinHandle<()>>) {
     }
 }
 
-fn work(jobs: &Receiver<Job>) {
-    while let Ok(Job::Work(connection)) = jobs.recv() {
+fn work(jobs: &Jobs<Arc<Connection>>) {
+    while let Some(connection) = jobs.take(None) {
         connection.work();
     }
 }
@@ -172,7 +170,7 @@ impl PartialEq for Due {
 impl Eq for Due {}
 
 impl Gateway {
-    fn new(limits: &Limits, clock: Arc<Clock>, jobs: Option<Sender<Job>>) -> io::Result<Self> {
+    fn new(limits: &Limits, clock: Arc<Clock>, jobs: Option<Arc<Jobs<Arc<Connection>>>>) -> io::Result<Self> {
         let poll = Poll::new()?;
         let (calls, called) = unbounded();
         let caller = Arc::new(Caller::new(calls, Waker::new(poll.registry(), WAKER)?, jobs));
@@ -218,6 +216,7 @@ impl Gateway {
                 self.tick_all();
                 next_tick = Instant::now() + self.tick;
             }
+            self.caller.wake_workers();
         }
         // The ends of connections that nobody else will see.
         self.take_calls();

@@ -2,9 +2,13 @@
 //!
 //! Its locks are held to look something up, never while anything is sent.
 
+#![expect(clippy::mutable_key_type, reason = "a connection is found by its ID, which never changes")]
+
 use std::{
+    borrow::Borrow,
     collections::{HashMap, HashSet},
     fmt,
+    hash::{Hash, Hasher},
     net::SocketAddr,
     sync::{Arc, Mutex},
     time::{Duration, SystemTime},
@@ -54,7 +58,34 @@ struct Inner {
 #[derive(Default)]
 struct Groups(Mutex<HashMap<Arc<str>, Group>>);
 
-type Group = HashMap<WebSocketId, Arc<Connection>>;
+type Group = HashSet<Member>;
+
+/// A connection, found by its ID.
+struct Member(Arc<Connection>);
+
+impl Borrow<WebSocketId> for Member {
+    fn borrow(&self) -> &WebSocketId {
+        self.0.id()
+    }
+}
+
+impl Hash for Member {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.id().hash(state);
+    }
+}
+
+impl PartialEq for Member {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id() == other.0.id()
+    }
+}
+
+impl Eq for Member {}
+
+fn connections(group: &Group) -> Vec<Arc<Connection>> {
+    group.iter().map(|member| member.0.clone()).collect()
+}
 
 /// Whom a broadcast is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,7 +208,7 @@ impl Hub {
 
     /// How many connections there are.
     pub fn len(&self) -> usize {
-        self.0.by_id.iter().map(|part| part.locked().len()).sum()
+        self.0.len()
     }
 
     /// Whether there is no connection.
@@ -198,7 +229,7 @@ impl Hub {
         // It may have ended in between: then nobody would take it out any more.
         if self.find(id).is_none() {
             drop(joined);
-            self.leave_all(id);
+            self.0.leave_all(id);
             return Err(Error::UnknownId);
         }
         Ok(())
@@ -221,47 +252,74 @@ impl Hub {
         self.0.topics.members(topic).iter().map(|connection| connection.id().clone()).collect()
     }
 
-    fn leave_all(&self, id: &WebSocketId) {
-        let mut joined = self.0.joined.locked();
-        for topic in joined.remove(id).into_iter().flatten() {
-            self.0.topics.remove(&topic, id);
-        }
-    }
-
     pub(crate) fn find(&self, id: &WebSocketId) -> Option<Arc<Connection>> {
-        self.part(id).locked().get(id).cloned()
+        self.0.part(id).locked().get(id).map(|member| member.0.clone())
     }
 
     /// All of them, as they are now.
     pub(crate) fn all(&self) -> Vec<Arc<Connection>> {
-        self.0.by_id.iter().flat_map(|part| part.locked().values().cloned().collect::<Vec<_>>()).collect()
+        self.0.by_id.iter().flat_map(|part| connections(&part.locked())).collect()
     }
 
-    /// Makes a connection known by its ID and its path.
-    pub(crate) fn register(&self, connection: &Arc<Connection>) -> Registered {
-        let (id, path) = (connection.id().clone(), connection.about().path.clone());
-        self.part(&id).locked().insert(id.clone(), connection.clone());
-        self.0.paths.insert(&path, connection.clone());
-        Registered { hub: self.clone(), id, path }
+    /// A path; where others have asked for it, too, it is theirs.
+    pub(crate) fn path(&self, path: &str) -> Arc<str> {
+        let paths = self.0.paths.0.locked();
+        paths.get_key_value(path).map_or_else(|| path.into(), |(path, _)| path.clone())
+    }
+
+    /// Makes a connection known by its ID and its path, until it is over.
+    pub(crate) fn register(&self, connection: &Arc<Connection>) {
+        connection.tell_end(self.0.clone());
+        self.0.part(connection.id()).locked().insert(Member(connection.clone()));
+        self.0.paths.insert(&connection.about().path, connection.clone());
+    }
+}
+
+impl Inner {
+    fn len(&self) -> usize {
+        self.by_id.iter().map(|part| part.locked().len()).sum()
     }
 
     fn part(&self, id: &WebSocketId) -> &Mutex<Group> {
         // IDs are random, and so is their end.
         let last = id.as_str().bytes().last().unwrap_or_default();
-        &self.0.by_id[usize::from(last) % PARTS]
+        &self.by_id[usize::from(last) % PARTS]
+    }
+
+    fn leave_all(&self, id: &WebSocketId) {
+        let mut joined = self.joined.locked();
+        for topic in joined.remove(id).into_iter().flatten() {
+            self.topics.remove(&topic, id);
+        }
+    }
+}
+
+/// At its end the ID becomes unknown, and it leaves all topics.
+impl Guard for Inner {
+    fn release(&self, connection: &Connection) {
+        let id = connection.id();
+        self.part(id).locked().remove(id);
+        self.paths.remove(&connection.about().path, id);
+        self.leave_all(id);
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Hub({} connections)", self.len())
     }
 }
 
 impl fmt::Debug for Hub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Hub({} connections)", self.len())
+        self.0.fmt(f)
     }
 }
 
 impl Groups {
     fn insert(&self, name: &Arc<str>, connection: Arc<Connection>) {
         let mut groups = self.0.locked();
-        groups.entry(name.clone()).or_default().insert(connection.id().clone(), connection);
+        groups.entry(name.clone()).or_default().insert(Member(connection));
     }
 
     fn remove(&self, name: &str, id: &WebSocketId) {
@@ -275,25 +333,7 @@ impl Groups {
     }
 
     fn members(&self, name: &str) -> Vec<Arc<Connection>> {
-        self.0.locked().get(name).map(|group| group.values().cloned().collect()).unwrap_or_default()
-    }
-}
-
-/// A connection's entries; dropping this, also by a panic, makes the ID unknown and leaves all topics.
-#[derive(Debug)]
-pub(crate) struct Registered {
-    hub: Hub,
-    id: WebSocketId,
-    path: Arc<str>,
-}
-
-impl Guard for Registered {}
-
-impl Drop for Registered {
-    fn drop(&mut self) {
-        self.hub.part(&self.id).locked().remove(&self.id);
-        self.hub.0.paths.remove(&self.path, &self.id);
-        self.hub.leave_all(&self.id);
+        self.0.locked().get(name).map(connections).unwrap_or_default()
     }
 }
 
@@ -328,7 +368,7 @@ fn info(connection: &Arc<Connection>) -> ConnectionInfo {
         id: about.id.clone(),
         path: about.path.clone(),
         peer: about.peer,
-        since: about.since,
+        since: connection.since(),
         shared: about.shared,
         queued,
         messages_in: counts.messages_in,

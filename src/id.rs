@@ -1,14 +1,16 @@
 //! Unguessable names.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
+
+use smol_str::SmolStr;
 
 /// Names a connection (`WebSocketID`): unique, unguessable, printable, and safe in a URL path.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct WebSocketId(Arc<str>);
+pub struct WebSocketId(SmolStr);
 
 impl WebSocketId {
     pub(crate) fn random() -> Self {
-        Self(random().into())
+        Self(random())
     }
 
     /// The ID as text.
@@ -43,14 +45,17 @@ impl From<String> for WebSocketId {
     }
 }
 
-/// 128 random bits, in 26 letters and digits that are safe in a URL path and in a cookie.
+/// 128 random bits in 22 letters, digits, `-` and `_`: safe in a URL path and in a cookie, and short enough to need no
+/// memory elsewhere.
 ///
 /// # Panics
 /// If the operating system has no random numbers, which on Unix happens only early at boot.
-pub(crate) fn random() -> String {
+pub(crate) fn random() -> SmolStr {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).expect("random numbers from the operating system");
-    data_encoding::BASE32_NOPAD.encode(&bytes).to_ascii_lowercase()
+    let mut text = [0; 22];
+    data_encoding::BASE64URL_NOPAD.encode_mut(&bytes, &mut text);
+    SmolStr::new(str::from_utf8(&text).expect("base64 is ASCII"))
 }
 
 #[cfg(test)]
@@ -58,8 +63,8 @@ mod tests {
     #[test]
     fn is_printable_and_new_each_time() {
         let (a, b) = (super::random(), super::random());
-        assert_eq!(a.len(), 26);
-        assert!(a.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit()));
+        assert!(a.len() == 22 && !a.is_heap_allocated());
+        assert!(a.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_".contains(&c)));
         assert_ne!(a, b);
     }
 }

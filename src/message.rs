@@ -9,6 +9,9 @@ use tungstenite::Utf8Bytes;
 
 /// One WebSocket message, whole (RFC 6455, section 5.6).
 ///
+/// Cloning it copies nothing. One that was received keeps the buffer alive in which it came: up to 2 KiB, or up to twice its
+/// own size. To keep many short ones for long, copy what is in them.
+///
 /// ```
 /// use switchboard::Message;
 /// let message = Message::from("hello");

@@ -16,39 +16,39 @@ use crate::{
 };
 
 /// An application without a thread.
-pub(crate) struct Parked {
-    /// Taken at the end, with what goes with it.
-    app: Mutex<Option<Box<dyn WebSocketServer>>>,
-    rest: Mutex<Option<Rest>>,
+pub(crate) struct Parked<Slot> {
+    /// Taken at the end.
+    app: Mutex<Option<App<Slot>>>,
     hub: Hub,
 }
 
-struct Rest {
-    /// The session, if it ends with the connection.
-    session: Option<Session>,
+struct App<Slot> {
+    server: Box<dyn WebSocketServer>,
+    /// The session, if it ends with the connection, which few do.
+    session: Option<Box<Session>>,
     /// The connection's place among all that are allowed; dropped last.
-    _slot: Box<dyn Send>,
+    slot: Slot,
 }
 
-impl Parked {
+impl<Slot> Parked<Slot> {
     pub(crate) fn new(
-        app: Box<dyn WebSocketServer>,
+        server: Box<dyn WebSocketServer>,
         session: Option<Session>,
         hub: Hub,
-        slot: Box<dyn Send>,
+        slot: Slot,
     ) -> Self {
-        Self { app: Mutex::new(Some(app)), rest: Mutex::new(Some(Rest { session, _slot: slot })), hub }
+        Self { app: Mutex::new(Some(App { server, session: session.map(Box::new), slot })), hub }
     }
 }
 
-impl Handler for Parked {
+impl<Slot: Send> Handler for Parked<Slot> {
     fn message(&self, connection: &Arc<Connection>, message: Message, more: bool) -> Option<Message> {
         let mut app = self.app.locked();
         let app = app.as_mut()?;
         let holder = Holder::Handler { more: AtomicBool::new(more) };
         let ws = WebSocket::new(connection.clone(), self.hub.clone(), holder);
         let unhandled = message.clone();
-        match catch_unwind(AssertUnwindSafe(|| app.on_client_message(&ws, message))) {
+        match catch_unwind(AssertUnwindSafe(|| app.server.on_client_message(&ws, message))) {
             Ok(Handled::Yes) => None,
             Ok(Handled::No) => Some(unhandled),
             Err(_) => {
@@ -60,34 +60,38 @@ impl Handler for Parked {
     }
 
     fn end(&self, connection: &Arc<Connection>) {
-        let rest = self.rest.locked().take();
         let app = self.app.locked().take();
-        let (Some(mut app), Some(reason)) = (app, connection.reason().cloned()) else { return };
+        let (Some(app), Some(reason)) = (app, connection.reason().cloned()) else { return };
+        let App { mut server, session, slot } = app;
         let about = connection.about();
         log::debug!("{}: closed: {reason}", about.id);
         let closed = Closed {
             id: about.id.clone(),
             session_id: about.session_id.clone(),
             reason,
-            duration: about.begun.elapsed(),
+            duration: about.since.elapsed(),
         };
         // The application is dropped within, and the session store may be the program's own: all of it is user code.
         let last = AssertUnwindSafe(move || {
-            app.on_post_server(&closed);
-            drop(app);
+            server.on_post_server(&closed);
+            drop(server);
         });
         if catch_unwind(last).is_err() {
             log::error!("{}: on_post_server panicked", about.id);
         }
-        let session = rest.as_ref().and_then(|rest| rest.session.as_ref());
-        if catch_unwind(AssertUnwindSafe(|| session.map(Session::end))).is_err() {
+        let end = AssertUnwindSafe(move || {
+            if let Some(session) = session {
+                session.end();
+            }
+        });
+        if catch_unwind(end).is_err() {
             log::error!("{}: the session store panicked", about.id);
         }
-        drop(rest);
+        drop(slot);
     }
 }
 
-impl fmt::Debug for Parked {
+impl<Slot> fmt::Debug for Parked<Slot> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Parked")
     }

@@ -4,13 +4,14 @@
 //! remembered only as long as a connection of it is open.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fmt,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use http::{HeaderName, HeaderValue, header};
+use smol_str::SmolStr;
 
 use crate::{
     error::{Error, Result},
@@ -23,12 +24,12 @@ const COOKIE: &str = "switchboard-session";
 
 /// Names a session (`SessionId`): unguessable and printable.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SessionId(Arc<str>);
+pub struct SessionId(SmolStr);
 
 impl SessionId {
     /// For a [`SessionStore`] of one's own.
-    pub fn new(id: impl Into<Arc<str>>) -> Self {
-        Self(id.into())
+    pub fn new(id: impl AsRef<str>) -> Self {
+        Self(SmolStr::new(id))
     }
 
     /// The ID as text.
@@ -181,14 +182,21 @@ impl Drop for Session {
 /// The default store: in memory, with expiry and a bound.
 #[derive(Debug)]
 pub(crate) struct MemoryStore {
-    sessions: Mutex<HashMap<SessionId, Entry>>,
+    sessions: Mutex<Sessions>,
     timeout: Duration,
     max: usize,
 }
 
+#[derive(Debug, Default)]
+struct Sessions {
+    known: HashMap<SessionId, Entry>,
+    /// How many of them hold something.
+    holding: usize,
+}
+
 #[derive(Debug)]
 struct Entry {
-    values: HashMap<String, String>,
+    values: BTreeMap<String, String>, // small while empty, which most are
     /// Connections and requests that use it now: so long it is known, even if it holds nothing.
     users: usize,
     used: Instant,
@@ -196,7 +204,41 @@ struct Entry {
 
 impl Entry {
     fn new() -> Self {
-        Self { values: HashMap::new(), users: 0, used: Instant::now() }
+        Self { values: BTreeMap::new(), users: 0, used: Instant::now() }
+    }
+
+    fn holds(&self) -> bool {
+        !self.values.is_empty()
+    }
+}
+
+impl Sessions {
+    /// Changes a session, if it is known; what nobody used for too long is forgotten before.
+    fn change<R>(
+        &mut self,
+        id: &SessionId,
+        timeout: Duration,
+        change: impl FnOnce(&mut Entry) -> R,
+    ) -> Option<R> {
+        let entry = self.known.get_mut(id)?;
+        let held = entry.holds();
+        if entry.used.elapsed() >= timeout {
+            entry.values.clear();
+        }
+        let result = change(entry);
+        self.holding = self.holding + usize::from(entry.holds()) - usize::from(held);
+        Some(result)
+    }
+
+    /// Forgets all that nobody used for too long.
+    fn sweep(&mut self, timeout: Duration) {
+        self.known.retain(|_, entry| {
+            if entry.used.elapsed() >= timeout {
+                entry.values.clear();
+            }
+            entry.users > 0 || entry.holds()
+        });
+        self.holding = self.known.values().filter(|entry| entry.holds()).count();
     }
 }
 
@@ -205,91 +247,75 @@ impl MemoryStore {
         Self { sessions: Mutex::default(), timeout, max }
     }
 
-    /// Ends the entry's values if nobody used them for too long.
-    fn expire(&self, entry: &mut Entry) {
-        if entry.used.elapsed() >= self.timeout {
-            entry.values = HashMap::new();
-        }
-    }
-
-    fn sweep(&self, sessions: &mut HashMap<SessionId, Entry>) {
-        sessions.retain(|_, entry| {
-            self.expire(entry);
-            entry.users > 0 || !entry.values.is_empty()
-        });
+    fn change<R>(&self, id: &SessionId, change: impl FnOnce(&mut Entry) -> R) -> Option<R> {
+        self.sessions.locked().change(id, self.timeout, change)
     }
 }
 
 impl SessionStore for MemoryStore {
     fn open(&self, request: &Request) -> Opened {
         let mut sessions = self.sessions.locked();
-        if let Some(known) = request.cookie(COOKIE).map(SessionId::new)
-            && let Some(entry) = sessions.get_mut(&known)
-        {
-            self.expire(entry);
-            entry.users += 1;
-            entry.used = Instant::now();
-            return Opened { id: known, set_cookie: None };
+        if let Some(known) = request.cookie(COOKIE).map(SessionId::new) {
+            let found = sessions.change(&known, self.timeout, |entry| {
+                entry.users += 1;
+                entry.used = Instant::now();
+            });
+            if found.is_some() {
+                return Opened { id: known, set_cookie: None };
+            }
         }
         // An ID that is not known here is not taken over from the client: somebody could have planted it.
         let id = SessionId::new(crate::id::random());
-        sessions.insert(id.clone(), Entry { users: 1, ..Entry::new() });
+        sessions.known.insert(id.clone(), Entry { users: 1, ..Entry::new() });
         let secure = if request.is_secure() { "; Secure" } else { "" };
         let cookie = format!("{COOKIE}={id}; Path=/; HttpOnly; SameSite=Lax{secure}");
         Opened { id, set_cookie: Some(cookie) }
     }
 
     fn get(&self, id: &SessionId, key: &str) -> Option<String> {
-        let mut sessions = self.sessions.locked();
-        let entry = sessions.get_mut(id)?;
-        self.expire(entry);
-        entry.used = Instant::now();
-        entry.values.get(key).cloned()
+        let value = self.change(id, |entry| {
+            entry.used = Instant::now();
+            entry.values.get(key).cloned()
+        });
+        value.flatten()
     }
 
     fn set(&self, id: &SessionId, key: &str, value: &str) -> Result<()> {
         let mut sessions = self.sessions.locked();
-        let holds = |entry: &Entry| !entry.values.is_empty();
-        if !sessions.get(id).is_some_and(holds) && sessions.values().filter(|e| holds(e)).count() >= self.max
-        {
-            self.sweep(&mut sessions);
-            if sessions.values().filter(|e| holds(e)).count() >= self.max {
+        if sessions.holding >= self.max && !sessions.known.get(id).is_some_and(Entry::holds) {
+            sessions.sweep(self.timeout);
+            if sessions.holding >= self.max {
                 return Err(Error::SessionsFull);
             }
         }
-        let entry = sessions.entry(id.clone()).or_insert_with(Entry::new);
-        self.expire(entry);
-        entry.used = Instant::now();
-        entry.values.insert(key.to_owned(), value.to_owned());
+        sessions.known.entry(id.clone()).or_insert_with(Entry::new);
+        sessions.change(id, self.timeout, |entry| {
+            entry.used = Instant::now();
+            entry.values.insert(key.to_owned(), value.to_owned());
+        });
         Ok(())
     }
 
     fn remove(&self, id: &SessionId, key: &str) {
-        if let Some(entry) = self.sessions.locked().get_mut(id) {
-            entry.values.remove(key);
-        }
+        self.change(id, |entry| entry.values.remove(key));
     }
 
     fn end(&self, id: &SessionId) {
-        if let Some(entry) = self.sessions.locked().get_mut(id) {
-            entry.values = HashMap::new();
-        }
+        self.change(id, |entry| entry.values.clear());
     }
 
     fn touch(&self, id: &SessionId) {
-        if let Some(entry) = self.sessions.locked().get_mut(id) {
-            self.expire(entry);
-            entry.used = Instant::now();
-        }
+        self.change(id, |entry| entry.used = Instant::now());
     }
 
     fn release(&self, id: &SessionId) {
         let mut sessions = self.sessions.locked();
-        let Some(entry) = sessions.get_mut(id) else { return };
-        entry.users = entry.users.saturating_sub(1);
-        self.expire(entry);
-        if entry.users == 0 && entry.values.is_empty() {
-            sessions.remove(id);
+        let is_needed = sessions.change(id, self.timeout, |entry| {
+            entry.users = entry.users.saturating_sub(1);
+            entry.users > 0 || entry.holds()
+        });
+        if is_needed == Some(false) {
+            sessions.known.remove(id);
         }
     }
 }
@@ -299,7 +325,7 @@ mod tests {
     use super::*;
     use crate::http::parse_head;
 
-    fn request(cookie: &str) -> Request {
+    fn request(cookie: &str) -> Box<Request> {
         let head = format!("GET / HTTP/1.1\r\nHost: h\r\nCookie: {cookie}\r\n\r\n");
         parse_head(head.as_bytes(), 1000).unwrap().unwrap().0
     }
@@ -327,7 +353,7 @@ mod tests {
         third.end();
         assert_eq!(third.get("k"), None);
         drop(third);
-        assert!(memory.sessions.locked().is_empty());
+        assert!(memory.sessions.locked().known.is_empty());
     }
 
     #[test]
@@ -336,7 +362,7 @@ mod tests {
         for _ in 0..1000 {
             Session::open(&store, &request("switchboard-session=planted"));
         }
-        assert!(memory.sessions.locked().is_empty());
+        assert!(memory.sessions.locked().known.is_empty());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{
         Mutex, MutexGuard, PoisonError, TryLockError,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 /// Our own code does not panic under a lock; where user code does, what the lock guards is still whole.
@@ -35,12 +35,13 @@ impl<T> LockExt<T> for Mutex<T> {
 #[derive(Debug)]
 pub(crate) struct Clock {
     epoch: Instant,
+    date: SystemTime,
     now: AtomicU32,
 }
 
 impl Clock {
     pub(crate) fn new() -> Self {
-        Self { epoch: Instant::now(), now: AtomicU32::new(0) }
+        Self { epoch: Instant::now(), date: SystemTime::now(), now: AtomicU32::new(0) }
     }
 
     pub(crate) fn now(&self) -> u32 {
@@ -54,6 +55,11 @@ impl Clock {
     /// How long ago that was.
     pub(crate) fn since(&self, then: u32) -> Duration {
         Duration::from_millis(self.now().wrapping_sub(then).into())
+    }
+
+    /// The date of a moment, by the system's clock as it was at the server's start.
+    pub(crate) fn date(&self, moment: Instant) -> SystemTime {
+        self.date + moment.saturating_duration_since(self.epoch)
     }
 
     /// The exact time since the server's start, for round trips.

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 
 use crate::{
     compression::Compression,
@@ -114,7 +114,7 @@ pub struct Opening {
     pub(crate) session: Session,
     pub(crate) offered: Vec<String>,
     pub(crate) subprotocol: Option<String>,
-    pub(crate) headers: HeaderMap,
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     pub(crate) binary_data: bool,
     pub(crate) session_end_on_close: bool,
     pub(crate) shared: bool,
@@ -138,7 +138,7 @@ impl Opening {
             session,
             offered,
             subprotocol: None,
-            headers: HeaderMap::new(),
+            headers: Vec::new(),
             binary_data: false,
             session_end_on_close: false,
             shared: false,
@@ -193,7 +193,7 @@ impl Opening {
 
     /// One more header line of the response, such as a cookie.
     pub fn add_header(&mut self, name: HeaderName, value: HeaderValue) {
-        self.headers.append(name, value);
+        self.headers.push((name, value));
     }
 
     /// `SharedConnection`: the connection is not bound to its thread. [`server`](WebSocketServer::server) may return at

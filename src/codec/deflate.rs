@@ -173,6 +173,7 @@ impl Deflater {
     }
 
     /// Inflates a piece of a message onto it, up to `most` bytes in all. `is_last`: the message ends with this piece.
+    #[inline(never)] // most connections never get here, and it would take stack of all of them
     pub(super) fn inflate(
         &mut self,
         piece: &[u8],
@@ -184,7 +185,7 @@ impl Deflater {
             Some(inflater) => inflater,
             None => {
                 let mut inflater = INFLATERS.take(Inflater::new);
-                inflater.restart(&self.history)?;
+                inflater.restart(self.window())?;
                 inflater
             }
         };
@@ -230,7 +231,7 @@ impl Deflater {
             }
             match status {
                 // A block may say that it is the last one (section 7.2.3.4); what follows is another stream.
-                Status::StreamEnd => inflater.restart(&self.history)?,
+                Status::StreamEnd => inflater.restart(self.window())?,
                 _ if written == inflater.chunk.len() => continue,
                 _ if read == 0 && written == 0 && !piece.is_empty() => return Err(corrupt()),
                 _ => {}
@@ -239,6 +240,12 @@ impl Deflater {
                 return Ok(());
             }
         }
+    }
+
+    /// What of the history can be referred to: no more, or it would depend on how the bytes arrived what is refused.
+    fn window(&self) -> &[u8] {
+        let window = 1 << self.agreed.client_window_bits;
+        &self.history[self.history.len().saturating_sub(window)..]
     }
 
     /// Gives back what only speed or size suffer from.

@@ -1,15 +1,22 @@
-//! One frame of the client: its header, the rules for it, its mask (RFC 6455, section 5.2).
+//! One frame: the client's with its header, the rules for it, its mask, and ours (RFC 6455, section 5.2).
+
+use std::ops::Range;
 
 use super::Failure;
 
 /// The longest payload of a control frame (RFC 6455, section 5.5).
 pub(super) const MAX_CONTROL: usize = 125;
 
+/// The longest payload whose length stands in one byte (section 5.2).
+pub(super) const MAX_SHORT: usize = 125;
+
 /// The opcodes (RFC 6455, section 11.8).
 const CONTINUATION: u8 = 0x0;
-const TEXT: u8 = 0x1;
+pub(super) const TEXT: u8 = 0x1;
+pub(super) const BINARY: u8 = 0x2;
 pub(super) const CLOSE: u8 = 0x8;
 pub(super) const PING: u8 = 0x9;
+pub(super) const PONG: u8 = 0xa;
 
 /// A frame's header, and how long it and its payload are.
 #[derive(Clone, Copy, Debug)]
@@ -95,15 +102,65 @@ impl Header {
     }
 }
 
-/// Takes the mask off (RFC 6455, section 5.3).
-pub(super) fn unmask(bytes: &mut [u8], mask: [u8; 4]) {
-    let [a, b, c, d] = mask;
-    let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
-    let (words, rest) = bytes.as_chunks_mut::<8>();
-    for word in words {
-        *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
+/// A frame of the usual kind, which has arrived whole: a message of at most 125 bytes, not compressed.
+pub(super) struct Short {
+    pub(super) is_text: bool,
+    pub(super) mask: [u8; 4],
+    pub(super) payload: Range<usize>,
+}
+
+impl Short {
+    /// `None` if what begins at `start` is something else.
+    pub(super) fn parse(input: &[u8], start: usize) -> Option<Self> {
+        let &[first, second, a, b, c, d, ref rest @ ..] = input.get(start..)? else { return None };
+        let is_text = first == 0x80 | TEXT;
+        let is_usual = second & 0x80 != 0 && (is_text || first == 0x80 | BINARY);
+        let length = usize::from(second & 0x7f);
+        let payload = start + 6..start + 6 + length;
+        (is_usual && length <= MAX_SHORT.min(rest.len())).then_some(Self {
+            is_text,
+            mask: [a, b, c, d],
+            payload,
+        })
     }
-    for (byte, mask) in rest.iter_mut().zip(mask.iter().cycle()) {
+}
+
+/// Whether a frame that ends its message has arrived whole, if it is one of the usual, with at most 125 bytes. For the others,
+/// `None`.
+pub(super) fn is_short_and_whole(input: &[u8]) -> Option<bool> {
+    let &[first, second, ..] = input else { return Some(false) };
+    let (length, is_masked) = (usize::from(second & 0x7f), second & 0x80 != 0);
+    (first & 0x80 != 0 && is_masked && length <= MAX_SHORT).then(|| input.len() >= 2 + 4 + length)
+}
+
+/// Appends the header of a frame of ours, which is a whole message and has no mask (section 5.1).
+pub(super) fn begin(opcode: u8, compressed: bool, length: usize, output: &mut Vec<u8>) {
+    let first = 0x80 | u8::from(compressed) << 6 | opcode;
+    match (u8::try_from(length), u16::try_from(length)) {
+        (Ok(length @ ..126), _) => output.extend_from_slice(&[first, length]),
+        (_, Ok(length)) => {
+            let [a, b] = length.to_be_bytes();
+            output.extend_from_slice(&[first, 126, a, b]);
+        }
+        _ => {
+            output.extend_from_slice(&[first, 127]);
+            output.extend_from_slice(&(length as u64).to_be_bytes());
+        }
+    }
+}
+
+/// Takes the mask off (RFC 6455, section 5.3).
+pub(crate) fn unmask(bytes: &mut [u8], mask: [u8; 4]) {
+    // In pieces that the processor takes at once.
+    let (wide, rest) = bytes.as_chunks_mut::<32>();
+    for piece in wide {
+        *piece = std::array::from_fn(|i| piece[i] ^ mask[i % 4]);
+    }
+    let (words, rest) = rest.as_chunks_mut::<4>();
+    for word in words {
+        *word = std::array::from_fn(|i| word[i] ^ mask[i]);
+    }
+    for (byte, mask) in rest.iter_mut().zip(mask) {
         *byte ^= mask;
     }
 }

@@ -1,7 +1,8 @@
 //! The codec: bytes in, messages out; messages in, bytes out. No socket, no clock, no thread.
 //!
-//! A stack over memory, from below: [`Stream`] (TLS or none), `frames` (RFC 6455, section 5), `deflate` (RFC 7692), and here the messages and the closing handshake. A driver feeds what it received,
-//! asks for events until there are none, and sends what is pending. Between messages a connection keeps no buffer.
+//! A stack over memory, from below: [`Stream`] (TLS or none), `frames` (RFC 6455, section 5), `deflate` (RFC 7692), and
+//! here the messages and the closing handshake. A driver feeds what it received, asks for events until there are none, and
+//! sends what is pending. Between messages a connection keeps no buffer.
 
 mod deflate;
 mod frames;
@@ -13,18 +14,15 @@ mod tls;
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use tungstenite::protocol::frame::{
-    CloseFrame, Frame, Utf8Bytes,
-    coding::{Data, OpCode},
-};
 
 use self::{
     deflate::Deflater,
-    frames::{CLOSE, Header, MAX_CONTROL, PING, unmask},
+    frames::{BINARY, CLOSE, Header, MAX_CONTROL, MAX_SHORT, PING, PONG, Short, TEXT},
     partial::{Partial, not_utf8, split_utf8},
 };
 pub(crate) use self::{
     deflate::{Forms, Outgoing},
+    frames::unmask,
     stream::Stream,
 };
 use crate::{
@@ -188,6 +186,10 @@ impl Codec {
     fn take_whole(&mut self, header: &Header) -> Result<Message, Failure> {
         let payload = &mut self.stream.input_mut()[header.size..header.total()];
         unmask(payload, header.mask);
+        if let Some(payload) = self.stream.take_buffer(header.size..header.total()) {
+            return Partial::whole(header.is_text(), payload);
+        }
+        let payload = Bytes::copy_from_slice(&self.stream.input()[header.size..header.total()]);
         let message = Partial::whole(header.is_text(), payload)?;
         self.stream.consume(header.total());
         Ok(message)
@@ -248,7 +250,7 @@ impl Codec {
             }
             PING => {
                 if !self.close_sent {
-                    self.put(Frame::pong(Bytes::copy_from_slice(payload)));
+                    self.put_control(PONG, payload);
                 }
                 Ok(Event::Ping)
             }
@@ -256,10 +258,51 @@ impl Codec {
         }
     }
 
+    /// Takes the short messages that come next and have arrived whole, up to `most` of them, into one buffer together: that
+    /// costs less than a buffer for each. Whatever else comes is left to [`next`](Self::next).
+    pub(crate) fn take_short(&mut self, messages: &mut Vec<Message>, most: usize) {
+        let is_within = self.frame.is_some() || self.message.is_some() || self.close_received;
+        if is_within || self.max_message.min(self.max_frame) < MAX_SHORT as u64 {
+            return;
+        }
+        let input = self.stream.input();
+        let (mut count, mut end) = (0, 0);
+        while count < most
+            && let Some(frame) = Short::parse(input, end)
+        {
+            count += 1;
+            end = frame.payload.end;
+        }
+        if count == 0 {
+            return;
+        }
+        messages.reserve(count);
+        let mut buffer = input[..end].to_vec();
+        let mut at = 0;
+        while let Some(frame) = Short::parse(&buffer, at) {
+            at = frame.payload.end;
+            unmask(&mut buffer[frame.payload], frame.mask);
+        }
+        let buffer = Bytes::from(buffer);
+        let mut at = 0;
+        while let Some(frame) = Short::parse(&buffer, at) {
+            let end = frame.payload.end;
+            let Ok(message) = Partial::whole(frame.is_text, buffer.slice(frame.payload)) else { return };
+            messages.push(message);
+            self.stream.consume(end - at);
+            at = end;
+        }
+    }
+
     /// Whether a whole message, or a whole control frame, waits: `next` would return it without another byte.
     pub(crate) fn has_whole_message(&self) -> bool {
         let input = self.stream.input();
         let mut at = 0;
+        if self.frame.is_none()
+            && let Some(whole) = frames::is_short_and_whole(input)
+        {
+            return whole;
+        }
         if let Some(rest) = self.frame {
             at = usize::try_from(rest.payload).unwrap_or(usize::MAX);
             if at <= input.len() && rest.is_final {
@@ -278,17 +321,16 @@ impl Codec {
     /// Appends one message, whole, to what is pending.
     pub(crate) fn encode(&mut self, outgoing: Outgoing) {
         let deflated = self.deflater.as_mut().and_then(|deflater| deflater.deflate(&outgoing));
-        let kind = if outgoing.message.is_text() { Data::Text } else { Data::Binary };
+        let opcode = if outgoing.message.is_text() { TEXT } else { BINARY };
         let compressed = deflated.is_some();
         let payload = deflated.unwrap_or_else(|| outgoing.message.into_bytes());
-        let mut frame = Frame::message(payload, OpCode::Data(kind), true);
-        frame.header_mut().rsv1 = compressed;
-        self.put(frame);
+        frames::begin(opcode, compressed, payload.len(), self.stream.output());
+        self.stream.append(payload);
     }
 
     /// Appends a ping to what is pending, of at most 125 bytes (RFC 6455, section 5.5).
     pub(crate) fn ping(&mut self, payload: [u8; 8]) {
-        self.put(Frame::ping(Bytes::copy_from_slice(&payload)));
+        self.put_control(PING, &payload);
     }
 
     /// Appends a close frame; once only, and nothing after it. A code that may not be sent makes an empty one. Returns the
@@ -300,8 +342,12 @@ impl Codec {
             (CloseCode::NO_STATUS, "")
         };
         if !std::mem::replace(&mut self.close_sent, true) {
-            let frame = CloseFrame { code: code.0.into(), reason: Utf8Bytes::from(text) };
-            self.put(Frame::close(code.is_sendable().then_some(frame)));
+            let payload = if code.is_sendable() {
+                [&code.0.to_be_bytes(), text.as_bytes()].concat()
+            } else {
+                Vec::new()
+            };
+            self.put_control(CLOSE, &payload);
         }
         (code, text)
     }
@@ -313,11 +359,10 @@ impl Codec {
         }
     }
 
-    fn put(&mut self, frame: Frame) {
+    fn put_control(&mut self, opcode: u8, payload: &[u8]) {
         let output = self.stream.output();
-        output.reserve(frame.len());
-        // Into a vector: it cannot fail.
-        let _ = frame.format(output);
+        frames::begin(opcode, false, payload.len(), output);
+        output.extend_from_slice(payload);
     }
 }
 

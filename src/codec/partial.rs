@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::Failure;
-use crate::message::{CloseCode, Message};
+use crate::message::{CloseCode, Message, Text};
 
 /// What has arrived of a message, unmasked and inflated. It grows with that, never with a length announced.
 #[derive(Debug)]
@@ -27,11 +27,11 @@ enum Body {
 
 impl Partial {
     /// A message that has arrived whole.
-    pub(super) fn whole(is_text: bool, bytes: &[u8]) -> Result<Message, Failure> {
+    pub(super) fn whole(is_text: bool, bytes: Bytes) -> Result<Message, Failure> {
         if !is_text {
-            return Ok(Message::Binary(Bytes::copy_from_slice(bytes)));
+            return Ok(Message::Binary(bytes));
         }
-        str::from_utf8(bytes).map(Message::from).map_err(|_| not_utf8())
+        Text::try_from(bytes).map(Message::Text).map_err(|_| not_utf8())
     }
 
     pub(super) fn new(is_text: bool, compressed: bool) -> Self {

@@ -3,12 +3,30 @@
 //! All in memory. A driver feeds what it received and sends what is pending; nothing here waits. It serves the
 //! HTTP request first and the frames afterwards, and must never look at what the bytes mean.
 
+use std::ops::Range;
+
+use bytes::{Buf, Bytes};
+
 use super::Failure;
 #[cfg(feature = "tls")]
 use super::tls::Tls;
 
 /// Buffers above this size are given back as soon as they are empty.
-pub(super) const KEEP: usize = 64 * 1024;
+const KEEP: usize = 64 * 1024;
+
+/// Shorter messages are copied out of the buffer in any case.
+const COPIED: usize = 1024;
+
+/// Empties a buffer, and gives it back if it is a large one.
+fn clear(buffer: &mut Vec<u8>) {
+    buffer.clear();
+    if buffer.capacity() > KEEP {
+        *buffer = Vec::new();
+    }
+}
+
+/// Payloads from this size on are not copied to be sent.
+const LARGE: usize = 4 * 1024;
 
 /// A byte stream over memory, plain or encrypted.
 #[derive(Debug)]
@@ -20,6 +38,8 @@ pub(crate) struct Stream {
     /// Plain bytes to send. Without TLS the driver sends them from here, and those before `sent` are gone.
     output: Vec<u8>,
     sent: usize,
+    /// A large payload that follows the output: sent from where it is.
+    tail: Option<Box<Bytes>>,
     ended: bool,
 }
 
@@ -43,7 +63,7 @@ impl Stream {
     }
 
     fn new(security: Security) -> Self {
-        Self { security, input: Vec::new(), at: 0, output: Vec::new(), sent: 0, ended: false }
+        Self { security, input: Vec::new(), at: 0, output: Vec::new(), sent: 0, tail: None, ended: false }
     }
 
     /// Takes in what was received, and leaves an empty buffer behind.
@@ -101,17 +121,53 @@ impl Stream {
         debug_assert!(self.at <= self.input.len());
     }
 
+    /// The whole input buffer as what stands there, if it ends with that, and is little more than that: then to give it
+    /// away is cheaper than to copy, and keeps no memory alive that the message does not need.
+    pub(super) fn take_buffer(&mut self, part: Range<usize>) -> Option<Bytes> {
+        let is_end = self.at + part.end == self.input.len();
+        if !is_end || part.len() < COPIED || part.len() < self.input.capacity() / 2 {
+            return None;
+        }
+        let start = self.at + part.start;
+        self.at = 0;
+        Some(Bytes::from(std::mem::take(&mut self.input)).slice(start..))
+    }
+
     /// Where plain bytes to be sent are appended.
     pub(crate) fn output(&mut self) -> &mut Vec<u8> {
+        if let Some(tail) = self.tail.take() {
+            self.output.extend_from_slice(&tail);
+        }
         &mut self.output
     }
 
-    /// Encrypts what is to be sent, in records as large as can be. To be called before `pending_bytes`.
+    /// Appends a payload; a large one without a copy.
+    pub(super) fn append(&mut self, payload: Bytes) {
+        let output = self.output();
+        if payload.len() < LARGE {
+            output.extend_from_slice(&payload);
+        } else {
+            self.tail = Some(Box::new(payload));
+        }
+    }
+
+    /// Encrypts what is to be sent, in records as large as can be. To be called before `pending_parts`.
     pub(crate) fn seal(&mut self) -> Result<(), Failure> {
         match &mut self.security {
             Security::None => Ok(()),
             #[cfg(feature = "tls")]
-            Security::Tls(tls) => tls.seal(&mut self.output),
+            Security::Tls(tls) => {
+                if !self.output.is_empty() && tls.seal(&self.output)? {
+                    clear(&mut self.output);
+                }
+                if self.output.is_empty()
+                    && let Some(tail) = &self.tail
+                    && tls.seal(tail)?
+                {
+                    self.tail = None;
+                }
+                Ok(())
+            }
         }
     }
 
@@ -124,38 +180,48 @@ impl Stream {
         }
     }
 
-    /// Sealed bytes that the socket has not taken yet.
-    pub(crate) fn pending_bytes(&self) -> &[u8] {
+    /// Sealed bytes that the socket has not taken yet, in two parts.
+    pub(crate) fn pending_parts(&self) -> [&[u8]; 2] {
         match &self.security {
-            Security::None => &self.output[self.sent..],
+            Security::None => [&self.output[self.sent..], self.tail.as_deref().map_or(&[], |tail| &tail[..])],
             #[cfg(feature = "tls")]
-            Security::Tls(tls) => &tls.sealed()[self.sent..],
+            Security::Tls(tls) => [&tls.sealed()[self.sent..], &[]],
         }
+    }
+
+    /// Whether the socket has taken all that is sealed.
+    pub(crate) fn is_sent(&self) -> bool {
+        self.pending_parts().iter().all(|part| part.is_empty())
     }
 
     /// How much is to be sent, sealed or not.
     pub(crate) fn pending(&self) -> usize {
+        let plain = self.output.len() + self.tail.as_ref().map_or(0, |tail| tail.len());
         match &self.security {
-            Security::None => self.output.len() - self.sent,
+            Security::None => plain - self.sent,
             #[cfg(feature = "tls")]
-            Security::Tls(tls) => self.output.len() + tls.sealed().len() - self.sent,
+            Security::Tls(tls) => plain + tls.sealed().len() - self.sent,
         }
     }
 
     /// The socket took `n` of the pending bytes.
     pub(crate) fn mark_sent(&mut self, n: usize) {
-        self.sent += n;
+        let of_tail = n.saturating_sub(self.pending_parts()[0].len());
+        if let Some(tail) = &mut self.tail {
+            tail.advance(of_tail);
+            if tail.is_empty() {
+                self.tail = None;
+            }
+        }
+        self.sent += n - of_tail;
         let buffer = match &mut self.security {
             Security::None => &mut self.output,
             #[cfg(feature = "tls")]
             Security::Tls(tls) => tls.sealed_mut(),
         };
         if self.sent == buffer.len() {
-            buffer.clear();
+            clear(buffer);
             self.sent = 0;
-            if buffer.capacity() > KEEP {
-                *buffer = Vec::new();
-            }
         } else if self.sent >= KEEP && self.sent * 2 >= buffer.len() {
             // A long backlog moves to the front now and then, so that its sent part takes no memory.
             buffer.drain(..self.sent);
@@ -166,6 +232,7 @@ impl Stream {
     /// Throws away what is to be sent: nobody will take it any more.
     pub(crate) fn discard_output(&mut self) {
         self.output = Vec::new();
+        self.tail = None;
         #[cfg(feature = "tls")]
         if let Security::Tls(tls) = &mut self.security {
             *tls.sealed_mut() = Vec::new();

@@ -46,7 +46,7 @@ fn text(text: &str) -> Event {
 
 fn sent(codec: &mut Codec) -> Vec<u8> {
     codec.stream().seal().unwrap();
-    let bytes = codec.stream().pending_bytes().to_vec();
+    let bytes = codec.stream().pending_parts().concat();
     codec.stream().mark_sent(bytes.len());
     bytes
 }
@@ -154,6 +154,42 @@ fn messages_before_a_broken_rule_are_kept() {
     codec.stream().feed(&mut [frame(0x81, b"good"), frame(0x83, b"bad")].concat()).unwrap();
     assert_eq!(codec.next().unwrap(), Some(text("good")));
     assert_eq!(codec.next().unwrap_err().code, 1002);
+}
+
+#[test]
+fn short_messages_are_taken_together_up_to_what_is_something_else() {
+    let long = [b'x'; 126];
+    let others = [
+        frame(0x81, b"\xff"),
+        frame(0x89, b"ping"),
+        frame(0x01, b"frag"),
+        frame(0xc1, b"compressed"),
+        frame(0x83, b"reserved"),
+        frame(0x82, &long),
+        vec![0x81, 1, b'x'],
+        frame(0x81, b"cut off")[..8].to_vec(),
+    ];
+    for other in others {
+        let mut codec = codec();
+        let bytes = [frame(0x81, b"one"), frame(0x82, b"\xff"), frame(0x82, b""), other.clone()].concat();
+        codec.stream().feed(&mut bytes.clone()).unwrap();
+        let mut short = Vec::new();
+        codec.take_short(&mut short, 1);
+        assert_eq!(short, [Message::from("one")]);
+        codec.take_short(&mut short, 9);
+        assert_eq!(short[1..], [Message::from(vec![0xff]), Message::from(Vec::new())]);
+        assert_eq!(codec.stream().input(), other, "it is as it came");
+    }
+}
+
+#[test]
+fn no_message_is_taken_past_the_limit() {
+    let limits = Limits { max_message_size: 4, ..Limits::default() };
+    let mut codec = Codec::new(Stream::plain(), &limits, None);
+    codec.stream().feed(&mut frame(0x81, b"12345")).unwrap();
+    let mut short = Vec::new();
+    codec.take_short(&mut short, 9);
+    assert_eq!((short.len(), codec.next().unwrap_err().code), (0, CloseCode::TOO_BIG));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::{
 
 use native_tls::{HandshakeError, MidHandshakeTlsStream, TlsAcceptor, TlsStream};
 
-use super::{Failure, stream::KEEP};
+use super::Failure;
 use crate::sync::LockExt;
 
 /// The largest plaintext of one TLS record (RFC 8446, section 5.1).
@@ -109,19 +109,12 @@ impl Tls {
         Ok(())
     }
 
-    /// Encrypts `plain` and empties it. During the handshake it stays where it is.
-    pub(super) fn seal(&mut self, plain: &mut Vec<u8>) -> Result<(), Failure> {
-        let (State::Established(stream) | State::Ended(stream)) = &mut self.state else { return Ok(()) };
-        if plain.is_empty() {
-            return Ok(());
-        }
+    /// Encrypts `plain`. False: during the handshake it has to wait.
+    pub(super) fn seal(&mut self, plain: &[u8]) -> Result<bool, Failure> {
+        let (State::Established(stream) | State::Ended(stream)) = &mut self.state else { return Ok(false) };
         stream.write_all(plain).map_err(|e| Failure::network(format!("TLS: {e}")))?;
         self.collect();
-        plain.clear();
-        if plain.capacity() > KEEP {
-            *plain = Vec::new();
-        }
-        Ok(())
+        Ok(true)
     }
 
     /// Says that nothing more will be sent (close_notify).

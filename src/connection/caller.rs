@@ -13,6 +13,7 @@ use crossbeam_channel::Sender;
 use mio::Waker;
 
 use super::Connection;
+use crate::jobs::Jobs;
 
 /// The gateway's bell. Connections hold it weakly: handles may outlive the server.
 #[derive(Debug)]
@@ -22,18 +23,18 @@ pub(crate) struct Caller {
     /// The gateway looks at its calls every millisecond anyway.
     awake: AtomicBool,
     /// Work for those who call `on_client_message`; `None`: the gateway does it.
-    jobs: Option<Sender<Job>>,
+    jobs: Option<Arc<Jobs<Arc<Connection>>>>,
 }
 
-/// What a worker is told.
-#[derive(Debug)]
-pub(crate) enum Job {
-    Work(Arc<Connection>),
-    Stop,
-}
+/// With so many jobs, workers are woken at once.
+const MANY: usize = 16;
 
 impl Caller {
-    pub(crate) fn new(calls: Sender<Arc<Connection>>, waker: Waker, jobs: Option<Sender<Job>>) -> Self {
+    pub(crate) fn new(
+        calls: Sender<Arc<Connection>>,
+        waker: Waker,
+        jobs: Option<Arc<Jobs<Arc<Connection>>>>,
+    ) -> Self {
         Self { calls, waker, awake: AtomicBool::new(false), jobs }
     }
 
@@ -78,8 +79,21 @@ impl Caller {
         self.jobs.is_none()
     }
 
-    /// Gives a connection with messages to a worker; false: the caller has to do the work.
+    /// Gives a connection with messages to the workers, who are woken when the gateway has done its turn; false: the caller
+    /// has to do the work.
     pub(super) fn give_to_worker(&self, connection: &Arc<Connection>) -> bool {
-        self.jobs.as_ref().is_some_and(|jobs| jobs.send(Job::Work(connection.clone())).is_ok())
+        let Some(jobs) = &self.jobs else { return false };
+        let given = jobs.put(connection.clone());
+        if given.as_ref().is_ok_and(|waiting| waiting % MANY == 0) {
+            jobs.wake();
+        }
+        given.is_ok()
+    }
+
+    /// Has the workers do what was given to them.
+    pub(crate) fn wake_workers(&self) {
+        if let Some(jobs) = &self.jobs {
+            jobs.wake();
+        }
     }
 }

@@ -4,7 +4,7 @@ use mio::Token;
 
 use super::*;
 
-pub(super) const NO_TOKEN: usize = usize::MAX - 1;
+pub(super) const NO_TOKEN: u32 = u32::MAX;
 
 /// Bytes are received and decoded so often before others have their turn.
 const TURNS: usize = 16;
@@ -59,12 +59,12 @@ impl Connection {
     /// Where the gateway keeps the socket, if it watches it.
     pub(crate) fn token(&self) -> Option<Token> {
         let token = self.token.load(SeqCst);
-        (token != NO_TOKEN).then_some(Token(token))
+        (token != NO_TOKEN).then_some(Token(token as usize))
     }
 
     /// Told by the gateway.
     pub(crate) fn set_token(&self, token: Option<Token>) {
-        self.token.store(token.map_or(NO_TOKEN, |token| token.0), SeqCst);
+        self.token.store(token.map_or(NO_TOKEN, |token| token.0 as u32), SeqCst);
     }
 
     /// The gateway's look after a call.
@@ -79,7 +79,7 @@ impl Connection {
 
     /// When the connection has to be cut, once it is closing. Says so once.
     pub(crate) fn take_deadline(&self) -> Option<Instant> {
-        let since = *self.closing_since.get()?;
+        let since = self.end.get()?.since;
         // A timeout beyond the clock's range never comes.
         if self.known_closing.swap(true, SeqCst) {
             None
@@ -129,7 +129,7 @@ impl Connection {
         let server_runs = self.handler.get().is_none();
         let mut look_for_room = true;
         loop {
-            let open = self.reason.get().is_none(); // else nothing more is kept
+            let open = self.reason().is_none(); // else nothing more is kept
             let mut unanswered = false;
             if look_for_room {
                 let inbox = self.inbox.locked();
@@ -145,10 +145,13 @@ impl Connection {
                 loop {
                     let hold = unanswered || open && !messages.is_empty();
                     match self.decode(wire, received, hold) {
-                        Step::Message(message) => messages.push(message),
+                        Step::Message(message) => {
+                            messages.push(message);
+                            self.decode_ahead(wire, &mut messages);
+                        }
                         step => return (Some(step), wire.blocked, wire.phase),
                     }
-                    if handler.is_some() || messages.len() == BATCH {
+                    if handler.is_some() || messages.len() >= BATCH {
                         return (None, wire.blocked, wire.phase);
                     }
                 }
@@ -156,6 +159,9 @@ impl Connection {
             match handler {
                 Some(handler) => {
                     for message in messages {
+                        if self.hung_up.load(SeqCst) {
+                            break;
+                        }
                         if let Some(unhandled) = handler.message(self, message, true) {
                             self.enqueue(vec![unhandled], false);
                             look_for_room = true;
@@ -166,8 +172,9 @@ impl Connection {
                 None => {}
             }
             if phase != Phase::Open {
-                self.inbox.locked().complete = true;
-                self.arrived.notify_all();
+                let mut inbox = self.inbox.locked();
+                inbox.complete = true;
+                self.wake_readers(inbox);
             }
             match step {
                 _ if phase == Phase::Over => return Some(Driven::Over),
@@ -211,7 +218,7 @@ impl Connection {
         let mut inbox = self.inbox.locked();
         inbox.bytes += messages.iter().map(Message::len).sum::<usize>();
         if fresh && self.handler.get().is_some() {
-            inbox.fresh.extend(messages);
+            inbox::append(&mut inbox.fresh, messages);
             let start = !inbox.scheduled;
             inbox.scheduled = true;
             drop(inbox);
@@ -219,8 +226,17 @@ impl Connection {
                 self.schedule();
             }
         } else {
-            inbox.queue.extend(messages);
-            drop(inbox);
+            inbox::append(&mut inbox.queue, messages);
+            self.wake_readers(inbox);
+        }
+    }
+
+    /// Lets go of the inbox, and wakes those who wait in `read`, if there are any: to ask is cheaper than to call. With the
+    /// lock, nobody is between his look and his wait.
+    pub(super) fn wake_readers(&self, inbox: MutexGuard<'_, Inbox>) {
+        let waiting = inbox.waiting > 0;
+        drop(inbox);
+        if waiting {
             self.arrived.notify_all();
         }
     }
@@ -231,7 +247,7 @@ impl Connection {
             return;
         }
         // While the client does not take its answers, nothing more is answered: the socket will say when it does.
-        let stuck = self.wire.locked().blocked && self.reason.get().is_none();
+        let stuck = self.wire.locked().blocked && self.reason().is_none();
         let mut inbox = self.inbox.locked();
         if !inbox.scheduled && (!inbox.fresh.is_empty() && !stuck || inbox.over) {
             inbox.scheduled = true;
@@ -252,7 +268,7 @@ impl Connection {
         loop {
             for _ in 0..BATCH {
                 // The answers of a client that does not read would fill its queue.
-                if self.wire.locked().blocked && self.reason.get().is_none() {
+                if self.wire.locked().blocked && self.reason().is_none() {
                     self.inbox.locked().scheduled = false;
                     return self.call_gateway(); // it may have been unblocked in between
                 }
@@ -264,8 +280,7 @@ impl Connection {
                     inbox.scheduled = false;
                     let over = std::mem::take(&mut inbox.over);
                     let held = std::mem::take(&mut inbox.held);
-                    drop(inbox);
-                    self.arrived.notify_all();
+                    self.wake_readers(inbox);
                     if held {
                         self.call_gateway();
                     }
@@ -370,12 +385,13 @@ impl Connection {
                 break;
             }
             // It has not answered yet what came before.
-            match self.with_wire(|wire| self.step(wire, &mut inbox.buffer, true)) {
+            let receiver = inbox.receiver(&self.limits);
+            match self.with_wire(|wire| self.step(wire, &mut receiver.buffer, true)) {
                 (Step::Message(message), _) => {
                     inbox.bytes += message.len();
                     inbox.queue.push_back(message);
                 }
-                (Step::Starved { .. }, Some(socket)) => match inbox.try_receive(&socket) {
+                (Step::Starved { .. }, Some(socket)) => match receiver.try_receive(&socket) {
                     Ok(0) => self.with_wire(|wire| self.break_off(wire, read::ENDED)),
                     Ok(_) => {}
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
@@ -384,6 +400,6 @@ impl Connection {
                 _ => break,
             }
         }
-        inbox.buffer = Vec::new();
+        inbox.receiver(&self.limits).buffer = Vec::new();
     }
 }

@@ -14,10 +14,14 @@ use crate::{
 /// The size that a receive buffer starts with, and returns to.
 const START: usize = 512;
 
-/// A buffer above this size is not kept while waiting.
+/// A buffer above this size is given back when nothing came for so long.
 const KEEP: usize = 16 * 1024;
+const LINGER: Duration = Duration::from_secs(1);
 
-#[derive(Debug)]
+/// A buffer is halved when it was filled to less than a quarter so many times in a row.
+const SMALL: u8 = 8;
+
+#[derive(Debug, Default)]
 pub(super) struct Inbox {
     /// Messages that were decoded and not yet read.
     pub(super) queue: VecDeque<Message>,
@@ -39,40 +43,42 @@ pub(super) struct Inbox {
     pub(super) held: bool,
     /// How many wait in `read` of a shared connection.
     pub(super) waiting: usize,
+    /// What receives. Of a shared connection the gateway does that, and this stays empty.
+    receiver: Option<Box<Receiver>>,
+}
+
+/// Receives for a connection's own thread, into a buffer that follows the traffic.
+#[derive(Debug)]
+pub(super) struct Receiver {
     /// Empty, or just received.
     pub(super) buffer: Vec<u8>,
     /// How much the next `recv` may take.
     size: usize,
     max_size: usize,
-    /// The last `recv` filled its buffer: more may be there.
-    filled: bool,
+    /// How many times in a row little came.
+    small: u8,
     /// How long the socket now waits in `recv`.
     timeout: Option<Duration>,
 }
 
 impl Inbox {
-    pub(super) fn new(max_size: usize) -> Self {
-        Self {
-            queue: VecDeque::new(),
-            read: 0,
-            fresh: VecDeque::new(),
-            bytes: 0,
-            scheduled: false,
-            complete: false,
-            over: false,
-            paused: false,
-            held: false,
-            waiting: 0,
-            buffer: Vec::new(),
-            size: START,
-            max_size: max_size.max(START),
-            filled: false,
-            timeout: None,
-        }
+    pub(super) fn receiver(&mut self, limits: &Limits) -> &mut Receiver {
+        self.receiver.get_or_insert_with(|| Box::new(Receiver::new(limits.max_read_buffer)))
+    }
+
+    /// Gives back what receives.
+    pub(super) fn drop_receiver(&mut self) {
+        self.receiver = None;
     }
 
     /// At most `len` characters or bytes of the next message for a reader, and whether they reach its end.
     pub(super) fn take(&mut self, len: usize) -> Option<(Data, bool)> {
+        if self.read == 0 && self.queue.front()?.len() <= len {
+            let message = self.queue.pop_front()?;
+            self.bytes -= message.len();
+            give_back(&mut self.queue);
+            return Some((message, true));
+        }
         let piece = self.queue.front()?.piece(self.read, len);
         self.bytes -= piece.len();
         self.read += piece.len();
@@ -80,7 +86,7 @@ impl Inbox {
         if at_end {
             self.queue.pop_front();
             self.read = 0;
-            Self::shrink(&mut self.queue);
+            give_back(&mut self.queue);
         }
         Some((piece, at_end))
     }
@@ -100,7 +106,7 @@ impl Inbox {
     pub(super) fn pop_fresh(&mut self) -> Option<Message> {
         let message = self.fresh.pop_front()?;
         self.bytes -= message.len();
-        Self::shrink(&mut self.fresh);
+        give_back(&mut self.fresh);
         Some(message)
     }
 
@@ -115,34 +121,46 @@ impl Inbox {
     pub(super) fn has_room(&self, limits: &Limits) -> bool {
         self.queue.len() + self.fresh.len() < limits.max_inbox_messages && self.bytes < limits.max_inbox_bytes
     }
+}
 
-    /// A queue that was long does not stay large.
-    fn shrink(queue: &mut VecDeque<Message>) {
-        if queue.is_empty() && queue.capacity() > 8 {
-            *queue = VecDeque::new();
-        }
+/// Puts messages behind those that wait. The memory that they came in serves as the queue's, if that has none.
+pub(super) fn append(queue: &mut VecDeque<Message>, messages: Vec<Message>) {
+    if queue.is_empty() {
+        *queue = messages.into();
+    } else {
+        queue.extend(messages);
+    }
+}
+
+/// Between messages a connection keeps no memory for them.
+fn give_back(queue: &mut VecDeque<Message>) {
+    if queue.is_empty() {
+        *queue = VecDeque::new();
+    }
+}
+
+impl Receiver {
+    fn new(max_size: usize) -> Self {
+        Self { buffer: Vec::new(), size: START, max_size: max_size.max(START), small: 0, timeout: None }
     }
 
     /// Waits for bytes until the deadline.
     ///
-    /// The buffer follows the traffic: it doubles when a `recv` fills it, and a large one is given back before a wait.
+    /// The buffer follows the traffic: it doubles when a `recv` fills it, and a large one is given back when it is quiet.
     ///
     /// # Errors
     /// `WouldBlock` when the time is up.
     pub(super) fn receive(&mut self, socket: &Socket, deadline: Deadline) -> io::Result<usize> {
-        if self.filled || self.size > KEEP {
-            match self.try_receive(socket) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.size = self.size.min(KEEP / 2),
-                result => return result,
-            }
-        }
         loop {
             let Some(left) = deadline.remaining() else { return Err(io::ErrorKind::WouldBlock.into()) };
-            self.set_timeout(socket, left)?;
+            let is_large = self.size > KEEP;
+            self.set_timeout(socket, if is_large { left.min(LINGER) } else { left })?;
             self.make_room();
             match socket.recv(&mut self.buffer) {
                 // Both say only that it is time to look at the clock.
-                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                    self.size = self.size.min(KEEP / 2);
+                }
                 result => return self.received(result),
             }
         }
@@ -161,11 +179,14 @@ impl Inbox {
 
     fn received(&mut self, result: io::Result<usize>) -> io::Result<usize> {
         let n = *result.as_ref().unwrap_or(&0);
-        self.filled = n == self.buffer.capacity();
-        if self.filled {
+        if n == self.buffer.capacity() {
             self.size = (self.size * 2).min(self.max_size);
-        } else if n < self.size / 4 {
+        }
+        // Not at once: a large message is often followed by its last few bytes.
+        self.small = if n < self.size / 4 { self.small + 1 } else { 0 };
+        if self.small == SMALL {
             self.size = (self.size / 2).max(START);
+            self.small = 0;
         }
         result
     }

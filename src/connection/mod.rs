@@ -21,14 +21,18 @@ use std::{
     fmt, io,
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc, Condvar, Mutex, OnceLock, Weak,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst, fence},
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, Weak,
+        atomic::{
+            AtomicBool, AtomicU32,
+            Ordering::{Relaxed, SeqCst},
+            fence,
+        },
     },
     time::{Duration, Instant, SystemTime},
 };
 
 pub(crate) use self::{
-    caller::{Caller, Job},
+    caller::Caller,
     drive::{Driven, Tick},
     socket::Socket,
     wire::Counts,
@@ -61,7 +65,7 @@ const CLOGGED: usize = 64 * 1024;
 /// One connection after its opening handshake.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    about: About,
+    about: Box<About>,
     limits: Arc<Limits>,
     clock: Arc<Clock>,
     gateway: Weak<Caller>,
@@ -72,14 +76,14 @@ pub(crate) struct Connection {
     outbox: OnceLock<Box<Outbox>>,
     /// Who gets the messages of a shared connection whose `server` has returned.
     handler: OnceLock<Box<dyn Handler>>,
-    /// Dropped when the connection is over.
-    guard: Mutex<Option<Box<dyn Guard>>>,
+    /// Told when the connection is over.
+    guard: Mutex<Option<Arc<dyn Guard>>>,
     /// Set once: how the connection ended, or is about to.
-    reason: OnceLock<CloseReason>,
-    /// When the end began.
-    closing_since: OnceLock<Instant>,
+    end: OnceLock<Box<End>>,
     /// This side wants nothing more of the client: what was received is not handed out any more.
     hung_up: AtomicBool,
+    /// Messages are decoded that the connection's own thread has not read.
+    is_ahead: AtomicBool,
     /// A call to the gateway is under way.
     called: AtomicBool,
     /// The gateway looks after collected output every millisecond.
@@ -88,10 +92,17 @@ pub(crate) struct Connection {
     known: AtomicBool,
     known_closing: AtomicBool,
     /// Where the gateway keeps its socket.
-    token: AtomicUsize,
+    token: AtomicU32,
     /// `BinaryData`, and `SessionEndOnClose`.
     pub(crate) binary_data: AtomicBool,
     pub(crate) session_end_on_close: AtomicBool,
+}
+
+#[derive(Debug)]
+struct End {
+    reason: CloseReason,
+    /// When it began.
+    since: Instant,
 }
 
 /// What is known of a connection from its opening handshake on.
@@ -103,9 +114,7 @@ pub(crate) struct About {
     pub(crate) peer: Option<SocketAddr>,
     pub(crate) client: Option<IpAddr>,
     pub(crate) subprotocol: Option<Box<str>>,
-    pub(crate) since: SystemTime,
-    /// The same moment, by a clock that nobody sets.
-    pub(crate) begun: Instant,
+    pub(crate) since: Instant,
     pub(crate) shared: bool,
     pub(crate) overflow: Overflow,
     /// How messages are compressed, if they are.
@@ -120,12 +129,15 @@ pub(crate) trait Handler: Send + Sync + fmt::Debug {
     fn end(&self, connection: &Arc<Connection>);
 }
 
-/// What a connection holds of others as long as it is not over: its registration, its place among all.
-pub(crate) trait Guard: Send + fmt::Debug {}
+/// Who knows of a connection as long as it is not over.
+pub(crate) trait Guard: Send + Sync + fmt::Debug {
+    /// It is over.
+    fn release(&self, connection: &Connection);
+}
 
 impl Connection {
     pub(crate) fn new(
-        about: About,
+        about: Box<About>,
         socket: Arc<Socket>,
         stream: Stream,
         limits: Arc<Limits>,
@@ -135,7 +147,7 @@ impl Connection {
         let codec = Codec::new(stream, &limits, about.deflate);
         Arc::new(Self {
             about,
-            inbox: Mutex::new(Inbox::new(limits.max_read_buffer)),
+            inbox: Mutex::default(),
             arrived: Condvar::new(),
             wire: Mutex::new(Wire::new(socket, codec, clock.now())),
             limits,
@@ -144,14 +156,14 @@ impl Connection {
             outbox: OnceLock::new(),
             handler: OnceLock::new(),
             guard: Mutex::new(None),
-            reason: OnceLock::new(),
-            closing_since: OnceLock::new(),
+            end: OnceLock::new(),
             hung_up: AtomicBool::new(false),
+            is_ahead: AtomicBool::new(false),
             called: AtomicBool::new(false),
             attended: AtomicBool::new(false),
             known: AtomicBool::new(false),
             known_closing: AtomicBool::new(false),
-            token: AtomicUsize::new(drive::NO_TOKEN),
+            token: AtomicU32::new(drive::NO_TOKEN),
             binary_data: AtomicBool::new(false),
             session_end_on_close: AtomicBool::new(false),
         })
@@ -167,18 +179,24 @@ impl Connection {
 
     /// How it ended, or is about to; `None` while it is open.
     pub(crate) fn reason(&self) -> Option<&CloseReason> {
-        self.reason.get()
+        self.end.get().map(|end| &end.reason)
+    }
+
+    /// When it was opened.
+    pub(crate) fn since(&self) -> SystemTime {
+        self.clock.date(self.about.since)
     }
 
     /// What went through it, what waits to be sent, in bytes, and the last round trip.
     pub(crate) fn statistics(&self) -> (Counts, usize, Option<Duration>) {
         let mut wire = self.wire.locked();
         let queued = wire.codec.stream().pending() + self.outbox.get().map_or(0, |outbox| outbox.bytes());
-        (wire.counts, queued, wire.round_trip)
+        let round_trip = wire.round_trip.map(|micros| Duration::from_micros(micros.into()));
+        (wire.counts, queued, round_trip)
     }
 
-    /// Keeps this until the connection is over.
-    pub(crate) fn keep(&self, guard: Box<dyn Guard>) {
+    /// Tells this when the connection is over.
+    pub(crate) fn tell_end(&self, guard: Arc<dyn Guard>) {
         *self.guard.locked() = Some(guard);
     }
 
@@ -196,6 +214,7 @@ impl Connection {
         let _ = self.handler.set(handler);
         inbox.fresh = std::mem::take(&mut inbox.queue);
         drop(inbox);
+        self.with_wire(|wire| wire.codec.park(false));
         self.call_gateway();
     }
 
@@ -233,18 +252,19 @@ impl Connection {
         self.begin_close(CloseCode::NORMAL, "");
         let deadline = Deadline::after(self.limits.close_timeout);
         let mut inbox = self.inbox.locked();
+        let receiver = inbox.receiver(&self.limits);
         let mut ended = false; // the client's side; ours may have something to send
         while !deadline.is_over() {
             let (socket, blocked) = self.with_wire(|wire| {
-                while let Step::Message(_) = self.decode(wire, &mut inbox.buffer, false) {}
+                while let Step::Message(_) = self.decode(wire, &mut receiver.buffer, false) {}
                 (wire.socket.clone(), wire.blocked)
             });
             let Some(socket) = socket else { break };
             let received = match (blocked, ended) {
                 (false, true) => break,
-                (false, false) => inbox.receive(&socket, deadline),
+                (false, false) => receiver.receive(&socket, deadline),
                 (true, true) => socket.wait_writable(deadline).map(|_| 1),
-                (true, false) => socket.wait_either(deadline).and_then(|_| inbox.try_receive(&socket)),
+                (true, false) => socket.wait_either(deadline).and_then(|_| receiver.try_receive(&socket)),
             };
             match received {
                 Ok(n) => ended |= n == 0,
@@ -267,12 +287,14 @@ impl Connection {
             outbox.clear();
         }
         let guard = self.guard.locked().take();
-        drop(guard);
+        if let Some(guard) = guard {
+            guard.release(self);
+        }
         let mut inbox = self.inbox.locked();
-        inbox.buffer = Vec::new();
+        inbox.drop_receiver();
         inbox.complete = true;
         inbox.over = true;
-        self.arrived.notify_all();
+        self.wake_readers(inbox);
     }
 
     /// Ends the stream both ways, so that whoever drives it wakes up and completes the end.
@@ -306,8 +328,7 @@ impl Connection {
     fn announce(&self) {
         if self.about.shared {
             // With the lock, so that nobody is between his look and his wait.
-            let _inbox = self.inbox.locked();
-            self.arrived.notify_all();
+            self.wake_readers(self.inbox.locked());
         }
     }
 
@@ -429,8 +450,9 @@ impl Connection {
     /// The end begins, or goes on. The first reason stays.
     fn end(&self, wire: &mut Wire, phase: Phase, reason: CloseReason) {
         wire.phase = phase;
-        self.closing_since.get_or_init(Instant::now);
-        wire.announce |= self.reason.set(reason).is_ok();
+        if self.end.get().is_none() {
+            wire.announce |= self.end.set(Box::new(End { reason, since: Instant::now() })).is_ok();
+        }
     }
 
     fn closed(&self) -> Error {
@@ -440,7 +462,7 @@ impl Connection {
     fn closed_reason(&self) -> CloseReason {
         // Whoever asks has seen that it ended.
         let unknown = || CloseReason::new(CloseCode::ABNORMAL, "", ClosedBy::Network);
-        self.reason.get().cloned().unwrap_or_else(unknown)
+        self.reason().cloned().unwrap_or_else(unknown)
     }
 }
 

@@ -5,6 +5,9 @@ use super::*;
 /// How long `read` waits where no other time is given (the original's default).
 pub const READ_TIMEOUT: Duration = Duration::from_secs(86_400);
 
+/// So many short messages share a buffer: whoever keeps one of them keeps at most 2 KiB alive.
+const AHEAD: usize = 15;
+
 /// What decoding came to.
 pub(super) enum Step {
     Message(Message),
@@ -40,7 +43,7 @@ impl Connection {
                 if inbox.queue.is_empty() && self.handler.get().is_some() {
                     resume |= std::mem::take(&mut inbox.held);
                 }
-                if !inbox.queue.is_empty() {
+                if !inbox.queue.is_empty() && inbox.waiting > 0 {
                     self.arrived.notify_one(); // there is something for another reader
                 }
                 drop(inbox);
@@ -77,13 +80,29 @@ impl Connection {
                 return Err(self.closed());
             }
             if let Some(piece) = inbox.take(len) {
+                self.set_ahead(&inbox);
                 return Ok(piece);
             }
-            if self.reason.get().is_some() {
+            if self.reason().is_some() {
                 return Err(self.closed());
             }
-            match self.with_wire(|wire| self.step(wire, &mut inbox.buffer, false)) {
-                (Step::Message(message), _) => return Ok(inbox.cut(message, len)),
+            let mut ahead = Vec::new();
+            let receiver = inbox.receiver(&self.limits);
+            let stepped = self.with_wire(|wire| {
+                let stepped = self.step(wire, &mut receiver.buffer, false);
+                if let (Step::Message(_), _) = stepped {
+                    self.decode_ahead(wire, &mut ahead);
+                }
+                stepped
+            });
+            match stepped {
+                (Step::Message(message), _) => {
+                    inbox.bytes += ahead.iter().map(Message::len).sum::<usize>();
+                    inbox::append(&mut inbox.queue, ahead);
+                    let piece = inbox.cut(message, len);
+                    self.set_ahead(&inbox);
+                    return Ok(piece);
+                }
                 (Step::Ended | Step::Held, _) | (_, None) => {}
                 (Step::Starved { stuck }, Some(socket)) => {
                     if stuck {
@@ -92,9 +111,9 @@ impl Connection {
                     // When the time is up, what is there already is still taken, once: a client that never stops
                     // sending half messages cannot keep the call.
                     let received = if !deadline().is_over() {
-                        inbox.receive(&socket, deadline())
+                        receiver.receive(&socket, deadline())
                     } else if !std::mem::replace(&mut last_look, true) {
-                        inbox.try_receive(&socket)
+                        receiver.try_receive(&socket)
                     } else {
                         return Err(Error::Timeout);
                     };
@@ -107,6 +126,18 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// Decodes short messages that have arrived behind one: together they cost less than one by one.
+    pub(super) fn decode_ahead(&self, wire: &mut Wire, messages: &mut Vec<Message>) {
+        let before = messages.len();
+        wire.codec.take_short(messages, AHEAD);
+        wire.counts.messages_in += (messages.len() - before) as u64;
+    }
+
+    /// What is decoded and not read: answers to what is before them are collected.
+    fn set_ahead(&self, inbox: &Inbox) {
+        self.is_ahead.store(!inbox.queue.is_empty(), Relaxed);
     }
 
     fn received(self: &Arc<Self>, received: io::Result<usize>) -> Result<()> {
@@ -149,7 +180,7 @@ impl Connection {
             self.fail(wire, failure);
         }
         while matches!(wire.phase, Phase::Open | Phase::Closing) {
-            let next = wire.held.take().map_or_else(|| wire.codec.next(), Err);
+            let next = wire.held.take().map_or_else(|| wire.codec.next(), |failure| Err(*failure));
             match next {
                 Ok(Some(Event::Message(message))) if wire.phase == Phase::Open => {
                     wire.counts.messages_in += 1;
@@ -160,7 +191,8 @@ impl Connection {
                 Ok(Some(Event::Message(_) | Event::Ping)) => {}
                 Ok(Some(Event::Pong(payload))) => {
                     if let Some(sent) = payload.as_ref().try_into().ok().map(u64::from_be_bytes) {
-                        wire.round_trip = self.clock.micros().checked_sub(sent).map(Duration::from_micros);
+                        let micros = self.clock.micros().checked_sub(sent);
+                        wire.round_trip = micros.and_then(|micros| micros.try_into().ok());
                     }
                 }
                 Ok(Some(Event::Close(code, text))) => {
@@ -181,7 +213,7 @@ impl Connection {
                     return Step::Starved { stuck };
                 }
                 Err(failure) if hold => {
-                    wire.held = Some(failure);
+                    wire.held = Some(Box::new(failure));
                     return Step::Held;
                 }
                 Err(failure) => self.fail(wire, failure),

@@ -1,6 +1,6 @@
 //! The socket of a connection: the few calls that are needed, none of which leaves a descriptor behind.
 
-use std::{io, net::TcpStream, os::unix::net::UnixStream, time::Duration};
+use std::{io, io::IoSlice, net::TcpStream, os::unix::net::UnixStream, time::Duration};
 
 use rustix::{
     buffer::spare_capacity,
@@ -11,6 +11,12 @@ use rustix::{
 };
 
 use crate::deadline::Deadline;
+
+/// Sending never waits, and no signal says that the peer is gone.
+#[cfg(not(target_vendor = "apple"))]
+const SEND: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
+#[cfg(target_vendor = "apple")] // there the standard library has set SO_NOSIGPIPE
+const SEND: SendFlags = SendFlags::DONTWAIT;
 
 /// A connected stream socket, TCP or Unix. Closed when dropped.
 #[derive(Debug)]
@@ -63,12 +69,22 @@ impl Socket {
 
     /// Sends as much as the kernel takes now.
     pub(crate) fn try_send(&self, bytes: &[u8]) -> io::Result<usize> {
-        #[cfg(not(target_vendor = "apple"))]
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        #[cfg(target_vendor = "apple")] // there the standard library has set SO_NOSIGPIPE
-        let flags = SendFlags::DONTWAIT;
         loop {
-            match net::send(&self.0, bytes, flags) {
+            match net::send(&self.0, bytes, SEND) {
+                Err(Errno::INTR) => {}
+                result => return Ok(result?),
+            }
+        }
+    }
+
+    /// The same, of two parts.
+    pub(crate) fn try_send_parts(&self, [first, second]: [&[u8]; 2]) -> io::Result<usize> {
+        if second.is_empty() {
+            return self.try_send(first);
+        }
+        let parts = [IoSlice::new(first), IoSlice::new(second)];
+        loop {
+            match net::sendmsg(&self.0, &parts, &mut net::SendAncillaryBuffer::default(), SEND) {
                 Err(Errno::INTR) => {}
                 result => return Ok(result?),
             }

@@ -11,19 +11,18 @@ use super::*;
 fn connection() -> (Arc<Connection>, UnixStream) {
     let (server, client) = UnixStream::pair().unwrap();
     client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    let about = About {
+    let about = Box::new(About {
         id: WebSocketId::random(),
         session_id: SessionId::new("s"),
         path: "/".into(),
         peer: None,
         client: None,
         subprotocol: None,
-        since: SystemTime::now(),
-        begun: Instant::now(),
+        since: Instant::now(),
         shared: false,
         overflow: Overflow::default(),
         deflate: None,
-    };
+    });
     let (calls, _) = crossbeam_channel::unbounded();
     let poll = mio::Poll::new().unwrap();
     let waker = mio::Waker::new(poll.registry(), mio::Token(0)).unwrap();

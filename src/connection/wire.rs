@@ -2,7 +2,7 @@
 //!
 //! The lock is held for microseconds: nothing here waits, and no user code is called.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, sync::Arc};
 
 use super::Socket;
 use crate::codec::{Codec, Failure, Outgoing};
@@ -17,7 +17,7 @@ pub(super) struct Wire {
     pub(super) codec: Codec,
     pub(super) phase: Phase,
     /// The client broke the rules, which is to be answered when the messages before have been.
-    pub(super) held: Option<Failure>,
+    pub(super) held: Option<Box<Failure>>,
     /// Output is held back on purpose; see [`collect`](Self::collect).
     pub(super) collected: bool,
     /// The socket did not take all of the output.
@@ -35,7 +35,8 @@ pub(super) struct Wire {
     pub(super) last_message: u32,
     /// When the ping was sent that is not answered yet.
     pub(super) pinged: Option<u32>,
-    pub(super) round_trip: Option<Duration>,
+    /// How long the last ping took for its pong, in microseconds.
+    pub(super) round_trip: Option<u32>,
     half_closed: bool,
     /// Why nothing can be sent any more.
     pub(super) broken: Option<Box<str>>,
@@ -129,8 +130,8 @@ impl Wire {
             if let Err(failure) = stream.seal() {
                 return Flushed::Broken(failure);
             }
-            if !stream.pending_bytes().is_empty() {
-                match socket.try_send(stream.pending_bytes()) {
+            if !stream.is_sent() {
+                match socket.try_send_parts(stream.pending_parts()) {
                     Ok(n) => {
                         stream.mark_sent(n);
                         self.progress = true;
@@ -152,7 +153,7 @@ impl Wire {
                 self.half_closed = true;
                 stream.finish();
                 // What TLS has to say is so short that it is sent, or not missed.
-                if let Ok(n) = socket.try_send(stream.pending_bytes()) {
+                if let Ok(n) = socket.try_send_parts(stream.pending_parts()) {
                     stream.mark_sent(n);
                 }
                 socket.shutdown_write();

@@ -32,7 +32,7 @@ impl Connection {
                     wire.encode(outgoing);
                     wire.last_message = self.clock.now();
                 }
-                if wire.collect(false) {
+                if wire.collect(self.is_ahead.load(Relaxed)) {
                     return Ok(Sent::Collected);
                 }
                 let generation = wire.generation;
@@ -94,7 +94,7 @@ impl Connection {
         message: Message,
         forms: Option<&Forms>,
     ) -> Result<Pushed, PushError> {
-        if self.reason.get().is_some() {
+        if self.reason().is_some() {
             return Err(PushError { kind: PushErrorKind::Closed(self.closed_reason()), message });
         }
         self.push_outgoing(self.prepare(message, forms))
@@ -129,7 +129,7 @@ impl Connection {
 
     fn try_push(self: &Arc<Self>, outgoing: Outgoing) -> Result<Pushed, (PushErrorKind, Outgoing)> {
         let gone = |outgoing| (PushErrorKind::Closed(self.closed_reason()), outgoing);
-        if self.reason.get().is_some() {
+        if self.reason().is_some() {
             return Err(gone(outgoing));
         }
         if let Some(mut wire) = self.wire.try_locked() {
@@ -188,7 +188,7 @@ impl Connection {
             let in_time = socket.wait_writable(deadline)?;
             let done = self.with_wire(|wire| {
                 self.flush(wire);
-                match self.reason.get() {
+                match self.reason() {
                     // An end that came after our bytes were sent does not concern them.
                     Some(_) if wire.generation == generation => Err(self.closed()),
                     None if wire.broken.is_some() => self.check_open(wire).map(|()| true),

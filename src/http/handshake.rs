@@ -1,8 +1,11 @@
 //! The opening handshake (RFC 6455, section 4.2): the checks, and the 101.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, uri::Authority};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header, uri::Authority};
 
-use super::{Refusal, Request, response::encode_head};
+use super::{
+    Refusal, Request,
+    response::{begin_head, push_line},
+};
 
 /// The only version there is (RFC 6455, section 4.1).
 const VERSION: &str = "13";
@@ -53,34 +56,8 @@ pub(crate) struct Handshake {
 impl Handshake {
     /// Checks all that RFC 6455, section 4.2.1, asks for.
     pub(crate) fn check(request: &Request, origins: &Origins) -> Result<Self, Refusal> {
-        if request.method() != Method::GET {
-            return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "a WebSocket is opened with GET")
-                .with_header(header::ALLOW, HeaderValue::from_static("GET")));
-        }
-        if !is_upgrade(request) {
-            return Err(upgrade_required("this is a WebSocket: ask for it with Upgrade: websocket"));
-        }
-        if request.is_http_10() {
-            return Err(bad("a WebSocket needs HTTP/1.1"));
-        }
-        if !request.has_token(header::CONNECTION, "upgrade") {
-            return Err(bad("Connection: Upgrade is missing"));
-        }
-        let Some(host) = request.header("host").filter(|host| is_host(host)) else {
-            return Err(bad("Host is missing or malformed"));
-        };
-        match request.header("sec-websocket-version") {
-            None => return Err(bad("Sec-WebSocket-Version is missing")),
-            Some(version) if version.trim() == VERSION => {}
-            Some(_) => return Err(upgrade_required("Sec-WebSocket-Version: only 13 is spoken here")),
-        }
+        check_head(request, origins)?;
         let accept = accept_key(request)?;
-        if let Some(origin) = request.headers().get(header::ORIGIN) {
-            let allowed = origin.to_str().is_ok_and(|origin| origins.allow(origin, host));
-            if !allowed {
-                return Err(Refusal::new(StatusCode::FORBIDDEN, "this Origin is not allowed here"));
-            }
-        }
         let subprotocols: Vec<String> =
             request.tokens(header::SEC_WEBSOCKET_PROTOCOL).map(str::to_owned).collect();
         if subprotocols.iter().any(|name| HeaderName::from_bytes(name.as_bytes()).is_err()) {
@@ -89,33 +66,69 @@ impl Handshake {
         Ok(Self { accept, subprotocols })
     }
 
-    /// The 101 (RFC 6455, section 4.2.2), with what the application adds.
+    /// Appends the 101 (RFC 6455, section 4.2.2), with what the application `adds`: what is the handshake's own is not its.
     pub(crate) fn respond(
         &self,
         subprotocol: Option<&str>,
         extensions: Option<&str>,
-        mut headers: HeaderMap,
-    ) -> Vec<u8> {
-        let mut set = |name, value: &str| {
-            // Made of tokens and base64: always a header value.
-            if let Ok(value) = HeaderValue::from_str(value) {
-                headers.insert(name, value);
+        adds: &[(HeaderName, HeaderValue)],
+        output: &mut Vec<u8>,
+    ) {
+        let own = [
+            (header::UPGRADE, Some("websocket")),
+            (header::CONNECTION, Some("Upgrade")),
+            (header::SEC_WEBSOCKET_ACCEPT, Some(self.accept.as_str())),
+            (header::SEC_WEBSOCKET_PROTOCOL, subprotocol),
+            (header::SEC_WEBSOCKET_EXTENSIONS, extensions),
+        ];
+        begin_head(StatusCode::SWITCHING_PROTOCOLS, output);
+        for (name, value) in &own {
+            if let Some(value) = value {
+                push_line(name, value.as_bytes(), output);
             }
-        };
-        set(header::UPGRADE, "websocket");
-        set(header::CONNECTION, "Upgrade");
-        set(header::SEC_WEBSOCKET_ACCEPT, &self.accept);
-        if let Some(name) = subprotocol {
-            set(header::SEC_WEBSOCKET_PROTOCOL, name);
         }
-        if let Some(extensions) = extensions {
-            set(header::SEC_WEBSOCKET_EXTENSIONS, extensions);
+        for (name, value) in adds.iter().filter(|(added, _)| own.iter().all(|(name, _)| name != added)) {
+            push_line(name, value.as_bytes(), output);
         }
-        encode_head(StatusCode::SWITCHING_PROTOCOLS, &headers)
+        output.extend_from_slice(b"\r\n");
     }
 }
 
+/// All but the key and the subprotocols. Not inlined: see `serve`, on the stack.
+#[inline(never)]
+fn check_head(request: &Request, origins: &Origins) -> Result<(), Refusal> {
+    if request.method() != Method::GET {
+        return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "a WebSocket is opened with GET")
+            .with_header(header::ALLOW, HeaderValue::from_static("GET")));
+    }
+    if !is_upgrade(request) {
+        return Err(upgrade_required("this is a WebSocket: ask for it with Upgrade: websocket"));
+    }
+    if request.is_http_10() {
+        return Err(bad("a WebSocket needs HTTP/1.1"));
+    }
+    if !request.has_token(header::CONNECTION, "upgrade") {
+        return Err(bad("Connection: Upgrade is missing"));
+    }
+    let Some(host) = request.header("host").filter(|host| is_host(host)) else {
+        return Err(bad("Host is missing or malformed"));
+    };
+    match request.header("sec-websocket-version") {
+        None => return Err(bad("Sec-WebSocket-Version is missing")),
+        Some(version) if version.trim() == VERSION => {}
+        Some(_) => return Err(upgrade_required("Sec-WebSocket-Version: only 13 is spoken here")),
+    }
+    if let Some(origin) = request.headers().get(header::ORIGIN) {
+        let allowed = origin.to_str().is_ok_and(|origin| origins.allow(origin, host));
+        if !allowed {
+            return Err(Refusal::new(StatusCode::FORBIDDEN, "this Origin is not allowed here"));
+        }
+    }
+    Ok(())
+}
+
 /// The answer to the key, which is 16 bytes in base64.
+#[inline(never)]
 fn accept_key(request: &Request) -> Result<String, Refusal> {
     let mut keys = request.headers().get_all(header::SEC_WEBSOCKET_KEY).iter();
     let (Some(key), None) = (keys.next(), keys.next()) else {
@@ -161,10 +174,17 @@ mod tests {
     fn the_example_of_the_rfc() {
         let handshake = check(GOOD).unwrap();
         assert_eq!(handshake.subprotocols, ["chat", "superchat"]);
-        let response = String::from_utf8(handshake.respond(Some("chat"), None, HeaderMap::new())).unwrap();
+        let adds = [
+            (header::SERVER, HeaderValue::from_static("s")),
+            (header::UPGRADE, HeaderValue::from_static("another")),
+        ];
+        let mut response = Vec::new();
+        handshake.respond(Some("chat"), None, &adds, &mut response);
+        let response = String::from_utf8(response).unwrap();
         assert!(response.starts_with("HTTP/1.1 101 Switching Protocols\r\n"));
         assert!(response.contains("sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"));
         assert!(response.contains("sec-websocket-protocol: chat\r\n"));
+        assert!(response.ends_with("server: s\r\n\r\n") && !response.contains("another"));
     }
 
     #[test]

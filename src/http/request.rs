@@ -27,7 +27,7 @@ pub struct Request {
 /// Parses the head at the start of `input`: `None` while it is incomplete, else the request and the head's length.
 ///
 /// `max` is the most bytes a head may have.
-pub(crate) fn parse_head(input: &[u8], max: usize) -> Result<Option<(Request, usize)>, Refusal> {
+pub(crate) fn parse_head(input: &[u8], max: usize) -> Result<Option<(Box<Request>, usize)>, Refusal> {
     // Not on the stack: what was touched of it stays resident as long as the connection.
     let mut lines = vec![httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut head = httparse::Request::new(&mut lines);
@@ -40,22 +40,7 @@ pub(crate) fn parse_head(input: &[u8], max: usize) -> Result<Option<(Request, us
         }
         Err(e) => return Err(bad(format!("not an HTTP request: {e}"))),
     };
-    let method = Method::from_bytes(head.method.unwrap_or_default().as_bytes()).map_err(|_| bad("method"))?;
-    let uri: Uri = head.path.unwrap_or_default().parse().map_err(|_| bad("the request target is no URI"))?;
-    let mut headers = HeaderMap::with_capacity(head.headers.len());
-    for line in head.headers.iter() {
-        let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| bad("header name"))?;
-        let value = HeaderValue::from_bytes(line.value).map_err(|_| bad("header value"))?;
-        headers.append(name, value);
-    }
-    let version = if head.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
-    match headers.get_all(header::HOST).iter().count() {
-        1 => {}
-        0 if version == Version::HTTP_10 => {}
-        _ => return Err(bad("there must be one Host header")), // RFC 9112, section 3.2
-    }
-    let request = Request { method, uri, version, headers, peer: None, client: None, is_secure: false };
-    Ok(Some((request, length)))
+    Request::new(&head).map(|request| Some((request, length)))
 }
 
 /// An address, as proxies write it: some add the port.
@@ -75,15 +60,38 @@ fn too_large(what: String) -> Refusal {
 }
 
 impl Request {
+    fn new(head: &httparse::Request<'_, '_>) -> Result<Box<Self>, Refusal> {
+        let method = head.method.unwrap_or_default();
+        let target = head.path.unwrap_or_default();
+        let mut request = Box::new(Self {
+            method: Method::from_bytes(method.as_bytes()).map_err(|_| bad("method"))?,
+            uri: target.parse().map_err(|_| bad("the request target is no URI"))?,
+            version: if head.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 },
+            headers: HeaderMap::with_capacity(head.headers.len()),
+            peer: None,
+            client: None,
+            is_secure: false,
+        });
+        for line in head.headers.iter() {
+            let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| bad("header name"))?;
+            let value = HeaderValue::from_bytes(line.value).map_err(|_| bad("header value"))?;
+            request.headers.append(name, value);
+        }
+        match request.headers.get_all(header::HOST).iter().count() {
+            1 => Ok(request),
+            0 if request.is_http_10() => Ok(request),
+            _ => Err(bad("there must be one Host header")), // RFC 9112, section 3.2
+        }
+    }
+
     /// Adds what the socket knows. `trusted` are the proxies whose `X-Forwarded-For` is believed.
-    pub(crate) fn with_peer(mut self, peer: Option<SocketAddr>, is_secure: bool, trusted: &[IpAddr]) -> Self {
+    pub(crate) fn set_peer(&mut self, peer: Option<SocketAddr>, is_secure: bool, trusted: &[IpAddr]) {
         self.peer = peer;
         self.is_secure = is_secure;
         self.client = peer.map(|peer| peer.ip().to_canonical());
         if self.client.is_some_and(|ip| trusted.contains(&ip)) {
             self.client = self.forwarded(trusted).or(self.client);
         }
-        self
     }
 
     /// The nearest address that is no trusted proxy: what stands before it could be anyone's invention.
@@ -186,11 +194,11 @@ impl Request {
 mod tests {
     use super::*;
 
-    pub(in crate::http) fn parse(head: &str) -> Result<Option<(Request, usize)>, Refusal> {
+    pub(in crate::http) fn parse(head: &str) -> Result<Option<(Box<Request>, usize)>, Refusal> {
         parse_head(head.as_bytes(), 1000)
     }
 
-    fn request(lines: &str) -> Request {
+    fn request(lines: &str) -> Box<Request> {
         parse(&format!("GET /a%20b?x=1&y=%C3%A4+b HTTP/1.1\r\nHost: h\r\n{lines}\r\n")).unwrap().unwrap().0
     }
 
@@ -229,12 +237,9 @@ mod tests {
     fn the_forwarded_address_is_believed_of_trusted_proxies_only() {
         let client = |forwarded: &str, trusted: &[&str]| {
             let trusted: Vec<IpAddr> = trusted.iter().map(|ip| ip.parse().unwrap()).collect();
-            let request = request(&format!("X-Forwarded-For: {forwarded}\r\n"));
-            request
-                .with_peer(Some("10.0.0.1:5".parse().unwrap()), false, &trusted)
-                .client
-                .unwrap()
-                .to_string()
+            let mut request = request(&format!("X-Forwarded-For: {forwarded}\r\n"));
+            request.set_peer(Some("10.0.0.1:5".parse().unwrap()), false, &trusted);
+            request.client.unwrap().to_string()
         };
         assert_eq!(client("1.2.3.4", &[]), "10.0.0.1");
         assert_eq!(client("1.2.3.4", &["10.0.0.1"]), "1.2.3.4");

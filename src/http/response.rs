@@ -90,17 +90,30 @@ impl Response {
 }
 
 /// The status line and the header lines (RFC 9112, section 2.1).
-pub(super) fn encode_head(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
-    let reason = status.canonical_reason().unwrap_or_default();
-    let mut head = format!("HTTP/1.1 {} {reason}\r\n", status.as_str()).into_bytes();
+fn encode_head(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
+    let mut head = Vec::new();
+    begin_head(status, &mut head);
     for (name, value) in headers {
-        head.extend_from_slice(name.as_str().as_bytes());
-        head.extend_from_slice(b": ");
-        head.extend_from_slice(value.as_bytes());
-        head.extend_from_slice(b"\r\n");
+        push_line(name, value.as_bytes(), &mut head);
     }
     head.extend_from_slice(b"\r\n");
     head
+}
+
+/// The status line. It makes room for the usual head at once.
+pub(super) fn begin_head(status: StatusCode, head: &mut Vec<u8>) {
+    head.reserve(512);
+    let reason = status.canonical_reason().unwrap_or_default();
+    for part in ["HTTP/1.1 ", status.as_str(), " ", reason, "\r\n"] {
+        head.extend_from_slice(part.as_bytes());
+    }
+}
+
+/// A header line.
+pub(super) fn push_line(name: &HeaderName, value: &[u8], head: &mut Vec<u8>) {
+    for part in [name.as_str().as_bytes(), b": ", value, b"\r\n"] {
+        head.extend_from_slice(part);
+    }
 }
 
 /// No to an opening handshake: an HTTP status, and one line that says why.

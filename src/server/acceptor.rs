@@ -135,14 +135,18 @@ impl Listener {
 
     fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
         match &self.socket {
-            Listening::Tcp(socket) => socket.accept().and_then(|(stream, peer)| {
-                stream.set_nonblocking(false)?; // on some systems it is inherited
+            Listening::Tcp(socket) => {
+                let (stream, peer) = socket.accept()?;
+                #[cfg(not(target_os = "linux"))] // there it is inherited
+                stream.set_nonblocking(false)?;
                 Ok((stream.into(), Some(peer)))
-            }),
-            Listening::Unix(socket, _) => socket.accept().and_then(|(stream, _)| {
+            }
+            Listening::Unix(socket, _) => {
+                let (stream, _) = socket.accept()?;
+                #[cfg(not(target_os = "linux"))]
                 stream.set_nonblocking(false)?;
                 Ok((stream.into(), None))
-            }),
+            }
         }
     }
 }

@@ -72,7 +72,7 @@ pub(super) enum NoRequest {
 
 impl Incoming {
     /// Receives the request's head, with the TLS handshake before it. What follows it stays in the stream.
-    pub(super) fn read_head(&mut self, limits: &Limits) -> Result<Request, NoRequest> {
+    pub(super) fn read_head(&mut self, limits: &Limits) -> Result<Box<Request>, NoRequest> {
         let gone = |e: io::Error| NoRequest::Gone(e.to_string());
         let (mut buffer, mut seen) = (Vec::new(), 0);
         loop {
@@ -110,7 +110,7 @@ impl Incoming {
 
     /// Sends a response and ends the connection, so that the client can read all of it.
     pub(super) fn respond(
-        mut self,
+        &mut self,
         response: Response,
         method: Option<&Method>,
         limits: &Limits,
@@ -147,7 +147,7 @@ impl Incoming {
 
     /// Ends the stream this way, and throws away what still comes until the client ends it, too: a socket closed with
     /// unread input would reset the connection, and the client might never read the response.
-    fn finish(mut self) {
+    fn finish(&mut self) {
         self.stream.finish();
         let deadline = Deadline::after(LINGER);
         let _ = self.send(deadline);
@@ -171,8 +171,8 @@ impl Incoming {
 
     fn send(&mut self, deadline: Deadline) -> io::Result<()> {
         self.stream.seal().map_err(|failure: Failure| io::Error::other(failure.text))?;
-        while !self.stream.pending_bytes().is_empty() {
-            match self.socket.try_send(self.stream.pending_bytes()) {
+        while !self.stream.is_sent() {
+            match self.socket.try_send_parts(self.stream.pending_parts()) {
                 Ok(n) => self.stream.mark_sent(n),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     if !self.socket.wait_writable(deadline)? {

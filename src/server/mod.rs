@@ -169,10 +169,11 @@ impl Server {
         let gateways = Arc::new(Gateways::start(&self.shared.limits, &self.shared.clock)?);
         let (shared, callers) = (self.shared.clone(), gateways.clone());
         let ended = self.shared.clone();
+        // Boxed, because a job is moved through several calls, and their stacks stay resident.
         let mut threads = Threads::new(
             self.shared.limits.stack_size,
             self.shared.limits.thread_keep_alive,
-            move |job: Job| serve::serve(&shared, callers.caller(), job),
+            move |job: Box<Job>| serve::serve(&shared, callers.caller(), job),
             move || ended.bell.ring(),
         );
         let result = self.accept(&mut threads);
@@ -188,7 +189,7 @@ impl Server {
         result
     }
 
-    fn accept(&self, threads: &mut Threads<Job>) -> Result<()> {
+    fn accept(&self, threads: &mut Threads<Box<Job>>) -> Result<()> {
         let shared = &self.shared;
         let mut acceptor = Acceptor::new(&self.listeners, &shared.bell);
         while !shared.stopping.load(SeqCst) {
@@ -196,7 +197,7 @@ impl Server {
                 let security = security.clone();
                 let Some(slot) = shared.take_slot() else { return Err(NotAdmitted::Full(socket, security)) };
                 threads
-                    .start(Job { socket, peer, security, slot })
+                    .start(Box::new(Job { socket, peer, security, slot }))
                     .map_err(|(job, e)| NotAdmitted::NoThread(job.socket, job.security, e))
             })?;
             threads.reap();
@@ -246,7 +247,7 @@ impl Shared {
     }
 
     /// Ends all connections, and joins all threads.
-    fn stop(&self, threads: &mut Threads<Job>) {
+    fn stop(&self, threads: &mut Threads<Box<Job>>) {
         self.stopping.store(true, SeqCst);
         threads.close();
         // Who comes to this point later sees that the server is stopping.

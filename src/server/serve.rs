@@ -1,5 +1,10 @@
 //! One connection on its thread, from the accepted socket to `on_post_server`.
 
+#![expect(
+    clippy::boxed_local,
+    reason = "what the steps of a handshake hand on would take stack; see `serve`"
+)]
+
 use std::{
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -7,7 +12,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::{Instant, SystemTime},
+    time::Instant,
 };
 
 use http::{HeaderValue, StatusCode, header};
@@ -16,6 +21,7 @@ use super::{
     Job, Shared, Slot,
     builder::Security,
     exchange::{Exchange, Incoming, NoRequest},
+    routes::Factory,
 };
 use crate::{
     codec::Stream,
@@ -35,8 +41,8 @@ use crate::{
 /// Serves one socket until its end.
 ///
 /// What a thread once touched of its stack stays resident as long as it lives. So the handshake is a call of its own, and
-/// so is each step of it: none of them is deep, and none is inlined.
-pub(super) fn serve(shared: &Arc<Shared>, gateway: &Arc<Caller>, job: Job) {
+/// so is each step of it: none of them is deep, none is inlined, and what they hand on is on the heap.
+pub(super) fn serve(shared: &Arc<Shared>, gateway: &Arc<Caller>, job: Box<Job>) {
     if let Some(connected) = open(shared, gateway, job) {
         run(shared, connected);
     }
@@ -44,11 +50,28 @@ pub(super) fn serve(shared: &Arc<Shared>, gateway: &Arc<Caller>, job: Job) {
 
 /// All of the opening handshake; only a WebSocket goes on.
 #[inline(never)]
-fn open(shared: &Arc<Shared>, gateway: &Arc<Caller>, job: Job) -> Option<Connected> {
-    let Job { socket, peer, security, slot } = job;
-    let deadline = Deadline::after(shared.limits.handshake_timeout);
-    let socket = Arc::new(socket);
-    let is_secure = !matches!(security, Security::None);
+fn open(shared: &Arc<Shared>, gateway: &Arc<Caller>, job: Box<Job>) -> Option<Box<Connected>> {
+    let Job { socket, peer, security, slot } = *job;
+    let mut incoming = begin(shared, socket, peer, &security)?;
+    let _handshaking = Handshaking::new(shared, &incoming.socket); // until a shutdown finds it in the hub
+    let request = read_request(shared, &mut incoming)?;
+    match accept(shared, &request) {
+        Ok((handshake, agreed)) => Some(connect(shared, gateway, incoming, &handshake, agreed, slot)),
+        Err(refusal) => {
+            log::info!("{}: {}: refused: {refusal}", name(peer), request.path());
+            refuse(shared, &mut incoming, refusal, Some(&request));
+            None
+        }
+    }
+}
+
+#[inline(never)]
+fn begin(
+    shared: &Shared,
+    socket: Socket,
+    peer: Option<SocketAddr>,
+    security: &Security,
+) -> Option<Box<Incoming>> {
     let stream = match security {
         Security::None => Stream::plain(),
         #[cfg(feature = "tls")]
@@ -60,17 +83,13 @@ fn open(shared: &Arc<Shared>, gateway: &Arc<Caller>, job: Job) -> Option<Connect
             }
         },
     };
-    let _handshaking = Handshaking::new(shared, &socket); // until a shutdown finds it in the hub
-    let incoming = Incoming { socket, stream, peer, is_secure, deadline };
-    let (incoming, request) = read_request(shared, incoming)?;
-    match accept(shared, &request) {
-        Ok(agreed) => Some(connect(shared, gateway, incoming, agreed, slot)),
-        Err(refusal) => {
-            log::info!("{}: {}: refused: {refusal}", name(incoming.peer), request.path());
-            respond(shared, incoming, refusal.into(), Some(&request));
-            None
-        }
-    }
+    Some(Box::new(Incoming {
+        socket: Arc::new(socket),
+        stream,
+        peer,
+        is_secure: !matches!(security, Security::None),
+        deadline: Deadline::after(shared.limits.handshake_timeout),
+    }))
 }
 
 /// The entry of a socket in its handshake, by which a shutdown finds it.
@@ -99,38 +118,33 @@ impl Drop for Handshaking<'_> {
 
 /// Reads the request, and answers it unless it asks for a WebSocket.
 #[inline(never)]
-fn read_request(shared: &Shared, mut incoming: Incoming) -> Option<(Incoming, Arc<Request>)> {
+fn read_request(shared: &Shared, incoming: &mut Incoming) -> Option<Arc<Request>> {
     let peer = incoming.peer;
     let head = incoming.read_head(&shared.limits);
     if shared.is_stopping() {
         let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the server shuts down")
             .with_header(header::RETRY_AFTER, HeaderValue::from_static("5"));
-        respond(shared, incoming, refusal.into(), None);
+        refuse(shared, incoming, refusal, None);
         return None;
     }
-    let request = match head {
-        Ok(request) => request.with_peer(peer, incoming.is_secure, &shared.trusted_proxies),
+    let mut request = match head {
+        Ok(request) => request,
         Err(NoRequest::Gone(why)) => {
             log::debug!("{}: no request: {why}", name(peer));
             return None;
         }
         Err(NoRequest::Refused(refusal)) => {
             log::debug!("{}: {refusal}", name(peer));
-            respond(shared, incoming, refusal.into(), None);
+            refuse(shared, incoming, refusal, None);
             return None;
         }
     };
+    request.set_peer(peer, incoming.is_secure, &shared.trusted_proxies);
     let path = request.path();
     if is_upgrade(&request) || (shared.routes.is_websocket(path) && !shared.routes.has_page(path)) {
-        return Some((incoming, Arc::new(request)));
+        return Some(request.into());
     }
-    let exchange = Exchange::new(&request, &shared.sessions);
-    let mut response = shared.routes.respond(&exchange).unwrap_or_else(Response::from);
-    log::debug!("{}: {} {path}: {}", name(peer), request.method(), response.status());
-    if let Some((name, value)) = exchange.into_cookie() {
-        response.headers_mut().append(name, value);
-    }
-    respond(shared, incoming, response, Some(&request));
+    answer(shared, incoming, &request);
     None
 }
 
@@ -139,48 +153,70 @@ fn name(peer: Option<SocketAddr>) -> String {
     peer.map_or_else(|| "a Unix socket".to_owned(), |peer| peer.to_string())
 }
 
+/// Answers a plain HTTP request.
 #[inline(never)]
-fn respond(shared: &Shared, incoming: Incoming, response: Response, request: Option<&Request>) {
+fn answer(shared: &Shared, incoming: &mut Incoming, request: &Request) {
+    let exchange = Exchange::new(request, &shared.sessions);
+    let mut response = shared.routes.respond(&exchange).unwrap_or_else(Response::from);
+    log::debug!("{}: {} {}: {}", name(incoming.peer), request.method(), request.path(), response.status());
+    if let Some((name, value)) = exchange.into_cookie() {
+        response.headers_mut().append(name, value);
+    }
+    respond(shared, incoming, response, Some(request));
+}
+
+#[inline(never)]
+fn refuse(shared: &Shared, incoming: &mut Incoming, refusal: Refusal, request: Option<&Request>) {
+    respond(shared, incoming, refusal.into(), request);
+}
+
+fn respond(shared: &Shared, incoming: &mut Incoming, response: Response, request: Option<&Request>) {
     if let Err(e) = incoming.respond(response, request.map(Request::method), &shared.limits) {
         log::debug!("a response was not taken: {e}");
     }
 }
 
-/// A handshake to which the application has said yes, and the bytes of the 101 that say so to the client.
+/// An application that has said yes to a handshake.
 struct Agreed {
     app: Box<dyn WebSocketServer>,
     opening: Opening,
-    deflate: Option<Deflate>,
-    response: Vec<u8>,
 }
 
 /// The checks of the opening handshake, ours and the application's.
 #[inline(never)]
-fn accept(shared: &Shared, request: &Arc<Request>) -> Result<Agreed, Refusal> {
+fn accept(shared: &Shared, request: &Arc<Request>) -> Result<(Handshake, Box<Agreed>), Refusal> {
     let factory = shared.routes.find_websocket(request.path())?;
-    let handshake = Handshake::check(request, &shared.origins)?;
+    let mut handshake = Handshake::check(request, &shared.origins)?;
+    let offered = std::mem::take(&mut handshake.subprotocols);
+    Ok((handshake, ask(shared, request, factory, offered)?))
+}
+
+/// Asks the application.
+#[inline(never)]
+fn ask(
+    shared: &Shared,
+    request: &Arc<Request>,
+    factory: &Factory,
+    offered: Vec<String>,
+) -> Result<Box<Agreed>, Refusal> {
     let id = WebSocketId::random();
     let opened = catch_unwind(AssertUnwindSafe(|| {
         let (session, cookie) = Session::open(&shared.sessions, request);
-        let offered = handshake.subprotocols.clone();
         let (compression, hub) = (shared.compression, shared.hub.clone());
-        let mut opening = Opening::new(id.clone(), request.clone(), session, offered, compression, hub);
-        let mut app = factory();
-        app.on_pre_server(&mut opening).map(|()| (app, opening, cookie))
+        let mut agreed = Box::new(Agreed {
+            app: factory(),
+            opening: Opening::new(id.clone(), request.clone(), session, offered, compression, hub),
+        });
+        agreed.app.on_pre_server(&mut agreed.opening)?;
+        if let Some((name, value)) = cookie {
+            agreed.opening.headers.push((name, value));
+        }
+        Ok(agreed)
     }));
-    let (app, mut opening, cookie) = opened.unwrap_or_else(|_| {
+    opened.unwrap_or_else(|_| {
         log::error!("{id}: on_pre_server of {} panicked", request.path());
         Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the handler failed"))
-    })?;
-    let mut headers = std::mem::take(&mut opening.headers);
-    if let Some((name, value)) = cookie {
-        headers.append(name, value);
-    }
-    let offers = request.headers().get_all(header::SEC_WEBSOCKET_EXTENSIONS).iter();
-    let (deflate, extensions) =
-        opening.compression.negotiate(offers.filter_map(|offer| offer.to_str().ok())).unzip();
-    let response = handshake.respond(opening.subprotocol.as_deref(), extensions.as_deref(), headers);
-    Ok(Agreed { app, opening, deflate, response })
+    })
 }
 
 /// Makes the connection, with the 101 as the first thing that it sends: so its ID is known before the client knows that it is
@@ -189,33 +225,42 @@ fn accept(shared: &Shared, request: &Arc<Request>) -> Result<Agreed, Refusal> {
 fn connect(
     shared: &Arc<Shared>,
     gateway: &Arc<Caller>,
-    mut incoming: Incoming,
-    agreed: Agreed,
+    mut incoming: Box<Incoming>,
+    handshake: &Handshake,
+    agreed: Box<Agreed>,
     slot: Slot,
-) -> Connected {
-    let Agreed { app, opening, deflate, response } = agreed;
-    incoming.stream.output().extend_from_slice(&response);
-    let about = About {
+) -> Box<Connected> {
+    let Agreed { app, opening } = *agreed;
+    let deflate = respond_yes(handshake, &opening, incoming.stream.output());
+    let about = Box::new(About {
         id: opening.id,
         session_id: opening.session.id().clone(),
-        path: opening.request.path().into(),
+        path: shared.hub.path(opening.request.path()),
         peer: opening.request.peer(),
         client: opening.request.client_address(),
         subprotocol: opening.subprotocol.map(Into::into),
-        since: SystemTime::now(),
-        begun: Instant::now(),
+        since: Instant::now(),
         shared: opening.shared,
         overflow: opening.overflow,
         deflate,
-    };
+    });
     let (limits, clock) = (shared.limits.clone(), shared.clock.clone());
     let connection = Connection::new(about, incoming.socket, incoming.stream, limits, clock, gateway);
     connection.binary_data.store(opening.binary_data, Relaxed);
     connection.session_end_on_close.store(opening.session_end_on_close, Relaxed);
     let attached = Box::new(Attached { request: opening.request, session: opening.session });
-    let registered = shared.hub.register(&connection);
-    connection.keep(Box::new(registered));
-    Connected { connection, app, attached, slot }
+    shared.hub.register(&connection);
+    Box::new(Connected { connection, app, attached, slot })
+}
+
+/// The 101, with what is agreed.
+#[inline(never)]
+fn respond_yes(handshake: &Handshake, opening: &Opening, output: &mut Vec<u8>) -> Option<Deflate> {
+    let offers = opening.request.headers().get_all(header::SEC_WEBSOCKET_EXTENSIONS).iter();
+    let offers = offers.filter_map(|offer| offer.to_str().ok());
+    let (deflate, extensions) = opening.compression.negotiate(offers).unzip();
+    handshake.respond(opening.subprotocol.as_deref(), extensions.as_deref(), &opening.headers, output);
+    deflate
 }
 
 /// An open connection, and who serves it.
@@ -227,8 +272,9 @@ struct Connected {
 }
 
 /// Runs the application, and everything that its end needs, whatever its end was.
-fn run(shared: &Arc<Shared>, connected: Connected) {
-    let Connected { connection, mut app, attached, slot } = connected;
+#[inline(never)]
+fn run(shared: &Arc<Shared>, connected: Box<Connected>) {
+    let Connected { connection, mut app, attached, slot } = *connected;
     log::debug!("{}: open: {} from {:?}", connection.id(), connection.about().path, connection.about().peer);
     let mut ws = WebSocket::new(connection.clone(), shared.hub.clone(), Holder::Server(attached));
     match connection.flush_all() {
@@ -252,7 +298,7 @@ fn run(shared: &Arc<Shared>, connected: Connected) {
     }
     let session = ws.into_attached().map(|attached| attached.session);
     let session = session.filter(|_| connection.session_end_on_close.load(Relaxed));
-    let parked = Parked::new(app, session, shared.hub.clone(), Box::new(slot));
+    let parked = Parked::new(app, session, shared.hub.clone(), slot);
     if connection.about().shared {
         connection.park(Box::new(parked));
     } else {

@@ -1,0 +1,149 @@
+//! Jobs, and the threads that wait for them.
+//!
+//! No channel: jobs are given to threads only as far as these wait for them, and several at once wake each thread once. A
+//! channel that does the first makes both sides meet; one that does the second wakes a thread for each job.
+
+use std::{
+    collections::VecDeque,
+    sync::{Condvar, Mutex},
+};
+
+use crate::{deadline::Deadline, sync::LockExt};
+
+/// A queue of jobs for any number of threads.
+#[derive(Debug)]
+pub(crate) struct Jobs<Job> {
+    state: Mutex<State<Job>>,
+    given: Condvar,
+}
+
+#[derive(Debug)]
+struct State<Job> {
+    jobs: VecDeque<Job>,
+    /// Threads that wait.
+    idle: usize,
+    /// Those of them that have been woken, and do not run yet.
+    woken: usize,
+    closed: bool,
+}
+
+impl<Job> Default for Jobs<Job> {
+    fn default() -> Self {
+        let state = State { jobs: VecDeque::new(), idle: 0, woken: 0, closed: false };
+        Self { state: Mutex::new(state), given: Condvar::new() }
+    }
+}
+
+impl<Job> Jobs<Job> {
+    /// Gives the job to a thread that waits for one; if there is none, gives it back.
+    pub(crate) fn give(&self, job: Job) -> Result<(), Job> {
+        let mut state = self.state.locked();
+        if state.closed || state.idle <= state.jobs.len() {
+            return Err(job);
+        }
+        state.jobs.push_back(job);
+        drop(state);
+        self.wake();
+        Ok(())
+    }
+
+    /// Adds a job, and leaves it to [`wake`](Self::wake) to have it done, so that several wake a thread once. Gives it back
+    /// when the queue is closed. Returns how many wait now.
+    pub(crate) fn put(&self, job: Job) -> Result<usize, Job> {
+        let mut state = self.state.locked();
+        if state.closed {
+            return Err(job);
+        }
+        state.jobs.push_back(job);
+        Ok(state.jobs.len())
+    }
+
+    /// Wakes as many threads as there are jobs.
+    pub(crate) fn wake(&self) {
+        let mut state = self.state.locked();
+        let more = state.jobs.len().min(state.idle).saturating_sub(state.woken);
+        state.woken += more;
+        drop(state);
+        for _ in 0..more {
+            self.given.notify_one();
+        }
+    }
+
+    /// Waits for a job. `None`: the time is up, or the queue is closed and empty.
+    #[inline(never)] // its stack shall not lie beneath that of a job
+    pub(crate) fn take(&self, deadline: Option<Deadline>) -> Option<Job> {
+        let mut state = self.state.locked();
+        loop {
+            let left = deadline.map(Deadline::remaining);
+            if let Some(job) = state.jobs.pop_front() {
+                return Some(job);
+            }
+            if state.closed || left == Some(None) {
+                return None;
+            }
+            state.idle += 1;
+            state = match left.flatten() {
+                None => self.given.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner()),
+                Some(left) => match self.given.wait_timeout(state, left) {
+                    Ok((state, _)) => state,
+                    Err(poisoned) => poisoned.into_inner().0,
+                },
+            };
+            state.idle -= 1;
+            state.woken = state.woken.saturating_sub(1);
+        }
+    }
+
+    /// No more jobs: threads end when those that are there are done.
+    pub(crate) fn close(&self) {
+        self.state.locked().closed = true;
+        self.given.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use super::*;
+
+    #[test]
+    fn every_job_is_taken_once() {
+        let jobs = Arc::new(Jobs::default());
+        let threads: Vec<_> = (0..3)
+            .map(|_| {
+                let jobs = jobs.clone();
+                std::thread::spawn(move || std::iter::from_fn(|| jobs.take(None)).collect::<Vec<i32>>())
+            })
+            .collect();
+        for n in 0..10_000 {
+            jobs.put(n).unwrap();
+            if n % 7 == 0 {
+                jobs.wake();
+            }
+        }
+        jobs.wake();
+        jobs.close();
+        assert_eq!(jobs.put(0), Err(0));
+        let mut taken: Vec<_> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+        taken.sort_unstable();
+        assert!(taken.into_iter().eq(0..10_000));
+    }
+
+    #[test]
+    fn a_job_is_given_only_to_who_waits() {
+        let jobs = Arc::new(Jobs::default());
+        assert_eq!(jobs.give(1), Err(1));
+        assert_eq!(jobs.take(Some(Deadline::after(Duration::ZERO))), None);
+        assert_eq!(jobs.give(1), Err(1), "it waits no more");
+        let thread = std::thread::spawn({
+            let jobs = jobs.clone();
+            move || (jobs.take(None), jobs.take(None))
+        });
+        while jobs.give(2).is_err() {
+            std::thread::yield_now();
+        }
+        jobs.close();
+        assert_eq!(thread.join().unwrap(), (Some(2), None));
+    }
+}

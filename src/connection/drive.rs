@@ -374,10 +374,12 @@ impl Connection {
         }
     }
 
-    /// Receives for a thread that does not: so pings are answered and a close is noticed while user code computes.
-    fn stand_in(self: &Arc<Self>) {
+    /// Receives for a thread that does not: so pings are answered and a close is noticed while user code computes, or
+    /// writes without end.
+    pub(super) fn stand_in(self: &Arc<Self>) {
         // The thread holds it while it receives.
         let Some(mut inbox) = self.inbox.try_locked() else { return };
+        self.look_is_due.store(false, Relaxed);
         for _ in 0..TURNS * BATCH {
             if !inbox.has_room(&self.limits) {
                 // It is not received from, so its silence says nothing.
@@ -397,6 +399,10 @@ impl Connection {
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                     Err(e) => self.with_wire(|wire| self.break_off(wire, e.to_string())),
                 },
+                (Step::Clogged, _) => {
+                    self.look_is_due.store(true, Relaxed);
+                    break;
+                }
                 _ => break,
             }
         }

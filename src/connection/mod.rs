@@ -86,6 +86,8 @@ pub(crate) struct Connection {
     is_ahead: AtomicBool,
     /// A call to the gateway is under way.
     called: AtomicBool,
+    /// Output was in the way when the gateway stood in: the thread that writes has to look itself for what arrived.
+    look_is_due: AtomicBool,
     /// The gateway looks after collected output every millisecond.
     attended: AtomicBool,
     /// The gateway knows the connection, and that it is closing.
@@ -160,6 +162,7 @@ impl Connection {
             hung_up: AtomicBool::new(false),
             is_ahead: AtomicBool::new(false),
             called: AtomicBool::new(false),
+            look_is_due: AtomicBool::new(false),
             attended: AtomicBool::new(false),
             known: AtomicBool::new(false),
             known_closing: AtomicBool::new(false),

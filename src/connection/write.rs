@@ -14,6 +14,9 @@ enum Sent {
 impl Connection {
     /// Sends one message. Returns when the kernel has it, or when it is collected with other answers.
     pub(crate) fn write(self: &Arc<Self>, message: Message) -> Result<()> {
+        if self.look_is_due.load(Relaxed) {
+            self.stand_in(); // all that was written is sent, so nothing is in the way now
+        }
         let outgoing = self.prepare(message, None);
         let (mut outgoing, mut turn, mut deadline) = (Some(outgoing), None, None);
         loop {

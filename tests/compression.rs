@@ -1129,7 +1129,8 @@ mod bomb {
                     let fragments = [frame(BINARY & !FIN | RSV1, b""), fragments].concat();
                     assert_closed(open(path), &fragments, 1009, path);
                 }
-                let more = server.peak_memory() - before;
+                // The kernel's counters are kept per thread: a later reading may be a little less.
+                let more = server.peak_memory().saturating_sub(before);
                 assert!(more < 8 * 1024, "{compression} {path}: {more} KiB more");
             }
         }

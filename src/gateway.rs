@@ -3,6 +3,9 @@
 //! It drives the sockets of shared connections, sends what a socket did not take at once, sends collected output within a
 //! millisecond whatever the handler does next, and keeps the times: closing handshakes, keepalive, idle connections,
 //! busy handlers. It never waits for one peer. With nothing to do it wakes once a second.
+//!
+//! A connection that collects output calls the gateway once, and is then looked at every millisecond until it has collected
+//! nothing for some of these looks: a call for each burst of answers would be a system call more for each.
 
 use std::{
     cmp::Reverse,
@@ -30,8 +33,11 @@ use crate::{
 /// Collected output is sent this often.
 const FLUSH: Duration = Duration::from_millis(1);
 
-/// A connection that collected nothing for so many flushes is looked after no more.
-const QUIET: u8 = 16;
+/// While the gateway is busy it looks at most so often for collected output.
+const PAUSE: Duration = Duration::from_micros(250);
+
+/// A connection that collected nothing for so many looks is looked after no more.
+const QUIET: u8 = 4;
 
 /// How often all connections are looked at, unless a limit is shorter.
 const TICK: Duration = Duration::from_secs(1);
@@ -127,8 +133,9 @@ struct Gateway {
     sockets: Sockets,
     /// Shared connections with more to receive than their turn allowed.
     ready: Vec<Token>,
-    /// Connections that collect output, and for how many flushes they did not.
+    /// Connections that collect output, and for how many looks they did not; and when the last look was.
     collecting: Vec<(Arc<Connection>, u8)>,
+    last_look: Instant,
     /// When connections have to be cut.
     deadlines: BinaryHeap<Reverse<Due>>,
     scratch: Vec<u8>,
@@ -148,6 +155,14 @@ struct Entry {
 }
 
 struct Due(Instant, Weak<Connection>);
+
+impl Due {
+    /// When the connection has to be cut, once it is closing. Says so once.
+    fn of(connection: &Arc<Connection>) -> Option<Reverse<Self>> {
+        let by = connection.take_deadline()?;
+        Some(Reverse(Self(by, Arc::downgrade(connection))))
+    }
+}
 
 impl Ord for Due {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
@@ -186,6 +201,7 @@ impl Gateway {
             sockets: Sockets::default(),
             ready: Vec::new(),
             collecting: Vec::new(),
+            last_look: Instant::now(),
             deadlines: BinaryHeap::new(),
             scratch: Vec::with_capacity(SCRATCH),
         })
@@ -248,12 +264,12 @@ impl Gateway {
             self.all.push(connection.clone());
         }
         let wants = connection.attend();
-        self.look_after(&connection, wants.collected);
+        self.look_after(&connection);
         let Some(socket) = wants.socket else {
             // Over: the handler of a shared one may not know.
             return connection.resume_handler();
         };
-        self.note_deadline(&connection);
+        self.deadlines.extend(Due::of(&connection));
         if connection.about().shared {
             if let Some(token) = connection.token().or_else(|| self.watch(&connection, &socket, true)) {
                 self.drive(token, false);
@@ -263,22 +279,12 @@ impl Gateway {
         }
     }
 
-    /// Takes a connection that collects output among those that are looked after every millisecond.
-    fn look_after(&mut self, connection: &Arc<Connection>, collected: bool) {
-        if self.collecting.iter().any(|(other, _)| Arc::ptr_eq(other, connection)) {
-            return;
+    /// Takes a connection that collects output among those that are looked at every millisecond.
+    fn look_after(&mut self, connection: &Arc<Connection>) {
+        if connection.starts_collecting() {
+            self.collecting.push((connection.clone(), 0));
+            self.caller.set_awake(true);
         }
-        if !collected {
-            // It was sent before this call was taken. The next one that collects has to call again; it may have
-            // collected between the look and this, believing that its call is under way.
-            connection.set_attended(false);
-            if !connection.is_collected() {
-                return;
-            }
-            connection.set_attended(true);
-        }
-        self.collecting.push((connection.clone(), 0));
-        self.caller.set_awake(true);
     }
 
     fn watch(&mut self, connection: &Arc<Connection>, socket: &Arc<Socket>, drive: bool) -> Option<Token> {
@@ -310,32 +316,25 @@ impl Gateway {
         if event.token() == WAKER {
             return;
         }
-        let Some(entry) = self.sockets.get(event.token()) else { return };
-        let connection = entry.connection.clone();
-        let blocked = event.is_writable() && connection.send_rest();
+        let Some(Entry { connection, .. }) = self.sockets.get(event.token()) else { return };
         if connection.about().shared {
             self.drive(event.token(), event.is_read_closed() || event.is_error());
-        } else if !blocked {
+        } else if !(event.is_writable() && connection.send_rest()) {
             self.forget(event.token());
         }
     }
 
     fn drive(&mut self, token: Token, ended: bool) {
         let Some(Entry { connection, socket }) = self.sockets.get(token) else { return };
-        let driven = connection.drive(socket, &mut self.scratch, ended);
-        let connection = connection.clone();
-        match driven {
+        match connection.drive(socket, &mut self.scratch, ended, &self.caller) {
             Driven::Waiting => {}
             Driven::More => self.ready.push(token),
-            Driven::Over => return self.end(token, &connection),
+            Driven::Over => {
+                let connection = connection.clone();
+                return self.end(token, &connection);
+            }
         }
-        self.note_deadline(&connection);
-    }
-
-    fn note_deadline(&mut self, connection: &Arc<Connection>) {
-        if let Some(by) = connection.take_deadline() {
-            self.deadlines.push(Reverse(Due(by, Arc::downgrade(connection))));
-        }
+        self.deadlines.extend(Due::of(connection));
     }
 
     /// The last step of a shared connection.
@@ -346,12 +345,13 @@ impl Gateway {
     }
 
     fn flush_collected(&mut self) {
-        if self.collecting.is_empty() {
+        if self.collecting.is_empty() || self.last_look.elapsed() < PAUSE {
             return;
         }
+        self.last_look = Instant::now();
         let mut blocked = Vec::new();
         self.collecting.retain_mut(|(connection, quiet)| {
-            if connection.is_collected() {
+            if connection.has_collected() {
                 *quiet = 0;
                 if connection.send_rest() {
                     blocked.push(connection.clone());
@@ -359,16 +359,7 @@ impl Gateway {
                 return true;
             }
             *quiet += 1;
-            if *quiet < QUIET {
-                return true;
-            }
-            connection.set_attended(false);
-            // It may have collected between the look and this, believing that it is looked after.
-            if connection.is_collected() {
-                connection.set_attended(true);
-                return true;
-            }
-            false
+            *quiet < QUIET || !connection.stops_collecting()
         });
         for connection in blocked {
             self.attend(connection);

@@ -42,19 +42,21 @@ impl<Slot> Parked<Slot> {
 }
 
 impl<Slot: Send> Handler for Parked<Slot> {
-    fn message(&self, connection: &Arc<Connection>, message: Message, more: bool) -> Option<Message> {
+    fn messages(&self, connection: &Arc<Connection>, messages: &mut dyn Iterator<Item = (Message, bool)>) {
         let mut app = self.app.locked();
-        let app = app.as_mut()?;
-        let holder = Holder::Handler { more: AtomicBool::new(more) };
+        let Some(app) = app.as_mut() else { return messages.for_each(drop) };
+        let holder = Holder::Handler { more: AtomicBool::new(false) };
         let ws = WebSocket::new(connection.clone(), self.hub.clone(), holder);
-        let unhandled = message.clone();
-        match catch_unwind(AssertUnwindSafe(|| app.server.on_client_message(&ws, message))) {
-            Ok(Handled::Yes) => None,
-            Ok(Handled::No) => Some(unhandled),
-            Err(_) => {
-                log::error!("{}: on_client_message panicked", connection.id());
-                connection.close(CloseCode::INTERNAL_ERROR, "the handler failed");
-                None
+        for (message, more) in messages {
+            ws.expect_more(more);
+            let unhandled = message.clone();
+            match catch_unwind(AssertUnwindSafe(|| app.server.on_client_message(&ws, message))) {
+                Ok(Handled::Yes) => {}
+                Ok(Handled::No) => connection.leave(unhandled),
+                Err(_) => {
+                    log::error!("{}: on_client_message panicked", connection.id());
+                    connection.close(CloseCode::INTERNAL_ERROR, "the handler failed");
+                }
             }
         }
     }

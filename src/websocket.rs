@@ -270,6 +270,13 @@ impl WebSocket {
         }
     }
 
+    /// Whether more messages wait behind the one that `on_client_message` is called for.
+    pub(crate) fn expect_more(&self, on: bool) {
+        if let Holder::Handler { more } = &self.holder {
+            more.store(on, Relaxed);
+        }
+    }
+
     fn attached(&self) -> Option<&Attached> {
         match &self.holder {
             Holder::Server(attached) => Some(attached),

@@ -21,8 +21,6 @@ const GRACE: Duration = Duration::from_secs(1);
 /// What a connection wants of the gateway.
 #[derive(Debug)]
 pub(crate) struct Attention {
-    /// Output is held back on purpose, and has to be sent within a millisecond.
-    pub(crate) collected: bool,
     /// The socket did not take all output.
     pub(crate) blocked: bool,
     /// The socket to be driven, or watched until it takes more.
@@ -70,11 +68,7 @@ impl Connection {
     /// The gateway's look after a call.
     pub(crate) fn attend(self: &Arc<Self>) -> Attention {
         self.called.store(false, SeqCst);
-        self.with_wire(|wire| Attention {
-            collected: wire.collected,
-            blocked: wire.blocked,
-            socket: wire.socket.clone(),
-        })
+        self.with_wire(|wire| Attention { blocked: wire.blocked, socket: wire.socket.clone() })
     }
 
     /// When the connection has to be cut, once it is closing. Says so once.
@@ -88,19 +82,31 @@ impl Connection {
         }
     }
 
-    /// Receives, decodes and delivers what is there, as far as there is room for it. Only for shared connections.
+    /// Sends what waits to be sent; receives, decodes and delivers what is there, as far as there is room for it. Only for
+    /// shared connections.
     ///
     /// `ended` says that the socket's end is in sight: then it is read until it comes. `scratch` is empty and has the
     /// capacity that is received at a time.
-    pub(crate) fn drive(self: &Arc<Self>, socket: &Socket, scratch: &mut Vec<u8>, ended: bool) -> Driven {
-        if self.wire.locked().phase == Phase::Over {
+    pub(crate) fn drive(
+        self: &Arc<Self>,
+        socket: &Socket,
+        scratch: &mut Vec<u8>,
+        ended: bool,
+        caller: &Caller,
+    ) -> Driven {
+        let inline = caller.works_itself();
+        let (phase, has_rest) = self.with_wire(|wire| {
+            let blocked = wire.blocked && self.drain(wire);
+            (wire.phase, blocked || wire.held.is_some() || !wire.codec.stream().input().is_empty())
+        });
+        if phase == Phase::Over {
             return Driven::Over;
         }
         self.resume_handler();
+        if has_rest && let Some(waiting) = self.deliver(&mut Vec::new(), inline) {
+            return waiting;
+        }
         for _ in 0..TURNS {
-            if let Some(waiting) = self.deliver(&mut Vec::new()) {
-                return waiting;
-            }
             scratch.clear();
             let n = match socket.try_recv(scratch) {
                 Ok(0) => return self.over(read::ENDED),
@@ -108,10 +114,15 @@ impl Connection {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Driven::Waiting,
                 Err(e) => return self.over(e.to_string()),
             };
-            if let Some(waiting) = self.deliver(&mut scratch.to_vec()) {
+            let size = scratch.capacity();
+            let waiting = self.deliver(scratch, inline);
+            if scratch.capacity() < size {
+                self.with_wire(|wire| wire.codec.stream().reclaim(scratch, size));
+            }
+            if let Some(waiting) = waiting {
                 return waiting;
             }
-            if n < scratch.capacity() && !ended {
+            if n < size && !ended {
                 return Driven::Waiting; // what comes from now on wakes the gateway again
             }
         }
@@ -123,23 +134,19 @@ impl Connection {
         Driven::Over
     }
 
-    /// Takes in what was received and hands on the messages. `None`: more may be received.
-    fn deliver(self: &Arc<Self>, received: &mut Vec<u8>) -> Option<Driven> {
-        let handler = self.handler.get().filter(|_| self.gateway.upgrade().is_some_and(|g| g.works_itself()));
+    /// Takes in what was received and hands on the messages; `inline`, to the handler at once. `None`: more may be received.
+    fn deliver(self: &Arc<Self>, received: &mut Vec<u8>, inline: bool) -> Option<Driven> {
         let server_runs = self.handler.get().is_none();
-        let mut look_for_room = true;
+        let handler = self.handler.get().filter(|_| inline);
         loop {
             let open = self.reason().is_none(); // else nothing more is kept
-            let mut unanswered = false;
-            if look_for_room {
-                let inbox = self.inbox.locked();
-                if open && !inbox.has_room(&self.limits) {
-                    drop(inbox);
-                    return Some(self.pause(received));
-                }
-                unanswered = open && inbox.is_unanswered(server_runs);
+            let inbox = self.inbox.locked();
+            if open && !inbox.has_room(&self.limits) {
+                drop(inbox);
+                return Some(self.pause(received));
             }
-            look_for_room = handler.is_none();
+            let unanswered = open && inbox.is_unanswered(server_runs);
+            drop(inbox);
             let mut messages = Vec::new();
             let (step, blocked, phase) = self.with_wire(|wire| {
                 loop {
@@ -151,23 +158,15 @@ impl Connection {
                         }
                         step => return (Some(step), wire.blocked, wire.phase),
                     }
-                    if handler.is_some() || messages.len() >= BATCH {
+                    // The handler may leave messages in the inbox, so no more are decoded than there is room for.
+                    let most = if handler.is_some() { 1 } else { BATCH };
+                    if messages.len() >= most && !wire.codec.stream().input().is_empty() {
                         return (None, wire.blocked, wire.phase);
                     }
                 }
             });
             match handler {
-                Some(handler) => {
-                    for message in messages {
-                        if self.hung_up.load(SeqCst) {
-                            break;
-                        }
-                        if let Some(unhandled) = handler.message(self, message, true) {
-                            self.enqueue(vec![unhandled], false);
-                            look_for_room = true;
-                        }
-                    }
-                }
+                Some(handler) => self.handle(&**handler, messages),
                 None if !messages.is_empty() => self.enqueue(messages, true),
                 None => {}
             }
@@ -190,6 +189,23 @@ impl Connection {
                 Some(_) => return None,
                 None => {}
             }
+        }
+    }
+
+    /// Calls the handler on the gateway's own thread, which then sends the answers itself: nobody has to call it for that.
+    fn handle(self: &Arc<Self>, handler: &dyn Handler, messages: Vec<Message>) {
+        let looked_after = self.looked_after.swap(true, SeqCst);
+        let mut messages = messages.into_iter();
+        handler.messages(
+            self,
+            &mut std::iter::from_fn(|| {
+                let message = messages.next().filter(|_| !self.hung_up.load(SeqCst))?;
+                Some((message, messages.len() > 0))
+            }),
+        );
+        self.looked_after.store(looked_after, SeqCst);
+        if self.has_collected() {
+            self.send_rest();
         }
     }
 
@@ -246,14 +262,17 @@ impl Connection {
         if self.handler.get().is_none() {
             return;
         }
-        // While the client does not take its answers, nothing more is answered: the socket will say when it does.
-        let stuck = self.wire.locked().blocked && self.reason().is_none();
         let mut inbox = self.inbox.locked();
-        if !inbox.scheduled && (!inbox.fresh.is_empty() && !stuck || inbox.over) {
+        if !inbox.scheduled && (!inbox.fresh.is_empty() && !self.is_stuck() || inbox.over) {
             inbox.scheduled = true;
             drop(inbox);
             self.schedule();
         }
+    }
+
+    /// While the client does not take its answers, nothing more is answered: the socket will say when it does.
+    fn is_stuck(&self) -> bool {
+        self.blocked.load(Relaxed) && self.reason().is_none()
     }
 
     fn schedule(self: &Arc<Self>) {
@@ -265,45 +284,60 @@ impl Connection {
     /// Calls the handler for what waits, in order. By one thread at a time: whoever set `scheduled`.
     pub(crate) fn work(self: &Arc<Self>) {
         let Some(handler) = self.handler.get() else { return };
+        let (mut batch, mut bytes, mut turn) = (VecDeque::new(), 0, 0);
         loop {
-            for _ in 0..BATCH {
-                // The answers of a client that does not read would fill its queue.
-                if self.wire.locked().blocked && self.reason().is_none() {
-                    self.inbox.locked().scheduled = false;
-                    return self.call_gateway(); // it may have been unblocked in between
-                }
-                let mut inbox = self.inbox.locked();
-                if self.hung_up.load(SeqCst) {
-                    inbox.fresh.clear();
-                }
-                let Some(message) = inbox.pop_fresh() else {
-                    inbox.scheduled = false;
-                    let over = std::mem::take(&mut inbox.over);
-                    let held = std::mem::take(&mut inbox.held);
-                    self.wake_readers(inbox);
-                    if held {
-                        self.call_gateway();
-                    }
-                    if over {
-                        handler.end(self);
-                    }
-                    return;
-                };
-                let more = !inbox.fresh.is_empty();
-                let resume = inbox.paused && inbox.has_room(&self.limits);
-                inbox.paused &= !resume;
-                drop(inbox);
-                if resume {
+            let mut inbox = self.inbox.locked();
+            inbox.put_back(&mut batch, bytes);
+            if self.hung_up.load(SeqCst) {
+                inbox.fresh.clear();
+            }
+            let stuck = self.is_stuck();
+            let mut call = inbox.resumes(&self.limits);
+            if stuck || inbox.fresh.is_empty() {
+                inbox.scheduled = false;
+                call |= stuck; // it may have been unblocked in between
+                call |= !stuck && std::mem::take(&mut inbox.held);
+                let over = !stuck && std::mem::take(&mut inbox.over);
+                self.wake_readers(inbox);
+                if call {
                     self.call_gateway();
                 }
-                if let Some(unhandled) = handler.message(self, message, more) {
-                    self.enqueue(vec![unhandled], false);
+                if over {
+                    handler.end(self);
                 }
+                return;
             }
-            if self.gateway.upgrade().is_some_and(|gateway| gateway.give_to_worker(self)) {
-                return; // others have their turn first
+            batch = inbox.take_fresh(BATCH);
+            drop(inbox);
+            if call {
+                self.call_gateway();
+            }
+            bytes = 0;
+            turn += batch.len();
+            handler.messages(
+                self,
+                &mut std::iter::from_fn(|| {
+                    if self.hung_up.load(SeqCst) || self.is_stuck() {
+                        return None;
+                    }
+                    let message = batch.pop_front()?;
+                    bytes += message.len();
+                    Some((message, !batch.is_empty()))
+                }),
+            );
+            if turn >= BATCH {
+                self.inbox.locked().put_back(&mut batch, bytes);
+                if self.gateway.upgrade().is_some_and(|gateway| gateway.give_to_worker(self)) {
+                    return; // others have their turn first
+                }
+                (bytes, turn) = (0, 0);
             }
         }
+    }
+
+    /// Leaves a message that the handler did not take to whoever reads.
+    pub(crate) fn leave(self: &Arc<Self>, message: Message) {
+        self.enqueue(vec![message], false);
     }
 
     /// Sends what was collected or blocked, as far as the socket takes it. True: something was left.
@@ -311,14 +345,23 @@ impl Connection {
         self.with_wire(|wire| (wire.collected || wire.blocked) && self.drain(wire))
     }
 
-    /// The gateway says whether it looks after collected output.
-    pub(crate) fn set_attended(&self, attended: bool) {
-        self.attended.store(attended, SeqCst);
+    /// Whether the gateway has to look for collected output from now on. If so, it does.
+    pub(crate) fn starts_collecting(&self) -> bool {
+        self.collects.load(SeqCst) && !self.looked_after.swap(true, SeqCst)
     }
 
-    /// Whether output is held back on purpose.
-    pub(crate) fn is_collected(&self) -> bool {
-        self.wire.locked().collected
+    /// Whether output was collected since this was last asked.
+    pub(crate) fn has_collected(&self) -> bool {
+        self.collects.load(SeqCst) && self.collects.swap(false, SeqCst)
+    }
+
+    /// Whether the gateway need not look any more. If so, the next output that is collected is a call again.
+    pub(crate) fn stops_collecting(&self) -> bool {
+        self.looked_after.store(false, SeqCst);
+        // Who collected in between may have relied on it.
+        let stops = !self.collects.load(SeqCst);
+        self.looked_after.store(!stops, SeqCst);
+        stops
     }
 
     /// The regular look: pings a silent client, cuts a dead or a stuck one, ends an idle shared connection, and stands in

@@ -29,7 +29,9 @@ pub(super) struct Inbox {
     read: usize,
     /// Messages that `on_client_message` has not seen. Only of shared connections.
     pub(super) fresh: VecDeque<Message>,
-    /// Bytes in both.
+    /// Messages that it is being called for.
+    taken: usize,
+    /// Bytes in all of these.
     pub(super) bytes: usize,
     /// A worker has this connection, or is about to.
     pub(super) scheduled: bool,
@@ -102,12 +104,28 @@ impl Inbox {
         self.take(len).unwrap_or_else(|| unreachable!("put in above"))
     }
 
-    /// The next message for `on_client_message`.
-    pub(super) fn pop_fresh(&mut self) -> Option<Message> {
-        let message = self.fresh.pop_front()?;
-        self.bytes -= message.len();
-        give_back(&mut self.fresh);
-        Some(message)
+    /// The next messages for `on_client_message`. They count until they are put back.
+    pub(super) fn take_fresh(&mut self, most: usize) -> VecDeque<Message> {
+        let rest = self.fresh.split_off(most.min(self.fresh.len()));
+        let batch = std::mem::replace(&mut self.fresh, rest);
+        self.taken = batch.len();
+        batch
+    }
+
+    /// Puts back those that it was not called for. The others, of so many bytes, are done with.
+    pub(super) fn put_back(&mut self, batch: &mut VecDeque<Message>, handled: usize) {
+        self.taken = 0;
+        self.bytes -= handled;
+        while let Some(message) = batch.pop_back() {
+            self.fresh.push_front(message);
+        }
+    }
+
+    /// Whether receiving, which has paused, goes on.
+    pub(super) fn resumes(&mut self, limits: &Limits) -> bool {
+        let resumes = self.paused && self.has_room(limits);
+        self.paused &= !resumes;
+        resumes
     }
 
     /// Whether messages of a shared connection have not been answered, as far as that can be told. While its `server` runs,
@@ -119,7 +137,8 @@ impl Inbox {
 
     /// Whether another message may be received.
     pub(super) fn has_room(&self, limits: &Limits) -> bool {
-        self.queue.len() + self.fresh.len() < limits.max_inbox_messages && self.bytes < limits.max_inbox_bytes
+        self.queue.len() + self.fresh.len() + self.taken < limits.max_inbox_messages
+            && self.bytes < limits.max_inbox_bytes
     }
 }
 

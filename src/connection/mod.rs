@@ -18,6 +18,7 @@ mod wire;
 mod write;
 
 use std::{
+    collections::VecDeque,
     fmt, io,
     net::{IpAddr, SocketAddr},
     sync::{
@@ -41,7 +42,7 @@ use self::{
     inbox::Inbox,
     outbox::Outbox,
     read::Step,
-    wire::{Flushed, Phase, Wire},
+    wire::{Collected, Flushed, Phase, Wire},
 };
 pub use self::{
     outbox::{Overflow, PushError, PushErrorKind, Pushed},
@@ -88,8 +89,12 @@ pub(crate) struct Connection {
     called: AtomicBool,
     /// Output was in the way when the gateway stood in: the thread that writes has to look itself for what arrived.
     look_is_due: AtomicBool,
-    /// The gateway looks after collected output every millisecond.
-    attended: AtomicBool,
+    /// Output was collected since the gateway's last look for it.
+    collects: AtomicBool,
+    /// The gateway looks for collected output every millisecond.
+    looked_after: AtomicBool,
+    /// The socket did not take all of the output: what `wire.blocked` was when its lock was last free.
+    blocked: AtomicBool,
     /// The gateway knows the connection, and that it is closing.
     known: AtomicBool,
     known_closing: AtomicBool,
@@ -125,8 +130,9 @@ pub(crate) struct About {
 
 /// What takes the messages of a shared connection, and is told its end. Called by one thread at a time.
 pub(crate) trait Handler: Send + Sync + fmt::Debug {
-    /// Gives the message back if it is to be read by somebody else. `more` messages wait behind it.
-    fn message(&self, connection: &Arc<Connection>, message: Message, more: bool) -> Option<Message>;
+    /// Takes messages until there are none, each with whether more wait behind it. Those that are to be read by somebody else
+    /// it [leaves](Connection::leave).
+    fn messages(&self, connection: &Arc<Connection>, messages: &mut dyn Iterator<Item = (Message, bool)>);
     /// The connection is over.
     fn end(&self, connection: &Arc<Connection>);
 }
@@ -163,7 +169,9 @@ impl Connection {
             is_ahead: AtomicBool::new(false),
             called: AtomicBool::new(false),
             look_is_due: AtomicBool::new(false),
-            attended: AtomicBool::new(false),
+            collects: AtomicBool::new(false),
+            looked_after: AtomicBool::new(false),
+            blocked: AtomicBool::new(false),
             known: AtomicBool::new(false),
             known_closing: AtomicBool::new(false),
             token: AtomicU32::new(drive::NO_TOKEN),
@@ -410,7 +418,11 @@ impl Connection {
     /// Sends what is pending. Returns the socket if it did not take all; a broken one ends the connection.
     fn flush(&self, wire: &mut Wire) -> Option<Arc<Socket>> {
         let was_blocked = wire.blocked;
-        match wire.flush() {
+        let flushed = wire.flush();
+        if wire.blocked != was_blocked {
+            self.blocked.store(wire.blocked, Relaxed);
+        }
+        match flushed {
             Flushed::All => None,
             Flushed::Blocked => {
                 if std::mem::take(&mut wire.progress) || !was_blocked {

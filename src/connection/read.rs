@@ -38,8 +38,7 @@ impl Connection {
                 return Err(self.closed());
             }
             if let Some(piece) = inbox.take(len) {
-                let mut resume = inbox.paused && inbox.has_room(&self.limits);
-                inbox.paused &= !resume;
+                let mut resume = inbox.resumes(&self.limits);
                 if inbox.queue.is_empty() && self.handler.get().is_some() {
                     resume |= std::mem::take(&mut inbox.held);
                 }

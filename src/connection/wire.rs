@@ -76,6 +76,16 @@ pub(super) enum Flushed {
     Broken(Failure),
 }
 
+/// Whether output may wait.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Collected {
+    No,
+    /// It may, and the gateway has to know.
+    First,
+    /// It may, along with what the gateway knows of.
+    More,
+}
+
 impl Wire {
     pub(super) fn new(socket: Arc<Socket>, codec: Codec, now: u32) -> Self {
         Self {
@@ -110,11 +120,16 @@ impl Wire {
     /// the codec holds, or `more` elsewhere.
     ///
     /// Sent together they cost one call; see the crate's documentation on flushing.
-    pub(super) fn collect(&mut self, more: bool) -> bool {
+    pub(super) fn collect(&mut self, more: bool) -> Collected {
+        let before = self.collected;
         self.collected = !self.blocked
             && (more || self.codec.has_whole_message())
             && self.codec.stream().pending() < COLLECT;
-        self.collected
+        match (before, self.collected) {
+            (_, false) => Collected::No,
+            (false, true) => Collected::First,
+            (true, true) => Collected::More,
+        }
     }
 
     /// Sends what is pending, as far as the socket takes it.

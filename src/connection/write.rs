@@ -5,7 +5,7 @@ use super::*;
 /// What came of a write.
 enum Sent {
     All,
-    Collected,
+    Collected(Collected),
     Blocked(Arc<Socket>, u64),
     /// Others are before us, and the socket takes no more.
     Behind(Arc<Socket>),
@@ -35,8 +35,9 @@ impl Connection {
                     wire.encode(outgoing);
                     wire.last_message = self.clock.now();
                 }
-                if wire.collect(self.is_ahead.load(Relaxed)) {
-                    return Ok(Sent::Collected);
+                match wire.collect(self.is_ahead.load(Relaxed)) {
+                    Collected::No => {}
+                    collected => return Ok(Sent::Collected(collected)),
                 }
                 let generation = wire.generation;
                 let blocked = self.flush(wire);
@@ -45,8 +46,8 @@ impl Connection {
             });
             match sent? {
                 Sent::All => return Ok(()),
-                Sent::Collected => {
-                    self.have_collected_sent();
+                Sent::Collected(collected) => {
+                    self.have_sent(collected);
                     return Ok(());
                 }
                 Sent::Blocked(socket, generation) => return self.wait_sent(&socket, generation),
@@ -65,25 +66,23 @@ impl Connection {
     /// is queued. While `more` messages wait for the handler, its answers are collected.
     pub(crate) fn post(self: &Arc<Self>, message: Message, more: bool) -> Result<()> {
         let mut outgoing = Some(self.prepare(message, None));
-        let collected: Result<bool> = self.with_wire(|wire| {
+        let collected: Result<Collected> = self.with_wire(|wire| {
             self.check_open(wire)?;
             if wire.blocked || !self.outbox_is_empty() {
-                return Ok(false);
+                return Ok(Collected::No);
             }
             if let Some(outgoing) = outgoing.take() {
                 wire.encode(outgoing);
                 wire.last_message = self.clock.now();
             }
             let collected = wire.collect(more);
-            if !collected && self.flush(wire).is_some() {
+            if collected == Collected::No && self.flush(wire).is_some() {
                 // The gateway drives this connection: it watches the socket already.
                 log::trace!("{}: blocked", self.about.id);
             }
             Ok(collected)
         });
-        if collected? {
-            self.have_collected_sent();
-        }
+        self.have_sent(collected?);
         match outgoing {
             None => Ok(()),
             Some(outgoing) => self.push_outgoing(outgoing).map(drop).map_err(|_| self.closed()),
@@ -209,8 +208,10 @@ impl Connection {
     }
 
     /// The gateway sends what is collected within a millisecond, whatever the handler does next.
-    fn have_collected_sent(self: &Arc<Self>) {
-        if !self.attended.swap(true, SeqCst)
+    fn have_sent(self: &Arc<Self>, collected: Collected) {
+        if collected == Collected::First
+            && !self.collects.swap(true, SeqCst)
+            && !self.looked_after.load(SeqCst)
             && let Some(gateway) = self.gateway.upgrade()
         {
             gateway.call_soon(self);

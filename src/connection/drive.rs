@@ -85,39 +85,41 @@ impl Connection {
     /// Sends what waits to be sent; receives, decodes and delivers what is there, as far as there is room for it. Only for
     /// shared connections.
     ///
-    /// `ended` says that the socket's end is in sight: then it is read until it comes. `scratch` is empty and has the
-    /// capacity that is received at a time.
+    /// `ended` says that the socket's end is in sight: then it is read until it comes. The capacity of
+    /// `received` is received at a time; whatever is in it is no more needed.
     pub(crate) fn drive(
         self: &Arc<Self>,
         socket: &Socket,
-        scratch: &mut Vec<u8>,
+        received: &mut Vec<u8>,
         ended: bool,
         caller: &Caller,
     ) -> Driven {
-        let inline = caller.works_itself();
-        let (phase, has_rest) = self.with_wire(|wire| {
-            let blocked = wire.blocked && self.drain(wire);
-            (wire.phase, blocked || wire.held.is_some() || !wire.codec.stream().input().is_empty())
-        });
-        if phase == Phase::Over {
-            return Driven::Over;
-        }
-        self.resume_handler();
-        if has_rest && let Some(waiting) = self.deliver(&mut Vec::new(), inline) {
+        let deliver = |received: &mut Vec<u8>| {
+            let waiting = self.deliver(received, caller.works_itself());
+            self.has_rest.store(waiting.is_some(), Relaxed);
+            waiting
+        };
+        let blocked = self.blocked.load(Relaxed) && self.send_rest();
+        if (blocked || self.has_rest.load(Relaxed))
+            && let Some(waiting) = deliver(&mut Vec::new())
+        {
             return waiting;
         }
         for _ in 0..TURNS {
-            scratch.clear();
-            let n = match socket.try_recv(scratch) {
+            received.clear();
+            let n = match socket.try_recv(received) {
                 Ok(0) => return self.over(read::ENDED),
                 Ok(n) => n,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Driven::Waiting,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    self.resume_handler();
+                    return Driven::Waiting;
+                }
                 Err(e) => return self.over(e.to_string()),
             };
-            let size = scratch.capacity();
-            let waiting = self.deliver(scratch, inline);
-            if scratch.capacity() < size {
-                self.with_wire(|wire| wire.codec.stream().reclaim(scratch, size));
+            let size = received.capacity();
+            let waiting = deliver(received);
+            if received.capacity() < size {
+                self.with_wire(|wire| wire.codec.stream().reclaim(received, size));
             }
             if let Some(waiting) = waiting {
                 return waiting;
@@ -140,7 +142,12 @@ impl Connection {
         let handler = self.handler.get().filter(|_| inline);
         loop {
             let open = self.reason().is_none(); // else nothing more is kept
-            let inbox = self.inbox.locked();
+            let mut inbox = self.inbox.locked();
+            if self.needs_handler(&mut inbox) {
+                drop(inbox);
+                self.schedule();
+                continue;
+            }
             if open && !inbox.has_room(&self.limits) {
                 drop(inbox);
                 return Some(self.pause(received));
@@ -259,15 +266,19 @@ impl Connection {
 
     /// Has the handler called if there is something for it.
     pub(crate) fn resume_handler(self: &Arc<Self>) {
-        if self.handler.get().is_none() {
-            return;
-        }
         let mut inbox = self.inbox.locked();
-        if !inbox.scheduled && (!inbox.fresh.is_empty() && !self.is_stuck() || inbox.over) {
-            inbox.scheduled = true;
+        if self.needs_handler(&mut inbox) {
             drop(inbox);
             self.schedule();
         }
+    }
+
+    /// Whether there is something for the handler, and nobody knows. Who is told has to schedule it.
+    fn needs_handler(&self, inbox: &mut Inbox) -> bool {
+        let has_something = !inbox.fresh.is_empty() && !self.is_stuck() || inbox.over;
+        let needs = has_something && !inbox.scheduled && self.handler.get().is_some();
+        inbox.scheduled |= needs;
+        needs
     }
 
     /// While the client does not take its answers, nothing more is answered: the socket will say when it does.

@@ -93,6 +93,8 @@ pub(crate) struct Connection {
     collects: AtomicBool,
     /// The gateway looks for collected output every millisecond.
     looked_after: AtomicBool,
+    /// Of a shared connection: something may be left in the codec since it was last driven.
+    has_rest: AtomicBool,
     /// The socket did not take all of the output: what `wire.blocked` was when its lock was last free.
     blocked: AtomicBool,
     /// The gateway knows the connection, and that it is closing.
@@ -171,6 +173,7 @@ impl Connection {
             look_is_due: AtomicBool::new(false),
             collects: AtomicBool::new(false),
             looked_after: AtomicBool::new(false),
+            has_rest: AtomicBool::new(true),
             blocked: AtomicBool::new(false),
             known: AtomicBool::new(false),
             known_closing: AtomicBool::new(false),

@@ -102,15 +102,6 @@ impl Stream {
         buffer
     }
 
-    /// Takes the buffer back that was fed, empty and of this `size`. What is left in it stays, in a buffer of its own.
-    pub(crate) fn reclaim(&mut self, buffer: &mut Vec<u8>, size: usize) {
-        let rest = self.input().to_vec();
-        self.at = 0;
-        *buffer = std::mem::replace(&mut self.input, rest);
-        buffer.clear();
-        buffer.reserve_exact(size);
-    }
-
     /// The peer said, within TLS, that nothing more will come.
     pub(crate) fn ended(&self) -> bool {
         self.ended

@@ -85,12 +85,12 @@ impl Connection {
     /// Sends what waits to be sent; receives, decodes and delivers what is there, as far as there is room for it. Only for
     /// shared connections.
     ///
-    /// `ended` says that the socket's end is in sight: then it is read until it comes. The capacity of
-    /// `received` is received at a time; whatever is in it is no more needed.
+    /// `ended` says that the socket's end is in sight: then it is read until it comes. The capacity of `scratch` is received
+    /// at a time.
     pub(crate) fn drive(
         self: &Arc<Self>,
         socket: &Socket,
-        received: &mut Vec<u8>,
+        scratch: &mut Vec<u8>,
         ended: bool,
         caller: &Caller,
     ) -> Driven {
@@ -106,8 +106,8 @@ impl Connection {
             return waiting;
         }
         for _ in 0..TURNS {
-            received.clear();
-            let n = match socket.try_recv(received) {
+            scratch.clear();
+            let n = match socket.try_recv(scratch) {
                 Ok(0) => return self.over(read::ENDED),
                 Ok(n) => n,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
@@ -116,15 +116,10 @@ impl Connection {
                 }
                 Err(e) => return self.over(e.to_string()),
             };
-            let size = received.capacity();
-            let waiting = deliver(received);
-            if received.capacity() < size {
-                self.with_wire(|wire| wire.codec.stream().reclaim(received, size));
-            }
-            if let Some(waiting) = waiting {
+            if let Some(waiting) = deliver(&mut scratch.to_vec()) {
                 return waiting;
             }
-            if n < size && !ended {
+            if n < scratch.capacity() && !ended {
                 return Driven::Waiting; // what comes from now on wakes the gateway again
             }
         }
@@ -139,7 +134,6 @@ impl Connection {
     /// Takes in what was received and hands on the messages; `inline`, to the handler at once. `None`: more may be received.
     fn deliver(self: &Arc<Self>, received: &mut Vec<u8>, inline: bool) -> Option<Driven> {
         let server_runs = self.handler.get().is_none();
-        let handler = self.handler.get().filter(|_| inline);
         loop {
             let open = self.reason().is_none(); // else nothing more is kept
             let mut inbox = self.inbox.locked();
@@ -153,6 +147,9 @@ impl Connection {
                 return Some(self.pause(received));
             }
             let unanswered = open && inbox.is_unanswered(server_runs);
+            // What waits already comes first.
+            let inline = inline && inbox.fresh.is_empty() && !inbox.scheduled;
+            let handler = self.handler.get().filter(|_| inline);
             drop(inbox);
             let mut messages = Vec::new();
             let (step, blocked, phase) = self.with_wire(|wire| {
@@ -219,21 +216,19 @@ impl Connection {
     /// There is no room: what was received stays in the codec.
     fn pause(self: &Arc<Self>, received: &mut Vec<u8>) -> Driven {
         if !received.is_empty() {
-            let fed = self.with_wire(|wire| match wire.codec.stream().feed(received) {
-                Ok(()) => true,
-                Err(failure) => {
-                    self.fail(wire, failure);
-                    false
-                }
+            let fed = self.with_wire(|wire| {
+                self.hear(wire, received.len());
+                let fed = wire.codec.stream().feed(received);
+                fed.map_err(|failure| self.fail(wire, failure)).is_ok()
             });
             if !fed {
                 return Driven::Over;
             }
         }
         let mut inbox = self.inbox.locked();
-        inbox.paused = true;
         // Somebody may have read in between, and seen no pause.
-        if inbox.has_room(&self.limits) { Driven::More } else { Driven::Waiting }
+        inbox.paused = !inbox.has_room(&self.limits);
+        if inbox.paused { Driven::Waiting } else { Driven::More }
     }
 
     /// Puts messages in for readers; or first for the handler, if there is one and they are `fresh`.

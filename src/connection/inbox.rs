@@ -104,6 +104,15 @@ impl Inbox {
         self.take(len).unwrap_or_else(|| unreachable!("put in above"))
     }
 
+    /// What waits to be read is for `on_client_message` from now on; of a message that was read in part, the rest.
+    pub(super) fn hand_over(&mut self) {
+        let read = std::mem::take(&mut self.read);
+        if let Some(message) = self.queue.front_mut().filter(|_| read > 0) {
+            *message = message.piece(read, usize::MAX);
+        }
+        self.fresh = std::mem::take(&mut self.queue);
+    }
+
     /// The next messages for `on_client_message`. They count until they are put back.
     pub(super) fn take_fresh(&mut self, most: usize) -> VecDeque<Message> {
         let rest = self.fresh.split_off(most.min(self.fresh.len()));

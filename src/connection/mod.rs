@@ -226,7 +226,7 @@ impl Connection {
     pub(crate) fn park(self: &Arc<Self>, handler: Box<dyn Handler>) {
         let mut inbox = self.inbox.locked();
         let _ = self.handler.set(handler);
-        inbox.fresh = std::mem::take(&mut inbox.queue);
+        inbox.hand_over();
         drop(inbox);
         self.with_wire(|wire| wire.codec.park(false));
         self.call_gateway();

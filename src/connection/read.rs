@@ -149,6 +149,13 @@ impl Connection {
         Ok(())
     }
 
+    /// So many bytes came: the client is alive.
+    pub(super) fn hear(&self, wire: &mut Wire, bytes: usize) {
+        wire.counts.bytes_in += bytes as u64;
+        wire.last_heard = self.clock.now();
+        wire.pinged = None;
+    }
+
     /// As [`decode`](Self::decode); returns the socket along with it.
     pub(super) fn step(
         &self,
@@ -167,9 +174,7 @@ impl Connection {
     /// a close frame of ours because of a broken rule has to wait.
     pub(super) fn decode(&self, wire: &mut Wire, received: &mut Vec<u8>, hold: bool) -> Step {
         if !received.is_empty() {
-            wire.counts.bytes_in += received.len() as u64;
-            wire.last_heard = self.clock.now();
-            wire.pinged = None;
+            self.hear(wire, received.len());
         }
         if matches!(wire.phase, Phase::Draining | Phase::Over) {
             received.clear();

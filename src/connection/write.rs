@@ -66,23 +66,25 @@ impl Connection {
     /// is queued. While `more` messages wait for the handler, its answers are collected.
     pub(crate) fn post(self: &Arc<Self>, message: Message, more: bool) -> Result<()> {
         let mut outgoing = Some(self.prepare(message, None));
-        let collected: Result<Collected> = self.with_wire(|wire| {
+        let (mut collected, mut blocked) = (Collected::No, false);
+        self.with_wire(|wire| -> Result<()> {
             self.check_open(wire)?;
             if wire.blocked || !self.outbox_is_empty() {
-                return Ok(Collected::No);
+                return Ok(());
             }
             if let Some(outgoing) = outgoing.take() {
                 wire.encode(outgoing);
                 wire.last_message = self.clock.now();
             }
-            let collected = wire.collect(more);
-            if collected == Collected::No && self.flush(wire).is_some() {
-                // The gateway drives this connection: it watches the socket already.
-                log::trace!("{}: blocked", self.about.id);
-            }
-            Ok(collected)
-        });
-        self.have_sent(collected?);
+            collected = wire.collect(more);
+            blocked = collected == Collected::No && self.flush(wire).is_some();
+            Ok(())
+        })?;
+        self.have_sent(collected);
+        if blocked {
+            // The gateway watches the socket, but may have seen it take more before it saw that this is awaited.
+            self.call_gateway();
+        }
         match outgoing {
             None => Ok(()),
             Some(outgoing) => self.push_outgoing(outgoing).map(drop).map_err(|_| self.closed()),

@@ -117,7 +117,7 @@ fn join(threads: &mut Vec<JoinHandle<()>>) {
 }
 
 fn work(jobs: &Jobs<Arc<Connection>>) {
-    while let Some(connection) = jobs.take(None) {
+    while let Some(connection) = jobs.take() {
         connection.work();
     }
 }

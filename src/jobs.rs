@@ -1,14 +1,12 @@
-//! Jobs, and the threads that wait for them.
-//!
-//! No channel: jobs are given to threads only as far as these wait for them, and several at once wake each thread once. A
-//! channel that does the first makes both sides meet; one that does the second wakes a thread for each job.
+//! Jobs, and the threads that wait for them. No channel, which would wake a thread for each job: several that are put in
+//! together wake each thread once.
 
 use std::{
     collections::VecDeque,
-    sync::{Condvar, Mutex},
+    sync::{Condvar, Mutex, PoisonError},
 };
 
-use crate::{deadline::Deadline, sync::LockExt};
+use crate::sync::LockExt;
 
 /// A queue of jobs for any number of threads.
 #[derive(Debug)]
@@ -35,18 +33,6 @@ impl<Job> Default for Jobs<Job> {
 }
 
 impl<Job> Jobs<Job> {
-    /// Gives the job to a thread that waits for one; if there is none, gives it back.
-    pub(crate) fn give(&self, job: Job) -> Result<(), Job> {
-        let mut state = self.state.locked();
-        if state.closed || state.idle <= state.jobs.len() {
-            return Err(job);
-        }
-        state.jobs.push_back(job);
-        drop(state);
-        self.wake();
-        Ok(())
-    }
-
     /// Adds a job, and leaves it to [`wake`](Self::wake) to have it done, so that several wake a thread once. Gives it back
     /// when the queue is closed. Returns how many wait now.
     pub(crate) fn put(&self, job: Job) -> Result<usize, Job> {
@@ -69,26 +55,18 @@ impl<Job> Jobs<Job> {
         }
     }
 
-    /// Waits for a job. `None`: the time is up, or the queue is closed and empty.
-    #[inline(never)] // its stack shall not lie beneath that of a job
-    pub(crate) fn take(&self, deadline: Option<Deadline>) -> Option<Job> {
+    /// Waits for a job. `None`: the queue is closed and empty.
+    pub(crate) fn take(&self) -> Option<Job> {
         let mut state = self.state.locked();
         loop {
-            let left = deadline.map(Deadline::remaining);
             if let Some(job) = state.jobs.pop_front() {
                 return Some(job);
             }
-            if state.closed || left == Some(None) {
+            if state.closed {
                 return None;
             }
             state.idle += 1;
-            state = match left.flatten() {
-                None => self.given.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner()),
-                Some(left) => match self.given.wait_timeout(state, left) {
-                    Ok((state, _)) => state,
-                    Err(poisoned) => poisoned.into_inner().0,
-                },
-            };
+            state = self.given.wait(state).unwrap_or_else(PoisonError::into_inner);
             state.idle -= 1;
             state.woken = state.woken.saturating_sub(1);
         }
@@ -103,7 +81,7 @@ impl<Job> Jobs<Job> {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Duration};
+    use std::sync::Arc;
 
     use super::*;
 
@@ -113,7 +91,7 @@ mod tests {
         let threads: Vec<_> = (0..3)
             .map(|_| {
                 let jobs = jobs.clone();
-                std::thread::spawn(move || std::iter::from_fn(|| jobs.take(None)).collect::<Vec<i32>>())
+                std::thread::spawn(move || std::iter::from_fn(|| jobs.take()).collect::<Vec<i32>>())
             })
             .collect();
         for n in 0..10_000 {
@@ -128,22 +106,5 @@ mod tests {
         let mut taken: Vec<_> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
         taken.sort_unstable();
         assert!(taken.into_iter().eq(0..10_000));
-    }
-
-    #[test]
-    fn a_job_is_given_only_to_who_waits() {
-        let jobs = Arc::new(Jobs::default());
-        assert_eq!(jobs.give(1), Err(1));
-        assert_eq!(jobs.take(Some(Deadline::after(Duration::ZERO))), None);
-        assert_eq!(jobs.give(1), Err(1), "it waits no more");
-        let thread = std::thread::spawn({
-            let jobs = jobs.clone();
-            move || (jobs.take(None), jobs.take(None))
-        });
-        while jobs.give(2).is_err() {
-            std::thread::yield_now();
-        }
-        jobs.close();
-        assert_eq!(thread.join().unwrap(), (Some(2), None));
     }
 }

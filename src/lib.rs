@@ -40,8 +40,8 @@
 //! # Concurrency
 //!
 //! ```text
-//!  clients ──► run(): accepts ──► connection's thread ──► your server(&mut ws)         synchronous
-//!                                      │                     waits in recv
+//!  clients ──► a thread that waits for one ──► your server(&mut ws)                    synchronous
+//!                                      │        waits in recv
 //!                                      └─ shared? ──► gateway, for all of them ──► workers: on_client_message
 //!                                                        │                          inbox ──► read, of any thread
 //!  any thread ──► Hub: push, broadcast, open_server ──► outbox ──► codec ──► send, never waiting
@@ -49,8 +49,8 @@
 //!
 //! | thread | what it does | how many |
 //! |---|---|---|
-//! | the one that calls [`Server::run`] | accepts, and nothing else | 1 |
-//! | `switchboard-conn` | TLS and the opening handshake, your methods, the closing handshake of one connection | one for each synchronous connection; those of shared ones end when `server` returns |
+//! | the one that calls [`Server::run`] | waits for the end, and joins the others | 1 |
+//! | `switchboard-conn` | accepts a client; TLS and the opening handshake, your methods, the closing handshake of its connection; then waits for the next client | one for each synchronous connection, and one or more that wait |
 //! | `switchboard-gate` | the sockets of shared connections, output that did not fit, pings, deadlines | [`Limits::gateways`] |
 //! | `switchboard-work` | [`on_client_message`](WebSocketServer::on_client_message) | [`Limits::workers`] |
 //!

@@ -8,8 +8,8 @@ use std::{
 
 use super::{
     Server,
-    acceptor::Listener,
     exchange::Exchange,
+    listener::Listener,
     routes::{Factory, Routes},
 };
 #[cfg(feature = "tls")]

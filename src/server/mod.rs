@@ -1,8 +1,10 @@
 //! The server: accepts, gives each connection its thread, and shuts down in order.
 
 mod acceptor;
+mod arrivals;
 mod builder;
 mod exchange;
+mod listener;
 mod routes;
 mod serve;
 mod threads;
@@ -17,13 +19,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use self::{acceptor::ListenAddr, builder::ServerBuilder, exchange::Exchange};
 use self::{
-    acceptor::{Acceptor, Bell, Listener, NotAdmitted, wait_for_bell},
-    builder::Security,
-    routes::Routes,
+    acceptor::Acceptor, arrivals::Bell, builder::Security, listener::Listener, routes::Routes,
     threads::Threads,
 };
+pub use self::{builder::ServerBuilder, exchange::Exchange, listener::ListenAddr};
 use crate::{
     compression::Compression,
     connection::Socket,
@@ -160,49 +160,24 @@ impl Server {
         ServerHandle(self.shared.clone())
     }
 
-    /// Serves until [`shutdown`](ServerHandle::shutdown), on this thread and those of the connections. When it returns,
-    /// all of them are joined and all sockets closed.
+    /// Serves until [`shutdown`](ServerHandle::shutdown), on the threads of the connections, which it starts. When it
+    /// returns, all of them are joined and all sockets closed.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io) if the system refuses to start the gateway's thread, or to wait.
+    /// [`Error::Io`](crate::Error::Io) if the system refuses to start a first thread, or to wait.
     pub fn run(self) -> Result<()> {
-        let gateways = Arc::new(Gateways::start(&self.shared.limits, &self.shared.clock)?);
-        let (shared, callers) = (self.shared.clone(), gateways.clone());
-        let ended = self.shared.clone();
-        // Boxed, because a job is moved through several calls, and their stacks stay resident.
-        let mut threads = Threads::new(
-            self.shared.limits.stack_size,
-            self.shared.limits.thread_keep_alive,
-            move |job: Box<Job>| serve::serve(&shared, callers.caller(), job),
-            move || ended.bell.ring(),
-        );
-        let result = self.accept(&mut threads);
+        let shared = self.shared;
+        let gateways = Gateways::start(&shared.limits, &shared.clock)?;
+        let threads = Threads::start(shared.clone(), Acceptor::new(self.listeners)?, gateways)?;
+        let result = shared.supervise(&threads);
         if let Err(e) = &result {
             log::error!("cannot accept any more: {e}");
-            self.handle().shutdown(GRACE);
+            ServerHandle(shared.clone()).shutdown(GRACE);
         }
-        drop(self.listeners);
-        self.shared.stop(&mut threads);
-        // All connections are over: the gateways have nothing left but to tell their handlers.
+        shared.stop(&threads);
+        // All connections are over: the gateways, which end with the threads, have nothing left but to tell their handlers.
         drop(threads);
-        drop(gateways);
         result
-    }
-
-    fn accept(&self, threads: &mut Threads<Box<Job>>) -> Result<()> {
-        let shared = &self.shared;
-        let mut acceptor = Acceptor::new(&self.listeners, &shared.bell);
-        while !shared.stopping.load(SeqCst) {
-            acceptor.turn(|socket, peer, security| {
-                let security = security.clone();
-                let Some(slot) = shared.take_slot() else { return Err(NotAdmitted::Full(socket, security)) };
-                threads
-                    .start(Box::new(Job { socket, peer, security, slot }))
-                    .map_err(|(job, e)| NotAdmitted::NoThread(job.socket, job.security, e))
-            })?;
-            threads.reap();
-        }
-        Ok(())
     }
 }
 
@@ -246,8 +221,17 @@ impl Shared {
         self.stopping.load(SeqCst)
     }
 
+    /// Waits for the end, while the threads accept and serve.
+    fn supervise(&self, threads: &Threads) -> Result<()> {
+        while !self.is_stopping() {
+            let again = threads.tidy()?;
+            self.bell.wait(again)?;
+        }
+        Ok(())
+    }
+
     /// Ends all connections, and joins all threads.
-    fn stop(&self, threads: &mut Threads<Box<Job>>) {
+    fn stop(&self, threads: &Threads) {
         self.stopping.store(true, SeqCst);
         threads.close();
         // Who comes to this point later sees that the server is stopping.
@@ -268,7 +252,7 @@ impl Shared {
                 self.cut_all();
             }
             let wait = left.filter(|left| !left.is_zero()).unwrap_or(Duration::from_secs(1));
-            if let Err(e) = wait_for_bell(&self.bell, wait) {
+            if let Err(e) = self.bell.wait(Some(wait)) {
                 log::error!("cannot wait for the connections' threads: {e}");
                 std::thread::sleep(Duration::from_millis(10));
             }

@@ -1,101 +1,159 @@
-//! The threads of the connections: started when none is idle, kept for a while, and joined, every one.
+//! The threads of the connections. Each waits for a client, serves it, and waits for the next: so none has to wake another
+//! for a client. One at least always waits; another is started when none would, and they are kept for a while.
 
 use std::{
     collections::HashMap,
     io,
-    panic::AssertUnwindSafe,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex},
-    thread::JoinHandle,
+    thread::{Builder, JoinHandle},
     time::Duration,
 };
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use super::{
+    Job, Shared,
+    acceptor::{Acceptor, Client},
+    serve::serve,
+};
+use crate::{gateway::Gateways, sync::LockExt};
 
-use crate::{deadline::Deadline, jobs::Jobs, sync::LockExt};
-
-/// A pool that grows with its jobs and shrinks when they end.
-pub(super) struct Threads<Job> {
-    run: Arc<dyn Fn(Job) + Send + Sync>,
-    /// Called by each thread as the last thing it does.
-    ended_hook: Arc<dyn Fn() + Send + Sync>,
-    idle: Arc<Jobs<Job>>,
-    ended: (Sender<u64>, Receiver<u64>),
-    handles: HashMap<u64, JoinHandle<()>>,
-    next: u64,
-    stack_size: usize,
-    keep_alive: Duration,
+/// A pool that grows with its clients and shrinks when they leave. Every thread of it is joined.
+#[derive(Debug)]
+pub(super) struct Threads {
+    shared: Arc<Shared>,
+    acceptor: Acceptor,
+    gateways: Gateways,
+    state: Mutex<State>,
 }
 
-impl<Job: Send + 'static> Threads<Job> {
-    pub(super) fn new(
-        stack_size: usize,
-        keep_alive: Duration,
-        run: impl Fn(Job) + Send + Sync + 'static,
-        ended_hook: impl Fn() + Send + Sync + 'static,
-    ) -> Self {
-        Self {
-            run: Arc::new(run),
-            ended_hook: Arc::new(ended_hook),
-            idle: Arc::default(),
-            ended: unbounded(),
-            handles: HashMap::new(),
-            next: 0,
-            stack_size,
-            keep_alive,
+#[derive(Debug, Default)]
+struct State {
+    /// Threads that wait for a client, or are about to.
+    waiting: usize,
+    closed: bool,
+    /// Why no more clients can be accepted.
+    failure: Option<io::Error>,
+    next: u64,
+    running: HashMap<u64, JoinHandle<()>>,
+    ended: Vec<JoinHandle<()>>,
+}
+
+impl Threads {
+    /// Starts the first thread.
+    pub(super) fn start(
+        shared: Arc<Shared>,
+        acceptor: Acceptor,
+        gateways: Gateways,
+    ) -> io::Result<Arc<Self>> {
+        let threads = Arc::new(Self { shared, acceptor, gateways, state: Mutex::default() });
+        threads.add(&mut threads.state.locked())?;
+        Ok(threads)
+    }
+
+    /// Starts a thread that waits.
+    fn add(self: &Arc<Self>, state: &mut State) -> io::Result<()> {
+        let (threads, key) = (self.clone(), state.next);
+        let builder =
+            Builder::new().name("switchboard-conn".into()).stack_size(self.shared.limits.stack_size);
+        let handle = builder.spawn(move || threads.run(key))?;
+        state.next += 1;
+        state.waiting += 1;
+        state.running.insert(key, handle);
+        Ok(())
+    }
+
+    fn run(self: &Arc<Self>, key: u64) {
+        while let Some(client) = self.wait() {
+            let Some(job) = self.admit(client) else { continue };
+            let caller = self.gateways.caller();
+            if catch_unwind(AssertUnwindSafe(|| serve(&self.shared, caller, job))).is_err() {
+                log::error!("a connection's thread panicked");
+            }
+            self.state.locked().waiting += 1;
+        }
+        let mut state = self.state.locked();
+        if let Some(handle) = state.running.remove(&key) {
+            state.ended.push(handle);
+        }
+        drop(state);
+        self.shared.bell.ring();
+    }
+
+    /// The next client. `None`: this thread does not wait any more, and has to end.
+    #[inline(never)] // its stack shall not lie beneath that of a connection
+    fn wait(&self) -> Option<Client> {
+        loop {
+            let is_last = self.state.locked().waiting == 1;
+            let keep_alive = self.shared.limits.thread_keep_alive;
+            let accepted = self.acceptor.accept((!is_last).then_some(keep_alive));
+            let mut state = self.state.locked();
+            match accepted {
+                _ if state.closed => {}
+                Ok(Some(client)) => return Some(client),
+                Ok(None) if state.waiting == 1 => continue,
+                Ok(None) => {}
+                Err(e) => state.failure = Some(e),
+            }
+            state.waiting -= 1;
+            return None;
         }
     }
 
-    /// Gives the job to an idle thread, or to a new one.
+    /// Makes this thread the client's, if there is a place for it and another thread to wait for the next.
+    #[inline(never)]
+    fn admit(self: &Arc<Self>, client: Client) -> Option<Box<Job>> {
+        let Some(slot) = self.shared.take_slot() else {
+            self.reject(client);
+            return None;
+        };
+        let mut state = self.state.locked();
+        if state.waiting == 1
+            && let Err(e) = self.add(&mut state)
+        {
+            drop(state);
+            self.reject(client);
+            self.acceptor.rest(&format!("cannot start a thread: {e}"));
+            return None;
+        }
+        state.waiting -= 1;
+        let Client { socket, peer, security } = client;
+        // Boxed, because it is moved through several calls, and their stacks stay resident.
+        Some(Box::new(Job { socket, peer, security, slot }))
+    }
+
+    fn reject(&self, client: Client) {
+        self.acceptor.reject(client);
+        self.shared.bell.ring(); // whoever listens has to close it in time
+    }
+
+    /// What is to be done now and then. Returns when it has to be done again, at the latest.
     ///
     /// # Errors
-    /// The job, if the system starts no more threads.
-    pub(super) fn start(&mut self, job: Job) -> Result<(), (Job, io::Error)> {
-        let Err(job) = self.idle.give(job) else { return Ok(()) };
-        // If the thread never runs, the job is not lost with it.
-        let first = Arc::new(Mutex::new(Some(job)));
-        let take = first.clone();
-        let (run, hook, idle, ended) =
-            (self.run.clone(), self.ended_hook.clone(), self.idle.clone(), self.ended.0.clone());
-        let (key, keep_alive) = (self.next, self.keep_alive);
-        let builder = std::thread::Builder::new().name("switchboard-conn".into()).stack_size(self.stack_size);
-        let spawned = builder.spawn(move || {
-            let mut next = take.locked().take();
-            drop(take); // else its memory stays as long as the thread
-            while let Some(job) = next {
-                if std::panic::catch_unwind(AssertUnwindSafe(|| run(job))).is_err() {
-                    log::error!("a connection's thread panicked");
-                }
-                next = idle.take(Some(Deadline::after(keep_alive)));
-            }
-            let _ = ended.send(key);
-            hook();
-        });
-        match spawned {
-            Ok(handle) => {
-                self.handles.insert(key, handle);
-                self.next += 1;
-                Ok(())
-            }
-            Err(e) => match first.locked().take() {
-                Some(job) => Err((job, e)),
-                None => Ok(()), // never: a thread that does not run takes nothing
-            },
+    /// Why no more clients can be accepted.
+    pub(super) fn tidy(&self) -> io::Result<Option<Duration>> {
+        self.reap();
+        match self.state.locked().failure.take() {
+            Some(e) => Err(e),
+            None => Ok(self.acceptor.drop_rejected()),
         }
     }
 
     /// Joins the threads that have ended. True: there are no others.
-    pub(super) fn reap(&mut self) -> bool {
-        while let Ok(key) = self.ended.1.try_recv() {
-            if let Some(handle) = self.handles.remove(&key) {
-                // It cannot fail: the thread catches its panics.
-                let _ = handle.join();
-            }
+    pub(super) fn reap(&self) -> bool {
+        let mut state = self.state.locked();
+        let ended = std::mem::take(&mut state.ended);
+        let none_runs = state.running.is_empty();
+        drop(state);
+        for handle in ended {
+            // It cannot fail: the thread catches its panics.
+            let _ = handle.join();
         }
-        self.handles.is_empty()
+        none_runs
     }
 
-    /// No more jobs: idle threads end at once, the others with their job.
-    pub(super) fn close(&mut self) {
-        self.idle.close();
+    /// No more clients: threads that wait end at once, the others with their connection.
+    pub(super) fn close(&self) {
+        self.state.locked().closed = true;
+        self.acceptor.close();
     }
 }

@@ -10,9 +10,10 @@ use std::{
 };
 
 use common::{
-    PATIENCE, SCHEMES, Scheme, Stream, TestServer, ends::close_frame, frame, handshake, next_message,
-    read_close, serve,
+    PATIENCE, SCHEMES, Scheme, Stream, TestServer, ends::close_frame, eventually, frame, handshake,
+    next_message, read_close, serve,
 };
+use rustix::net::sockopt::set_socket_recv_buffer_size;
 use switchboard::{
     Closed, Error, Handled, Hub, Limits, Message, Opening, Refusal, ServerResult, WebSocket, WebSocketId,
     WebSocketServer,
@@ -26,21 +27,26 @@ enum Event {
     Closed(WebSocketId, u16),
 }
 
-/// A shared application: `server` returns at once, `on_message` is called for each message.
-struct Shared<F> {
+/// A shared application: when `server` has returned, `on_message` is called for each message.
+struct Shared<S, F> {
     events: mpsc::Sender<Event>,
+    server: S,
     on_message: F,
 }
 
-impl<F: FnMut(&WebSocket, Message) -> Handled + Send + 'static> WebSocketServer for Shared<F> {
+impl<S, F> WebSocketServer for Shared<S, F>
+where
+    S: FnMut(&mut WebSocket) -> ServerResult + Send + 'static,
+    F: FnMut(&WebSocket, Message) -> Handled + Send + 'static,
+{
     fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
         opening.set_shared_connection(true);
         self.events.send(Event::Opened(opening.websocket_id().clone())).unwrap();
         Ok(())
     }
 
-    fn server(&mut self, _ws: &mut WebSocket) -> ServerResult {
-        Ok(())
+    fn server(&mut self, ws: &mut WebSocket) -> ServerResult {
+        (self.server)(ws)
     }
 
     fn on_client_message(&mut self, ws: &WebSocket, message: Message) -> Handled {
@@ -59,8 +65,17 @@ struct Fixture {
     events: mpsc::Receiver<Event>,
 }
 
+/// With a `server` that returns at once.
 fn shared<F>(limits: impl FnOnce(&mut Limits), on_message: F) -> Fixture
 where
+    F: FnMut(&WebSocket, Message) -> Handled + Clone + Send + Sync + 'static,
+{
+    shared_after(limits, |_| Ok(()), on_message)
+}
+
+fn shared_after<S, F>(limits: impl FnOnce(&mut Limits), application: S, on_message: F) -> Fixture
+where
+    S: FnMut(&mut WebSocket) -> ServerResult + Clone + Send + Sync + 'static,
     F: FnMut(&WebSocket, Message) -> Handled + Clone + Send + Sync + 'static,
 {
     let (tx, events) = mpsc::channel();
@@ -70,9 +85,11 @@ where
     limits(&mut all);
     let server = serve(move |builder| {
         let tx = Mutex::new(tx);
-        builder
-            .limits(all)
-            .route("/", move || Shared { events: tx.lock().unwrap().clone(), on_message: on_message.clone() })
+        builder.limits(all).route("/", move || Shared {
+            events: tx.lock().unwrap().clone(),
+            server: application.clone(),
+            on_message: on_message.clone(),
+        })
     });
     *keep.lock().unwrap() = Some(server.hub.clone());
     let hub = hub.lock().unwrap().take().unwrap();
@@ -521,6 +538,223 @@ fn a_broken_rule_ends_the_wait_of_a_server_that_reads() {
             assert_eq!(client.read_close_and_end().0, 1002);
             let end = ends.recv_timeout(PATIENCE).unwrap();
             assert!(matches!(end, Error::Closed(reason) if reason.code() == 1002));
+        }
+    }
+}
+
+/// Answers pings, and sends texts back, until the close. Tells the first byte of each frame that it has answered.
+fn answer(mut client: Stream) -> mpsc::Receiver<u8> {
+    let (tx, answered) = mpsc::channel();
+    thread::spawn(move || {
+        loop {
+            let (first, payload) = client.read_frame();
+            let answer = match first {
+                0x89 => 0x8a,
+                0x81 => 0x81,
+                _ => return,
+            };
+            client.write_all(&frame(answer, &payload)).unwrap();
+            // A test that has ended does not listen any more.
+            let _ = tx.send(first);
+        }
+    });
+    answered
+}
+
+#[test]
+fn a_client_whose_message_nobody_reads_and_that_answers_pings_is_not_cut() {
+    const INTERVAL: Duration = Duration::from_millis(50);
+    const TIMEOUT: Duration = Duration::from_secs(2);
+    let fixture = shared(
+        |limits| {
+            limits.max_inbox_messages = 1;
+            (limits.ping_interval, limits.ping_timeout) = (Some(INTERVAL), TIMEOUT);
+        },
+        leave,
+    );
+    let clients = SCHEMES.map(|scheme| {
+        let mut client = fixture.server.raw_websocket(scheme, "/");
+        client.write_all(&frame(0x81, b"hello")).unwrap();
+        (fixture.opened(), answer(client))
+    });
+    // Its pings, which are so far apart at least, tell when a client that is taken for silent would have been cut.
+    let bystander = answer(fixture.server.raw_websocket(Scheme::Ws, "/"));
+    let other = fixture.opened();
+    for _ in 0..TIMEOUT.as_millis() / INTERVAL.as_millis() + 4 {
+        bystander.recv_timeout(PATIENCE).unwrap();
+    }
+    for (id, answered) in clients {
+        assert!(answered.try_iter().count() > 0, "no ping has been answered");
+        let mut ws = fixture.hub.open_server(&id).unwrap();
+        assert_eq!(ws.read_message(PATIENCE).unwrap(), "hello");
+        for _ in 0..3 {
+            assert_eq!(answered.recv_timeout(PATIENCE).unwrap(), 0x89);
+        }
+        ws.write("still here").unwrap();
+        assert_eq!(ws.read_message(PATIENCE).unwrap(), "still here");
+        assert!(ws.close_reason().is_none());
+        ws.end_server();
+        assert_eq!(fixture.closed(), (id, 1000));
+    }
+    fixture.hub.close(&other, 1000, "").unwrap();
+    assert_eq!(fixture.closed(), (other, 1000));
+}
+
+#[test]
+fn messages_that_wait_for_the_handler_come_before_later_ones_also_if_the_client_is_stuck() {
+    /// No socket takes an answer of this size at once, and these messages get one.
+    const STUCK: usize = 8 << 20;
+    const LARGE: [u32; 3] = [1, 5, 10];
+    for workers in [0, 2] {
+        let (begun, beginnings) = mpsc::channel();
+        let (end, ending) = mpsc::channel();
+        let (entered, entries) = mpsc::channel();
+        let (go, gate) = mpsc::channel();
+        let (ending, gate) = (Arc::new(Mutex::new(ending)), Arc::new(Mutex::new(gate)));
+        let fixture = shared_after(
+            |limits| limits.workers = workers,
+            move |_| {
+                begun.send(())?;
+                Ok(ending.lock().unwrap().recv_timeout(PATIENCE)?)
+            },
+            move |ws, message| {
+                let n = u32::from_be_bytes(message.as_bytes().try_into().unwrap());
+                if n == 0 {
+                    entered.send(()).unwrap();
+                    gate.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+                }
+                let mut answer = message.as_bytes().to_vec();
+                if LARGE.contains(&n) {
+                    answer.resize(STUCK, 0);
+                }
+                echo(ws, answer.into())
+            },
+        );
+        for scheme in SCHEMES {
+            // Some, and more than the inbox takes.
+            for count in [20, 600] {
+                let mut bystander = fixture.server.raw_websocket(scheme, "/");
+                let other = fixture.opened();
+                let mut client = fixture.server.raw_websocket(scheme, "/");
+                let id = fixture.opened();
+                // As it is, it does not grow, so the client is stuck each time.
+                set_socket_recv_buffer_size(client.tcp(), 256 * 1024).unwrap();
+                let mut sent = 0;
+                let mut send = |count: u32| {
+                    let numbers = sent..sent + count;
+                    sent += count;
+                    let bytes: Vec<u8> = numbers.flat_map(|n| frame(0x82, &n.to_be_bytes())).collect();
+                    client.write_all(&bytes).unwrap();
+                    sent
+                };
+                for _ in [&id, &other] {
+                    beginnings.recv_timeout(PATIENCE).unwrap();
+                }
+                // They come while `server` runs, while the handler is busy, and while the client is stuck.
+                send(count);
+                wait_for_the_gateway(&mut bystander);
+                for _ in [&id, &other] {
+                    end.send(()).unwrap();
+                }
+                entries.recv_timeout(PATIENCE).unwrap();
+                send(20);
+                go.send(()).unwrap();
+                eventually("the client is stuck", || {
+                    fixture.hub.connection(&id).is_some_and(|info| info.queued > 1 << 20)
+                });
+                let sent = send(20);
+                wait_for_the_gateway(&mut bystander);
+                for n in 0..sent {
+                    let (first, answer) = client.read_frame();
+                    let size = if LARGE.contains(&n) { STUCK } else { 4 };
+                    assert_eq!((first, &answer[..4], answer.len()), (0x82, &n.to_be_bytes()[..], size));
+                }
+                drop(client);
+                assert_eq!(fixture.closed(), (id, 1006));
+                drop(bystander);
+                assert_eq!(fixture.closed(), (other, 1006));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_burst_with_large_answers_is_answered_as_the_client_takes_them() {
+    const SIZE: usize = 8 << 20;
+    for workers in [0, 2] {
+        let fixture = shared(
+            |limits| limits.workers = workers,
+            |ws, message| {
+                let mut answer = message.as_bytes().to_vec();
+                answer.resize(SIZE, 0);
+                echo(ws, answer.into())
+            },
+        );
+        for scheme in SCHEMES {
+            let mut bystander = fixture.server.raw_websocket(scheme, "/");
+            let other = fixture.opened();
+            let mut client = fixture.server.raw_websocket(scheme, "/");
+            let id = fixture.opened();
+            let read = |client: &mut Stream, n| {
+                let (first, answer) = client.read_frame();
+                assert_eq!((first, answer.len(), answer[0]), (0x82, SIZE, n));
+            };
+            // The first answer tells that `server` has returned.
+            client.write_all(&frame(0x82, &[0])).unwrap();
+            read(&mut client, 0);
+            // In one segment, so that they are handled together.
+            let burst: Vec<u8> = (1..11).flat_map(|n| frame(0x82, &[n])).collect();
+            client.write_all(&burst).unwrap();
+            eventually("the client is stuck", || {
+                fixture.hub.connection(&id).is_some_and(|info| info.queued > 1 << 20)
+            });
+            wait_for_the_gateway(&mut bystander);
+            for n in 1..11 {
+                read(&mut client, n);
+            }
+            drop(client);
+            assert_eq!(fixture.closed(), (id, 1006));
+            drop(bystander);
+            assert_eq!(fixture.closed(), (other, 1006));
+        }
+    }
+}
+
+#[test]
+fn the_handler_gets_the_rest_of_a_message_that_server_has_read_in_part() {
+    for workers in [0, 2] {
+        let fixture = shared_after(
+            |limits| {
+                limits.workers = workers;
+                // With a single byte too many in its books the server would receive nothing more.
+                limits.max_inbox_bytes = 1;
+            },
+            |ws| {
+                let piece = ws.read(3, PATIENCE)?;
+                assert!(piece == "grü" && !ws.at_end());
+                Ok(())
+            },
+            |ws, message| if message == "for a reader" { leave(ws, message) } else { echo(ws, message) },
+        );
+        for scheme in SCHEMES {
+            let mut client = fixture.server.raw_websocket(scheme, "/");
+            let id = fixture.opened();
+            // In one segment, so that the second one waits, too, when `server` returns.
+            let bytes = [frame(0x81, "grüßen".as_bytes()), frame(0x81, b"second")];
+            client.write_all(&bytes.concat()).unwrap();
+            assert_eq!(client.read_frame(), (0x81, "ßen".into()));
+            assert_eq!(client.read_frame(), (0x81, b"second".to_vec()));
+            client.write_all(&frame(0x81, b"third")).unwrap();
+            assert_eq!(client.read_frame(), (0x81, b"third".to_vec()));
+            client.write_all(&frame(0x81, b"for a reader")).unwrap();
+            let mut ws = fixture.hub.open_server(&id).unwrap();
+            let piece = ws.read(5, PATIENCE).unwrap();
+            assert!(piece == "for a" && !ws.at_end());
+            assert_eq!(ws.read_message(PATIENCE).unwrap(), " reader");
+            client.write_all(&frame(0x81, b"last")).unwrap();
+            assert_eq!(client.read_frame(), (0x81, b"last".to_vec()));
+            drop(client);
+            assert_eq!(fixture.closed(), (id, 1006));
         }
     }
 }

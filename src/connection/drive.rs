@@ -203,13 +203,19 @@ impl Connection {
         handler.messages(
             self,
             &mut std::iter::from_fn(|| {
-                let message = messages.next().filter(|_| !self.hung_up.load(SeqCst))?;
+                if self.hung_up.load(SeqCst) || self.is_stuck() {
+                    return None;
+                }
+                let message = messages.next()?;
                 Some((message, messages.len() > 0))
             }),
         );
         self.looked_after.store(looked_after, SeqCst);
         if self.has_collected() {
             self.send_rest();
+        }
+        if messages.len() > 0 && !self.hung_up.load(SeqCst) {
+            self.enqueue(messages.collect(), true); // answered when the client takes more
         }
     }
 

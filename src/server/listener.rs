@@ -170,3 +170,18 @@ fn is_stale(path: &Path) -> bool {
         && std::os::unix::net::UnixStream::connect(path)
             .is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_sends_at_once() {
+        let listeners = Listener::bind("127.0.0.1:0", &Security::None).unwrap();
+        let _client = TcpStream::connect(listeners[0].local_addr().unwrap().tcp().unwrap()).unwrap();
+        let accepted = std::iter::repeat_with(|| listeners[0].accept()).find_map(Result::ok).unwrap();
+        assert!(sockopt::tcp_nodelay(&accepted.0).unwrap());
+    }
+}

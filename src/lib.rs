@@ -69,7 +69,8 @@
 //! While a handler computes and does not read, the gateway looks at its socket once a second: pings are answered, a close
 //! is noticed, and messages are kept for the next `read`. A handler that computes for an hour does not lose its client.
 //!
-//! A panic in your code ends that connection, with close code 1011, and nothing else.
+//! A panic in your code ends that connection, with close code 1011, and nothing else. The threads of connections start
+//! one another: what a handler changes of its thread, such as priority or affinity, it has to restore.
 //!
 //! # Flushing
 //!

@@ -24,6 +24,9 @@ pub(crate) struct Socket(OwnedFd);
 
 impl From<TcpStream> for Socket {
     fn from(stream: TcpStream) -> Self {
+        // Messages are whole when they are sent: there is nothing to wait for. It cannot fail on a TCP socket that
+        // is alive; on a dead one the next call will say so. A listener would pass it on only to those that come later.
+        let _ = stream.set_nodelay(true);
         Self(stream.into())
     }
 }

@@ -121,6 +121,8 @@ impl Acceptor {
     /// Closes the sockets of rejected clients that have had their time. Returns when the next ones will have.
     pub(super) fn drop_rejected(&self) -> Option<Duration> {
         let mut troubles = self.troubles.locked();
+        // Another thread may have taken the descriptor that it gave up.
+        troubles.spare = troubles.spare.take().or_else(spare);
         while let Some((since, socket)) = troubles.rejected.front() {
             let left = LINGER.saturating_sub(since.elapsed());
             if !left.is_zero() {

@@ -6,7 +6,6 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fd::OwnedFd,
     io::Errno,
-    pipe::{PipeFlags, pipe_with},
 };
 
 pub(super) use self::system::Arrivals;
@@ -21,8 +20,12 @@ pub(super) struct Bell {
 
 impl Bell {
     pub(super) fn new() -> io::Result<Self> {
-        let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        Ok(Self { read, write })
+        let (read, write) = io::pipe()?;
+        let bell = Self { read: read.into(), write: write.into() };
+        for end in [&bell.read, &bell.write] {
+            rustix::io::ioctl_fionbio(end, true)?;
+        }
+        Ok(bell)
     }
 
     pub(super) fn ring(&self) {
@@ -110,7 +113,10 @@ mod system {
 /// One thread waits, for all listeners, and the others until it has found somebody.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 mod system {
-    use std::sync::{Condvar, Mutex, PoisonError};
+    use std::sync::{
+        Condvar, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    };
 
     use super::*;
     use crate::{deadline::Deadline, sync::LockExt};
@@ -119,11 +125,13 @@ mod system {
     pub(in super::super) struct Arrivals {
         taken: Mutex<bool>,
         freed: Condvar,
+        /// The listener that was found last.
+        last: AtomicUsize,
     }
 
     impl Arrivals {
         pub(in super::super) fn new(_: &[Listener], _: &Bell) -> io::Result<Self> {
-            Ok(Self { taken: Mutex::new(false), freed: Condvar::new() })
+            Ok(Self { taken: Mutex::new(false), freed: Condvar::new(), last: AtomicUsize::new(0) })
         }
 
         /// Waits for so long at most, or until the bell rings, for a listener that has somebody. Whoever gets one says when
@@ -144,8 +152,13 @@ mod system {
             drop(taken);
             let mut fds = vec![PollFd::new(&bell.read, PollFlags::IN)];
             fds.extend(listeners.iter().map(|listener| PollFd::new(listener, PollFlags::IN)));
-            let polled = poll(&mut fds, deadline.remaining().map(timespec).as_ref());
-            let found = fds[1..].iter().position(|fd| !fd.revents().is_empty());
+            // Also when the time is up: whoever comes after has to be told that nobody waits here any more.
+            let polled = poll(&mut fds, Some(&timespec(deadline.remaining().unwrap_or_default())));
+            let ready: Vec<_> = (0..listeners.len()).filter(|i| !fds[i + 1].revents().is_empty()).collect();
+            // In turn: one that never rests must not keep the others waiting.
+            let last = self.last.load(Relaxed);
+            let found = ready.iter().find(|i| **i > last).or(ready.first()).copied();
+            self.last.store(found.unwrap_or(last), Relaxed);
             match polled {
                 Ok(_) if found.is_some() => return Ok(found),
                 Ok(_) | Err(Errno::INTR) => self.leave(),

@@ -9,7 +9,7 @@ use std::{
 
 use rustix::{
     fd::{AsFd, BorrowedFd},
-    net::{listen, sockopt},
+    net::listen,
 };
 
 use super::builder::Security;
@@ -100,12 +100,7 @@ impl Listener {
         // A second call changes the backlog: the standard library's own is short.
         listen(&listener, BACKLOG)?;
         match &listener.socket {
-            Listening::Tcp(socket) => {
-                socket.set_nonblocking(true)?;
-                // Messages are whole when they are sent: there is nothing to wait for. On Linux each connection has it from
-                // here, which saves a call for each.
-                sockopt::set_tcp_nodelay(socket, true)?;
-            }
+            Listening::Tcp(socket) => socket.set_nonblocking(true)?,
             Listening::Unix(socket, _) => socket.set_nonblocking(true)?,
         }
         Ok(listener)
@@ -123,11 +118,8 @@ impl Listener {
         match &self.socket {
             Listening::Tcp(socket) => {
                 let (stream, peer) = socket.accept()?;
-                #[cfg(not(target_os = "linux"))] // there both are inherited
-                {
-                    stream.set_nonblocking(false)?;
-                    let _ = stream.set_nodelay(true); // it fails for a socket that is dead, as the next call will say
-                }
+                #[cfg(not(target_os = "linux"))] // there it is inherited
+                stream.set_nonblocking(false)?;
                 Ok((stream.into(), Some(peer)))
             }
             Listening::Unix(socket, _) => {
@@ -174,6 +166,8 @@ fn is_stale(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use std::net::TcpStream;
+
+    use rustix::net::sockopt;
 
     use super::*;
 

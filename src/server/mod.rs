@@ -252,6 +252,7 @@ impl Shared {
                 self.cut_all();
             }
             let wait = left.filter(|left| !left.is_zero()).unwrap_or(Duration::from_secs(1));
+            let wait = threads.drop_rejected().map_or(wait, |again| wait.min(again));
             if let Err(e) = self.bell.wait(Some(wait)) {
                 log::error!("cannot wait for the connections' threads: {e}");
                 std::thread::sleep(Duration::from_millis(10));

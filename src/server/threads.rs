@@ -15,7 +15,7 @@ use super::{
     acceptor::{Acceptor, Client},
     serve::serve,
 };
-use crate::{gateway::Gateways, sync::LockExt};
+use crate::{deadline::Deadline, gateway::Gateways, sync::LockExt};
 
 /// A pool that grows with its clients and shrinks when they leave. Every thread of it is joined.
 #[derive(Debug)]
@@ -63,15 +63,21 @@ impl Threads {
     }
 
     fn run(self: &Arc<Self>, key: u64) {
-        while let Some(client) = self.wait() {
-            let Some(job) = self.admit(client) else { continue };
-            let caller = self.gateways.caller();
-            if catch_unwind(AssertUnwindSafe(|| serve(&self.shared, caller, job))).is_err() {
-                log::error!("a connection's thread panicked");
+        let ran = catch_unwind(AssertUnwindSafe(|| {
+            while let Some(client) = self.wait() {
+                let Some(job) = self.admit(client) else { continue };
+                let caller = self.gateways.caller();
+                if catch_unwind(AssertUnwindSafe(|| serve(&self.shared, caller, job))).is_err() {
+                    log::error!("a connection's thread panicked");
+                }
+                self.state.locked().waiting += 1;
             }
-            self.state.locked().waiting += 1;
-        }
+        }));
         let mut state = self.state.locked();
+        if ran.is_err() {
+            // There is no user code but a logger.
+            state.failure = Some(io::Error::other("a thread that accepts panicked"));
+        }
         if let Some(handle) = state.running.remove(&key) {
             state.ended.push(handle);
         }
@@ -82,15 +88,17 @@ impl Threads {
     /// The next client. `None`: this thread does not wait any more, and has to end.
     #[inline(never)] // its stack shall not lie beneath that of a connection
     fn wait(&self) -> Option<Client> {
+        let deadline = Deadline::after(self.shared.limits.thread_keep_alive);
         loop {
             let is_last = self.state.locked().waiting == 1;
-            let keep_alive = self.shared.limits.thread_keep_alive;
-            let accepted = self.acceptor.accept((!is_last).then_some(keep_alive));
+            let left = deadline.remaining().unwrap_or_default();
+            let accepted = self.acceptor.accept((!is_last).then_some(left));
             let mut state = self.state.locked();
             match accepted {
-                _ if state.closed => {}
+                // Whoever was accepted is answered, also at the end.
                 Ok(Some(client)) => return Some(client),
-                Ok(None) if state.waiting == 1 => continue,
+                _ if state.closed => {}
+                Ok(None) if state.waiting == 1 || !deadline.is_over() => continue,
                 Ok(None) => {}
                 Err(e) => state.failure = Some(e),
             }
@@ -110,7 +118,7 @@ impl Threads {
         if state.waiting == 1
             && let Err(e) = self.add(&mut state)
         {
-            drop(state);
+            drop((state, slot));
             self.reject(client);
             self.acceptor.rest(&format!("cannot start a thread: {e}"));
             return None;
@@ -134,8 +142,13 @@ impl Threads {
         self.reap();
         match self.state.locked().failure.take() {
             Some(e) => Err(e),
-            None => Ok(self.acceptor.drop_rejected()),
+            None => Ok(self.drop_rejected()),
         }
+    }
+
+    /// Closes the sockets of rejected clients that have had their time. Returns when the next ones will have.
+    pub(super) fn drop_rejected(&self) -> Option<Duration> {
+        self.acceptor.drop_rejected()
     }
 
     /// Joins the threads that have ended. True: there are no others.

@@ -24,6 +24,14 @@ use tungstenite::Message;
 
 const CLASS: &str = "/csp/user/MyApp.MyWebSocketServer.cls";
 
+/// What the page consists of: paths, types, and something that is in each.
+const PAGE: [(&str, &str, &str); 4] = [
+    ("/", "text/html; charset=utf-8", "<title>Switchboard</title>"),
+    ("/page.css", "text/css; charset=utf-8", "@media"),
+    ("/page.js", "text/javascript; charset=utf-8", "new ReconnectingWebSocket("),
+    ("/reconnecting.js", "text/javascript; charset=utf-8", include_str!("../examples/web/reconnecting.js")),
+];
+
 /// A free port of this machine.
 const ANY: &str = "127.0.0.1:0";
 
@@ -51,13 +59,21 @@ fn assert_echoes(client: &mut Client, message: Message) {
 
 /// The page and both WebSockets.
 fn assert_serves(address: SocketAddr, scheme: Scheme) {
-    let page = get(address, scheme, "/");
-    assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
-    assert!(page.text().starts_with("<!DOCTYPE html>") && page.text().contains("<title>Switchboard</title>"));
-    // What the page may do is said by the server: nothing from elsewhere.
-    assert!(
-        page.header("content-security-policy").is_some_and(|policy| policy.contains("default-src 'none'"))
-    );
+    let mut size = 0;
+    for (path, content_type, text) in PAGE {
+        let file = get(address, scheme, path);
+        assert_eq!((file.status, file.header("content-type")), (200, Some(content_type)), "{path}");
+        assert_eq!(file.header("x-content-type-options"), Some("nosniff"));
+        assert!(file.text().contains(text), "{path}");
+        // What the page may do is said by the server: nothing from elsewhere, and nothing inline.
+        let policy = file.header("content-security-policy").unwrap();
+        for rule in ["default-src 'none'", "connect-src 'self'", "require-trusted-types-for 'script'"] {
+            assert!(policy.contains(rule), "{policy}");
+        }
+        assert!(!policy.contains("unsafe"), "{policy}");
+        size += file.body.len();
+    }
+    assert!(size < 40 << 10, "{size} bytes");
     for path in ["/echo", CLASS] {
         let mut client = connect(address, scheme, path);
         assert_echoes(&mut client, Message::text("größe🎉"));
@@ -106,6 +122,19 @@ fn it_serves_a_page_and_both_echoes() {
         assert_eq!(get(address, Scheme::Ws, "/nothing").status, 404);
         assert_eq!(stop(process).stdout, "", "standard output is free");
     }
+}
+
+/// Any, so that the page has something to show.
+#[test]
+fn the_shared_echo_speaks_the_first_subprotocol_offered() {
+    let mut process = Process::start(&["--listen", ANY]);
+    let address = process.address("http");
+    let offer = "\r\nSec-WebSocket-Protocol: one.v1, two\r\n\r\n";
+    for (path, chosen) in [("/echo-shared", Some("one.v1")), ("/echo", None)] {
+        let reply = ask(address, Scheme::Ws, &handshake(path).replace("\r\n\r\n", offer));
+        assert_eq!((reply.status, reply.header("sec-websocket-protocol")), (101, chosen), "{path}");
+    }
+    stop(process);
 }
 
 #[test]
@@ -172,6 +201,9 @@ fn www_serves_files_instead_of_the_page() {
         Some("text/javascript; charset=utf-8")
     );
     assert_eq!(get(address, Scheme::Ws, "/../secret").status, 404);
+    for (path, ..) in &PAGE[1..] {
+        assert_eq!(get(address, Scheme::Ws, path).status, 404, "{path} is not theirs");
+    }
     assert_echoes(&mut connect(address, Scheme::Ws, "/echo"), Message::text("hello"));
     stop(process);
 }

@@ -140,10 +140,13 @@ fn each_is_short_and_has_a_test_here() {
     let tests = fs::read_to_string(file!()).unwrap();
     let mut count = 0;
     for file in fs::read_dir("examples").unwrap() {
-        let file = file.unwrap().path();
+        let mut file = file.unwrap().path();
+        let name = file.file_stem().unwrap().to_str().unwrap().to_owned();
+        if file.is_dir() {
+            file.push("main.rs");
+        }
         let lines = fs::read_to_string(&file).unwrap().lines().count();
         assert!(lines < 80, "{}: {lines} lines", file.display());
-        let name = file.file_stem().unwrap().to_str().unwrap().to_owned();
         assert!(tests.contains(&format!("Example::start(\"{name}\"")), "no test starts {name}");
         count += 1;
     }
@@ -276,6 +279,36 @@ fn asynchronous() {
         read_close(&mut leaves);
         example.line("closed");
     }
+}
+
+/// Its pages are driven by tests/browser/page.mjs.
+#[test]
+fn web() {
+    const SYNC: &str = "/csp/user/MyApp.MyWebSocketServer.cls";
+    const ASYNC: &str = "/csp/user/MyApp.MyAsyncServer.cls";
+    let example = Example::start("web", &[]);
+    for (path, class) in [("/", SYNC), ("/async.html", ASYNC)] {
+        let page = example.get(path);
+        assert!(page.status == 200 && page.text().contains(class), "{page:?}");
+    }
+    let mut client = example.try_connect(SYNC, &[]).unwrap();
+    say(&mut client, "größe");
+    assert_eq!(hear(&mut client), "größe");
+    say(&mut client, "exit");
+    assert_eq!(read_close(&mut client), (1000, String::new()));
+
+    let mut client = example.try_connect(ASYNC, &[]).unwrap();
+    assert!(hear(&mut client).starts_with("Server wrote at "));
+    say(&mut client, "größe");
+    loop {
+        let text = hear(&mut client);
+        if text == "Server read größe" {
+            break;
+        }
+        assert!(text.starts_with("Server wrote at "), "{text}");
+    }
+    say(&mut client, "exit");
+    assert_eq!(read_close(&mut client), (1000, String::new()));
 }
 
 #[test]

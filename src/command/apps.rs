@@ -37,11 +37,15 @@ impl WebSocketServer for MyWebSocketServer {
     }
 }
 
-/// The echo again, of a shared connection: it has no thread while nothing comes.
+/// The echo again, of a shared connection: it has no thread while nothing comes. It speaks any subprotocol: the first
+/// one that is offered.
 pub(super) struct EchoShared;
 
 impl WebSocketServer for EchoShared {
     fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
+        if let Some(first) = opening.subprotocols().first().cloned() {
+            opening.choose_subprotocol(&[&first]);
+        }
         opening.set_shared_connection(true);
         Ok(())
     }

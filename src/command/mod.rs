@@ -3,6 +3,7 @@
 mod apps;
 mod args;
 mod logging;
+mod page;
 
 use std::{
     error::Error,
@@ -19,7 +20,7 @@ use std::{
 use clap::Parser;
 use log::{info, warn};
 use rustix::process::{Resource, getrlimit, setrlimit};
-use switchboard::{Audience, Hub, Limits, ListenAddr, Origins, Response, Server, ServerHandle, TlsIdentity};
+use switchboard::{Audience, Hub, Limits, ListenAddr, Origins, Server, ServerHandle, TlsIdentity};
 
 use self::args::{Cli, Serve};
 
@@ -28,12 +29,6 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// The path of the clock.
 const CLOCK: &str = "/clock";
-
-const PAGE: &str = include_str!("page.html");
-
-/// The page has nothing from elsewhere, and its sockets are its own.
-const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
-    connect-src 'self' ws: wss:; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 pub(crate) fn main() -> ExitCode {
     let serve = Cli::parse().serve();
@@ -81,9 +76,7 @@ fn build(args: &Serve) -> Result<Server, Box<dyn Error>> {
         .route(CLOCK, || apps::Clock);
     builder = match &args.www {
         Some(folder) => builder.files("/*", folder),
-        None => {
-            builder.http("/", |_| Response::html(PAGE).with_header("content-security-policy", PAGE_POLICY))
-        }
+        None => page::serve(builder),
     };
     for address in args.listen() {
         builder = builder.listen(address);

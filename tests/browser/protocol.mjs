@@ -1,0 +1,661 @@
+// Checks our server with the JavaScript client: pages in Chromium, over ws:// and wss://, with synchronous and with shared
+// connections. What a page's own code sees is compared with what the server has seen.
+//
+//     node protocol.mjs SWITCHBOARD BROWSER_SERVER      the built command, and the built server.rs of this folder
+import assert from "node:assert/strict";
+import { PATIENCE, finish, start, startServer, test, withBrowser } from "./harness.mjs";
+
+const LIMIT = 1 << 20; // the default of --max-message-size
+const MANY = 50;
+
+/** Runs in each page before anything else: `Client` is what the checks use there. */
+function inPage(patience) {
+  const within = (promise, what) => {
+    let timer;
+    const late = new Promise((_, reject) => {
+      timer = setTimeout(() => reject(new Error(`${what}: not within ${patience / 1000} s`)), patience);
+    });
+    return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+  };
+
+  /** A socket whose messages and end can be awaited. */
+  window.Client = class {
+    #messages = [];
+    #waiting = [];
+    events = []; // but for messages: each with the readyState that it came with
+
+    // As the page of the original finds its server, if there is no `base`.
+    constructor(path, protocols, base = (location.protocol == "https:" ? "wss:" : "ws:") + "//" + location.host) {
+      const ws = protocols ? new WebSocket(base + path, protocols) : new WebSocket(base + path);
+      this.ws = ws;
+      this.opened = new Promise((resolve) => {
+        ws.onopen = () => resolve(this.events.push(`open ${ws.readyState}`));
+      });
+      ws.onerror = () => this.events.push(`error ${ws.readyState}`);
+      ws.onmessage = ({ data }) => {
+        const waiting = this.#waiting.shift();
+        waiting ? waiting(data) : this.#messages.push(data);
+      };
+      this.closed = new Promise((resolve) => {
+        ws.onclose = ({ code, reason, wasClean }) => {
+          this.events.push(`close ${ws.readyState}`);
+          const [unsent, unread] = [ws.bufferedAmount, this.#messages.length];
+          resolve({ code, reason, wasClean, events: this.events.join(", "), unsent, unread });
+        };
+      });
+    }
+
+    static async open(path, protocols) {
+      const client = new Client(path, protocols);
+      const over = client.closed.then(({ code }) => Promise.reject(new Error(`${path} was closed with ${code}`)));
+      await within(Promise.race([client.opened, over]), `opening ${path}`);
+      over.catch(() => {});
+      return client;
+    }
+
+    next() {
+      if (this.#messages.length > 0) return this.#messages.shift();
+      return within(new Promise((resolve) => this.#waiting.push(resolve)), "a message");
+    }
+
+    ask(message) {
+      this.ws.send(message);
+      return this.next();
+    }
+
+    /** Closes it if there are arguments, or an empty list of them, and waits for the end. */
+    end(args) {
+      if (args) this.ws.close(...args);
+      return within(this.closed, "the end");
+    }
+  };
+}
+
+const OPENED = "open 1, close 3"; // the events of a connection without an error
+const REFUSED = "error 3, close 3";
+
+/** What `Client.end` gives after a closing handshake. Chromium calls none clean before which it had not sent all. */
+const clean = (code, reason = "") => ({ code, reason, wasClean: true, events: OPENED, unsent: 0, unread: 0 });
+/** And without one. */
+const unclean = (events) => ({ code: 1006, reason: "", wasClean: false, events, unsent: 0, unread: 0 });
+
+/** A page in a context of its own, which its cookies and sockets end with. */
+class Tab {
+  static async open(browser, base) {
+    const tab = new Tab();
+    tab.base = base;
+    tab.context = await browser.newContext({ ignoreHTTPSErrors: true });
+    tab.page = await tab.context.newPage();
+    tab.place = tab.page;
+    await tab.page.addInitScript(inPage, PATIENCE);
+    await tab.page.goto(base);
+    return tab;
+  }
+
+  /** Calls `fn` with a tab that lives no longer. */
+  static async use(browser, base, fn) {
+    const tab = await Tab.open(browser, base);
+    try {
+      return await fn(tab);
+    } finally {
+      await tab.context.close();
+    }
+  }
+
+  /** Runs `fn` in the page, or in one of its frames. */
+  run(fn, arg) {
+    return this.place.evaluate(fn, arg);
+  }
+
+  /** A request that is none of the page's. */
+  async get(path) {
+    const response = await this.context.request.get(this.base + path);
+    const text = await response.text();
+    assert.equal(response.status(), 200, `${path}: ${text}`);
+    return text;
+  }
+
+  /** How a connection ended for the test server: `CODE WHO_BEGAN MESSAGES TEXT`. */
+  ended(tag) {
+    return this.get(`/ended/${tag}`);
+  }
+
+  /** Runs `fn` in the page; the browser has to say this on its console meanwhile, where alone it says why it failed. */
+  async saying(text, fn, arg) {
+    const said = this.page.waitForEvent("console", { predicate: (m) => m.text().includes(text), timeout: PATIENCE });
+    return (await Promise.all([this.run(fn, arg), said]))[0];
+  }
+}
+
+const wsOf = (base) => base.replace("http", "ws");
+
+// On the page of the test server. `at(route)` is [path, tag], of a synchronous connection or of a shared one.
+const checks = {
+  async "readyState goes from 0 to 3"({ tab, at }) {
+    const [path] = at("echo");
+    const seen = await tab.run(async (path) => {
+      const client = new Client(path);
+      const states = [client.ws.readyState];
+      let early;
+      try {
+        client.ws.send("too early");
+      } catch (e) {
+        early = e.name;
+      }
+      await client.opened;
+      states.push(client.ws.readyState);
+      client.ws.close();
+      states.push(client.ws.readyState);
+      const { events } = await client.end();
+      states.push(client.ws.readyState);
+      const { url, protocol, extensions } = client.ws;
+      return { states, early, events, url, protocol, extensions };
+    }, path);
+    const states = { states: [0, 1, 2, 3], early: "InvalidStateError", events: OPENED };
+    assert.deepEqual(seen, { ...states, url: wsOf(tab.base) + path, protocol: "", extensions: "" });
+  },
+
+  async "bufferedAmount rises while nobody reads, and falls when somebody does"({ tab, at }) {
+    const [path, tag] = at("slow");
+    const count = 16; // MiB: more than what the kernel and the server keep for it
+    const { rising, falling } = await tab.run(async ([path, tag, count]) => {
+      const client = await Client.open(path);
+      const rising = [];
+      for (let i = 0; i < count; i++) {
+        client.ws.send(new ArrayBuffer(1 << 20));
+        rising.push(client.ws.bufferedAmount);
+      }
+      const falling = [];
+      for (let i = 0; i < count; i++) {
+        await fetch(`/permit/${tag}`);
+        const answer = await client.next();
+        if (answer !== "took 1048576") throw new Error(answer);
+        falling.push(client.ws.bufferedAmount);
+      }
+      await client.end([]);
+      return { rising, falling };
+    }, [path, tag, count]);
+    assert.deepEqual(rising, Array.from({ length: count }, (_, i) => (i + 1) * LIMIT));
+    assert.ok(falling[0] > 0, `one message taken, and nothing waits in the browser: ${falling}`);
+    assert.ok(falling.every((amount, i) => i === 0 || amount <= falling[i - 1]), `it rose: ${falling}`);
+    assert.equal(falling.at(-1), 0);
+    assert.match(await tab.ended(tag), new RegExp(`^1005 Client ${count} `));
+  },
+
+  async "the server chooses the subprotocol"({ tab, at }) {
+    const offers = [
+      [undefined, ""],
+      ["v1.test", "v1.test"],
+      [["v1.test", "v2.test"], "v2.test"],
+      [["other", "v1.test"], "v1.test"],
+    ];
+    for (const [offer, chosen] of offers) {
+      const [path] = at("subprotocol");
+      const seen = await tab.run(async ([path, offer]) => {
+        const client = await Client.open(path, offer ?? undefined);
+        const said = await client.next();
+        await client.end([]);
+        return [client.ws.protocol, said];
+      }, [path, offer]);
+      assert.deepEqual(seen, [chosen, chosen || "none"], `${offer} was offered`);
+    }
+  },
+
+  async "a browser that offers subprotocols in vain gives up"({ tab, at }) {
+    const [path, tag] = at("echo");
+    const end = await tab.saying("Sec-WebSocket-Protocol", (path) => new Client(path, ["other"]).end(), path);
+    assert.deepEqual(end, unclean(REFUSED));
+    assert.match(await tab.ended(tag), /^1006 Network 0 /);
+  },
+
+  async "text and binary data arrive as what they were sent"({ tab, at }) {
+    const [path, tag] = at("inspect");
+    const seen = await tab.run(async (path) => {
+      const client = await Client.open(path);
+      const bytes = Uint8Array.of(0, 1, 254, 255);
+      const answers = [];
+      for (const message of ["text", bytes.buffer, bytes.subarray(1, 3), new Blob([bytes, "x"])]) {
+        answers.push(await client.ask(message));
+      }
+      await client.end([]);
+      return answers;
+    }, path);
+    assert.deepEqual(seen, ["text 74657874", "binary 0001feff", "binary 01fe", "binary 0001feff78"]);
+    assert.match(await tab.ended(tag), /^1005 Client 4 /);
+  },
+
+  async "a message event has a string, a Blob or an ArrayBuffer"({ tab, at }) {
+    const [path] = at("echo");
+    const seen = await tab.run(async (path) => {
+      const client = await Client.open(path);
+      const bytes = Uint8Array.of(0, 1, 254, 255);
+      const kinds = [];
+      for (const type of ["blob", "arraybuffer"]) {
+        if (type !== "blob") client.ws.binaryType = type; // which is the default
+        for (const message of ["text", bytes]) {
+          const data = await client.ask(message);
+          const content = data instanceof Blob ? await data.arrayBuffer() : data;
+          const list = typeof content === "string" ? content : [...new Uint8Array(content)].join();
+          kinds.push(`${client.ws.binaryType}: ${data.constructor.name} ${list}`);
+        }
+      }
+      await client.end([]);
+      return kinds;
+    }, path);
+    assert.deepEqual(seen, [
+      "blob: String text",
+      "blob: Blob 0,1,254,255",
+      "arraybuffer: String text",
+      "arraybuffer: ArrayBuffer 0,1,254,255",
+    ]);
+  },
+
+  async "an empty message is one, too"({ tab, at }) {
+    const [path, tag] = at("echo");
+    const seen = await tab.run(async (path) => {
+      const client = await Client.open(path);
+      const answers = [await client.ask(""), (await client.ask(new Blob([]))).size];
+      client.ws.binaryType = "arraybuffer";
+      answers.push((await client.ask(new ArrayBuffer(0))).byteLength);
+      await client.end([]);
+      return answers;
+    }, path);
+    assert.deepEqual(seen, ["", 0, 0]);
+    assert.match(await tab.ended(tag), /^1005 Client 3 /);
+  },
+
+  async "text beyond the BMP arrives, both ways"({ tab, at }) {
+    const text = "\u{1F600} \u{10348} \u{10FFFF} \uFFFF \u0000 ü";
+    const [path] = at("echo");
+    const back = await tab.run(async ([path, text]) => (await Client.open(path)).ask(text), [path, text]);
+    assert.equal(back, text);
+    const [inspect] = at("inspect");
+    const hex = await tab.run(async ([path, text]) => (await Client.open(path)).ask(text), [inspect, text]);
+    assert.equal(hex, `text ${Buffer.from(text).toString("hex")}`);
+  },
+
+  // By the API, which takes a USVString: the server must never see what is not UTF-8.
+  async "a lone surrogate becomes U+FFFD"({ tab, at }) {
+    const [path, tag] = at("inspect");
+    const seen = await tab.run(async (path) => {
+      const client = await Client.open(path);
+      const answers = [];
+      for (const text of ["\uD83D", "a\uDE00b", "\uDE00\uD83D", "\uD83D\u{1F600}"]) {
+        answers.push(await client.ask(text));
+      }
+      await client.end([4000, "why \uD83D"]);
+      return answers;
+    }, path);
+    const hex = ["efbfbd", "61efbfbd62", "efbfbdefbfbd", "efbfbdf09f9880"];
+    assert.deepEqual(seen, hex.map((bytes) => `text ${bytes}`));
+    assert.equal(await tab.ended(tag), "4000 Client 4 why \uFFFD");
+  },
+
+  async "the server ends it, with a code and a reason"({ tab, at }) {
+    const ends = [[1000, ""], [1000, "done"], [1012, "back soon"], [3000, ""], [4999, "ü".repeat(61)]];
+    for (const [code, reason] of ends) {
+      const [path, tag] = at("close");
+      const seen = await tab.run(async ([path, order]) => {
+        const client = await Client.open(path);
+        const last = await client.ask(order);
+        return { last, ...(await client.end()) };
+      }, [path, code === 1000 && !reason ? "end" : `${code} ${reason}`]);
+      assert.deepEqual(seen, { last: "the last message", ...clean(code, reason) });
+      assert.equal(await tab.ended(tag), `${code} Server 1 ${reason}`);
+    }
+  },
+
+  async "the server ends it while the page sends"({ tab, at }) {
+    const [path, tag] = at("close");
+    const seen = await tab.run(async (path) => {
+      const client = await Client.open(path);
+      client.ws.send("4001 enough");
+      for (let i = 0; i < 16; i++) client.ws.send(new ArrayBuffer(1 << 20));
+      const last = await client.next();
+      return { last, ...(await client.end()) };
+    }, path);
+    const { unsent } = seen;
+    assert.ok(unsent > 0, "the browser has sent all: not what is tested here");
+    assert.deepEqual(seen, { last: "the last message", ...clean(4001, "enough"), wasClean: false, unsent });
+    assert.equal(await tab.ended(tag), "4001 Server 1 enough");
+  },
+
+  async "the page ends it, with a code and a reason"({ tab, at }) {
+    const ends = [[], [1000], [1000, "done"], [3000, "a reason"], [4000, ""], [4999, "ü".repeat(61)]];
+    for (const args of ends) {
+      const [path, tag] = at("echo");
+      const end = await tab.run(async ([path, args]) => (await Client.open(path)).end(args), [path, args]);
+      const [code = 1005, reason = ""] = args;
+      assert.deepEqual(end, clean(code, reason));
+      assert.equal(await tab.ended(tag), `${code} Client 0 ${reason}`);
+    }
+  },
+
+  async "what was sent before the close is received"({ tab, at }) {
+    const [path, tag] = at("count"); // which does not write: that fails as soon as the close frame has come
+    const { code } = await tab.run(async (path) => {
+      const client = await Client.open(path);
+      for (let i = 0; i < 100; i++) client.ws.send(new ArrayBuffer(10_000));
+      return client.end([4000, "all of it"]);
+    }, path);
+    assert.equal(code, 4000);
+    assert.equal(await tab.ended(tag), "4000 Client 100 all of it");
+  },
+
+  async "a handler that panics is 1011"({ tab, at }) {
+    const [path, tag] = at("panic");
+    const end = await tab.run(async (path) => {
+      const client = await Client.open(path);
+      client.ws.send("now");
+      return client.end();
+    }, path);
+    assert.deepEqual({ ...end, reason: "" }, clean(1011));
+    assert.match(await tab.ended(tag), /^1011 Server 1 /);
+  },
+
+  async "a message too big is 1009"({ tab, at }) {
+    const messages = [[LIMIT + 1, true], [LIMIT + 1, false], [8 * LIMIT, false]];
+    for (const [size, isText] of messages) {
+      const [path, tag] = at("echo");
+      const end = await tab.run(async ([path, size, isText]) => {
+        const client = await Client.open(path);
+        client.ws.send(isText ? "x".repeat(size) : new ArrayBuffer(size));
+        return client.end();
+      }, [path, size, isText]);
+      assert.deepEqual({ ...end, reason: "" }, { ...clean(1009), wasClean: end.unsent === 0, unsent: end.unsent });
+      assert.match(end.reason, new RegExp(`${LIMIT} bytes`));
+      assert.match(await tab.ended(tag), /^1009 Server 0 /);
+    }
+  },
+
+  async "a wrong path is an error and 1006"({ tab }) {
+    const end = await tab.saying("Unexpected response code: 404", () => new Client("/nothing/here").end());
+    assert.deepEqual(end, unclean(REFUSED));
+  },
+
+  async "pages of another origin are refused"({ browser, tab, at, foreign }) {
+    const refused = async (page) => {
+      const [path] = at("echo");
+      const connect = ([path, base]) => new Client(path, undefined, base).end();
+      const end = await page.saying("Unexpected response code: 403", connect, [path, wsOf(tab.base)]);
+      assert.deepEqual(end, unclean(REFUSED));
+    };
+    await Tab.use(browser, foreign, refused);
+    await tab.run(() => {
+      const frame = document.createElement("iframe");
+      frame.sandbox = "allow-scripts"; // and no origin: "null"
+      frame.srcdoc = "a stranger";
+      document.body.append(frame);
+      return new Promise((resolve) => (frame.onload = resolve));
+    });
+    tab.place = tab.page.frames()[1];
+    assert.equal(await tab.run(() => window.origin), "null");
+    await refused(tab);
+  },
+
+  async "many sockets of one page get their own answers, in order"({ tab, at }) {
+    const places = Array.from({ length: MANY }, () => at("echo"));
+    const seen = await tab.run(async (paths) => {
+      const clients = [];
+      while (paths.length > 0) {
+        // Chromium lets handshakes wait for seconds where many are under way.
+        const some = paths.splice(0, 8).map((path) => Client.open(path));
+        clients.push(...(await Promise.all(some)));
+      }
+      const numbers = Array.from({ length: 20 }, (_, n) => n);
+      for (const n of numbers) clients.forEach((client, i) => client.ws.send(`${n} of ${i}`));
+      const answers = await Promise.all(
+        clients.map(async (client) => {
+          const own = [];
+          for (const _ of numbers) own.push(await client.next());
+          return own;
+        }),
+      );
+      const right = answers.filter((own, i) => own.every((answer, n) => answer === `${n} of ${i}`));
+      const ends = await Promise.all(clients.map((client, i) => client.end([4000 + i])));
+      return { right: right.length, codes: ends.map(({ code }) => code) };
+    }, places.map(([path]) => path));
+    assert.deepEqual(seen, { right: MANY, codes: Array.from({ length: MANY }, (_, i) => 4000 + i) });
+    const ends = await Promise.all(places.map(([, tag]) => tab.ended(tag)));
+    assert.deepEqual(ends, Array.from({ length: MANY }, (_, i) => `${4000 + i} Client 20 `));
+  },
+
+  async "a page that goes away in the middle leaves nothing behind"({ tab, at }) {
+    const ways = [() => tab.page.reload(), () => tab.page.goto("about:blank").then(() => tab.page.goto(tab.base))];
+    for (const leave of ways) {
+      const [path, tag] = at("echo");
+      await tab.run(async (path) => {
+        const client = await Client.open(path);
+        for (let i = 0; i < 20; i++) client.ws.send("x".repeat(1000));
+        for (let i = 0; i < 500; i++) client.ws.send(await client.next());
+        client.ws.onmessage = ({ data }) => client.ws.send(data); // and so on
+      }, path);
+      await leave();
+      assert.match(await tab.ended(tag), /^1001 Client /);
+      const [next] = at("echo");
+      const back = await tab.run(async (path) => {
+        window.kept = await Client.open(path);
+        return window.kept.ask("here again");
+      }, next);
+      assert.equal(back, "here again");
+      const paths = (await tab.get("/connections")).split("\n");
+      assert.ok(paths.includes(next) && !paths.includes(path), `${paths}`);
+    }
+  },
+
+  async "a page that goes away while the server writes leaves nothing behind"({ tab, at }) {
+    const [path, tag] = at("stream");
+    await tab.run(async (path) => {
+      const client = await Client.open(path);
+      for (let i = 0; i < 10; i++) await client.next();
+    }, path);
+    await tab.page.reload();
+    assert.match(await tab.ended(tag), /^(1001 Client|1006 Network) /);
+    assert.ok(!(await tab.get("/connections")).split("\n").includes(path));
+  },
+
+  async "the session is kept by its cookie"({ browser, tab, at }) {
+    const open = async (path) => {
+      const client = await Client.open(path);
+      const fetchId = async () => (await fetch("/session")).text();
+      const ids = [await client.next(), await fetchId()];
+      await client.end([]);
+      return { ids: [...ids, await fetchId()], readable: document.cookie };
+    };
+    const first = await tab.run(open, at("session")[0]);
+    await tab.page.reload();
+    const second = await tab.run(open, at("session")[0]);
+    const ids = [...first.ids, ...second.ids];
+    assert.ok(ids[0].length >= 20 && ids.every((id) => id === ids[0]), ids.join(" "));
+    assert.deepEqual([first.readable, second.readable], ["", ""]);
+    const [{ value, httpOnly, sameSite, secure }, ...others] = await tab.context.cookies();
+    const wanted = { value: ids[0], httpOnly: true, sameSite: "Lax", secure: tab.base.startsWith("https") };
+    assert.deepEqual({ value, httpOnly, sameSite, secure }, wanted);
+    assert.equal(others.length, 0);
+    const stranger = await Tab.use(browser, tab.base, (other) => other.run(open, at("session")[0]));
+    assert.notEqual(stranger.ids[0], ids[0]);
+  },
+};
+
+// On the page of the command, at /echo and at /echo-shared.
+const commandChecks = {
+  async "messages come back, compressed if that was agreed"({ tab, path, extensions }) {
+    const seen = await tab.run(async (path) => {
+      const client = await Client.open(path);
+      client.ws.binaryType = "arraybuffer";
+      const random = crypto.getRandomValues(new Uint8Array(60_000));
+      const line = "the same words again and again, ".repeat(2000);
+      const texts = [line, line, "", "short", line + "\u{1F600}"];
+      let right = 0;
+      for (const text of texts) right += (await client.ask(text)) === text;
+      for (const bytes of [random, random, random.subarray(0, 0)]) {
+        right += String(new Uint8Array(await client.ask(bytes))) === String(bytes);
+      }
+      await client.end([]);
+      return { right, extensions: client.ws.extensions };
+    }, path);
+    assert.deepEqual(seen, { right: 8, extensions });
+  },
+
+  async "messages of more than a MiB come back"({ tab, path }) {
+    const right = await tab.run(async (path) => {
+      const client = await Client.open(path);
+      client.ws.binaryType = "arraybuffer";
+      const text = "\u{1F600} and more ".repeat(100_000);
+      const bytes = new Uint8Array(2 << 20).map((_, i) => (i * i) >> 8);
+      const isText = (await client.ask(text)) === text;
+      const back = new Uint8Array(await client.ask(bytes));
+      await client.end([]);
+      return [isText, back.length === bytes.length && back.every((byte, i) => byte === bytes[i])];
+    }, path);
+    assert.deepEqual(right, [true, true]);
+  },
+};
+
+const [command, browserServer] = process.argv.slice(2);
+if (browserServer === undefined) {
+  console.log("usage: node protocol.mjs SWITCHBOARD BROWSER_SERVER");
+  process.exit(2);
+}
+
+/** The page of each scheme. */
+const pages = ({ port, tlsPort }) => ({ ws: `http://127.0.0.1:${port}`, wss: `https://127.0.0.1:${tlsPort}` });
+
+let tags = 0;
+
+async function checkProtocol(browser) {
+  const [server, elsewhere] = [await start(browserServer, []), await start(browserServer, [])];
+  for (const [scheme, base] of Object.entries(pages(server))) {
+    for (const kind of ["synchronous", "shared"]) {
+      const at = (route) => {
+        const tag = `t${tags++}`;
+        return [`${kind === "shared" ? "/shared" : ""}/${route}/${tag}`, tag];
+      };
+      for (const [name, check] of Object.entries(checks)) {
+        await test(`${scheme}, ${kind}: ${name}`, () =>
+          Tab.use(browser, base, (tab) => check({ browser, tab, at, foreign: pages(elsewhere)[scheme] })));
+      }
+    }
+  }
+  await test("no connection is left", () => Tab.use(browser, pages(server).ws, (tab) => tab.get("/idle")));
+  await Promise.all([server.kill(), elsewhere.kill()]);
+}
+
+async function checkCommand(browser) {
+  const modes = {
+    off: "",
+    pooled: "permessage-deflate; server_no_context_takeover; client_no_context_takeover",
+    dedicated: "permessage-deflate",
+  };
+  for (const [mode, extensions] of Object.entries(modes)) {
+    const server = await startServer(command, ["--compress", mode, "--max-message-size", "16M"]);
+    for (const [scheme, base] of Object.entries(pages(server))) {
+      for (const path of ["/echo", "/echo-shared"]) {
+        for (const [name, check] of Object.entries(commandChecks)) {
+          await test(`${scheme}, ${path}, compression ${mode}: ${name}`, () =>
+            Tab.use(browser, base, (tab) => check({ tab, path, extensions })));
+        }
+      }
+    }
+    await server.stop();
+  }
+}
+
+async function checkExamples(browser) {
+  const server = await startServer(command);
+  for (const [scheme, base] of Object.entries(pages(server))) {
+    await test(`${scheme}: the example of the original echoes, and ends at exit`, () =>
+      Tab.use(browser, base, async (tab) => {
+        const seen = await tab.run(async () => {
+          const client = await Client.open("/csp/user/MyApp.MyWebSocketServer.cls");
+          const answer = await client.ask("hello");
+          client.ws.send("exit");
+          return { answer, ...(await client.end()) };
+        });
+        assert.deepEqual(seen, { answer: "hello", ...clean(1000) });
+      }));
+    await test(`${scheme}: two pages chat`, () =>
+      Tab.use(browser, base, (ada) =>
+        Tab.use(browser, base, async (bob) => {
+          const enter = async (name) => {
+            window.seat = await Client.open(`/chat?room=lobby&name=${name}`);
+            return window.seat.next();
+          };
+          const say = (line) => window.seat.ask(line);
+          const hear = () => window.seat.next();
+          assert.equal(await ada.run(enter, "Ada"), "* Ada came");
+          assert.equal(await bob.run(enter, "Bob"), "* Bob came");
+          assert.equal(await ada.run(hear), "* Bob came");
+          assert.equal(await ada.run(say, "größe \u{1F600}"), "Ada: größe \u{1F600}");
+          assert.equal(await bob.run(hear), "Ada: größe \u{1F600}");
+          await bob.page.close();
+          assert.equal(await ada.run(hear), "* Bob left");
+        })));
+  }
+  await server.stop();
+}
+
+async function checkAllowedOrigins(browser) {
+  const friend = await start(browserServer, []);
+  const origins = Object.values(pages(friend)).flatMap((origin) => ["--allow-origin", origin]);
+  const server = await startServer(command, origins);
+  for (const [scheme, base] of Object.entries(pages(server))) {
+    await test(`${scheme}: pages of an allowed origin are let in, and no others`, () =>
+      Tab.use(browser, pages(friend)[scheme], async (tab) => {
+        const connect = async (base) => {
+          const client = new Client("/echo", undefined, base);
+          await client.opened;
+          return client.ask("from a friend");
+        };
+        assert.equal(await tab.run(connect, wsOf(base)), "from a friend");
+        // The list stands alone: the server's own pages are not in it.
+        await tab.page.goto(base);
+        const refused = await tab.saying("Unexpected response code: 403", () => new Client("/echo").end());
+        assert.deepEqual(refused, unclean(REFUSED));
+      }));
+  }
+  await Promise.all([server.stop(), friend.kill()]);
+}
+
+/** How all connections of a server end with it: synchronous and shared ones, of a page of each scheme. */
+async function endsWith(browser, server, end) {
+  const [plain, secure] = Object.values(pages(server));
+  return Tab.use(browser, plain, (one) =>
+    Tab.use(browser, secure, async (two) => {
+      for (const tab of [one, two]) {
+        await tab.run(async () => {
+          window.clients = await Promise.all(["/echo", "/echo-shared"].map((path) => Client.open(path)));
+        });
+      }
+      const ended = end();
+      const wait = () => Promise.all(window.clients.map((client) => client.end()));
+      const ends = (await Promise.all([one.run(wait), two.run(wait)])).flat();
+      return { ends, exit: await ended };
+    }));
+}
+
+async function checkServerEnds(browser) {
+  await test("a server that shuts down is 1001, and can be reached again when it is back", async () => {
+    const server = await startServer(command);
+    const { ends, exit } = await endsWith(browser, server, server.stop);
+    assert.deepEqual(ends, Array(4).fill(clean(1001, ends[0].reason)));
+    assert.equal(exit.code, 0);
+    const next = await startServer(command, [], server);
+    assert.equal(next.tlsPort, server.tlsPort);
+    await next.stop();
+  });
+  await test("a server that is killed is 1006", async () => {
+    const server = await startServer(command);
+    const { ends } = await endsWith(browser, server, server.kill);
+    assert.deepEqual(ends, Array(4).fill(unclean(OPENED)));
+  });
+}
+
+await withBrowser(async (browser) => {
+  await checkProtocol(browser);
+  await checkCommand(browser);
+  await checkExamples(browser);
+  await checkAllowedOrigins(browser);
+  await checkServerEnds(browser);
+});
+finish();

@@ -66,8 +66,8 @@ function findChromium() {
 /**
  * Starts `switchboard serve` on ports that the system chooses, or on those given.
  *
- * Returns `port` and `tlsPort`; `log()`, what it has said so far; `ended`, a promise of its exit code and signal; `stop()`
- * and `kill()`, which end it by SIGTERM and by SIGKILL and wait for that.
+ * Returns `port` and `tlsPort`; `pid`; `log()`, what it has said so far; `ended`, a promise of its exit code and signal;
+ * `stop()` and `kill()`, which end it by SIGTERM and by SIGKILL and wait for that.
  */
 export function startServer(binary, args = [], { tls = true, port = 0, tlsPort = 0 } = {}) {
   const secure = ["--tls-listen", `127.0.0.1:${tlsPort}`, "--cert", "certs/server.pem", "--key", "certs/server.key"];
@@ -90,13 +90,12 @@ export async function start(binary, args, tls = true) {
   const ready = new Promise((resolve) => {
     child.stderr.setEncoding("utf8").on("data", (text) => {
       log += text;
-      const portOf = (scheme) => Number(log.match(new RegExp(`\\b${scheme}://127\\.0\\.0\\.1:(\\d+)/ is the page\n`))?.[1]);
-      const [port, tlsPort] = [portOf("http"), portOf("https")];
-      if (port && (tlsPort || !tls)) resolve({ port, tlsPort: tls ? tlsPort : undefined });
+      const port = log.match(/\bhttp:\S+:(\d+)\/ is the page\n/)?.[1];
+      const tlsPort = log.match(/\bhttps:\S+:(\d+)\/ is the page\n/)?.[1];
+      if (port && (tlsPort || !tls)) resolve({ port: Number(port), tlsPort: tls ? Number(tlsPort) : undefined });
     });
   });
   const early = ended.then(({ code }) => Promise.reject(new Error(`${binary} ended with ${code}: ${log}`)));
-  early.catch(() => {}); // of no interest once it is ready
   const { port, tlsPort } = await within(Promise.race([ready, early]), `the ports of ${binary}`);
   const end = (signal) => {
     child.kill(signal);

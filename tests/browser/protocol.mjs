@@ -1,5 +1,5 @@
-// Checks our server with the JavaScript client: pages in Chromium, over ws:// and wss://, with synchronous and with shared
-// connections. What a page's own code sees is compared with what the server has seen.
+// Checks our server with the JavaScript client: pages in Chromium, over ws:// and wss://, with synchronous and with
+// shared connections. What a page's own code sees is compared with what the server has seen.
 //
 //     node protocol.mjs SWITCHBOARD BROWSER_SERVER      the built command, and the built server.rs of this folder
 import assert from "node:assert/strict";
@@ -49,7 +49,6 @@ function inPage(patience) {
       const client = new Client(path, protocols);
       const over = client.closed.then(({ code }) => Promise.reject(new Error(`${path} was closed with ${code}`)));
       await within(Promise.race([client.opened, over]), `opening ${path}`);
-      over.catch(() => {});
       return client;
     }
 
@@ -79,37 +78,44 @@ const clean = (code, reason = "") => ({ code, reason, wasClean: true, events: OP
 /** And without one. */
 const unclean = (events) => ({ code: 1006, reason: "", wasClean: false, events, unsent: 0, unread: 0 });
 
-/** A page in a context of its own, which its cookies and sockets end with. */
+/** How a page went that got messages: what it has not read makes a reset, which may overtake its close frame. */
+const GONE = /^(1001 Client|1006 Network) /;
+
+/** A page in a browser's tab. */
 class Tab {
-  static async open(browser, base) {
+  static async open(context, base) {
     const tab = new Tab();
+    tab.page = await context.newPage();
     tab.base = base;
-    tab.context = await browser.newContext({ ignoreHTTPSErrors: true });
-    tab.page = await tab.context.newPage();
-    tab.place = tab.page;
     await tab.page.addInitScript(inPage, PATIENCE);
-    await tab.page.goto(base);
+    await tab.load();
     return tab;
   }
 
-  /** Calls `fn` with a tab that lives no longer. */
-  static async use(browser, base, fn) {
-    const tab = await Tab.open(browser, base);
+  /** Loads the page anew: what was there before ends, its sockets too. */
+  async load() {
+    this.place = this.page; // or one of its frames
+    await this.page.goto(this.base);
+  }
+
+  /** Calls `fn` with one more tab, which lives no longer. */
+  static async use(context, base, fn) {
+    const tab = await Tab.open(context, base);
     try {
       return await fn(tab);
     } finally {
-      await tab.context.close();
+      await tab.page.close();
     }
   }
 
-  /** Runs `fn` in the page, or in one of its frames. */
+  /** Runs `fn` in the page. */
   run(fn, arg) {
     return this.place.evaluate(fn, arg);
   }
 
   /** A request that is none of the page's. */
   async get(path) {
-    const response = await this.context.request.get(this.base + path);
+    const response = await this.page.request.get(this.base + path);
     const text = await response.text();
     assert.equal(response.status(), 200, `${path}: ${text}`);
     return text;
@@ -151,8 +157,14 @@ const checks = {
       const { url, protocol, extensions } = client.ws;
       return { states, early, events, url, protocol, extensions };
     }, path);
-    const states = { states: [0, 1, 2, 3], early: "InvalidStateError", events: OPENED };
-    assert.deepEqual(seen, { ...states, url: wsOf(tab.base) + path, protocol: "", extensions: "" });
+    assert.deepEqual(seen, {
+      states: [0, 1, 2, 3],
+      early: "InvalidStateError",
+      events: OPENED,
+      url: wsOf(tab.base) + path,
+      protocol: "",
+      extensions: "",
+    });
   },
 
   async "bufferedAmount rises while nobody reads, and falls when somebody does"({ tab, at }) {
@@ -373,14 +385,14 @@ const checks = {
     assert.deepEqual(end, unclean(REFUSED));
   },
 
-  async "pages of another origin are refused"({ browser, tab, at, foreign }) {
+  async "pages of another origin are refused"({ context, tab, at, foreign }) {
     const refused = async (page) => {
       const [path] = at("echo");
       const connect = ([path, base]) => new Client(path, undefined, base).end();
       const end = await page.saying("Unexpected response code: 403", connect, [path, wsOf(tab.base)]);
       assert.deepEqual(end, unclean(REFUSED));
     };
-    await Tab.use(browser, foreign, refused);
+    await Tab.use(context, foreign, refused);
     await tab.run(() => {
       const frame = document.createElement("iframe");
       frame.sandbox = "allow-scripts"; // and no origin: "null"
@@ -420,27 +432,34 @@ const checks = {
     assert.deepEqual(ends, Array.from({ length: MANY }, (_, i) => `${4000 + i} Client 20 `));
   },
 
-  async "a page that goes away in the middle leaves nothing behind"({ tab, at }) {
+  async "a page that goes away is 1001"({ tab, at }) {
     const ways = [() => tab.page.reload(), () => tab.page.goto("about:blank").then(() => tab.page.goto(tab.base))];
     for (const leave of ways) {
       const [path, tag] = at("echo");
-      await tab.run(async (path) => {
-        const client = await Client.open(path);
-        for (let i = 0; i < 20; i++) client.ws.send("x".repeat(1000));
-        for (let i = 0; i < 500; i++) client.ws.send(await client.next());
-        client.ws.onmessage = ({ data }) => client.ws.send(data); // and so on
-      }, path);
+      assert.equal(await tab.run(async (path) => (await Client.open(path)).ask("hello"), path), "hello");
       await leave();
-      assert.match(await tab.ended(tag), /^1001 Client /);
-      const [next] = at("echo");
-      const back = await tab.run(async (path) => {
-        window.kept = await Client.open(path);
-        return window.kept.ask("here again");
-      }, next);
-      assert.equal(back, "here again");
-      const paths = (await tab.get("/connections")).split("\n");
-      assert.ok(paths.includes(next) && !paths.includes(path), `${paths}`);
+      assert.match(await tab.ended(tag), /^1001 Client 1 /);
     }
+  },
+
+  async "a page that is reloaded in the middle leaves nothing behind"({ tab, at }) {
+    const [path, tag] = at("echo");
+    await tab.run(async (path) => {
+      const client = await Client.open(path);
+      for (let i = 0; i < 20; i++) client.ws.send("x".repeat(1000));
+      for (let i = 0; i < 500; i++) client.ws.send(await client.next());
+      client.ws.onmessage = ({ data }) => client.ws.send(data); // and so on
+    }, path);
+    await tab.page.reload();
+    assert.match(await tab.ended(tag), GONE);
+    const [next] = at("echo");
+    const back = await tab.run(async (path) => {
+      window.kept = await Client.open(path);
+      return window.kept.ask("here again");
+    }, next);
+    assert.equal(back, "here again");
+    const paths = (await tab.get("/connections")).split("\n");
+    assert.ok(paths.includes(next) && !paths.includes(path), `${paths}`);
   },
 
   async "a page that goes away while the server writes leaves nothing behind"({ tab, at }) {
@@ -450,11 +469,11 @@ const checks = {
       for (let i = 0; i < 10; i++) await client.next();
     }, path);
     await tab.page.reload();
-    assert.match(await tab.ended(tag), /^(1001 Client|1006 Network) /);
+    assert.match(await tab.ended(tag), GONE);
     assert.ok(!(await tab.get("/connections")).split("\n").includes(path));
   },
 
-  async "the session is kept by its cookie"({ browser, tab, at }) {
+  async "the session is kept by its cookie"({ context, tab, at }) {
     const open = async (path) => {
       const client = await Client.open(path);
       const fetchId = async () => (await fetch("/session")).text();
@@ -468,11 +487,12 @@ const checks = {
     const ids = [...first.ids, ...second.ids];
     assert.ok(ids[0].length >= 20 && ids.every((id) => id === ids[0]), ids.join(" "));
     assert.deepEqual([first.readable, second.readable], ["", ""]);
-    const [{ value, httpOnly, sameSite, secure }, ...others] = await tab.context.cookies();
+    const [{ value, httpOnly, sameSite, secure }, ...others] = await context.cookies();
     const wanted = { value: ids[0], httpOnly: true, sameSite: "Lax", secure: tab.base.startsWith("https") };
     assert.deepEqual({ value, httpOnly, sameSite, secure }, wanted);
     assert.equal(others.length, 0);
-    const stranger = await Tab.use(browser, tab.base, (other) => other.run(open, at("session")[0]));
+    await context.clearCookies();
+    const stranger = await tab.run(open, at("session")[0]);
     assert.notEqual(stranger.ids[0], ids[0]);
   },
 };
@@ -521,23 +541,46 @@ if (browserServer === undefined) {
 /** The page of each scheme. */
 const pages = ({ port, tlsPort }) => ({ ws: `http://127.0.0.1:${port}`, wss: `https://127.0.0.1:${tlsPort}` });
 
+/**
+ * Calls `fn` for each scheme, beside each other, for there is much waiting: with what runs a check there, and with its
+ * name. All of its checks have one tab, for a new one takes longer than most of them.
+ */
+function forEachScheme(browser, server, fn) {
+  return Promise.all(
+    Object.entries(pages(server)).map(async ([scheme, base]) => {
+      const context = await browser.newContext({ ignoreHTTPSErrors: true });
+      const tab = await Tab.open(context, base);
+      const check = (name, run) =>
+        test(`${scheme}${name}`, async () => {
+          await context.clearCookies();
+          await tab.load();
+          await run({ context, tab });
+        });
+      await fn(check, scheme);
+      await context.close();
+    }),
+  );
+}
+
 let tags = 0;
 
 async function checkProtocol(browser) {
   const [server, elsewhere] = [await start(browserServer, []), await start(browserServer, [])];
-  for (const [scheme, base] of Object.entries(pages(server))) {
+  await forEachScheme(browser, server, async (check, scheme) => {
     for (const kind of ["synchronous", "shared"]) {
       const at = (route) => {
         const tag = `t${tags++}`;
         return [`${kind === "shared" ? "/shared" : ""}/${route}/${tag}`, tag];
       };
-      for (const [name, check] of Object.entries(checks)) {
-        await test(`${scheme}, ${kind}: ${name}`, () =>
-          Tab.use(browser, base, (tab) => check({ browser, tab, at, foreign: pages(elsewhere)[scheme] })));
+      for (const [name, run] of Object.entries(checks)) {
+        await check(`, ${kind}: ${name}`, (page) => run({ ...page, at, foreign: pages(elsewhere)[scheme] }));
       }
     }
-  }
-  await test("no connection is left", () => Tab.use(browser, pages(server).ws, (tab) => tab.get("/idle")));
+  });
+  await test("no connection is left", async () => {
+    const response = await fetch(`${pages(server).ws}/idle`);
+    assert.equal(response.status, 200, await response.text());
+  });
   await Promise.all([server.kill(), elsewhere.kill()]);
 }
 
@@ -549,49 +592,46 @@ async function checkCommand(browser) {
   };
   for (const [mode, extensions] of Object.entries(modes)) {
     const server = await startServer(command, ["--compress", mode, "--max-message-size", "16M"]);
-    for (const [scheme, base] of Object.entries(pages(server))) {
+    await forEachScheme(browser, server, async (check) => {
       for (const path of ["/echo", "/echo-shared"]) {
-        for (const [name, check] of Object.entries(commandChecks)) {
-          await test(`${scheme}, ${path}, compression ${mode}: ${name}`, () =>
-            Tab.use(browser, base, (tab) => check({ tab, path, extensions })));
+        for (const [name, run] of Object.entries(commandChecks)) {
+          await check(`, ${path}, compression ${mode}: ${name}`, ({ tab }) => run({ tab, path, extensions }));
         }
       }
-    }
+    });
     await server.stop();
   }
 }
 
 async function checkExamples(browser) {
   const server = await startServer(command);
-  for (const [scheme, base] of Object.entries(pages(server))) {
-    await test(`${scheme}: the example of the original echoes, and ends at exit`, () =>
-      Tab.use(browser, base, async (tab) => {
-        const seen = await tab.run(async () => {
-          const client = await Client.open("/csp/user/MyApp.MyWebSocketServer.cls");
-          const answer = await client.ask("hello");
-          client.ws.send("exit");
-          return { answer, ...(await client.end()) };
-        });
-        assert.deepEqual(seen, { answer: "hello", ...clean(1000) });
-      }));
-    await test(`${scheme}: two pages chat`, () =>
-      Tab.use(browser, base, (ada) =>
-        Tab.use(browser, base, async (bob) => {
-          const enter = async (name) => {
-            window.seat = await Client.open(`/chat?room=lobby&name=${name}`);
-            return window.seat.next();
-          };
-          const say = (line) => window.seat.ask(line);
-          const hear = () => window.seat.next();
-          assert.equal(await ada.run(enter, "Ada"), "* Ada came");
-          assert.equal(await bob.run(enter, "Bob"), "* Bob came");
-          assert.equal(await ada.run(hear), "* Bob came");
-          assert.equal(await ada.run(say, "größe \u{1F600}"), "Ada: größe \u{1F600}");
-          assert.equal(await bob.run(hear), "Ada: größe \u{1F600}");
-          await bob.page.close();
-          assert.equal(await ada.run(hear), "* Bob left");
-        })));
-  }
+  await forEachScheme(browser, server, async (check) => {
+    await check(": the example of the original echoes, and ends at exit", async ({ tab }) => {
+      const seen = await tab.run(async () => {
+        const client = await Client.open("/csp/user/MyApp.MyWebSocketServer.cls");
+        const answer = await client.ask("hello");
+        client.ws.send("exit");
+        return { answer, ...(await client.end()) };
+      });
+      assert.deepEqual(seen, { answer: "hello", ...clean(1000) });
+    });
+    await check(": two pages chat", async ({ context, tab: ada }) => {
+      const enter = async (name) => {
+        window.seat = await Client.open(`/chat?room=${location.protocol}&name=${name}`);
+        return window.seat.next();
+      };
+      const say = (line) => window.seat.ask(line);
+      const hear = () => window.seat.next();
+      assert.equal(await ada.run(enter, "Ada"), "* Ada came");
+      await Tab.use(context, ada.base, async (bob) => {
+        assert.equal(await bob.run(enter, "Bob"), "* Bob came");
+        assert.equal(await ada.run(hear), "* Bob came");
+        assert.equal(await ada.run(say, "größe \u{1F600}"), "Ada: größe \u{1F600}");
+        assert.equal(await bob.run(hear), "Ada: größe \u{1F600}");
+      });
+      assert.equal(await ada.run(hear), "* Bob left");
+    });
+  });
   await server.stop();
 }
 
@@ -599,29 +639,32 @@ async function checkAllowedOrigins(browser) {
   const friend = await start(browserServer, []);
   const origins = Object.values(pages(friend)).flatMap((origin) => ["--allow-origin", origin]);
   const server = await startServer(command, origins);
-  for (const [scheme, base] of Object.entries(pages(server))) {
-    await test(`${scheme}: pages of an allowed origin are let in, and no others`, () =>
-      Tab.use(browser, pages(friend)[scheme], async (tab) => {
-        const connect = async (base) => {
-          const client = new Client("/echo", undefined, base);
-          await client.opened;
-          return client.ask("from a friend");
-        };
-        assert.equal(await tab.run(connect, wsOf(base)), "from a friend");
-        // The list stands alone: the server's own pages are not in it.
-        await tab.page.goto(base);
-        const refused = await tab.saying("Unexpected response code: 403", () => new Client("/echo").end());
-        assert.deepEqual(refused, unclean(REFUSED));
-      }));
-  }
+  await forEachScheme(browser, server, async (check, scheme) => {
+    await check(": pages of an allowed origin are let in, and no others", async ({ context, tab }) => {
+      const connect = async (base) => {
+        const client = new Client("/echo", undefined, base);
+        await client.opened;
+        return client.ask("from a friend");
+      };
+      const answer = await Tab.use(context, pages(friend)[scheme], (other) => other.run(connect, wsOf(tab.base)));
+      assert.equal(answer, "from a friend");
+      // The list stands alone: the server's own page is not in it.
+      const refused = await tab.saying("Unexpected response code: 403", () => new Client("/echo").end());
+      assert.deepEqual(refused, unclean(REFUSED));
+    });
+  });
   await Promise.all([server.stop(), friend.kill()]);
 }
 
-/** How all connections of a server end with it: synchronous and shared ones, of a page of each scheme. */
-async function endsWith(browser, server, end) {
+/**
+ * How all connections of a server end with it: synchronous and shared ones, of a page of each scheme. `then` is called
+ * while the pages are still there.
+ */
+async function endsWith(browser, server, end, then = () => {}) {
   const [plain, secure] = Object.values(pages(server));
-  return Tab.use(browser, plain, (one) =>
-    Tab.use(browser, secure, async (two) => {
+  const context = await browser.newContext({ ignoreHTTPSErrors: true });
+  const ends = await Tab.use(context, plain, (one) =>
+    Tab.use(context, secure, async (two) => {
       for (const tab of [one, two]) {
         await tab.run(async () => {
           window.clients = await Promise.all(["/echo", "/echo-shared"].map((path) => Client.open(path)));
@@ -629,24 +672,33 @@ async function endsWith(browser, server, end) {
       }
       const ended = end();
       const wait = () => Promise.all(window.clients.map((client) => client.end()));
-      const ends = (await Promise.all([one.run(wait), two.run(wait)])).flat();
-      return { ends, exit: await ended };
+      const ends = await Promise.all([one.run(wait), two.run(wait)]);
+      await ended;
+      await then(one, two);
+      return ends.flat();
     }));
+  await context.close();
+  return ends;
 }
 
 async function checkServerEnds(browser) {
   await test("a server that shuts down is 1001, and can be reached again when it is back", async () => {
     const server = await startServer(command);
-    const { ends, exit } = await endsWith(browser, server, server.stop);
-    assert.deepEqual(ends, Array(4).fill(clean(1001, ends[0].reason)));
-    assert.equal(exit.code, 0);
-    const next = await startServer(command, [], server);
-    assert.equal(next.tlsPort, server.tlsPort);
-    await next.stop();
+    const back = async (...tabs) => {
+      assert.deepEqual(await server.ended, { code: 0, signal: null });
+      const next = await startServer(command, [], server);
+      for (const tab of tabs) {
+        const answer = await tab.run(async () => (await Client.open("/echo")).ask("here again"));
+        assert.equal(answer, "here again");
+      }
+      await next.stop();
+    };
+    const ends = await endsWith(browser, server, server.stop, back);
+    assert.deepEqual(ends, Array(4).fill(clean(1001, "the server shuts down")));
   });
   await test("a server that is killed is 1006", async () => {
     const server = await startServer(command);
-    const { ends } = await endsWith(browser, server, server.kill);
+    const ends = await endsWith(browser, server, server.kill);
     assert.deepEqual(ends, Array(4).fill(unclean(OPENED)));
   });
 }

@@ -1,7 +1,7 @@
 //! What protocol.mjs needs from a server and the `switchboard` command does not offer.
 //!
-//! Each socket is at `/ROUTE/TAG`, and of a shared connection at `/shared/ROUTE/TAG`; `/ended/TAG` tells how it ended. It
-//! ends with its standard input, so that it does not outlive whoever started it.
+//! Each socket is at `/ROUTE/TAG`, and of a shared connection at `/shared/ROUTE/TAG`; `/ended/TAG` tells how it ended.
+//! The server ends with its standard input, so that it does not outlive whoever started it.
 
 use std::{
     collections::HashMap,

@@ -2,6 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::event::Timespec;
+
+/// Whoever waits longer asks again after this.
+const DAY: Duration = Duration::from_secs(86_400);
+
 /// The moment when a call has to be over, or never.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadline(Option<Instant>);
@@ -16,7 +21,6 @@ impl Deadline {
     ///
     /// A deadline that never comes answers with a day, after which the caller asks again.
     pub(crate) fn remaining(self) -> Option<Duration> {
-        const DAY: Duration = Duration::from_secs(86_400);
         match self.0 {
             None => Some(DAY),
             Some(end) => Some(end.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero()),
@@ -26,6 +30,12 @@ impl Deadline {
     pub(crate) fn is_over(self) -> bool {
         self.remaining().is_none()
     }
+}
+
+/// For a call of the system, which has a limit of its own: a day at most.
+pub(crate) fn timespec(timeout: Duration) -> Timespec {
+    let timeout = timeout.min(DAY);
+    Timespec { tv_sec: timeout.as_secs() as _, tv_nsec: timeout.subsec_nanos() as _ }
 }
 
 #[cfg(test)]

@@ -199,24 +199,33 @@ impl Connection {
     /// Calls the handler on the gateway's own thread, which then sends the answers itself: nobody has to call it for that.
     fn handle(self: &Arc<Self>, handler: &dyn Handler, messages: Vec<Message>) {
         let looked_after = self.looked_after.swap(true, SeqCst);
-        let mut messages = messages.into_iter();
+        let mut messages = messages.into();
+        self.hand(handler, &mut messages);
+        self.looked_after.store(looked_after, SeqCst);
+        if self.has_collected() {
+            self.send_rest();
+        }
+        if !messages.is_empty() && !self.hung_up.load(SeqCst) {
+            self.enqueue(messages.into(), true); // answered when the client takes more
+        }
+    }
+
+    /// Calls the handler for these messages, as long as the client takes the answers. Returns how many bytes were in those that
+    /// it was called for; the others are left.
+    fn hand(self: &Arc<Self>, handler: &dyn Handler, messages: &mut VecDeque<Message>) -> usize {
+        let mut bytes = 0;
         handler.messages(
             self,
             &mut std::iter::from_fn(|| {
                 if self.hung_up.load(SeqCst) || self.is_stuck() {
                     return None;
                 }
-                let message = messages.next()?;
-                Some((message, messages.len() > 0))
+                let message = messages.pop_front()?;
+                bytes += message.len();
+                Some((message, !messages.is_empty()))
             }),
         );
-        self.looked_after.store(looked_after, SeqCst);
-        if self.has_collected() {
-            self.send_rest();
-        }
-        if messages.len() > 0 && !self.hung_up.load(SeqCst) {
-            self.enqueue(messages.collect(), true); // answered when the client takes more
-        }
+        bytes
     }
 
     /// There is no room: what was received stays in the codec.
@@ -324,19 +333,8 @@ impl Connection {
             if call {
                 self.call_gateway();
             }
-            bytes = 0;
             turn += batch.len();
-            handler.messages(
-                self,
-                &mut std::iter::from_fn(|| {
-                    if self.hung_up.load(SeqCst) || self.is_stuck() {
-                        return None;
-                    }
-                    let message = batch.pop_front()?;
-                    bytes += message.len();
-                    Some((message, !batch.is_empty()))
-                }),
-            );
+            bytes = self.hand(&**handler, &mut batch);
             if turn >= BATCH {
                 self.inbox.locked().put_back(&mut batch, bytes);
                 if self.gateway.upgrade().is_some_and(|gateway| gateway.give_to_worker(self)) {

@@ -4,13 +4,13 @@ use std::{io, io::IoSlice, net::TcpStream, os::unix::net::UnixStream, time::Dura
 
 use rustix::{
     buffer::spare_capacity,
-    event::{PollFd, PollFlags, Timespec, poll},
+    event::{PollFd, PollFlags, poll},
     fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     io::Errno,
     net::{self, RecvFlags, SendFlags, Shutdown, sockopt},
 };
 
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, timespec};
 
 /// Sending never waits, and no signal says that the peer is gone.
 #[cfg(not(target_vendor = "apple"))]
@@ -112,8 +112,7 @@ impl Socket {
         loop {
             let Some(left) = deadline.remaining() else { return Ok(false) };
             // A rest below a microsecond would come back too early, and often.
-            let left = left.max(Duration::from_micros(1));
-            let timeout = Timespec { tv_sec: left.as_secs() as _, tv_nsec: left.subsec_nanos() as _ };
+            let timeout = timespec(left.max(Duration::from_micros(1)));
             match poll(&mut [PollFd::new(&self.0, flags)], Some(&timeout)) {
                 Ok(0) | Err(Errno::INTR) => {}
                 Ok(_) => return Ok(true),

@@ -63,23 +63,29 @@ function findChromium() {
   return found;
 }
 
-/**
- * Starts `switchboard serve` on ports that the system chooses, or on those given.
- *
- * Returns `port` and `tlsPort`; `pid`; `log()`, what it has said so far; `ended`, a promise of its exit code and signal;
- * `stop()` and `kill()`, which end it by SIGTERM and by SIGKILL and wait for that.
- */
+/** Starts `switchboard serve` on ports that the system chooses, or on those given. */
 export function startServer(binary, args = [], { tls = true, port = 0, tlsPort = 0 } = {}) {
   const secure = ["--tls-listen", `127.0.0.1:${tlsPort}`, "--cert", "certs/server.pem", "--key", "certs/server.key"];
-  return start(binary, ["serve", "--listen", `127.0.0.1:${port}`, ...(tls ? secure : []), ...args], tls);
+  return start(binary, ["serve", "--listen", `127.0.0.1:${port}`, ...(tls ? secure : []), ...args], ports(tls));
 }
 
-/** Starts a program that says where it listens as `switchboard serve` does, and waits until it has. */
-export async function start(binary, args, tls = true) {
+/** `port` and `tlsPort` of a program that says where it listens as `switchboard serve` does. */
+const ports = (tls) => (said) => {
+  const [port, tlsPort] = ["http", "https"].map((scheme) => said.match(`\\b${scheme}:\\S+:(\\d+)/ is the page\n`)?.[1]);
+  return port && (tlsPort || !tls) ? { port: Number(port), tlsPort: tlsPort && Number(tlsPort) } : undefined;
+};
+
+/**
+ * Starts a program, and waits until `find` finds in what it says where it listens.
+ *
+ * Returns what that is; `ended`, a promise of its exit code and signal; `stop()` and `kill()`, which end it by SIGTERM and
+ * by SIGKILL and wait for that.
+ */
+export async function start(binary, args, find = ports(true)) {
   // Its standard input ends with this process; a program may take that for its own end.
-  const child = spawn(binary, args, { stdio: ["pipe", "ignore", "pipe"] });
+  const child = spawn(binary, args);
   servers.add(child);
-  let log = "";
+  let said = "";
   const ended = new Promise((resolve, reject) => {
     child.once("error", reject);
     child.once("close", (code, signal) => {
@@ -88,28 +94,21 @@ export async function start(binary, args, tls = true) {
     });
   });
   const ready = new Promise((resolve) => {
-    child.stderr.setEncoding("utf8").on("data", (text) => {
-      log += text;
-      const port = log.match(/\bhttp:\S+:(\d+)\/ is the page\n/)?.[1];
-      const tlsPort = log.match(/\bhttps:\S+:(\d+)\/ is the page\n/)?.[1];
-      if (port && (tlsPort || !tls)) resolve({ port: Number(port), tlsPort: tls ? Number(tlsPort) : undefined });
-    });
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.setEncoding("utf8").on("data", (text) => {
+        said += text;
+        const found = find(said);
+        if (found) resolve(found);
+      });
+    }
   });
-  const early = ended.then(({ code }) => Promise.reject(new Error(`${binary} ended with ${code}: ${log}`)));
-  const { port, tlsPort } = await within(Promise.race([ready, early]), `the ports of ${binary}`);
+  const early = ended.then(({ code }) => Promise.reject(new Error(`${binary} ended with ${code}: ${said}`)));
+  const place = await within(Promise.race([ready, early]), `the address of ${binary}`);
   const end = (signal) => {
     child.kill(signal);
     return within(ended, `the end of ${binary} by ${signal}`, 2 * PATIENCE);
   };
-  return {
-    port,
-    tlsPort,
-    pid: child.pid,
-    log: () => log,
-    ended,
-    stop: () => end("SIGTERM"),
-    kill: () => end("SIGKILL"),
-  };
+  return { ...place, ended, stop: () => end("SIGTERM"), kill: () => end("SIGKILL") };
 }
 
 /** Runs one check and counts it. */

@@ -4,10 +4,9 @@
 //
 // Run from the root of the repository. Screenshots go to target/test-logs/browser/: look at them.
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
 import { mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { PATIENCE, finish, startServer, test, withBrowser, within } from "./harness.mjs";
+import { PATIENCE, finish, start, startServer, test, withBrowser, within } from "./harness.mjs";
 
 const [command, example] = process.argv.slice(2);
 const SHOTS = join(process.env.CARGO_TARGET_DIR ?? "target", "test-logs/browser");
@@ -440,29 +439,12 @@ async function readme(page) {
   assert.ok(said.some((text) => text.includes("hello")), `${said}`);
 }
 
-/** Starts the example, and calls `fn` with its URL. */
-async function withExample(fn) {
-  const child = spawn(example, ["127.0.0.1:0"], { stdio: ["ignore", "pipe", "inherit"] });
-  const kill = () => child.kill("SIGKILL");
-  process.on("exit", kill);
-  try {
-    const url = new Promise((resolve, reject) => {
-      child.once("error", reject);
-      let text = "";
-      child.stdout.setEncoding("utf8").on("data", (more) => {
-        text += more;
-        const found = text.match(/listening on (\S+)\n/);
-        if (found) resolve(found[1]);
-      });
-    });
-    await fn(await within(url, "the address of the example"));
-  } finally {
-    kill();
-    process.off("exit", kill);
-  }
-}
-
-async function originals(browser, url) {
+async function originals(browser) {
+  const server = await start(example, ["127.0.0.1:0"], (said) => {
+    const url = said.match(/listening on (\S+)\n/)?.[1];
+    return url && { url };
+  });
+  const { url } = server;
   const rows = (page, name, text) => page.locator("#log tr", { hasText: name }).filter({ hasText: text });
   const send = async (page, text) => {
     await page.fill("#data", text);
@@ -487,6 +469,7 @@ async function originals(browser, url) {
   await sync.screenshot(shot("example-sync"));
   const problems = sync.problems.filter((text) => !text.includes("status of 404")); // the icon, which it has not
   await sync.context().close();
+  await server.kill();
   assert.deepEqual(problems, []);
 }
 
@@ -516,7 +499,7 @@ await withBrowser(async (browser) => {
   await test("nothing is too wide", () => fits(browser, url));
   await test("screenshots", () => looks(browser, url));
   await test("the lines of the README", on(url, readme));
-  if (example) await test("the pages of the example", () => withExample((url) => originals(browser, url)), 30_000);
+  if (example) await test("the pages of the example", () => originals(browser), 30_000);
 });
 await server.stop();
 finish();

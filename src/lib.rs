@@ -70,7 +70,8 @@
 //! is noticed, and messages are kept for the next `read`. A handler that computes for an hour does not lose its client.
 //!
 //! A panic in your code ends that connection, with close code 1011, and nothing else. The threads of connections start
-//! one another: what a handler changes of its thread, such as priority or affinity, it has to restore.
+//! one another, so that one is always there to wait for the next client, and serve one client after another: what a
+//! handler changes of its thread, such as priority or affinity, it has to restore.
 //!
 //! # Flushing
 //!
@@ -83,6 +84,8 @@
 //!
 //! Every connection ends with a [`CloseReason`]: code, text, and who began. A normal end is no failure, but it is how a
 //! `read` or a `write` learns of it: as [`Error::Closed`]. Returned from `server` (by `?`, for example), it is no error.
+//! A `write` may learn of it while messages that came before still wait to be read: to lose none of them, read until
+//! `read` says so, too.
 //!
 //! | what happens | the client gets | `reason()` |
 //! |---|---|---|

@@ -61,7 +61,8 @@ pub(super) struct Serve {
     /// Serve the files of this folder instead of the demo page
     #[arg(long, value_name = "DIR")]
     pub(super) www: Option<PathBuf>,
-    /// Let pages of this origin connect, such as https://example.com, or * for any; repeatable [default: the same host]
+    /// Let pages of this origin connect and no others, such as https://example.com; * for any; repeatable [default: pages
+    /// of the same host]
     #[arg(long, value_name = "ORIGIN")]
     pub(super) allow_origin: Vec<String>,
     /// Connections at once; more are answered with 503

@@ -19,7 +19,8 @@ pub enum Origins {
     /// Pages of the same host and port as this server: what the `Host` header says. The default.
     #[default]
     SameHost,
-    /// These, each written as the browser sends it: `https://example.com`, `http://localhost:3000`.
+    /// These and no others, each written as the browser sends it: `https://example.com`, `http://localhost:3000`. Pages
+    /// of the same host are not among them unless they are named, too.
     List(Vec<String>),
     /// Any page whatever. For services that know their users by something other than a cookie.
     Any,

@@ -370,7 +370,8 @@ fn what_cannot_work_is_said_in_one_line() {
 
     assert_fails(&["--listen", &taken], &["cannot listen on", &taken, "in use"]);
     assert_fails(&[&["--tls-listen", &*taken][..], &CERTIFICATE].concat(), &["cannot listen on", &taken]);
-    assert_fails(&["--listen", "nonsense"], &["cannot listen on nonsense"]);
+    assert_fails(&["--listen", "nonsense"], &["cannot listen on nonsense", "HOST:PORT"]);
+    assert_fails(&["--allow-origin", "example.com"], &["example.com", "SCHEME://HOST"]);
     assert_fails(&["--listen", "127.0.0.1:99999"], &["cannot listen on 127.0.0.1:99999"]);
     assert_fails(&tls("certs/nothing.pem", "certs/server.key"), &["certs/nothing.pem", "No such file"]);
     assert_fails(&tls("certs/server.pem", "certs/nothing.key"), &["certs/nothing.key", "No such file"]);

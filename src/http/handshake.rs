@@ -6,6 +6,7 @@ use super::{
     Refusal, Request,
     response::{begin_head, push_line},
 };
+use crate::error::Error;
 
 /// The only version there is (RFC 6455, section 4.1).
 const VERSION: &str = "13";
@@ -20,25 +21,52 @@ pub enum Origins {
     #[default]
     SameHost,
     /// These and no others, each written as the browser sends it: `https://example.com`, `http://localhost:3000`. Pages
-    /// of the same host are not among them unless they are named, too.
+    /// of the same host are not among them unless they are named, too. One that no browser sends, such as
+    /// `example.com` or `https://example.com/`, is a mistake, which `bind` tells.
     List(Vec<String>),
     /// Any page whatever. For services that know their users by something other than a cookie.
     Any,
 }
 
 impl Origins {
+    /// Whether a browser may send each of a list. Another would never be met.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for the first that none sends.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let Self::List(list) = self else { return Ok(()) };
+        list.iter().find(|origin| !is_origin(origin)).map_or(Ok(()), |origin| {
+            Err(Error::config(format!(
+                "no browser sends the origin {origin:?}: write SCHEME://HOST, or SCHEME://HOST:PORT if the port is not \
+                 the usual one"
+            )))
+        })
+    }
+
     fn allow(&self, origin: &str, host: &str) -> bool {
         match self {
             Self::Any => true,
             Self::List(list) => list.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin)),
             Self::SameHost => {
                 let Some((scheme, authority)) = origin.split_once("://") else { return false };
-                let port = if scheme.eq_ignore_ascii_case("https") { ":443" } else { ":80" };
+                let port = usual_port(scheme);
                 let bare = |name: &str| name.strip_suffix(port).unwrap_or(name).to_ascii_lowercase();
                 bare(authority) == bare(host)
             }
         }
     }
+}
+
+/// As browsers write it (RFC 6454, section 6.2): without a path, and without the usual port.
+fn is_origin(origin: &str) -> bool {
+    let is_tuple = |(scheme, host): (&str, &str)| {
+        !scheme.is_empty() && (host.is_empty() || is_host(host) && !host.ends_with(usual_port(scheme)))
+    };
+    origin == "null" || origin.split_once("://").is_some_and(is_tuple)
+}
+
+fn usual_port(scheme: &str) -> &'static str {
+    if scheme.eq_ignore_ascii_case("https") { ":443" } else { ":80" }
 }
 
 /// Whether the request wants to become a WebSocket at all.
@@ -216,6 +244,22 @@ mod tests {
         assert!(Origins::SameHost.allow("http://[::1]:8080", "[::1]:8080"));
         let list = Origins::List(vec!["https://a.example".into()]);
         assert!(list.allow("https://A.example", "b") && !list.allow("http://a.example", "b"));
+        let listed = |origin: &str| Origins::List(vec!["null".into(), origin.into()]).check();
+        for good in ["https://a.example", "http://[::1]:8080", "http://localhost:443", "file://", "app://x"] {
+            assert!(listed(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "*",
+            "a.example",
+            "a.example:80",
+            "https://a.example/",
+            "https://a.example:443",
+            "://a",
+            "http://a b",
+        ] {
+            assert!(listed(bad).unwrap_err().to_string().contains(&format!("{bad:?}")), "{bad}");
+        }
         assert!(Origins::Any.allow("null", "b"));
         assert!(check(&GOOD.replace("Origin: http://h.example\r\n", "")).is_ok());
     }

@@ -114,6 +114,7 @@ impl ServerBuilder {
 
     /// Which pages may connect. Default: those of the same host.
     pub fn origins(mut self, origins: Origins) -> Self {
+        self.note(origins.check());
         self.origins = origins;
         self
     }

@@ -81,7 +81,13 @@ impl Listener {
             if let Some(path) = address.strip_prefix("unix:") {
                 return Ok(vec![bind_unix(Path::new(path))?]);
             }
-            address.to_socket_addrs()?.map(|address| TcpListener::bind(address).map(Listening::Tcp)).collect()
+            let addresses = address.to_socket_addrs().map_err(|e| match e.kind() {
+                io::ErrorKind::InvalidInput => {
+                    io::Error::new(e.kind(), format!("{e}: write HOST:PORT or unix:PATH"))
+                }
+                _ => e,
+            });
+            addresses?.map(|address| TcpListener::bind(address).map(Listening::Tcp)).collect()
         };
         let listeners = bind().map_err(failed)?;
         if listeners.is_empty() {

@@ -94,6 +94,7 @@ async function echoes(page) {
   await says(page, "trip", "none yet");
   await send(page, "größe 🎉");
   await row(page, "received", /text, 12 bytesgröße 🎉/);
+  assert.equal(await page.inputValue("#text"), "");
   await says(page, "trip", /^\d+\.\d ms$/);
   await page.fill("#hex", "00 ff,0x10:ab");
   await page.press("#hex", "Enter");
@@ -101,6 +102,7 @@ async function echoes(page) {
   const buffer = Buffer.from(Array.from({ length: 100 }, (_, i) => i));
   await page.setInputFiles("#file", { name: "bytes.bin", mimeType: "application/octet-stream", buffer });
   await row(page, "sent", "from bytes.bin");
+  assert.equal(await page.inputValue("#file"), "", "the same file can be chosen again");
   await row(page, "received", /binary, 100 bytes00 01 02.* 1f …/);
   await says(page, "buffered", "0");
   await page.fill("#text", "two");
@@ -157,15 +159,19 @@ async function wrongInput(page) {
   }
   await page.fill("#hex", "00");
   await says(page, "hex-error", "");
+  assert.equal(await page.getAttribute("#hex", "aria-invalid"), null);
   for (const code of ["999", "1001", "5000", "x", ""]) {
     await page.fill("#code", code);
     await page.press("#code", "Enter");
     await says(page, "code-error", /1000, or from 3000 to 4999/);
+    assert.equal(await page.getAttribute("#code", "aria-invalid"), "true");
   }
   await page.fill("#reason", "ä".repeat(62));
   await says(page, "reason-bytes", "124");
   await page.press("#reason", "Enter");
   await says(page, "reason-error", /124 bytes in UTF-8; the most is 123/);
+  const [field, error] = [await page.locator("#reason").boundingBox(), await page.locator("#reason-error").boundingBox()];
+  assert.ok(error.y >= field.y && error.y < field.y + 100, "it stands below its field");
   await page.click("#chat-enter");
   await says(page, "chat-name-error", /missing/);
   await page.fill("#chat-name", "x".repeat(31));
@@ -185,6 +191,7 @@ async function chats(ada) {
   await heard(ada, "* Bob <b> came");
   await say(ada, "hello <i>Bob</i>");
   await heard(bob, "Ada: hello <i>Bob</i>");
+  assert.equal(await ada.inputValue("#chat-line"), "");
   await say(bob, "größe 🎉");
   await heard(ada, "Bob <b>: größe 🎉");
   await say(eve, "quiet here");
@@ -236,12 +243,16 @@ async function reconnects(browser) {
   await says(page, "wait", "");
   await page.press("#text", "Enter");
   await row(page, "received", "too early");
+  await page.fill("#hex", "ab cd");
+  await page.press("#hex", "Enter");
+  await row(page, "received", /binary, 2 bytesab cd/); // its binaryType was kept
   await heard(page, "You are in lobby again.");
   await says(page, "chat-state", "in lobby");
   await say(page, "back");
   await heard(page, "Ada: back");
   await says(page, "clock-state", "pushed each second");
 
+  await page.evaluate(() => (ReconnectingWebSocket.firstDelay = ReconnectingWebSocket.maxDelay = 60_000));
   await server.stop();
   await row(page, "waiting", "code 1001 (going away)");
   server = await startServer(command, [], { tls: false, port });
@@ -277,6 +288,7 @@ async function script(page) {
       echo.close(4000, "enough");
     };
     await ended(echo);
+    ReconnectingWebSocket.maxDelay = 25;
     const nothing = new ReconnectingWebSocket(new URL("/nothing", location.href));
     let delays = [];
     nothing.onwaiting = ({ delay }) => {
@@ -289,13 +301,17 @@ async function script(page) {
       if (delays.length === 3) nothing.close();
     };
     await ended(nothing);
-    const grows = delays.every((delay, i) => delay >= 5 * 2 ** i && delay <= 10 * 2 ** i);
-    return [...events, ["grows", grows], ["CLOSED", nothing.readyState === nothing.CLOSED && nothing.CLOSED === 3]];
+    const grows = delays.every((delay, i) => delay >= [5, 10, 12.5][i] && delay <= [10, 20, 25][i]);
+    const differs = new Set(delays.map((delay, i) => delay / [10, 20, 25][i])).size > 1;
+    const codes = [...Array(16).keys()].map((code) => 1000 + code).concat(2999, 3000, 4999);
+    const final = codes.filter(ReconnectingWebSocket.isFinal).join();
+    return [...events, ["grows", grows], ["differs", differs], ["final", final], ["CLOSED", nothing.readyState === nothing.CLOSED && nothing.CLOSED === 3]];
   });
   const failed = [["waiting", 1006], ["InvalidStateError", 0]];
   assert.deepEqual(events, [
     ["open", 1], ["message", "hello"], ["close", 4000],
-    ...failed, ...failed, ...failed, ["close", 1006], ["grows", true], ["CLOSED", true],
+    ...failed, ...failed, ...failed, ["close", 1006], ["grows", true], ["differs", true],
+    ["final", "1000,1002,1003,1005,1007,1008,1009,1010,3000,4999"], ["CLOSED", true],
   ]);
 }
 
@@ -305,12 +321,18 @@ async function policy(page) {
     "style-src-elem": () => document.head.append(Object.assign(document.createElement("style"), { textContent: "* {}" })),
     "require-trusted-types-for": () => (document.createElement("p").innerHTML = "<b>x</b>"),
     "connect-src": () => new WebSocket("ws://localhost:1/"),
+    "script-src-elem": () => import("http://localhost:1/"),
+    "base-uri": () => document.head.append(Object.assign(document.createElement("base"), { href: "http://localhost:1/" })),
+    "form-action": () => document.body.appendChild(document.createElement("form")).submit(),
+    "frame-src": () => document.body.append(Object.assign(document.createElement("iframe"), { src: "http://localhost:1/" })),
   };
   for (const [directive, attempt] of Object.entries(attempts)) {
     const forbidden = page.waitForEvent("console", (message) => message.text().startsWith(`${directive} forbids`));
     await page.evaluate(attempt).catch(() => {}); // some of them throw
     await forbidden;
   }
+  const header = (await page.request.get(page.url())).headers()["content-security-policy"];
+  assert.match(header, /frame-ancestors 'none'/); // which only another page could try
   page.problems = [];
 }
 
@@ -332,9 +354,11 @@ async function keyboard(page) {
     }));
   }
   assert.deepEqual(reached, all);
-  await page.focus("#path");
+  for (const id of ["log", "chat-log"]) assert.equal(await page.getAttribute(`#${id}`, "tabindex"), "0", "it can be scrolled");
+  await page.focus("#connect");
   await page.keyboard.press("Enter");
   await says(page, "state", "1 OPEN");
+  assert.equal(await page.evaluate(() => document.activeElement.id), "disconnect", "the focus is not lost");
   await page.focus("#protocols");
   await page.keyboard.press("Tab");
   assert.equal(await page.evaluate(() => document.activeElement.id), "disconnect");
@@ -362,10 +386,71 @@ async function names(page) {
       [...document.querySelectorAll(`[${name}]`)].flatMap((e) =>
         e.getAttribute(name).split(" ").filter((id) => !document.getElementById(id)))));
   assert.deepEqual(broken, []);
+  // Errors and states are spoken when they come, and are told along with their fields.
+  const untold = await page.evaluate(() => {
+    const errors = [...document.querySelectorAll(".error[id]")];
+    const silent = [...errors.filter((e) => e.role !== "alert"), ...["state", "chat-state"].map((id) => document.getElementById(id)).filter((e) => e.role !== "status")];
+    const fields = errors.map((e) => [e, document.getElementById(e.id.replace(/-error$/, ""))]);
+    const apart = fields.filter(([e, field]) => field.matches("input, textarea") && !field.getAttribute("aria-describedby").split(" ").includes(e.id));
+    const unlabelled = [...document.querySelectorAll("input, textarea")].filter((e) => !e.labels.length && !e.ariaLabel);
+    return [...silent, ...apart.map(([e]) => e), ...unlabelled].map((e) => e.id);
+  });
+  assert.deepEqual(untold, []);
+  assert.equal(await page.getAttribute("html", "lang"), "en");
   const snapshot = await page.locator("body").ariaSnapshot();
   for (const line of ['region "Connection"', 'button "Send text"', 'textbox "Reason"', 'log "Log"', 'region "Chat"', 'region "Clock"']) {
     assert.ok(snapshot.includes(line), `${line}\n${snapshot}`);
   }
+}
+
+/** In the page: the texts whose contrast is below 4.5. */
+function faint() {
+  const context = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const rgba = (color) => {
+    context.clearRect(0, 0, 1, 1);
+    context.fillStyle = color;
+    context.fillRect(0, 0, 1, 1);
+    return [...context.getImageData(0, 0, 1, 1).data];
+  };
+  const luminance = (color) => {
+    const [r, g, b] = rgba(color).map((c) => (c / 255 <= 0.04045 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = (e) => (!e || rgba(getComputedStyle(e).backgroundColor)[3] === 255 ? e : behind(e.parentElement));
+  const shown = [...document.querySelectorAll("body *")].filter(
+    (e) => e.checkVisibility() && !e.disabled && [...e.childNodes].some((n) => n.nodeType === Node.TEXT_NODE && n.data.trim()));
+  if (shown.length < 30) throw new Error(`only ${shown.length} texts`);
+  return shown.flatMap((e) => {
+    const both = [getComputedStyle(e).color, getComputedStyle(behind(e) ?? document.documentElement).backgroundColor];
+    const [dark, light] = both.map(luminance).sort((a, b) => a - b);
+    return (light + 0.05) / (dark + 0.05) < 4.5 ? [`${e.outerHTML.slice(0, 80)}: ${both.join(" on ")}`] : [];
+  });
+}
+
+/** A log that is full lets the oldest go, and follows the newest unless somebody reads. */
+async function fills(page) {
+  await connected(page);
+  await page.evaluate(async () => {
+    for (let i = 0; i < 400; i++) {
+      document.getElementById("text").value = `message ${i}`;
+      document.getElementById("text-form").requestSubmit();
+    }
+  });
+  await row(page, "received", "message 399");
+  await says(page, "count", /^500 rows, \d+ older let go$/);
+  assert.equal(await page.locator("#log li").count(), 500);
+  const rest = () => page.evaluate(() => {
+    const log = document.getElementById("log");
+    return log.scrollHeight - log.clientHeight - log.scrollTop;
+  });
+  assert.ok((await rest()) < 2, "it does not follow");
+  await page.evaluate(() => (document.getElementById("log").scrollTop = 0));
+  await page.click("#newest");
+  assert.ok((await rest()) < 2);
+  await page.locator("#newest").waitFor({ state: "hidden" });
+  await page.click("#clear");
+  assert.equal(await page.locator("#log li").count(), 0);
+  await says(page, "count", "");
 }
 
 /** What it looks like, with something in it, in both colours. */
@@ -384,6 +469,7 @@ async function looks(browser, url) {
     await says(page, "clock-state", "pushed each second");
     for (const colorScheme of ["light", "dark"]) {
       await page.emulateMedia({ colorScheme });
+      assert.deepEqual(await page.evaluate(faint), [], `${size}, ${colorScheme}: contrast (WCAG 2, 1.4.3)`);
       await page.screenshot({ ...shot(`${size}-${colorScheme}`), fullPage: size === "phone" });
     }
     await page.fill("#hex", "0");
@@ -489,6 +575,7 @@ await withBrowser(async (browser) => {
   await test("the state shows the subprotocol", on(url, subprotocols));
   await test("it closes with a code", on(url, closes));
   await test("wrong input is told beside its field", on(url, wrongInput));
+  await test("a log that is full", on(url, fills));
   await test("a chat with rooms in several tabs", on(url, chats));
   await test("the clock ticks", on(secure, ticks));
   await test("it reconnects, and says so", () => reconnects(browser), 40_000);

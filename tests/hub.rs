@@ -259,6 +259,9 @@ fn topics_are_joined_left_and_left_by_themselves() {
         server.hub.members("room").is_empty() && server.hub.members("other").is_empty()
     });
     assert!(matches!(server.hub.join(&id_two, "room"), Err(Error::UnknownId)));
+    drop(one);
+    let nobody = switchboard::Broadcast::default();
+    eventually("the path is empty", || server.hub.broadcast(Audience::Path("/"), "anybody?") == nobody);
 }
 
 #[test]

@@ -24,14 +24,3 @@ pub(super) fn serve(builder: ServerBuilder) -> ServerBuilder {
         })
     })
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_whole_page_is_below_40_kib() {
-        let size: usize = FILES.iter().map(|(.., text)| text.len()).sum();
-        assert!(size < 40 * 1024, "{size} bytes");
-    }
-}

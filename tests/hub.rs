@@ -10,8 +10,7 @@ use std::{
 };
 
 use common::{
-    PATIENCE, SCHEMES, TestServer, app, eventually, frame, full_app, next_message, read_close, serve,
-    serve_app,
+    PATIENCE, SCHEMES, TestServer, eventually, frame, full_app, next_message, read_close, serve, serve_app,
 };
 use switchboard::{
     Audience, Error, Limits, Message, Overflow, PushErrorKind, Pushed, WebSocket, WebSocketId,
@@ -308,20 +307,18 @@ fn keepalive_finds_the_dead_and_keeps_the_silent() {
 
 #[test]
 fn what_is_collected_is_sent_within_a_millisecond_or_so_whatever_the_handler_does() {
-    let server = serve(|builder| {
-        builder.route("/", || {
-            app(|ws| {
-                loop {
-                    let first = ws.read_message(PATIENCE)?;
-                    ws.write(first)?;
-                    if ws.read_message(PATIENCE)? == "compute" {
-                        // The answer to the first is collected, because another message waits; and now this.
-                        ws.write("computing")?;
-                        thread::sleep(Duration::from_secs(3));
-                    }
-                }
-            })
-        })
+    let (done, computes) = mpsc::channel::<()>();
+    let computes = Arc::new(Mutex::new(computes));
+    let server = serve_app(move |ws| {
+        loop {
+            let first = ws.read_message(PATIENCE)?;
+            ws.write(first)?;
+            if ws.read_message(PATIENCE)? == "compute" {
+                // The answer to the first is collected, because another message waits; and now this.
+                ws.write("computing")?;
+                computes.lock().unwrap().recv_timeout(PATIENCE)?;
+            }
+        }
     });
     for scheme in SCHEMES {
         let mut client = server.connect(scheme, "/");
@@ -338,5 +335,6 @@ fn what_is_collected_is_sent_within_a_millisecond_or_so_whatever_the_handler_doe
         assert_eq!(next_message(&mut client), Sent::text("a"));
         assert_eq!(next_message(&mut client), Sent::text("computing"));
         assert!(begun.elapsed() < Duration::from_secs(2), "it waited for the handler");
+        done.send(()).unwrap();
     }
 }

@@ -4,18 +4,21 @@
 mod common;
 
 use std::{
+    fmt::Debug,
     fs,
-    io::{ErrorKind, Read, Write},
+    io::{self, ErrorKind, Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
+    os::unix::net::UnixStream,
     sync::mpsc,
+    time::Duration,
 };
 
 use common::{
-    PATIENCE, Scheme, Stream, TestServer, connector, echo, eventually, folder::Folder, frame, full_app,
+    PATIENCE, Scheme, Stream, TestServer, app, connector, echo, eventually, folder::Folder, frame, full_app,
     handshake, next_message, reply::Reply, running::Running, serve, serve_app,
 };
-use native_tls::{Protocol, TlsConnector};
-use switchboard::{CloseReason, Closed, ClosedBy, Error, Opening, Server, TlsIdentity, WebSocket};
+use native_tls::{Protocol, TlsConnector, TlsStream};
+use switchboard::{CloseReason, Closed, ClosedBy, Error, Limits, Opening, Server, TlsIdentity, WebSocket};
 use tungstenite::Message;
 
 /// Nothing but a TCP connection.
@@ -168,6 +171,15 @@ fn read_record(tcp: &mut TcpStream) -> (u8, Vec<u8>) {
     (header[0], content)
 }
 
+fn only_1_2() -> TlsConnector {
+    TlsConnector::builder()
+        .add_root_certificate(native_tls::Certificate::from_pem(&fs::read("certs/ca.pem").unwrap()).unwrap())
+        .min_protocol_version(Some(Protocol::Tlsv12))
+        .max_protocol_version(Some(Protocol::Tlsv12))
+        .build()
+        .unwrap()
+}
+
 #[test]
 fn tls_1_1_and_older_are_refused() {
     let server = serve_app(echo);
@@ -189,13 +201,7 @@ fn tls_1_1_and_older_are_refused() {
     assert_eq!((kind, content[0], &content[4..6]), (22, 2, &[3, 3][..]), "a ServerHello for TLS 1.2");
     drop(recent);
 
-    let only_1_2 = TlsConnector::builder()
-        .add_root_certificate(native_tls::Certificate::from_pem(&fs::read("certs/ca.pem").unwrap()).unwrap())
-        .min_protocol_version(Some(Protocol::Tlsv12))
-        .max_protocol_version(Some(Protocol::Tlsv12))
-        .build()
-        .unwrap();
-    only_1_2.connect("localhost", tcp(server.tls)).unwrap();
+    only_1_2().connect("localhost", tcp(server.tls)).unwrap();
     assert_unharmed(&server);
 }
 
@@ -295,14 +301,102 @@ fn the_end_of_tls_or_of_tcp_is_the_end_of_the_connection() {
     assert_unharmed(&server);
 }
 
+/// A socket that keeps what it receives.
+#[derive(Debug)]
+struct Tapped<S> {
+    socket: S,
+    received: Vec<u8>,
+}
+
+impl<S: Read + Write + Debug> Tapped<S> {
+    /// TLS 1.2, where a record shows of what type it is.
+    fn connect(socket: S) -> TlsStream<Self> {
+        only_1_2().connect("localhost", Self { socket, received: Vec::new() }).unwrap()
+    }
+}
+
+impl<S: Read> Read for Tapped<S> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.socket.read(buf)?;
+        self.received.extend(&buf[..n]);
+        Ok(n)
+    }
+}
+
+impl<S: Write> Write for Tapped<S> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.socket.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.socket.flush()
+    }
+}
+
+/// Reads to the end of the stream; what it says last within TLS is close_notify. Without that, what was read could have been
+/// cut short by anybody on the way.
+#[track_caller]
+fn read_to_close_notify<S: Read + Write>(mut tls: TlsStream<Tapped<S>>) -> Vec<u8> {
+    let mut read = Vec::new();
+    tls.read_to_end(&mut read).unwrap();
+    // A client that was told of the end does not look further, nor does it say so if there was nothing but the end.
+    let Tapped { socket, received } = tls.get_mut();
+    socket.read_to_end(received).unwrap();
+    let mut records = &received[..];
+    let mut last = 0;
+    while let [kind, _, _, high, low, rest @ ..] = records {
+        (last, records) = (*kind, &rest[usize::from(u16::from_be_bytes([*high, *low]))..]);
+    }
+    assert_eq!(last, 21, "the last record is an alert (RFC 5246, section 6.2.1)");
+    read
+}
+
 #[test]
 fn a_response_ends_with_close_notify() {
     let server = serve_app(echo);
-    // Without it this would be an error: a response could have been cut short by anybody on the way.
-    let mut stream = server.raw(Scheme::Wss);
-    stream.write_all(handshake("/nothing").as_bytes()).unwrap();
-    assert_eq!(Reply::read(&mut stream).status, 404);
-    let mut stream = server.raw_websocket(Scheme::Wss, "/");
-    stream.write_all(&frame(0x88, &1000_u16.to_be_bytes())).unwrap();
-    assert_eq!(stream.read_close_and_end().0, 1000);
+    let mut tls = Tapped::connect(tcp(server.tls));
+    tls.write_all(handshake("/nothing").as_bytes()).unwrap();
+    assert!(read_to_close_notify(tls).starts_with(b"HTTP/1.1 404 "));
+    let mut tls = Tapped::connect(tcp(server.tls));
+    tls.write_all(handshake("/").as_bytes()).unwrap();
+    tls.write_all(&frame(0x88, &1000_u16.to_be_bytes())).unwrap();
+    assert!(read_to_close_notify(tls).ends_with(&[0x88, 2, 0x03, 0xe8]));
+}
+
+#[test]
+fn tls_ends_with_close_notify_however_full_the_socket_is() {
+    // Sends as many messages as it is told, or as many as the socket takes, and tells how many these were.
+    let (tx, sent) = mpsc::channel();
+    let handler = move |ws: &mut WebSocket| {
+        let count: usize = ws.read_message(PATIENCE)?.as_text().unwrap().parse().unwrap();
+        let fits = (0..count).take_while(|_| ws.write(vec![b'x'; 100]).is_ok()).count();
+        let _ = tx.send((fits, ws.hub().pusher(ws.websocket_id())));
+        while ws.read_message(PATIENCE).is_ok() {}
+        Ok(())
+    };
+    let folder = Folder::new();
+    let path = folder.join("socket");
+    let identity = TlsIdentity::from_pem_files("certs/server.pem", "certs/server.key").unwrap();
+    let mut limits = Limits::default();
+    limits.write_timeout = Duration::from_millis(200);
+    let builder = Server::builder().route("/", move || app(handler.clone())).limits(limits);
+    let _server = Running::new(builder.listen_tls(format!("unix:{}", path.display()), identity));
+    let open = |count: usize| {
+        let socket = UnixStream::connect(&path).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut tls = Tapped::connect(socket);
+        tls.write_all(handshake("/").as_bytes()).unwrap();
+        tls.write_all(&frame(0x81, count.to_string().as_bytes())).unwrap();
+        (tls, sent.recv_timeout(PATIENCE).unwrap())
+    };
+
+    let (_, (most, _)) = open(usize::MAX);
+    for count in most - 4..=most {
+        let (mut tls, (_, pusher)) = open(count);
+        let pusher = pusher.unwrap();
+        tls.write_all(&frame(0x88, &1000_u16.to_be_bytes())).unwrap();
+        eventually("its close frame is answered", || pusher.close_reason().is_some());
+        eprintln!("{count} of {most} messages");
+        assert!(read_to_close_notify(tls).ends_with(&[0x88, 2, 0x03, 0xe8]));
+    }
 }

@@ -37,6 +37,9 @@ pub(super) struct Wire {
     pub(super) pinged: Option<u32>,
     /// How long the last ping took for its pong, in microseconds.
     pub(super) round_trip: Option<u32>,
+    /// The codec has said that nothing more comes.
+    finished: bool,
+    /// So has the socket.
     half_closed: bool,
     /// Why nothing can be sent any more.
     pub(super) broken: Option<Box<str>>,
@@ -103,6 +106,7 @@ impl Wire {
             last_message: now,
             pinged: None,
             round_trip: None,
+            finished: false,
             half_closed: false,
             broken: None,
             progress: false,
@@ -164,16 +168,14 @@ impl Wire {
                         return Flushed::All;
                     }
                 }
-            } else if self.phase == Phase::Draining && !self.half_closed {
-                self.half_closed = true;
-                stream.finish();
-                // What TLS has to say is so short that it is sent, or not missed.
-                if let Ok(n) = socket.try_send_parts(stream.pending_parts()) {
-                    stream.mark_sent(n);
-                }
-                socket.shutdown_write();
-                return Flushed::All;
+            } else if self.phase == Phase::Draining && !self.finished {
+                self.finished = true;
+                stream.finish(); // TLS has something to say, which is to be sent like the rest
             } else {
+                if self.phase == Phase::Draining {
+                    self.half_closed = true;
+                    socket.shutdown_write();
+                }
                 self.blocked = false;
                 self.generation += 1;
                 return Flushed::All;

@@ -138,6 +138,7 @@ class Header:
         self.opcode = self.first & 0x0F
         self.is_control = self.opcode >= CLOSE
         self.is_minimal = least <= self.length < 1 << 63
+        self.is_masked = second & 0x80 != 0
 
 
 class Reference:
@@ -171,6 +172,11 @@ class Reference:
             # Known difference: websockets does not mind. RFC 6455, section 5.2: "the minimal number of bytes MUST be
             # used", "the most significant bit MUST be 0".
             differences["a length that is not minimal"] += 1
+            self.codes = {1002}
+            return
+        if len(data) < header.size + header.length and self.is_broken(header):
+            # Known difference: websockets looks at a frame when it has arrived, and ours when its header has.
+            differences["the header of a frame cut off"] += 1
             self.codes = {1002}
             return
         if header.opcode in (TEXT, BINARY):
@@ -220,14 +226,13 @@ class Reference:
         return self.protocol.events_received()
 
     def is_broken(self, header):
-        """Whether a frame breaks another rule than that of its size."""
-        return bool(
-            header.first & (RSV2 | RSV3)
-            or header.is_control
-            or header.first & RSV1
-            and not (self.deflate and header.opcode)
-            or (header.opcode == CONTINUATION) != (self.opcode is not None)
-        )
+        """Whether a frame's header breaks another rule than that of the size of messages."""
+        if header.opcode not in (CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG) or not header.is_masked:
+            return True
+        if header.is_control:
+            return header.first & ~header.opcode != FIN or header.length > 125
+        reserved = RSV2 | RSV3 | (0 if self.deflate and header.opcode else RSV1)
+        return header.first & reserved != 0 or (header.opcode == CONTINUATION) != (self.opcode is not None)
 
     def of_a_broken_message(self, header, data, error):
         if header.opcode == CLOSE and self.codes == {1007}:

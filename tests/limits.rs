@@ -496,8 +496,13 @@ fn five_hundred_clients_at_once() {
 mod out_of_descriptors {
     use std::{fs, process::Command};
 
+    use rustix::process::{Pid, Rlimit, prlimit};
+
     use super::*;
-    use crate::common::process::{COMMAND, Process};
+    use crate::common::{
+        folder::Folder,
+        process::{COMMAND, Process},
+    };
 
     /// All of a process.
     fn descriptors(id: u32) -> usize {
@@ -565,5 +570,31 @@ mod out_of_descriptors {
             let expected = *capacity.get_or_insert(most);
             assert!(most >= expected, "round {round}: {most} are served, where {expected} were at first");
         }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_is_not_called_missing() {
+        let folder = Folder::new();
+        folder.write("file.txt", "content");
+        let mut server = Process::start(&["--listen", "127.0.0.1:0", "--www", folder.to_str().unwrap()]);
+        let address = server.address("http");
+        let pid = Pid::from_raw(server.id() as i32);
+        let get = |limit: Option<u64>| {
+            let limit = Rlimit { current: limit, ..getrlimit(Resource::Nofile) };
+            prlimit(pid, Resource::Nofile, limit).unwrap();
+            let mut stream = Stream::connect(address, Scheme::Ws);
+            stream.write_all(b"GET /file.txt HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+            Reply::read(&mut stream)
+        };
+        let all = getrlimit(Resource::Nofile).current;
+        assert_eq!(get(all).text(), "content");
+        eventually("there is a descriptor for the client, and none for the file", || {
+            let is_free = |n: &u64| !fs::exists(format!("/proc/{}/fd/{n}", server.id())).unwrap();
+            let lowest = (0..).find(is_free).unwrap();
+            let reply = get(Some(lowest + 1));
+            reply.status == 503 && reply.refusal().ends_with(": the file cannot be opened")
+        });
+        server.line("file.txt: Too many open files");
+        assert_eq!(get(all).text(), "content");
     }
 }

@@ -44,7 +44,13 @@ impl Files {
             let length = handle.metadata()?.len();
             Ok((handle, length))
         };
-        let (handle, length) = open().map_err(|_| not_found())?;
+        let (handle, length) = open().map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => not_found(),
+            _ => {
+                log::error!("cannot open {}: {e}", file.display());
+                Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the file cannot be opened")
+            }
+        })?;
         Ok(Response::with_body(content_type(&file), Body::File(handle, length)))
     }
 

@@ -102,7 +102,8 @@ impl ServerBuilder {
     }
 
     /// Serves the files of a folder: at `/files/*` those below it, at `/` its `index.html`. Nothing outside the
-    /// folder is served, and nothing whose name begins with a dot.
+    /// folder is served, and nothing whose name begins with a dot: the answer to that is 404. If a file is there but
+    /// cannot be opened, it is 503, and the log says why.
     pub fn files(mut self, path: &str, folder: impl AsRef<Path>) -> Self {
         let folder = folder.as_ref();
         let result = Files::new(folder)

@@ -15,7 +15,7 @@ use std::{
 
 use common::{
     PATIENCE, Scheme, Stream, TestServer, app, connector, echo, eventually, folder::Folder, frame, full_app,
-    handshake, next_message, reply::Reply, running::Running, serve, serve_app,
+    handshake, next_message, running::Running, serve, serve_app,
 };
 use native_tls::{Protocol, TlsConnector, TlsStream};
 use switchboard::{CloseReason, Closed, ClosedBy, Error, Limits, Opening, Server, TlsIdentity, WebSocket};

@@ -493,7 +493,7 @@ fn five_hundred_clients_at_once() {
 }
 
 #[cfg(all(feature = "cli", target_os = "linux"))]
-mod out_of_descriptors {
+mod exhaustion {
     use std::{fs, process::Command};
 
     use rustix::process::{Pid, Rlimit, prlimit};
@@ -521,7 +521,7 @@ mod out_of_descriptors {
     }
 
     #[test]
-    fn the_server_waits_and_then_serves_again() {
+    fn out_of_descriptors_the_server_waits_and_then_serves_again() {
         let limited = "ulimit -n 40; exec \"$0\" --listen 127.0.0.1:0";
         let mut server = Process::spawn(Command::new("sh").args(["-c", limited, COMMAND]));
         let address = server.address("http");
@@ -596,5 +596,27 @@ mod out_of_descriptors {
         });
         server.line("file.txt: Too many open files");
         assert_eq!(get(all).text(), "content");
+    }
+
+    #[test]
+    fn without_memory_for_a_thread_a_client_is_refused() {
+        let mut server = Process::start(&["--listen", "127.0.0.1:0", "--stack-size", "64M"]);
+        let address = server.address("http");
+        server.line("cls is the original's example");
+        let pid = Pid::from_raw(server.id() as i32);
+        let all = getrlimit(Resource::As);
+        let some = Some((server.memory("VmSize") + (32 << 10)) << 10);
+        prlimit(pid, Resource::As, Rlimit { current: some, ..all }).unwrap();
+        for _ in 0..3 {
+            let reply = Reply::read(&mut ask(address));
+            assert_eq!((reply.status, reply.header("retry-after")), (503, Some("5")));
+        }
+        server.line("cannot start a thread: ");
+        prlimit(pid, Resource::As, all).unwrap();
+        let mut clients = [ask(address), ask(address)];
+        for client in &mut clients {
+            assert_eq!(Reply::read(client).status, 101);
+        }
+        clients.iter_mut().for_each(assert_echoes);
     }
 }

@@ -95,12 +95,13 @@ impl Process {
         fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
     }
 
-    /// The most memory that it ever had resident, in KiB.
+    /// What its memory has come to, in KiB, by a name that proc(5) has for it, such as `VmHWM`: the most that was resident.
     #[cfg(target_os = "linux")]
-    pub fn peak_memory(&self) -> u64 {
+    pub fn memory(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        peak.trim_end_matches("kB").trim().parse().unwrap()
+        let of =
+            |line: &str| line.strip_prefix(name)?.strip_prefix(':')?.strip_suffix("kB")?.trim().parse().ok();
+        status.lines().find_map(of).unwrap()
     }
 
     pub fn signal(&self, signal: Signal) {

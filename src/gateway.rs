@@ -15,7 +15,7 @@ use std::{
         Arc, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
-    thread::{Builder, JoinHandle},
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -27,7 +27,7 @@ use crate::{
     connection::{Caller, Connection, Driven, Socket, Tick},
     jobs::Jobs,
     limits::Limits,
-    sync::Clock,
+    sync::{Clock, spawn},
 };
 
 /// Collected output is sent this often.
@@ -75,14 +75,12 @@ impl Gateways {
             let mut gateway = Gateway::new(limits, clock.clone(), all.jobs.clone())?;
             all.callers.push(gateway.caller.clone());
             let stop = all.stop.clone();
-            let builder =
-                Builder::new().name("switchboard-gate".into()).stack_size(STACK.max(limits.stack_size));
-            all.gateways.push(builder.spawn(move || gateway.run(&stop))?);
+            let stack_size = STACK.max(limits.stack_size);
+            all.gateways.push(spawn("switchboard-gate", stack_size, move || gateway.run(&stop))?);
         }
         for jobs in std::iter::repeat_n(&all.jobs, limits.workers).flatten() {
             let jobs = jobs.clone();
-            let builder = Builder::new().name("switchboard-work".into()).stack_size(limits.stack_size);
-            all.workers.push(builder.spawn(move || work(&jobs))?);
+            all.workers.push(spawn("switchboard-work", limits.stack_size, move || work(&jobs))?);
         }
         Ok(all)
     }

@@ -1,12 +1,25 @@
-//! Locks that survive a panic, and a clock that costs nothing to read.
+//! Threads, locks that survive a panic, and a clock that costs nothing to read.
 
 use std::{
+    io,
     sync::{
         Mutex, MutexGuard, PoisonError, TryLockError,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
+    thread::{Builder, JoinHandle},
     time::{Duration, Instant, SystemTime},
 };
+
+/// Starts a thread.
+pub(crate) fn spawn(
+    name: &str,
+    stack_size: usize,
+    run: impl FnOnce() + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    let started = Builder::new().name(name.into()).stack_size(stack_size).spawn(run);
+    let explain = |e: &io::Error| format!("cannot start a thread with a stack of {stack_size} bytes: {e}");
+    started.map_err(|e| io::Error::new(e.kind(), explain(&e)))
+}
 
 /// Our own code does not panic under a lock; where user code does, what the lock guards is still whole.
 pub(crate) trait LockExt<T> {

@@ -600,9 +600,13 @@ mod exhaustion {
 
     #[test]
     fn without_memory_for_a_thread_a_client_is_refused() {
-        let mut server = Process::start(&["--listen", "127.0.0.1:0", "--stack-size", "64M"]);
+        let mut command = Command::new(COMMAND);
+        command.args(["--listen", "127.0.0.1:0", "--stack-size", "64M"]);
+        command.env("MALLOC_ARENA_MAX", "1"); // or each thread reserves memory of its own
+        let mut server = Process::spawn(&mut command);
         let address = server.address("http");
-        server.line("cls is the original's example");
+        let mut first = ask(address);
+        assert_eq!(Reply::read(&mut first).status, 101);
         let pid = Pid::from_raw(server.id() as i32);
         let all = getrlimit(Resource::As);
         let some = Some((server.memory("VmSize") + (32 << 10)) << 10);
@@ -611,7 +615,8 @@ mod exhaustion {
             let reply = Reply::read(&mut ask(address));
             assert_eq!((reply.status, reply.header("retry-after")), (503, Some("5")));
         }
-        server.line("cannot start a thread: ");
+        server.line("cannot start a thread with a stack of 67108864 bytes: ");
+        assert_echoes(&mut first);
         prlimit(pid, Resource::As, all).unwrap();
         let mut clients = [ask(address), ask(address)];
         for client in &mut clients {

@@ -6,7 +6,7 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex},
-    thread::{Builder, JoinHandle},
+    thread::JoinHandle,
     time::Duration,
 };
 
@@ -15,7 +15,11 @@ use super::{
     acceptor::{Acceptor, Client},
     serve::serve,
 };
-use crate::{deadline::Deadline, gateway::Gateways, sync::LockExt};
+use crate::{
+    deadline::Deadline,
+    gateway::Gateways,
+    sync::{LockExt, spawn},
+};
 
 /// A pool that grows with its clients and shrinks when they leave. Every thread of it is joined.
 #[derive(Debug)]
@@ -53,9 +57,7 @@ impl Threads {
     /// Starts a thread that waits.
     fn add(self: &Arc<Self>, state: &mut State) -> io::Result<()> {
         let (threads, key) = (self.clone(), state.next);
-        let builder =
-            Builder::new().name("switchboard-conn".into()).stack_size(self.shared.limits.stack_size);
-        let handle = builder.spawn(move || threads.run(key))?;
+        let handle = spawn("switchboard-conn", self.shared.limits.stack_size, move || threads.run(key))?;
         state.next += 1;
         state.waiting += 1;
         state.running.insert(key, handle);
@@ -120,7 +122,7 @@ impl Threads {
         {
             drop((state, slot));
             self.reject(client);
-            self.acceptor.rest(&format!("cannot start a thread: {e}"));
+            self.acceptor.rest(&e.to_string());
             return None;
         }
         state.waiting -= 1;

@@ -32,6 +32,32 @@ impl Deadline {
     }
 }
 
+/// A time budget that begins to run when it is first asked for. So the clock is read once by whoever waits once.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    whole: Duration,
+    deadline: Option<Deadline>,
+}
+
+impl Budget {
+    pub(crate) fn new(whole: Duration) -> Self {
+        Self { whole, deadline: None }
+    }
+
+    pub(crate) fn deadline(&mut self) -> Deadline {
+        *self.deadline.get_or_insert_with(|| Deadline::after(self.whole))
+    }
+
+    /// What is left: `None` when the time is up.
+    pub(crate) fn remaining(&mut self) -> Option<Duration> {
+        if self.deadline.is_some() {
+            return self.deadline().remaining();
+        }
+        self.deadline();
+        Some(self.whole.min(DAY)).filter(|whole| !whole.is_zero())
+    }
+}
+
 /// For a call of the system, which has a limit of its own: a day at most.
 pub(crate) fn timespec(timeout: Duration) -> Timespec {
     let timeout = timeout.min(DAY);
@@ -47,6 +73,18 @@ mod tests {
         assert!(Deadline::after(Duration::ZERO).is_over());
         let left = Deadline::after(Duration::from_secs(5)).remaining().unwrap();
         assert!(left <= Duration::from_secs(5) && left > Duration::from_secs(4));
+    }
+
+    #[test]
+    fn a_budget_is_whole_when_it_is_first_asked_for() {
+        let mut budget = Budget::new(Duration::from_secs(5));
+        assert_eq!(budget.remaining(), Some(Duration::from_secs(5)));
+        assert!(budget.remaining().unwrap() < Duration::from_secs(5));
+        let mut begun = Budget::new(Duration::from_secs(5));
+        begun.deadline();
+        assert!(begun.remaining().unwrap() < Duration::from_secs(5));
+        assert_eq!(Budget::new(Duration::ZERO).remaining(), None);
+        assert_eq!(Budget::new(Duration::MAX).remaining(), Some(DAY));
     }
 
     #[test]

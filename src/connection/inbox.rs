@@ -6,7 +6,7 @@ use std::{collections::VecDeque, io, time::Duration};
 
 use super::Socket;
 use crate::{
-    deadline::Deadline,
+    deadline::Budget,
     limits::Limits,
     message::{Data, Message},
 };
@@ -178,9 +178,9 @@ impl Receiver {
     ///
     /// # Errors
     /// `WouldBlock` when the time is up.
-    pub(super) fn receive(&mut self, socket: &Socket, deadline: Deadline) -> io::Result<usize> {
+    pub(super) fn receive(&mut self, socket: &Socket, budget: &mut Budget) -> io::Result<usize> {
         loop {
-            let Some(left) = deadline.remaining() else { return Err(io::ErrorKind::WouldBlock.into()) };
+            let Some(left) = budget.remaining() else { return Err(io::ErrorKind::WouldBlock.into()) };
             let is_large = self.size > KEEP;
             self.set_timeout(socket, if is_large { left.min(LINGER) } else { left })?;
             self.make_room();

@@ -51,7 +51,7 @@ pub use self::{
 use crate::{
     codec::{Codec, Event, Failure, Forms, Outgoing, Stream},
     compression::Deflate,
-    deadline::Deadline,
+    deadline::{Budget, Deadline},
     error::{CloseReason, ClosedBy, Error, Result},
     id::WebSocketId,
     limits::Limits,
@@ -264,7 +264,8 @@ impl Connection {
     /// drain, all within the close timeout. Afterwards the socket is closed.
     pub(crate) fn conclude(self: &Arc<Self>) {
         self.begin_close(CloseCode::NORMAL, "");
-        let deadline = Deadline::after(self.limits.close_timeout);
+        let mut budget = Budget::new(self.limits.close_timeout);
+        let deadline = budget.deadline();
         let mut inbox = self.inbox.locked();
         let receiver = inbox.receiver(&self.limits);
         let mut ended = false; // the client's side; ours may have something to send
@@ -276,7 +277,7 @@ impl Connection {
             let Some(socket) = socket else { break };
             let received = match (blocked, ended) {
                 (false, true) => break,
-                (false, false) => receiver.receive(&socket, deadline),
+                (false, false) => receiver.receive(&socket, &mut budget),
                 (true, true) => socket.wait_writable(deadline).map(|_| 1),
                 (true, false) => socket.wait_either(deadline).and_then(|_| receiver.try_receive(&socket)),
             };

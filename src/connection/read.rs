@@ -31,7 +31,7 @@ impl Connection {
 
     /// Waits for what the gateway receives.
     fn read_shared(self: &Arc<Self>, len: usize, timeout: Duration) -> Result<(Data, bool)> {
-        let deadline = Deadline::after(timeout);
+        let mut budget = Budget::new(timeout);
         let mut inbox = self.inbox.locked();
         loop {
             if self.hung_up.load(SeqCst) {
@@ -55,7 +55,7 @@ impl Connection {
             if inbox.complete && inbox.fresh.is_empty() && !inbox.scheduled {
                 return Err(self.closed());
             }
-            let Some(left) = deadline.remaining() else { return Err(Error::Timeout) };
+            let Some(left) = budget.remaining() else { return Err(Error::Timeout) };
             inbox.waiting += 1;
             if std::mem::take(&mut inbox.held) {
                 self.call_gateway();
@@ -71,8 +71,7 @@ impl Connection {
     /// For the connection's own thread.
     fn read_own(self: &Arc<Self>, len: usize, timeout: Duration) -> Result<(Data, bool)> {
         let mut inbox = self.inbox.locked();
-        let mut begun = None; // the clock is only asked if there is nothing to return at once
-        let mut deadline = || *begun.get_or_insert_with(|| Deadline::after(timeout));
+        let mut budget = Budget::new(timeout);
         let mut last_look = false;
         loop {
             if self.hung_up.load(SeqCst) {
@@ -109,17 +108,17 @@ impl Connection {
                     }
                     // When the time is up, what is there already is still taken, once: a client that never stops
                     // sending half messages cannot keep the call.
-                    let received = if !deadline().is_over() {
-                        receiver.receive(&socket, deadline())
-                    } else if !std::mem::replace(&mut last_look, true) {
-                        receiver.try_receive(&socket)
-                    } else {
-                        return Err(Error::Timeout);
+                    let received = match receiver.receive(&socket, &mut budget) {
+                        Err(e) if e.kind() == io::ErrorKind::WouldBlock && !last_look => {
+                            last_look = true;
+                            receiver.try_receive(&socket)
+                        }
+                        received => received,
                     };
                     self.received(received)?;
                 }
                 (Step::Clogged, Some(socket)) => {
-                    if !socket.wait_writable(deadline())? {
+                    if !socket.wait_writable(budget.deadline())? {
                         return Err(Error::Timeout);
                     }
                 }

@@ -18,7 +18,8 @@ impl Connection {
             self.stand_in(); // all that was written is sent, so nothing is in the way now
         }
         let outgoing = self.prepare(message, None);
-        let (mut outgoing, mut turn, mut deadline) = (Some(outgoing), None, None);
+        let (mut outgoing, mut turn) = (Some(outgoing), None);
+        let mut budget = Budget::new(self.limits.write_timeout);
         loop {
             let sent: Result<Sent> = self.with_wire(|wire| {
                 self.check_open(wire)?;
@@ -52,8 +53,7 @@ impl Connection {
                 }
                 Sent::Blocked(socket, generation) => return self.wait_sent(&socket, generation),
                 Sent::Behind(socket) => {
-                    let by = *deadline.get_or_insert_with(|| Deadline::after(self.limits.write_timeout));
-                    if !socket.wait_writable(by)? {
+                    if !socket.wait_writable(budget.deadline())? {
                         self.with_wire(|wire| self.break_off_by(wire, ClosedBy::Server, TOO_SLOW));
                         return Err(Error::Timeout);
                     }

@@ -229,7 +229,7 @@ fn tls_to_the_plain_port_does_no_harm() {
 
 #[test]
 fn broken_tls_does_no_harm() {
-    let server = serve_app(echo);
+    let (server, closed) = serve_and_tell();
     for garbage in [
         vec![0xff; 10_000],
         vec![0; 10_000],
@@ -250,6 +250,8 @@ fn broken_tls_does_no_harm() {
     stream.tcp().write_all(&[23, 3, 3, 0, 40]).unwrap();
     stream.tcp().write_all(&[0x5a; 40]).unwrap();
     read_to_end(&mut stream.tcp());
+    let reason = closed.recv_timeout(PATIENCE).unwrap();
+    assert!(reason.code() == 1006 && reason.text().starts_with("TLS: "), "{reason}");
     assert_unharmed(&server);
 }
 

@@ -212,3 +212,51 @@ impl Write for Pipe {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use native_tls::{Certificate, TlsConnector};
+
+    use super::*;
+    use crate::TlsIdentity;
+
+    #[test]
+    fn parked_it_keeps_no_buffers_and_goes_on() {
+        let (client, mut server) = UnixStream::pair().unwrap();
+        let client = std::thread::spawn(move || {
+            let ca = Certificate::from_pem(&std::fs::read("certs/ca.pem").unwrap()).unwrap();
+            let connector = TlsConnector::builder().add_root_certificate(ca).build().unwrap();
+            let mut tls = connector.connect("localhost", client).unwrap();
+            let mut answer = [0; 6];
+            for _ in 0..2 {
+                tls.write_all(b"asked ").unwrap();
+                tls.read_exact(&mut answer).unwrap();
+            }
+            answer
+        });
+        let identity = TlsIdentity::from_pem_files("certs/server.pem", "certs/server.key").unwrap();
+        let mut tls = Tls::accept(identity.acceptor()).unwrap();
+        for _ in 0..2 {
+            let mut plain = Vec::new();
+            while plain.is_empty() {
+                let mut received = vec![0; 4096];
+                let n = server.read(&mut received).unwrap();
+                received.truncate(n);
+                tls.open(&mut received, &mut plain).unwrap();
+                server.write_all(tls.sealed()).unwrap();
+                tls.sealed_mut().clear();
+            }
+            assert_eq!(plain, b"asked ");
+            assert!(tls.seal(b"answer").unwrap());
+            server.write_all(tls.sealed()).unwrap();
+            tls.sealed_mut().clear();
+            tls.park();
+            let State::Established(stream) = &tls.state else { panic!("{tls:?}") };
+            let Pipe { input, output, .. } = stream.get_ref();
+            assert_eq!([input.capacity(), output.capacity(), tls.sealed.capacity()], [0; 3]);
+        }
+        assert_eq!(&client.join().unwrap(), b"answer");
+    }
+}

@@ -249,9 +249,11 @@ mod tests {
                 tls.sealed_mut().clear();
             }
             assert_eq!(plain, b"asked ");
-            assert!(tls.seal(b"answer").unwrap());
-            server.write_all(tls.sealed()).unwrap();
-            tls.sealed_mut().clear();
+            for part in [b"ans", b"wer"] {
+                assert!(tls.seal(part).unwrap());
+                server.write_all(tls.sealed()).unwrap();
+                tls.sealed_mut().clear();
+            }
             tls.park();
             let State::Established(stream) = &tls.state else { panic!("{tls:?}") };
             let Pipe { input, output, .. } = stream.get_ref();

@@ -162,12 +162,12 @@ fn client_hello(version: [u8; 2]) -> Vec<u8> {
     [&[22, 3, 1, 0, message.len() as u8][..], &message].concat()
 }
 
-/// The first record that the server sends: its type and its content.
-fn read_record(tcp: &mut TcpStream) -> (u8, Vec<u8>) {
+/// The next record that the server has sent: its type and its content.
+fn read_record(sent: &mut impl Read) -> (u8, Vec<u8>) {
     let mut header = [0; 5];
-    tcp.read_exact(&mut header).unwrap();
+    sent.read_exact(&mut header).unwrap();
     let mut content = vec![0; usize::from(u16::from_be_bytes([header[3], header[4]]))];
-    tcp.read_exact(&mut content).unwrap();
+    sent.read_exact(&mut content).unwrap();
     (header[0], content)
 }
 
@@ -346,8 +346,8 @@ fn read_to_close_notify<S: Read + Write>(mut tls: TlsStream<Tapped<S>>) -> Vec<u
     socket.read_to_end(received).unwrap();
     let mut records = &received[..];
     let mut last = 0;
-    while let [kind, _, _, high, low, rest @ ..] = records {
-        (last, records) = (*kind, &rest[usize::from(u16::from_be_bytes([*high, *low]))..]);
+    while !records.is_empty() {
+        (last, _) = read_record(&mut records);
     }
     assert_eq!(last, 21, "the last record is an alert (RFC 5246, section 6.2.1)");
     read

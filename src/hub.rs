@@ -1,30 +1,21 @@
-//! The hub: every connection by its ID, and by what it listens to; pushes and broadcasts to them, from any thread.
-//!
-//! Its locks are held to look something up, never while anything is sent.
-
-#![expect(clippy::mutable_key_type, reason = "a connection is found by its ID, which never changes")]
+//! The hub: finds connections by ID, path and topic, and pushes to them, from any thread.
 
 use std::{
-    borrow::Borrow,
-    collections::{HashMap, HashSet},
     fmt,
-    hash::{Hash, Hasher},
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use crate::{
     codec::Forms,
-    connection::{Connection, Guard, PushError, PushErrorKind, Pushed},
+    connection::{Connection, PushError, PushErrorKind, Pushed},
     error::{CloseReason, Error, Result},
     id::WebSocketId,
     message::{CloseCode, Payload},
-    sync::LockExt,
+    registry::Registry,
+    websocket::{Holder, Opening, WebSocket},
 };
-
-/// The registry is in so many parts that threads seldom want the same one.
-const PARTS: usize = 16;
 
 /// All connections of a server. Clones are the same hub.
 ///
@@ -42,50 +33,8 @@ const PARTS: usize = 16;
 /// server.run()
 /// # }
 /// ```
-#[derive(Clone, Default)]
-pub struct Hub(Arc<Inner>);
-
-#[derive(Default)]
-struct Inner {
-    by_id: [Mutex<Group>; PARTS],
-    paths: Groups,
-    topics: Groups,
-    /// The topics of a connection, for its end.
-    joined: Mutex<HashMap<WebSocketId, HashSet<Arc<str>>>>,
-}
-
-/// Connections by a name.
-#[derive(Default)]
-struct Groups(Mutex<HashMap<Arc<str>, Group>>);
-
-type Group = HashSet<Member>;
-
-/// A connection, found by its ID.
-struct Member(Arc<Connection>);
-
-impl Borrow<WebSocketId> for Member {
-    fn borrow(&self) -> &WebSocketId {
-        self.0.id()
-    }
-}
-
-impl Hash for Member {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.id().hash(state);
-    }
-}
-
-impl PartialEq for Member {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.id() == other.0.id()
-    }
-}
-
-impl Eq for Member {}
-
-fn connections(group: &Group) -> Vec<Arc<Connection>> {
-    group.iter().map(|member| member.0.clone()).collect()
-}
+#[derive(Clone)]
+pub struct Hub(Arc<Registry>);
 
 /// Whom a broadcast is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,9 +119,9 @@ impl Hub {
     pub fn broadcast(&self, to: Audience<'_>, data: impl Into<Payload>) -> Broadcast {
         let message = data.into().into_message();
         let mut connections = match to {
-            Audience::All => self.all(),
-            Audience::Path(path) => self.0.paths.members(path),
-            Audience::Topic(topic) => self.0.topics.members(topic),
+            Audience::All => self.0.all(),
+            Audience::Path(path) => self.0.at_path(path),
+            Audience::Topic(topic) => self.0.in_topic(topic),
         };
         // In the order of their memory, ours and the system's: of many, most is not in the processor's caches.
         connections.sort_unstable_by_key(Arc::as_ptr);
@@ -200,7 +149,7 @@ impl Hub {
 
     /// All connections, in no order.
     pub fn connections(&self) -> Vec<ConnectionInfo> {
-        self.all().iter().map(info).collect()
+        self.0.all().iter().map(info).collect()
     }
 
     /// One connection; `None` if no connection has this ID.
@@ -215,7 +164,7 @@ impl Hub {
 
     /// Whether there is no connection.
     pub fn is_empty(&self) -> bool {
-        self.0.by_id.iter().all(|part| part.locked().is_empty())
+        self.0.is_empty()
     }
 
     /// Makes a connection a member of a topic, until it leaves or ends. Joining twice is joining once.
@@ -223,119 +172,71 @@ impl Hub {
     /// # Errors
     /// [`Error::UnknownId`] if no connection has this ID.
     pub fn join(&self, id: &WebSocketId, topic: &str) -> Result<()> {
-        let connection = self.find(id).ok_or(Error::UnknownId)?;
-        let name: Arc<str> = topic.into();
-        let mut joined = self.0.joined.locked();
-        joined.entry(id.clone()).or_default().insert(name.clone());
-        self.0.topics.insert(&name, connection);
-        // It may have ended in between: then nobody would take it out any more.
-        if self.find(id).is_none() {
-            drop(joined);
-            self.0.leave_all(id);
-            return Err(Error::UnknownId);
-        }
-        Ok(())
+        if self.0.join(id, topic) { Ok(()) } else { Err(Error::UnknownId) }
     }
 
     /// Ends a membership. Leaving a topic that was not joined does nothing.
     pub fn leave(&self, id: &WebSocketId, topic: &str) {
-        let mut joined = self.0.joined.locked();
-        if let Some(topics) = joined.get_mut(id) {
-            topics.remove(topic);
-            if topics.is_empty() {
-                joined.remove(id);
-            }
-            self.0.topics.remove(topic, id);
-        }
+        self.0.leave(id, topic);
     }
 
     /// The members of a topic, in no order.
     pub fn members(&self, topic: &str) -> Vec<WebSocketId> {
-        self.0.topics.members(topic).iter().map(|connection| connection.id().clone()).collect()
+        self.0.in_topic(topic).iter().map(|connection| connection.id().clone()).collect()
     }
 
-    pub(crate) fn find(&self, id: &WebSocketId) -> Option<Arc<Connection>> {
-        self.0.part(id).locked().get(id).map(|member| member.0.clone())
-    }
-
-    /// All of them, as they are now.
-    pub(crate) fn all(&self) -> Vec<Arc<Connection>> {
-        self.0.by_id.iter().flat_map(|part| connections(&part.locked())).collect()
-    }
-
-    /// A path; where others have asked for it, too, it is theirs.
-    pub(crate) fn path(&self, path: &str) -> Arc<str> {
-        let paths = self.0.paths.0.locked();
-        paths.get_key_value(path).map_or_else(|| path.into(), |(path, _)| path.clone())
-    }
-
-    /// Makes a connection known by its ID and its path, until it is over.
-    pub(crate) fn register(&self, connection: &Arc<Connection>) {
-        connection.tell_end(self.0.clone());
-        self.0.part(connection.id()).locked().insert(Member(connection.clone()));
-        self.0.paths.insert(&connection.about().path, connection.clone());
-    }
-}
-
-impl Inner {
-    fn len(&self) -> usize {
-        self.by_id.iter().map(|part| part.locked().len()).sum()
-    }
-
-    fn part(&self, id: &WebSocketId) -> &Mutex<Group> {
-        // IDs are random, and so is their end.
-        let last = id.as_str().bytes().last().unwrap_or_default();
-        &self.by_id[usize::from(last) % PARTS]
-    }
-
-    fn leave_all(&self, id: &WebSocketId) {
-        let mut joined = self.joined.locked();
-        for topic in joined.remove(id).into_iter().flatten() {
-            self.topics.remove(&topic, id);
+    /// A [`WebSocket`] for a shared connection (`OpenServer`), from any thread, and for as many as like.
+    ///
+    /// ```no_run
+    /// # fn example(hub: &switchboard::Hub, saved_id: &str) -> switchboard::Result<()> {
+    /// use std::time::Duration;
+    ///
+    /// let mut ws = hub.open_server(&saved_id.into())?;
+    /// ws.write("are you there?")?;
+    /// let answer = ws.read_message(Duration::from_secs(10))?;
+    /// ws.end_server();
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::UnknownId`] if no connection has this ID, [`Error::Closed`] if it is closing, [`Error::NotShared`] if it
+    /// belongs to its own thread.
+    pub fn open_server(&self, id: &WebSocketId) -> Result<WebSocket> {
+        let connection = self.find(id).ok_or(Error::UnknownId)?;
+        if !connection.about().shared {
+            return Err(Error::NotShared);
+        }
+        match connection.reason() {
+            Some(reason) => Err(Error::Closed(reason.clone())),
+            None => Ok(WebSocket::new(connection, self.0.clone(), Holder::Anyone)),
         }
     }
-}
+    pub(crate) fn new(registry: Arc<Registry>) -> Self {
+        Self(registry)
+    }
 
-/// At its end the ID becomes unknown, and it leaves all topics.
-impl Guard for Inner {
-    fn release(&self, connection: &Connection) {
-        let id = connection.id();
-        self.part(id).locked().remove(id);
-        self.paths.remove(&connection.about().path, id);
-        self.leave_all(id);
+    fn find(&self, id: &WebSocketId) -> Option<Arc<Connection>> {
+        self.0.find(id)
     }
 }
 
-impl fmt::Debug for Inner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Hub({} connections)", self.len())
+impl Opening {
+    /// All connections of this server.
+    pub fn hub(&self) -> Hub {
+        Hub(self.registry.clone())
+    }
+}
+
+impl WebSocket {
+    /// All connections of this server.
+    pub fn hub(&self) -> Hub {
+        Hub(self.registry().clone())
     }
 }
 
 impl fmt::Debug for Hub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl Groups {
-    fn insert(&self, name: &Arc<str>, connection: Arc<Connection>) {
-        let mut groups = self.0.locked();
-        groups.entry(name.clone()).or_default().insert(Member(connection));
-    }
-
-    fn remove(&self, name: &str, id: &WebSocketId) {
-        let mut groups = self.0.locked();
-        if let Some(group) = groups.get_mut(name) {
-            group.remove(id);
-            if group.is_empty() {
-                groups.remove(name);
-            }
-        }
-    }
-
-    fn members(&self, name: &str) -> Vec<Arc<Connection>> {
-        self.0.locked().get(name).map(connections).unwrap_or_default()
+        write!(f, "Hub({} connections)", self.0.len())
     }
 }
 
@@ -370,7 +271,7 @@ fn info(connection: &Arc<Connection>) -> ConnectionInfo {
         id: about.id.clone(),
         path: about.path.clone(),
         peer: about.peer,
-        since: connection.since(),
+        since: connection.opened(),
         shared: about.shared,
         queued,
         messages_in: counts.messages_in,

@@ -183,6 +183,7 @@ compile_error!("switchboard needs Unix: Linux, macOS or another one");
 #[cfg(feature = "__bench")]
 #[doc(hidden)]
 pub mod benching;
+mod clock;
 mod codec;
 mod compression;
 mod connection;
@@ -195,13 +196,15 @@ mod gateway;
 mod http;
 mod hub;
 mod id;
-mod jobs;
 mod limits;
 mod message;
 mod parked;
+mod protocol;
+mod registry;
 mod server;
 mod session;
 mod sync;
+mod thread;
 #[cfg(feature = "tls")]
 mod tls;
 mod websocket;

@@ -8,8 +8,8 @@ use std::{
 
 use crate::{
     connection::{Connection, Handler},
-    hub::Hub,
     message::{CloseCode, Message},
+    registry::Registry,
     session::Session,
     sync::LockExt,
     websocket::{Closed, Handled, Holder, WebSocket, WebSocketServer},
@@ -19,7 +19,7 @@ use crate::{
 pub(crate) struct Parked<Slot> {
     /// Taken at the end.
     app: Mutex<Option<App<Slot>>>,
-    hub: Hub,
+    registry: Arc<Registry>,
 }
 
 struct App<Slot> {
@@ -34,10 +34,10 @@ impl<Slot> Parked<Slot> {
     pub(crate) fn new(
         server: Box<dyn WebSocketServer>,
         session: Option<Session>,
-        hub: Hub,
+        registry: Arc<Registry>,
         slot: Slot,
     ) -> Self {
-        Self { app: Mutex::new(Some(App { server, session: session.map(Box::new), slot })), hub }
+        Self { app: Mutex::new(Some(App { server, session: session.map(Box::new), slot })), registry }
     }
 }
 
@@ -46,13 +46,13 @@ impl<Slot: Send> Handler for Parked<Slot> {
         let mut app = self.app.locked();
         let Some(app) = app.as_mut() else { return messages.for_each(drop) };
         let holder = Holder::Handler { more: AtomicBool::new(false) };
-        let ws = WebSocket::new(connection.clone(), self.hub.clone(), holder);
+        let ws = WebSocket::new(connection.clone(), self.registry.clone(), holder);
         for (message, more) in messages {
             ws.expect_more(more);
             let unhandled = message.clone();
             match catch_unwind(AssertUnwindSafe(|| app.server.on_client_message(&ws, message))) {
                 Ok(Handled::Yes) => {}
-                Ok(Handled::No) => connection.leave(unhandled),
+                Ok(Handled::No) => connection.leave_unread(unhandled),
                 Err(_) => {
                     log::error!("{}: on_client_message panicked", connection.id());
                     connection.close(CloseCode::INTERNAL_ERROR, "the handler failed");
@@ -71,7 +71,7 @@ impl<Slot: Send> Handler for Parked<Slot> {
             id: about.id.clone(),
             session_id: about.session_id.clone(),
             reason,
-            duration: about.since.elapsed(),
+            duration: connection.age(),
         };
         // The application is dropped within, and the session store may be the program's own: all of it is user code.
         let last = AssertUnwindSafe(move || {

@@ -16,9 +16,9 @@ use crate::{
     connection::{Connection, Overflow, READ_TIMEOUT},
     error::{CloseReason, Error, Result},
     http::{Refusal, Request},
-    hub::Hub,
     id::WebSocketId,
     message::{CloseCode, Data, Message, Payload},
+    registry::Registry,
     session::{Session, SessionId},
 };
 
@@ -120,7 +120,7 @@ pub struct Opening {
     pub(crate) shared: bool,
     pub(crate) overflow: Overflow,
     pub(crate) compression: Compression,
-    hub: Hub,
+    pub(crate) registry: Arc<Registry>,
 }
 
 impl Opening {
@@ -130,7 +130,7 @@ impl Opening {
         session: Session,
         offered: Vec<String>,
         compression: Compression,
-        hub: Hub,
+        registry: Arc<Registry>,
     ) -> Self {
         Self {
             request,
@@ -144,7 +144,7 @@ impl Opening {
             shared: false,
             overflow: Overflow::default(),
             compression,
-            hub,
+            registry,
         }
     }
 
@@ -198,7 +198,7 @@ impl Opening {
 
     /// `SharedConnection`: the connection is not bound to its thread. [`server`](WebSocketServer::server) may return at
     /// once; the connection lives on, and any thread that has its ID may read from it and write to it, with
-    /// [`Hub::open_server`], until somebody ends it. Its messages are received by the gateway, and go to
+    /// [`Hub::open_server`](crate::Hub::open_server), until somebody ends it. Its messages are received by the gateway, and go to
     /// [`on_client_message`](WebSocketServer::on_client_message) or to whoever reads. Off by default.
     pub fn set_shared_connection(&mut self, on: bool) {
         self.shared = on;
@@ -215,11 +215,6 @@ impl Opening {
         self.compression = compression;
     }
 
-    /// All connections of this server.
-    pub fn hub(&self) -> &Hub {
-        &self.hub
-    }
-
     /// `BinaryData`: see [`WebSocket::set_binary_data`]. Off by default.
     pub fn set_binary_data(&mut self, on: bool) {
         self.binary_data = on;
@@ -231,11 +226,11 @@ impl Opening {
     }
 }
 
-/// An open connection: in [`server`](WebSocketServer::server), or opened by its ID with [`Hub::open_server`].
+/// An open connection: in [`server`](WebSocketServer::server), or opened by its ID with [`Hub::open_server`](crate::Hub::open_server).
 #[derive(Debug)]
 pub struct WebSocket {
     connection: Arc<Connection>,
-    hub: Hub,
+    registry: Arc<Registry>,
     at_end: bool,
     holder: Holder,
 }
@@ -259,8 +254,12 @@ pub(crate) struct Attached {
 }
 
 impl WebSocket {
-    pub(crate) fn new(connection: Arc<Connection>, hub: Hub, holder: Holder) -> Self {
-        Self { connection, hub, at_end: true, holder }
+    pub(crate) fn new(connection: Arc<Connection>, registry: Arc<Registry>, holder: Holder) -> Self {
+        Self { connection, registry, at_end: true, holder }
+    }
+
+    pub(crate) fn registry(&self) -> &Arc<Registry> {
+        &self.registry
     }
 
     pub(crate) fn into_attached(self) -> Option<Box<Attached>> {
@@ -346,7 +345,7 @@ impl WebSocket {
         let binary = self.connection.binary_data.load(Relaxed);
         let message = data.into().into_message_as(binary).map_err(|_| Error::NotUtf8)?;
         match &self.holder {
-            Holder::Handler { more } => self.connection.post(message, more.load(Relaxed)),
+            Holder::Handler { more } => self.connection.post_message(message, more.load(Relaxed)),
             _ => self.connection.write(message),
         }
     }
@@ -432,49 +431,15 @@ impl WebSocket {
         self.connection.about().client
     }
 
-    /// All connections of this server.
-    pub fn hub(&self) -> &Hub {
-        &self.hub
-    }
-
     /// Joins a topic: broadcasts to it reach this connection. It leaves by itself at its end.
     pub fn join(&self, topic: &str) {
         // It fails only for a connection that is over, and that is what the next call will say.
-        let _ = self.hub.join(self.connection.id(), topic);
+        let _ = self.registry.join(self.connection.id(), topic);
     }
 
     /// Leaves a topic.
     pub fn leave(&self, topic: &str) {
-        self.hub.leave(self.connection.id(), topic);
-    }
-}
-
-impl Hub {
-    /// A [`WebSocket`] for a shared connection (`OpenServer`), from any thread, and for as many as like.
-    ///
-    /// ```no_run
-    /// # fn example(hub: &switchboard::Hub, saved_id: &str) -> switchboard::Result<()> {
-    /// use std::time::Duration;
-    ///
-    /// let mut ws = hub.open_server(&saved_id.into())?;
-    /// ws.write("are you there?")?;
-    /// let answer = ws.read_message(Duration::from_secs(10))?;
-    /// ws.end_server();
-    /// # Ok(()) }
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::UnknownId`] if no connection has this ID, [`Error::Closed`] if it is closing, [`Error::NotShared`] if it
-    /// belongs to its own thread.
-    pub fn open_server(&self, id: &WebSocketId) -> Result<WebSocket> {
-        let connection = self.find(id).ok_or(Error::UnknownId)?;
-        if !connection.about().shared {
-            return Err(Error::NotShared);
-        }
-        match connection.reason() {
-            Some(reason) => Err(Error::Closed(reason.clone())),
-            None => Ok(WebSocket::new(connection, self.clone(), Holder::Anyone)),
-        }
+        self.registry.leave(self.connection.id(), topic);
     }
 }
 

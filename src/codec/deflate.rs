@@ -20,6 +20,9 @@ const LAST_BLOCK: [u8; 5] = [1, 0, 0, 0xff, 0xff];
 /// Inflated at a time.
 const CHUNK: usize = 16 * 1024;
 
+/// A message of so many bytes is not compressed while others wait: it may take a third of a millisecond and more.
+const LONG: usize = 16 * 1024;
+
 /// A pool keeps so many: more are not in use at once for long, as each use is a short one.
 const POOL: usize = 4;
 
@@ -53,12 +56,26 @@ impl<T> Pool<T> {
 #[derive(Clone, Debug)]
 pub(crate) struct Outgoing {
     pub(crate) message: Message,
-    deflated: Option<Bytes>,
+    pub(super) deflated: Option<Bytes>,
 }
 
 impl From<Message> for Outgoing {
     fn from(message: Message) -> Self {
         Self { message, deflated: None }
+    }
+}
+
+/// A message on its way through a connection's own compressor, which is away from the connection meanwhile.
+#[derive(Debug)]
+pub(crate) struct Compressing {
+    compress: Box<Compress>,
+    outgoing: Outgoing,
+}
+
+impl Compressing {
+    /// Compresses it. This takes long: some 20 ms for 1 MiB.
+    pub(crate) fn run(&mut self) {
+        self.outgoing.deflated = Some(deflate(&mut self.compress, self.outgoing.message.as_bytes()).into());
     }
 }
 
@@ -160,16 +177,38 @@ impl Deflater {
         Self { agreed, least, compress: None, history: Vec::new(), inflater: None }
     }
 
-    /// The payload of a compressed frame; `None`: the message goes as it is.
-    pub(super) fn deflate(&mut self, outgoing: &Outgoing) -> Option<Bytes> {
-        if self.agreed.pooled {
-            return outgoing.deflated.clone();
+    /// Compresses a message with the help of those before it, unless it is to go as it is.
+    pub(super) fn deflate(&mut self, outgoing: &mut Outgoing) {
+        if self.deflates(&outgoing.message) {
+            let compress = self.compress.get_or_insert_with(|| Box::new(self.agreed.compressor()));
+            outgoing.deflated = Some(deflate(compress, outgoing.message.as_bytes()).into());
         }
-        if !is_worth_it(&outgoing.message, self.least) {
-            return None;
-        }
-        let compress = self.compress.get_or_insert_with(|| Box::new(self.agreed.compressor()));
-        Some(deflate(compress, outgoing.message.as_bytes()).into())
+    }
+
+    /// Those of the pool have been used before.
+    fn deflates(&self, message: &Message) -> bool {
+        !self.agreed.pooled && is_worth_it(message, self.least)
+    }
+
+    /// Whether to compress this would keep others waiting.
+    pub(super) fn takes_long(&self, outgoing: &Outgoing) -> bool {
+        outgoing.message.len() >= LONG && self.deflates(&outgoing.message)
+    }
+
+    /// Lends the compressor for this message.
+    pub(super) fn lend(&mut self, outgoing: Outgoing) -> Compressing {
+        let compress = self.compress.take().unwrap_or_else(|| Box::new(self.agreed.compressor()));
+        Compressing { compress, outgoing }
+    }
+
+    pub(super) fn take_back(&mut self, compressed: Compressing) -> Outgoing {
+        self.compress = Some(compressed.compress);
+        compressed.outgoing
+    }
+
+    /// Whether [`park`](Self::park) would give something back.
+    pub(super) fn is_warm(&self) -> bool {
+        self.compress.is_some() || self.history.len() > 1 << self.agreed.client_window_bits
     }
 
     /// Inflates a piece of a message onto it, up to `most` bytes in all. `is_last`: the message ends with this piece.

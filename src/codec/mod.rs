@@ -21,7 +21,7 @@ use self::{
     partial::{Partial, not_utf8, split_utf8},
 };
 pub(crate) use self::{
-    deflate::{Forms, Outgoing},
+    deflate::{Compressing, Forms, Outgoing},
     frames::unmask,
     stream::Stream,
 };
@@ -33,6 +33,12 @@ use crate::{
 
 /// The longest text of a close frame, in bytes: 125 less the code (RFC 6455, section 5.5).
 const MAX_CLOSE_TEXT: usize = MAX_CONTROL - 2;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Server,
+    Client,
+}
 
 /// Frames in, frames out.
 #[derive(Debug)]
@@ -66,7 +72,7 @@ pub(crate) enum Event {
     /// Its answer is pending already.
     Ping,
     Pong(Bytes),
-    /// Its answer is pending already, unless this is one.
+    /// To be answered with the same code (RFC 6455, section 5.5.1), unless this is an answer.
     Close(CloseCode, Text),
 }
 
@@ -242,10 +248,6 @@ impl Codec {
             CLOSE => {
                 let (code, text) = parse_close(payload)?;
                 self.close_received = true;
-                // Answered with the same code (RFC 6455, section 5.5.1).
-                if !self.close_sent {
-                    self.close(code, &text);
-                }
                 Ok(Event::Close(code, text))
             }
             PING => {
@@ -318,14 +320,41 @@ impl Codec {
         false
     }
 
-    /// Appends one message, whole, to what is pending.
-    pub(crate) fn encode(&mut self, outgoing: Outgoing) {
-        let deflated = self.deflater.as_mut().and_then(|deflater| deflater.deflate(&outgoing));
+    /// Appends one message, whole, to what is pending. If that needs the connection's own compressor for long, the caller
+    /// gets it, [runs](Compressing::run) it without a lock, and gives it [back](Self::encode_compressed).
+    pub(crate) fn encode(&mut self, outgoing: Outgoing) -> Option<Compressing> {
+        let mut outgoing = outgoing;
+        if let Some(deflater) = &mut self.deflater {
+            if deflater.takes_long(&outgoing) {
+                return Some(deflater.lend(outgoing));
+            }
+            deflater.deflate(&mut outgoing);
+        }
+        self.append(outgoing);
+        None
+    }
+
+    /// Takes the compressor back. The message is appended if it `is_sendable` still.
+    pub(crate) fn encode_compressed(&mut self, compressed: Compressing, is_sendable: bool) {
+        if let Some(deflater) = &mut self.deflater {
+            let outgoing = deflater.take_back(compressed);
+            if is_sendable {
+                self.append(outgoing);
+            }
+        }
+    }
+
+    fn append(&mut self, outgoing: Outgoing) {
         let opcode = if outgoing.message.is_text() { TEXT } else { BINARY };
-        let compressed = deflated.is_some();
-        let payload = deflated.unwrap_or_else(|| outgoing.message.into_bytes());
+        let compressed = outgoing.deflated.is_some();
+        let payload = outgoing.deflated.unwrap_or_else(|| outgoing.message.into_bytes());
         frames::begin(opcode, compressed, payload.len(), self.stream.output());
         self.stream.append(payload);
+    }
+
+    /// Whether there is something that [`park`](Self::park) gives back when the connection is idle.
+    pub(crate) fn is_warm(&self) -> bool {
+        self.deflater.as_ref().is_some_and(|deflater| deflater.is_warm())
     }
 
     /// Appends a ping to what is pending, of at most 125 bytes (RFC 6455, section 5.5).

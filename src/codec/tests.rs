@@ -92,6 +92,8 @@ fn both_sides_can_begin_the_close() {
     let mut by_client = codec();
     let events = decode(&mut by_client, &frame(0x88, b"\x0f\xa1bye")).unwrap();
     assert_eq!(events, [Event::Close(CloseCode(4001), "bye".into())]);
+    assert_eq!(sent(&mut by_client), b"", "the protocol says when it is answered");
+    by_client.close(CloseCode(4001), "bye");
     assert_eq!(sent(&mut by_client), b"\x88\x05\x0f\xa1bye");
 
     let mut by_server = codec();

@@ -1,66 +1,64 @@
-//! The read side: what has been received and not been read, and the receive buffer.
+//! What has been received and not been read.
 //!
-//! Its lock is the right to receive: a synchronous connection's thread holds it while it waits in `recv`.
+//! Its lock is also the right to receive: a synchronous connection's thread holds it while it waits in `recv`.
 
-use std::{collections::VecDeque, io, time::Duration};
+use std::collections::VecDeque;
 
-use super::Socket;
+use super::receiver::Receiver;
 use crate::{
-    deadline::Budget,
     limits::Limits,
     message::{Data, Message},
+    protocol::Hold,
 };
-
-/// The size that a receive buffer starts with, and returns to.
-const START: usize = 512;
-
-/// A buffer above this size is given back when nothing came for so long.
-const KEEP: usize = 16 * 1024;
-const LINGER: Duration = Duration::from_secs(1);
-
-/// A buffer is halved when it was filled to less than a quarter so many times in a row.
-const SMALL: u8 = 8;
 
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
-    /// Messages that were decoded and not yet read.
-    pub(super) queue: VecDeque<Message>,
+    /// Messages for `read`.
+    pub(super) unread: VecDeque<Message>,
     /// Bytes of the first of them that were read already.
     read: usize,
     /// Messages that `on_client_message` has not seen. Only of shared connections.
-    pub(super) fresh: VecDeque<Message>,
+    pub(super) unhandled: VecDeque<Message>,
     /// Messages that it is being called for.
-    taken: usize,
+    in_hand: usize,
     /// Bytes in all of these.
-    pub(super) bytes: usize,
-    /// A worker has this connection, or is about to.
-    pub(super) scheduled: bool,
-    /// Of a shared connection: everything that the client sent has been put in.
+    bytes: usize,
+    /// Somebody calls `on_client_message`, or is about to.
+    pub(super) handling: bool,
+    /// Of a shared connection: nothing more will be put in.
     pub(super) complete: bool,
     /// The connection is over, and its handler has not been told.
     pub(super) over: bool,
     /// Nothing is received until there is room.
-    pub(super) paused: bool,
-    /// A broken rule is answered when the messages before it have been: whoever answers the last of them calls the gateway.
-    pub(super) held: bool,
+    paused: bool,
+    /// An end of the connection waits for answers: whoever gives the last of them tells the gateway.
+    holds_end: bool,
     /// How many wait in `read` of a shared connection.
     pub(super) waiting: usize,
     /// What receives. Of a shared connection the gateway does that, and this stays empty.
     receiver: Option<Box<Receiver>>,
 }
 
-/// Receives for a connection's own thread, into a buffer that follows the traffic.
-#[derive(Debug)]
-pub(super) struct Receiver {
-    /// Empty, or just received.
-    pub(super) buffer: Vec<u8>,
-    /// How much the next `recv` may take.
-    size: usize,
-    max_size: usize,
-    /// How many times in a row little came.
-    small: u8,
-    /// How long the socket now waits in `recv`.
-    timeout: Option<Duration>,
+/// How much may still be put in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    pub(super) messages: usize,
+    bytes: usize,
+}
+
+impl Room {
+    /// Of a connection that wants nothing more: what comes is thrown away.
+    pub(super) const ENDLESS: Self = Self { messages: usize::MAX, bytes: usize::MAX };
+
+    pub(super) fn is_none(&self) -> bool {
+        self.messages == 0 || self.bytes == 0
+    }
+
+    /// A message is put in. One may be larger than the room.
+    pub(super) fn take(&mut self, message: &Message) {
+        self.messages = self.messages.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(message.len());
+    }
 }
 
 impl Inbox {
@@ -68,91 +66,132 @@ impl Inbox {
         self.receiver.get_or_insert_with(|| Box::new(Receiver::new(limits.max_read_buffer)))
     }
 
-    /// Gives back what receives.
-    pub(super) fn drop_receiver(&mut self) {
+    /// The connection is over. What was received before can still be read.
+    pub(super) fn end(&mut self) {
         self.receiver = None;
+        self.complete = true;
+        self.over = true;
     }
 
     /// At most `len` characters or bytes of the next message for a reader, and whether they reach its end.
-    pub(super) fn take(&mut self, len: usize) -> Option<(Data, bool)> {
-        if self.read == 0 && self.queue.front()?.len() <= len {
-            let message = self.queue.pop_front()?;
+    pub(super) fn read(&mut self, len: usize) -> Option<(Data, bool)> {
+        if self.read == 0 && self.unread.front()?.len() <= len {
+            let message = self.unread.pop_front()?;
             self.bytes -= message.len();
-            give_back(&mut self.queue);
+            give_back(&mut self.unread);
             return Some((message, true));
         }
-        let piece = self.queue.front()?.piece(self.read, len);
+        let piece = self.unread.front()?.piece(self.read, len);
         self.bytes -= piece.len();
         self.read += piece.len();
-        let at_end = self.queue.front().is_none_or(|message| self.read == message.len());
+        let at_end = self.unread.front().is_none_or(|message| self.read == message.len());
         if at_end {
-            self.queue.pop_front();
+            self.unread.pop_front();
             self.read = 0;
-            give_back(&mut self.queue);
+            give_back(&mut self.unread);
         }
         Some((piece, at_end))
     }
 
-    /// At most `len` characters or bytes of a message that just came; the rest is kept for the next reader.
-    pub(super) fn cut(&mut self, message: Message, len: usize) -> (Data, bool) {
+    /// At most `len` characters or bytes of the first of these messages; the rest is kept for the next reader.
+    pub(super) fn read_first(&mut self, message: Message, others: Vec<Message>, len: usize) -> (Data, bool) {
         // A text of so few bytes cannot have more characters.
         if message.len() <= len {
+            self.put_unread(others);
             return (message, true);
         }
-        self.bytes += message.len();
-        self.queue.push_front(message);
-        self.take(len).unwrap_or_else(|| unreachable!("put in above"))
+        self.put_unread(vec![message]);
+        self.put_unread(others);
+        self.read(len).unwrap_or_else(|| unreachable!("put in above"))
     }
 
-    /// What waits to be read is for `on_client_message` from now on; of a message that was read in part, the rest.
+    /// Puts messages in for readers.
+    pub(super) fn put_unread(&mut self, messages: Vec<Message>) {
+        self.bytes += messages.iter().map(Message::len).sum::<usize>();
+        append(&mut self.unread, messages);
+    }
+
+    /// Puts messages in for the handler.
+    pub(super) fn put_unhandled(&mut self, messages: Vec<Message>) {
+        self.bytes += messages.iter().map(Message::len).sum::<usize>();
+        append(&mut self.unhandled, messages);
+    }
+
+    /// What waits to be read is for the handler from now on; of a message that was read in part, the rest.
     pub(super) fn hand_over(&mut self) {
         let read = std::mem::take(&mut self.read);
-        if let Some(message) = self.queue.front_mut().filter(|_| read > 0) {
+        if let Some(message) = self.unread.front_mut().filter(|_| read > 0) {
             *message = message.piece(read, usize::MAX);
         }
-        self.fresh = std::mem::take(&mut self.queue);
+        self.unhandled = std::mem::take(&mut self.unread);
     }
 
-    /// The next messages for `on_client_message`. They count until they are put back.
-    pub(super) fn take_fresh(&mut self, most: usize) -> VecDeque<Message> {
-        let rest = self.fresh.split_off(most.min(self.fresh.len()));
-        let batch = std::mem::replace(&mut self.fresh, rest);
-        self.taken = batch.len();
+    /// The next messages for the handler, `max` at most. They count until they are put back.
+    pub(super) fn take_unhandled(&mut self, max: usize) -> VecDeque<Message> {
+        let rest = self.unhandled.split_off(max.min(self.unhandled.len()));
+        let batch = std::mem::replace(&mut self.unhandled, rest);
+        self.in_hand = batch.len();
         batch
     }
 
-    /// Puts back those that it was not called for. The others, of so many bytes, are done with.
-    pub(super) fn put_back(&mut self, batch: &mut VecDeque<Message>, handled: usize) {
-        self.taken = 0;
+    /// Puts back those for which it was not called. The others, of so many bytes, are done with.
+    pub(super) fn put_back(&mut self, mut batch: VecDeque<Message>, handled: usize) {
+        self.in_hand = 0;
         self.bytes -= handled;
-        while let Some(message) = batch.pop_back() {
-            self.fresh.push_front(message);
+        if !batch.is_empty() {
+            batch.append(&mut self.unhandled);
+            self.unhandled = batch;
         }
+    }
+
+    /// Throws away what the handler has not seen: nobody wants it any more.
+    pub(super) fn discard_unhandled(&mut self) {
+        self.bytes -= self.unhandled.iter().map(Message::len).sum::<usize>();
+        self.unhandled.clear();
+    }
+
+    /// What an end has to wait for. While the `server` of a shared connection runs, it has answered what it has read when it
+    /// reads on.
+    pub(super) fn hold(&self, server_runs: bool) -> Hold {
+        let is_read = self.unread.is_empty() && !(server_runs && self.waiting == 0);
+        if self.handling || !self.unhandled.is_empty() || !is_read { Hold::All } else { Hold::Nothing }
+    }
+
+    /// An end waits, unless it need not any more.
+    pub(super) fn hold_end(&mut self, server_runs: bool) -> bool {
+        self.holds_end = self.hold(server_runs) != Hold::Nothing;
+        self.holds_end
+    }
+
+    /// Whether an end has waited for what is answered now.
+    pub(super) fn release_end(&mut self) -> bool {
+        std::mem::take(&mut self.holds_end)
+    }
+
+    /// Nothing is received from now on, unless there is room by now.
+    pub(super) fn pause(&mut self, limits: &Limits) -> bool {
+        self.paused = self.room(limits).is_none();
+        self.paused
     }
 
     /// Whether receiving, which has paused, goes on.
     pub(super) fn resumes(&mut self, limits: &Limits) -> bool {
-        let resumes = self.paused && self.has_room(limits);
+        let resumes = self.paused && !self.room(limits).is_none();
         self.paused &= !resumes;
         resumes
     }
 
-    /// Whether messages of a shared connection have not been answered, as far as that can be told. While its `server` runs,
-    /// it has answered what it has read when it reads on.
-    pub(super) fn is_unanswered(&self, server_runs: bool) -> bool {
-        let is_read = self.queue.is_empty() && !(server_runs && self.waiting == 0);
-        self.scheduled || !self.fresh.is_empty() || !is_read
-    }
-
-    /// Whether another message may be received.
-    pub(super) fn has_room(&self, limits: &Limits) -> bool {
-        self.queue.len() + self.fresh.len() + self.taken < limits.max_inbox_messages
-            && self.bytes < limits.max_inbox_bytes
+    pub(super) fn room(&self, limits: &Limits) -> Room {
+        let messages = self.unread.len() + self.unhandled.len() + self.in_hand;
+        Room {
+            messages: limits.max_inbox_messages.saturating_sub(messages),
+            bytes: limits.max_inbox_bytes.saturating_sub(self.bytes),
+        }
     }
 }
 
 /// Puts messages behind those that wait. The memory that they came in serves as the queue's, if that has none.
-pub(super) fn append(queue: &mut VecDeque<Message>, messages: Vec<Message>) {
+fn append(queue: &mut VecDeque<Message>, messages: Vec<Message>) {
     if queue.is_empty() {
         *queue = messages.into();
     } else {
@@ -164,73 +203,5 @@ pub(super) fn append(queue: &mut VecDeque<Message>, messages: Vec<Message>) {
 fn give_back(queue: &mut VecDeque<Message>) {
     if queue.is_empty() {
         *queue = VecDeque::new();
-    }
-}
-
-impl Receiver {
-    fn new(max_size: usize) -> Self {
-        Self { buffer: Vec::new(), size: START, max_size: max_size.max(START), small: 0, timeout: None }
-    }
-
-    /// Waits for bytes until the deadline.
-    ///
-    /// The buffer follows the traffic: it doubles when a `recv` fills it, and a large one is given back when it is quiet.
-    ///
-    /// # Errors
-    /// `WouldBlock` when the time is up.
-    pub(super) fn receive(&mut self, socket: &Socket, budget: &mut Budget) -> io::Result<usize> {
-        loop {
-            let Some(left) = budget.remaining() else { return Err(io::ErrorKind::WouldBlock.into()) };
-            let is_large = self.size > KEEP;
-            self.set_timeout(socket, if is_large { left.min(LINGER) } else { left })?;
-            self.make_room();
-            match socket.recv(&mut self.buffer) {
-                // Both say only that it is time to look at the clock.
-                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
-                    self.size = self.size.min(KEEP / 2);
-                }
-                result => return self.received(result),
-            }
-        }
-    }
-
-    /// Takes what has arrived, and never waits.
-    ///
-    /// # Errors
-    /// `WouldBlock` if that is nothing.
-    pub(super) fn try_receive(&mut self, socket: &Socket) -> io::Result<usize> {
-        debug_assert!(self.buffer.is_empty());
-        self.make_room();
-        let result = socket.try_recv(&mut self.buffer);
-        self.received(result)
-    }
-
-    fn received(&mut self, result: io::Result<usize>) -> io::Result<usize> {
-        let n = *result.as_ref().unwrap_or(&0);
-        if n == self.buffer.capacity() {
-            self.size = (self.size * 2).min(self.max_size);
-        }
-        // Not at once: a large message is often followed by its last few bytes.
-        self.small = if n < self.size / 4 { self.small + 1 } else { 0 };
-        if self.small == SMALL {
-            self.size = (self.size / 2).max(START);
-            self.small = 0;
-        }
-        result
-    }
-
-    fn make_room(&mut self) {
-        if self.buffer.capacity() < self.size || self.buffer.capacity() > self.size * 2 {
-            self.buffer = Vec::with_capacity(self.size);
-        }
-    }
-
-    /// The socket's timeout is only set anew where it would wait too long, or far too short.
-    fn set_timeout(&mut self, socket: &Socket, left: Duration) -> io::Result<()> {
-        if self.timeout.is_none_or(|now| now > left || now < left / 2) {
-            socket.set_recv_timeout(left)?;
-            self.timeout = Some(left);
-        }
-        Ok(())
     }
 }

@@ -25,16 +25,18 @@ use self::{
 };
 pub use self::{builder::ServerBuilder, exchange::Exchange, listener::ListenAddr};
 use crate::{
+    clock::Clock,
     compression::Compression,
     connection::Socket,
-    error::Result,
+    error::{ClosedBy, Result},
     gateway::Gateways,
     http::Origins,
     hub::Hub,
     limits::Limits,
     message::CloseCode,
+    registry::Registry,
     session::SessionStore,
-    sync::{Clock, LockExt},
+    sync::LockExt,
 };
 
 /// How long connections have to end when accepting has failed.
@@ -76,7 +78,7 @@ pub(crate) struct Shared {
     compression: Compression,
     trusted_proxies: Vec<IpAddr>,
     sessions: Arc<dyn SessionStore>,
-    hub: Hub,
+    registry: Arc<Registry>,
     clock: Arc<Clock>,
     /// Connections, those in their handshake included.
     count: AtomicUsize,
@@ -128,8 +130,8 @@ impl Server {
             compression: builder.compression,
             trusted_proxies: builder.trusted_proxies,
             sessions,
-            hub: Hub::default(),
-            clock: Arc::new(Clock::new()),
+            registry: Arc::default(),
+            clock: Arc::new(Clock::start()),
             count: AtomicUsize::new(0),
             handshaking: Mutex::default(),
             bell: Bell::new()?,
@@ -146,7 +148,7 @@ impl Server {
 
     /// All connections: to find one by its ID, and to push to one or to many, from any thread.
     pub fn hub(&self) -> Hub {
-        self.shared.hub.clone()
+        Hub::new(self.shared.registry.clone())
     }
 
     /// Whether TLS is spoken at this one of [`local_addrs`](Self::local_addrs).
@@ -238,7 +240,7 @@ impl Shared {
         for socket in self.handshaking.locked().values() {
             socket.shutdown_read();
         }
-        let open = self.hub.all();
+        let open = self.registry.all();
         log::info!("shutting down: {} connections", open.len());
         for connection in open {
             connection.close(CloseCode::GOING_AWAY, "the server shuts down");
@@ -264,9 +266,9 @@ impl Shared {
         for socket in self.handshaking.locked().values() {
             socket.shutdown();
         }
-        for connection in self.hub.all() {
+        for connection in self.registry.all() {
             log::warn!("{}: cut off by the shutdown", connection.id());
-            connection.cut();
+            connection.abort(ClosedBy::Server, "cut off by the shutdown");
         }
     }
 }

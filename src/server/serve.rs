@@ -12,7 +12,6 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::Instant,
 };
 
 use http::{HeaderValue, StatusCode, header};
@@ -26,7 +25,7 @@ use super::{
 use crate::{
     codec::Stream,
     compression::Deflate,
-    connection::{About, Caller, Connection, Handler, Socket},
+    connection::{About, Connection, Context, Handler, Socket},
     deadline::Deadline,
     error::Error,
     http::{Handshake, Refusal, Request, Response, is_upgrade},
@@ -42,21 +41,21 @@ use crate::{
 ///
 /// What a thread once touched of its stack stays resident as long as it lives. So the handshake is a call of its own, and
 /// so is each step of it: none of them is deep, none is inlined, and what they hand on is on the heap.
-pub(super) fn serve(shared: &Arc<Shared>, gateway: &Arc<Caller>, job: Box<Job>) {
-    if let Some(connected) = open(shared, gateway, job) {
+pub(super) fn serve(shared: &Arc<Shared>, context: &Arc<Context>, job: Box<Job>) {
+    if let Some(connected) = open(shared, context, job) {
         run(shared, connected);
     }
 }
 
 /// All of the opening handshake; only a WebSocket goes on.
 #[inline(never)]
-fn open(shared: &Arc<Shared>, gateway: &Arc<Caller>, job: Box<Job>) -> Option<Box<Connected>> {
+fn open(shared: &Arc<Shared>, context: &Arc<Context>, job: Box<Job>) -> Option<Box<Connected>> {
     let Job { socket, peer, security, slot } = *job;
     let mut incoming = begin(shared, socket, peer, &security)?;
     let _handshaking = Handshaking::new(shared, &incoming.socket); // until a shutdown finds it in the hub
     let request = read_request(shared, &mut incoming)?;
     match accept(shared, &request) {
-        Ok((handshake, agreed)) => Some(connect(shared, gateway, incoming, &handshake, agreed, slot)),
+        Ok((handshake, agreed)) => Some(connect(shared, context, incoming, &handshake, agreed, slot)),
         Err(refusal) => {
             log::info!("{}: {}: refused: {refusal}", name(peer), request.path());
             refuse(shared, &mut incoming, refusal, Some(&request));
@@ -202,10 +201,10 @@ fn ask(
     let id = WebSocketId::random();
     let opened = catch_unwind(AssertUnwindSafe(|| {
         let (session, cookie) = Session::open(&shared.sessions, request);
-        let (compression, hub) = (shared.compression, shared.hub.clone());
+        let (compression, registry) = (shared.compression, shared.registry.clone());
         let mut agreed = Box::new(Agreed {
             app: factory(),
-            opening: Opening::new(id.clone(), request.clone(), session, offered, compression, hub),
+            opening: Opening::new(id.clone(), request.clone(), session, offered, compression, registry),
         });
         agreed.app.on_pre_server(&mut agreed.opening)?;
         if let Some((name, value)) = cookie {
@@ -224,7 +223,7 @@ fn ask(
 #[inline(never)]
 fn connect(
     shared: &Arc<Shared>,
-    gateway: &Arc<Caller>,
+    context: &Arc<Context>,
     mut incoming: Box<Incoming>,
     handshake: &Handshake,
     agreed: Box<Agreed>,
@@ -235,21 +234,20 @@ fn connect(
     let about = Box::new(About {
         id: opening.id,
         session_id: opening.session.id().clone(),
-        path: shared.hub.path(opening.request.path()),
+        path: shared.registry.path(opening.request.path()),
         peer: opening.request.peer(),
         client: opening.request.client_address(),
         subprotocol: opening.subprotocol.map(Into::into),
-        since: Instant::now(),
+        opened: shared.clock.exact(),
         shared: opening.shared,
         overflow: opening.overflow,
         deflate,
     });
-    let (limits, clock) = (shared.limits.clone(), shared.clock.clone());
-    let connection = Connection::new(about, incoming.socket, incoming.stream, limits, clock, gateway);
+    let connection = Connection::new(about, incoming.socket, incoming.stream, context.clone());
     connection.binary_data.store(opening.binary_data, Relaxed);
     connection.session_end_on_close.store(opening.session_end_on_close, Relaxed);
     let attached = Box::new(Attached { request: opening.request, session: opening.session });
-    shared.hub.register(&connection);
+    shared.registry.register(&connection);
     Box::new(Connected { connection, app, attached, slot })
 }
 
@@ -276,7 +274,7 @@ struct Connected {
 fn run(shared: &Arc<Shared>, connected: Box<Connected>) {
     let Connected { connection, mut app, attached, slot } = *connected;
     log::debug!("{}: open: {} from {:?}", connection.id(), connection.about().path, connection.about().peer);
-    let mut ws = WebSocket::new(connection.clone(), shared.hub.clone(), Holder::Server(attached));
+    let mut ws = WebSocket::new(connection.clone(), shared.registry.clone(), Holder::Server(attached));
     match connection.flush_all() {
         Ok(()) => {
             if shared.is_stopping() {
@@ -298,7 +296,7 @@ fn run(shared: &Arc<Shared>, connected: Box<Connected>) {
     }
     let session = ws.into_attached().map(|attached| attached.session);
     let session = session.filter(|_| connection.session_end_on_close.load(Relaxed));
-    let parked = Parked::new(app, session, shared.hub.clone(), slot);
+    let parked = Parked::new(app, session, shared.registry.clone(), slot);
     if connection.about().shared {
         connection.park(Box::new(parked));
     } else {

@@ -15,11 +15,7 @@ use super::{
     acceptor::{Acceptor, Client},
     serve::serve,
 };
-use crate::{
-    deadline::Deadline,
-    gateway::Gateways,
-    sync::{LockExt, spawn},
-};
+use crate::{deadline::Deadline, gateway::Gateways, sync::LockExt, thread::spawn};
 
 /// A pool that grows with its clients and shrinks when they leave. Every thread of it is joined.
 #[derive(Debug)]
@@ -68,8 +64,8 @@ impl Threads {
         let ran = catch_unwind(AssertUnwindSafe(|| {
             while let Some(client) = self.wait() {
                 let Some(job) = self.admit(client) else { continue };
-                let caller = self.gateways.caller();
-                if catch_unwind(AssertUnwindSafe(|| serve(&self.shared, caller, job))).is_err() {
+                let context = self.gateways.context();
+                if catch_unwind(AssertUnwindSafe(|| serve(&self.shared, context, job))).is_err() {
                     log::error!("a connection's thread panicked");
                 }
                 self.state.locked().waiting += 1;

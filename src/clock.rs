@@ -1,0 +1,107 @@
+//! Time, as one number that only grows: moments since the server's start. Never the wall clock.
+
+use std::{
+    ops::Add,
+    time::{Duration, SystemTime},
+};
+
+use rustix::time::{ClockId, Timespec, clock_gettime};
+
+/// Reads the kernel's notion of time as of its last timer tick, some milliseconds ago at most: good for silences of
+/// seconds, and much cheaper than the exact time.
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+const COARSE: ClockId = ClockId::MonotonicCoarse;
+#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+const COARSE: ClockId = ClockId::Monotonic;
+
+/// A moment of a server's life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Moment {
+    /// Since the server's start.
+    micros: u64,
+}
+
+impl Moment {
+    /// How long ago `earlier` was; nothing if it was later.
+    pub(crate) fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(self.micros.saturating_sub(earlier.micros))
+    }
+
+    /// As eight bytes, for the payload of a ping.
+    pub(crate) fn to_bytes(self) -> [u8; 8] {
+        self.micros.to_be_bytes()
+    }
+
+    pub(crate) fn from_bytes(bytes: [u8; 8]) -> Self {
+        Self { micros: u64::from_be_bytes(bytes) }
+    }
+}
+
+/// A moment beyond the range is the last one, which never comes.
+impl Add<Duration> for Moment {
+    type Output = Self;
+
+    fn add(self, duration: Duration) -> Self {
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        Self { micros: self.micros.saturating_add(micros) }
+    }
+}
+
+/// The clock of a server.
+#[derive(Debug)]
+pub(crate) struct Clock {
+    started: Timespec,
+    date: SystemTime,
+}
+
+impl Clock {
+    /// Starts it.
+    pub(crate) fn start() -> Self {
+        Self { started: clock_gettime(ClockId::Monotonic), date: SystemTime::now() }
+    }
+
+    /// Now, or some milliseconds earlier.
+    pub(crate) fn coarse(&self) -> Moment {
+        self.read(COARSE)
+    }
+
+    /// Now, exactly.
+    pub(crate) fn exact(&self) -> Moment {
+        self.read(ClockId::Monotonic)
+    }
+
+    fn read(&self, clock: ClockId) -> Moment {
+        let now = clock_gettime(clock);
+        let seconds = i64::from(now.tv_sec) - i64::from(self.started.tv_sec);
+        let micros = seconds * 1_000_000 + (i64::from(now.tv_nsec) - i64::from(self.started.tv_nsec)) / 1000;
+        // The coarse clock may show a time before the start.
+        Moment { micros: u64::try_from(micros).unwrap_or(0) }
+    }
+
+    /// The date of a moment, by the system's clock as it was at the server's start.
+    pub(crate) fn date(&self, moment: Moment) -> SystemTime {
+        self.date + moment.since(Moment::default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_coarse_clock_follows_the_exact_one() {
+        let clock = Clock::start();
+        let before = clock.exact();
+        let coarse = clock.coarse();
+        assert!(coarse <= clock.exact());
+        assert!(before.since(coarse) < Duration::from_millis(50));
+        assert_eq!(coarse.since(clock.exact() + Duration::from_secs(1)), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_moment_beyond_the_range_never_comes() {
+        let never = Moment::default() + Duration::MAX;
+        assert!(never > Clock::start().exact() && never + Duration::MAX == never);
+        assert_eq!(Moment::from_bytes(never.to_bytes()), never);
+    }
+}

@@ -1,0 +1,124 @@
+//! What a connection's lock guards: its protocol, and the socket that the protocol's bytes go to.
+//!
+//! The lock is held for microseconds: nothing here waits, and no user code is called.
+
+use std::{io, sync::Arc};
+
+use super::{mailbox::Within, outbox::Outbox, socket::Socket};
+use crate::{
+    clock::Clock,
+    codec::{Compressing, Outgoing},
+    protocol::{Protocol, Transmit},
+};
+
+/// Answers are collected up to this size while more messages wait to be read.
+const COLLECT: usize = 16 * 1024;
+
+/// While more than this is unsent, what is in the outbox stays there.
+const ENOUGH: usize = 64 * 1024;
+
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(super) protocol: Protocol,
+    /// `None` when the connection is over.
+    pub(super) socket: Option<Arc<Socket>>,
+    /// Output is held back on purpose; see [`collects`](Self::collects).
+    pub(super) collected: bool,
+    /// How often the output became empty: whoever added to it knows by this that it is sent.
+    pub(super) emptied: u64,
+    /// Messages taken from the outbox so far: whoever waits for its turn knows by this when it has come.
+    pub(super) taken: u64,
+    pub(super) errands: Errands,
+    /// Its own thread sees to the connection's end, and keeps the time for it.
+    pub(super) ended_by_thread: bool,
+}
+
+/// What is to be done when the lock is free.
+#[derive(Debug, Default)]
+pub(crate) struct Errands {
+    /// A message is to be compressed.
+    pub(super) compressing: Option<Box<Compressing>>,
+    /// The gateway has to look at the connection.
+    pub(super) post: Option<Within>,
+    /// The connection has ended, or is about to: those who wait have to be told.
+    pub(super) ended: bool,
+}
+
+impl Core {
+    pub(super) fn new(protocol: Protocol, socket: Arc<Socket>) -> Self {
+        Self {
+            protocol,
+            socket: Some(socket),
+            collected: false,
+            emptied: 0,
+            taken: 0,
+            errands: Errands::default(),
+            ended_by_thread: false,
+        }
+    }
+
+    /// Appends a message to the output. It can be sent, and nothing is before it.
+    pub(super) fn send(&mut self, outgoing: Outgoing, clock: &Clock) {
+        self.errands.compressing = self.protocol.send(outgoing, clock.coarse()).map(Box::new);
+    }
+
+    /// Whether what was just appended may wait for the answers to the messages that have already arrived: those that the
+    /// codec holds, or `more` elsewhere.
+    ///
+    /// Sent together they cost one call; see the crate's documentation on flushing.
+    pub(super) fn collects(&mut self, more: bool) -> bool {
+        self.collected = !self.protocol.is_blocked()
+            && !self.protocol.is_compressing()
+            && (more || self.protocol.has_whole_message())
+            && self.protocol.pending() < COLLECT;
+        self.collected
+    }
+
+    /// Sends what is pending, as far as the socket takes it. True: it did not take all.
+    pub(super) fn flush(&mut self, clock: &Clock) -> bool {
+        self.collected = false;
+        let Some(socket) = &self.socket else { return false };
+        loop {
+            match self.protocol.transmit() {
+                Transmit::Nothing => return false,
+                Transmit::End => socket.shutdown_write(),
+                Transmit::Bytes(parts) => match socket.try_send_parts(parts) {
+                    Ok(n) => {
+                        self.protocol.sent(n);
+                        self.emptied += u64::from(self.protocol.pending() == 0);
+                    }
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                        self.protocol.refused(clock.coarse());
+                        return true;
+                    }
+                    Err(e) => self.protocol.send_failed(e.to_string(), clock.coarse()),
+                },
+            }
+        }
+    }
+
+    /// Sends the output, and then the outbox, piece by piece, as far as the socket takes it. True: it did not take all.
+    pub(super) fn drain(&mut self, outbox: Option<&Outbox>, clock: &Clock) -> bool {
+        loop {
+            if self.flush(clock) {
+                return true;
+            }
+            let Some(outbox) = outbox.filter(|_| !self.protocol.is_compressing()) else { return false };
+            if self.protocol.check_sendable().is_err() {
+                outbox.clear();
+                return false;
+            }
+            let before = self.taken;
+            while self.errands.compressing.is_none()
+                && self.protocol.pending() < ENOUGH
+                && let Some(outgoing) = outbox.take()
+            {
+                self.send(outgoing, clock);
+                self.taken += 1;
+            }
+            if self.taken == before {
+                return false;
+            }
+        }
+    }
+}

@@ -1,0 +1,476 @@
+//! A connection and its parts: how it begins, what is known of it, and how it ends.
+
+use std::{
+    fmt,
+    io::{self, ErrorKind::WouldBlock},
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, OnceLock,
+        atomic::{
+            AtomicBool,
+            Ordering::{Relaxed, SeqCst},
+        },
+    },
+    time::{Duration, SystemTime},
+};
+
+use super::{
+    core::{Core, Errands},
+    inbox::Inbox,
+    lock::{Guard, Lock, Owner, lock, try_lock},
+    mailbox::{Addressed, Mailbox, Post, Within},
+    outbox::{Outbox, Overflow},
+    socket::Socket,
+};
+use crate::{
+    clock::{Clock, Moment},
+    codec::{Codec, Compressing, Forms, Outgoing, Role, Stream},
+    compression::Deflate,
+    deadline::{Budget, Deadline},
+    error::{CloseReason, ClosedBy, Error},
+    id::WebSocketId,
+    limits::Limits,
+    message::{CloseCode, Message},
+    protocol::{Counts, Hold, Protocol},
+    session::SessionId,
+    sync::LockExt,
+};
+
+/// One connection after its opening handshake.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(super) about: Box<About>,
+    pub(super) context: Arc<Context>,
+    core: Lock<Core>,
+    pub(super) outbox: OnceLock<Box<Outbox>>,
+    pub(super) inbox: Mutex<Inbox>,
+    pub(super) mailbox: Mailbox,
+    /// Something was put into the inbox of a shared connection, or it ended.
+    pub(super) arrived: Condvar,
+    /// The compressor came back to the core.
+    pub(super) compressed: Condvar,
+    /// Who gets the messages of a shared connection whose `server` has returned.
+    handler: OnceLock<Box<dyn Handler>>,
+    /// Told when the connection is over.
+    observer: Mutex<Option<Arc<dyn Observer>>>,
+    /// Set once: how the connection ended, or is about to.
+    reason: OnceLock<CloseReason>,
+    /// This side wants nothing more of the client: what was received is not handed out any more.
+    hung_up: AtomicBool,
+    /// The socket did not take all of the output when the core's lock was last free.
+    blocked: AtomicBool,
+    /// Messages were received that the connection's own thread has not read: answers to what is before them are collected.
+    pub(super) has_unread: AtomicBool,
+    /// Output was in the way when the gateway stood in: the thread that writes has to look itself for what arrived.
+    pub(super) look_is_due: AtomicBool,
+    /// `BinaryData`, and `SessionEndOnClose`.
+    pub(crate) binary_data: AtomicBool,
+    pub(crate) session_end_on_close: AtomicBool,
+}
+
+/// What all connections of one gateway share.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) post: Post<Connection>,
+}
+
+/// What is known of a connection from its opening handshake on.
+#[derive(Debug)]
+pub(crate) struct About {
+    pub(crate) id: WebSocketId,
+    pub(crate) session_id: SessionId,
+    pub(crate) path: Arc<str>,
+    pub(crate) peer: Option<SocketAddr>,
+    pub(crate) client: Option<IpAddr>,
+    pub(crate) subprotocol: Option<Box<str>>,
+    pub(crate) opened: Moment,
+    pub(crate) shared: bool,
+    pub(crate) overflow: Overflow,
+    /// How messages are compressed, if they are.
+    pub(crate) deflate: Option<Deflate>,
+}
+
+/// What takes the messages of a shared connection, and is told its end. Called by one thread at a time.
+pub(crate) trait Handler: Send + Sync + fmt::Debug {
+    /// Takes messages until there are none, each with whether more wait behind it. Those that are to be read by somebody else
+    /// it [leaves](Connection::leave).
+    fn messages(&self, connection: &Arc<Connection>, messages: &mut dyn Iterator<Item = (Message, bool)>);
+    /// The connection is over.
+    fn end(&self, connection: &Arc<Connection>);
+}
+
+/// Who knows of a connection as long as it is not over.
+pub(crate) trait Observer: Send + Sync + fmt::Debug {
+    fn closed(&self, connection: &Connection);
+}
+
+impl Connection {
+    pub(crate) fn new(
+        about: Box<About>,
+        socket: Arc<Socket>,
+        stream: Stream,
+        context: Arc<Context>,
+    ) -> Arc<Self> {
+        let codec = Codec::new(stream, &context.limits, about.deflate);
+        let now = context.clock.coarse();
+        let protocol = Protocol::new(Role::Server, codec, context.limits.clone(), about.shared, now);
+        Arc::new(Self {
+            about,
+            context,
+            core: Lock::new(Core::new(protocol, socket)),
+            outbox: OnceLock::new(),
+            inbox: Mutex::default(),
+            mailbox: Mailbox::new(),
+            arrived: Condvar::new(),
+            compressed: Condvar::new(),
+            handler: OnceLock::new(),
+            observer: Mutex::new(None),
+            reason: OnceLock::new(),
+            hung_up: AtomicBool::new(false),
+            blocked: AtomicBool::new(false),
+            has_unread: AtomicBool::new(false),
+            look_is_due: AtomicBool::new(false),
+            binary_data: AtomicBool::new(false),
+            session_end_on_close: AtomicBool::new(false),
+        })
+    }
+
+    pub(crate) fn about(&self) -> &About {
+        &self.about
+    }
+
+    pub(crate) fn id(&self) -> &WebSocketId {
+        &self.about.id
+    }
+
+    /// How it ended, or is about to; `None` while it is open.
+    pub(crate) fn reason(&self) -> Option<&CloseReason> {
+        self.reason.get()
+    }
+
+    /// When it was opened.
+    pub(crate) fn opened(&self) -> SystemTime {
+        self.context.clock.date(self.about.opened)
+    }
+
+    /// For how long it has been open.
+    pub(crate) fn age(&self) -> Duration {
+        self.context.clock.exact().since(self.about.opened)
+    }
+
+    /// What went through it, what waits to be sent, in bytes, and the last round trip.
+    pub(crate) fn statistics(self: &Arc<Self>) -> (Counts, usize, Option<Duration>) {
+        let mut core = self.lock();
+        let queued = core.protocol.pending() + self.outbox.get().map_or(0, |outbox| outbox.bytes());
+        (core.protocol.counts(), queued, core.protocol.round_trip())
+    }
+
+    /// Tells this when the connection is over.
+    pub(crate) fn observe(&self, observer: Arc<dyn Observer>) {
+        *self.observer.locked() = Some(observer);
+    }
+
+    /// The gateway learns of the connection: it drives a shared one from now on, and watches the thread of another.
+    pub(crate) fn attach(self: &Arc<Self>) {
+        if self.about.shared {
+            self.post(Within::Now);
+        } else {
+            self.be_watched();
+        }
+    }
+
+    /// Its thread may be busy from now on.
+    pub(super) fn be_watched(self: &Arc<Self>) {
+        if self.mailbox.watch() {
+            self.post(Within::Tick);
+        }
+    }
+
+    /// The gateway has to look at the connection.
+    pub(super) fn post(self: &Arc<Self>, within: Within) {
+        self.context.post.send(self, within);
+    }
+
+    /// `server` of a shared connection has returned: from now on the handler gets the messages, those first that
+    /// nobody has read yet.
+    pub(crate) fn park(self: &Arc<Self>, handler: Box<dyn Handler>) {
+        let mut inbox = self.inbox.locked();
+        let _ = self.handler.set(handler);
+        inbox.hand_over();
+        drop(inbox);
+        self.lock().protocol.park();
+        self.post(Within::Now);
+    }
+
+    pub(crate) fn handler(&self) -> Option<&dyn Handler> {
+        self.handler.get().map(|handler| &**handler)
+    }
+
+    /// Starts the closing handshake, unless the connection has ended already. What was pushed before goes before.
+    pub(crate) fn close(self: &Arc<Self>, code: CloseCode, text: &str) {
+        let mut ahead = self.outbox.get().map_or(0, |outbox| outbox.len());
+        let deadline = Deadline::after(self.context.limits.close_timeout);
+        loop {
+            if ahead > 0 && !self.wait_compressed(deadline) {
+                ahead = 0;
+            }
+            let mut core = self.lock();
+            while ahead > 0 && core.protocol.check_sendable().is_ok() && !core.protocol.is_compressing() {
+                let Some(outgoing) = self.outbox.get().and_then(|outbox| outbox.take()) else { break };
+                core.send(outgoing, &self.context.clock);
+                ahead -= 1;
+            }
+            if ahead > 0 && core.protocol.is_compressing() {
+                continue;
+            }
+            core.protocol.close(code, text, self.context.clock.exact());
+            self.flush_or_post(&mut core);
+            return;
+        }
+    }
+
+    /// Ends the connection of a client that is too slow: what is queued is dropped, the close frame goes behind what is half
+    /// sent.
+    pub(super) fn disconnect(self: &Arc<Self>, code: CloseCode, text: &str) {
+        if let Some(outbox) = self.outbox.get() {
+            outbox.clear();
+        }
+        self.close(code, text);
+    }
+
+    /// Ends the connection at once. Whoever drives it learns of it.
+    pub(crate) fn abort(self: &Arc<Self>, by: ClosedBy, why: &'static str) {
+        self.lock().protocol.abort(by, why);
+    }
+
+    /// Completes the end on the connection's own thread, with 1000 if it has not begun: closing handshake, half-close,
+    /// drain, all within the close timeout. Afterwards the socket is closed.
+    pub(crate) fn conclude(self: &Arc<Self>) {
+        self.lock().ended_by_thread = true;
+        self.close(CloseCode::NORMAL, "");
+        let mut inbox = self.inbox.locked();
+        let receiver = inbox.receiver(&self.context.limits);
+        let mut budget = Budget::new(self.context.limits.close_timeout);
+        let mut ended = false; // the client's side; ours may have something to send
+        while let Some(left) = budget.remaining() {
+            let mut core = self.lock();
+            let now = self.context.clock.coarse();
+            if !receiver.buffer.is_empty() {
+                core.protocol.receive(&mut receiver.buffer, now);
+            }
+            while core.protocol.poll(Hold::Nothing, now).is_some() {}
+            let blocked = self.flush(&mut core);
+            let socket = core.socket.clone();
+            drop(core);
+            let Some(socket) = socket.filter(|_| !self.is_over()) else { break };
+            let received = match (blocked, ended) {
+                (true, true) => socket.wait_writable(budget.deadline()).and(Err(WouldBlock.into())),
+                (true, false) => {
+                    socket.wait_either(budget.deadline()).and_then(|_| receiver.try_receive(&socket))
+                }
+                (false, _) => receiver.receive(&socket, left, None),
+            };
+            ended |= matches!(received, Ok(0));
+            self.received(received);
+        }
+        drop(inbox);
+        self.finish();
+    }
+
+    /// Whether the connection is over.
+    pub(crate) fn is_over(self: &Arc<Self>) -> bool {
+        self.lock().protocol.is_over()
+    }
+
+    /// What came of receiving; bytes are still to be taken in.
+    pub(super) fn received(self: &Arc<Self>, received: io::Result<usize>) {
+        match received {
+            Ok(0) => {
+                let mut core = self.lock();
+                core.protocol.receive_end(Hold::Nothing, self.context.clock.coarse());
+                self.flush_or_post(&mut core);
+            }
+            Ok(_) => {}
+            Err(e) if e.kind() == WouldBlock => {}
+            Err(e) => self.lock().protocol.receive_failed(e.to_string()),
+        }
+    }
+
+    /// The last step: whatever the state, the socket is closed, and all buffers are given back. Handles may outlive it.
+    pub(crate) fn finish(self: &Arc<Self>) {
+        self.abort(ClosedBy::Network, "cut off");
+        if let Some(outbox) = self.outbox.get() {
+            outbox.clear();
+        }
+        let observer = self.observer.locked().take();
+        if let Some(observer) = observer {
+            observer.closed(self);
+        }
+        let mut inbox = self.inbox.locked();
+        inbox.end();
+        self.wake_readers(inbox);
+    }
+
+    /// Sends what is pending, as far as the socket takes it. True: it did not take all.
+    pub(super) fn flush(&self, core: &mut Core) -> bool {
+        self.publish(core);
+        core.flush(&self.context.clock)
+    }
+
+    /// As [`flush`](Self::flush), by someone who does not wait until the socket takes more: the gateway has to.
+    pub(super) fn flush_or_post(&self, core: &mut Core) -> bool {
+        let was_blocked = core.protocol.is_blocked();
+        let blocked = self.flush(core);
+        if blocked && !was_blocked {
+            core.errands.post = Some(Within::Now);
+        }
+        blocked
+    }
+
+    /// Sends the output, and then the outbox, as far as the socket takes it. True: it did not take all.
+    pub(super) fn drain(&self, core: &mut Core) -> bool {
+        self.publish(core);
+        core.drain(self.outbox.get().map(|outbox| &**outbox), &self.context.clock)
+    }
+
+    /// Makes known what the protocol has come to: before the client can see it, or anyone else.
+    fn publish(&self, core: &mut Core) {
+        if !core.protocol.take_changed() {
+            return;
+        }
+        if let (Some(reason), None) = (core.protocol.reason(), self.reason.get()) {
+            core.errands.ended = self.reason.set(reason.clone()).is_ok();
+        }
+        if core.protocol.has_hung_up() {
+            self.hung_up.store(true, SeqCst); // after the reason: who sees it asks for that
+        }
+        if core.protocol.is_over()
+            && let Some(socket) = core.socket.take()
+        {
+            socket.shutdown(); // whoever waits in `recv` or `poll` learns of it
+        }
+        // The gateway keeps the times of a shared connection, and sees to an end that others have brought about.
+        let has_ended = core.protocol.is_ending() || core.protocol.reason().is_some();
+        if self.about.shared || has_ended && !core.ended_by_thread {
+            core.errands.post = Some(Within::Now);
+        }
+    }
+
+    /// The time: exact where a round trip is measured.
+    pub(super) fn now(&self, core: &Core) -> Moment {
+        let clock = &self.context.clock;
+        if core.protocol.is_measuring() { clock.exact() } else { clock.coarse() }
+    }
+
+    /// Locks the core.
+    pub(super) fn lock(self: &Arc<Self>) -> Guard<'_, Arc<Self>> {
+        lock(self)
+    }
+
+    /// Locks the core, unless somebody holds it, who will then look into the outbox.
+    pub(super) fn try_lock(self: &Arc<Self>) -> Option<Guard<'_, Arc<Self>>> {
+        try_lock(self)
+    }
+
+    /// Lets go of the inbox, and wakes those who wait in `read`, if there are any: to ask is cheaper than to call. With the
+    /// lock, nobody is between its look and its wait.
+    pub(super) fn wake_readers(&self, inbox: MutexGuard<'_, Inbox>) {
+        let waiting = inbox.waiting > 0;
+        drop(inbox);
+        if waiting {
+            self.arrived.notify_all();
+        }
+    }
+
+    /// Compresses a message that needs no lock for that.
+    pub(super) fn prepare(&self, message: Message, forms: Option<&Forms>) -> Outgoing {
+        match &self.about.deflate {
+            Some(deflate) => deflate.prepare(message, self.context.limits.min_compressed_size, forms),
+            None => message.into(),
+        }
+    }
+
+    pub(super) fn outbox_is_empty(&self) -> bool {
+        self.outbox.get().is_none_or(|outbox| outbox.is_empty())
+    }
+
+    pub(super) fn has_hung_up(&self) -> bool {
+        self.hung_up.load(SeqCst)
+    }
+
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked.load(Relaxed)
+    }
+
+    /// What a call on a connection returns that has ended.
+    pub(super) fn closed(&self) -> Error {
+        Error::Closed(self.closed_reason())
+    }
+
+    pub(super) fn closed_reason(&self) -> CloseReason {
+        // Whoever asks has seen that it ended.
+        let unknown = || CloseReason::new(CloseCode::ABNORMAL, "", ClosedBy::Network);
+        self.reason().cloned().unwrap_or_else(unknown)
+    }
+}
+
+impl Owner for Arc<Connection> {
+    type Core = Core;
+    type Errands = Errands;
+    type Result = Box<Compressing>;
+
+    fn core(&self) -> &Lock<Core> {
+        &self.core
+    }
+
+    fn leave(&self, core: &mut Core) -> Errands {
+        self.publish(core);
+        let blocked = core.protocol.is_blocked();
+        if blocked != self.blocked.load(Relaxed) {
+            self.blocked.store(blocked, Relaxed);
+        }
+        std::mem::take(&mut core.errands)
+    }
+
+    fn run(&self, errands: Errands) -> Option<Box<Compressing>> {
+        if errands.ended && self.about.shared {
+            self.wake_readers(self.inbox.locked());
+        }
+        if let Some(within) = errands.post {
+            self.post(within);
+        }
+        let mut compressing = errands.compressing?;
+        compressing.run();
+        Some(compressing)
+    }
+
+    fn bring_back(&self, core: &mut Core, compressed: Box<Compressing>) {
+        core.protocol.compressed(*compressed);
+        self.flush_or_post(core);
+        self.compressed.notify_all();
+    }
+
+    fn has_left(&self) -> bool {
+        !self.outbox_is_empty()
+    }
+
+    fn take_left(&self, core: &mut Core) -> bool {
+        // The gateway flushes when the socket takes more; whoever has the compressor, when it is back.
+        if core.protocol.is_blocked() || core.protocol.is_compressing() {
+            return false;
+        }
+        let blocked = self.drain(core);
+        if blocked {
+            core.errands.post = Some(Within::Now);
+        }
+        !blocked
+    }
+}
+
+impl Addressed for Connection {
+    fn mailbox(&self) -> &Mailbox {
+        &self.mailbox
+    }
+}

@@ -1,0 +1,73 @@
+//! Pushing: sending from any thread, which never waits for the client.
+
+use std::sync::Arc;
+
+use super::{
+    outbox::{Outbox, Overflow, PushError, PushErrorKind, Pushed},
+    parts::Connection,
+};
+use crate::{
+    codec::{Forms, Outgoing},
+    deadline::Deadline,
+    message::{CloseCode, Message},
+};
+
+impl Connection {
+    /// Sends one message from any thread, and never waits for the network. A message that goes to others, too, comes with
+    /// its compressed `forms`.
+    pub(crate) fn push(
+        self: &Arc<Self>,
+        message: Message,
+        forms: Option<&Forms>,
+    ) -> Result<Pushed, PushError> {
+        if self.reason().is_some() {
+            return Err(PushError { kind: PushErrorKind::Closed(self.closed_reason()), message });
+        }
+        self.push_outgoing(self.prepare(message, forms))
+    }
+
+    pub(super) fn push_outgoing(self: &Arc<Self>, mut outgoing: Outgoing) -> Result<Pushed, PushError> {
+        let mut deadline = None;
+        let kind = loop {
+            let kind = match self.try_push(outgoing) {
+                Ok(pushed) => return Ok(pushed),
+                Err((kind, back)) => {
+                    outgoing = back;
+                    kind
+                }
+            };
+            match (&kind, self.about.overflow) {
+                (PushErrorKind::Full, Overflow::Disconnect) => {
+                    self.disconnect(CloseCode::TRY_AGAIN, "too slow");
+                    break PushErrorKind::Closed(self.closed_reason());
+                }
+                (PushErrorKind::Full, Overflow::Block(timeout)) => {
+                    let by = *deadline.get_or_insert_with(|| Deadline::after(timeout));
+                    if !self.outbox.get().is_some_and(|outbox| outbox.wait_for_room(by)) {
+                        break kind;
+                    }
+                }
+                _ => break kind,
+            }
+        };
+        Err(PushError { kind, message: outgoing.message })
+    }
+
+    fn try_push(self: &Arc<Self>, outgoing: Outgoing) -> Result<Pushed, (PushErrorKind, Outgoing)> {
+        if let Some(mut core) = self.try_lock() {
+            if let Err(reason) = core.protocol.check_sendable() {
+                return Err((PushErrorKind::Closed(reason), outgoing));
+            }
+            let is_next = !core.protocol.is_blocked() && !core.protocol.is_compressing();
+            if is_next && self.outbox_is_empty() {
+                core.send(outgoing, &self.context.clock);
+                let waits = self.flush_or_post(&mut core) || core.errands.compressing.is_some();
+                return Ok(if waits { Pushed::Queued } else { Pushed::Sent });
+            }
+        }
+        let outbox = self.outbox.get_or_init(|| Box::new(Outbox::new()));
+        outbox.put(outgoing, &self.context.limits).map_err(|outgoing| (PushErrorKind::Full, outgoing))?;
+        drop(self.try_lock()); // whoever holds the lock looks into the outbox afterwards
+        Ok(Pushed::Queued)
+    }
+}

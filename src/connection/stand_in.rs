@@ -1,0 +1,86 @@
+//! Receiving for a thread that does not: so pings are answered and a close is noticed while user code computes, or writes
+//! without end.
+
+use std::{
+    io::ErrorKind::WouldBlock,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
+
+use super::{inbox::Inbox, parts::Connection};
+use crate::{protocol::Hold, sync::LockExt};
+
+/// It receives so often at a time.
+const TURNS: usize = 16;
+
+impl Connection {
+    /// Whether its thread does something else than to wait in `recv`.
+    pub(crate) fn is_busy(&self) -> bool {
+        // The thread holds it while it receives.
+        self.inbox.try_locked().is_some()
+    }
+
+    /// Stops watching the thread, if it is not busy. The next time that it is, the gateway is told.
+    pub(crate) fn unwatch(&self) -> bool {
+        self.mailbox.unwatch(|| self.is_busy())
+    }
+
+    /// Receives what has come, for a thread that is busy.
+    pub(crate) fn stand_in(self: &Arc<Self>) {
+        let Some(mut inbox) = self.inbox.try_locked() else { return };
+        self.look_is_due.store(false, Relaxed);
+        for _ in 0..TURNS {
+            if !self.receive_for(&mut inbox) {
+                break;
+            }
+        }
+        // The next turn, or the thread, takes in what came last.
+        let receiver = inbox.receiver(&self.context.limits);
+        if receiver.buffer.is_empty() {
+            receiver.buffer = Vec::new();
+        }
+    }
+
+    /// Receives once. False: that is all for now.
+    fn receive_for(self: &Arc<Self>, inbox: &mut Inbox) -> bool {
+        let limits = &self.context.limits;
+        let mut room = inbox.room(limits);
+        let receiver = inbox.receiver(limits);
+        let mut messages = Vec::new();
+        let mut core = self.lock();
+        let now = self.now(&core);
+        if !receiver.buffer.is_empty() {
+            core.protocol.receive(&mut receiver.buffer, now);
+        }
+        while !room.is_none()
+            && let Some(message) = core.protocol.poll(Hold::Failures, now)
+        {
+            room.take(&message);
+            messages.push(message);
+        }
+        if room.is_none() {
+            core.protocol.pause();
+        } else {
+            core.protocol.resume(now);
+        }
+        self.flush_or_post(&mut core);
+        let wants_input = core.protocol.wants_input();
+        let is_open = core.protocol.reason().is_none() && !core.protocol.is_ending();
+        let socket = core.socket.clone().filter(|_| is_open && wants_input && !room.is_none());
+        drop(core);
+        if !wants_input {
+            self.look_is_due.store(true, Relaxed);
+        }
+        inbox.put_unread(messages);
+        let Some(socket) = socket else { return false };
+        let received = inbox.receiver(limits).try_receive(&socket);
+        match &received {
+            Err(e) if e.kind() == WouldBlock => return false,
+            Ok(0) if !inbox.unread.is_empty() => {
+                let mut core = self.lock();
+                core.protocol.receive_end(Hold::All, now);
+            }
+            _ => self.received(received),
+        }
+        true
+    }
+}

@@ -1,0 +1,133 @@
+//! What the gateway remembers of each connection that it looks after.
+
+use std::{collections::HashMap, io, sync::Arc};
+
+use mio::{Interest, Registry, Token, unix::SourceFd};
+use rustix::fd::AsRawFd;
+
+use crate::{
+    clock::Moment,
+    connection::{Connection, Socket},
+};
+
+/// Names an entry, and never another one that took its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    index: usize,
+    generation: u8,
+}
+
+/// What does not fit the poll's token: generations are told apart within one turn of the loop, so a few bits are enough.
+const GENERATION_BITS: u32 = 8;
+
+impl Key {
+    pub(super) fn from_token(token: Token) -> Self {
+        Self { index: token.0 >> GENERATION_BITS, generation: token.0 as u8 }
+    }
+
+    fn token(self) -> Token {
+        Token(self.index << GENERATION_BITS | usize::from(self.generation))
+    }
+}
+
+/// A connection that the gateway looks after.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) connection: Arc<Connection>,
+    /// What the poll watches; kept open as long as it does.
+    socket: Option<Arc<Socket>>,
+    /// When it is to be looked at.
+    pub(super) deadline: Option<Moment>,
+    /// Something that was received may be left to be taken in.
+    pub(super) has_rest: bool,
+    /// The client's stream has ended: nothing more is to be received.
+    pub(super) has_ended: bool,
+    /// It is in the list of those that go on at the next turn.
+    pub(super) is_ready: bool,
+}
+
+/// All entries of a gateway.
+#[derive(Debug, Default)]
+pub(super) struct Entries {
+    slots: Vec<Slot>,
+    free: Vec<usize>,
+    /// By the address of the connection, which the entry keeps from being given to another one.
+    by_connection: HashMap<usize, Key>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    generation: u8,
+    entry: Option<Entry>,
+}
+
+impl Entries {
+    /// The entry of a connection; a new one if it has none.
+    pub(super) fn find_or_insert(&mut self, connection: &Arc<Connection>) -> Key {
+        if let Some(key) = self.find(connection) {
+            return key;
+        }
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            self.slots.len() - 1
+        });
+        let slot = &mut self.slots[index];
+        slot.entry = Some(Entry {
+            connection: connection.clone(),
+            socket: None,
+            deadline: None,
+            has_rest: true,
+            has_ended: false,
+            is_ready: false,
+        });
+        let key = Key { index, generation: slot.generation };
+        self.by_connection.insert(address(connection), key);
+        key
+    }
+
+    pub(super) fn find(&self, connection: &Arc<Connection>) -> Option<Key> {
+        self.by_connection.get(&address(connection)).copied()
+    }
+
+    pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Entry> {
+        let slot = self.slots.get_mut(key.index).filter(|slot| slot.generation == key.generation)?;
+        slot.entry.as_mut()
+    }
+
+    /// Has the poll watch the socket, unless it does already.
+    pub(super) fn watch(
+        &mut self,
+        key: Key,
+        registry: &Registry,
+        socket: &Arc<Socket>,
+        interest: Interest,
+    ) -> io::Result<()> {
+        let Some(entry) = self.get_mut(key).filter(|entry| entry.socket.is_none()) else { return Ok(()) };
+        registry.register(&mut SourceFd(&socket.as_raw_fd()), key.token(), interest)?;
+        entry.socket = Some(socket.clone());
+        Ok(())
+    }
+
+    /// The poll watches the socket no more.
+    pub(super) fn unwatch(&mut self, key: Key, registry: &Registry) {
+        if let Some(socket) = self.get_mut(key).and_then(|entry| entry.socket.take()) {
+            // It fails only where the poll does not know it.
+            let _ = registry.deregister(&mut SourceFd(&socket.as_raw_fd()));
+        }
+    }
+
+    /// Removes an entry that the poll does not watch.
+    pub(super) fn remove(&mut self, key: Key) -> Option<Arc<Connection>> {
+        let connection = self.get_mut(key)?.connection.clone();
+        let slot = &mut self.slots[key.index];
+        slot.entry = None;
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.push(key.index);
+        self.by_connection.remove(&address(&connection));
+        Some(connection)
+    }
+}
+
+fn address(connection: &Arc<Connection>) -> usize {
+    Arc::as_ptr(connection).addr()
+}

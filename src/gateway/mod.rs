@@ -1,0 +1,83 @@
+//! The gateway: a thread, or a few, for what no connection's own thread can do, and their workers.
+//!
+//! It drives the sockets of shared connections, sends what a socket did not take at once, sends collected output within a
+//! millisecond whatever the handler does next, and keeps the times. It never waits for one peer, and without anything to do
+//! it sleeps.
+
+mod deadlines;
+mod entries;
+mod flushing;
+mod jobs;
+mod reactor;
+mod workers;
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+    thread::JoinHandle,
+};
+
+use self::{reactor::Reactor, workers::Workers};
+use crate::{clock::Clock, connection::Context, limits::Limits, thread::spawn};
+
+const STACK: usize = 256 * 1024;
+
+/// The gateway threads and their workers. Dropping it ends them all.
+#[derive(Debug)]
+pub(crate) struct Gateways {
+    contexts: Vec<Arc<Context>>,
+    next: AtomicUsize,
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+    workers: Workers,
+}
+
+impl Gateways {
+    /// Starts the threads.
+    pub(crate) fn start(limits: &Arc<Limits>, clock: &Arc<Clock>) -> io::Result<Self> {
+        let mut all = Self {
+            contexts: Vec::new(),
+            next: AtomicUsize::new(0),
+            stop: Arc::default(),
+            threads: Vec::new(),
+            workers: Workers::start(limits)?,
+        };
+        for _ in 0..limits.gateways.max(1) {
+            let mut reactor = Reactor::new(limits, clock, all.workers.dispatcher())?;
+            all.contexts.push(reactor.context().clone());
+            let stop = all.stop.clone();
+            let stack_size = STACK.max(limits.stack_size);
+            all.threads.push(spawn("switchboard-gate", stack_size, move || reactor.run(&stop))?);
+        }
+        Ok(all)
+    }
+
+    /// What the next connection is to be made with: it belongs to one of the gateways.
+    pub(crate) fn context(&self) -> &Arc<Context> {
+        &self.contexts[self.next.fetch_add(1, SeqCst) % self.contexts.len()]
+    }
+}
+
+impl Drop for Gateways {
+    fn drop(&mut self) {
+        self.stop.store(true, SeqCst);
+        for context in &self.contexts {
+            context.post.wake();
+        }
+        join(&mut self.threads);
+        // What is still there, the ends of connections, is done before.
+        self.workers.end();
+    }
+}
+
+/// Waits for the end of these threads.
+fn join(threads: &mut Vec<JoinHandle<()>>) {
+    for thread in threads.drain(..) {
+        if thread.join().is_err() {
+            log::error!("a thread of the gateway panicked");
+        }
+    }
+}

@@ -1,0 +1,386 @@
+//! The gateway's loop: mail, sockets and deadlines.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use crossbeam_channel::{Receiver, unbounded};
+use mio::{Events, Interest, Poll, Token, Waker, event::Event};
+
+use super::{
+    deadlines::Deadlines,
+    entries::{Entries, Key},
+    flushing::{self, Flushing},
+    workers::Dispatcher,
+};
+use crate::{
+    clock::{Clock, Moment},
+    connection::{Connection, Context, Intake, Post, Sleep, Socket, TakenIn},
+    limits::Limits,
+};
+
+/// Bytes are received and taken in so often before others have their turn.
+const TURNS: usize = 16;
+
+/// Received at a time, for all connections of a gateway together.
+const SCRATCH: usize = 64 * 1024;
+
+/// How often a busy thread is looked at, unless a limit is shorter.
+const TICK: Duration = Duration::from_secs(1);
+
+const WAKER: Token = Token(usize::MAX);
+
+#[derive(Debug)]
+pub(super) struct Reactor {
+    poll: Poll,
+    /// Connections that are to be looked at.
+    mail: Receiver<Arc<Connection>>,
+    /// Dropped last, so that nobody wakes a poll that is gone.
+    _waker: Arc<Waker>,
+    context: Arc<Context>,
+    workers: Dispatcher,
+    entries: Entries,
+    deadlines: Deadlines,
+    /// Shared connections with more to receive than their turn allowed.
+    ready: Vec<Key>,
+    flushing: Flushing,
+    tick: Duration,
+    scratch: Vec<u8>,
+}
+
+/// What a turn of a connection came to.
+#[derive(Debug, PartialEq, Eq)]
+enum Turn {
+    /// Nothing is to be done until the socket is ready again, or mail comes.
+    Waits,
+    /// There is more, but others have their turn first.
+    More,
+    Over,
+}
+
+impl Reactor {
+    pub(super) fn new(limits: &Arc<Limits>, clock: &Arc<Clock>, workers: Dispatcher) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let (sender, mail) = unbounded();
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        // Handles of connections may outlive the server, and keep no descriptor of it.
+        let weak = Arc::downgrade(&waker);
+        let wake = move || {
+            if let Some(Err(e)) = weak.upgrade().map(|waker| waker.wake())
+                && e.kind() != io::ErrorKind::WouldBlock
+            {
+                log::error!("cannot wake the gateway: {e}");
+            }
+        };
+        let post = Post::new(sender, wake);
+        Ok(Self {
+            poll,
+            mail,
+            _waker: waker,
+            context: Arc::new(Context { limits: limits.clone(), clock: clock.clone(), post }),
+            workers,
+            entries: Entries::default(),
+            deadlines: Deadlines::default(),
+            ready: Vec::new(),
+            flushing: Flushing::new(),
+            tick: tick(limits),
+            scratch: Vec::with_capacity(SCRATCH),
+        })
+    }
+
+    pub(super) fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
+    pub(super) fn run(&mut self, stop: &AtomicBool) {
+        let mut events = Events::with_capacity(256);
+        while !stop.load(SeqCst) {
+            self.wait(&mut events);
+            self.read_mail();
+            for key in std::mem::take(&mut self.ready) {
+                self.drive(key, false);
+            }
+            for event in &events {
+                self.on_event(event);
+            }
+            self.flushing.flush();
+            self.handle_timeouts();
+            self.workers.wake();
+        }
+        // The ends of connections that nobody else will see.
+        self.read_mail();
+        self.workers.wake();
+    }
+
+    /// Sleeps until there is something to do.
+    fn wait(&mut self, events: &mut Events) {
+        let timeout = self.timeout();
+        self.context.post.sleep(match timeout {
+            None => Sleep::Long,
+            Some(Duration::ZERO) => Sleep::Awake,
+            Some(timeout) if timeout <= flushing::INTERVAL => Sleep::Nap,
+            Some(timeout) if timeout <= self.tick => Sleep::Tick,
+            Some(_) => Sleep::Long,
+        });
+        // After having said so, or somebody might rely on our being awake.
+        let timeout = if self.mail.is_empty() { timeout } else { Some(Duration::ZERO) };
+        let polled = self.poll.poll(events, timeout);
+        self.context.post.rise();
+        if let Err(e) = polled
+            && e.kind() != io::ErrorKind::Interrupted
+        {
+            log::error!("the gateway cannot poll: {e}");
+            std::thread::sleep(Duration::from_millis(100)); // rather slow than spinning
+        }
+    }
+
+    /// How long there is nothing to do, unless somebody wakes us.
+    fn timeout(&self) -> Option<Duration> {
+        if !self.ready.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let due = self.deadlines.next().map(|due| due.since(self.context.clock.exact()));
+        let flush = (!self.flushing.is_empty()).then_some(flushing::INTERVAL);
+        due.into_iter().chain(flush).min()
+    }
+
+    /// Looks at the connections that asked for it.
+    fn read_mail(&mut self) {
+        while let Ok(connection) = self.mail.try_recv() {
+            connection.take_from_queue();
+            if connection.starts_flushing() {
+                self.flushing.add(connection.clone());
+            }
+            if connection.about().shared {
+                self.look_at_shared(connection);
+            } else {
+                self.look_at_thread(&connection);
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: &Event) {
+        if event.token() == WAKER {
+            return;
+        }
+        let key = Key::from_token(event.token());
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        if entry.connection.about().shared {
+            self.drive(key, event.is_read_closed() || event.is_error());
+        } else if !(event.is_writable() && entry.connection.flush_rest()) {
+            self.entries.unwatch(key, self.poll.registry());
+        }
+    }
+
+    fn handle_timeouts(&mut self) {
+        let now = self.context.clock.exact();
+        while let Some(key) = self.deadlines.due(now) {
+            let Some(entry) = self.entries.get_mut(key) else { return };
+            let connection = entry.connection.clone();
+            if !connection.about().shared {
+                self.look_at_thread(&connection);
+                continue;
+            }
+            // What has arrived is read before it is judged late.
+            if connection.due().0 {
+                self.drive(key, false);
+            }
+            connection.handle_timeout();
+            self.look_at_shared(connection);
+        }
+    }
+
+    // Shared connections.
+
+    /// Receives what there is, unless the connection is over, and keeps its time.
+    fn look_at_shared(&mut self, connection: Arc<Connection>) {
+        let key = self.entries.find(&connection);
+        let Some(socket) = connection.socket() else {
+            return match key {
+                Some(key) => self.end(key),
+                None => self.finish(&connection),
+            };
+        };
+        let key = key.unwrap_or_else(|| self.entries.find_or_insert(&connection));
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Err(e) = self.entries.watch(key, self.poll.registry(), &socket, interest) {
+            log::error!("{}: cannot watch the socket: {e}", connection.id());
+            return self.end(key);
+        }
+        self.drive(key, false);
+        if let Some(entry) = self.entries.get_mut(key) {
+            self.deadlines.set(key, &mut entry.deadline, connection.due().1);
+            if connection.claims_handler() {
+                self.dispatch(&connection);
+            }
+        }
+    }
+
+    /// A turn of a shared connection. `ended` says that its socket's end is in sight: then it is read until it comes.
+    fn drive(&mut self, key: Key, ended: bool) {
+        match self.turn(key, ended) {
+            Turn::Waits => {}
+            Turn::More => {
+                if let Some(entry) = self.entries.get_mut(key)
+                    && !std::mem::replace(&mut entry.is_ready, true)
+                {
+                    self.ready.push(key);
+                }
+            }
+            Turn::Over => self.end(key),
+        }
+    }
+
+    /// Sends what waits to be sent; receives, and takes in, what is there, as far as there is room for it.
+    fn turn(&mut self, key: Key, ended: bool) -> Turn {
+        let Some(entry) = self.entries.get_mut(key) else { return Turn::Waits };
+        entry.is_ready = false;
+        let connection = entry.connection.clone();
+        let (mut has_rest, has_ended) = (entry.has_rest, entry.has_ended);
+        let Some(socket) = connection.socket() else { return Turn::Over };
+        if connection.is_blocked() && connection.flush_rest() && connection.is_stuck() {
+            return Turn::Waits;
+        }
+        let mut is_drained = false;
+        for _ in 0..TURNS {
+            let taken = if has_rest {
+                connection.take_in(&mut Vec::new())
+            } else if is_drained || has_ended {
+                return Turn::Waits; // what comes from now on wakes the gateway again
+            } else {
+                match self.receive(key, &connection, &socket) {
+                    Some((taken, filled)) => {
+                        is_drained = !filled && !ended;
+                        taken
+                    }
+                    None => return Turn::Waits,
+                }
+            };
+            if taken.claims_handler {
+                self.dispatch(&connection);
+            }
+            has_rest = taken.intake != Intake::Starved;
+            if let Some(entry) = self.entries.get_mut(key) {
+                entry.has_rest = has_rest;
+            }
+            match taken.intake {
+                Intake::Starved | Intake::More => {}
+                Intake::Waits => return Turn::Waits,
+                Intake::Over => return Turn::Over,
+            }
+        }
+        Turn::More
+    }
+
+    /// Receives once; says also whether the buffer was filled. `None`: there is nothing.
+    fn receive(
+        &mut self,
+        key: Key,
+        connection: &Arc<Connection>,
+        socket: &Socket,
+    ) -> Option<(TakenIn, bool)> {
+        self.scratch.clear();
+        let end = match socket.try_recv(&mut self.scratch) {
+            Ok(0) => Ok(()),
+            Ok(n) => {
+                let taken = connection.take_in(&mut self.scratch.to_vec());
+                return Some((taken, n == self.scratch.capacity()));
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return None,
+            Err(e) => Err(e),
+        };
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.has_ended = true;
+        }
+        Some((connection.take_in_end(end), false))
+    }
+
+    /// Has the connection's handler called.
+    fn dispatch(&mut self, connection: &Arc<Connection>) {
+        // A handler that is called here is followed by our own look at what it has collected.
+        let flushes = self.workers.is_gateway() && connection.flushes_itself();
+        self.workers.dispatch(connection);
+        if flushes {
+            if connection.take_collected() {
+                connection.flush_rest();
+            }
+            if !connection.stops_flushing() {
+                self.flushing.add(connection.clone());
+            }
+        }
+    }
+
+    /// The last step of a shared connection that has an entry.
+    fn end(&mut self, key: Key) {
+        if let Some(connection) = self.forget(key) {
+            self.finish(&connection);
+        }
+    }
+
+    fn finish(&mut self, connection: &Arc<Connection>) {
+        connection.finish();
+        if connection.claims_handler() {
+            self.dispatch(connection);
+        }
+    }
+
+    fn forget(&mut self, key: Key) -> Option<Arc<Connection>> {
+        let entry = self.entries.get_mut(key)?;
+        self.deadlines.set(key, &mut entry.deadline, None);
+        self.entries.unwatch(key, self.poll.registry());
+        self.entries.remove(key)
+    }
+
+    // Connections with a thread of their own.
+
+    /// Stands in for a thread that is busy, sees to an end that others have brought about, and has output sent that the
+    /// socket did not take. A thread that waits in `read` needs nothing else.
+    fn look_at_thread(&mut self, connection: &Arc<Connection>) {
+        let is_busy = connection.is_busy();
+        if is_busy {
+            connection.stand_in();
+        }
+        let is_ending = connection.is_ending();
+        if is_busy || is_ending || connection.is_blocked() {
+            connection.handle_timeout();
+        }
+        let key = self.entries.find(connection);
+        let next = self.next_look_at_thread(connection, is_busy, is_ending);
+        let (Some(next), Some(socket)) = (next, connection.socket()) else {
+            return drop(key.and_then(|key| self.forget(key)));
+        };
+        let key = key.unwrap_or_else(|| self.entries.find_or_insert(connection));
+        if !connection.is_blocked() {
+            self.entries.unwatch(key, self.poll.registry());
+        } else if let Err(e) = self.entries.watch(key, self.poll.registry(), &socket, Interest::WRITABLE) {
+            log::error!("{}: cannot watch the socket: {e}", connection.id());
+        }
+        if let Some(entry) = self.entries.get_mut(key) {
+            self.deadlines.set(key, &mut entry.deadline, Some(next));
+        }
+    }
+
+    fn next_look_at_thread(
+        &self,
+        connection: &Arc<Connection>,
+        is_busy: bool,
+        is_ending: bool,
+    ) -> Option<Moment> {
+        let watches = is_busy || connection.is_blocked() || !connection.unwatch();
+        let tick = watches.then(|| self.context.clock.exact() + self.tick);
+        let end = connection.due().1.filter(|_| is_ending);
+        tick.into_iter().chain(end).min()
+    }
+}
+
+/// How often a busy thread is looked at: in time for the shortest limit.
+fn tick(limits: &Limits) -> Duration {
+    let shortest = [limits.ping_interval, Some(limits.ping_timeout), Some(limits.write_timeout)];
+    let shortest = shortest.into_iter().flatten().min().unwrap_or(TICK);
+    (shortest / 4).clamp(Duration::from_millis(10), TICK)
+}

@@ -1,0 +1,50 @@
+//! How far the life of a connection has come.
+
+use std::borrow::Cow;
+
+use crate::{
+    clock::Moment,
+    codec::Failure,
+    message::{CloseCode, Text},
+};
+
+/// The phases of a connection, in the order in which they come. Some may be left out, and there is no way back.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// Messages go both ways.
+    Open,
+    /// The peer has ended the connection, but messages that it sent before are not answered yet: they still can be. Then,
+    /// or when the time is up, the end takes effect.
+    Ending { end: PeerEnd, by: Moment },
+    /// Nothing can be sent any more, but what the peer sent before may still be received, a close frame too.
+    Unsendable { why: Cow<'static, str>, by: Moment },
+    /// Our close frame is out; the peer's is awaited (RFC 6455, section 7.1.2).
+    Closing { by: Moment },
+    /// Nothing is left to say. When the output is sent, a server ends its stream (FIN), and what still arrives is thrown
+    /// away until the peer ends its own: a socket closed with unread input would reset the connection, and the peer might
+    /// never read our close frame. A client waits for the server's end first (section 7.1.1).
+    Draining { by: Moment, peer_ended: bool, stream: Stream },
+    /// Nothing comes, and nothing can be sent.
+    Over,
+}
+
+/// How the peer ended the connection.
+#[derive(Debug)]
+pub(super) enum PeerEnd {
+    /// With a close frame.
+    Close(CloseCode, Text),
+    /// It broke a rule.
+    Failure(Failure),
+    /// Its stream ended without a close frame.
+    EndOfStream,
+}
+
+/// Our half of the stream, while the connection drains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stream {
+    Open,
+    /// TLS has said that nothing more comes (close_notify), which is to be sent like the rest.
+    Finished,
+    /// FIN is sent.
+    Ended,
+}

@@ -1,0 +1,69 @@
+//! What a connection has to do when, while it is open.
+
+use std::time::Duration;
+
+use crate::{clock::Moment, limits::Limits};
+
+/// A write that is stuck ends the connection so much later than a thread that waits in `write` does.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Without a message for so long, what only serves to compress better is given back.
+const COLD: Duration = Duration::from_secs(10);
+
+/// When things happened last.
+#[derive(Debug)]
+pub(super) struct Timers {
+    /// Bytes came from the peer.
+    pub(super) received: Moment,
+    /// A message went either way.
+    pub(super) message: Moment,
+    /// The ping was sent that is not answered yet.
+    pub(super) pinged: Option<Moment>,
+    /// The socket took its last bytes before it refused more.
+    pub(super) blocked: Option<Moment>,
+    /// Nothing is received at the moment, on purpose: so the peer's silence says nothing.
+    pub(super) paused: bool,
+    /// The compressor has memory to give back.
+    pub(super) warm: bool,
+    /// A shared connection may be ended because it is idle.
+    pub(super) shared: bool,
+}
+
+/// What is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    /// The peer does not take what is sent.
+    Write,
+    /// The peer has not answered a ping.
+    Pong,
+    /// No message went either way for long.
+    Idle,
+    /// The peer was silent: it is to be pinged.
+    Ping,
+    /// The compressor is not in use.
+    Cool,
+}
+
+impl Timers {
+    pub(super) fn new(shared: bool, now: Moment) -> Self {
+        Self { received: now, message: now, pinged: None, blocked: None, paused: false, warm: false, shared }
+    }
+
+    /// What is due next, and when. What is due at the same time comes in the order of [`Timer`].
+    pub(super) fn next(&self, limits: &Limits) -> Option<(Moment, Timer)> {
+        let write = self.blocked.map(|since| (since + limits.write_timeout + GRACE, Timer::Write));
+        let idle = limits.shared_idle_timeout.filter(|_| self.shared && self.blocked.is_none());
+        let idle = idle.map(|limit| (self.message + limit, Timer::Idle));
+        let cool = self.warm.then(|| (self.message + COLD, Timer::Cool));
+        [write, self.keepalive(limits), idle, cool].into_iter().flatten().min()
+    }
+
+    /// While output is stuck nothing is received, and the peer's pong may lie behind what is not.
+    fn keepalive(&self, limits: &Limits) -> Option<(Moment, Timer)> {
+        let interval = limits.ping_interval.filter(|_| !self.paused && self.blocked.is_none())?;
+        Some(match self.pinged {
+            Some(pinged) => (pinged + limits.ping_timeout, Timer::Pong),
+            None => (self.received + interval, Timer::Ping),
+        })
+    }
+}

@@ -1,0 +1,184 @@
+//! The registry: every connection by its ID, by its path, and by the topics that it joined.
+//!
+//! Its locks are held to look something up, never while anything is sent.
+
+#![expect(clippy::mutable_key_type, reason = "a connection is found by its ID, which never changes")]
+
+use std::{
+    borrow::Borrow,
+    collections::{HashMap, HashSet},
+    fmt,
+    hash::{Hash, Hasher},
+    sync::{Arc, Mutex},
+};
+
+use crate::{
+    connection::{Connection, Observer},
+    id::WebSocketId,
+    sync::LockExt,
+};
+
+/// The IDs are in so many parts that threads seldom want the same one.
+const PARTS: usize = 16;
+
+/// All connections of a server that are not over.
+#[derive(Default)]
+pub(crate) struct Registry {
+    by_id: [Mutex<Group>; PARTS],
+    paths: Groups,
+    topics: Groups,
+    /// The topics of a connection, for its end.
+    joined: Mutex<HashMap<WebSocketId, HashSet<Arc<str>>>>,
+}
+
+/// Connections by a name.
+#[derive(Default)]
+struct Groups(Mutex<HashMap<Arc<str>, Group>>);
+
+type Group = HashSet<Member>;
+
+/// A connection, found by its ID.
+struct Member(Arc<Connection>);
+
+impl Borrow<WebSocketId> for Member {
+    fn borrow(&self) -> &WebSocketId {
+        self.0.id()
+    }
+}
+
+impl Hash for Member {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.id().hash(state);
+    }
+}
+
+impl PartialEq for Member {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id() == other.0.id()
+    }
+}
+
+impl Eq for Member {}
+
+fn connections(group: &Group) -> Vec<Arc<Connection>> {
+    group.iter().map(|member| member.0.clone()).collect()
+}
+
+impl Registry {
+    pub(crate) fn find(&self, id: &WebSocketId) -> Option<Arc<Connection>> {
+        self.part(id).locked().get(id).map(|member| member.0.clone())
+    }
+
+    /// All of them, as they are now, in no order.
+    pub(crate) fn all(&self) -> Vec<Arc<Connection>> {
+        self.by_id.iter().flat_map(|part| connections(&part.locked())).collect()
+    }
+
+    /// Those that asked for this path.
+    pub(crate) fn at_path(&self, path: &str) -> Vec<Arc<Connection>> {
+        self.paths.members(path)
+    }
+
+    /// Those that joined this topic.
+    pub(crate) fn in_topic(&self, topic: &str) -> Vec<Arc<Connection>> {
+        self.topics.members(topic)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.by_id.iter().map(|part| part.locked().len()).sum()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_id.iter().all(|part| part.locked().is_empty())
+    }
+
+    /// A path; where others have asked for it, too, it is theirs.
+    pub(crate) fn path(&self, path: &str) -> Arc<str> {
+        let paths = self.paths.0.locked();
+        paths.get_key_value(path).map_or_else(|| path.into(), |(path, _)| path.clone())
+    }
+
+    /// Makes a connection known by its ID and its path, until it is over.
+    pub(crate) fn register(self: &Arc<Self>, connection: &Arc<Connection>) {
+        connection.observe(self.clone());
+        self.part(connection.id()).locked().insert(Member(connection.clone()));
+        self.paths.insert(&connection.about().path, connection.clone());
+    }
+
+    /// Makes a connection a member of a topic. False: no connection has this ID.
+    pub(crate) fn join(&self, id: &WebSocketId, topic: &str) -> bool {
+        let Some(connection) = self.find(id) else { return false };
+        let name: Arc<str> = topic.into();
+        let mut joined = self.joined.locked();
+        joined.entry(id.clone()).or_default().insert(name.clone());
+        self.topics.insert(&name, connection);
+        // It may have ended in between: then nobody would take it out any more.
+        let is_there = self.find(id).is_some();
+        drop(joined);
+        if !is_there {
+            self.leave_all(id);
+        }
+        is_there
+    }
+
+    pub(crate) fn leave(&self, id: &WebSocketId, topic: &str) {
+        let mut joined = self.joined.locked();
+        if let Some(topics) = joined.get_mut(id) {
+            topics.remove(topic);
+            if topics.is_empty() {
+                joined.remove(id);
+            }
+            self.topics.remove(topic, id);
+        }
+    }
+
+    fn leave_all(&self, id: &WebSocketId) {
+        let mut joined = self.joined.locked();
+        for topic in joined.remove(id).into_iter().flatten() {
+            self.topics.remove(&topic, id);
+        }
+    }
+
+    fn part(&self, id: &WebSocketId) -> &Mutex<Group> {
+        // IDs are random, and so is their end.
+        let last = id.as_str().bytes().last().unwrap_or_default();
+        &self.by_id[usize::from(last) % PARTS]
+    }
+}
+
+/// At its end the ID becomes unknown, and it leaves all topics.
+impl Observer for Registry {
+    fn closed(&self, connection: &Connection) {
+        let id = connection.id();
+        self.part(id).locked().remove(id);
+        self.paths.remove(&connection.about().path, id);
+        self.leave_all(id);
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Registry({} connections)", self.len())
+    }
+}
+
+impl Groups {
+    fn insert(&self, name: &Arc<str>, connection: Arc<Connection>) {
+        let mut groups = self.0.locked();
+        groups.entry(name.clone()).or_default().insert(Member(connection));
+    }
+
+    fn remove(&self, name: &str, id: &WebSocketId) {
+        let mut groups = self.0.locked();
+        if let Some(group) = groups.get_mut(name) {
+            group.remove(id);
+            if group.is_empty() {
+                groups.remove(name);
+            }
+        }
+    }
+
+    fn members(&self, name: &str) -> Vec<Arc<Connection>> {
+        self.0.locked().get(name).map(connections).unwrap_or_default()
+    }
+}

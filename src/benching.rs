@@ -1,8 +1,8 @@
 //! The codec for `benches/codec.rs`. Not part of the API.
 
 use crate::{
-    codec::{Codec, Event, Stream, unmask},
-    compression::{Compression, Deflate},
+    codec::{Codec, Deflate, Event, Stream, unmask},
+    compression::Compression,
     limits::Limits,
     message::Message,
 };

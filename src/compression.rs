@@ -2,6 +2,9 @@
 
 use std::ops::RangeInclusive;
 
+pub(crate) use crate::codec::Deflate;
+use crate::codec::Direction;
+
 /// The windows that there are (RFC 7692, section 7.1.2), in bits of their size. zlib cannot compress with 8.
 const WINDOW_BITS: RangeInclusive<u8> = 8..=15;
 const LARGEST: u8 = *WINDOW_BITS.end();
@@ -53,20 +56,6 @@ pub enum Compression {
         /// How hard it tries: from 1, the fastest, to 9. 6 is usual.
         level: u8,
     },
-}
-
-/// What was agreed upon, for one connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Deflate {
-    /// Each of our messages is compressed for itself, by a compressor of the pool.
-    pub(crate) pooled: bool,
-    /// Each of the client's messages is compressed for itself.
-    pub(crate) client_no_context_takeover: bool,
-    /// How far we look back, at most.
-    pub(crate) server_window_bits: u8,
-    /// How far the client looks back, at most.
-    pub(crate) client_window_bits: u8,
-    pub(crate) level: u8,
 }
 
 /// One of the client's offers (RFC 7692, section 7.1).
@@ -157,10 +146,14 @@ impl Offer {
             response += &format!("; client_max_window_bits={client_window_bits}");
         }
         let deflate = Deflate {
-            pooled: server_no_context_takeover,
-            client_no_context_takeover,
-            server_window_bits,
-            client_window_bits,
+            ours: Direction {
+                window_bits: server_window_bits,
+                no_context_takeover: server_no_context_takeover,
+            },
+            theirs: Direction {
+                window_bits: client_window_bits,
+                no_context_takeover: client_no_context_takeover,
+            },
             level,
         };
         Some((deflate, response))
@@ -208,6 +201,11 @@ mod tests {
         compression.negotiate([offer]).map(|(_, response)| response)
     }
 
+    /// Of the server and of the client.
+    fn windows(deflate: Deflate) -> (u8, u8) {
+        (deflate.ours.window_bits, deflate.theirs.window_bits)
+    }
+
     #[test]
     fn what_browsers_offer() {
         let offer = "permessage-deflate; client_max_window_bits";
@@ -220,8 +218,8 @@ mod tests {
         let small = Compression::Dedicated { window_bits: 10, level: 1 };
         let (deflate, response) = small.negotiate([offer]).unwrap();
         assert_eq!(response, "permessage-deflate; server_max_window_bits=10; client_max_window_bits=10");
-        assert_eq!((deflate.server_window_bits, deflate.client_window_bits, deflate.level), (10, 10, 1));
-        assert!(!deflate.pooled && !deflate.client_no_context_takeover);
+        assert_eq!((windows(deflate), deflate.level), ((10, 10), 1));
+        assert!(!deflate.ours.no_context_takeover && !deflate.theirs.no_context_takeover);
     }
 
     #[test]
@@ -244,14 +242,14 @@ mod tests {
         let small = Compression::Dedicated { window_bits: 12, level: 6 };
         let both = "permessage-deflate; server_max_window_bits=10; client_max_window_bits=14";
         let (deflate, _) = small.negotiate([both]).unwrap();
-        assert_eq!((deflate.server_window_bits, deflate.client_window_bits), (10, 12));
+        assert_eq!(windows(deflate), (10, 12));
         // Not to be told, so it may use all.
         let (deflate, response) = small.negotiate(["permessage-deflate"]).unwrap();
-        assert_eq!((deflate.server_window_bits, deflate.client_window_bits), (12, 15));
+        assert_eq!(windows(deflate), (12, 15));
         assert_eq!(response, "permessage-deflate; server_max_window_bits=12");
         let wild = Compression::Dedicated { window_bits: 200, level: 0 };
         let (deflate, _) = wild.negotiate([both]).unwrap();
-        assert_eq!((deflate.server_window_bits, deflate.client_window_bits, deflate.level), (10, 14, 1));
+        assert_eq!((windows(deflate), deflate.level), ((10, 14), 1));
     }
 
     #[test]

@@ -9,8 +9,8 @@ use flate2::{Decompress, FlushDecompress};
 use http::header;
 
 use crate::{
-    codec::{Codec, Event, Failure, Stream},
-    compression::{Compression, Deflate},
+    codec::{Codec, Deflate, Direction, Event, Failure, Stream},
+    compression::Compression,
     http::{Handshake, Origins, parse_head},
     limits::Limits,
     message::{CloseCode, Message},
@@ -37,8 +37,8 @@ pub fn head(input: &[u8]) {
         let agreed = compression.negotiate(offers.filter_map(|offer| offer.to_str().ok()));
         let (deflate, extensions) = agreed.unzip();
         if let Some(deflate) = deflate {
-            assert!((9..=15).contains(&deflate.server_window_bits));
-            assert!((8..=15).contains(&deflate.client_window_bits));
+            assert!((9..=15).contains(&deflate.ours.window_bits));
+            assert!((8..=15).contains(&deflate.theirs.window_bits));
         }
         let mut response = Vec::new();
         handshake.respond(None, extensions.as_deref(), &[], &mut response);
@@ -122,10 +122,8 @@ fn limits() -> Limits {
 
 fn agreed(bits: u8) -> Deflate {
     Deflate {
-        pooled: bits & 1 != 0,
-        client_no_context_takeover: bits & 2 != 0,
-        server_window_bits: 9 + (bits >> 2) % 7,
-        client_window_bits: 8 + (bits >> 2) % 8,
+        ours: Direction { window_bits: 9 + (bits >> 2) % 7, no_context_takeover: bits & 1 != 0 },
+        theirs: Direction { window_bits: 8 + (bits >> 2) % 8, no_context_takeover: bits & 2 != 0 },
         level: 1 + (bits >> 4) % 9,
     }
 }
@@ -234,12 +232,12 @@ impl Client {
 
     fn inflate(&mut self, payload: &[u8]) -> Vec<u8> {
         let deflate = self.deflate.expect("compressed without agreement");
-        if deflate.pooled {
+        if deflate.ours.no_context_takeover {
             self.inflate = None;
         }
         let inflate = self
             .inflate
-            .get_or_insert_with(|| Decompress::new_with_window_bits(false, deflate.server_window_bits));
+            .get_or_insert_with(|| Decompress::new_with_window_bits(false, deflate.ours.window_bits));
         let mut out = Vec::with_capacity(64 * 1024);
         let payload = [payload, &[0, 0, 0xff, 0xff]].concat();
         inflate.decompress_vec(&payload, &mut out, FlushDecompress::Sync).expect("deflate");

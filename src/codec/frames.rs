@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::Failure;
+use super::failure::Failure;
 
 /// The longest payload of a control frame (RFC 6455, section 5.5).
 pub(super) const MAX_CONTROL: usize = 125;

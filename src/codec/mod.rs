@@ -5,28 +5,27 @@
 //! sends what is pending. Between messages a connection keeps no buffer.
 
 mod deflate;
+mod failure;
 mod frames;
 mod partial;
 mod stream;
 #[cfg(feature = "tls")]
 mod tls;
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 
 use self::{
     deflate::Deflater,
     frames::{BINARY, CLOSE, Header, MAX_CONTROL, MAX_SHORT, PING, PONG, Short, TEXT},
-    partial::{Partial, not_utf8, split_utf8},
+    partial::{Partial, split_utf8},
 };
 pub(crate) use self::{
-    deflate::{Forms, Outgoing},
+    deflate::{Deflate, Direction, Forms, Outgoing},
+    failure::Failure,
     frames::unmask,
     stream::Stream,
 };
 use crate::{
-    compression::Deflate,
     limits::Limits,
     message::{CloseCode, Message, Text},
 };
@@ -68,29 +67,6 @@ pub(crate) enum Event {
     Pong(Bytes),
     /// Its answer is pending already, unless this is one.
     Close(CloseCode, Text),
-}
-
-/// Why a connection cannot go on: the close code that says so, and a text for the peer and the log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Failure {
-    pub(crate) code: CloseCode,
-    pub(crate) text: Cow<'static, str>,
-}
-
-impl Failure {
-    fn protocol(text: impl Into<Cow<'static, str>>) -> Self {
-        Self { code: CloseCode::PROTOCOL_ERROR, text: text.into() }
-    }
-
-    fn too_big(text: impl Into<Cow<'static, str>>) -> Self {
-        Self { code: CloseCode::TOO_BIG, text: text.into() }
-    }
-
-    /// The bytes themselves are broken, or have ended: no close frame can be sent.
-    #[cfg(feature = "tls")]
-    pub(crate) fn network(text: impl Into<Cow<'static, str>>) -> Self {
-        Self { code: CloseCode::ABNORMAL, text: text.into() }
-    }
 }
 
 impl Codec {
@@ -381,7 +357,7 @@ fn parse_close(payload: &[u8]) -> Result<(CloseCode, Text), Failure> {
     }
     match split_utf8(text)? {
         (text, []) => Ok((code, text.into())),
-        _ => Err(not_utf8()),
+        _ => Err(Failure::not_utf8()),
     }
 }
 

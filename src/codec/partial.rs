@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-use super::Failure;
-use crate::message::{CloseCode, Message, Text};
+use super::failure::Failure;
+use crate::message::{Message, Text};
 
 /// What has arrived of a message, unmasked and inflated. It grows with that, never with a length announced.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl Partial {
         if !is_text {
             return Ok(Message::Binary(bytes));
         }
-        Text::try_from(bytes).map(Message::Text).map_err(|_| not_utf8())
+        Text::try_from(bytes).map(Message::Text).map_err(|_| Failure::not_utf8())
     }
 
     pub(super) fn new(is_text: bool, compressed: bool) -> Self {
@@ -80,7 +80,7 @@ impl Partial {
     pub(super) fn finish(self) -> Result<Message, Failure> {
         match self.body {
             Body::Text { text, cut } if cut.is_empty() => Ok(Message::from(text)),
-            Body::Text { .. } => Err(not_utf8()),
+            Body::Text { .. } => Err(Failure::not_utf8()),
             Body::Binary(bytes) => Ok(Message::Binary(Bytes::from(bytes))),
         }
     }
@@ -93,12 +93,8 @@ pub(super) fn split_utf8(bytes: &[u8]) -> Result<(&str, &[u8]), Failure> {
         Err(error) => error,
     };
     if error.error_len().is_some() {
-        return Err(not_utf8());
+        return Err(Failure::not_utf8());
     }
     let (valid, cut) = bytes.split_at(error.valid_up_to());
     Ok((str::from_utf8(valid).unwrap_or_default(), cut))
-}
-
-pub(super) fn not_utf8() -> Failure {
-    Failure { code: CloseCode::INVALID_DATA, text: "text that is not UTF-8".into() }
 }

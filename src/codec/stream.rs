@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use bytes::{Buf, Bytes};
 
-use super::Failure;
+use super::failure::Failure;
 #[cfg(feature = "tls")]
 use super::tls::Tls;
 

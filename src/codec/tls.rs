@@ -10,7 +10,7 @@ use std::{
 
 use native_tls::{HandshakeError, MidHandshakeTlsStream, TlsAcceptor, TlsStream};
 
-use super::Failure;
+use super::failure::Failure;
 use crate::sync::LockExt;
 
 /// The largest plaintext of one TLS record (RFC 8446, section 5.1).

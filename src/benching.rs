@@ -1,7 +1,7 @@
 //! The codec for `benches/codec.rs`. Not part of the API.
 
 use crate::{
-    codec::{Codec, Deflate, Event, Stream, unmask},
+    codec::{Codec, Deflate, Event, Role, Stream, apply_mask},
     compression::Compression,
     limits::Limits,
     message::Message,
@@ -36,7 +36,12 @@ impl Bench {
     fn new(stream: Stream, compression: Compression) -> Self {
         let deflate = compression.negotiate(["permessage-deflate"]).map(|(deflate, _)| deflate);
         let limits = Limits::default();
-        Self { codec: Codec::new(stream, &limits, deflate), limits, deflate, buffer: Vec::new() }
+        Self {
+            codec: Codec::new(Role::Server, stream, &limits, deflate),
+            limits,
+            deflate,
+            buffer: Vec::new(),
+        }
     }
 
     /// Takes in what came from the client; how many messages that made.
@@ -77,5 +82,5 @@ impl Bench {
 
 /// Takes the mask off.
 pub fn remove_mask(bytes: &mut [u8], mask: [u8; 4]) {
-    unmask(bytes, mask);
+    apply_mask(bytes, mask);
 }

@@ -9,7 +9,7 @@ use flate2::{Decompress, FlushDecompress};
 use http::header;
 
 use crate::{
-    codec::{Codec, Deflate, Direction, Event, Failure, Stream},
+    codec::{Codec, Deflate, Direction, Event, Failure, Role, Stream},
     compression::Compression,
     http::{Handshake, Origins, parse_head},
     limits::Limits,
@@ -63,7 +63,7 @@ pub fn deflate(input: &[u8]) {
 pub fn codec(input: &[u8]) {
     let Some((&first, mut input)) = input.split_first() else { return };
     let deflate = (first & 1 != 0).then(|| agreed(first >> 1));
-    let mut codec = Codec::new(Stream::plain(), &limits(), deflate);
+    let mut codec = Codec::new(Role::Server, Stream::plain(), &limits(), deflate);
     let mut client = Client { deflate, ..Client::default() };
     while let Some((&step, rest)) = input.split_first() {
         let (argument, rest) = rest.split_at(rest.len().min(usize::from(step >> 3) * 8));
@@ -155,7 +155,7 @@ struct Outcome {
 }
 
 fn decode(input: &[u8], chunk: usize, together: usize, deflate: Option<Deflate>) -> Outcome {
-    let mut codec = Codec::new(Stream::plain(), &limits(), deflate);
+    let mut codec = Codec::new(Role::Server, Stream::plain(), &limits(), deflate);
     let (mut events, mut failure) = (Vec::new(), None);
     'all: for chunk in input.chunks(chunk.max(1)) {
         codec.stream().feed(&mut chunk.to_vec()).expect("plain");

@@ -5,7 +5,7 @@
 use std::{borrow::Borrow, fmt, ops::Deref, str::Utf8Error};
 
 use bytes::Bytes;
-use tungstenite::Utf8Bytes;
+use tungstenite::{Utf8Bytes, protocol::frame::coding};
 
 /// One WebSocket message, whole (RFC 6455, section 5.6).
 ///
@@ -320,8 +320,9 @@ impl CloseCode {
     pub const TRY_AGAIN: Self = Self(1013);
 
     /// Whether an endpoint may send it in a close frame: 1000 to 1003, 1007 to 1014, 3000 to 4999.
-    pub const fn is_sendable(self) -> bool {
-        matches!(self.0, 1000..=1003 | 1007..=1014 | 3000..=4999)
+    pub fn is_sendable(self) -> bool {
+        // tungstenite does not know 1014 (bad gateway), which was registered after the RFC.
+        self.0 == 1014 || coding::CloseCode::from(self.0).is_allowed()
     }
 }
 

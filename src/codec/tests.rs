@@ -1,14 +1,14 @@
 use std::ops::Range;
 
 use proptest::prelude::*;
-use tungstenite::{WebSocket, protocol::Role};
+use tungstenite::WebSocket;
 
 use super::*;
 
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 fn codec() -> Codec {
-    Codec::new(Stream::plain(), &Limits::default(), None)
+    Codec::new(Role::Server, Stream::plain(), &Limits::default(), None)
 }
 
 /// One frame of a client; `first` is FIN, the reserved bits and the opcode.
@@ -185,7 +185,7 @@ fn short_messages_are_taken_together_up_to_what_is_something_else() {
 #[test]
 fn no_message_is_taken_past_the_limit() {
     let limits = Limits { max_message_size: 4, ..Limits::default() };
-    let mut codec = Codec::new(Stream::plain(), &limits, None);
+    let mut codec = Codec::new(Role::Server, Stream::plain(), &limits, None);
     codec.stream().feed(&mut frame(0x81, b"12345")).unwrap();
     let mut short = Vec::new();
     codec.take_short(&mut short, 9);

@@ -49,7 +49,7 @@ pub use self::{
     read::READ_TIMEOUT,
 };
 use crate::{
-    codec::{Codec, Event, Failure, Forms, Outgoing, Stream},
+    codec::{Codec, Event, Failure, Forms, Outgoing, Role, Stream},
     compression::Deflate,
     deadline::{Budget, Deadline},
     error::{CloseReason, ClosedBy, Error, Result},
@@ -154,7 +154,7 @@ impl Connection {
         clock: Arc<Clock>,
         gateway: &Arc<Caller>,
     ) -> Arc<Self> {
-        let codec = Codec::new(stream, &limits, about.deflate);
+        let codec = Codec::new(Role::Server, stream, &limits, about.deflate);
         Arc::new(Self {
             about,
             inbox: Mutex::default(),

@@ -1,3 +1,5 @@
+mod roles;
+
 use std::ops::Range;
 
 use proptest::prelude::*;
@@ -121,6 +123,17 @@ fn broken_rules_have_their_close_codes() {
     assert_eq!(refused(&frame(0x80, b"x")), 1002, "continuation of nothing");
     assert_eq!(refused(&[frame(0x01, b"x"), frame(0x81, b"x")].concat()), 1002, "text within a message");
     assert_eq!(refused(&[0x81, 1, b'x']), 1002, "not masked");
+    assert_eq!(refused(&[0x82, 0xfe, 0, 125, 0, 0, 0, 0]), 1002, "125 in two bytes");
+    assert_eq!(
+        refused(&[0x82, 0xff, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0]),
+        1002,
+        "65,535 in eight bytes"
+    );
+    assert_eq!(
+        refused(&[0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+        1002,
+        "the highest bit of a length"
+    );
     assert_eq!(refused(&frame(0x88, b"x")), 1002, "close of one byte");
     for code in [0u16, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535] {
         assert_eq!(refused(&frame(0x88, &code.to_be_bytes())), 1002, "close code {code}");

@@ -1,6 +1,6 @@
-//! What the fuzz targets in `fuzz/` call, and what a test calls with what they found worth keeping.
+//! What the fuzz targets in `fuzz/` call, and a unit test with the inputs in `tests/corpus/`.
 //!
-//! Each takes any bytes and panics if a promise is broken.
+//! Each function takes any bytes and panics if a promise is broken.
 
 use std::collections::VecDeque;
 
@@ -18,7 +18,7 @@ use crate::{
 
 const MAX_HEAD: usize = 4096;
 
-/// The request's head: what is accepted is the same however it arrives, and its answer is a response.
+/// The head of a request: it is parsed in the same way however it arrives, and its answer is a response.
 pub fn head(input: &[u8]) {
     let whole = parse_head(input, MAX_HEAD);
     let Ok(Some((request, length))) = whole else { return };
@@ -27,7 +27,7 @@ pub fn head(input: &[u8]) {
         assert!(matches!(parse_head(&input[..end], MAX_HEAD), Ok(None)), "complete before its end");
     }
     let (again, same) =
-        parse_head(&input[..length], MAX_HEAD).ok().flatten().expect("what follows does not count");
+        parse_head(&input[..length], MAX_HEAD).ok().flatten().expect("the same without what follows");
     assert_eq!((again.path(), same), (request.path(), length));
     request.query_value("room");
     request.cookie("session");
@@ -59,7 +59,7 @@ pub fn deflate(input: &[u8]) {
     any_cut(rest, Some(agreed(first)));
 }
 
-/// The codec as a connection uses it: whatever comes in, what goes out is well-formed, and all of it.
+/// The codec as a connection uses it: whatever is received, the output is well-formed and complete.
 pub fn codec(input: &[u8]) {
     let Some((&first, mut input)) = input.split_first() else { return };
     let deflate = (first & 1 != 0).then(|| agreed(first >> 1));
@@ -69,7 +69,7 @@ pub fn codec(input: &[u8]) {
         let (argument, rest) = rest.split_at(rest.len().min(usize::from(step >> 3) * 8));
         input = rest;
         match step & 7 {
-            // Mostly it receives.
+            // Half of the steps receive.
             0..=3 => {
                 codec.stream().feed(&mut argument.to_vec()).expect("plain");
                 loop {
@@ -107,7 +107,7 @@ pub fn codec(input: &[u8]) {
         }
         client.receive(codec.stream());
         if client.ending {
-            break; // a connection sends nothing after it
+            break; // a connection sends nothing after its close frame
         }
     }
     assert!(client.expected.is_empty(), "not all was sent");
@@ -142,7 +142,7 @@ fn any_cut_as(role: Role, input: &[u8], deflate: Option<Deflate>) {
     let bytewise = decode(1, 0);
     for other in [cut, bytewise] {
         assert_eq!(whole.events, other.events);
-        // Which of several mistakes of a compressed message shows first depends on how far it is inflated at a time.
+        // Which of several mistakes in a compressed message is found first depends on how it was cut.
         let code = |outcome: &Outcome| {
             outcome.failure.as_ref().map(|failure| if deflate.is_some() { 0 } else { failure.code.0 })
         };
@@ -192,7 +192,8 @@ fn decode(role: Role, input: &[u8], chunk: usize, together: usize, deflate: Opti
     Outcome { events, failure, output }
 }
 
-/// Reads what the codec sends, strictly.
+/// Reads what the codec sends, and accepts only what is right. Own code, as a check of the codec by the codec could miss a
+/// mistake of both.
 #[derive(Default)]
 struct Client {
     deflate: Option<Deflate>,
@@ -256,7 +257,7 @@ impl Client {
 
 #[cfg(test)]
 mod tests {
-    /// What the fuzzers found worth keeping stays right.
+    /// The inputs that the fuzzers found.
     #[test]
     fn the_corpora_of_the_fuzz_targets() {
         for (name, target) in [

@@ -20,9 +20,10 @@ const LAST_BLOCK: [u8; 5] = [1, 0, 0, 0xff, 0xff];
 /// Bytes inflated at a time.
 const CHUNK: usize = 16 * 1024;
 
-/// The windows that zlib can compress with, in bits of their size.
-const MIN_WINDOW_BITS: u8 = 9;
-const MAX_WINDOW_BITS: u8 = 15;
+/// The smallest window that zlib can compress with, as the binary logarithm of its size.
+pub(crate) const MIN_WINDOW_BITS: u8 = 9;
+/// The largest window that there is (RFC 7692, section 7.1.2).
+pub(crate) const MAX_WINDOW_BITS: u8 = 15;
 
 /// The most that a pool keeps: each use is short, so more are seldom in use at once.
 const POOL_SIZE: usize = 4;
@@ -47,7 +48,7 @@ pub(crate) struct Deflate {
 /// The parameters of one direction (RFC 7692, section 7.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Direction {
-    /// A message refers to at most the last `2^window_bits` bytes: from 8 to 15.
+    /// A message refers back at most `2^window_bits` bytes: from 8 to 15.
     pub(crate) window_bits: u8,
     /// No message refers to an earlier one. So those that we send are compressed by a compressor of the pool.
     pub(crate) no_context_takeover: bool,

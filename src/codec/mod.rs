@@ -28,7 +28,7 @@ use self::{
     partial::Partial,
 };
 pub(crate) use self::{
-    deflate::{Deflate, Direction, Forms, Outgoing},
+    deflate::{Deflate, Direction, Forms, MAX_WINDOW_BITS, MIN_WINDOW_BITS, Outgoing},
     failure::Failure,
     mask::apply_mask,
     stream::Stream,
@@ -38,10 +38,10 @@ use crate::{
     message::{CloseCode, Message, Text},
 };
 
-/// Messages up to this size may share a buffer.
-const SHORT: u64 = 125;
+/// Messages of up to so many bytes may share a buffer (`take_short`).
+const MAX_SHORT: u64 = 125;
 
-/// Frames in, frames out.
+/// The codec of one connection.
 #[derive(Debug)]
 pub(crate) struct Codec {
     role: Role,
@@ -55,9 +55,9 @@ pub(crate) struct Codec {
     deflater: Option<Box<Deflater>>,
     /// Only a client's frames are masked.
     masks: Option<Box<Masks>>,
-    /// Our close frame is out: nothing may follow it.
+    /// Our close frame is in the output: nothing may follow it.
     close_sent: bool,
-    /// The peer's has come: whatever else comes means nothing (RFC 6455, section 5.5.1).
+    /// The peer's close frame has arrived: all that follows it is ignored (RFC 6455, section 5.5.1).
     close_received: bool,
 }
 
@@ -73,10 +73,10 @@ struct Rest {
 #[derive(Debug, PartialEq)]
 pub(crate) enum Event {
     Message(Message),
-    /// Its answer is pending already.
+    /// The pong is in the output already.
     Ping,
     Pong(Bytes),
-    /// Its answer is pending already, unless this is one.
+    /// The answer is in the output already, unless this is the answer to ours.
     Close(CloseCode, Text),
 }
 
@@ -103,7 +103,7 @@ impl Codec {
         &mut self.stream
     }
 
-    /// Gives all memory back: the connection is over.
+    /// Frees all memory: the connection is over.
     pub(crate) fn clear(&mut self) {
         self.stream = Stream::plain();
         self.message = None;
@@ -111,7 +111,7 @@ impl Codec {
         self.close_received = true;
     }
 
-    /// Gives back the buffers that hold nothing; if the connection is `idle`, also what it can do without until the next message.
+    /// Frees the buffers that are empty; if the connection is `idle`, also what it does not need until the next message.
     pub(crate) fn park(&mut self, idle: bool) {
         self.stream.park();
         if idle && let Some(deflater) = &mut self.deflater {
@@ -121,7 +121,7 @@ impl Codec {
 
     /// The next thing the peer sent; `None`: feed more.
     ///
-    /// After an error, [`fail`](Self::fail) makes the close frame that says so.
+    /// After an error, [`fail`](Self::fail) makes the close frame that tells the peer.
     pub(crate) fn next(&mut self) -> Result<Option<Event>, Failure> {
         while !self.close_received {
             if self.frame.is_none() {
@@ -148,15 +148,15 @@ impl Codec {
         Ok(None)
     }
 
-    /// Whether a data frame may come now, and be so large; returns whether it is compressed.
+    /// Checks that a data frame may come now, and may be so large. Returns whether it is compressed.
     fn check(&self, header: &Header) -> Result<bool, Failure> {
         let is_first = !header.is_continuation();
         if header.is_compressed && !(is_first && self.deflater.is_some()) {
             return Err(Failure::protocol("reserved bits are set")); // RFC 7692, section 6.1
         }
-        let (compressed, received) = match &self.message {
+        let (compressed, announced) = match &self.message {
             None if is_first => (header.is_compressed, 0),
-            Some(message) if !is_first => (message.compressed, message.received),
+            Some(message) if !is_first => (message.compressed, message.announced),
             // RFC 6455, section 5.4.
             None => return Err(Failure::protocol("a continuation of nothing")),
             Some(_) => return Err(Failure::protocol("a message within a message")),
@@ -165,13 +165,13 @@ impl Codec {
         if header.payload_size > bound(self.max_frame) {
             return Err(Failure::too_big(format!("frame of more than {} bytes", self.max_frame)));
         }
-        if received.saturating_add(header.payload_size) > bound(self.max_message) {
+        if announced.saturating_add(header.payload_size) > bound(self.max_message) {
             return Err(Failure::too_big(format!("message of more than {} bytes", self.max_message)));
         }
         Ok(compressed)
     }
 
-    /// The usual case: a message of one frame, which has arrived whole.
+    /// Takes a message that is one uncompressed frame and has arrived whole: the usual case.
     fn take_whole(&mut self, opcode: Data, header: &Header) -> Result<Message, Failure> {
         let is_text = opcode == Data::Text;
         let payload = header.payload(0);
@@ -186,16 +186,16 @@ impl Codec {
         Ok(message)
     }
 
-    /// Takes in the header of a data frame.
+    /// Begins a data frame whose payload is taken as it arrives.
     fn begin(&mut self, opcode: Data, header: &Header, compressed: bool) {
         self.stream.consume(header.size);
         self.frame =
             Some(Rest { payload_size: header.payload_size, mask: header.mask, is_final: header.is_final });
         let new = || Box::new(Partial::new(opcode == Data::Text, compressed));
-        self.message.get_or_insert_with(new).received += header.payload_size;
+        self.message.get_or_insert_with(new).announced += header.payload_size;
     }
 
-    /// Takes in what has arrived of the frame's payload. Returns the message that ends with it.
+    /// Takes what has arrived of the frame's payload. Returns the message, if it ends with that.
     fn take_payload(&mut self) -> Result<Option<Message>, Failure> {
         let (Some(rest), Some(message)) = (&mut self.frame, &mut self.message) else { return Ok(None) };
         let input = self.stream.input_mut();
@@ -224,7 +224,7 @@ impl Codec {
         Ok(None)
     }
 
-    /// Takes in a control frame, which has arrived whole (RFC 6455, section 5.5).
+    /// Takes a control frame that has arrived whole, and answers it (RFC 6455, section 5.5).
     fn take_control(&mut self, opcode: Control, header: &Header) -> Result<Event, Failure> {
         let mut buffer = [0; MAX_CONTROL];
         let payload = &mut buffer[..header.payload(0).len()];
@@ -254,11 +254,11 @@ impl Codec {
         }
     }
 
-    /// Takes the short messages that come next and have arrived whole, up to `max_count` of them, into one buffer together:
-    /// that costs less than a buffer for each. Whatever else comes is left to [`next`](Self::next).
+    /// Takes the short messages that come next and have arrived whole, up to `max_count` of them. They share one buffer, which
+    /// costs less than a buffer for each. Whatever else comes is left to [`next`](Self::next).
     pub(crate) fn take_short(&mut self, messages: &mut Vec<Message>, max_count: usize) {
-        let is_within = self.frame.is_some() || self.message.is_some() || self.close_received;
-        if is_within || self.max_message.min(self.max_frame) < SHORT {
+        let is_between = self.frame.is_none() && self.message.is_none() && !self.close_received;
+        if !is_between || self.max_message.min(self.max_frame) < MAX_SHORT {
             return;
         }
         let (headers, size) = self.short_headers(max_count);
@@ -291,7 +291,7 @@ impl Codec {
         let (mut headers, mut end) = (Vec::new(), 0);
         while headers.len() < max_count
             && let Ok(Some(header)) = Header::parse(&input[end..], self.role)
-            && header.is_message_up_to(SHORT)
+            && header.is_message_up_to(MAX_SHORT)
             && header.total_size() <= input.len() - end
         {
             if headers.is_empty() {
@@ -303,7 +303,7 @@ impl Codec {
         (headers, end)
     }
 
-    /// Whether a whole message, or a whole control frame, waits: `next` would return it without another byte.
+    /// Whether a whole message or a whole control frame has arrived, so that `next` will return it.
     pub(crate) fn has_whole_message(&self) -> bool {
         let input = self.stream.input();
         let mut at = 0;
@@ -324,27 +324,27 @@ impl Codec {
         false
     }
 
-    /// Appends one message, whole, to what is pending.
+    /// Appends a message, as one frame, to the output.
     pub(crate) fn encode(&mut self, outgoing: Outgoing) {
         let compressed = self.deflater.as_mut().and_then(|deflater| deflater.deflate(&outgoing));
         let opcode = OpCode::Data(if outgoing.message.is_text() { Data::Text } else { Data::Binary });
         let is_compressed = compressed.is_some();
         let payload = compressed.unwrap_or_else(|| outgoing.message.into_bytes());
         if self.masks.is_some() {
-            // Masked in a copy: others may have the same payload.
+            // Masked in a copy: other connections may send the same payload.
             return self.put_frame(opcode, is_compressed, &payload);
         }
         put_header(opcode, is_compressed, None, payload.len(), self.stream.output());
         self.stream.append(payload);
     }
 
-    /// Appends a ping to what is pending.
+    /// Appends a ping to the output.
     pub(crate) fn ping(&mut self, payload: [u8; 8]) {
         self.put_control(Control::Ping, &payload);
     }
 
-    /// Appends a close frame; once only, and nothing after it. A code that may not be sent makes an empty one. Returns the
-    /// code and the text as the peer sees them.
+    /// Appends a close frame, unless there was one already; nothing may be appended after it. If the code may not be sent, the
+    /// frame has none. Returns the code and the text as the peer sees them.
     pub(crate) fn close<'a>(&mut self, code: CloseCode, text: &'a str) -> (CloseCode, &'a str) {
         let (code, text) = close::sendable(code, text);
         if !std::mem::replace(&mut self.close_sent, true) {
@@ -353,7 +353,7 @@ impl Codec {
         (code, text)
     }
 
-    /// Appends the close frame that answers a failure of [`next`](Self::next), if one can be sent at all.
+    /// Appends the close frame that tells the peer of a failure of [`next`](Self::next), if one can be sent.
     pub(crate) fn fail(&mut self, failure: &Failure) {
         if failure.code.is_sendable() {
             self.close(failure.code, &failure.text);
@@ -365,7 +365,7 @@ impl Codec {
         self.put_frame(OpCode::Control(opcode), false, payload);
     }
 
-    /// Appends a frame with a copy of the payload, masked if this is a client.
+    /// Appends a frame with a copy of the payload, which a client masks.
     fn put_frame(&mut self, opcode: OpCode, is_compressed: bool, payload: &[u8]) {
         let mask = self.masks.as_mut().map(|masks| masks.next());
         let output = self.stream.output();

@@ -4,8 +4,8 @@
 //! the messages and the closing handshake. A driver feeds what it received, asks for events until there are none, and
 //! sends what is pending. Between messages a connection keeps no buffer.
 //!
-//! tungstenite parses and writes the frame headers. Its `WebSocket` and `Frame` are not used: they read from a socket,
-//! reserve as much memory as a frame announces, check text only when all of it is there, and know no compression.
+//! tungstenite parses and writes the frame headers. Its `WebSocket` and `Frame` are not used: they need a socket, reserve as
+//! much memory as a frame announces, check text only when a whole frame has arrived, and know no compression.
 
 mod close;
 mod deflate;

@@ -1,8 +1,8 @@
 //! The codec for `benches/codec.rs`. Not part of the API.
 
 use crate::{
-    codec::{Codec, Event, Stream, unmask},
-    compression::{Compression, Deflate},
+    codec::{Codec, Deflate, Event, Role, Stream, apply_mask},
+    compression::Compression,
     limits::Limits,
     message::Message,
 };
@@ -17,7 +17,7 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Frames, and nothing else.
+    /// Without compression and without TLS.
     pub fn plain() -> Self {
         Self::new(Stream::plain(), Compression::Off)
     }
@@ -36,10 +36,15 @@ impl Bench {
     fn new(stream: Stream, compression: Compression) -> Self {
         let deflate = compression.negotiate(["permessage-deflate"]).map(|(deflate, _)| deflate);
         let limits = Limits::default();
-        Self { codec: Codec::new(stream, &limits, deflate), limits, deflate, buffer: Vec::new() }
+        Self {
+            codec: Codec::new(Role::Server, stream, &limits, deflate),
+            limits,
+            deflate,
+            buffer: Vec::new(),
+        }
     }
 
-    /// Takes in what came from the client; how many messages that made.
+    /// Takes bytes from the client. Returns how many messages they completed.
     pub fn receive(&mut self, bytes: &[u8]) -> usize {
         self.buffer.extend_from_slice(bytes);
         self.codec.stream().feed(&mut self.buffer).expect("no broken rule");
@@ -53,17 +58,17 @@ impl Bench {
         messages
     }
 
-    /// Appends a message to what is to be sent.
+    /// Appends a message to the output.
     pub fn send(&mut self, message: Message) {
-        let least = self.limits.min_compressed_size;
+        let min_size = self.limits.min_compressed_size;
         let outgoing = match &self.deflate {
-            Some(deflate) => deflate.prepare(message, least, None),
+            Some(deflate) => deflate.prepare(message, min_size, None),
             None => message.into(),
         };
-        self.codec.encode(outgoing);
+        self.codec.encode_now(outgoing);
     }
 
-    /// What is to be sent now; how many bytes.
+    /// Hands the output to `take`, in one or two parts. Returns its size in bytes.
     pub fn sent(&mut self, mut take: impl FnMut(&[u8])) -> usize {
         let stream = self.codec.stream();
         stream.seal().expect("no broken rule");
@@ -75,7 +80,7 @@ impl Bench {
     }
 }
 
-/// Takes the mask off.
+/// Takes the mask off a payload.
 pub fn remove_mask(bytes: &mut [u8], mask: [u8; 4]) {
-    unmask(bytes, mask);
+    apply_mask(bytes, mask);
 }

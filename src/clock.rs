@@ -71,11 +71,9 @@ impl Clock {
     }
 
     fn read(&self, clock: ClockId) -> Moment {
-        let now = clock_gettime(clock);
-        let seconds = i64::from(now.tv_sec) - i64::from(self.started.tv_sec);
-        let micros = seconds * 1_000_000 + (i64::from(now.tv_nsec) - i64::from(self.started.tv_nsec)) / 1000;
         // The coarse clock may show a time before the start.
-        Moment { micros: u64::try_from(micros).unwrap_or(0) }
+        let elapsed = Duration::try_from(clock_gettime(clock) - self.started).unwrap_or_default();
+        Moment { micros: elapsed.as_micros() as u64 }
     }
 
     /// The date of a moment, by the system's clock as it was at the server's start.

@@ -1,13 +1,16 @@
-//! permessage-deflate (RFC 7692): what a server may choose, and what it and a client agree upon.
+//! permessage-deflate (RFC 7692): what the user may choose, and how client and server agree upon its parameters.
+//!
+//! The compression itself is in `codec/deflate.rs`.
 
 use std::ops::RangeInclusive;
 
-/// The windows that there are (RFC 7692, section 7.1.2), in bits of their size. zlib cannot compress with 8.
-const WINDOW_BITS: RangeInclusive<u8> = 8..=15;
-const LARGEST: u8 = *WINDOW_BITS.end();
-const SMALLEST_OF_ZLIB: u8 = 9;
+pub(crate) use crate::codec::Deflate;
+use crate::codec::{Direction, MAX_WINDOW_BITS, MIN_WINDOW_BITS};
 
-/// How hard shared compressors try, which is zlib's default.
+/// The sizes of a window that may be offered, as binary logarithms (RFC 7692, section 7.1.2). zlib cannot compress with 8.
+const WINDOW_BITS: RangeInclusive<u8> = 8..=MAX_WINDOW_BITS;
+
+/// How hard shared compressors try: zlib's default.
 const POOLED_LEVEL: u8 = 6;
 
 /// Whether messages are compressed, for clients that offer it (permessage-deflate, RFC 7692).
@@ -15,8 +18,8 @@ const POOLED_LEVEL: u8 = 6;
 /// Text such as JSON takes a third to a tenth of the bytes; the price is some 10 µs of computing for each message. What is
 /// compressed already, such as pictures, gains nothing. It is off by default.
 ///
-/// Do not compress messages that hold a secret together with something that a stranger chooses: from the length
-/// he may guess the secret, also through TLS.
+/// Do not compress messages that hold a secret together with something that a stranger chooses: by the length of the
+/// messages, which TLS does not hide, the stranger can guess the secret.
 ///
 /// ```
 /// use switchboard::{Compression, Server};
@@ -39,34 +42,20 @@ pub enum Compression {
     /// Nothing is compressed.
     #[default]
     Off,
-    /// Each message is compressed for itself ("no context takeover", both ways), by compressors that all connections
-    /// share: no connection keeps any memory for it, and a broadcast is compressed once for all. The choice for many
-    /// connections, and for small boxes.
+    /// Each message is compressed for itself ("no context takeover", in both directions), by compressors that all
+    /// connections share: no connection keeps any memory for it, and a broadcast is compressed once for all. The choice for
+    /// many connections, and for machines with little memory.
     Pooled,
-    /// Each message is compressed with the help of those before it: about half as many bytes again, where messages
+    /// Each message is compressed with reference to those before it: about half of the bytes of `Pooled`, where messages
     /// resemble each other. It costs some 300 KiB for each connection that sends, and the last `2^window_bits`
-    /// bytes of one that receives. After some seconds without a message the 300 KiB are given back.
+    /// bytes of what each connection receives. After some seconds without a message the 300 KiB are given back.
     Dedicated {
-        /// How far compression looks back, both ways: `2^window_bits` bytes. From 9 to 15; what is beyond counts as the
-        /// nearest. The client may ask for less.
+        /// How far compression refers back, in both directions: `2^window_bits` bytes. From 9 to 15; other values count
+        /// as the nearest of these. The client may ask for less.
         window_bits: u8,
-        /// How hard it tries: from 1, the fastest, to 9. 6 is usual.
+        /// How hard the compressor tries: from 1, the fastest, to 9, the smallest. 6 is usual.
         level: u8,
     },
-}
-
-/// What was agreed upon, for one connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Deflate {
-    /// Each of our messages is compressed for itself, by a compressor of the pool.
-    pub(crate) pooled: bool,
-    /// Each of the client's messages is compressed for itself.
-    pub(crate) client_no_context_takeover: bool,
-    /// How far we look back, at most.
-    pub(crate) server_window_bits: u8,
-    /// How far the client looks back, at most.
-    pub(crate) client_window_bits: u8,
-    pub(crate) level: u8,
 }
 
 /// One of the client's offers (RFC 7692, section 7.1).
@@ -75,22 +64,23 @@ struct Offer {
     server_no_context_takeover: bool,
     client_no_context_takeover: bool,
     server_max_window_bits: Option<u8>,
-    /// Without a value: the client can be told one.
+    /// Without a value: the server may choose one.
     client_max_window_bits: Option<Option<u8>>,
 }
 
 impl Compression {
-    /// The first of the client's offers that can be accepted: what is agreed upon, and the value of the response's
-    /// `Sec-WebSocket-Extensions`. An offer that is malformed, or that has anything unknown in it, is declined.
+    /// Accepts the first of the client's offers that can be accepted. Returns the parameters, as seen from the server's end,
+    /// and the value of the response's `Sec-WebSocket-Extensions`. An offer that is malformed, or has anything unknown in it,
+    /// is declined.
     pub(crate) fn negotiate<'a>(
         self,
         headers: impl IntoIterator<Item = &'a str>,
     ) -> Option<(Deflate, String)> {
         let (pooled, window_bits, level) = match self {
             Self::Off => return None,
-            Self::Pooled => (true, LARGEST, POOLED_LEVEL),
+            Self::Pooled => (true, MAX_WINDOW_BITS, POOLED_LEVEL),
             Self::Dedicated { window_bits, level } => {
-                (false, window_bits.clamp(SMALLEST_OF_ZLIB, LARGEST), level.clamp(1, 9))
+                (false, window_bits.clamp(MIN_WINDOW_BITS, MAX_WINDOW_BITS), level.clamp(1, 9))
             }
         };
         headers
@@ -113,7 +103,7 @@ impl Offer {
                 Some((name, value)) => (name.trim(), Some(unquote(value.trim())?)),
                 None => (part.trim(), None),
             };
-            // A parameter must not be there twice (section 7.1).
+            // No parameter may be there twice (section 7.1).
             let is_new = match (name.to_ascii_lowercase().as_str(), value) {
                 ("server_no_context_takeover", None) => set(&mut offer.server_no_context_takeover),
                 ("client_no_context_takeover", None) => set(&mut offer.client_no_context_takeover),
@@ -134,13 +124,14 @@ impl Offer {
     }
 
     fn accept(&self, pooled: bool, window_bits: u8, level: u8) -> Option<(Deflate, String)> {
-        let server_window_bits = self.server_max_window_bits.unwrap_or(LARGEST).min(window_bits);
-        if server_window_bits < SMALLEST_OF_ZLIB {
+        let server_window_bits = self.server_max_window_bits.unwrap_or(MAX_WINDOW_BITS).min(window_bits);
+        if server_window_bits < MIN_WINDOW_BITS {
             return None;
         }
-        // A client that did not say that it can be told a window has the largest (section 7.1.2.2).
-        let client_window_bits =
-            self.client_max_window_bits.map_or(LARGEST, |hint| hint.unwrap_or(LARGEST).min(window_bits));
+        // A client that does not offer this parameter uses the largest window (section 7.1.2.2).
+        let client_window_bits = self
+            .client_max_window_bits
+            .map_or(MAX_WINDOW_BITS, |hint| hint.unwrap_or(MAX_WINDOW_BITS).min(window_bits));
         let server_no_context_takeover = pooled || self.server_no_context_takeover;
         let client_no_context_takeover = pooled || self.client_no_context_takeover;
         let mut response = String::from("permessage-deflate");
@@ -150,17 +141,21 @@ impl Offer {
         if client_no_context_takeover {
             response += "; client_no_context_takeover";
         }
-        if self.server_max_window_bits.is_some() || server_window_bits < LARGEST {
+        if self.server_max_window_bits.is_some() || server_window_bits < MAX_WINDOW_BITS {
             response += &format!("; server_max_window_bits={server_window_bits}");
         }
-        if self.client_max_window_bits.is_some() && client_window_bits < LARGEST {
+        if self.client_max_window_bits.is_some() && client_window_bits < MAX_WINDOW_BITS {
             response += &format!("; client_max_window_bits={client_window_bits}");
         }
         let deflate = Deflate {
-            pooled: server_no_context_takeover,
-            client_no_context_takeover,
-            server_window_bits,
-            client_window_bits,
+            ours: Direction {
+                window_bits: server_window_bits,
+                no_context_takeover: server_no_context_takeover,
+            },
+            theirs: Direction {
+                window_bits: client_window_bits,
+                no_context_takeover: client_no_context_takeover,
+            },
             level,
         };
         Some((deflate, response))
@@ -179,7 +174,7 @@ fn split(text: &str, separator: char) -> impl Iterator<Item = &str> {
     })
 }
 
-/// A value may be a token, or one in quotes (RFC 6455, section 9.1); what is escaped in them is no number anyway.
+/// A value is a token, or a token in quotes (RFC 6455, section 9.1). Escapes are left as they are: no number needs one.
 fn unquote(value: &str) -> Option<&str> {
     match value.strip_prefix('"') {
         Some(rest) => rest.strip_suffix('"'),
@@ -193,7 +188,7 @@ fn window_bits(value: &str) -> Option<u8> {
     (value == bits.to_string()).then_some(bits)
 }
 
-/// Whether it was not set before.
+/// Sets a flag. Returns whether it was not set before.
 fn set(flag: &mut bool) -> bool {
     !std::mem::replace(flag, true)
 }
@@ -208,6 +203,11 @@ mod tests {
         compression.negotiate([offer]).map(|(_, response)| response)
     }
 
+    /// Of the server and of the client.
+    fn windows(deflate: Deflate) -> (u8, u8) {
+        (deflate.ours.window_bits, deflate.theirs.window_bits)
+    }
+
     #[test]
     fn what_browsers_offer() {
         let offer = "permessage-deflate; client_max_window_bits";
@@ -220,8 +220,8 @@ mod tests {
         let small = Compression::Dedicated { window_bits: 10, level: 1 };
         let (deflate, response) = small.negotiate([offer]).unwrap();
         assert_eq!(response, "permessage-deflate; server_max_window_bits=10; client_max_window_bits=10");
-        assert_eq!((deflate.server_window_bits, deflate.client_window_bits, deflate.level), (10, 10, 1));
-        assert!(!deflate.pooled && !deflate.client_no_context_takeover);
+        assert_eq!((windows(deflate), deflate.level), ((10, 10), 1));
+        assert!(!deflate.ours.no_context_takeover && !deflate.theirs.no_context_takeover);
     }
 
     #[test]
@@ -244,14 +244,14 @@ mod tests {
         let small = Compression::Dedicated { window_bits: 12, level: 6 };
         let both = "permessage-deflate; server_max_window_bits=10; client_max_window_bits=14";
         let (deflate, _) = small.negotiate([both]).unwrap();
-        assert_eq!((deflate.server_window_bits, deflate.client_window_bits), (10, 12));
-        // Not to be told, so it may use all.
+        assert_eq!(windows(deflate), (10, 12));
+        // This client cannot be told a window, so it may use the largest.
         let (deflate, response) = small.negotiate(["permessage-deflate"]).unwrap();
-        assert_eq!((deflate.server_window_bits, deflate.client_window_bits), (12, 15));
+        assert_eq!(windows(deflate), (12, 15));
         assert_eq!(response, "permessage-deflate; server_max_window_bits=12");
         let wild = Compression::Dedicated { window_bits: 200, level: 0 };
         let (deflate, _) = wild.negotiate([both]).unwrap();
-        assert_eq!((deflate.server_window_bits, deflate.client_window_bits, deflate.level), (10, 14, 1));
+        assert_eq!((windows(deflate), deflate.level), ((10, 14), 1));
     }
 
     #[test]

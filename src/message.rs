@@ -1,16 +1,16 @@
 //! What is sent and received: whole messages, pieces of them, and close codes.
 //!
-//! Nothing here knows a socket. tungstenite's own types stay private, so that its next major version is not ours.
+//! Nothing here knows a socket. tungstenite's types stay private, so that its next major version does not force one of ours.
 
 use std::{borrow::Borrow, fmt, ops::Deref, str::Utf8Error};
 
 use bytes::Bytes;
-use tungstenite::Utf8Bytes;
+use tungstenite::{Utf8Bytes, protocol::frame::coding};
 
 /// One WebSocket message, whole (RFC 6455, section 5.6).
 ///
-/// Cloning it copies nothing. One that was received keeps the buffer alive in which it came: up to 2 KiB, or up to twice its
-/// own size. To keep many short ones for long, copy what is in them.
+/// Cloning it copies no bytes. A received message keeps the buffer alive in which it arrived: up to 2 KiB, or up to twice its
+/// own size. A program that keeps many short messages for long should copy their contents.
 ///
 /// ```
 /// use switchboard::Message;
@@ -59,7 +59,7 @@ impl Message {
         self.as_bytes().len()
     }
 
-    /// Whether there is nothing in it. An empty message is a message all the same.
+    /// Whether it has no bytes. An empty message is a message, too.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -74,12 +74,12 @@ impl Message {
         matches!(self, Self::Binary(_))
     }
 
-    /// At most `len` characters (text) or bytes (binary), from byte `at` on, which is between characters.
+    /// At most `len` characters (text) or bytes (binary), from byte `at` on, which must be between characters.
     pub(crate) fn piece(&self, at: usize, len: usize) -> Self {
         match self {
             Self::Text(text) => {
                 let rest = &text[at..];
-                // A text of so few bytes cannot have more characters.
+                // A text has at most as many characters as bytes.
                 let end = if rest.len() <= len { None } else { rest.char_indices().nth(len) };
                 Self::Text(text.slice(at..end.map_or(text.len(), |(end, _)| at + end)))
             }
@@ -133,7 +133,7 @@ impl Text {
             return self.clone();
         }
         let bytes: &Bytes = self.0.as_ref();
-        // Cut at character boundaries it is UTF-8 again; the check is the price of having no unsafe code.
+        // It is cut between characters, so it is UTF-8. Only unsafe code could do without the check.
         Self(Utf8Bytes::try_from(bytes.slice(range)).unwrap_or_default())
     }
 }
@@ -208,8 +208,8 @@ impl TryFrom<Bytes> for Text {
 
 /// What [`write`](crate::WebSocket::write) and the pushes take: anything that is text or bytes.
 ///
-/// A [`Message`] keeps its kind. Strings are text and bytes are binary, unless it is `write` that gets them:
-/// there [`set_binary_data`](crate::WebSocket::set_binary_data) decides.
+/// A [`Message`] keeps its kind. In a push, strings are text and bytes are binary; in `write`,
+/// [`set_binary_data`](crate::WebSocket::set_binary_data) decides.
 #[derive(Clone, Debug)]
 pub struct Payload(pub(crate) Kind);
 
@@ -221,7 +221,7 @@ pub(crate) enum Kind {
 }
 
 impl Payload {
-    /// By its own kind: strings are text, bytes are binary.
+    /// As its own kind: strings are text, bytes are binary.
     pub(crate) fn into_message(self) -> Message {
         match self.0 {
             Kind::Message(message) => message,
@@ -230,7 +230,7 @@ impl Payload {
         }
     }
 
-    /// By the connection's `BinaryData`: all of it binary, or all of it text, which bytes then have to be.
+    /// As the connection's `set_binary_data` says: binary, or text, for which bytes have to be UTF-8. A message keeps its kind.
     pub(crate) fn into_message_as(self, binary: bool) -> Result<Message, Utf8Error> {
         match self.0 {
             Kind::Message(message) => Ok(message),
@@ -294,13 +294,13 @@ impl From<&Message> for Payload {
 pub struct CloseCode(pub u16);
 
 impl CloseCode {
-    /// 1000: the purpose is fulfilled.
+    /// 1000: the connection is no longer needed.
     pub const NORMAL: Self = Self(1000);
     /// 1001: the server shuts down, or the browser leaves the page.
     pub const GOING_AWAY: Self = Self(1001);
     /// 1002: the peer broke the protocol.
     pub const PROTOCOL_ERROR: Self = Self(1002);
-    /// 1003: a kind of data that is not accepted here.
+    /// 1003: data of a kind that the receiver does not accept.
     pub const UNSUPPORTED: Self = Self(1003);
     /// 1005: the close frame had no code. Never sent.
     pub const NO_STATUS: Self = Self(1005);
@@ -308,9 +308,9 @@ impl CloseCode {
     pub const ABNORMAL: Self = Self(1006);
     /// 1007: text that is not UTF-8.
     pub const INVALID_DATA: Self = Self(1007);
-    /// 1008: against a policy of the server.
+    /// 1008: the message violates a policy of the receiver.
     pub const POLICY: Self = Self(1008);
-    /// 1009: a message beyond the limit.
+    /// 1009: the message is larger than the receiver's limit.
     pub const TOO_BIG: Self = Self(1009);
     /// 1011: the handler failed.
     pub const INTERNAL_ERROR: Self = Self(1011);
@@ -320,8 +320,9 @@ impl CloseCode {
     pub const TRY_AGAIN: Self = Self(1013);
 
     /// Whether an endpoint may send it in a close frame: 1000 to 1003, 1007 to 1014, 3000 to 4999.
-    pub const fn is_sendable(self) -> bool {
-        matches!(self.0, 1000..=1003 | 1007..=1014 | 3000..=4999)
+    pub fn is_sendable(self) -> bool {
+        // tungstenite does not know 1014 (bad gateway), which was registered after the RFC.
+        self.0 == 1014 || coding::CloseCode::from(self.0).is_allowed()
     }
 }
 

@@ -1,37 +1,323 @@
 //! Compressed messages (permessage-deflate, RFC 7692, section 7.2).
 //!
-//! What inflates is taken from a pool for as long as a message takes to arrive, and is told then what the client's
-//! earlier messages were: so between messages a connection keeps those bytes, and nothing else.
+//! An inflater is taken from a pool while a message arrives. It is given the last bytes of the peer's earlier messages, which
+//! this one may refer to: between messages a connection keeps those bytes and nothing else.
 
 use std::{cell::OnceCell, sync::Mutex};
 
 use bytes::Bytes;
 use flate2::{Compress, Compression as Level, Decompress, FlushCompress, FlushDecompress, Status};
 
-use super::{Failure, partial::Partial};
-use crate::{compression::Deflate, message::Message, sync::LockExt};
+use super::{failure::Failure, partial::Partial};
+use crate::{message::Message, sync::LockExt};
 
-/// What a sender takes off the end of a message, and a receiver puts back (section 7.2.1).
+/// The end of each compressed message: the sender removes it, and the receiver appends it again (section 7.2.1).
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 
-/// An empty block that says it is the last one (RFC 1951, section 3.2.4).
+/// An empty block that is marked as the last one (RFC 1951, section 3.2.4).
 const LAST_BLOCK: [u8; 5] = [1, 0, 0, 0xff, 0xff];
 
-/// Inflated at a time.
+/// Bytes inflated at a time.
 const CHUNK: usize = 16 * 1024;
 
-/// A message of so many bytes is not compressed while others wait: it may take a third of a millisecond and more.
+/// To compress a message of so many bytes takes a third of a millisecond and more: no lock is held for so long.
 const LONG: usize = 16 * 1024;
 
-/// A pool keeps so many: more are not in use at once for long, as each use is a short one.
-const POOL: usize = 4;
+/// The smallest window that zlib can compress with, as the binary logarithm of its size.
+pub(crate) const MIN_WINDOW_BITS: u8 = 9;
+/// The largest window that there is (RFC 7692, section 7.1.2).
+pub(crate) const MAX_WINDOW_BITS: u8 = 15;
+
+/// The most that a pool keeps: each use is short, so more are seldom in use at once.
+const POOL_SIZE: usize = 4;
 
 static INFLATERS: Pool<Inflater> = Pool::new();
 
-/// By window bits, from 9 to 15.
-static COMPRESSORS: [Pool<Compress>; 7] = [const { Pool::new() }; 7];
+/// One pool for each size of the window.
+static COMPRESSORS: [Pool<Compress>; WINDOWS] = [const { Pool::new() }; WINDOWS];
+const WINDOWS: usize = (MAX_WINDOW_BITS - MIN_WINDOW_BITS) as usize + 1;
 
-/// What may be used by any connection, but by one at a time.
+/// The parameters of permessage-deflate that client and server have agreed upon, as seen from our end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Deflate {
+    /// For the messages that we send.
+    pub(crate) ours: Direction,
+    /// For the messages that the peer sends.
+    pub(crate) theirs: Direction,
+    /// How hard we try: from 1, the fastest, to 9.
+    pub(crate) level: u8,
+}
+
+/// The parameters of one direction (RFC 7692, section 7.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Direction {
+    /// A message refers back at most `2^window_bits` bytes: from 8 to 15.
+    pub(crate) window_bits: u8,
+    /// No message refers to an earlier one. So those that we send are compressed by a compressor of the pool.
+    pub(crate) no_context_takeover: bool,
+}
+
+impl Direction {
+    /// How many bytes a message may refer back to.
+    fn window_size(self) -> usize {
+        1 << self.window_bits
+    }
+}
+
+impl Deflate {
+    /// The same agreement, as seen from the peer's end.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn of_peer(self) -> Self {
+        Self { ours: self.theirs, theirs: self.ours, level: self.level }
+    }
+
+    /// Compresses a message of at least `min_size` bytes, if that is possible without the connection's own compressor. With
+    /// `forms`, the compressed form is taken from there, or left there for the next connection.
+    pub(crate) fn prepare(&self, message: Message, min_size: usize, forms: Option<&Forms>) -> Outgoing {
+        if !self.ours.no_context_takeover || !self.is_worth_it(&message, min_size) {
+            return message.into();
+        }
+        let compress = || self.compress_alone(message.as_bytes());
+        let compressed = match forms {
+            Some(forms) => forms.0[self.index()].get_or_init(compress).clone(),
+            None => compress(),
+        };
+        Outgoing { message, compressed }
+    }
+
+    /// The most bytes that a message of `size` bytes may have on the wire: what cannot be compressed becomes longer, and with
+    /// a compressor of little memory more so than with zlib's default. The inflated bytes are counted in any case.
+    pub(super) fn bound(size: u64) -> u64 {
+        size.saturating_add(size / 8).saturating_add(64)
+    }
+
+    /// zlib does not compress with a window of 8 bits, which a server may ask of a client: then nothing is compressed.
+    fn is_worth_it(&self, message: &Message, min_size: usize) -> bool {
+        self.ours.window_bits >= MIN_WINDOW_BITS && message.len() >= min_size.max(1)
+    }
+
+    /// Compresses with a compressor of the pool. `None` if the payload would not become smaller.
+    fn compress_alone(&self, payload: &[u8]) -> Option<Bytes> {
+        let pool = &COMPRESSORS[self.index()];
+        let mut compressor = pool.take(|| self.compressor());
+        // The last user may have had another level. There is nothing to flush, so this cannot fail.
+        let _ = compressor.set_level(Level::new(self.level.into()));
+        let compressed = compress(&mut compressor, payload);
+        compressor.reset();
+        pool.give_back(compressor);
+        (compressed.len() < payload.len()).then(|| compressed.into())
+    }
+
+    /// The place of our window among those that there are.
+    fn index(&self) -> usize {
+        usize::from(self.ours.window_bits.saturating_sub(MIN_WINDOW_BITS)).min(WINDOWS - 1)
+    }
+
+    fn compressor(&self) -> Compress {
+        Compress::new_with_window_bits(Level::new(self.level.into()), false, self.ours.window_bits)
+    }
+}
+
+/// A message to be sent, with its compressed form if it has been compressed already.
+#[derive(Clone, Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) message: Message,
+    pub(super) compressed: Option<Bytes>,
+}
+
+impl From<Message> for Outgoing {
+    fn from(message: Message) -> Self {
+        Self { message, compressed: None }
+    }
+}
+
+/// A message in a connection's own compressor, while that is away from the connection.
+#[derive(Debug)]
+pub(crate) struct Compressing {
+    compressor: Box<Compress>,
+    outgoing: Outgoing,
+}
+
+impl Compressing {
+    /// Compresses it. This takes long: some 20 ms for 1 MiB.
+    pub(crate) fn run(&mut self) {
+        let compressed = compress(&mut self.compressor, self.outgoing.message.as_bytes());
+        self.outgoing.compressed = Some(compressed.into());
+    }
+}
+
+/// The compressed forms of one message, one for each size of the window: a broadcast is compressed once for each.
+#[derive(Debug, Default)]
+pub(crate) struct Forms([OnceCell<Option<Bytes>>; WINDOWS]);
+
+/// What one connection keeps for compression, in both directions.
+#[derive(Debug)]
+pub(super) struct Deflater {
+    agreed: Deflate,
+    /// Shorter messages are not compressed.
+    min_size: usize,
+    /// Made when it is first needed, and dropped when the connection is idle. Ours may forget earlier messages at any time:
+    /// it is the receiver who has to remember them.
+    compressor: Option<Box<Compress>>,
+    /// The end of the peer's earlier messages, which later ones may refer to.
+    history: Vec<u8>,
+    /// While a message arrives.
+    inflater: Option<Inflater>,
+}
+
+impl Deflater {
+    pub(super) fn new(agreed: Deflate, min_size: usize) -> Self {
+        Self { agreed, min_size, compressor: None, history: Vec::new(), inflater: None }
+    }
+
+    /// Compresses a message with the help of those before it, unless that is not wanted, or done already.
+    pub(super) fn deflate(&mut self, outgoing: &mut Outgoing) {
+        if self.deflates(outgoing) {
+            let compressor = self.compressor.get_or_insert_with(|| Box::new(self.agreed.compressor()));
+            outgoing.compressed = Some(compress(compressor, outgoing.message.as_bytes()).into());
+        }
+    }
+
+    fn deflates(&self, outgoing: &Outgoing) -> bool {
+        !self.agreed.ours.no_context_takeover && self.agreed.is_worth_it(&outgoing.message, self.min_size)
+    }
+
+    /// Whether to compress this would keep others waiting for the connection.
+    pub(super) fn takes_long(&self, outgoing: &Outgoing) -> bool {
+        outgoing.message.len() >= LONG && self.deflates(outgoing)
+    }
+
+    /// Lends the compressor for this message.
+    pub(super) fn lend(&mut self, outgoing: Outgoing) -> Compressing {
+        let compressor = self.compressor.take().unwrap_or_else(|| Box::new(self.agreed.compressor()));
+        Compressing { compressor, outgoing }
+    }
+
+    pub(super) fn take_back(&mut self, compressed: Compressing) -> Outgoing {
+        self.compressor = Some(compressed.compressor);
+        compressed.outgoing
+    }
+
+    /// Whether [`park`](Self::park) would give something back.
+    pub(super) fn is_warm(&self) -> bool {
+        self.compressor.is_some() || self.history.len() > self.agreed.theirs.window_size()
+    }
+
+    /// Inflates a piece of a message and appends it to `message`, which may become `max_size` bytes long. `is_last`: the
+    /// message ends with this piece.
+    #[inline(never)] // most connections never get here, and it would take stack of all of them
+    pub(super) fn inflate(
+        &mut self,
+        piece: &[u8],
+        is_last: bool,
+        message: &mut Partial,
+        max_size: u64,
+    ) -> Result<(), Failure> {
+        let mut inflater = match self.inflater.take() {
+            Some(inflater) => inflater,
+            None => {
+                let mut inflater = INFLATERS.take(Inflater::new);
+                inflater.restart(self.window())?;
+                inflater
+            }
+        };
+        self.inflate_piece(&mut inflater, piece, message, max_size)?;
+        if !is_last {
+            self.inflater = Some(inflater);
+            return Ok(());
+        }
+        // Some peers send an empty payload for an empty message, or after a block that is marked as the last one.
+        if inflater.raw.total_in() > 0 {
+            self.inflate_piece(&mut inflater, &TAIL, message, max_size)?;
+            if !inflater.is_between_blocks() {
+                return Err(corrupt());
+            }
+        }
+        INFLATERS.give_back(inflater);
+        Ok(())
+    }
+
+    fn inflate_piece(
+        &mut self,
+        inflater: &mut Inflater,
+        mut piece: &[u8],
+        message: &mut Partial,
+        max_size: u64,
+    ) -> Result<(), Failure> {
+        loop {
+            let (read, written) = (inflater.raw.total_in(), inflater.raw.total_out());
+            let status = inflater
+                .raw
+                .decompress(piece, &mut inflater.chunk, FlushDecompress::Sync)
+                .map_err(|_| corrupt())?;
+            let read = (inflater.raw.total_in() - read) as usize;
+            let written = (inflater.raw.total_out() - written) as usize;
+            let inflated = &inflater.chunk[..written];
+            piece = &piece[read..];
+            if (message.len() + written) as u64 > max_size {
+                return Err(Failure::too_big(format!("message of more than {max_size} bytes")));
+            }
+            message.push(inflated)?;
+            if !self.agreed.theirs.no_context_takeover {
+                remember(&mut self.history, inflated, self.agreed.theirs.window_size());
+            }
+            match status {
+                // A block may be marked as the last one (section 7.2.3.4): a new stream of blocks follows it.
+                Status::StreamEnd => inflater.restart(self.window())?,
+                _ if written == inflater.chunk.len() => continue,
+                _ if read == 0 && written == 0 && !piece.is_empty() => return Err(corrupt()),
+                _ => {}
+            }
+            if piece.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The history without what is too old to be referred to. An inflater with more of it would accept references that are too
+    /// long, or not, depending on how the bytes arrived.
+    fn window(&self) -> &[u8] {
+        &self.history[self.history.len().saturating_sub(self.agreed.theirs.window_size())..]
+    }
+
+    /// Gives back the memory without which messages are only larger or slower.
+    pub(super) fn park(&mut self) {
+        self.compressor = None;
+        keep_last(&mut self.history, self.agreed.theirs.window_size());
+        self.history.shrink_to_fit();
+    }
+}
+
+#[derive(Debug)]
+struct Inflater {
+    raw: Decompress,
+    chunk: Box<[u8]>,
+}
+
+impl Inflater {
+    fn new() -> Self {
+        Self { raw: Decompress::new(false), chunk: vec![0; CHUNK].into() }
+    }
+
+    /// Whether a block can begin here; if not, the message was cut off. The inflater has to be restarted afterwards.
+    fn is_between_blocks(&mut self) -> bool {
+        let before = (self.raw.total_in(), self.raw.total_out());
+        let status = self.raw.decompress(&LAST_BLOCK, &mut self.chunk, FlushDecompress::Sync);
+        let after = (before.0 + LAST_BLOCK.len() as u64, before.1);
+        matches!(status, Ok(Status::StreamEnd)) && (self.raw.total_in(), self.raw.total_out()) == after
+    }
+
+    /// Begins a stream of blocks that may refer to `history`.
+    fn restart(&mut self, history: &[u8]) -> Result<(), Failure> {
+        self.raw.reset(false);
+        if !history.is_empty() {
+            self.raw.set_dictionary(history).map_err(|_| corrupt())?;
+        }
+        Ok(())
+    }
+}
+
+/// Compressors or inflaters that all connections share; each is used by one connection at a time.
 struct Pool<T>(Mutex<Vec<T>>);
 
 impl<T> Pool<T> {
@@ -46,287 +332,44 @@ impl<T> Pool<T> {
 
     fn give_back(&self, item: T) {
         let mut kept = self.0.locked();
-        if kept.len() < POOL {
+        if kept.len() < POOL_SIZE {
             kept.push(item);
         }
     }
 }
 
-/// A message on its way out; in its compressed form, if that was made already.
-#[derive(Clone, Debug)]
-pub(crate) struct Outgoing {
-    pub(crate) message: Message,
-    pub(super) deflated: Option<Bytes>,
-}
-
-impl From<Message> for Outgoing {
-    fn from(message: Message) -> Self {
-        Self { message, deflated: None }
-    }
-}
-
-/// A message on its way through a connection's own compressor, which is away from the connection meanwhile.
-#[derive(Debug)]
-pub(crate) struct Compressing {
-    compress: Box<Compress>,
-    outgoing: Outgoing,
-}
-
-impl Compressing {
-    /// Compresses it. This takes long: some 20 ms for 1 MiB.
-    pub(crate) fn run(&mut self) {
-        self.outgoing.deflated = Some(deflate(&mut self.compress, self.outgoing.message.as_bytes()).into());
-    }
-}
-
-/// The compressed forms of one message, by window bits from 9 on: a broadcast is compressed once for each.
-#[derive(Debug, Default)]
-pub(crate) struct Forms([OnceCell<Option<Bytes>>; COMPRESSORS.len()]);
-
-impl Deflate {
-    /// Compresses a message that needs nothing of the connection for that, unless it has fewer than `least` bytes; or takes
-    /// the form that was made before.
-    pub(crate) fn prepare(&self, message: Message, least: usize, forms: Option<&Forms>) -> Outgoing {
-        if !self.pooled || !is_worth_it(&message, least) {
-            return message.into();
-        }
-        let make = || self.deflate_alone(message.as_bytes());
-        let deflated = match forms {
-            Some(forms) => forms.0[self.index()].get_or_init(make).clone(),
-            None => make(),
-        };
-        Outgoing { message, deflated }
-    }
-
-    /// `None` if it would not become smaller.
-    fn deflate_alone(&self, payload: &[u8]) -> Option<Bytes> {
-        let pool = &COMPRESSORS[self.index()];
-        let mut compress = pool.take(|| self.compressor());
-        // Those who share it may have different levels. It has nothing to flush, so this cannot fail.
-        let _ = compress.set_level(Level::new(self.level.into()));
-        let deflated = deflate(&mut compress, payload);
-        compress.reset();
-        pool.give_back(compress);
-        (deflated.len() < payload.len()).then(|| deflated.into())
-    }
-
-    fn index(&self) -> usize {
-        usize::from(self.server_window_bits).saturating_sub(9).min(COMPRESSORS.len() - 1)
-    }
-
-    fn compressor(&self) -> Compress {
-        Compress::new_with_window_bits(Level::new(self.level.into()), false, self.server_window_bits)
-    }
-
-    /// What a message of `size` bytes may have on the wire: compressing what cannot be compressed adds something, with
-    /// little memory for it more than zlib's usual. What it inflates to is counted in any case.
-    pub(super) fn bound(size: u64) -> u64 {
-        size.saturating_add(size / 8).saturating_add(64)
-    }
-}
-
-fn is_worth_it(message: &Message, least: usize) -> bool {
-    message.len() >= least.max(1)
-}
-
-/// One connection's side of compression, both ways.
-#[derive(Debug)]
-pub(super) struct Deflater {
-    agreed: Deflate,
-    least: usize,
-    /// Made at the first need, and given back when it was not needed for a while. Ours may forget what was before at
-    /// any time: it is the client that has to remember.
-    compress: Option<Box<Compress>>,
-    /// The end of what the client's messages were, as far as later ones may refer to it.
-    history: Vec<u8>,
-    /// While a message arrives.
-    inflater: Option<Inflater>,
-}
-
-#[derive(Debug)]
-struct Inflater {
-    raw: Decompress,
-    chunk: Box<[u8]>,
-}
-
-impl Inflater {
-    fn new() -> Self {
-        Self { raw: Decompress::new(false), chunk: vec![0; CHUNK].into() }
-    }
-
-    /// Whether a block can begin here. Where none can, a message was cut off; it has to be restarted afterwards in any case.
-    fn is_between_blocks(&mut self) -> bool {
-        let before = (self.raw.total_in(), self.raw.total_out());
-        let status = self.raw.decompress(&LAST_BLOCK, &mut self.chunk, FlushDecompress::Sync);
-        let after = (before.0 + LAST_BLOCK.len() as u64, before.1);
-        matches!(status, Ok(Status::StreamEnd)) && (self.raw.total_in(), self.raw.total_out()) == after
-    }
-
-    /// Makes it ready for what refers to `history`.
-    fn restart(&mut self, history: &[u8]) -> Result<(), Failure> {
-        self.raw.reset(false);
-        if !history.is_empty() {
-            self.raw.set_dictionary(history).map_err(|_| corrupt())?;
-        }
-        Ok(())
-    }
-}
-
-impl Deflater {
-    pub(super) fn new(agreed: Deflate, least: usize) -> Self {
-        Self { agreed, least, compress: None, history: Vec::new(), inflater: None }
-    }
-
-    /// Compresses a message with the help of those before it, unless it is to go as it is.
-    pub(super) fn deflate(&mut self, outgoing: &mut Outgoing) {
-        if self.deflates(&outgoing.message) {
-            let compress = self.compress.get_or_insert_with(|| Box::new(self.agreed.compressor()));
-            outgoing.deflated = Some(deflate(compress, outgoing.message.as_bytes()).into());
-        }
-    }
-
-    /// Those of the pool have been used before.
-    fn deflates(&self, message: &Message) -> bool {
-        !self.agreed.pooled && is_worth_it(message, self.least)
-    }
-
-    /// Whether to compress this would keep others waiting.
-    pub(super) fn takes_long(&self, outgoing: &Outgoing) -> bool {
-        outgoing.message.len() >= LONG && self.deflates(&outgoing.message)
-    }
-
-    /// Lends the compressor for this message.
-    pub(super) fn lend(&mut self, outgoing: Outgoing) -> Compressing {
-        let compress = self.compress.take().unwrap_or_else(|| Box::new(self.agreed.compressor()));
-        Compressing { compress, outgoing }
-    }
-
-    pub(super) fn take_back(&mut self, compressed: Compressing) -> Outgoing {
-        self.compress = Some(compressed.compress);
-        compressed.outgoing
-    }
-
-    /// Whether [`park`](Self::park) would give something back.
-    pub(super) fn is_warm(&self) -> bool {
-        self.compress.is_some() || self.history.len() > 1 << self.agreed.client_window_bits
-    }
-
-    /// Inflates a piece of a message onto it, up to `most` bytes in all. `is_last`: the message ends with this piece.
-    #[inline(never)] // most connections never get here, and it would take stack of all of them
-    pub(super) fn inflate(
-        &mut self,
-        piece: &[u8],
-        is_last: bool,
-        message: &mut Partial,
-        most: u64,
-    ) -> Result<(), Failure> {
-        let mut inflater = match self.inflater.take() {
-            Some(inflater) => inflater,
-            None => {
-                let mut inflater = INFLATERS.take(Inflater::new);
-                inflater.restart(self.window())?;
-                inflater
-            }
-        };
-        self.inflate_piece(&mut inflater, piece, message, most)?;
-        if !is_last {
-            self.inflater = Some(inflater);
-            return Ok(());
-        }
-        // Some send nothing at all for an empty message, or after a block that said it was the last one.
-        if inflater.raw.total_in() > 0 {
-            self.inflate_piece(&mut inflater, &TAIL, message, most)?;
-            if !inflater.is_between_blocks() {
-                return Err(corrupt());
-            }
-        }
-        INFLATERS.give_back(inflater);
-        Ok(())
-    }
-
-    fn inflate_piece(
-        &mut self,
-        inflater: &mut Inflater,
-        mut piece: &[u8],
-        message: &mut Partial,
-        most: u64,
-    ) -> Result<(), Failure> {
-        loop {
-            let (read, written) = (inflater.raw.total_in(), inflater.raw.total_out());
-            let status = inflater
-                .raw
-                .decompress(piece, &mut inflater.chunk, FlushDecompress::Sync)
-                .map_err(|_| corrupt())?;
-            let read = (inflater.raw.total_in() - read) as usize;
-            let written = (inflater.raw.total_out() - written) as usize;
-            let inflated = &inflater.chunk[..written];
-            piece = &piece[read..];
-            if (message.len() + written) as u64 > most {
-                return Err(Failure::too_big(format!("message of more than {most} bytes")));
-            }
-            message.push(inflated)?;
-            if !self.agreed.client_no_context_takeover {
-                remember(&mut self.history, inflated, 1 << self.agreed.client_window_bits);
-            }
-            match status {
-                // A block may say that it is the last one (section 7.2.3.4); what follows is another stream.
-                Status::StreamEnd => inflater.restart(self.window())?,
-                _ if written == inflater.chunk.len() => continue,
-                _ if read == 0 && written == 0 && !piece.is_empty() => return Err(corrupt()),
-                _ => {}
-            }
-            if piece.is_empty() {
-                return Ok(());
-            }
-        }
-    }
-
-    /// What of the history can be referred to: no more, or it would depend on how the bytes arrived what is refused.
-    fn window(&self) -> &[u8] {
-        let window = 1 << self.agreed.client_window_bits;
-        &self.history[self.history.len().saturating_sub(window)..]
-    }
-
-    /// Gives back what only speed or size suffer from.
-    pub(super) fn park(&mut self) {
-        self.compress = None;
-        forget(&mut self.history, 1 << self.agreed.client_window_bits);
-        self.history.shrink_to_fit();
-    }
-}
-
-/// Compresses the payload of a message, and takes off its end what every one ends with (section 7.2.1).
-fn deflate(compress: &mut Compress, payload: &[u8]) -> Vec<u8> {
-    let mut deflated = Vec::with_capacity(payload.len() / 4 + 64);
-    let begin = compress.total_in();
+/// Compresses the payload of a message, without the tail that ends each message (section 7.2.1).
+fn compress(compressor: &mut Compress, payload: &[u8]) -> Vec<u8> {
+    let mut compressed = Vec::with_capacity(payload.len() / 4 + 64);
+    let begin = compressor.total_in();
     loop {
-        let rest = &payload[(compress.total_in() - begin) as usize..];
-        // It fails only on a compressor that was finished, which none of ours is.
-        let _ = compress.compress_vec(rest, &mut deflated, FlushCompress::Sync);
-        // With room left, all is out.
-        if deflated.len() < deflated.capacity() {
+        let rest = &payload[(compressor.total_in() - begin) as usize..];
+        // It fails only on a compressor that was finished, and ours never is.
+        let _ = compressor.compress_vec(rest, &mut compressed, FlushCompress::Sync);
+        // If there is room left, everything has been written.
+        if compressed.len() < compressed.capacity() {
             break;
         }
-        deflated.reserve(deflated.len());
+        compressed.reserve(compressed.len());
     }
-    if deflated.ends_with(&TAIL) {
-        deflated.truncate(deflated.len() - TAIL.len());
+    if compressed.ends_with(&TAIL) {
+        compressed.truncate(compressed.len() - TAIL.len());
     }
-    deflated
+    compressed
 }
 
-/// Appends, and forgets now and then what is too long ago.
-fn remember(history: &mut Vec<u8>, new: &[u8], window: usize) {
-    let new = &new[new.len().saturating_sub(window)..];
-    if history.len() + new.len() > 2 * window {
-        forget(history, window - new.len());
+/// Appends to the history. What is older than the window is removed now and then, so that few bytes are moved.
+fn remember(history: &mut Vec<u8>, new: &[u8], window_size: usize) {
+    let new = &new[new.len().saturating_sub(window_size)..];
+    if history.len() + new.len() > 2 * window_size {
+        keep_last(history, window_size - new.len());
     }
     history.extend_from_slice(new);
 }
 
-/// Keeps so many bytes at the end.
-fn forget(history: &mut Vec<u8>, keep: usize) {
-    history.drain(..history.len().saturating_sub(keep));
+/// Removes all but the last `count` bytes.
+fn keep_last(history: &mut Vec<u8>, count: usize) {
+    history.drain(..history.len().saturating_sub(count));
 }
 
 fn corrupt() -> Failure {

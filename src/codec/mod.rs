@@ -1,67 +1,71 @@
 //! The codec: bytes in, messages out; messages in, bytes out. No socket, no clock, no thread.
 //!
-//! A stack over memory, from below: [`Stream`] (TLS or none), `frames` (RFC 6455, section 5), `deflate` (RFC 7692), and
-//! here the messages and the closing handshake. A driver feeds what it received, asks for events until there are none, and
+//! Its layers, from below: [`Stream`] (TLS or none), `frames` and `mask` (RFC 6455, section 5), `deflate` (RFC 7692), and here
+//! the messages and the closing handshake. A driver feeds what it received, asks for events until there are none, and
 //! sends what is pending. Between messages a connection keeps no buffer.
+//!
+//! tungstenite parses and writes the frame headers. Its `WebSocket` and `Frame` are not used: they need a socket, reserve as
+//! much memory as a frame announces, check text only when a whole frame has arrived, and know no compression.
 
+mod close;
 mod deflate;
+mod failure;
 mod frames;
+mod mask;
 mod partial;
 mod stream;
 #[cfg(feature = "tls")]
 mod tls;
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
+/// Which end of a connection this is: a client masks its frames, a server does not (RFC 6455, section 5.1).
+pub(crate) use tungstenite::protocol::Role;
 
 use self::{
     deflate::Deflater,
-    frames::{BINARY, CLOSE, Header, MAX_CONTROL, MAX_SHORT, PING, PONG, Short, TEXT},
-    partial::{Partial, not_utf8, split_utf8},
+    frames::{Control, Data, Header, MAX_CONTROL, OpCode, put_header},
+    mask::Masks,
+    partial::Partial,
 };
 pub(crate) use self::{
-    deflate::{Compressing, Forms, Outgoing},
-    frames::unmask,
+    deflate::{Compressing, Deflate, Direction, Forms, MAX_WINDOW_BITS, MIN_WINDOW_BITS, Outgoing},
+    failure::Failure,
+    mask::apply_mask,
     stream::Stream,
 };
 use crate::{
-    compression::Deflate,
     limits::Limits,
     message::{CloseCode, Message, Text},
 };
 
-/// The longest text of a close frame, in bytes: 125 less the code (RFC 6455, section 5.5).
-const MAX_CLOSE_TEXT: usize = MAX_CONTROL - 2;
+/// Messages of up to so many bytes may share a buffer (`take_short`).
+const MAX_SHORT: u64 = 125;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
-    Server,
-    Client,
-}
-
-/// Frames in, frames out.
+/// The codec of one connection.
 #[derive(Debug)]
 pub(crate) struct Codec {
+    role: Role,
     stream: Stream,
     max_message: u64,
     max_frame: u64,
-    /// The data frame that is arriving, if it does not come whole.
+    /// The data frame that is arriving, if it did not come whole.
     frame: Option<Rest>,
-    /// The message that is arriving, if it does not come whole.
+    /// The message that is arriving, if it did not come whole.
     message: Option<Box<Partial>>,
     deflater: Option<Box<Deflater>>,
-    /// Our close frame is out: nothing may follow it.
+    /// Only a client's frames are masked.
+    masks: Option<Box<Masks>>,
+    /// Our close frame is in the output: nothing may follow it.
     close_sent: bool,
-    /// The client's has come: whatever else comes means nothing (RFC 6455, section 5.5.1).
+    /// The peer's close frame has arrived: all that follows it is ignored (RFC 6455, section 5.5.1).
     close_received: bool,
 }
 
 /// What is still to come of a data frame.
 #[derive(Clone, Copy, Debug)]
 struct Rest {
-    payload: u64,
-    mask: [u8; 4],
+    payload_size: u64,
+    mask: Option<[u8; 4]>,
     is_final: bool,
 }
 
@@ -69,47 +73,26 @@ struct Rest {
 #[derive(Debug, PartialEq)]
 pub(crate) enum Event {
     Message(Message),
-    /// Its answer is pending already.
+    /// The pong is in the output already.
     Ping,
     Pong(Bytes),
-    /// To be answered with the same code (RFC 6455, section 5.5.1), unless this is an answer.
+    /// To be answered with the same code, unless it is an answer (RFC 6455, section 5.5.1).
     Close(CloseCode, Text),
-}
-
-/// Why a connection cannot go on: the close code that says so, and a text for the peer and the log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Failure {
-    pub(crate) code: CloseCode,
-    pub(crate) text: Cow<'static, str>,
-}
-
-impl Failure {
-    fn protocol(text: impl Into<Cow<'static, str>>) -> Self {
-        Self { code: CloseCode::PROTOCOL_ERROR, text: text.into() }
-    }
-
-    fn too_big(text: impl Into<Cow<'static, str>>) -> Self {
-        Self { code: CloseCode::TOO_BIG, text: text.into() }
-    }
-
-    /// The bytes themselves are broken, or have ended: no close frame can be sent.
-    #[cfg(feature = "tls")]
-    pub(crate) fn network(text: impl Into<Cow<'static, str>>) -> Self {
-        Self { code: CloseCode::ABNORMAL, text: text.into() }
-    }
 }
 
 impl Codec {
     /// The frames that follow the opening handshake on `stream`.
-    pub(crate) fn new(stream: Stream, limits: &Limits, deflate: Option<Deflate>) -> Self {
+    pub(crate) fn new(role: Role, stream: Stream, limits: &Limits, deflate: Option<Deflate>) -> Self {
         let deflater = deflate.map(|agreed| Box::new(Deflater::new(agreed, limits.min_compressed_size)));
         Self {
+            role,
             stream,
             max_message: limits.max_message_size as u64,
             max_frame: limits.max_frame_size as u64,
             frame: None,
             message: None,
             deflater,
+            masks: (role == Role::Client).then(|| Box::new(Masks::new())),
             close_sent: false,
             close_received: false,
         }
@@ -120,7 +103,7 @@ impl Codec {
         &mut self.stream
     }
 
-    /// Gives everything back: the connection is over.
+    /// Frees all memory: the connection is over.
     pub(crate) fn clear(&mut self) {
         self.stream = Stream::plain();
         self.message = None;
@@ -128,7 +111,7 @@ impl Codec {
         self.close_received = true;
     }
 
-    /// Gives back the buffers that hold nothing; of an `idle` connection also what it can do without until the next message.
+    /// Frees the buffers that are empty; if the connection is `idle`, also what it does not need until the next message.
     pub(crate) fn park(&mut self, idle: bool) {
         self.stream.park();
         if idle && let Some(deflater) = &mut self.deflater {
@@ -138,23 +121,23 @@ impl Codec {
 
     /// The next thing the peer sent; `None`: feed more.
     ///
-    /// After an error, [`fail`](Self::fail) makes the close frame that says so.
+    /// After an error, [`fail`](Self::fail) makes the close frame that tells the peer.
     pub(crate) fn next(&mut self) -> Result<Option<Event>, Failure> {
         while !self.close_received {
             if self.frame.is_none() {
-                let Some(header) = Header::parse(self.stream.input())? else { return Ok(None) };
-                if header.is_control() {
-                    if header.total() > self.stream.input().len() {
-                        return Ok(None);
-                    }
-                    return self.control(&header).map(Some);
-                }
+                let input = self.stream.input();
+                let Some(header) = Header::parse(input, self.role)? else { return Ok(None) };
+                let is_whole = header.total_size() <= input.len();
+                let opcode = match header.opcode {
+                    OpCode::Control(_) if !is_whole => return Ok(None),
+                    OpCode::Control(opcode) => return self.take_control(opcode, &header).map(Some),
+                    OpCode::Data(opcode) => opcode,
+                };
                 let compressed = self.check(&header)?;
-                let is_whole = header.is_final() && header.total() <= self.stream.input().len();
-                if is_whole && !compressed && self.message.is_none() {
-                    return self.take_whole(&header).map(|message| Some(Event::Message(message)));
+                if is_whole && header.is_final && !compressed && self.message.is_none() {
+                    return self.take_whole(opcode, &header).map(|message| Some(Event::Message(message)));
                 }
-                self.begin(&header, compressed);
+                self.begin(opcode, &header, compressed);
             }
             match self.take_payload()? {
                 Some(message) => return Ok(Some(Event::Message(message))),
@@ -165,61 +148,65 @@ impl Codec {
         Ok(None)
     }
 
-    /// Whether a data frame may come now, and be so large; returns whether it is compressed.
+    /// Checks that a data frame may come now, and may be so large. Returns whether it is compressed.
     fn check(&self, header: &Header) -> Result<bool, Failure> {
-        let is_new = !header.is_continuation();
-        if header.is_compressed() && !(is_new && self.deflater.is_some()) {
+        let is_first = !header.is_continuation();
+        if header.is_compressed && !(is_first && self.deflater.is_some()) {
             return Err(Failure::protocol("reserved bits are set")); // RFC 7692, section 6.1
         }
-        let (compressed, received) = match &self.message {
-            None if is_new => (header.is_compressed(), 0),
-            Some(message) if !is_new => (message.compressed, message.received),
+        let (compressed, announced) = match &self.message {
+            None if is_first => (header.is_compressed, 0),
+            Some(message) if !is_first => (message.compressed, message.announced),
             // RFC 6455, section 5.4.
             None => return Err(Failure::protocol("a continuation of nothing")),
             Some(_) => return Err(Failure::protocol("a message within a message")),
         };
         let bound = if compressed { Deflate::bound } else { |size| size };
-        if header.payload > bound(self.max_frame) {
+        if header.payload_size > bound(self.max_frame) {
             return Err(Failure::too_big(format!("frame of more than {} bytes", self.max_frame)));
         }
-        if received.saturating_add(header.payload) > bound(self.max_message) {
+        if announced.saturating_add(header.payload_size) > bound(self.max_message) {
             return Err(Failure::too_big(format!("message of more than {} bytes", self.max_message)));
         }
         Ok(compressed)
     }
 
-    /// The usual case: a message of one frame, which has arrived whole.
-    fn take_whole(&mut self, header: &Header) -> Result<Message, Failure> {
-        let payload = &mut self.stream.input_mut()[header.size..header.total()];
-        unmask(payload, header.mask);
-        if let Some(payload) = self.stream.take_buffer(header.size..header.total()) {
-            return Partial::whole(header.is_text(), payload);
+    /// Takes a message that is one uncompressed frame and has arrived whole: the usual case.
+    fn take_whole(&mut self, opcode: Data, header: &Header) -> Result<Message, Failure> {
+        let is_text = opcode == Data::Text;
+        let payload = header.payload(0);
+        if let Some(mask) = header.mask {
+            apply_mask(&mut self.stream.input_mut()[payload.clone()], mask);
         }
-        let payload = Bytes::copy_from_slice(&self.stream.input()[header.size..header.total()]);
-        let message = Partial::whole(header.is_text(), payload)?;
-        self.stream.consume(header.total());
+        if let Some(payload) = self.stream.take_buffer(payload.clone()) {
+            return Partial::whole(is_text, payload);
+        }
+        let message = Partial::whole(is_text, Bytes::copy_from_slice(&self.stream.input()[payload]))?;
+        self.stream.consume(header.total_size());
         Ok(message)
     }
 
-    /// Takes in the header of a data frame.
-    fn begin(&mut self, header: &Header, compressed: bool) {
+    /// Begins a data frame whose payload is taken as it arrives.
+    fn begin(&mut self, opcode: Data, header: &Header, compressed: bool) {
         self.stream.consume(header.size);
-        self.frame = Some(Rest { payload: header.payload, mask: header.mask, is_final: header.is_final() });
-        let message =
-            self.message.get_or_insert_with(|| Box::new(Partial::new(header.is_text(), compressed)));
-        message.received += header.payload;
+        self.frame =
+            Some(Rest { payload_size: header.payload_size, mask: header.mask, is_final: header.is_final });
+        let new = || Box::new(Partial::new(opcode == Data::Text, compressed));
+        self.message.get_or_insert_with(new).announced += header.payload_size;
     }
 
-    /// Takes in what has arrived of the frame's payload. Returns the message that ends with it.
+    /// Takes what has arrived of the frame's payload. Returns the message, if it ends with that.
     fn take_payload(&mut self) -> Result<Option<Message>, Failure> {
         let (Some(rest), Some(message)) = (&mut self.frame, &mut self.message) else { return Ok(None) };
         let input = self.stream.input_mut();
-        let arrived = input.len().min(usize::try_from(rest.payload).unwrap_or(usize::MAX));
+        let arrived = input.len().min(usize::try_from(rest.payload_size).unwrap_or(usize::MAX));
         let piece = &mut input[..arrived];
-        unmask(piece, rest.mask);
-        rest.mask.rotate_left(arrived % 4); // the mask goes on where this piece stops
-        rest.payload -= arrived as u64;
-        let frame_ends = rest.payload == 0;
+        if let Some(mask) = &mut rest.mask {
+            apply_mask(piece, *mask);
+            mask.rotate_left(arrived % 4); // the next piece goes on where this one stops
+        }
+        rest.payload_size -= arrived as u64;
+        let frame_ends = rest.payload_size == 0;
         let message_ends = frame_ends && rest.is_final;
         match &mut self.deflater {
             Some(deflater) if message.compressed => {
@@ -237,93 +224,105 @@ impl Codec {
         Ok(None)
     }
 
-    /// Takes in a control frame, which has arrived whole (RFC 6455, section 5.5).
-    fn control(&mut self, header: &Header) -> Result<Event, Failure> {
+    /// Takes a control frame that has arrived whole, and answers it (RFC 6455, section 5.5).
+    fn take_control(&mut self, opcode: Control, header: &Header) -> Result<Event, Failure> {
         let mut buffer = [0; MAX_CONTROL];
-        let payload = &mut buffer[..header.payload as usize];
-        payload.copy_from_slice(&self.stream.input()[header.size..header.total()]);
-        unmask(payload, header.mask);
-        self.stream.consume(header.total());
-        match header.opcode() {
-            CLOSE => {
-                let (code, text) = parse_close(payload)?;
+        let payload = &mut buffer[..header.payload(0).len()];
+        payload.copy_from_slice(&self.stream.input()[header.payload(0)]);
+        if let Some(mask) = header.mask {
+            apply_mask(payload, mask);
+        }
+        self.stream.consume(header.total_size());
+        match opcode {
+            Control::Close => {
+                let (code, text) = close::parse(payload)?;
                 self.close_received = true;
                 Ok(Event::Close(code, text))
             }
-            PING => {
+            Control::Ping => {
                 if !self.close_sent {
-                    self.put_control(PONG, payload);
+                    self.put_control(Control::Pong, payload);
                 }
                 Ok(Event::Ping)
             }
-            _ => Ok(Event::Pong(Bytes::copy_from_slice(payload))),
+            // Reserved ones were refused with their header.
+            Control::Pong | Control::Reserved(_) => Ok(Event::Pong(Bytes::copy_from_slice(payload))),
         }
     }
 
-    /// Takes the short messages that come next and have arrived whole, up to `most` of them, into one buffer together: that
+    /// Takes the short messages that come next and have arrived whole, up to `max_count` of them. They share one buffer, which
     /// costs less than a buffer for each. Whatever else comes is left to [`next`](Self::next).
-    pub(crate) fn take_short(&mut self, messages: &mut Vec<Message>, most: usize) {
-        let is_within = self.frame.is_some() || self.message.is_some() || self.close_received;
-        if is_within || self.max_message.min(self.max_frame) < MAX_SHORT as u64 {
+    pub(crate) fn take_short(&mut self, messages: &mut Vec<Message>, max_count: usize) {
+        let is_between = self.frame.is_none() && self.message.is_none() && !self.close_received;
+        if !is_between || self.max_message.min(self.max_frame) < MAX_SHORT {
             return;
         }
-        let input = self.stream.input();
-        let (mut count, mut end) = (0, 0);
-        while count < most
-            && let Some(frame) = Short::parse(input, end)
-        {
-            count += 1;
-            end = frame.payload.end;
-        }
-        if count == 0 {
+        let (headers, size) = self.short_headers(max_count);
+        if headers.is_empty() {
             return;
         }
-        messages.reserve(count);
-        let mut buffer = input[..end].to_vec();
-        let mut at = 0;
-        while let Some(frame) = Short::parse(&buffer, at) {
-            at = frame.payload.end;
-            unmask(&mut buffer[frame.payload], frame.mask);
+        let mut buffer = self.stream.input()[..size].to_vec();
+        let mut start = 0;
+        for header in &headers {
+            if let Some(mask) = header.mask {
+                apply_mask(&mut buffer[header.payload(start)], mask);
+            }
+            start += header.total_size();
         }
         let buffer = Bytes::from(buffer);
-        let mut at = 0;
-        while let Some(frame) = Short::parse(&buffer, at) {
-            let end = frame.payload.end;
-            let Ok(message) = Partial::whole(frame.is_text, buffer.slice(frame.payload)) else { return };
+        messages.reserve(headers.len());
+        let mut start = 0;
+        for header in headers {
+            let payload = buffer.slice(header.payload(start));
+            let Ok(message) = Partial::whole(header.is_text(), payload) else { return };
             messages.push(message);
-            self.stream.consume(end - at);
-            at = end;
+            self.stream.consume(header.total_size());
+            start += header.total_size();
         }
     }
 
-    /// Whether a whole message, or a whole control frame, waits: `next` would return it without another byte.
+    /// The headers of the short messages that come next and have arrived whole, and the size of all those frames together.
+    fn short_headers(&self, max_count: usize) -> (Vec<Header>, usize) {
+        let input = self.stream.input();
+        let (mut headers, mut end) = (Vec::new(), 0);
+        while headers.len() < max_count
+            && let Ok(Some(header)) = Header::parse(&input[end..], self.role)
+            && header.is_message_up_to(MAX_SHORT)
+            && header.total_size() <= input.len() - end
+        {
+            if headers.is_empty() {
+                headers.reserve(max_count.min(input.len() / header.total_size()));
+            }
+            end += header.total_size();
+            headers.push(header);
+        }
+        (headers, end)
+    }
+
+    /// Whether a whole message or a whole control frame has arrived, so that `next` will return it.
     pub(crate) fn has_whole_message(&self) -> bool {
         let input = self.stream.input();
         let mut at = 0;
-        if self.frame.is_none()
-            && let Some(whole) = frames::is_short_and_whole(input)
-        {
-            return whole;
-        }
         if let Some(rest) = self.frame {
-            at = usize::try_from(rest.payload).unwrap_or(usize::MAX);
+            at = usize::try_from(rest.payload_size).unwrap_or(usize::MAX);
             if at <= input.len() && rest.is_final {
                 return true;
             }
         }
-        while let Some(Ok(Some(header))) = input.get(at..).map(Header::parse) {
-            at = at.saturating_add(header.total());
-            if at <= input.len() && header.is_final() {
+        while let Some(rest) = input.get(at..)
+            && let Ok(Some(header)) = Header::parse(rest, self.role)
+        {
+            at = at.saturating_add(header.total_size());
+            if at <= input.len() && header.is_final {
                 return true;
             }
         }
         false
     }
 
-    /// Appends one message, whole, to what is pending. If that needs the connection's own compressor for long, the caller
-    /// gets it, [runs](Compressing::run) it without a lock, and gives it [back](Self::encode_compressed).
-    pub(crate) fn encode(&mut self, outgoing: Outgoing) -> Option<Compressing> {
-        let mut outgoing = outgoing;
+    /// Appends a message, as one frame, to the output. If it takes long to compress, the caller gets it with the connection's
+    /// compressor, [compresses](Compressing::run) it without a lock, and gives both [back](Self::encode_compressed).
+    pub(crate) fn encode(&mut self, mut outgoing: Outgoing) -> Option<Compressing> {
         if let Some(deflater) = &mut self.deflater {
             if deflater.takes_long(&outgoing) {
                 return Some(deflater.lend(outgoing));
@@ -332,6 +331,15 @@ impl Codec {
         }
         self.append(outgoing);
         None
+    }
+
+    /// As [`encode`](Self::encode), however long that takes.
+    #[cfg(any(test, fuzzing, feature = "__bench"))]
+    pub(crate) fn encode_now(&mut self, outgoing: Outgoing) {
+        if let Some(mut compressing) = self.encode(outgoing) {
+            compressing.run();
+            self.encode_compressed(compressing, true);
+        }
     }
 
     /// Takes the compressor back. The message is appended if it `is_sendable` still.
@@ -345,10 +353,14 @@ impl Codec {
     }
 
     fn append(&mut self, outgoing: Outgoing) {
-        let opcode = if outgoing.message.is_text() { TEXT } else { BINARY };
-        let compressed = outgoing.deflated.is_some();
-        let payload = outgoing.deflated.unwrap_or_else(|| outgoing.message.into_bytes());
-        frames::begin(opcode, compressed, payload.len(), self.stream.output());
+        let opcode = OpCode::Data(if outgoing.message.is_text() { Data::Text } else { Data::Binary });
+        let is_compressed = outgoing.compressed.is_some();
+        let payload = outgoing.compressed.unwrap_or_else(|| outgoing.message.into_bytes());
+        if self.masks.is_some() {
+            // Masked in a copy: other connections may send the same payload.
+            return self.put_frame(opcode, is_compressed, &payload);
+        }
+        put_header(opcode, is_compressed, None, payload.len(), self.stream.output());
         self.stream.append(payload);
     }
 
@@ -357,67 +369,44 @@ impl Codec {
         self.deflater.as_ref().is_some_and(|deflater| deflater.is_warm())
     }
 
-    /// Appends a ping to what is pending, of at most 125 bytes (RFC 6455, section 5.5).
+    /// Appends a ping to the output.
     pub(crate) fn ping(&mut self, payload: [u8; 8]) {
-        self.put_control(PING, &payload);
+        self.put_control(Control::Ping, &payload);
     }
 
-    /// Appends a close frame; once only, and nothing after it. A code that may not be sent makes an empty one. Returns the
-    /// code and the text as the peer sees them.
+    /// Appends a close frame, unless there was one already; nothing may be appended after it. If the code may not be sent, the
+    /// frame has none. Returns the code and the text as the peer sees them.
     pub(crate) fn close<'a>(&mut self, code: CloseCode, text: &'a str) -> (CloseCode, &'a str) {
-        let (code, text) = if code.is_sendable() {
-            (code, cut_text(text, MAX_CLOSE_TEXT))
-        } else {
-            (CloseCode::NO_STATUS, "")
-        };
+        let (code, text) = close::sendable(code, text);
         if !std::mem::replace(&mut self.close_sent, true) {
-            let payload = if code.is_sendable() {
-                [&code.0.to_be_bytes(), text.as_bytes()].concat()
-            } else {
-                Vec::new()
-            };
-            self.put_control(CLOSE, &payload);
+            self.put_control(Control::Close, &close::payload(code, text));
         }
         (code, text)
     }
 
-    /// Appends the close frame that answers a failure of [`next`](Self::next), if one can be sent at all.
+    /// Appends the close frame that tells the peer of a failure of [`next`](Self::next), if one can be sent.
     pub(crate) fn fail(&mut self, failure: &Failure) {
         if failure.code.is_sendable() {
             self.close(failure.code, &failure.text);
         }
     }
 
-    fn put_control(&mut self, opcode: u8, payload: &[u8]) {
+    /// Appends a control frame; its payload has at most 125 bytes (RFC 6455, section 5.5).
+    fn put_control(&mut self, opcode: Control, payload: &[u8]) {
+        self.put_frame(OpCode::Control(opcode), false, payload);
+    }
+
+    /// Appends a frame with a copy of the payload, which a client masks.
+    fn put_frame(&mut self, opcode: OpCode, is_compressed: bool, payload: &[u8]) {
+        let mask = self.masks.as_mut().map(|masks| masks.next());
         let output = self.stream.output();
-        frames::begin(opcode, false, payload.len(), output);
+        put_header(opcode, is_compressed, mask, payload.len(), output);
+        let start = output.len();
         output.extend_from_slice(payload);
-    }
-}
-
-/// The code and the text of a close frame (RFC 6455, section 5.5.1). Some codes are for the endpoint's own use and never on
-/// the wire, others have no meaning (section 7.4).
-fn parse_close(payload: &[u8]) -> Result<(CloseCode, Text), Failure> {
-    let Some((code, text)) = payload.split_first_chunk() else {
-        if payload.is_empty() {
-            return Ok((CloseCode::NO_STATUS, Text::default()));
+        if let Some(mask) = mask {
+            apply_mask(&mut output[start..], mask);
         }
-        return Err(Failure::protocol("a close code has two bytes"));
-    };
-    let code = CloseCode(u16::from_be_bytes(*code));
-    if !code.is_sendable() {
-        return Err(Failure::protocol("a close code that may not be sent"));
     }
-    match split_utf8(text)? {
-        (text, []) => Ok((code, text.into())),
-        _ => Err(not_utf8()),
-    }
-}
-
-/// The longest prefix of at most `most` bytes that ends between characters.
-fn cut_text(text: &str, most: usize) -> &str {
-    let end = (0..=most.min(text.len())).rev().find(|&at| text.is_char_boundary(at));
-    &text[..end.unwrap_or(0)]
 }
 
 #[cfg(test)]

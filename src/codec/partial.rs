@@ -1,25 +1,26 @@
-//! A message of which parts have arrived.
+//! A message that has arrived in part.
 
 use bytes::Bytes;
 
-use super::Failure;
-use crate::message::{CloseCode, Message, Text};
+use super::failure::Failure;
+use crate::message::{Message, Text};
 
-/// What has arrived of a message, unmasked and inflated. It grows with that, never with a length announced.
+/// What has arrived of a message, unmasked and inflated. Its memory grows with the bytes that have arrived, never with an
+/// announced length.
 #[derive(Debug)]
 pub(super) struct Partial {
     body: Body,
     /// Whether its frames are compressed: the first one says so for all (RFC 7692, section 6).
     pub(super) compressed: bool,
-    /// Payload of its frames so far, as it was on the wire.
-    pub(super) received: u64,
+    /// Bytes of payload announced by its frames so far, compressed or not.
+    pub(super) announced: u64,
 }
 
 #[derive(Debug)]
 enum Body {
     Text {
         text: String,
-        /// The beginning of a character, cut off by the end of what has arrived.
+        /// The first bytes of a character whose other bytes have not arrived yet.
         cut: Vec<u8>,
     },
     Binary(Vec<u8>),
@@ -31,7 +32,7 @@ impl Partial {
         if !is_text {
             return Ok(Message::Binary(bytes));
         }
-        Text::try_from(bytes).map(Message::Text).map_err(|_| not_utf8())
+        Text::try_from(bytes).map(Message::Text).map_err(|_| Failure::not_utf8())
     }
 
     pub(super) fn new(is_text: bool, compressed: bool) -> Self {
@@ -40,7 +41,7 @@ impl Partial {
         } else {
             Body::Binary(Vec::new())
         };
-        Self { body, compressed, received: 0 }
+        Self { body, compressed, announced: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -50,7 +51,7 @@ impl Partial {
         }
     }
 
-    /// Appends. Text that cannot become UTF-8 any more fails at once (RFC 6455, section 8.1).
+    /// Appends bytes. Text fails as soon as no more bytes can make it UTF-8 (RFC 6455, section 8.1).
     pub(super) fn push(&mut self, mut bytes: &[u8]) -> Result<(), Failure> {
         let (text, cut) = match &mut self.body {
             Body::Binary(all) => {
@@ -76,29 +77,25 @@ impl Partial {
         Ok(())
     }
 
-    /// All of it is there.
+    /// The message, once all of it has arrived.
     pub(super) fn finish(self) -> Result<Message, Failure> {
         match self.body {
             Body::Text { text, cut } if cut.is_empty() => Ok(Message::from(text)),
-            Body::Text { .. } => Err(not_utf8()),
+            Body::Text { .. } => Err(Failure::not_utf8()),
             Body::Binary(bytes) => Ok(Message::Binary(Bytes::from(bytes))),
         }
     }
 }
 
-/// The text, and the beginning of a character that is cut off by the end.
+/// The text, and the first bytes of a character that is cut off by the end.
 pub(super) fn split_utf8(bytes: &[u8]) -> Result<(&str, &[u8]), Failure> {
     let error = match str::from_utf8(bytes) {
         Ok(text) => return Ok((text, &[])),
         Err(error) => error,
     };
     if error.error_len().is_some() {
-        return Err(not_utf8());
+        return Err(Failure::not_utf8());
     }
     let (valid, cut) = bytes.split_at(error.valid_up_to());
     Ok((str::from_utf8(valid).unwrap_or_default(), cut))
-}
-
-pub(super) fn not_utf8() -> Failure {
-    Failure { code: CloseCode::INVALID_DATA, text: "text that is not UTF-8".into() }
 }

@@ -1,32 +1,24 @@
-//! The lowest floor of the codec: bytes from and for the peer, with TLS in between where asked.
+//! The lowest layer of the codec: bytes from and for the peer, plain or within TLS.
 //!
-//! All in memory. A driver feeds what it received and sends what is pending; nothing here waits. It serves the
-//! HTTP request first and the frames afterwards, and must never look at what the bytes mean.
+//! All in memory: a driver feeds what it received and sends what is pending, and nothing here waits. The HTTP request
+//! passes through here first, the frames afterwards; what the bytes mean is never looked at.
 
 use std::ops::Range;
 
 use bytes::{Buf, Bytes};
 
-use super::Failure;
+use super::failure::Failure;
 #[cfg(feature = "tls")]
 use super::tls::Tls;
 
-/// Buffers above this size are given back as soon as they are empty.
-const KEEP: usize = 64 * 1024;
+/// An empty buffer with a larger capacity is freed.
+const MAX_KEPT_CAPACITY: usize = 64 * 1024;
 
-/// Shorter messages are copied out of the buffer in any case.
-const COPIED: usize = 1024;
+/// A shorter message is always copied out of the input buffer, which is cheaper than to allocate another buffer.
+const MIN_TAKEN_SIZE: usize = 1024;
 
-/// Empties a buffer, and gives it back if it is a large one.
-fn clear(buffer: &mut Vec<u8>) {
-    buffer.clear();
-    if buffer.capacity() > KEEP {
-        *buffer = Vec::new();
-    }
-}
-
-/// Payloads from this size on are not copied to be sent.
-const LARGE: usize = 4 * 1024;
+/// A payload of at least this size is sent from where it is, without a copy.
+const MIN_TAIL_SIZE: usize = 4 * 1024;
 
 /// A byte stream over memory, plain or encrypted.
 #[derive(Debug)]
@@ -40,6 +32,7 @@ pub(crate) struct Stream {
     sent: usize,
     /// A large payload that follows the output: sent from where it is.
     tail: Option<Box<Bytes>>,
+    /// The peer ended TLS.
     ended: bool,
 }
 
@@ -102,7 +95,7 @@ impl Stream {
         buffer
     }
 
-    /// The peer said, within TLS, that nothing more will come.
+    /// The peer ended TLS (close_notify): nothing more will come.
     pub(crate) fn ended(&self) -> bool {
         self.ended
     }
@@ -121,11 +114,11 @@ impl Stream {
         debug_assert!(self.at <= self.input.len());
     }
 
-    /// The whole input buffer as what stands there, if it ends with that, and is little more than that: then to give it
-    /// away is cheaper than to copy, and keeps no memory alive that the message does not need.
+    /// The `part` of the input without a copy, by giving the input buffer away. Only if the buffer ends with that part and at
+    /// least half of its memory is used by it; else `None`.
     pub(super) fn take_buffer(&mut self, part: Range<usize>) -> Option<Bytes> {
         let is_end = self.at + part.end == self.input.len();
-        if !is_end || part.len() < COPIED || part.len() < self.input.capacity() / 2 {
+        if !is_end || part.len() < MIN_TAKEN_SIZE || part.len() < self.input.capacity() / 2 {
             return None;
         }
         let start = self.at + part.start;
@@ -141,17 +134,17 @@ impl Stream {
         &mut self.output
     }
 
-    /// Appends a payload; a large one without a copy.
+    /// Appends a payload to be sent; a large one without a copy.
     pub(super) fn append(&mut self, payload: Bytes) {
         let output = self.output();
-        if payload.len() < LARGE {
+        if payload.len() < MIN_TAIL_SIZE {
             output.extend_from_slice(&payload);
         } else {
             self.tail = Some(Box::new(payload));
         }
     }
 
-    /// Encrypts what is to be sent, in records as large as can be. To be called before `pending_parts`.
+    /// Encrypts what is to be sent, in TLS records as large as possible. To be called before `pending_parts`.
     pub(crate) fn seal(&mut self) -> Result<(), Failure> {
         match &mut self.security {
             Security::None => Ok(()),
@@ -171,7 +164,7 @@ impl Stream {
         }
     }
 
-    /// Says goodbye within TLS (close_notify); nothing can be sent after it.
+    /// Ends TLS (close_notify); nothing can be sent after it.
     pub(crate) fn finish(&mut self) {
         match &mut self.security {
             Security::None => {}
@@ -222,14 +215,14 @@ impl Stream {
         if self.sent == buffer.len() {
             clear(buffer);
             self.sent = 0;
-        } else if self.sent >= KEEP && self.sent * 2 >= buffer.len() {
-            // A long backlog moves to the front now and then, so that its sent part takes no memory.
+        } else if self.sent >= MAX_KEPT_CAPACITY && self.sent * 2 >= buffer.len() {
+            // The sent part of a long backlog is removed now and then, so that it takes no memory.
             buffer.drain(..self.sent);
             self.sent = 0;
         }
     }
 
-    /// Throws away what is to be sent: nobody will take it any more.
+    /// Throws away what is to be sent, because it cannot be sent any more.
     pub(crate) fn discard_output(&mut self) {
         self.output = Vec::new();
         self.tail = None;
@@ -240,7 +233,7 @@ impl Stream {
         self.sent = 0;
     }
 
-    /// Gives back the buffers that hold nothing.
+    /// Frees the buffers that are empty.
     pub(crate) fn park(&mut self) {
         if self.at == self.input.len() {
             self.input = Vec::new();
@@ -253,5 +246,13 @@ impl Stream {
                 tls.park();
             }
         }
+    }
+}
+
+/// Empties a buffer, and frees it if it is a large one.
+fn clear(buffer: &mut Vec<u8>) {
+    buffer.clear();
+    if buffer.capacity() > MAX_KEPT_CAPACITY {
+        *buffer = Vec::new();
     }
 }

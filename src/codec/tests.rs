@@ -1,14 +1,16 @@
+mod roles;
+
 use std::ops::Range;
 
 use proptest::prelude::*;
-use tungstenite::{WebSocket, protocol::Role};
+use tungstenite::WebSocket;
 
 use super::*;
 
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 fn codec() -> Codec {
-    Codec::new(Stream::plain(), &Limits::default(), None)
+    Codec::new(Role::Server, Stream::plain(), &Limits::default(), None)
 }
 
 /// One frame of a client; `first` is FIN, the reserved bits and the opcode.
@@ -123,6 +125,17 @@ fn broken_rules_have_their_close_codes() {
     assert_eq!(refused(&frame(0x80, b"x")), 1002, "continuation of nothing");
     assert_eq!(refused(&[frame(0x01, b"x"), frame(0x81, b"x")].concat()), 1002, "text within a message");
     assert_eq!(refused(&[0x81, 1, b'x']), 1002, "not masked");
+    assert_eq!(refused(&[0x82, 0xfe, 0, 125, 0, 0, 0, 0]), 1002, "125 in two bytes");
+    assert_eq!(
+        refused(&[0x82, 0xff, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0]),
+        1002,
+        "65,535 in eight bytes"
+    );
+    assert_eq!(
+        refused(&[0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+        1002,
+        "the highest bit of a length"
+    );
     assert_eq!(refused(&frame(0x88, b"x")), 1002, "close of one byte");
     for code in [0u16, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535] {
         assert_eq!(refused(&frame(0x88, &code.to_be_bytes())), 1002, "close code {code}");
@@ -187,7 +200,7 @@ fn short_messages_are_taken_together_up_to_what_is_something_else() {
 #[test]
 fn no_message_is_taken_past_the_limit() {
     let limits = Limits { max_message_size: 4, ..Limits::default() };
-    let mut codec = Codec::new(Stream::plain(), &limits, None);
+    let mut codec = Codec::new(Role::Server, Stream::plain(), &limits, None);
     codec.stream().feed(&mut frame(0x81, b"12345")).unwrap();
     let mut short = Vec::new();
     codec.take_short(&mut short, 9);
@@ -313,7 +326,7 @@ proptest! {
     #[test]
     fn what_is_encoded_is_one_whole_frame(payload in prop::collection::vec(any::<u8>(), 0..70_000)) {
         let mut codec = codec();
-        codec.encode(Message::from(payload.clone()).into());
+        codec.encode_now(Message::from(payload.clone()).into());
         let bytes = sent(&mut codec);
         let mut client = WebSocket::from_raw_socket(std::io::Cursor::new(bytes), Role::Client, None);
         prop_assert_eq!(client.read().unwrap(), tungstenite::Message::binary(payload));

@@ -1,7 +1,7 @@
 //! The server's side of TLS over memory: ciphertext in, plaintext out, and back.
 //!
-//! `native_tls` believes that it talks to a socket; it talks to a pair of buffers that answer `WouldBlock`. So a TLS
-//! connection, too, can be read by one thread while another writes: nobody holds it while waiting.
+//! Instead of a socket, `native_tls` is given a pair of buffers that answer `WouldBlock` where a socket would wait. So one
+//! thread can wait for input while another one writes, which a `TlsStream` on a socket does not allow.
 
 use std::{
     io::{self, Read, Write},
@@ -10,11 +10,11 @@ use std::{
 
 use native_tls::{HandshakeError, MidHandshakeTlsStream, TlsAcceptor, TlsStream};
 
-use super::Failure;
+use super::failure::Failure;
 use crate::sync::LockExt;
 
 /// The largest plaintext of one TLS record (RFC 8446, section 5.1).
-const RECORD: usize = 16 * 1024;
+const MAX_RECORD: usize = 16 * 1024;
 
 #[derive(Debug)]
 pub(super) struct Tls {
@@ -25,22 +25,23 @@ pub(super) struct Tls {
 
 #[derive(Debug)]
 enum State {
-    /// A handshake that fails takes its stream with it, and the alert that says why: so it writes to a buffer that we
-    /// hold, too.
+    /// A failed handshake drops its stream, and with it the alert for the peer. So it writes to a buffer that is kept here,
+    /// too.
     Handshaking(MidHandshakeTlsStream<Pipe>, Arc<Mutex<Vec<u8>>>),
     Established(TlsStream<Pipe>),
-    /// The client has ended TLS (close_notify): it can still be sent to.
+    /// The peer ended TLS (close_notify): it can still be sent to.
     Ended(TlsStream<Pipe>),
     /// The handshake failed.
     Failed,
 }
 
-/// What stands in for the socket.
+/// The buffers that `native_tls` is given instead of a socket: ciphertext from and for the peer.
 #[derive(Debug, Default)]
 struct Pipe {
     input: Vec<u8>,
     at: usize,
     output: Vec<u8>,
+    /// Where it writes to during the handshake.
     handshake: Option<Arc<Mutex<Vec<u8>>>>,
 }
 
@@ -64,12 +65,12 @@ impl Tls {
                 self.handshake()?;
             }
             State::Established(stream) => stream.get_mut().feed(received),
-            State::Ended(_) | State::Failed => received.clear(), // it has no meaning
+            State::Ended(_) | State::Failed => received.clear(), // there is nothing to decrypt it with
         }
         let State::Established(stream) = &mut self.state else { return Ok(()) };
         let result = loop {
-            let (len, most) = (plain.len(), stream.get_ref().left().clamp(256, RECORD));
-            plain.resize(len + most, 0);
+            let (len, room) = (plain.len(), stream.get_ref().left().clamp(256, MAX_RECORD));
+            plain.resize(len + room, 0);
             let result = stream.read(&mut plain[len..]);
             plain.truncate(len + *result.as_ref().unwrap_or(&0));
             match result {
@@ -109,7 +110,7 @@ impl Tls {
         Ok(())
     }
 
-    /// Encrypts `plain`. False: during the handshake it has to wait.
+    /// Encrypts `plain`. `false`: not yet, as the handshake is not complete.
     pub(super) fn seal(&mut self, plain: &[u8]) -> Result<bool, Failure> {
         let (State::Established(stream) | State::Ended(stream)) = &mut self.state else { return Ok(false) };
         stream.write_all(plain).map_err(|e| Failure::network(format!("TLS: {e}")))?;
@@ -117,16 +118,16 @@ impl Tls {
         Ok(true)
     }
 
-    /// Says that nothing more will be sent (close_notify).
+    /// Tells the peer that nothing more will be sent (close_notify).
     pub(super) fn finish(&mut self) {
         if let State::Established(stream) | State::Ended(stream) = &mut self.state {
-            // The peer may be gone: then nobody misses it.
+            // It fails only if TLS is broken: then there is nothing to be ended.
             let _ = stream.shutdown();
             self.collect();
         }
     }
 
-    /// The client has said that nothing more will come.
+    /// The peer ended TLS: nothing more will come.
     pub(super) fn ended(&self) -> bool {
         matches!(self.state, State::Ended(_))
     }
@@ -149,7 +150,7 @@ impl Tls {
         }
     }
 
-    /// Takes over what TLS wrote.
+    /// Moves what TLS wrote to `sealed`.
     fn collect(&mut self) {
         let (State::Established(stream) | State::Ended(stream)) = &mut self.state else { return };
         let written = &mut stream.get_mut().output;

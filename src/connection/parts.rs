@@ -113,7 +113,7 @@ impl Connection {
         stream: Stream,
         context: Arc<Context>,
     ) -> Arc<Self> {
-        let codec = Codec::new(stream, &context.limits, about.deflate);
+        let codec = Codec::new(Role::Server, stream, &context.limits, about.deflate);
         let now = context.clock.coarse();
         let protocol = Protocol::new(Role::Server, codec, context.limits.clone(), about.shared, now);
         Arc::new(Self {

@@ -1,4 +1,5 @@
-//! Where a server listens.
+//! Where a server listens: sockets that are bound, or taken over from the program, and accepted from. The thread that
+//! accepts waits elsewhere: nothing here waits.
 
 use std::{
     fmt, fs, io,
@@ -9,10 +10,11 @@ use std::{
 
 use rustix::{
     fd::{AsFd, BorrowedFd},
-    net::listen,
+    net::{listen, sockopt},
 };
 
-use super::builder::Security;
+#[cfg(feature = "tls")]
+use crate::tls::TlsIdentity;
 use crate::{
     connection::Socket,
     error::{BindError, Error, Result},
@@ -20,6 +22,14 @@ use crate::{
 
 /// How many connections the system keeps for us until we accept them.
 const BACKLOG: i32 = 1024;
+
+/// How connections of a listener are secured.
+#[derive(Debug, Clone)]
+pub(super) enum Security {
+    None,
+    #[cfg(feature = "tls")]
+    Tls(TlsIdentity),
+}
 
 /// A listening socket.
 #[derive(Debug)]
@@ -119,12 +129,12 @@ impl Listener {
         })
     }
 
-    /// Accepts one that waits, and never waits itself.
+    /// Accepts a connection that waits. If none does, the error is `WouldBlock`.
     pub(super) fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
         match &self.socket {
             Listening::Tcp(socket) => {
                 let (stream, peer) = socket.accept()?;
-                #[cfg(not(target_os = "linux"))] // there it is inherited
+                #[cfg(not(target_os = "linux"))] // elsewhere it is inherited from the listener
                 stream.set_nonblocking(false)?;
                 Ok((stream.into(), Some(peer)))
             }
@@ -135,6 +145,11 @@ impl Listener {
                 Ok((stream.into(), None))
             }
         }
+    }
+
+    /// Whether connections can still come. They cannot when somebody who shares the socket has shut it down.
+    pub(super) fn is_listening(&self) -> bool {
+        sockopt::socket_acceptconn(self).is_ok_and(|listens| listens)
     }
 }
 
@@ -172,8 +187,6 @@ fn is_stale(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use std::net::TcpStream;
-
-    use rustix::net::sockopt;
 
     use super::*;
 

@@ -18,10 +18,10 @@ use std::{
 use http::{HeaderValue, StatusCode, header};
 
 use super::{
-    Job, Shared, Slot,
-    builder::Security,
     exchange::{Exchange, Incoming, NoRequest},
+    listener::Security,
     routes::Factory,
+    shared::{Shared, Slot},
 };
 use crate::{
     codec::Stream,
@@ -37,6 +37,15 @@ use crate::{
     sync::LockExt,
     websocket::{Attached, Holder, Opening, ServerResult, WebSocket, WebSocketServer},
 };
+
+/// An accepted socket, and its place among `max_connections`.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) socket: Socket,
+    pub(super) peer: Option<SocketAddr>,
+    pub(super) security: Security,
+    pub(super) slot: Slot,
+}
 
 /// Serves one socket until its end.
 ///

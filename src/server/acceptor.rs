@@ -1,6 +1,6 @@
-//! The accepting threads, one for each listener. Each waits for a client, accepts it, and hands its socket to a
-//! connection's thread; TLS and HTTP are up to that one. Whatever goes wrong, it goes on, and nothing that a client does
-//! or leaves undone keeps it from the next one. Started and stopped by the thread that called `run`.
+//! The accepting threads, one for each listener: each waits for a client, accepts it, and hands its socket to a thread of
+//! `threads`, which does TLS and HTTP. An accepting thread never waits for a client that it has accepted, and an error
+//! does not end it unless the listener itself is gone. The thread that called `run` starts and stops them.
 
 use std::{
     fs, io,
@@ -34,7 +34,7 @@ use crate::{
 /// How long accepting rests when the system has run out of something.
 const BACK_OFF: Duration = Duration::from_millis(50);
 
-/// The same trouble, or another, is logged so often at most.
+/// Errors of accepting are logged once in this time at most.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Enough for a logger. What is not used of it takes no memory.
@@ -47,12 +47,12 @@ pub(super) struct Acceptors {
     running: Vec<JoinHandle<()>>,
 }
 
-/// What the accepting threads have in common.
+/// What the accepting threads share.
 #[derive(Debug)]
 struct Common {
     shared: Arc<Shared>,
     threads: Arc<Threads>,
-    /// Woken once, at the end.
+    /// Woken at the end, and never reset: it stops all of them.
     stop: WakePipe,
     /// Why one of them cannot accept any more.
     failure: Mutex<Option<io::Error>>,

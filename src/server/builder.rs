@@ -30,14 +30,15 @@ use crate::{
 #[derive(Debug, Default)]
 #[must_use = "a builder does nothing until `bind`"]
 pub struct ServerBuilder {
-    listen: Vec<(Where, Security)>,
+    endpoints: Vec<(Endpoint, Security)>,
     settings: Settings,
     sessions: Option<Arc<dyn SessionStore>>,
     mistake: Option<Error>,
 }
 
+/// Where to listen.
 #[derive(Debug)]
-enum Where {
+enum Endpoint {
     Address(String),
     Listener(TcpListener),
 }
@@ -46,21 +47,21 @@ impl ServerBuilder {
     /// Listens on one more address: `127.0.0.1:8080`, `[::1]:8080`, `localhost:8080` (all addresses that the name
     /// has), or `unix:/run/my.sock`. Port 0 lets the system choose; see [`Server::local_addrs`](crate::Server::local_addrs).
     pub fn listen(mut self, address: impl Into<String>) -> Self {
-        self.listen.push((Where::Address(address.into()), Security::None));
+        self.endpoints.push((Endpoint::Address(address.into()), Security::None));
         self
     }
 
     /// Listens on one more address, with TLS.
     #[cfg(feature = "tls")]
     pub fn listen_tls(mut self, address: impl Into<String>, identity: TlsIdentity) -> Self {
-        self.listen.push((Where::Address(address.into()), Security::Tls(identity)));
+        self.endpoints.push((Endpoint::Address(address.into()), Security::Tls(identity)));
         self
     }
 
     /// Takes over a listener that the program has bound already, or was given. It becomes non-blocking, for everybody who
     /// shares it. At the end it is closed, and not shut down: whoever shares it can go on accepting.
     pub fn listener(mut self, listener: TcpListener) -> Self {
-        self.listen.push((Where::Listener(listener), Security::None));
+        self.endpoints.push((Endpoint::Listener(listener), Security::None));
         self
     }
 
@@ -139,14 +140,14 @@ impl ServerBuilder {
         if let Some(mistake) = self.mistake.take() {
             return Err(mistake);
         }
-        if self.listen.is_empty() {
+        if self.endpoints.is_empty() {
             return Err(Error::config("a server needs an address: call `listen` before `bind`"));
         }
         let mut listeners = Vec::new();
-        for (place, security) in self.listen {
-            match place {
-                Where::Address(address) => listeners.extend(Listener::bind(&address, &security)?),
-                Where::Listener(listener) => listeners.push(Listener::adopt(listener, security)?),
+        for (endpoint, security) in self.endpoints {
+            match endpoint {
+                Endpoint::Address(address) => listeners.extend(Listener::bind(&address, &security)?),
+                Endpoint::Listener(listener) => listeners.push(Listener::adopt(listener, security)?),
             }
         }
         let limits = &self.settings.limits;

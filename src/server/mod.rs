@@ -99,7 +99,7 @@ impl Server {
         }
         drop(acceptors);
         stop(&shared, &threads);
-        // All connections are over: the gateways, which end with the threads, have nothing left but to tell their handlers.
+        // This ends the gateways, too. All connections are over; what is left is to tell some of their handlers.
         drop(threads);
         result
     }
@@ -158,7 +158,7 @@ fn supervise(shared: &Shared, acceptors: &Acceptors, threads: &Threads) -> Resul
 /// Ends all connections, and joins their threads. Nothing is accepted any more.
 fn stop(shared: &Shared, threads: &Threads) {
     threads.close();
-    // Who comes to this point later sees that the server is stopping.
+    // A handshake that begins later sees that the server is stopping.
     for socket in shared.handshaking.locked().values() {
         socket.shutdown_read();
     }

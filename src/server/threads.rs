@@ -1,4 +1,4 @@
-//! The threads of the connections: one for each socket. One whose connection has ended waits a while for the next socket.
+//! The threads of the connections: one for each socket. A thread whose connection has ended waits a while for another.
 //!
 //! The accepting threads [hand over](Threads::hand_over) their sockets, to a thread that waits or else to a new one; the
 //! thread that called `run` joins those that have ended. Nothing here accepts.
@@ -32,7 +32,8 @@ pub(super) struct Threads {
 
 #[derive(Debug, Default)]
 struct IdleThreads {
-    /// Who began to wait last is the first to get a socket: its stack is still in the caches, and the others can end.
+    /// The last one that began to wait is the first to get a socket: its stack is still in the caches, and the others can
+    /// end.
     stack: Vec<IdleThread>,
     closed: bool,
 }

@@ -1,5 +1,5 @@
 //! A pipe that wakes a thread which waits in `poll`, also along with other descriptors. Used by the accepting threads and
-//! by the thread that called `run`. Whoever wakes never waits.
+//! by the thread that called `run`. To wake never waits.
 
 use std::{io, time::Duration};
 
@@ -27,7 +27,7 @@ impl WakePipe {
         Ok(pipe)
     }
 
-    /// Wakes whoever waits, or else whoever waits next.
+    /// Wakes the thread that waits, or else the one that waits next.
     pub(super) fn wake(&self) {
         // It fails when the pipe is full, which wakes as well.
         let _ = rustix::io::write(&self.write, &[1]);
@@ -40,7 +40,8 @@ impl WakePipe {
         Ok(())
     }
 
-    /// Waits until it is woken, for so long at most, and leaves it so: all others who wait are woken, too, now and later.
+    /// Waits until it is woken, for so long at most, and leaves it so: all other threads that wait are woken, too, now and
+    /// later.
     pub(super) fn wait_and_keep(&self, timeout: Option<Duration>) -> io::Result<()> {
         let timeout = timeout.map(timespec);
         match poll(&mut [PollFd::new(self, PollFlags::IN)], timeout.as_ref()) {

@@ -160,8 +160,8 @@ impl Acceptor {
                 log::debug!("accept: {e}")
             }
             Err(e) if is_exhaustion(&e) => self.on_exhaustion(&e),
-            Err(e) if self.listener.is_listening() => self.back_off(&format!("cannot accept: {e}")),
-            Err(e) => return Err(e),
+            Err(e) if is_final(&e) => return Err(e),
+            Err(e) => self.back_off(&format!("cannot accept: {e}")),
         }
         Ok(())
     }
@@ -230,6 +230,11 @@ fn concerns_one_client(e: &io::Error) -> bool {
 fn is_exhaustion(e: &io::Error) -> bool {
     let errno = Errno::from_io_error(e);
     matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
+}
+
+/// The socket does not listen any more, such as when somebody who shares it has shut it down (accept(2)).
+fn is_final(e: &io::Error) -> bool {
+    matches!(Errno::from_io_error(e), Some(Errno::INVAL | Errno::BADF | Errno::NOTSOCK))
 }
 
 fn open_spare() -> Option<OwnedFd> {

@@ -10,7 +10,7 @@ use std::{
 
 use rustix::{
     fd::{AsFd, BorrowedFd},
-    net::{listen, sockopt},
+    net::listen,
 };
 
 #[cfg(feature = "tls")]
@@ -146,11 +146,6 @@ impl Listener {
             }
         }
     }
-
-    /// Whether connections can still come. They cannot when somebody who shares the socket has shut it down.
-    pub(super) fn is_listening(&self) -> bool {
-        sockopt::socket_acceptconn(self).is_ok_and(|listens| listens)
-    }
 }
 
 impl AsFd for Listener {
@@ -187,6 +182,8 @@ fn is_stale(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use std::net::TcpStream;
+
+    use rustix::net::sockopt;
 
     use super::*;
 

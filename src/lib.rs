@@ -40,8 +40,8 @@
 //! # Concurrency
 //!
 //! ```text
-//!  clients ──► a thread that waits for one ──► your server(&mut ws)                    synchronous
-//!                                      │        waits in recv
+//!  clients ──► acceptor ──► connection's thread ──► your server(&mut ws)               synchronous
+//!                                      │             waits in recv
 //!                                      └─ shared? ──► gateway, for all of them ──► workers: on_client_message
 //!                                                        │                          inbox ──► read, of any thread
 //!  any thread ──► Hub: push, broadcast, open_server ──► outbox ──► codec ──► send, never waiting
@@ -50,7 +50,8 @@
 //! | thread | what it does | how many |
 //! |---|---|---|
 //! | the one that calls [`Server::run`] | waits for the end, and joins the others | 1 |
-//! | `switchboard-conn` | accepts a client; TLS and the opening handshake, your methods, the closing handshake of its connection; then waits for the next client | one for each synchronous connection, and one or more that wait |
+//! | `switchboard-accept` | accepts clients, and hands their sockets to the next kind of thread | one for each listener |
+//! | `switchboard-conn` | all of one connection: TLS and the opening handshake, your methods, the closing handshake; then waits for another one, for [`Limits::thread_keep_alive`] | one for each synchronous connection, and those that wait |
 //! | `switchboard-gate` | the sockets of shared connections, output that did not fit, pings, deadlines | [`Limits::gateways`] |
 //! | `switchboard-work` | [`on_client_message`](WebSocketServer::on_client_message) | [`Limits::workers`] |
 //!
@@ -69,9 +70,9 @@
 //! While a handler computes and does not read, the gateway looks at its socket once a second: pings are answered, a close
 //! is noticed, and messages are kept for the next `read`. A handler that computes for an hour does not lose its client.
 //!
-//! A panic in your code ends that connection, with close code 1011, and nothing else. The threads of connections start
-//! one another, so that one is always there to wait for the next client, and serve one client after another: what a
-//! handler changes of its thread, such as priority or affinity, it has to restore.
+//! A panic in your code ends that connection, with close code 1011, and nothing else. A thread serves one connection after
+//! another: what a handler changes of its thread, such as priority or affinity, it has to restore. Without clients all
+//! threads sleep, but for the gateway, which has times to keep.
 //!
 //! # Flushing
 //!

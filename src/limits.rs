@@ -21,8 +21,8 @@ pub struct Limits {
     /// Stack of a connection's thread, in bytes. Default 256 KiB: deep recursion in a handler needs more. Only what
     /// is really used becomes resident memory, but a 32-bit address space holds only so many.
     pub stack_size: usize,
-    /// How long a thread without a connection waits for the next one before it ends, but for one, which always waits.
-    /// Default 2 s. Longer saves the start of a thread where clients come in bursts; zero ends each at once.
+    /// How long a thread whose connection has ended waits for another one before it ends. Default 2 s. Longer saves the
+    /// start of a thread where clients come in bursts; with zero each connection has a new thread.
     pub thread_keep_alive: Duration,
     /// From the accept to the end of the opening handshake, TLS included; then the connection is cut. Default 10 s.
     pub handshake_timeout: Duration,

@@ -694,6 +694,8 @@ fn a_burst_with_large_answers_is_answered_as_the_client_takes_them() {
             let mut bystander = fixture.server.raw_websocket(scheme, "/");
             let other = fixture.opened();
             let mut client = fixture.server.raw_websocket(scheme, "/");
+            // As it is, it does not grow, so more than a few MiB of each answer are not taken at once.
+            set_socket_recv_buffer_size(client.tcp(), 256 * 1024).unwrap();
             let id = fixture.opened();
             let read = |client: &mut Stream, n| {
                 let (first, answer) = client.read_frame();

@@ -1,4 +1,4 @@
-//! Files of a folder, for the page that belongs to a WebSocket. Nothing outside the folder, nothing hidden.
+//! Files of a folder, for the page that belongs to a WebSocket. Nothing outside the folder is served, and nothing hidden.
 
 use std::{
     fs::File,
@@ -9,7 +9,7 @@ use std::{
 use http::StatusCode;
 use percent_encoding::percent_decode_str;
 
-use super::{Body, Refusal, Response};
+use super::response::{Body, Refusal, Response};
 
 /// A folder that is served.
 #[derive(Debug)]
@@ -69,8 +69,8 @@ impl Files {
     }
 }
 
-/// The relative links of a folder's page need the slash at its end; and a name with a colon needs the dot, or it would be
-/// a scheme.
+/// A redirect that adds the slash, without which relative links in the folder's page lead elsewhere. It begins with `./`,
+/// because a name with a colon would be taken for a scheme.
 fn moved_into(path: &str) -> Response {
     let name = path.rsplit('/').next().unwrap_or(path);
     Response::text(StatusCode::MOVED_PERMANENTLY, "it is a folder\n")

@@ -1,10 +1,10 @@
-//! The opening handshake (RFC 6455, section 4.2): the checks, and the 101.
+//! The opening handshake (RFC 6455, section 4.2): the checks, and the 101. Called by the server; it never touches a socket.
 
 use http::{HeaderName, HeaderValue, Method, StatusCode, header, uri::Authority};
 
 use super::{
-    Refusal, Request,
-    response::{begin_head, push_line},
+    request::Request,
+    response::{Refusal, begin_head, push_line},
 };
 use crate::error::Error;
 
@@ -22,7 +22,7 @@ pub enum Origins {
     SameHost,
     /// These and no others, each written as the browser sends it: `https://example.com`, `http://localhost:3000`. Pages
     /// of the same host are not among them unless they are named, too. One that no browser sends, such as
-    /// `example.com` or `https://example.com/`, is a mistake, which `bind` tells.
+    /// `example.com` or `https://example.com/`, is an error of `bind`.
     List(Vec<String>),
     /// Any page whatever. For services that know their users by something other than a cookie.
     Any,
@@ -74,7 +74,7 @@ pub(crate) fn is_upgrade(request: &Request) -> bool {
     request.has_token(header::UPGRADE, "websocket")
 }
 
-/// An opening handshake that was found good, before the application has said yes.
+/// An opening handshake that has passed all checks. The application has not accepted it yet.
 #[derive(Debug)]
 pub(crate) struct Handshake {
     accept: String,
@@ -95,7 +95,8 @@ impl Handshake {
         Ok(Self { accept, subprotocols })
     }
 
-    /// Appends the 101 (RFC 6455, section 4.2.2), with what the application `adds`: what is the handshake's own is not its.
+    /// Appends the 101 (RFC 6455, section 4.2.2), with the header lines that the application `adds`, except those that the
+    /// handshake sets itself.
     pub(crate) fn respond(
         &self,
         subprotocol: Option<&str>,
@@ -189,7 +190,7 @@ fn upgrade_required(reason: &'static str) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::parse_head;
+    use crate::http::request::parse_head;
 
     const GOOD: &str = "GET /x HTTP/1.1\r\nHost: h.example:80\r\nUpgrade: WebSocket\r\nConnection: keep-alive, upgrade\r\n\
         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\

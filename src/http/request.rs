@@ -1,4 +1,5 @@
-//! The request: parsed once, then only read.
+//! The request: its head is parsed once, and then only read. Called by the server, on a connection's thread; it never
+//! touches a socket.
 
 use std::{
     borrow::Cow,
@@ -7,7 +8,7 @@ use std::{
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 
-use super::Refusal;
+use super::response::Refusal;
 
 /// More header lines than any browser or proxy sends.
 const MAX_HEADERS: usize = 100;
@@ -194,7 +195,7 @@ impl Request {
 mod tests {
     use super::*;
 
-    pub(in crate::http) fn parse(head: &str) -> Result<Option<(Box<Request>, usize)>, Refusal> {
+    fn parse(head: &str) -> Result<Option<(Box<Request>, usize)>, Refusal> {
         parse_head(head.as_bytes(), 1000)
     }
 

@@ -1,4 +1,4 @@
-//! Responses: pages, refusals, and their bytes.
+//! Responses: pages and refusals, and how they are written as bytes. Whoever sends them is the server.
 
 use std::{borrow::Cow, fmt, fs::File};
 
@@ -23,7 +23,7 @@ pub struct Response {
 #[derive(Debug)]
 pub(crate) enum Body {
     Bytes(Bytes),
-    /// From where it stands, so many bytes.
+    /// So many bytes of a file, from its current position.
     File(File, u64),
 }
 
@@ -116,7 +116,7 @@ pub(super) fn push_line(name: &HeaderName, value: &[u8], head: &mut Vec<u8>) {
     }
 }
 
-/// No to an opening handshake: an HTTP status, and one line that says why.
+/// The refusal of an opening handshake: an HTTP status, and one line that says why.
 ///
 /// ```
 /// use switchboard::{Refusal, StatusCode};

@@ -1,190 +1,225 @@
-//! Accepting, by several threads at once. It only accepts: TLS and HTTP are up to the thread that got the client.
+//! The accepting threads, one for each listener: each waits for a client, accepts it, and hands its socket to a thread of
+//! `threads`, which does TLS and HTTP. An accepting thread never waits for a client that it has accepted, and an error
+//! does not end it unless the listener itself is gone. The thread that called `run` starts and stops them.
 
 use std::{
-    collections::VecDeque,
     fs, io,
     net::SocketAddr,
-    sync::{Mutex, PoisonError, RwLock},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex},
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
-use http::{HeaderValue, StatusCode, header};
-use rustix::{fd::OwnedFd, io::Errno};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    fd::OwnedFd,
+    io::Errno,
+};
 
 use super::{
-    arrivals::{Arrivals, Bell},
-    builder::Security,
     listener::Listener,
+    rejected::{Rejected, reject_at_once},
+    serve::Job,
+    shared::Shared,
+    threads::Threads,
+    wake_pipe::WakePipe,
 };
-use crate::{
-    connection::Socket,
-    http::{Body, Refusal, Response},
-    sync::LockExt,
-};
-
-/// How long a rejected client has to read its 503.
-const LINGER: Duration = Duration::from_secs(1);
-
-/// So many rejected sockets are kept for that at most.
-const MOST_REJECTED: usize = 32;
+use crate::{connection::Socket, deadline::timespec, sync::LockExt, thread::spawn};
 
 /// How long accepting rests when the system has run out of something.
 const BACK_OFF: Duration = Duration::from_millis(50);
 
-/// The accepting side of a server.
+/// Errors of accepting are logged once in this time at most.
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Enough for a logger. What is not used of it takes no memory.
+const STACK: usize = 128 * 1024;
+
+/// The accepting threads of a server. Dropping it stops them.
 #[derive(Debug)]
-pub(super) struct Acceptor {
-    listeners: RwLock<Vec<Listener>>,
-    arrivals: Arrivals,
-    /// Rung once, at the end.
-    closing: Bell,
-    troubles: Mutex<Troubles>,
+pub(super) struct Acceptors {
+    common: Arc<Common>,
+    running: Vec<JoinHandle<()>>,
 }
 
+/// What the accepting threads share.
 #[derive(Debug)]
-struct Troubles {
-    /// When the system has no descriptor left, this one is given up for a moment to say so to a client.
+struct Common {
+    shared: Arc<Shared>,
+    threads: Arc<Threads>,
+    /// Woken at the end, and never reset: it stops all of them.
+    stop: WakePipe,
+    /// Why one of them cannot accept any more.
+    failure: Mutex<Option<io::Error>>,
+    /// When an error was logged last.
+    last_logged: Mutex<Option<Instant>>,
+}
+
+impl Acceptors {
+    pub(super) fn new(shared: Arc<Shared>, threads: Arc<Threads>) -> io::Result<Self> {
+        let stop = WakePipe::new()?;
+        let common =
+            Common { shared, threads, stop, failure: Mutex::default(), last_logged: Mutex::default() };
+        Ok(Self { common: Arc::new(common), running: Vec::new() })
+    }
+
+    /// Starts a thread for each listener.
+    pub(super) fn start(&mut self, listeners: Vec<Listener>) -> io::Result<()> {
+        for listener in listeners {
+            let acceptor = Acceptor {
+                common: self.common.clone(),
+                listener,
+                spare: open_spare(),
+                rejected: Rejected::default(),
+            };
+            self.running.push(spawn("switchboard-accept", STACK, move || acceptor.run_and_report())?);
+        }
+        Ok(())
+    }
+
+    /// Why one of them cannot accept any more, once. The thread that called `run` is woken when there is an answer.
+    pub(super) fn take_failure(&self) -> Option<io::Error> {
+        self.common.failure.locked().take()
+    }
+
+    /// Stops them, and closes the listeners. They do not wait for anything else, so this takes no time.
+    pub(super) fn stop(&mut self) {
+        self.common.stop.wake();
+        for thread in self.running.drain(..) {
+            // It fails if a logger panicked, which has been told on standard error.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Acceptors {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// An accepting thread.
+struct Acceptor {
+    common: Arc<Common>,
+    listener: Listener,
+    /// When the system has no descriptor left, this one is given up for a moment to tell a client so.
     spare: Option<OwnedFd>,
-    last_complaint: Option<Instant>,
-    /// Sockets that were told 503, and since when. Closed a little later, so that the client reads it before the
-    /// connection is reset.
-    rejected: VecDeque<(Instant, Socket)>,
-}
-
-/// A client that was accepted.
-#[derive(Debug)]
-pub(super) struct Client {
-    pub(super) socket: Socket,
-    pub(super) peer: Option<SocketAddr>,
-    pub(super) security: Security,
+    rejected: Rejected,
 }
 
 impl Acceptor {
-    pub(super) fn new(listeners: Vec<Listener>) -> io::Result<Self> {
-        let closing = Bell::new()?;
-        Ok(Self {
-            arrivals: Arrivals::new(&listeners, &closing)?,
-            listeners: RwLock::new(listeners),
-            closing,
-            troubles: Mutex::new(Troubles {
-                spare: spare(),
-                last_complaint: None,
-                rejected: VecDeque::new(),
-            }),
-        })
+    fn run_and_report(mut self) {
+        let common = self.common.clone();
+        let ran = catch_unwind(AssertUnwindSafe(move || self.run()));
+        // There is no user code in it but a logger.
+        let ran = ran.unwrap_or_else(|_| Err(io::Error::other("the accepting thread panicked")));
+        if let Err(e) = ran {
+            *common.failure.locked() = Some(e);
+            common.shared.supervisor.wake();
+        }
     }
 
-    /// Waits for a client, for so long at most. `None` also when there was one that has left, and when accepting is over.
-    pub(super) fn accept(&self, timeout: Option<Duration>) -> io::Result<Option<Client>> {
-        let listeners = self.listeners.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(index) = self.arrivals.wait(&listeners, &self.closing, timeout)? else { return Ok(None) };
-        let Some(listener) = listeners.get(index) else { return Ok(None) };
-        let accepted = listener.accept();
-        if let Err(e) = &accepted
-            && e.kind() != io::ErrorKind::WouldBlock
-        {
-            self.had_trouble(listener, e);
-        }
-        self.arrivals.free(index, listener)?;
-        let client = |(socket, peer)| Client { socket, peer, security: listener.security.clone() };
-        Ok(accepted.ok().map(client))
-    }
-
-    fn had_trouble(&self, listener: &Listener, e: &io::Error) {
-        // The client left before it was accepted, or the network had an error of that connection only.
-        if is_of_one_connection(e) {
-            return log::debug!("accept: {e}");
-        }
-        if is_exhaustion(e) {
-            let mut troubles = self.troubles.locked();
-            troubles.spare = None;
-            if let Ok((socket, _)) = listener.accept() {
-                say_no(&socket, &listener.security);
+    /// Accepts until it is stopped.
+    ///
+    /// # Errors
+    /// Why it cannot accept any more.
+    fn run(&mut self) -> io::Result<()> {
+        loop {
+            let timeout = self.rejected.close_overdue();
+            match self.wait(timeout)? {
+                Event::Client => self.accept()?,
+                Event::Timeout => {}
+                Event::Stop => return Ok(()),
             }
-            troubles.spare = spare();
         }
-        self.rest(&format!("cannot accept: {e}"));
     }
 
-    /// Answers a client that is not served with 503.
-    pub(super) fn reject(&self, client: Client) {
-        say_no(&client.socket, &client.security);
-        let mut troubles = self.troubles.locked();
-        if troubles.rejected.len() == MOST_REJECTED
-            && let Some((_, oldest)) = troubles.rejected.pop_front()
-        {
-            discard_input(&oldest);
+    /// Waits for a client. A thread in a blocking `accept` could not be woken for its end without a signal, or without
+    /// shutting down a socket that may be shared with another process.
+    fn wait(&self, timeout: Option<Duration>) -> io::Result<Event> {
+        let (stop, listener) = (&self.common.stop, &self.listener);
+        let mut fds = [PollFd::new(stop, PollFlags::IN), PollFd::new(listener, PollFlags::IN)];
+        match poll(&mut fds, timeout.map(timespec).as_ref()) {
+            Ok(0) | Err(Errno::INTR) => Ok(Event::Timeout),
+            Ok(_) if fds[0].revents().is_empty() => Ok(Event::Client),
+            Ok(_) => Ok(Event::Stop),
+            Err(e) => Err(e.into()),
         }
-        troubles.rejected.push_back((Instant::now(), client.socket));
     }
 
-    /// Closes the sockets of rejected clients that have had their time. Returns when the next ones will have.
-    pub(super) fn drop_rejected(&self) -> Option<Duration> {
-        let mut troubles = self.troubles.locked();
-        // Another thread may have taken the descriptor that it gave up.
-        troubles.spare = troubles.spare.take().or_else(spare);
-        while let Some((since, socket)) = troubles.rejected.front() {
-            let left = LINGER.saturating_sub(since.elapsed());
-            if !left.is_zero() {
-                return Some(left);
+    fn accept(&mut self) -> io::Result<()> {
+        match self.listener.accept() {
+            Ok((socket, peer)) => self.admit(socket, peer),
+            // Another process that shares the listener was faster, or the client has left.
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock || concerns_one_client(&e) => {
+                log::debug!("accept: {e}")
             }
-            discard_input(socket);
-            troubles.rejected.pop_front();
+            Err(e) if is_exhaustion(&e) => self.on_exhaustion(&e),
+            Err(e) if is_final(&e) => return Err(e),
+            Err(e) => self.back_off(&format!("cannot accept: {e}")),
         }
-        None
+        Ok(())
     }
 
-    /// Out of descriptors, memory or threads: trying again at once would only burn the processor.
-    pub(super) fn rest(&self, why: &str) {
-        let mut troubles = self.troubles.locked();
-        if troubles.last_complaint.is_none_or(|last| last.elapsed() >= Duration::from_secs(1)) {
-            troubles.last_complaint = Some(Instant::now());
-            log::error!("{why}");
+    /// Hands a client's socket to a thread, if there is a place for it.
+    fn admit(&mut self, socket: Socket, peer: Option<SocketAddr>) {
+        let Some(slot) = self.common.shared.take_slot() else {
+            return self.rejected.add(socket, &self.listener.security);
+        };
+        let job = Job { socket, peer, security: self.listener.security.clone(), slot };
+        if let Err((e, job)) = self.common.threads.hand_over(job) {
+            if let Some(Job { socket, security, .. }) = job {
+                self.rejected.add(socket, &security);
+            }
+            self.back_off(&e.to_string());
         }
-        drop(troubles);
+    }
+
+    /// The system has no descriptor or no memory for the client that waits: it is told so by means of the spare one.
+    fn on_exhaustion(&mut self, e: &io::Error) {
+        self.spare = None;
+        if let Ok((socket, _)) = self.listener.accept() {
+            reject_at_once(socket, &self.listener.security);
+        }
+        self.spare = open_spare();
+        self.back_off(&format!("cannot accept: {e}"));
+    }
+
+    /// Trying again at once would only burn the processor, and fill the log.
+    fn back_off(&mut self, why: &str) {
+        self.common.log_error(why);
         // If it fails, the next wait for a client fails, too.
-        let _ = self.closing.watch(Some(BACK_OFF));
-    }
-
-    /// Wakes all who wait in `accept`, now and later, and closes the listening sockets.
-    pub(super) fn close(&self) {
-        self.closing.ring();
-        self.listeners.write().unwrap_or_else(PoisonError::into_inner).clear();
+        let _ = self.common.stop.wait_and_keep(Some(BACK_OFF));
+        // Another thread may have taken the descriptor that was given up.
+        self.spare = self.spare.take().or_else(open_spare);
     }
 }
 
-/// Answers 503, without a thread; within TLS it would take a handshake to say anything.
-fn say_no(socket: &Socket, security: &Security) {
-    if matches!(security, Security::None) {
-        let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many connections")
-            .with_header(header::RETRY_AFTER, HeaderValue::from_static("5"));
-        let (mut bytes, body) = Response::from(refusal).into_parts();
-        if let Body::Bytes(text) = body {
-            bytes.extend_from_slice(&text);
+/// What an accepting thread was woken for.
+enum Event {
+    Client,
+    Timeout,
+    Stop,
+}
+
+impl Common {
+    fn log_error(&self, text: &str) {
+        let mut last = self.last_logged.locked();
+        if last.is_none_or(|last| last.elapsed() >= LOG_INTERVAL) {
+            *last = Some(Instant::now());
+            log::error!("{text}");
         }
-        // It fits an empty send buffer, or the client is gone.
-        let _ = socket.try_send(&bytes);
     }
-    socket.shutdown_write();
 }
 
-/// A socket closed with unread input would reset the connection.
-fn discard_input(socket: &Socket) {
-    let _ = socket.try_recv(&mut Vec::with_capacity(16 * 1024));
-}
-
-fn is_of_one_connection(e: &io::Error) -> bool {
-    let errno = Errno::from_io_error(e);
+/// The client left before it was accepted, or the network had an error of its connection only (accept(2)).
+fn concerns_one_client(e: &io::Error) -> bool {
+    use Errno as E;
     matches!(
-        errno,
-        Some(
-            Errno::CONNABORTED
-                | Errno::INTR
-                | Errno::PROTO
-                | Errno::PERM
-                | Errno::NETDOWN
-                | Errno::NETUNREACH
-        ) | Some(Errno::HOSTDOWN | Errno::HOSTUNREACH | Errno::NOPROTOOPT | Errno::OPNOTSUPP)
+        Errno::from_io_error(e),
+        Some(E::CONNABORTED | E::INTR | E::PROTO | E::PERM | E::NETDOWN | E::NETUNREACH)
+            | Some(E::HOSTDOWN | E::HOSTUNREACH | E::NOPROTOOPT | E::OPNOTSUPP)
     )
 }
 
@@ -193,6 +228,11 @@ fn is_exhaustion(e: &io::Error) -> bool {
     matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
 }
 
-fn spare() -> Option<OwnedFd> {
+/// The socket does not listen any more, such as when somebody who shares it has shut it down (accept(2)).
+fn is_final(e: &io::Error) -> bool {
+    matches!(Errno::from_io_error(e), Some(Errno::INVAL | Errno::BADF | Errno::NOTSOCK))
+}
+
+fn open_spare() -> Option<OwnedFd> {
     fs::File::open("/dev/null").ok().map(Into::into)
 }

@@ -1,4 +1,5 @@
-//! How a server is put together.
+//! How a server is put together: addresses, routes and settings, checked and bound by `build`, which is called by
+//! [`bind`](ServerBuilder::bind). Nothing is accepted here.
 
 use std::{
     net::{IpAddr, TcpListener},
@@ -7,10 +8,10 @@ use std::{
 };
 
 use super::{
-    Server,
     exchange::Exchange,
-    listener::Listener,
-    routes::{Factory, Routes},
+    listener::{Listener, Security},
+    routes::Factory,
+    shared::{Settings, Shared},
 };
 #[cfg(feature = "tls")]
 use crate::tls::TlsIdentity;
@@ -23,54 +24,44 @@ use crate::{
     websocket::WebSocketServer,
 };
 
-/// Puts a [`Server`] together; made by [`Server::builder`].
+/// Puts a [`Server`](crate::Server) together; made by [`Server::builder`](crate::Server::builder).
 ///
 /// A mistake, such as a route that is there twice or a port that is taken, comes out of [`bind`](Self::bind).
 #[derive(Debug, Default)]
 #[must_use = "a builder does nothing until `bind`"]
 pub struct ServerBuilder {
-    listen: Vec<(Where, Security)>,
-    pub(super) routes: Routes,
-    pub(super) limits: Limits,
-    pub(super) origins: Origins,
-    pub(super) compression: Compression,
-    pub(super) trusted_proxies: Vec<IpAddr>,
+    endpoints: Vec<(Endpoint, Security)>,
+    settings: Settings,
     sessions: Option<Arc<dyn SessionStore>>,
     mistake: Option<Error>,
 }
 
+/// Where to listen.
 #[derive(Debug)]
-enum Where {
+enum Endpoint {
     Address(String),
     Listener(TcpListener),
 }
 
-/// How connections of a listener are secured.
-#[derive(Debug, Clone)]
-pub(super) enum Security {
-    None,
-    #[cfg(feature = "tls")]
-    Tls(TlsIdentity),
-}
-
 impl ServerBuilder {
     /// Listens on one more address: `127.0.0.1:8080`, `[::1]:8080`, `localhost:8080` (all addresses that the name
-    /// has), or `unix:/run/my.sock`. Port 0 lets the system choose; see [`Server::local_addrs`].
+    /// has), or `unix:/run/my.sock`. Port 0 lets the system choose; see [`Server::local_addrs`](crate::Server::local_addrs).
     pub fn listen(mut self, address: impl Into<String>) -> Self {
-        self.listen.push((Where::Address(address.into()), Security::None));
+        self.endpoints.push((Endpoint::Address(address.into()), Security::None));
         self
     }
 
     /// Listens on one more address, with TLS.
     #[cfg(feature = "tls")]
     pub fn listen_tls(mut self, address: impl Into<String>, identity: TlsIdentity) -> Self {
-        self.listen.push((Where::Address(address.into()), Security::Tls(identity)));
+        self.endpoints.push((Endpoint::Address(address.into()), Security::Tls(identity)));
         self
     }
 
-    /// Takes over a listener that the program has bound already, or was given.
+    /// Takes over a listener that the program has bound already, or was given. It becomes non-blocking, for everybody who
+    /// shares it. At the end it is closed, and not shut down: whoever shares it can go on accepting.
     pub fn listener(mut self, listener: TcpListener) -> Self {
-        self.listen.push((Where::Listener(listener), Security::None));
+        self.endpoints.push((Endpoint::Listener(listener), Security::None));
         self
     }
 
@@ -84,7 +75,7 @@ impl ServerBuilder {
         factory: impl Fn() -> S + Send + Sync + 'static,
     ) -> Self {
         let factory: Factory = Arc::new(move || Box::new(factory()));
-        let result = self.routes.websocket(path, factory);
+        let result = self.settings.routes.websocket(path, factory);
         self.note(result);
         self
     }
@@ -96,7 +87,7 @@ impl ServerBuilder {
         path: &str,
         handler: impl Fn(&Exchange<'_>) -> Response + Send + Sync + 'static,
     ) -> Self {
-        let result = self.routes.page(path, Arc::new(handler));
+        let result = self.settings.routes.page(path, Arc::new(handler));
         self.note(result);
         self
     }
@@ -108,7 +99,7 @@ impl ServerBuilder {
         let folder = folder.as_ref();
         let result = Files::new(folder)
             .map_err(|e| Error::config(format!("cannot serve files of {}: {e}", folder.display())))
-            .and_then(|files| self.routes.files(path, files));
+            .and_then(|files| self.settings.routes.files(path, files));
         self.note(result);
         self
     }
@@ -116,25 +107,25 @@ impl ServerBuilder {
     /// Which pages may connect. Default: those of the same host.
     pub fn origins(mut self, origins: Origins) -> Self {
         self.note(origins.check());
-        self.origins = origins;
+        self.settings.origins = origins;
         self
     }
 
     /// How messages are compressed, on routes that do not choose for themselves. Default: [`Compression::Off`].
     pub fn compression(mut self, compression: Compression) -> Self {
-        self.compression = compression;
+        self.settings.compression = compression;
         self
     }
 
     /// Proxies whose `X-Forwarded-For` is believed; see [`Request::client_address`](crate::Request::client_address).
     pub fn trusted_proxies(mut self, proxies: impl IntoIterator<Item = IpAddr>) -> Self {
-        self.trusted_proxies = proxies.into_iter().map(|ip| ip.to_canonical()).collect();
+        self.settings.trusted_proxies = proxies.into_iter().map(|ip| ip.to_canonical()).collect();
         self
     }
 
     /// Other limits than the default ones.
     pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
+        self.settings.limits = limits;
         self
     }
 
@@ -144,28 +135,26 @@ impl ServerBuilder {
         self
     }
 
-    /// Binds all addresses. Clients can connect from now on; they are served when the server [runs](Server::run).
-    ///
-    /// # Errors
-    /// [`Error::Config`] for the first mistake made above, [`Error::Bind`] for an address that cannot be listened on.
-    pub fn bind(mut self) -> Result<Server> {
+    /// What [`bind`](Self::bind) makes a server of.
+    pub(super) fn build(mut self) -> Result<(Vec<Listener>, Arc<Shared>)> {
         if let Some(mistake) = self.mistake.take() {
             return Err(mistake);
         }
-        if self.listen.is_empty() {
+        if self.endpoints.is_empty() {
             return Err(Error::config("a server needs an address: call `listen` before `bind`"));
         }
         let mut listeners = Vec::new();
-        for (place, security) in std::mem::take(&mut self.listen) {
-            match place {
-                Where::Address(address) => listeners.extend(Listener::bind(&address, &security)?),
-                Where::Listener(listener) => listeners.push(Listener::adopt(listener, security)?),
+        for (endpoint, security) in self.endpoints {
+            match endpoint {
+                Endpoint::Address(address) => listeners.extend(Listener::bind(&address, &security)?),
+                Endpoint::Listener(listener) => listeners.push(Listener::adopt(listener, security)?),
             }
         }
-        let sessions = self.sessions.take().unwrap_or_else(|| {
-            Arc::new(MemoryStore::new(self.limits.session_timeout, self.limits.max_sessions))
-        });
-        Server::new(self, listeners, sessions)
+        let limits = &self.settings.limits;
+        let sessions = self
+            .sessions
+            .unwrap_or_else(|| Arc::new(MemoryStore::new(limits.session_timeout, limits.max_sessions)));
+        Ok((listeners, Arc::new(Shared::new(self.settings, sessions)?)))
     }
 
     /// Keeps the first mistake for `bind`, so that the calls can be chained.

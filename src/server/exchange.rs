@@ -1,4 +1,5 @@
-//! The HTTP phase of a connection, on its own thread: blocking, under one deadline.
+//! The HTTP phase of a connection: reads the request and sends the response, if it is none of a WebSocket. It runs on the
+//! connection's own thread, blocking, under one deadline. It knows nothing of routes.
 
 use std::{
     io::{self, Read, Seek},
@@ -64,9 +65,9 @@ pub(super) struct Incoming {
 
 /// Why there is no request.
 pub(super) enum NoRequest {
-    /// It came, and is answered like this.
+    /// A request came, and is answered with this.
     Refused(Refusal),
-    /// None came: the client left, was too slow, or broke TLS.
+    /// None came, for this reason: the client left, was too slow, or broke TLS.
     Gone(String),
 }
 

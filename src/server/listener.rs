@@ -1,4 +1,5 @@
-//! Where a server listens.
+//! Where a server listens: sockets that are bound, or taken over from the program, and accepted from. The thread that
+//! accepts waits elsewhere: nothing here waits.
 
 use std::{
     fmt, fs, io,
@@ -12,7 +13,8 @@ use rustix::{
     net::listen,
 };
 
-use super::builder::Security;
+#[cfg(feature = "tls")]
+use crate::tls::TlsIdentity;
 use crate::{
     connection::Socket,
     error::{BindError, Error, Result},
@@ -20,6 +22,14 @@ use crate::{
 
 /// How many connections the system keeps for us until we accept them.
 const BACKLOG: i32 = 1024;
+
+/// How connections of a listener are secured.
+#[derive(Debug, Clone)]
+pub(super) enum Security {
+    None,
+    #[cfg(feature = "tls")]
+    Tls(TlsIdentity),
+}
 
 /// A listening socket.
 #[derive(Debug)]
@@ -119,12 +129,12 @@ impl Listener {
         })
     }
 
-    /// Accepts one that waits, and never waits itself.
+    /// Accepts a connection that waits. If none does, the error is `WouldBlock`.
     pub(super) fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
         match &self.socket {
             Listening::Tcp(socket) => {
                 let (stream, peer) = socket.accept()?;
-                #[cfg(not(target_os = "linux"))] // there it is inherited
+                #[cfg(not(target_os = "linux"))] // elsewhere it is inherited from the listener
                 stream.set_nonblocking(false)?;
                 Ok((stream.into(), Some(peer)))
             }

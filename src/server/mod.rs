@@ -1,41 +1,31 @@
-//! The server: accepts, gives each connection its thread, and shuts down in order.
+//! The server: listens, gives each connection its thread, and shuts down in order. On top of its modules; they do not
+//! use it.
 
 mod acceptor;
-mod arrivals;
 mod builder;
 mod exchange;
 mod listener;
+mod rejected;
 mod routes;
 mod serve;
+mod shared;
 mod threads;
+mod wake_pipe;
 
-use std::{
-    collections::HashMap,
-    net::{IpAddr, SocketAddr},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
-    },
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use self::{
-    acceptor::Acceptor, arrivals::Bell, builder::Security, listener::Listener, routes::Routes,
+    acceptor::Acceptors,
+    listener::{Listener, Security},
+    shared::Shared,
     threads::Threads,
 };
 pub use self::{builder::ServerBuilder, exchange::Exchange, listener::ListenAddr};
 use crate::{
-    clock::Clock,
-    compression::Compression,
-    connection::Socket,
     error::{ClosedBy, Result},
     gateway::Gateways,
-    http::Origins,
     hub::Hub,
-    limits::Limits,
     message::CloseCode,
-    registry::Registry,
-    session::SessionStore,
     sync::LockExt,
 };
 
@@ -69,76 +59,10 @@ pub struct Server {
     shared: Arc<Shared>,
 }
 
-/// What all threads of a server know.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    routes: Routes,
-    limits: Arc<Limits>,
-    origins: Origins,
-    compression: Compression,
-    trusted_proxies: Vec<IpAddr>,
-    sessions: Arc<dyn SessionStore>,
-    registry: Arc<Registry>,
-    clock: Arc<Clock>,
-    /// Connections, those in their handshake included.
-    count: AtomicUsize,
-    /// The sockets of those in their handshake.
-    handshaking: Mutex<HashMap<usize, Arc<Socket>>>,
-    bell: Bell,
-    stopping: AtomicBool,
-    /// When the grace period ends.
-    stop_by: Mutex<Option<Instant>>,
-}
-
-/// A new socket for a thread.
-struct Job {
-    socket: Socket,
-    peer: Option<SocketAddr>,
-    security: Security,
-    slot: Slot,
-}
-
-/// One of `max_connections`; dropping it frees it.
-#[derive(Debug)]
-struct Slot(Arc<Shared>);
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.0.count.fetch_sub(1, SeqCst);
-        if self.0.is_stopping() {
-            self.0.bell.ring();
-        }
-    }
-}
-
 impl Server {
     /// Begins to put a server together.
     pub fn builder() -> ServerBuilder {
         ServerBuilder::default()
-    }
-
-    fn new(
-        builder: ServerBuilder,
-        listeners: Vec<Listener>,
-        sessions: Arc<dyn SessionStore>,
-    ) -> Result<Self> {
-        let addresses = listeners.iter().map(Listener::local_addr).collect::<Result<_>>()?;
-        let shared = Arc::new(Shared {
-            routes: builder.routes,
-            limits: Arc::new(builder.limits),
-            origins: builder.origins,
-            compression: builder.compression,
-            trusted_proxies: builder.trusted_proxies,
-            sessions,
-            registry: Arc::default(),
-            clock: Arc::new(Clock::start()),
-            count: AtomicUsize::new(0),
-            handshaking: Mutex::default(),
-            bell: Bell::new()?,
-            stopping: AtomicBool::new(false),
-            stop_by: Mutex::new(None),
-        });
-        Ok(Self { listeners, addresses, shared })
     }
 
     /// Where it listens, in the order of the `listen` calls, with the ports that the system chose.
@@ -162,24 +86,41 @@ impl Server {
         ServerHandle(self.shared.clone())
     }
 
-    /// Serves until [`shutdown`](ServerHandle::shutdown), on the threads of the connections, which it starts. When it
-    /// returns, all of them are joined and all sockets closed.
+    /// Serves until [`shutdown`](ServerHandle::shutdown), on threads that it starts: one for each listener, which accepts,
+    /// and one for each connection. When it returns, all of them are joined and all sockets closed.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io) if the system refuses to start a first thread, or to wait.
+    /// [`Error::Io`](crate::Error::Io) if the system refuses to start the first threads, or if no more clients can be
+    /// accepted: then all open connections are closed with 1001 and have ten seconds to end.
     pub fn run(self) -> Result<()> {
         let shared = self.shared;
         let gateways = Gateways::start(&shared.limits, &shared.clock)?;
-        let threads = Threads::start(shared.clone(), Acceptor::new(self.listeners)?, gateways)?;
-        let result = shared.supervise(&threads);
+        let threads = Threads::new(shared.clone(), gateways);
+        let mut acceptors = Acceptors::new(shared.clone(), threads.clone())?;
+        let started = acceptors.start(self.listeners);
+        let result = started.map_err(Into::into).and_then(|()| supervise(&shared, &acceptors, &threads));
         if let Err(e) = &result {
             log::error!("cannot accept any more: {e}");
-            ServerHandle(shared.clone()).shutdown(GRACE);
+            shared.shutdown(GRACE);
         }
-        shared.stop(&threads);
-        // All connections are over: the gateways, which end with the threads, have nothing left but to tell their handlers.
+        drop(acceptors);
+        stop(&shared, &threads);
+        // This ends the gateways, too. All connections are over; what is left is to tell some of their handlers.
         drop(threads);
         result
+    }
+}
+
+impl ServerBuilder {
+    /// Binds all addresses. Clients can connect from now on; they are served when the server [runs](Server::run).
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) for the first mistake made above, [`Error::Bind`](crate::Error::Bind) for an
+    /// address that cannot be listened on.
+    pub fn bind(self) -> Result<Server> {
+        let (listeners, shared) = self.build()?;
+        let addresses = listeners.iter().map(Listener::local_addr).collect::<Result<_>>()?;
+        Ok(Server { listeners, addresses, shared })
     }
 }
 
@@ -196,79 +137,63 @@ impl ServerHandle {
     ///
     /// A second call can only shorten the grace period.
     pub fn shutdown(&self, grace: Duration) {
-        let stop_by = Instant::now().checked_add(grace);
-        let mut current = self.0.stop_by.locked();
-        *current = match (*current, stop_by) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
-        drop(current);
-        self.0.stopping.store(true, SeqCst);
-        self.0.bell.ring();
+        self.0.shutdown(grace);
     }
 
     /// How many connections there are, those in their handshake included.
     pub fn connections(&self) -> usize {
-        self.0.count.load(SeqCst)
+        self.0.connections()
     }
 }
 
-impl Shared {
-    fn take_slot(self: &Arc<Self>) -> Option<Slot> {
-        let free = |count| (count < self.limits.max_connections).then_some(count + 1);
-        self.count.fetch_update(SeqCst, SeqCst, free).ok().map(|_| Slot(self.clone()))
-    }
-
-    fn is_stopping(&self) -> bool {
-        self.stopping.load(SeqCst)
-    }
-
-    /// Waits for the end, while the threads accept and serve.
-    fn supervise(&self, threads: &Threads) -> Result<()> {
-        while !self.is_stopping() {
-            let again = threads.tidy()?;
-            self.bell.wait(again)?;
+/// Waits for the shutdown, while other threads accept and serve; joins those that end meanwhile.
+///
+/// # Errors
+/// Why no more clients can be accepted.
+fn supervise(shared: &Shared, acceptors: &Acceptors, threads: &Threads) -> Result<()> {
+    while !shared.is_stopping() {
+        if let Some(e) = acceptors.take_failure() {
+            return Err(e.into());
         }
-        Ok(())
+        threads.join_ended();
+        shared.supervisor.wait(None)?;
     }
+    Ok(())
+}
 
-    /// Ends all connections, and joins all threads.
-    fn stop(&self, threads: &Threads) {
-        self.stopping.store(true, SeqCst);
-        threads.close();
-        // Who comes to this point later sees that the server is stopping.
-        for socket in self.handshaking.locked().values() {
-            socket.shutdown_read();
+/// Ends all connections, and joins their threads. Nothing is accepted any more.
+fn stop(shared: &Shared, threads: &Threads) {
+    threads.close();
+    // A handshake that begins later sees that the server is stopping.
+    for socket in shared.handshaking.locked().values() {
+        socket.shutdown_read();
+    }
+    let open = shared.registry.all();
+    log::info!("shutting down: {} connections", open.len());
+    for connection in open {
+        connection.close(CloseCode::GOING_AWAY, "the server shuts down");
+    }
+    let mut cut = false;
+    // Shared connections have no thread; they give up their places at their end.
+    while !threads.join_ended() || shared.connections() > 0 {
+        let left = shared.grace_left();
+        if !cut && left.is_some_and(|left| left.is_zero()) {
+            cut = true;
+            cut_all(shared);
         }
-        let open = self.registry.all();
-        log::info!("shutting down: {} connections", open.len());
-        for connection in open {
-            connection.close(CloseCode::GOING_AWAY, "the server shuts down");
-        }
-        let mut cut = false;
-        // Shared connections have no thread; they give up their places at their end.
-        while !threads.reap() || self.count.load(SeqCst) > 0 {
-            let left = self.stop_by.locked().map(|by| by.saturating_duration_since(Instant::now()));
-            if !cut && left.is_some_and(|left| left.is_zero()) {
-                cut = true;
-                self.cut_all();
-            }
-            let wait = left.filter(|left| !left.is_zero()).unwrap_or(Duration::from_secs(1));
-            let wait = threads.drop_rejected().map_or(wait, |again| wait.min(again));
-            if let Err(e) = self.bell.wait(Some(wait)) {
-                log::error!("cannot wait for the connections' threads: {e}");
-                std::thread::sleep(Duration::from_millis(10));
-            }
+        if let Err(e) = shared.supervisor.wait(left.filter(|left| !left.is_zero())) {
+            log::error!("cannot wait for the connections' threads: {e}");
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
+}
 
-    fn cut_all(&self) {
-        for socket in self.handshaking.locked().values() {
-            socket.shutdown();
-        }
-        for connection in self.registry.all() {
-            log::warn!("{}: cut off by the shutdown", connection.id());
-            connection.abort(ClosedBy::Server, "cut off by the shutdown");
-        }
+fn cut_all(shared: &Shared) {
+    for socket in shared.handshaking.locked().values() {
+        socket.shutdown();
+    }
+    for connection in shared.registry.all() {
+        log::warn!("{}: cut off by the shutdown", connection.id());
+        connection.abort(ClosedBy::Server, "cut off by the shutdown");
     }
 }

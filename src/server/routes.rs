@@ -1,4 +1,4 @@
-//! Which path is served by what.
+//! Which path is served by what. Filled by the builder, and then only read, by the connections' threads.
 
 use std::{collections::HashMap, fmt, panic::AssertUnwindSafe, sync::Arc};
 

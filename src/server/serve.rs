@@ -17,10 +17,10 @@ use std::{
 use http::{HeaderValue, StatusCode, header};
 
 use super::{
-    Job, Shared, Slot,
-    builder::Security,
     exchange::{Exchange, Incoming, NoRequest},
+    listener::Security,
     routes::Factory,
+    shared::{Shared, Slot},
 };
 use crate::{
     codec::Stream,
@@ -37,6 +37,15 @@ use crate::{
     websocket::{Attached, Holder, Opening, ServerResult, WebSocket, WebSocketServer},
 };
 
+/// An accepted socket, and its place among `max_connections`.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) socket: Socket,
+    pub(super) peer: Option<SocketAddr>,
+    pub(super) security: Security,
+    pub(super) slot: Slot,
+}
+
 /// Serves one socket until its end.
 ///
 /// What a thread once touched of its stack stays resident as long as it lives. So the handshake is a call of its own, and
@@ -52,7 +61,7 @@ pub(super) fn serve(shared: &Arc<Shared>, context: &Arc<Context>, job: Box<Job>)
 fn open(shared: &Arc<Shared>, context: &Arc<Context>, job: Box<Job>) -> Option<Box<Connected>> {
     let Job { socket, peer, security, slot } = *job;
     let mut incoming = begin(shared, socket, peer, &security)?;
-    let _handshaking = Handshaking::new(shared, &incoming.socket); // until a shutdown finds it in the hub
+    let _handshaking = Handshaking::new(shared, &incoming.socket); // until a shutdown finds it in the registry
     let request = read_request(shared, &mut incoming)?;
     match accept(shared, &request) {
         Ok((handshake, agreed)) => Some(connect(shared, context, incoming, &handshake, agreed, slot)),

@@ -1,170 +1,213 @@
-//! The threads of the connections. Each waits for a client, serves it, and waits for the next: so none has to wake another
-//! for a client. One at least always waits; another is started when none would, and they are kept for a while.
+//! The threads of the connections: one for each socket. A thread whose connection has ended waits a while for another.
+//!
+//! The accepting threads [hand over](Threads::hand_over) their sockets, to a thread that waits or else to a new one; the
+//! thread that called `run` joins those that have ended. Nothing here accepts.
 
 use std::{
     collections::HashMap,
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex},
-    thread::JoinHandle,
-    time::Duration,
+    thread::{self, JoinHandle, Thread},
 };
 
 use super::{
-    Job, Shared,
-    acceptor::{Acceptor, Client},
-    serve::serve,
+    serve::{Job, serve},
+    shared::Shared,
 };
-use crate::{deadline::Deadline, gateway::Gateways, sync::LockExt, thread::spawn};
+use crate::{deadline::Budget, gateway::Gateways, sync::LockExt, thread::spawn};
 
-/// A pool that grows with its clients and shrinks when they leave. Every thread of it is joined.
+/// As many threads as there are sockets, and those that wait for another one. Every thread is joined.
 #[derive(Debug)]
 pub(super) struct Threads {
     shared: Arc<Shared>,
-    acceptor: Acceptor,
     gateways: Gateways,
-    state: Mutex<State>,
+    idle: Mutex<IdleThreads>,
+    handles: Mutex<Handles>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    /// Threads that wait for a client, or are about to.
-    waiting: usize,
+struct IdleThreads {
+    /// The last one that began to wait is the first to get a socket: its stack is still in the caches, and the others can
+    /// end.
+    stack: Vec<IdleThread>,
     closed: bool,
-    /// Why no more clients can be accepted.
-    failure: Option<io::Error>,
-    next: u64,
+}
+
+/// A thread that waits for a socket, or is about to. It stands in the stack until it is taken by an accepting thread or
+/// takes itself out, and whoever takes it decides what it does next: so no socket can be given to a thread that has ended.
+///
+/// Dropping this wakes it; it ends if it was given nothing.
+#[derive(Debug)]
+struct IdleThread {
+    thread: Thread,
+    next: Arc<Mutex<Next>>,
+}
+
+/// What a connection's thread does next. No channel: those of crossbeam spin before they sleep, and the thread that accepts
+/// is kept waiting by that, which was 4 to 8 % of a handshake.
+#[derive(Debug, Default)]
+enum Next {
+    #[default]
+    Wait,
+    Serve(Job),
+    End,
+}
+
+impl IdleThread {
+    fn give(self, job: Job) {
+        *self.next.locked() = Next::Serve(job);
+    }
+}
+
+impl Drop for IdleThread {
+    fn drop(&mut self) {
+        let mut next = self.next.locked();
+        if matches!(*next, Next::Wait) {
+            *next = Next::End;
+        }
+        drop(next);
+        self.thread.unpark();
+    }
+}
+
+#[derive(Debug, Default)]
+struct Handles {
+    next_id: u64,
     running: HashMap<u64, JoinHandle<()>>,
     ended: Vec<JoinHandle<()>>,
 }
 
 impl Threads {
-    /// Starts the first thread.
-    pub(super) fn start(
-        shared: Arc<Shared>,
-        acceptor: Acceptor,
-        gateways: Gateways,
-    ) -> io::Result<Arc<Self>> {
-        let threads = Arc::new(Self { shared, acceptor, gateways, state: Mutex::default() });
-        threads.add(&mut threads.state.locked())?;
-        Ok(threads)
+    pub(super) fn new(shared: Arc<Shared>, gateways: Gateways) -> Arc<Self> {
+        Arc::new(Self { shared, gateways, idle: Mutex::default(), handles: Mutex::default() })
     }
 
-    /// Starts a thread that waits.
-    fn add(self: &Arc<Self>, state: &mut State) -> io::Result<()> {
-        let (threads, key) = (self.clone(), state.next);
-        let handle = spawn("switchboard-conn", self.shared.limits.stack_size, move || threads.run(key))?;
-        state.next += 1;
-        state.waiting += 1;
-        state.running.insert(key, handle);
+    /// Gives a socket to a thread that waits for one, or else to a new one.
+    ///
+    /// # Errors
+    /// No thread waits and none can be started. The socket comes back.
+    pub(super) fn hand_over(self: &Arc<Self>, job: Job) -> Result<(), (io::Error, Option<Job>)> {
+        match self.take_idle() {
+            Some(thread) => thread.give(job),
+            None => self.start(job)?,
+        }
         Ok(())
     }
 
-    fn run(self: &Arc<Self>, key: u64) {
-        let ran = catch_unwind(AssertUnwindSafe(|| {
-            while let Some(client) = self.wait() {
-                let Some(job) = self.admit(client) else { continue };
-                let context = self.gateways.context();
-                if catch_unwind(AssertUnwindSafe(|| serve(&self.shared, context, job))).is_err() {
-                    log::error!("a connection's thread panicked");
-                }
-                self.state.locked().waiting += 1;
-            }
-        }));
-        let mut state = self.state.locked();
-        if ran.is_err() {
-            // There is no user code but a logger.
-            state.failure = Some(io::Error::other("a thread that accepts panicked"));
-        }
-        if let Some(handle) = state.running.remove(&key) {
-            state.ended.push(handle);
-        }
-        drop(state);
-        self.shared.bell.ring();
+    /// A function, so that the lock is free again when the thread is woken.
+    fn take_idle(&self) -> Option<IdleThread> {
+        self.idle.locked().stack.pop()
     }
 
-    /// The next client. `None`: this thread does not wait any more, and has to end.
+    fn start(self: &Arc<Self>, job: Job) -> Result<(), (io::Error, Option<Job>)> {
+        // What a thread owns that could not be started is lost; the job is not.
+        let next = Arc::new(Mutex::new(Next::Serve(job)));
+        let (threads, of_thread) = (self.clone(), next.clone());
+        let mut handles = self.handles.locked();
+        let id = handles.next_id;
+        let run = move || threads.run(id, &of_thread);
+        match spawn("switchboard-conn", self.shared.limits.stack_size, run) {
+            Ok(handle) => {
+                handles.next_id += 1;
+                handles.running.insert(id, handle);
+                Ok(())
+            }
+            Err(e) => match std::mem::take(&mut *next.locked()) {
+                Next::Serve(job) => Err((e, Some(job))),
+                Next::Wait | Next::End => Err((e, None)),
+            },
+        }
+    }
+
+    /// A connection's thread, which has its first socket already.
+    fn run(&self, id: u64, next: &Arc<Mutex<Next>>) {
+        let _ending = Ending { threads: self, id };
+        while let Some(job) = self.wait(next) {
+            let context = self.gateways.context();
+            if catch_unwind(AssertUnwindSafe(|| serve(&self.shared, context, job))).is_err() {
+                log::error!("a connection's thread panicked");
+            }
+            if !self.offer(next) {
+                break;
+            }
+        }
+    }
+
+    /// Offers this thread for another socket. False: it has to end.
+    fn offer(&self, next: &Arc<Mutex<Next>>) -> bool {
+        if self.shared.limits.thread_keep_alive.is_zero() {
+            return false;
+        }
+        let mut idle = self.idle.locked();
+        if !idle.closed {
+            idle.stack.push(IdleThread { thread: thread::current(), next: next.clone() });
+        }
+        !idle.closed
+    }
+
+    /// Waits for the next socket. `None`: this thread has to end.
     #[inline(never)] // its stack shall not lie beneath that of a connection
-    fn wait(&self) -> Option<Client> {
-        let deadline = Deadline::after(self.shared.limits.thread_keep_alive);
+    fn wait(&self, next: &Arc<Mutex<Next>>) -> Option<Box<Job>> {
+        let mut keep_alive = Budget::new(self.shared.limits.thread_keep_alive);
         loop {
-            let is_last = self.state.locked().waiting == 1;
-            let left = deadline.remaining().unwrap_or_default();
-            let accepted = self.acceptor.accept((!is_last).then_some(left));
-            let mut state = self.state.locked();
-            match accepted {
-                // Whoever was accepted is answered, also at the end.
-                Ok(Some(client)) => return Some(client),
-                _ if state.closed => {}
-                Ok(None) if state.waiting == 1 || !deadline.is_over() => continue,
-                Ok(None) => {}
-                Err(e) => state.failure = Some(e),
+            match std::mem::take(&mut *next.locked()) {
+                // Boxed, because it is moved through several calls, and their stacks stay resident.
+                Next::Serve(job) => return Some(Box::new(job)),
+                Next::End => return None,
+                Next::Wait => {}
             }
-            state.waiting -= 1;
-            return None;
+            match keep_alive.remaining() {
+                Some(left) => thread::park_timeout(left),
+                None if self.withdraw(next) => return None,
+                // An accepting thread took it out of the stack just now: its socket is on the way.
+                None => thread::park(),
+            }
         }
     }
 
-    /// Makes this thread the client's, if there is a place for it and another thread to wait for the next.
-    #[inline(never)]
-    fn admit(self: &Arc<Self>, client: Client) -> Option<Box<Job>> {
-        let Some(slot) = self.shared.take_slot() else {
-            self.reject(client);
-            return None;
-        };
-        let mut state = self.state.locked();
-        if state.waiting == 1
-            && let Err(e) = self.add(&mut state)
-        {
-            drop((state, slot));
-            self.reject(client);
-            self.acceptor.rest(&e.to_string());
-            return None;
-        }
-        state.waiting -= 1;
-        let Client { socket, peer, security } = client;
-        // Boxed, because it is moved through several calls, and their stacks stay resident.
-        Some(Box::new(Job { socket, peer, security, slot }))
-    }
-
-    fn reject(&self, client: Client) {
-        self.acceptor.reject(client);
-        self.shared.bell.ring(); // whoever listens has to close it in time
-    }
-
-    /// What is to be done now and then. Returns when it has to be done again, at the latest.
-    ///
-    /// # Errors
-    /// Why no more clients can be accepted.
-    pub(super) fn tidy(&self) -> io::Result<Option<Duration>> {
-        self.reap();
-        match self.state.locked().failure.take() {
-            Some(e) => Err(e),
-            None => Ok(self.drop_rejected()),
-        }
-    }
-
-    /// Closes the sockets of rejected clients that have had their time. Returns when the next ones will have.
-    pub(super) fn drop_rejected(&self) -> Option<Duration> {
-        self.acceptor.drop_rejected()
+    /// Takes this thread out of those that wait. False: it has been taken out.
+    fn withdraw(&self, next: &Arc<Mutex<Next>>) -> bool {
+        let mut idle = self.idle.locked();
+        // Those that have waited longest are at the bottom.
+        let place = idle.stack.iter().position(|thread| Arc::ptr_eq(&thread.next, next));
+        place.map(|place| idle.stack.remove(place)).is_some()
     }
 
     /// Joins the threads that have ended. True: there are no others.
-    pub(super) fn reap(&self) -> bool {
-        let mut state = self.state.locked();
-        let ended = std::mem::take(&mut state.ended);
-        let none_runs = state.running.is_empty();
-        drop(state);
+    pub(super) fn join_ended(&self) -> bool {
+        let mut handles = self.handles.locked();
+        let ended = std::mem::take(&mut handles.ended);
+        let none_runs = handles.running.is_empty();
+        drop(handles);
         for handle in ended {
-            // It cannot fail: the thread catches its panics.
+            // It fails if a logger panicked, which has been told on standard error.
             let _ = handle.join();
         }
         none_runs
     }
 
-    /// No more clients: threads that wait end at once, the others with their connection.
+    /// No more sockets come: threads that wait end at once, the others with their connection.
     pub(super) fn close(&self) {
-        self.state.locked().closed = true;
-        self.acceptor.close();
+        let mut idle = self.idle.locked();
+        idle.closed = true;
+        idle.stack.clear();
+    }
+}
+
+/// Dropped as the last thing on a thread, however it ends: has it joined.
+struct Ending<'a> {
+    threads: &'a Threads,
+    id: u64,
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        let mut handles = self.threads.handles.locked();
+        if let Some(handle) = handles.running.remove(&self.id) {
+            handles.ended.push(handle);
+        }
+        drop(handles);
+        self.threads.shared.supervisor.wake();
     }
 }

@@ -47,14 +47,24 @@ pub struct TestServer {
     thread: Option<JoinHandle<switchboard::Result<()>>>,
 }
 
+type Run = Box<dyn FnOnce() -> switchboard::Result<()> + Send>;
+
 /// Starts a server on a plain and a TLS port.
 pub fn serve(configure: impl FnOnce(ServerBuilder) -> ServerBuilder) -> TestServer {
+    serve_on(std::thread::spawn, configure)
+}
+
+/// The same, with a thread of the caller's choice for `run`.
+pub fn serve_on(
+    spawn: impl FnOnce(Run) -> JoinHandle<switchboard::Result<()>>,
+    configure: impl FnOnce(ServerBuilder) -> ServerBuilder,
+) -> TestServer {
     let identity = TlsIdentity::from_pem_files("certs/server.pem", "certs/server.key").unwrap();
     let builder = Server::builder().listen("127.0.0.1:0").listen_tls("127.0.0.1:0", identity);
     let server = configure(builder).bind().unwrap();
     let addresses: Vec<_> = server.local_addrs().iter().map(|address| address.tcp().unwrap()).collect();
     let (handle, hub) = (server.handle(), server.hub());
-    let thread = std::thread::spawn(move || server.run());
+    let thread = spawn(Box::new(move || server.run()));
     TestServer { handle, hub, plain: addresses[0], tls: addresses[1], thread: Some(thread) }
 }
 

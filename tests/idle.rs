@@ -1,21 +1,23 @@
 #![cfg(all(feature = "tls", target_os = "linux"))]
-//! A server without clients sleeps: none of its threads wakes up, apart from the gateway, which has times to keep.
+//! A server with nothing to do sleeps: none of its threads wakes up, without clients and with those that are silent.
 //!
 //! One test: the threads of other servers in this process would be counted, too.
 mod common;
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
+    io::{self, Write},
     path::PathBuf,
+    sync::{Arc, Mutex, mpsc},
     thread::{Builder, sleep},
     time::Duration,
 };
 
-use common::{SCHEMES, Scheme, app, echo, eventually, frame, handshake, serve_on};
+use common::{SCHEMES, Scheme, SharedEcho, app, echo, eventually, frame, handshake, serve, serve_on};
 use switchboard::Limits;
 
-/// The server's threads, without the gateway: their names, of which the system keeps 15 bytes, and how often each has waited.
+/// The server's threads: their names, of which the system keeps 15 bytes, and how often each has waited.
 fn threads() -> BTreeMap<PathBuf, (String, u64)> {
     let tasks = fs::read_dir("/proc/self/task").unwrap();
     let of_task = |task: io::Result<fs::DirEntry>| {
@@ -26,8 +28,7 @@ fn threads() -> BTreeMap<PathBuf, (String, u64)> {
         let waits = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
         Some((path, (name, waits.trim().parse().ok()?)))
     };
-    let is_counted =
-        |name: &str| name == "run" || name.starts_with("switchboard-") && name != "switchboard-gat";
+    let is_counted = |name: &str| name == "run" || name.starts_with("switchboard-");
     tasks.filter_map(of_task).filter(|(_, (name, _))| is_counted(name)).collect()
 }
 
@@ -35,8 +36,20 @@ fn count(name: &str) -> usize {
     threads().values().filter(|(other, _)| other == name).count()
 }
 
+/// Nothing happens to any thread for a while.
+fn assert_asleep() {
+    let before = threads();
+    sleep(Duration::from_secs(2)); // what is measured
+    assert_eq!(threads(), before);
+}
+
 #[test]
-fn without_clients_nobody_wakes_up() {
+fn with_nothing_to_do_nobody_wakes_up() {
+    without_clients();
+    with_silent_clients();
+}
+
+fn without_clients() {
     let mut limits = Limits::default();
     limits.max_connections = 1;
     limits.thread_keep_alive = Duration::from_millis(200);
@@ -46,16 +59,45 @@ fn without_clients_nobody_wakes_up() {
         let mut client = server.raw_websocket(scheme, "/");
         let rejected = server.http(Scheme::Ws, &handshake("/"));
         assert!(rejected.starts_with("HTTP/1.1 503 "), "{rejected}");
-        std::io::Write::write_all(&mut client, &frame(0x88, &[])).unwrap();
+        client.write_all(&frame(0x88, &[])).unwrap();
         assert_eq!(client.read_close_and_end().0, 1005);
         drop(client);
         eventually("there is a place for the next", || server.handle.connections() == 0);
     }
     eventually("threads that wait for clients have ended", || count("switchboard-con") == 0);
-    assert_eq!((count("run"), count("switchboard-acc"), count("switchboard-wor")), (1, 2, 2));
+    let all = ["run", "switchboard-acc", "switchboard-wor", "switchboard-gat"].map(count);
+    assert_eq!(all, [1, 2, 2, 1]);
     // The ended threads are still joined, and the rejected client's socket is closed after a second.
     sleep(Duration::from_millis(1500));
-    let before = threads();
-    sleep(Duration::from_secs(2)); // what is measured
-    assert_eq!(threads(), before);
+    assert_asleep();
+}
+
+fn with_silent_clients() {
+    let (tx, rx) = mpsc::channel::<()>();
+    let rx = Arc::new(Mutex::new(rx));
+    let server = serve(|builder| {
+        builder.route("/", || app(echo)).route("/shared", || SharedEcho).route("/busy", move || {
+            let rx = rx.clone();
+            app(move |_| Ok(rx.lock().unwrap().recv()?))
+        })
+    });
+    let clients = SCHEMES.map(|scheme| {
+        ["/", "/shared"].map(|path| {
+            let mut client = server.raw_websocket(scheme, path);
+            client.write_all(&frame(0x81, b"x")).unwrap();
+            assert_eq!(client.read_frame(), (0x81, b"x".to_vec()));
+            client
+        })
+    });
+    // Collected output is looked for a few times more, and the threads are found to wait within a second.
+    sleep(Duration::from_millis(2500));
+    assert_asleep();
+    // A thread that is busy is looked at each second.
+    let waits = || threads().values().find(|(name, _)| name == "switchboard-gat").unwrap().1;
+    let _busy = server.raw_websocket(Scheme::Ws, "/busy");
+    let before = waits();
+    eventually("the gateway looks", || waits() >= before + 3);
+    assert!(waits() < before + 100, "not more than that");
+    tx.send(()).unwrap();
+    drop(clients);
 }

@@ -88,8 +88,8 @@ pub(super) struct Chat {
     hub: Option<Hub>,
 }
 
-/// Characters of a room's and a person's name.
-const MOST: usize = 30;
+/// The longest name of a room or a person, in characters.
+const MAX_NAME: usize = 30;
 
 impl Chat {
     fn tell(&self, line: String) {
@@ -107,14 +107,15 @@ impl WebSocketServer for Chat {
     fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
         let value = |name| {
             let value = opening.request().query_value(name).unwrap_or_default().trim().to_owned();
-            let fits = (1..=MOST).contains(&value.chars().count()) && !value.chars().any(char::is_control);
+            let fits =
+                (1..=MAX_NAME).contains(&value.chars().count()) && !value.chars().any(char::is_control);
             let refusal = || {
                 Refusal::new(StatusCode::BAD_REQUEST, "ask for /chat?room=ROOM&name=NAME, of 30 characters")
             };
             fits.then_some(value).ok_or_else(refusal)
         };
         (self.room, self.name) = (value("room")?, value("name")?);
-        self.hub = Some(opening.hub().clone());
+        self.hub = Some(opening.hub());
         opening.set_shared_connection(true);
         Ok(())
     }
@@ -135,24 +136,6 @@ impl WebSocketServer for Chat {
 
     fn on_post_server(&mut self, _closed: &Closed) {
         self.tell(format!("* {} left", self.name));
-    }
-}
-
-/// Says nothing by itself: the clock's own thread pushes the time to all on its path.
-pub(super) struct Clock;
-
-impl WebSocketServer for Clock {
-    fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
-        opening.set_shared_connection(true);
-        Ok(())
-    }
-
-    fn server(&mut self, _ws: &mut WebSocket) -> ServerResult {
-        Ok(())
-    }
-
-    fn on_client_message(&mut self, _ws: &WebSocket, _message: Message) -> Handled {
-        Handled::Yes
     }
 }
 

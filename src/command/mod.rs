@@ -2,6 +2,7 @@
 
 mod apps;
 mod args;
+mod clock;
 mod logging;
 mod page;
 
@@ -9,26 +10,22 @@ use std::{
     error::Error,
     fs,
     process::ExitCode,
-    sync::{
-        atomic::{AtomicBool, Ordering::SeqCst},
-        mpsc::{self, RecvTimeoutError, Sender},
-    },
-    thread::{self, JoinHandle},
+    sync::atomic::{AtomicBool, Ordering::SeqCst},
     time::Duration,
 };
 
 use clap::Parser;
 use log::{info, warn};
 use rustix::process::{Resource, getrlimit, setrlimit};
-use switchboard::{Audience, Hub, Limits, ListenAddr, Origins, Server, ServerHandle, TlsIdentity};
+use switchboard::{Limits, ListenAddr, Origins, Server, ServerHandle, TlsIdentity};
 
-use self::args::{Cli, Serve};
+use self::{
+    args::{Cli, Serve},
+    clock::Clock,
+};
 
 /// How long connections have to end after Ctrl-C.
 const GRACE: Duration = Duration::from_secs(10);
-
-/// The path of the clock.
-const CLOCK: &str = "/clock";
 
 pub(crate) fn main() -> ExitCode {
     let serve = Cli::parse().serve();
@@ -44,17 +41,18 @@ pub(crate) fn main() -> ExitCode {
 fn run(args: &Serve) -> Result<(), Box<dyn Error>> {
     logging::init(args.log_level, args.log_file.as_deref())?;
     raise_descriptor_limit(args.max_connections);
-    let server = build(args)?;
+    let mut clock = Clock::new();
+    let server = build(args, &clock)?;
     stop_on_signals(server.handle())?;
     announce(&server, args);
-    let clock = Ticking::start(server.hub());
+    clock.start(server.hub());
     server.run()?;
     drop(clock);
     info!("ended");
     Ok(())
 }
 
-fn build(args: &Serve) -> Result<Server, Box<dyn Error>> {
+fn build(args: &Serve, clock: &Clock) -> Result<Server, Box<dyn Error>> {
     let mut limits = Limits::default();
     limits.max_connections = args.max_connections as usize;
     limits.max_message_size = args.max_message_size;
@@ -73,7 +71,7 @@ fn build(args: &Serve) -> Result<Server, Box<dyn Error>> {
         .route("/echo-shared", || apps::EchoShared)
         .route("/broadcast", || apps::Broadcast)
         .route("/chat", apps::Chat::default)
-        .route(CLOCK, || apps::Clock);
+        .route(clock::PATH, clock.factory());
     builder = match &args.www {
         Some(folder) => builder.files("/*", folder),
         None => page::serve(builder),
@@ -121,34 +119,6 @@ fn raise_descriptor_limit(max_connections: u32) {
     }
 }
 
-/// The thread that pushes the time to all on the clock's path: it knows nothing of connections.
-struct Ticking {
-    stop: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Ticking {
-    fn start(hub: Hub) -> Self {
-        let (stop, stopped) = mpsc::channel();
-        let thread = thread::spawn(move || {
-            while stopped.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Timeout) {
-                hub.broadcast(Audience::Path(CLOCK), apps::time_of_day());
-            }
-        });
-        Self { stop: Some(stop), thread: Some(thread) }
-    }
-}
-
-impl Drop for Ticking {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // It cannot panic; if it did, there is nothing to be done about it now.
-            let _ = thread.join();
-        }
-    }
-}
-
 fn stop_on_signals(server: ServerHandle) -> Result<(), ctrlc::Error> {
     let interrupted = AtomicBool::new(false);
     ctrlc::set_handler(move || {
@@ -172,7 +142,7 @@ fn announce(server: &Server, args: &Serve) {
                 info!("ws{tls}://{address}/echo-shared echoes without a thread for each connection");
                 info!("ws{tls}://{address}/broadcast sends each message to all on that path");
                 info!("ws{tls}://{address}/chat?room=ROOM&name=NAME is a chat");
-                info!("ws{tls}://{address}{CLOCK} says the time each second");
+                info!("ws{tls}://{address}{} says the time each second", clock::PATH);
             }
             other => info!("listening on {other}"),
         }

@@ -322,10 +322,10 @@ impl Codec {
 
     /// Appends a message, as one frame, to the output. If it takes long to compress, the caller gets it with the connection's
     /// compressor, [compresses](Compressing::run) it without a lock, and gives both [back](Self::encode_compressed).
-    pub(crate) fn encode(&mut self, mut outgoing: Outgoing) -> Option<Compressing> {
+    pub(crate) fn encode(&mut self, mut outgoing: Outgoing) -> Option<Box<Compressing>> {
         if let Some(deflater) = &mut self.deflater {
             if deflater.takes_long(&outgoing) {
-                return Some(deflater.lend(outgoing));
+                return Some(Box::new(deflater.lend(outgoing)));
             }
             deflater.deflate(&mut outgoing);
         }
@@ -338,7 +338,7 @@ impl Codec {
     pub(crate) fn encode_now(&mut self, outgoing: Outgoing) {
         if let Some(mut compressing) = self.encode(outgoing) {
             compressing.run();
-            self.encode_compressed(compressing, true);
+            self.encode_compressed(*compressing, true);
         }
     }
 

@@ -58,8 +58,8 @@ impl Core {
     }
 
     /// Appends a message to the output. It can be sent, and nothing is before it.
-    pub(super) fn send(&mut self, outgoing: Outgoing, clock: &Clock) {
-        self.errands.compressing = self.protocol.send(outgoing, clock.coarse()).map(Box::new);
+    pub(super) fn send(&mut self, outgoing: Outgoing) {
+        self.errands.compressing = self.protocol.send(outgoing);
     }
 
     /// Whether what was just appended may wait for the answers to the messages that have already arrived: those that the
@@ -84,7 +84,7 @@ impl Core {
                 Transmit::End => socket.shutdown_write(),
                 Transmit::Bytes(parts) => match socket.try_send_parts(parts) {
                     Ok(n) => {
-                        self.protocol.sent(n);
+                        self.protocol.sent(n, clock.coarse());
                         self.emptied += u64::from(self.protocol.pending() == 0);
                     }
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
@@ -113,7 +113,7 @@ impl Core {
                 && self.protocol.pending() < ENOUGH
                 && let Some(outgoing) = outbox.take()
             {
-                self.send(outgoing, clock);
+                self.send(outgoing);
                 self.taken += 1;
             }
             if self.taken == before {

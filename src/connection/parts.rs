@@ -219,7 +219,7 @@ impl Connection {
             let mut core = self.lock();
             while ahead > 0 && core.protocol.check_sendable().is_ok() && !core.protocol.is_compressing() {
                 let Some(outgoing) = self.outbox.get().and_then(|outbox| outbox.take()) else { break };
-                core.send(outgoing, &self.context.clock);
+                core.send(outgoing);
                 ahead -= 1;
             }
             if ahead > 0 && core.protocol.is_compressing() {

@@ -63,7 +63,6 @@ impl Connection {
     }
 
     fn try_write(&self, core: &mut Core, writing: &mut Writing) -> Result<Written> {
-        let clock = &self.context.clock;
         core.protocol.check_sendable().map_err(Error::Closed)?;
         if core.protocol.is_compressing() {
             return Ok(Written::BehindCompressing);
@@ -81,7 +80,7 @@ impl Connection {
             }
         }
         if let Some(outgoing) = writing.outgoing.take() {
-            core.send(outgoing, clock);
+            core.send(outgoing);
         }
         if core.collects(self.has_unread.load(Relaxed)) {
             return Ok(Written::Collected);
@@ -105,7 +104,7 @@ impl Connection {
             drop(core);
             return self.push_outgoing(outgoing).map(drop).map_err(|_| self.closed());
         }
-        core.send(outgoing, &self.context.clock);
+        core.send(outgoing);
         if core.collects(more) {
             drop(core);
             self.tell_collected();

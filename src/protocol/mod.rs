@@ -46,6 +46,8 @@ pub(crate) struct Protocol {
     round_trip: Option<u32>,
     /// What was received is not wanted any more: this side has closed.
     hung_up: bool,
+    /// There is a message in the output, or was when the socket last took something.
+    is_sending: bool,
     /// The socket took something since it refused more.
     progress: bool,
     /// The compressor is out: nothing may be sent before the message that it is needed for.
@@ -99,6 +101,7 @@ impl Protocol {
             counts: Counts::default(),
             round_trip: None,
             hung_up: false,
+            is_sending: false,
             progress: false,
             compressing: false,
             changed: false,
@@ -235,10 +238,10 @@ impl Protocol {
     /// to the caller, who does it without a lock and comes back with the result ([`compressed`](Self::compressed)); until then
     /// nothing else may be sent.
     #[must_use]
-    pub(crate) fn send(&mut self, outgoing: Outgoing, now: Moment) -> Option<Compressing> {
+    pub(crate) fn send(&mut self, outgoing: Outgoing) -> Option<Box<Compressing>> {
         debug_assert!(!self.compressing);
         self.counts.messages_out += 1;
-        self.timers.message = now;
+        self.is_sending = true;
         let compressing = self.codec.encode(outgoing);
         self.compressing = compressing.is_some();
         self.look_for_warmth();
@@ -309,7 +312,10 @@ impl Protocol {
     }
 
     /// The socket took so many bytes.
-    pub(crate) fn sent(&mut self, bytes: usize) {
+    pub(crate) fn sent(&mut self, bytes: usize, now: Moment) {
+        if std::mem::take(&mut self.is_sending) {
+            self.timers.message = now;
+        }
         self.codec.stream().mark_sent(bytes);
         self.counts.bytes_out += bytes as u64;
         self.progress = true;

@@ -6,7 +6,8 @@
 //! - the mailbox's bits, of one connection. `QUEUED` is set by whoever puts it into the queue, and taken away by the gateway
 //!   *before* it looks: so what changed before is seen, and what changes later queues it anew. `COLLECTED` and `FLUSHING`
 //!   belong together: who collects output while the gateway is flushing tells nobody, and the gateway stops flushing only
-//!   where nothing was collected. `WATCHED` says that the gateway looks every tick at a thread that may be busy.
+//!   where nothing was collected. `WATCHED` says that a thread may be busy, so that the gateway looks at it every tick, and
+//!   `LISTED` that it does already.
 //! - how deep the gateway sleeps. It says so *before* it looks into its queue for the last time, and whoever queues something
 //!   looks *after* that whether the gateway has to be woken: one of the two sees the other.
 //!
@@ -22,6 +23,7 @@ const QUEUED: u8 = 1;
 const COLLECTED: u8 = 2;
 const FLUSHING: u8 = 4;
 const WATCHED: u8 = 8;
+const LISTED: u8 = 16;
 
 /// The bits of one connection.
 #[derive(Debug)]
@@ -91,14 +93,20 @@ impl Mailbox {
         self.0.load(SeqCst) & WATCHED == 0 && self.set(WATCHED) & WATCHED == 0
     }
 
+    /// Whether the gateway has to look at the thread from now on. If so, it does.
+    pub(crate) fn starts_watching(&self) -> bool {
+        let bits = self.0.load(SeqCst);
+        bits & WATCHED != 0 && bits & LISTED == 0 && self.set(LISTED) & LISTED == 0
+    }
+
     /// The gateway stops watching, if the thread is still not busy afterwards.
     pub(crate) fn unwatch(&self, is_busy: impl FnOnce() -> bool) -> bool {
-        self.clear(WATCHED);
+        self.clear(WATCHED | LISTED);
         fence(SeqCst);
         // If the thread became busy before that, it has told nobody; and if it has told us since, both is as well.
         let busy = is_busy();
         if busy {
-            self.set(WATCHED);
+            self.set(WATCHED | LISTED);
         }
         !busy
     }

@@ -36,6 +36,9 @@ use crate::{
     sync::LockExt,
 };
 
+/// No gateway sleeps longer while it has threads to look at.
+const LONGEST_TICK: Duration = Duration::from_secs(1);
+
 /// One connection after its opening handshake.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -353,8 +356,12 @@ impl Connection {
         }
         // The gateway keeps the times of a shared connection, and sees to an end that others have brought about.
         let has_ended = core.protocol.is_ending() || core.protocol.reason().is_some();
-        if self.about.shared || has_ended && !core.ended_by_thread {
+        if self.about.shared {
             core.errands.post = Some(Within::Now);
+        } else if has_ended && !core.ended_by_thread {
+            // Its thread usually sees to it in time; a tick may be too long only for a short limit.
+            let is_long = self.context.limits.close_timeout > LONGEST_TICK;
+            core.errands.post.get_or_insert(if is_long { Within::Tick } else { Within::Now });
         }
     }
 

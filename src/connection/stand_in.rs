@@ -19,6 +19,11 @@ impl Connection {
         self.inbox.try_locked().is_some()
     }
 
+    /// The gateway watches the thread from now on, if that is wanted and it does not yet.
+    pub(crate) fn starts_watching(&self) -> bool {
+        self.mailbox.starts_watching()
+    }
+
     /// Stops watching the thread, if it is not busy. The next time that it is, the gateway is told.
     pub(crate) fn unwatch(&self) -> bool {
         self.mailbox.unwatch(|| self.is_busy())

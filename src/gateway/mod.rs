@@ -9,6 +9,7 @@ mod entries;
 mod flushing;
 mod jobs;
 mod reactor;
+mod watching;
 mod workers;
 
 use std::{

@@ -16,10 +16,11 @@ use super::{
     deadlines::Deadlines,
     entries::{Entries, Key},
     flushing::{self, Flushing},
+    watching::Watching,
     workers::Dispatcher,
 };
 use crate::{
-    clock::{Clock, Moment},
+    clock::Clock,
     connection::{Connection, Context, Intake, Post, Sleep, Socket, TakenIn},
     limits::Limits,
 };
@@ -29,9 +30,6 @@ const TURNS: usize = 16;
 
 /// Received at a time, for all connections of a gateway together.
 const SCRATCH: usize = 64 * 1024;
-
-/// How often a busy thread is looked at, unless a limit is shorter.
-const TICK: Duration = Duration::from_secs(1);
 
 const WAKER: Token = Token(usize::MAX);
 
@@ -49,7 +47,7 @@ pub(super) struct Reactor {
     /// Shared connections with more to receive than their turn allowed.
     ready: Vec<Key>,
     flushing: Flushing,
-    tick: Duration,
+    watching: Watching,
     scratch: Vec<u8>,
 }
 
@@ -88,7 +86,7 @@ impl Reactor {
             deadlines: Deadlines::default(),
             ready: Vec::new(),
             flushing: Flushing::new(),
-            tick: tick(limits),
+            watching: Watching::new(limits),
             scratch: Vec::with_capacity(SCRATCH),
         })
     }
@@ -109,6 +107,7 @@ impl Reactor {
                 self.on_event(event);
             }
             self.flushing.flush();
+            self.watching.look(&self.context.clock);
             self.handle_timeouts();
             self.workers.wake();
         }
@@ -124,7 +123,7 @@ impl Reactor {
             None => Sleep::Long,
             Some(Duration::ZERO) => Sleep::Awake,
             Some(timeout) if timeout <= flushing::INTERVAL => Sleep::Nap,
-            Some(timeout) if timeout <= self.tick => Sleep::Tick,
+            Some(timeout) if timeout <= self.watching.tick() => Sleep::Tick,
             Some(_) => Sleep::Long,
         });
         // After having said so, or somebody might rely on our being awake.
@@ -144,7 +143,8 @@ impl Reactor {
         if !self.ready.is_empty() {
             return Some(Duration::ZERO);
         }
-        let due = self.deadlines.next().map(|due| due.since(self.context.clock.exact()));
+        let due = self.deadlines.next().into_iter().chain(self.watching.next()).min();
+        let due = due.map(|due| due.since(self.context.clock.exact()));
         let flush = (!self.flushing.is_empty()).then_some(flushing::INTERVAL);
         due.into_iter().chain(flush).min()
     }
@@ -158,9 +158,12 @@ impl Reactor {
             }
             if connection.about().shared {
                 self.look_at_shared(connection);
-            } else {
-                self.look_at_thread(&connection);
+                continue;
             }
+            if connection.starts_watching() {
+                self.watching.add(connection.clone(), &self.context.clock);
+            }
+            self.look_at_threaded(&connection);
         }
     }
 
@@ -182,16 +185,17 @@ impl Reactor {
         while let Some(key) = self.deadlines.due(now) {
             let Some(entry) = self.entries.get_mut(key) else { return };
             let connection = entry.connection.clone();
-            if !connection.about().shared {
-                self.look_at_thread(&connection);
-                continue;
-            }
+            let is_shared = connection.about().shared;
             // What has arrived is read before it is judged late.
-            if connection.due().0 {
+            if is_shared && connection.due().0 {
                 self.drive(key, false);
             }
             connection.handle_timeout();
-            self.look_at_shared(connection);
+            if is_shared {
+                self.look_at_shared(connection);
+            } else {
+                self.look_at_threaded(&connection);
+            }
         }
     }
 
@@ -338,49 +342,23 @@ impl Reactor {
 
     // Connections with a thread of their own.
 
-    /// Stands in for a thread that is busy, sees to an end that others have brought about, and has output sent that the
-    /// socket did not take. A thread that waits in `read` needs nothing else.
-    fn look_at_thread(&mut self, connection: &Arc<Connection>) {
-        let is_busy = connection.is_busy();
-        if is_busy {
-            connection.stand_in();
-        }
-        let is_ending = connection.is_ending();
-        if is_busy || is_ending || connection.is_blocked() {
-            connection.handle_timeout();
-        }
+    /// Has output sent that the socket did not take, and sees to an end that others have brought about. A thread that waits in
+    /// `read` needs nothing else.
+    fn look_at_threaded(&mut self, connection: &Arc<Connection>) {
         let key = self.entries.find(connection);
-        let next = self.next_look_at_thread(connection, is_busy, is_ending);
-        let (Some(next), Some(socket)) = (next, connection.socket()) else {
+        let is_blocked = connection.is_blocked();
+        let needs_us = is_blocked || connection.is_ending();
+        let Some(socket) = connection.socket().filter(|_| needs_us) else {
             return drop(key.and_then(|key| self.forget(key)));
         };
         let key = key.unwrap_or_else(|| self.entries.find_or_insert(connection));
-        if !connection.is_blocked() {
+        if !is_blocked {
             self.entries.unwatch(key, self.poll.registry());
         } else if let Err(e) = self.entries.watch(key, self.poll.registry(), &socket, Interest::WRITABLE) {
             log::error!("{}: cannot watch the socket: {e}", connection.id());
         }
         if let Some(entry) = self.entries.get_mut(key) {
-            self.deadlines.set(key, &mut entry.deadline, Some(next));
+            self.deadlines.set(key, &mut entry.deadline, connection.due().1);
         }
     }
-
-    fn next_look_at_thread(
-        &self,
-        connection: &Arc<Connection>,
-        is_busy: bool,
-        is_ending: bool,
-    ) -> Option<Moment> {
-        let watches = is_busy || connection.is_blocked() || !connection.unwatch();
-        let tick = watches.then(|| self.context.clock.exact() + self.tick);
-        let end = connection.due().1.filter(|_| is_ending);
-        tick.into_iter().chain(end).min()
-    }
-}
-
-/// How often a busy thread is looked at: in time for the shortest limit.
-fn tick(limits: &Limits) -> Duration {
-    let shortest = [limits.ping_interval, Some(limits.ping_timeout), Some(limits.write_timeout)];
-    let shortest = shortest.into_iter().flatten().min().unwrap_or(TICK);
-    (shortest / 4).clamp(Duration::from_millis(10), TICK)
 }

@@ -1,6 +1,7 @@
 //! Time, as one number that only grows: moments since the server's start. Never the wall clock.
 
 use std::{
+    num::NonZeroU64,
     ops::Add,
     time::{Duration, SystemTime},
 };
@@ -14,26 +15,27 @@ const COARSE: ClockId = ClockId::MonotonicCoarse;
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
 const COARSE: ClockId = ClockId::Monotonic;
 
-/// A moment of a server's life.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Moment {
-    /// Since the server's start.
-    micros: u64,
-}
+/// A moment of a server's life: microseconds since its start, and one more, so that an optional one takes no more memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Moment(NonZeroU64);
 
 impl Moment {
+    /// The server's start.
+    pub(crate) const START: Self = Self(NonZeroU64::MIN);
+
     /// How long ago `earlier` was; nothing if it was later.
     pub(crate) fn since(self, earlier: Self) -> Duration {
-        Duration::from_micros(self.micros.saturating_sub(earlier.micros))
+        Duration::from_micros(self.0.get().saturating_sub(earlier.0.get()))
     }
 
     /// As eight bytes, for the payload of a ping.
     pub(crate) fn to_bytes(self) -> [u8; 8] {
-        self.micros.to_be_bytes()
+        self.0.get().to_be_bytes()
     }
 
-    pub(crate) fn from_bytes(bytes: [u8; 8]) -> Self {
-        Self { micros: u64::from_be_bytes(bytes) }
+    /// `None`: no moment has these bytes.
+    pub(crate) fn from_bytes(bytes: [u8; 8]) -> Option<Self> {
+        NonZeroU64::new(u64::from_be_bytes(bytes)).map(Self)
     }
 }
 
@@ -43,7 +45,7 @@ impl Add<Duration> for Moment {
 
     fn add(self, duration: Duration) -> Self {
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        Self { micros: self.micros.saturating_add(micros) }
+        Self(self.0.saturating_add(micros))
     }
 }
 
@@ -73,12 +75,12 @@ impl Clock {
     fn read(&self, clock: ClockId) -> Moment {
         // The coarse clock may show a time before the start.
         let elapsed = Duration::try_from(clock_gettime(clock) - self.started).unwrap_or_default();
-        Moment { micros: elapsed.as_micros() as u64 }
+        Moment::START + elapsed
     }
 
     /// The date of a moment, by the system's clock as it was at the server's start.
     pub(crate) fn date(&self, moment: Moment) -> SystemTime {
-        self.date + moment.since(Moment::default())
+        self.date + moment.since(Moment::START)
     }
 }
 
@@ -98,8 +100,9 @@ mod tests {
 
     #[test]
     fn a_moment_beyond_the_range_never_comes() {
-        let never = Moment::default() + Duration::MAX;
+        let never = Moment::START + Duration::MAX;
         assert!(never > Clock::start().exact() && never + Duration::MAX == never);
-        assert_eq!(Moment::from_bytes(never.to_bytes()), never);
+        assert_eq!(Moment::from_bytes(never.to_bytes()), Some(never));
+        assert_eq!(Moment::from_bytes([0; 8]), None);
     }
 }

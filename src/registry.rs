@@ -99,8 +99,7 @@ impl Registry {
     }
 
     /// Makes a connection known by its ID and its path, until it is over.
-    pub(crate) fn register(self: &Arc<Self>, connection: &Arc<Connection>) {
-        connection.observe(self.clone());
+    pub(crate) fn register(&self, connection: &Arc<Connection>) {
         self.part(connection.id()).locked().insert(Member(connection.clone()));
         self.paths.insert(&connection.about().path, connection.clone());
     }

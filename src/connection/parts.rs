@@ -42,7 +42,7 @@ const LONGEST_TICK: Duration = Duration::from_secs(1);
 /// One connection after its opening handshake.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    pub(super) about: Box<About>,
+    pub(super) about: About,
     pub(super) context: Arc<Context>,
     core: Lock<Core>,
     pub(super) outbox: OnceLock<Box<Outbox>>,
@@ -54,8 +54,8 @@ pub(crate) struct Connection {
     pub(super) compressed: Condvar,
     /// Who gets the messages of a shared connection whose `server` has returned.
     handler: OnceLock<Box<dyn Handler>>,
-    /// Told when the connection is over.
-    observer: Mutex<Option<Arc<dyn Observer>>>,
+    /// The last step of its end is done.
+    finished: AtomicBool,
     /// Set once: how the connection ended, or is about to.
     reason: OnceLock<CloseReason>,
     /// This side wants nothing more of the client: what was received is not handed out any more.
@@ -77,6 +77,8 @@ pub(crate) struct Context {
     pub(crate) limits: Arc<Limits>,
     pub(crate) clock: Arc<Clock>,
     pub(crate) post: Post<Connection>,
+    /// Told when a connection is over.
+    pub(crate) observer: Arc<dyn Observer>,
 }
 
 /// What is known of a connection from its opening handshake on.
@@ -110,6 +112,7 @@ pub(crate) trait Observer: Send + Sync + fmt::Debug {
 }
 
 impl Connection {
+    #[expect(clippy::boxed_local, reason = "on the stack of a handshake it would stay resident")]
     pub(crate) fn new(
         about: Box<About>,
         socket: Arc<Socket>,
@@ -120,7 +123,7 @@ impl Connection {
         let now = context.clock.coarse();
         let protocol = Protocol::new(Role::Server, codec, context.limits.clone(), about.shared, now);
         Arc::new(Self {
-            about,
+            about: *about,
             context,
             core: Lock::new(Core::new(protocol, socket)),
             outbox: OnceLock::new(),
@@ -129,7 +132,7 @@ impl Connection {
             arrived: Condvar::new(),
             compressed: Condvar::new(),
             handler: OnceLock::new(),
-            observer: Mutex::new(None),
+            finished: AtomicBool::new(false),
             reason: OnceLock::new(),
             hung_up: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
@@ -168,11 +171,6 @@ impl Connection {
         let mut core = self.lock();
         let queued = core.protocol.pending() + self.outbox.get().map_or(0, |outbox| outbox.bytes());
         (core.protocol.counts(), queued, core.protocol.round_trip())
-    }
-
-    /// Tells this when the connection is over.
-    pub(crate) fn observe(&self, observer: Arc<dyn Observer>) {
-        *self.observer.locked() = Some(observer);
     }
 
     /// The gateway learns of the connection: it drives a shared one from now on, and watches the thread of another.
@@ -307,10 +305,10 @@ impl Connection {
         if let Some(outbox) = self.outbox.get() {
             outbox.clear();
         }
-        let observer = self.observer.locked().take();
-        if let Some(observer) = observer {
-            observer.closed(self);
+        if self.finished.swap(true, SeqCst) {
+            return;
         }
+        self.context.observer.closed(self);
         let mut inbox = self.inbox.locked();
         inbox.end();
         self.wake_readers(inbox);
@@ -319,7 +317,11 @@ impl Connection {
     /// Sends what is pending, as far as the socket takes it. True: it did not take all.
     pub(super) fn flush(&self, core: &mut Core) -> bool {
         self.publish(core);
-        core.flush(&self.context.clock)
+        let blocked = core.flush(&self.context.clock);
+        if self.about.shared {
+            core.protocol.park(); // it may be long until the next message
+        }
+        blocked
     }
 
     /// As [`flush`](Self::flush), by someone who does not wait until the socket takes more: the gateway has to.

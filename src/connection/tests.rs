@@ -14,6 +14,13 @@ use crate::{
     clock::Clock, codec::Stream, id::WebSocketId, limits::Limits, message::Message, session::SessionId,
 };
 
+#[derive(Debug)]
+struct Nobody;
+
+impl Observer for Nobody {
+    fn closed(&self, _: &Connection) {}
+}
+
 /// A connection over a socket pair, without a gateway, and the client's end.
 fn connection() -> (Arc<Connection>, UnixStream) {
     let (server, client) = UnixStream::pair().unwrap();
@@ -33,7 +40,12 @@ fn connection() -> (Arc<Connection>, UnixStream) {
     });
     let (nobody, _) = crossbeam_channel::unbounded();
     let post = Post::new(nobody, || {});
-    let context = Arc::new(Context { limits: Arc::new(Limits::default()), clock: Arc::new(clock), post });
+    let context = Arc::new(Context {
+        limits: Arc::new(Limits::default()),
+        clock: Arc::new(clock),
+        post,
+        observer: Arc::new(Nobody),
+    });
     let socket = Arc::new(Socket::from(server));
     (Connection::new(about, socket, Stream::plain(), context), client)
 }
@@ -76,4 +88,18 @@ fn no_push_is_lost_between_the_locks() {
 fn a_connection_is_small() {
     // What 18,000 parked ones cost; the rest of it is on the heap, and given back.
     assert!(size_of::<Connection>() <= 1024, "{}", size_of::<Connection>());
+}
+
+#[test]
+fn sizes() {
+    println!(
+        "Connection {} core {} protocol {} codec {} stream {} inbox {} about {} ",
+        size_of::<Connection>(),
+        size_of::<core::Core>(),
+        size_of::<crate::protocol::Protocol>(),
+        size_of::<crate::codec::Codec>(),
+        size_of::<Stream>(),
+        size_of::<inbox::Inbox>(),
+        size_of::<About>()
+    );
 }

@@ -13,7 +13,7 @@ use crate::{
 /// Names an entry, and never another one that took its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
-    index: usize,
+    index: u32,
     generation: u8,
 }
 
@@ -22,11 +22,11 @@ const GENERATION_BITS: u32 = 8;
 
 impl Key {
     pub(super) fn from_token(token: Token) -> Self {
-        Self { index: token.0 >> GENERATION_BITS, generation: token.0 as u8 }
+        Self { index: (token.0 >> GENERATION_BITS) as u32, generation: token.0 as u8 }
     }
 
     fn token(self) -> Token {
-        Token(self.index << GENERATION_BITS | usize::from(self.generation))
+        Token((self.index as usize) << GENERATION_BITS | usize::from(self.generation))
     }
 }
 
@@ -36,8 +36,8 @@ pub(super) struct Entry {
     pub(super) connection: Arc<Connection>,
     /// What the poll watches; kept open as long as it does.
     socket: Option<Arc<Socket>>,
-    /// When it is to be looked at.
-    pub(super) deadline: Option<Moment>,
+    /// When it is looked at, at the latest; see `deadlines`.
+    pub(super) armed: Option<Moment>,
     /// Something that was received may be left to be taken in.
     pub(super) has_rest: bool,
     /// The client's stream has ended: nothing more is to be received.
@@ -50,7 +50,7 @@ pub(super) struct Entry {
 #[derive(Debug, Default)]
 pub(super) struct Entries {
     slots: Vec<Slot>,
-    free: Vec<usize>,
+    free: Vec<u32>,
     /// By the address of the connection, which the entry keeps from being given to another one.
     by_connection: HashMap<usize, Key>,
 }
@@ -69,13 +69,13 @@ impl Entries {
         }
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
-            self.slots.len() - 1
+            self.slots.len() as u32 - 1 // there are fewer descriptors than that
         });
-        let slot = &mut self.slots[index];
+        let slot = &mut self.slots[index as usize];
         slot.entry = Some(Entry {
             connection: connection.clone(),
             socket: None,
-            deadline: None,
+            armed: None,
             has_rest: true,
             has_ended: false,
             is_ready: false,
@@ -90,8 +90,18 @@ impl Entries {
     }
 
     pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Entry> {
-        let slot = self.slots.get_mut(key.index).filter(|slot| slot.generation == key.generation)?;
+        let slot = self.slots.get_mut(key.index as usize).filter(|slot| slot.generation == key.generation)?;
         slot.entry.as_mut()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_connection.len()
+    }
+
+    /// Whether this is when an entry is looked at.
+    pub(super) fn is_armed(&self, key: Key, moment: Moment) -> bool {
+        let slot = self.slots.get(key.index as usize).filter(|slot| slot.generation == key.generation);
+        slot.and_then(|slot| slot.entry.as_ref()).is_some_and(|entry| entry.armed == Some(moment))
     }
 
     /// Has the poll watch the socket, unless it does already.
@@ -119,7 +129,7 @@ impl Entries {
     /// Removes an entry that the poll does not watch.
     pub(super) fn remove(&mut self, key: Key) -> Option<Arc<Connection>> {
         let connection = self.get_mut(key)?.connection.clone();
-        let slot = &mut self.slots[key.index];
+        let slot = &mut self.slots[key.index as usize];
         slot.entry = None;
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(key.index);

@@ -22,7 +22,12 @@ use std::{
 };
 
 use self::{reactor::Reactor, workers::Workers};
-use crate::{clock::Clock, connection::Context, limits::Limits, thread::spawn};
+use crate::{
+    clock::Clock,
+    connection::{Context, Observer},
+    limits::Limits,
+    thread::spawn,
+};
 
 const STACK: usize = 256 * 1024;
 
@@ -38,7 +43,11 @@ pub(crate) struct Gateways {
 
 impl Gateways {
     /// Starts the threads.
-    pub(crate) fn start(limits: &Arc<Limits>, clock: &Arc<Clock>) -> io::Result<Self> {
+    pub(crate) fn start(
+        limits: &Arc<Limits>,
+        clock: &Arc<Clock>,
+        observer: &Arc<dyn Observer>,
+    ) -> io::Result<Self> {
         let mut all = Self {
             contexts: Vec::new(),
             next: AtomicUsize::new(0),
@@ -47,7 +56,7 @@ impl Gateways {
             workers: Workers::start(limits)?,
         };
         for _ in 0..limits.gateways.max(1) {
-            let mut reactor = Reactor::new(limits, clock, all.workers.dispatcher())?;
+            let mut reactor = Reactor::new(limits, clock, observer, all.workers.dispatcher())?;
             all.contexts.push(reactor.context().clone());
             let stop = all.stop.clone();
             let stack_size = STACK.max(limits.stack_size);

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    connection::{Connection, Context, Intake, Post, Sleep, Socket, TakenIn},
+    connection::{Connection, Context, Intake, Observer, Post, Sleep, Socket, TakenIn},
     limits::Limits,
 };
 
@@ -62,7 +62,12 @@ enum Turn {
 }
 
 impl Reactor {
-    pub(super) fn new(limits: &Arc<Limits>, clock: &Arc<Clock>, workers: Dispatcher) -> io::Result<Self> {
+    pub(super) fn new(
+        limits: &Arc<Limits>,
+        clock: &Arc<Clock>,
+        observer: &Arc<dyn Observer>,
+        workers: Dispatcher,
+    ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let (sender, mail) = unbounded();
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
@@ -80,7 +85,12 @@ impl Reactor {
             poll,
             mail,
             _waker: waker,
-            context: Arc::new(Context { limits: limits.clone(), clock: clock.clone(), post }),
+            context: Arc::new(Context {
+                limits: limits.clone(),
+                clock: clock.clone(),
+                post,
+                observer: observer.clone(),
+            }),
             workers,
             entries: Entries::default(),
             deadlines: Deadlines::default(),
@@ -182,8 +192,8 @@ impl Reactor {
 
     fn handle_timeouts(&mut self) {
         let now = self.context.clock.exact();
-        while let Some(key) = self.deadlines.due(now) {
-            let Some(entry) = self.entries.get_mut(key) else { return };
+        while let Some(key) = self.deadlines.take_due(now, &mut self.entries) {
+            let Some(entry) = self.entries.get_mut(key) else { continue };
             let connection = entry.connection.clone();
             let is_shared = connection.about().shared;
             // What has arrived is read before it is judged late.
@@ -217,11 +227,9 @@ impl Reactor {
             return self.end(key);
         }
         self.drive(key, false);
-        if let Some(entry) = self.entries.get_mut(key) {
-            self.deadlines.set(key, &mut entry.deadline, connection.due().1);
-            if connection.claims_handler() {
-                self.dispatch(&connection);
-            }
+        self.deadlines.arm(key, connection.due().1, &mut self.entries);
+        if connection.claims_handler() {
+            self.dispatch(&connection);
         }
     }
 
@@ -334,8 +342,6 @@ impl Reactor {
     }
 
     fn forget(&mut self, key: Key) -> Option<Arc<Connection>> {
-        let entry = self.entries.get_mut(key)?;
-        self.deadlines.set(key, &mut entry.deadline, None);
         self.entries.unwatch(key, self.poll.registry());
         self.entries.remove(key)
     }
@@ -357,8 +363,6 @@ impl Reactor {
         } else if let Err(e) = self.entries.watch(key, self.poll.registry(), &socket, Interest::WRITABLE) {
             log::error!("{}: cannot watch the socket: {e}", connection.id());
         }
-        if let Some(entry) = self.entries.get_mut(key) {
-            self.deadlines.set(key, &mut entry.deadline, connection.due().1);
-        }
+        self.deadlines.arm(key, connection.due().1, &mut self.entries);
     }
 }

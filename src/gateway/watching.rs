@@ -25,7 +25,7 @@ impl Watching {
         let shortest = [limits.ping_interval, Some(limits.ping_timeout), Some(limits.write_timeout)];
         let shortest = shortest.into_iter().flatten().min().unwrap_or(TICK);
         let tick = (shortest / 4).clamp(Duration::from_millis(10), TICK);
-        Self { connections: Vec::new(), tick, next: Moment::default() }
+        Self { connections: Vec::new(), tick, next: Moment::START }
     }
 
     pub(super) fn tick(&self) -> Duration {

@@ -520,7 +520,7 @@ impl Protocol {
 
     /// A pong to one of our pings carries when that was sent.
     fn measure(&mut self, payload: &[u8], now: Moment) {
-        if let Ok(sent) = payload.try_into().map(Moment::from_bytes) {
+        if let Some(sent) = payload.try_into().ok().and_then(Moment::from_bytes) {
             self.round_trip = now.since(sent).as_micros().try_into().ok();
         }
     }

@@ -116,7 +116,7 @@ impl Protocol {
         if !self.decodes() {
             received.clear();
         } else if let Err(failure) = self.codec.stream().feed(received) {
-            self.end_by_peer(PeerEnd::Failure(failure), now);
+            self.end_by_peer(PeerEnd::Failure(failure), false, now);
         }
     }
 
@@ -133,7 +133,8 @@ impl Protocol {
             // It will not answer our close frame any more.
             Phase::Closing { .. } => self.drain(true, now),
             // The answers that are under way may still be sent.
-            Phase::Ending { .. } | Phase::Over => {}
+            Phase::Ending { peer_ended, .. } => *peer_ended = true,
+            Phase::Over => {}
         }
     }
 
@@ -355,12 +356,11 @@ impl Protocol {
     pub(crate) fn close(&mut self, code: CloseCode, text: &str, now: Moment) {
         let peer_ended = match &self.phase {
             Phase::Open => None,
-            Phase::Ending { end: PeerEnd::EndOfStream, .. } => Some(true),
-            Phase::Ending { end: PeerEnd::Failure(_), .. } => Some(false),
             Phase::Ending { end: PeerEnd::Close(..), .. } | Phase::Unsendable { .. } => {
                 self.hung_up = true;
                 return self.end_held(now);
             }
+            Phase::Ending { peer_ended, .. } => Some(*peer_ended),
             Phase::Closing { .. } | Phase::Draining { .. } | Phase::Over => return,
         };
         let (code, text) = self.codec.close(code, text);
@@ -383,7 +383,7 @@ impl Protocol {
     /// An end that was held takes effect.
     fn end_held(&mut self, now: Moment) {
         match std::mem::replace(&mut self.phase, Phase::Open) {
-            Phase::Ending { end, .. } => self.end_by_peer(end, now),
+            Phase::Ending { end, peer_ended, .. } => self.end_by_peer(end, peer_ended, now),
             Phase::Unsendable { why, .. } => self.abort(ClosedBy::Network, why),
             other => self.phase = other,
         }
@@ -395,20 +395,22 @@ impl Protocol {
             Hold::Failures => matches!(end, PeerEnd::Failure(_)),
             Hold::All => true,
         };
+        let peer_ended = matches!(end, PeerEnd::EndOfStream);
         if holds && matches!(self.phase, Phase::Open) {
             let by = now + self.limits.close_timeout;
-            self.enter(Phase::Ending { end, by });
+            self.enter(Phase::Ending { end, peer_ended, by });
         } else {
-            self.end_by_peer(end, now);
+            self.end_by_peer(end, peer_ended, now);
         }
     }
 
-    fn end_by_peer(&mut self, end: PeerEnd, now: Moment) {
+    /// The peer's end takes effect; its stream may have ended, too.
+    fn end_by_peer(&mut self, end: PeerEnd, peer_ended: bool, now: Moment) {
         match end {
             PeerEnd::Close(code, text) => {
                 self.codec.close(code, &text); // the answer (RFC 6455, section 5.5.1)
                 self.set_reason(code, &text, self.peer());
-                self.drain(false, now);
+                self.drain(peer_ended, now);
             }
             PeerEnd::Failure(Failure { code: CloseCode::ABNORMAL, text }) => {
                 self.abort(ClosedBy::Network, text);
@@ -416,7 +418,7 @@ impl Protocol {
             PeerEnd::Failure(failure) => {
                 self.codec.fail(&failure);
                 self.set_reason(failure.code, &failure.text, self.us());
-                self.drain(false, now);
+                self.drain(peer_ended, now);
             }
             PeerEnd::EndOfStream => {
                 let why = match self.role {
@@ -424,7 +426,7 @@ impl Protocol {
                     Role::Client => "the server's stream ended without a close frame",
                 };
                 self.set_reason(CloseCode::ABNORMAL, why, ClosedBy::Network);
-                self.drain(true, now);
+                self.drain(peer_ended, now);
             }
         }
     }

@@ -374,10 +374,16 @@ impl Protocol {
 
     /// Ends the connection at once: nothing is sent or received any more.
     pub(crate) fn abort(&mut self, by: ClosedBy, why: impl Into<Cow<'static, str>>) {
-        if !self.is_over() {
-            self.set_reason(CloseCode::ABNORMAL, &why.into(), by);
-            self.enter(Phase::Over);
+        if self.is_over() {
+            return;
         }
+        if let Phase::Ending { end: PeerEnd::Close(code, text), .. } = &self.phase {
+            // Its close frame has said why (RFC 6455, section 7.1.5).
+            let (code, text) = (*code, text.clone());
+            self.set_reason(code, &text, self.peer());
+        }
+        self.set_reason(CloseCode::ABNORMAL, &why.into(), by);
+        self.enter(Phase::Over);
     }
 
     /// An end that was held takes effect.

@@ -238,10 +238,10 @@ impl Protocol {
     #[must_use]
     pub(crate) fn send(&mut self, outgoing: Outgoing, now: Moment) -> Option<Compressing> {
         debug_assert!(!self.compressing);
-        self.counts.messages_out += 1;
         self.timers.message = now;
         let compressing = self.codec.encode(outgoing);
         self.compressing = compressing.is_some();
+        self.counts.messages_out += u64::from(!self.compressing);
         self.look_for_warmth();
         compressing
     }
@@ -250,7 +250,9 @@ impl Protocol {
     pub(crate) fn compressed(&mut self, compressed: Compressing) {
         self.compressing = false;
         let is_sendable = self.check_sendable().is_ok();
+        self.counts.messages_out += u64::from(is_sendable);
         self.codec.encode_compressed(compressed, is_sendable);
+        self.look_for_warmth();
     }
 
     pub(crate) fn is_compressing(&self) -> bool {

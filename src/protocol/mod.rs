@@ -213,7 +213,7 @@ impl Protocol {
 
     pub(crate) fn resume(&mut self, now: Moment) {
         if std::mem::take(&mut self.timers.paused) {
-            self.timers.received = now;
+            self.timers.listen_again(now);
             self.changed = true;
         }
     }
@@ -269,12 +269,20 @@ impl Protocol {
         if let Err(failure) = self.codec.stream().seal() {
             self.abort(ClosedBy::Network, failure.text);
         }
-        if !self.can_transmit() {
+        let can_transmit = self.can_transmit();
+        if !can_transmit {
             self.codec.stream().discard_output();
+        }
+        let is_sent = self.codec.stream().is_sent();
+        if is_sent && let Some(blocked) = self.timers.blocked.take() {
+            self.timers.listen_again(blocked);
+            self.changed = true;
+        }
+        if !can_transmit {
             return Transmit::Nothing;
         }
         if let Phase::Draining { stream, peer_ended, .. } = &mut self.phase
-            && self.codec.stream().is_sent()
+            && is_sent
             && (self.role == Role::Server || *peer_ended)
         {
             match *stream {
@@ -298,7 +306,6 @@ impl Protocol {
         }
         let parts = self.codec.stream().pending_parts();
         if parts.iter().all(|part| part.is_empty()) {
-            self.changed |= self.timers.blocked.take().is_some();
             return Transmit::Nothing;
         }
         Transmit::Bytes(parts)

@@ -188,7 +188,7 @@ impl Protocol {
 
     /// Whether a message can be polled without another byte.
     pub(crate) fn has_whole_message(&self) -> bool {
-        self.codec.has_whole_message()
+        self.is_receiving() && self.codec.has_whole_message()
     }
 
     /// Whether bytes were received that have not been decoded.

@@ -113,11 +113,12 @@ impl Protocol {
         self.timers.received = now;
         // Whatever comes shows that it is alive. The next ping may be due before this one's pong would have been.
         self.changed |= self.timers.pinged.take().is_some();
-        if !self.decodes() {
-            received.clear();
-        } else if let Err(failure) = self.codec.stream().feed(received) {
+        if self.decodes()
+            && let Err(failure) = self.codec.stream().feed(received)
+        {
             self.end_by_peer(PeerEnd::Failure(failure), false, now);
         }
+        received.clear();
     }
 
     /// The peer's stream has ended (FIN).

@@ -121,7 +121,7 @@ impl Protocol {
         received.clear();
     }
 
-    /// The peer's stream has ended (FIN).
+    /// The peer's stream has ended (FIN). What it sent before has been polled: nothing is decoded afterwards.
     pub(crate) fn receive_end(&mut self, hold: Hold, now: Moment) {
         match &mut self.phase {
             Phase::Open | Phase::Unsendable { .. } => self.peer_ends(PeerEnd::EndOfStream, hold, now),
@@ -146,7 +146,8 @@ impl Protocol {
 
     /// The next message. `None`: receive more, if that is [wanted](Self::wants_input).
     ///
-    /// An end that the peer brings about takes effect here, unless it has to wait for what `hold` says.
+    /// An end that the peer brings about takes effect here, unless it has to wait for what `hold` says: then with the first
+    /// call that waits for nothing, or when the time is up.
     pub(crate) fn poll(&mut self, hold: Hold, now: Moment) -> Option<Message> {
         if hold == Hold::Nothing
             && let Phase::Ending { .. } = self.phase

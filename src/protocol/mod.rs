@@ -611,3 +611,6 @@ impl Protocol {
 fn broken(why: &str) -> CloseReason {
     CloseReason::new(CloseCode::ABNORMAL, why, ClosedBy::Network)
 }
+
+#[cfg(test)]
+mod tests;

@@ -188,12 +188,12 @@ impl Deflater {
     }
 
     /// Lends the compressor for this message.
-    pub(super) fn lend(&mut self, outgoing: Outgoing) -> Compressing {
+    pub(super) fn lend(&mut self, outgoing: Outgoing) -> Box<Compressing> {
         let compressor = self.compressor.take().unwrap_or_else(|| Box::new(self.agreed.compressor()));
-        Compressing { compressor, outgoing }
+        Box::new(Compressing { compressor, outgoing })
     }
 
-    pub(super) fn take_back(&mut self, compressed: Compressing) -> Outgoing {
+    pub(super) fn take_back(&mut self, compressed: Box<Compressing>) -> Outgoing {
         self.compressor = Some(compressed.compressor);
         compressed.outgoing
     }

@@ -325,7 +325,7 @@ impl Codec {
     pub(crate) fn encode(&mut self, mut outgoing: Outgoing) -> Option<Box<Compressing>> {
         if let Some(deflater) = &mut self.deflater {
             if deflater.takes_long(&outgoing) {
-                return Some(Box::new(deflater.lend(outgoing)));
+                return Some(deflater.lend(outgoing));
             }
             deflater.deflate(&mut outgoing);
         }
@@ -338,12 +338,12 @@ impl Codec {
     pub(crate) fn encode_now(&mut self, outgoing: Outgoing) {
         if let Some(mut compressing) = self.encode(outgoing) {
             compressing.run();
-            self.encode_compressed(*compressing, true);
+            self.encode_compressed(compressing, true);
         }
     }
 
     /// Takes the compressor back. The message is appended if it `is_sendable` still.
-    pub(crate) fn encode_compressed(&mut self, compressed: Compressing, is_sendable: bool) {
+    pub(crate) fn encode_compressed(&mut self, compressed: Box<Compressing>, is_sendable: bool) {
         if let Some(deflater) = &mut self.deflater {
             let outgoing = deflater.take_back(compressed);
             if is_sendable {

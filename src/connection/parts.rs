@@ -456,7 +456,7 @@ impl Owner for Arc<Connection> {
     }
 
     fn bring_back(&self, core: &mut Core, compressed: Box<Compressing>) {
-        core.protocol.compressed(*compressed);
+        core.protocol.compressed(compressed);
         self.flush_or_post(core);
         self.compressed.notify_all();
     }

@@ -116,14 +116,15 @@ impl Protocol {
         self.timers.received = now;
         // Whatever comes shows that it is alive. The next ping may be due before this one's pong would have been.
         self.changed |= self.timers.pinged.take().is_some();
-        if !self.decodes() {
-            received.clear();
-        } else if let Err(failure) = self.codec.stream().feed(received) {
-            self.end_by_peer(PeerEnd::Failure(failure), now);
+        if self.decodes()
+            && let Err(failure) = self.codec.stream().feed(received)
+        {
+            self.end_by_peer(PeerEnd::Failure(failure), false, now);
         }
+        received.clear();
     }
 
-    /// The peer's stream has ended (FIN).
+    /// The peer's stream has ended (FIN). What it sent before has been polled: nothing is decoded afterwards.
     pub(crate) fn receive_end(&mut self, hold: Hold, now: Moment) {
         match &mut self.phase {
             Phase::Open | Phase::Unsendable { .. } => self.peer_ends(PeerEnd::EndOfStream, hold, now),
@@ -136,7 +137,8 @@ impl Protocol {
             // It will not answer our close frame any more.
             Phase::Closing { .. } => self.drain(true, now),
             // The answers that are under way may still be sent.
-            Phase::Ending { .. } | Phase::Over => {}
+            Phase::Ending { peer_ended, .. } => *peer_ended = true,
+            Phase::Over => {}
         }
     }
 
@@ -147,7 +149,8 @@ impl Protocol {
 
     /// The next message. `None`: receive more, if that is [wanted](Self::wants_input).
     ///
-    /// An end that the peer brings about takes effect here, unless it has to wait for what `hold` says.
+    /// An end that the peer brings about takes effect here, unless it has to wait for what `hold` says: then with the first
+    /// call that waits for nothing, or when the time is up.
     pub(crate) fn poll(&mut self, hold: Hold, now: Moment) -> Option<Message> {
         if hold == Hold::Nothing
             && let Phase::Ending { .. } = self.phase
@@ -190,7 +193,7 @@ impl Protocol {
 
     /// Whether a message can be polled without another byte.
     pub(crate) fn has_whole_message(&self) -> bool {
-        self.codec.has_whole_message()
+        self.is_receiving() && self.codec.has_whole_message()
     }
 
     /// Whether bytes were received that have not been decoded.
@@ -215,7 +218,7 @@ impl Protocol {
 
     pub(crate) fn resume(&mut self, now: Moment) {
         if std::mem::take(&mut self.timers.paused) {
-            self.timers.received = now;
+            self.timers.listen_again(now);
             self.changed = true;
         }
     }
@@ -240,19 +243,21 @@ impl Protocol {
     #[must_use]
     pub(crate) fn send(&mut self, outgoing: Outgoing) -> Option<Box<Compressing>> {
         debug_assert!(!self.compressing);
-        self.counts.messages_out += 1;
         self.is_sending = true;
         let compressing = self.codec.encode(outgoing);
         self.compressing = compressing.is_some();
+        self.counts.messages_out += u64::from(!self.compressing);
         self.look_for_warmth();
         compressing
     }
 
     /// The compressor is back, with the message that it was out for.
-    pub(crate) fn compressed(&mut self, compressed: Compressing) {
+    pub(crate) fn compressed(&mut self, compressed: Box<Compressing>) {
         self.compressing = false;
         let is_sendable = self.check_sendable().is_ok();
+        self.counts.messages_out += u64::from(is_sendable);
         self.codec.encode_compressed(compressed, is_sendable);
+        self.look_for_warmth();
     }
 
     pub(crate) fn is_compressing(&self) -> bool {
@@ -269,12 +274,20 @@ impl Protocol {
         if let Err(failure) = self.codec.stream().seal() {
             self.abort(ClosedBy::Network, failure.text);
         }
-        if !self.can_transmit() {
+        let can_transmit = self.can_transmit();
+        if !can_transmit {
             self.codec.stream().discard_output();
+        }
+        let is_sent = self.codec.stream().is_sent();
+        if is_sent && let Some(blocked) = self.timers.blocked.take() {
+            self.timers.listen_again(blocked);
+            self.changed = true;
+        }
+        if !can_transmit {
             return Transmit::Nothing;
         }
         if let Phase::Draining { stream, peer_ended, .. } = &mut self.phase
-            && self.codec.stream().is_sent()
+            && is_sent
             && (self.role == Role::Server || *peer_ended)
         {
             match *stream {
@@ -298,7 +311,6 @@ impl Protocol {
         }
         let parts = self.codec.stream().pending_parts();
         if parts.iter().all(|part| part.is_empty()) {
-            self.changed |= self.timers.blocked.take().is_some();
             return Transmit::Nothing;
         }
         Transmit::Bytes(parts)
@@ -361,12 +373,11 @@ impl Protocol {
     pub(crate) fn close(&mut self, code: CloseCode, text: &str, now: Moment) {
         let peer_ended = match &self.phase {
             Phase::Open => None,
-            Phase::Ending { end: PeerEnd::EndOfStream, .. } => Some(true),
-            Phase::Ending { end: PeerEnd::Failure(_), .. } => Some(false),
             Phase::Ending { end: PeerEnd::Close(..), .. } | Phase::Unsendable { .. } => {
                 self.hung_up = true;
                 return self.end_held(now);
             }
+            Phase::Ending { peer_ended, .. } => Some(*peer_ended),
             Phase::Closing { .. } | Phase::Draining { .. } | Phase::Over => return,
         };
         let (code, text) = self.codec.close(code, text);
@@ -380,16 +391,22 @@ impl Protocol {
 
     /// Ends the connection at once: nothing is sent or received any more.
     pub(crate) fn abort(&mut self, by: ClosedBy, why: impl Into<Cow<'static, str>>) {
-        if !self.is_over() {
-            self.set_reason(CloseCode::ABNORMAL, &why.into(), by);
-            self.enter(Phase::Over);
+        if self.is_over() {
+            return;
         }
+        if let Phase::Ending { end: PeerEnd::Close(code, text), .. } = &self.phase {
+            // Its close frame has said why (RFC 6455, section 7.1.5).
+            let (code, text) = (*code, text.clone());
+            self.set_reason(code, &text, self.peer());
+        }
+        self.set_reason(CloseCode::ABNORMAL, &why.into(), by);
+        self.enter(Phase::Over);
     }
 
     /// An end that was held takes effect.
     fn end_held(&mut self, now: Moment) {
         match std::mem::replace(&mut self.phase, Phase::Open) {
-            Phase::Ending { end, .. } => self.end_by_peer(end, now),
+            Phase::Ending { end, peer_ended, .. } => self.end_by_peer(end, peer_ended, now),
             Phase::Unsendable { why, .. } => self.abort(ClosedBy::Network, why),
             other => self.phase = other,
         }
@@ -401,20 +418,22 @@ impl Protocol {
             Hold::Failures => matches!(end, PeerEnd::Failure(_)),
             Hold::All => true,
         };
+        let peer_ended = matches!(end, PeerEnd::EndOfStream);
         if holds && matches!(self.phase, Phase::Open) {
             let by = now + self.limits.close_timeout;
-            self.enter(Phase::Ending { end, by });
+            self.enter(Phase::Ending { end, peer_ended, by });
         } else {
-            self.end_by_peer(end, now);
+            self.end_by_peer(end, peer_ended, now);
         }
     }
 
-    fn end_by_peer(&mut self, end: PeerEnd, now: Moment) {
+    /// The peer's end takes effect; its stream may have ended, too.
+    fn end_by_peer(&mut self, end: PeerEnd, peer_ended: bool, now: Moment) {
         match end {
             PeerEnd::Close(code, text) => {
                 self.codec.close(code, &text); // the answer (RFC 6455, section 5.5.1)
                 self.set_reason(code, &text, self.peer());
-                self.drain(false, now);
+                self.drain(peer_ended, now);
             }
             PeerEnd::Failure(Failure { code: CloseCode::ABNORMAL, text }) => {
                 self.abort(ClosedBy::Network, text);
@@ -422,7 +441,7 @@ impl Protocol {
             PeerEnd::Failure(failure) => {
                 self.codec.fail(&failure);
                 self.set_reason(failure.code, &failure.text, self.us());
-                self.drain(false, now);
+                self.drain(peer_ended, now);
             }
             PeerEnd::EndOfStream => {
                 let why = match self.role {
@@ -430,7 +449,7 @@ impl Protocol {
                     Role::Client => "the server's stream ended without a close frame",
                 };
                 self.set_reason(CloseCode::ABNORMAL, why, ClosedBy::Network);
-                self.drain(true, now);
+                self.drain(peer_ended, now);
             }
         }
     }
@@ -598,3 +617,6 @@ impl Protocol {
 fn broken(why: &str) -> CloseReason {
     CloseReason::new(CloseCode::ABNORMAL, why, ClosedBy::Network)
 }
+
+#[cfg(test)]
+mod tests;

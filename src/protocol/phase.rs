@@ -14,8 +14,8 @@ pub(super) enum Phase {
     /// Messages go both ways.
     Open,
     /// The peer has ended the connection, but messages that it sent before are not answered yet: they still can be. Then,
-    /// or when the time is up, the end takes effect.
-    Ending { end: PeerEnd, by: Moment },
+    /// or when the time is up, the end takes effect. Its stream may have ended, too (`peer_ended`).
+    Ending { end: PeerEnd, peer_ended: bool, by: Moment },
     /// Nothing can be sent any more, but what the peer sent before may still be received, a close frame too.
     Unsendable { why: Cow<'static, str>, by: Moment },
     /// Our close frame is out; the peer's is awaited (RFC 6455, section 7.1.2).

@@ -13,7 +13,7 @@ const COLD: Duration = Duration::from_secs(10);
 /// When things happened last.
 #[derive(Debug)]
 pub(super) struct Timers {
-    /// Bytes came from the peer.
+    /// Bytes came from the peer, or were not received on purpose.
     pub(super) received: Moment,
     /// A message went either way.
     pub(super) message: Moment,
@@ -47,6 +47,12 @@ pub(super) enum Timer {
 impl Timers {
     pub(super) fn new(shared: bool, now: Moment) -> Self {
         Self { received: now, message: now, pinged: None, blocked: None, paused: false, warm: false, shared }
+    }
+
+    /// Nothing was received for a while, not even the answer to a ping: the silence counts anew.
+    pub(super) fn listen_again(&mut self, since: Moment) {
+        self.received = self.received.max(since);
+        self.pinged = None;
     }
 
     /// What is due next, and when. What is due at the same time comes in the order of [`Timer`].

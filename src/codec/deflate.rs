@@ -193,7 +193,7 @@ impl Deflater {
         Box::new(Compressing { compressor, outgoing })
     }
 
-    pub(super) fn take_back(&mut self, compressed: Box<Compressing>) -> Outgoing {
+    pub(super) fn take_back(&mut self, compressed: Compressing) -> Outgoing {
         self.compressor = Some(compressed.compressor);
         compressed.outgoing
     }

@@ -345,7 +345,7 @@ impl Codec {
     /// Takes the compressor back. The message is appended if it `is_sendable` still.
     pub(crate) fn encode_compressed(&mut self, compressed: Box<Compressing>, is_sendable: bool) {
         if let Some(deflater) = &mut self.deflater {
-            let outgoing = deflater.take_back(compressed);
+            let outgoing = deflater.take_back(*compressed);
             if is_sendable {
                 self.append(outgoing);
             }

@@ -91,7 +91,7 @@ impl Core {
                         self.protocol.refused(clock.coarse());
                         return true;
                     }
-                    Err(e) => self.protocol.send_failed(e.to_string(), clock.coarse()),
+                    Err(e) => self.protocol.send_failed(&e.to_string(), clock.coarse()),
                 },
             }
         }

@@ -86,7 +86,7 @@ impl Connection {
         }
         let is_blocked = self.flush(&mut core);
         let protocol = &mut core.protocol;
-        let (holds, has_ended) = (protocol.is_ending(), protocol.reason().is_some());
+        let (holds, has_ended) = (protocol.holds_end(), protocol.reason().is_some());
         let mut intake = match () {
             () if protocol.is_over() => Intake::Over,
             () if !is_starved || holds => Intake::More,
@@ -126,7 +126,7 @@ impl Connection {
         let mut core = self.lock();
         match end {
             Ok(()) => core.protocol.receive_end(hold, self.context.clock.coarse()),
-            Err(e) => core.protocol.receive_failed(e.to_string()),
+            Err(e) => core.protocol.receive_failed(&e.to_string()),
         }
         drop(core);
         self.take_in(&mut Vec::new())
@@ -150,7 +150,7 @@ impl Connection {
 
     /// Whether its end has begun.
     pub(crate) fn is_ending(self: &Arc<Self>) -> bool {
-        self.reason().is_some() || self.lock().protocol.is_ending()
+        self.reason().is_some() || self.lock().protocol.holds_end()
     }
 
     /// Sends what was collected, or waited for the socket. True: it still waits.

@@ -295,7 +295,7 @@ impl Connection {
             }
             Ok(_) => {}
             Err(e) if e.kind() == WouldBlock => {}
-            Err(e) => self.lock().protocol.receive_failed(e.to_string()),
+            Err(e) => self.lock().protocol.receive_failed(&e.to_string()),
         }
     }
 
@@ -357,7 +357,7 @@ impl Connection {
             socket.shutdown(); // whoever waits in `recv` or `poll` learns of it
         }
         // The gateway keeps the times of a shared connection, and sees to an end that others have brought about.
-        let has_ended = core.protocol.is_ending() || core.protocol.reason().is_some();
+        let has_ended = core.protocol.holds_end() || core.protocol.reason().is_some();
         if self.about.shared {
             core.errands.post = Some(Within::Now);
         } else if has_ended && !core.ended_by_thread {

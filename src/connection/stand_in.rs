@@ -69,7 +69,7 @@ impl Connection {
         }
         self.flush_or_post(&mut core);
         let wants_input = core.protocol.wants_input();
-        let is_open = core.protocol.reason().is_none() && !core.protocol.is_ending();
+        let is_open = core.protocol.reason().is_none() && !core.protocol.holds_end();
         let socket = core.socket.clone().filter(|_| is_open && wants_input && !room.is_none());
         drop(core);
         if !wants_input {

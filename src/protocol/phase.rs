@@ -1,10 +1,9 @@
 //! How far the life of a connection has come.
 
-use std::borrow::Cow;
-
 use crate::{
     clock::Moment,
     codec::Failure,
+    error::CloseReason,
     message::{CloseCode, Text},
 };
 
@@ -15,9 +14,9 @@ pub(super) enum Phase {
     Open,
     /// The peer has ended the connection, but messages that it sent before are not answered yet: they still can be. Then,
     /// or when the time is up, the end takes effect. Its stream may have ended, too (`peer_ended`).
-    Ending { end: PeerEnd, peer_ended: bool, by: Moment },
+    Held { end: Box<PeerEnd>, peer_ended: bool, by: Moment },
     /// Nothing can be sent any more, but what the peer sent before may still be received, a close frame too.
-    Unsendable { why: Cow<'static, str>, by: Moment },
+    Unsendable { reason: CloseReason, by: Moment },
     /// Our close frame is out; the peer's is awaited (RFC 6455, section 7.1.2).
     Closing { by: Moment },
     /// Nothing is left to say. When the output is sent, a server ends its stream (FIN), and what still arrives is thrown
@@ -47,4 +46,16 @@ pub(super) enum Stream {
     Finished,
     /// FIN is sent.
     Ended,
+}
+
+/// What an end that the peer brings about has to wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// For nothing: all that came before is answered.
+    Nothing,
+    /// The application may be answering the last message: only a broken rule waits. A peer that says goodbye knows what it
+    /// has not got.
+    Failures,
+    /// Messages have not been taken by the application.
+    All,
 }

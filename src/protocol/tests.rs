@@ -8,8 +8,16 @@ mod timers;
 #[cfg(feature = "tls")]
 mod tls;
 
-use super::*;
-use crate::codec::{Deflate, Direction};
+use std::{sync::Arc, time::Duration};
+
+use super::{phase::*, receive::CLOGGED, *};
+use crate::{
+    clock::Moment,
+    codec::{Codec, Compressing, Deflate, Direction, Role},
+    error::{CloseReason, ClosedBy},
+    limits::Limits,
+    message::{CloseCode, Message},
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -59,7 +67,7 @@ impl Seen {
         Self {
             rank: match protocol.phase {
                 Phase::Open => 0,
-                Phase::Ending { .. } => 1,
+                Phase::Held { .. } => 1,
                 Phase::Unsendable { .. } => 2,
                 Phase::Closing { .. } => 3,
                 Phase::Draining { .. } => 4,
@@ -68,7 +76,7 @@ impl Seen {
             deadline: protocol.deadline(),
             reason: protocol.reason().cloned(),
             hung_up: protocol.has_hung_up(),
-            is_held_back: matches!(protocol.phase, Phase::Open | Phase::Ending { .. }),
+            is_held_back: matches!(protocol.phase, Phase::Open | Phase::Held { .. }),
         }
     }
 }
@@ -109,7 +117,7 @@ impl Driven {
         assert!(changed || before.hung_up == after.hung_up, "a hang-up that nobody learns of");
         assert!(!before.hung_up || after.hung_up);
         match &self.protocol.phase {
-            Phase::Open | Phase::Ending { .. } | Phase::Unsendable { .. } => assert!(after.reason.is_none()),
+            Phase::Open | Phase::Held { .. } | Phase::Unsendable { .. } => assert!(after.reason.is_none()),
             Phase::Closing { .. } | Phase::Draining { .. } => assert!(after.reason.is_some()),
             Phase::Over => assert!(after.reason.is_some() && after.deadline.is_none()),
         }
@@ -237,7 +245,7 @@ impl Driven {
     fn phase(&self) -> String {
         match &self.protocol.phase {
             Phase::Open => "open".into(),
-            Phase::Ending { .. } => "ending".into(),
+            Phase::Held { .. } => "ending".into(),
             Phase::Unsendable { .. } => "unsendable".into(),
             Phase::Closing { .. } => "closing".into(),
             Phase::Draining { peer_ended, stream, .. } => {

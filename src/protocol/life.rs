@@ -1,0 +1,136 @@
+//! A connection's life: what it consists of, and what it has come to.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{phase::Phase, timers::Timers};
+use crate::{
+    clock::Moment,
+    codec::{Codec, Role},
+    error::{CloseReason, ClosedBy},
+    limits::Limits,
+};
+
+/// One connection, from its opening handshake on.
+#[derive(Debug)]
+pub(crate) struct Protocol {
+    pub(super) role: Role,
+    pub(super) limits: Arc<Limits>,
+    pub(super) codec: Codec,
+    pub(super) phase: Phase,
+    /// How it ended, or is about to: set when it is neither open nor ending any more, and never again.
+    pub(super) reason: Option<CloseReason>,
+    pub(super) timers: Timers,
+    pub(super) counts: Counts,
+    /// The last round trip, in microseconds.
+    pub(super) round_trip: Option<u32>,
+    /// What was received is not wanted any more: this side has closed.
+    pub(super) hung_up: bool,
+    /// There is a message in the output, or was when the socket last took something.
+    pub(super) is_sending: bool,
+    /// The socket took something since it refused more.
+    pub(super) progress: bool,
+    /// The compressor is out: nothing may be sent before the message that it is needed for.
+    pub(super) compressing: bool,
+    /// Something happened that others have to know: a new phase, or a deadline that is earlier than it was.
+    pub(super) changed: bool,
+}
+
+/// What has gone through a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) messages_in: u64,
+    pub(crate) messages_out: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+}
+
+impl Protocol {
+    pub(crate) fn new(role: Role, codec: Codec, limits: Arc<Limits>, shared: bool, now: Moment) -> Self {
+        Self {
+            role,
+            limits,
+            codec,
+            phase: Phase::Open,
+            reason: None,
+            timers: Timers::new(shared, now),
+            counts: Counts::default(),
+            round_trip: None,
+            hung_up: false,
+            is_sending: false,
+            progress: false,
+            compressing: false,
+            changed: false,
+        }
+    }
+
+    /// Whether others have to look at what happened; asks once.
+    pub(crate) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// How it ended, or is about to; `None` while messages can be answered.
+    pub(crate) fn reason(&self) -> Option<&CloseReason> {
+        self.reason.as_ref()
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Over)
+    }
+
+    /// Whether an end waits for answers.
+    pub(crate) fn holds_end(&self) -> bool {
+        matches!(self.phase, Phase::Held { .. })
+    }
+
+    /// Whether messages that were received are not wanted any more.
+    pub(crate) fn has_hung_up(&self) -> bool {
+        self.hung_up
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// How long the last ping took for its pong.
+    pub(crate) fn round_trip(&self) -> Option<Duration> {
+        self.round_trip.map(|micros| Duration::from_micros(micros.into()))
+    }
+
+    /// Whether messages are received.
+    pub(super) fn is_receiving(&self) -> bool {
+        matches!(self.phase, Phase::Open | Phase::Unsendable { .. })
+    }
+
+    /// Whether what is received means anything.
+    pub(super) fn decodes(&self) -> bool {
+        self.is_receiving() || matches!(self.phase, Phase::Closing { .. })
+    }
+
+    pub(super) fn us(&self) -> ClosedBy {
+        match self.role {
+            Role::Server => ClosedBy::Server,
+            Role::Client => ClosedBy::Client,
+        }
+    }
+
+    pub(super) fn peer(&self) -> ClosedBy {
+        match self.role {
+            Role::Server => ClosedBy::Client,
+            Role::Client => ClosedBy::Server,
+        }
+    }
+
+    /// Gives back the buffers that hold nothing.
+    pub(crate) fn park(&mut self) {
+        self.codec.park(false);
+    }
+
+    pub(super) fn enter(&mut self, phase: Phase) {
+        if matches!(phase, Phase::Over) {
+            self.codec.clear();
+            self.timers.blocked = None;
+        }
+        self.phase = phase;
+        self.changed = true;
+    }
+}

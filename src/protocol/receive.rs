@@ -1,0 +1,128 @@
+//! What comes from the peer: bytes in, messages out.
+
+use super::{
+    life::Protocol,
+    phase::{Hold, PeerEnd, Phase, Stream},
+};
+use crate::{clock::Moment, codec::Event, error::ClosedBy, message::Message};
+
+/// With more output than this unsent, nothing more is received: whoever does not read its pongs gets no more of them.
+pub(super) const CLOGGED: usize = 64 * 1024;
+
+/// So many short messages share a buffer: whoever keeps one of them keeps at most 2 KiB alive.
+const TOGETHER: usize = 15;
+
+impl Protocol {
+    /// Takes in what was received, and leaves an empty buffer behind.
+    pub(crate) fn receive(&mut self, received: &mut Vec<u8>, now: Moment) {
+        self.counts.bytes_in += received.len() as u64;
+        self.timers.received = now;
+        // Whatever comes shows that it is alive. The next ping may be due before this one's pong would have been.
+        self.changed |= self.timers.pinged.take().is_some();
+        if self.decodes()
+            && let Err(failure) = self.codec.stream().feed(received)
+        {
+            self.end_by_peer(PeerEnd::Failure(failure), false, now);
+        }
+        received.clear();
+    }
+
+    /// The peer's stream has ended (FIN). What it sent before has been polled: nothing is decoded afterwards.
+    pub(crate) fn receive_end(&mut self, hold: Hold, now: Moment) {
+        match &mut self.phase {
+            Phase::Open | Phase::Unsendable { .. } => self.peer_ends(PeerEnd::EndOfStream, hold, now),
+            Phase::Draining { peer_ended, stream, .. } => {
+                *peer_ended = true;
+                if *stream == Stream::Ended {
+                    self.enter(Phase::Over);
+                }
+            }
+            // It will not answer our close frame any more.
+            Phase::Closing { .. } => self.drain(true, now),
+            // The answers that are under way may still be sent.
+            Phase::Held { peer_ended, .. } => *peer_ended = true,
+            Phase::Over => {}
+        }
+    }
+
+    /// Receiving failed: the connection is broken.
+    pub(crate) fn receive_failed(&mut self, why: &str) {
+        self.abort(ClosedBy::Network, why);
+    }
+
+    /// The next message. `None`: receive more, if that is [wanted](Self::wants_input).
+    ///
+    /// An end that the peer brings about takes effect here, unless it has to wait for what `hold` says: then with the first
+    /// call that waits for nothing, or when the time is up.
+    pub(crate) fn poll(&mut self, hold: Hold, now: Moment) -> Option<Message> {
+        if hold == Hold::Nothing
+            && let Phase::Held { .. } = self.phase
+        {
+            self.end_held(now);
+        }
+        while self.decodes() {
+            match self.codec.next() {
+                Ok(Some(Event::Message(message))) if self.is_receiving() => {
+                    self.counts.messages_in += 1;
+                    self.timers.message = now;
+                    return Some(message);
+                }
+                // What comes after our close frame is not wanted.
+                Ok(Some(Event::Message(_) | Event::Ping)) => {}
+                Ok(Some(Event::Pong(payload))) => self.measure(&payload, now),
+                Ok(Some(Event::Close(code, text))) => self.peer_ends(PeerEnd::Close(code, text), hold, now),
+                Ok(None) if self.codec.stream().ended() => {
+                    self.peer_ends(PeerEnd::EndOfStream, hold, now);
+                }
+                Ok(None) => {
+                    self.look_for_warmth();
+                    break;
+                }
+                Err(failure) => self.peer_ends(PeerEnd::Failure(failure), hold, now),
+            }
+        }
+        None
+    }
+
+    /// Short messages that have arrived behind one that was [polled](Self::poll), at most `max` of them: together they cost
+    /// less than one by one.
+    pub(crate) fn poll_short(&mut self, messages: &mut Vec<Message>, max: usize) {
+        if self.is_receiving() {
+            let before = messages.len();
+            self.codec.take_short(messages, max.min(TOGETHER));
+            self.counts.messages_in += (messages.len() - before) as u64;
+        }
+    }
+
+    /// Whether a message can be polled without another byte.
+    pub(crate) fn has_whole_message(&self) -> bool {
+        self.is_receiving() && self.codec.has_whole_message()
+    }
+
+    /// Whether bytes were received that have not been decoded.
+    pub(crate) fn has_input(&mut self) -> bool {
+        !self.codec.stream().input().is_empty()
+    }
+
+    /// Whether more may be received now. If not, output has to be sent first.
+    pub(crate) fn wants_input(&mut self) -> bool {
+        self.codec.stream().pending() <= CLOGGED
+    }
+
+    /// A buffer to receive into: the last one, if it is empty.
+    pub(crate) fn spare_buffer(&mut self) -> Vec<u8> {
+        self.codec.stream().spare_buffer()
+    }
+
+    /// Nothing is received from now on, until [`resume`](Self::resume): the peer's silence says nothing.
+    pub(crate) fn pause(&mut self) {
+        self.timers.paused = true;
+    }
+
+    pub(crate) fn resume(&mut self, now: Moment) {
+        if std::mem::take(&mut self.timers.paused) {
+            self.timers.listen_again(now);
+            self.changed = true;
+        }
+    }
+}

@@ -428,7 +428,7 @@ impl WebSocket {
 
     /// The client's address (`GWClientAddress`); see [`Request::client_address`].
     pub fn client_address(&self) -> Option<IpAddr> {
-        self.connection.about().client
+        self.connection.about().client()
     }
 
     /// Joins a topic: broadcasts to it reach this connection. It leaves by itself at its end.

@@ -338,14 +338,14 @@ impl Codec {
     pub(crate) fn encode_now(&mut self, outgoing: Outgoing) {
         if let Some(mut compressing) = self.encode(outgoing) {
             compressing.run();
-            self.encode_compressed(compressing, true);
+            self.encode_compressed(*compressing, true);
         }
     }
 
     /// Takes the compressor back. The message is appended if it `is_sendable` still.
-    pub(crate) fn encode_compressed(&mut self, compressed: Box<Compressing>, is_sendable: bool) {
+    pub(crate) fn encode_compressed(&mut self, compressed: Compressing, is_sendable: bool) {
         if let Some(deflater) = &mut self.deflater {
-            let outgoing = deflater.take_back(*compressed);
+            let outgoing = deflater.take_back(compressed);
             if is_sendable {
                 self.append(outgoing);
             }

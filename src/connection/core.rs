@@ -25,7 +25,7 @@ pub(crate) struct Core {
     /// Output is held back on purpose; see [`collects`](Self::collects).
     pub(super) collected: bool,
     /// How often the output became empty: whoever added to it knows by this that it is sent.
-    pub(super) emptied: u64,
+    pub(super) emptied: u32,
     /// Messages taken from the outbox so far: whoever waits for its turn knows by this when it has come.
     pub(super) taken: u64,
     pub(super) errands: Errands,
@@ -85,7 +85,7 @@ impl Core {
                 Transmit::Bytes(parts) => match socket.try_send_parts(parts) {
                     Ok(n) => {
                         self.protocol.sent(n, clock.coarse());
-                        self.emptied += u64::from(self.protocol.pending() == 0);
+                        self.emptied = self.emptied.wrapping_add(u32::from(self.protocol.pending() == 0));
                     }
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                         self.protocol.refused(clock.coarse());

@@ -20,7 +20,7 @@ pub(super) struct Inbox {
     /// Messages that `on_client_message` has not seen. Only of shared connections.
     pub(super) unhandled: VecDeque<Message>,
     /// Messages that it is being called for.
-    in_hand: usize,
+    in_hand: u32,
     /// Bytes in all of these.
     bytes: usize,
     /// Somebody calls `on_client_message`, or is about to.
@@ -34,7 +34,7 @@ pub(super) struct Inbox {
     /// An end of the connection waits for answers: whoever gives the last of them tells the gateway.
     holds_end: bool,
     /// How many wait in `read` of a shared connection.
-    pub(super) waiting: usize,
+    pub(super) waiting: u32,
     /// What receives. Of a shared connection the gateway does that, and this stays empty.
     receiver: Option<Box<Receiver>>,
 }
@@ -130,7 +130,7 @@ impl Inbox {
     pub(super) fn take_unhandled(&mut self, max: usize) -> VecDeque<Message> {
         let rest = self.unhandled.split_off(max.min(self.unhandled.len()));
         let batch = std::mem::replace(&mut self.unhandled, rest);
-        self.in_hand = batch.len();
+        self.in_hand = batch.len() as u32;
         batch
     }
 
@@ -182,7 +182,7 @@ impl Inbox {
     }
 
     pub(super) fn room(&self, limits: &Limits) -> Room {
-        let messages = self.unread.len() + self.unhandled.len() + self.in_hand;
+        let messages = self.unread.len() + self.unhandled.len() + self.in_hand as usize;
         Room {
             messages: limits.max_inbox_messages.saturating_sub(messages),
             bytes: limits.max_inbox_bytes.saturating_sub(self.bytes),

@@ -88,13 +88,21 @@ pub(crate) struct About {
     pub(crate) session_id: SessionId,
     pub(crate) path: Arc<str>,
     pub(crate) peer: Option<SocketAddr>,
-    pub(crate) client: Option<IpAddr>,
+    /// The client's address, if it is not the peer's.
+    pub(crate) forwarded: Option<Box<IpAddr>>,
     pub(crate) subprotocol: Option<Box<str>>,
     pub(crate) opened: Moment,
     pub(crate) shared: bool,
     pub(crate) overflow: Overflow,
     /// How messages are compressed, if they are.
     pub(crate) deflate: Option<Deflate>,
+}
+
+impl About {
+    /// The client's address: the one that a trusted proxy has forwarded, or the peer's.
+    pub(crate) fn client(&self) -> Option<IpAddr> {
+        self.forwarded.as_deref().copied().or_else(|| Some(self.peer?.ip().to_canonical()))
+    }
 }
 
 /// What takes the messages of a shared connection, and is told its end. Called by one thread at a time.
@@ -456,7 +464,7 @@ impl Owner for Arc<Connection> {
     }
 
     fn bring_back(&self, core: &mut Core, compressed: Box<Compressing>) {
-        core.protocol.compressed(compressed);
+        core.protocol.compressed(*compressed);
         self.flush_or_post(core);
         self.compressed.notify_all();
     }

@@ -18,7 +18,7 @@ enum Written {
     /// It goes out with the answers to the messages that wait.
     Collected,
     /// It waits in the output, which was empty so often before.
-    Waits(u64),
+    Waits(u32),
     /// Others are before it, and the socket takes no more.
     Behind(Arc<Socket>),
     /// Another message is being compressed, which goes first.
@@ -129,13 +129,13 @@ impl Connection {
     }
 
     /// Waits, without the lock, until the output was empty once more than so often.
-    fn wait_sent(self: &Arc<Self>, emptied: u64, deadline: Deadline) -> Result<()> {
+    fn wait_sent(self: &Arc<Self>, emptied: u32, deadline: Deadline) -> Result<()> {
         let mut in_time = true;
         loop {
             let mut core = self.lock();
             self.flush(&mut core);
             // An end that came after our bytes were sent does not concern them.
-            if core.emptied > emptied {
+            if core.emptied != emptied {
                 return Ok(());
             }
             core.protocol.check_sendable().map_err(Error::Closed)?;

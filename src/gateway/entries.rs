@@ -49,16 +49,12 @@ pub(super) struct Entry {
 /// All entries of a gateway.
 #[derive(Debug, Default)]
 pub(super) struct Entries {
-    slots: Vec<Slot>,
+    slots: Vec<Option<Entry>>,
+    /// How often each slot was given away, so far.
+    generations: Vec<u8>,
     free: Vec<u32>,
     /// By the address of the connection, which the entry keeps from being given to another one.
     by_connection: HashMap<usize, Key>,
-}
-
-#[derive(Debug, Default)]
-struct Slot {
-    generation: u8,
-    entry: Option<Entry>,
 }
 
 impl Entries {
@@ -68,11 +64,11 @@ impl Entries {
             return key;
         }
         let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot::default());
+            self.slots.push(None);
+            self.generations.push(0);
             self.slots.len() as u32 - 1 // there are fewer descriptors than that
         });
-        let slot = &mut self.slots[index as usize];
-        slot.entry = Some(Entry {
+        self.slots[index as usize] = Some(Entry {
             connection: connection.clone(),
             socket: None,
             armed: None,
@@ -80,7 +76,7 @@ impl Entries {
             has_ended: false,
             is_ready: false,
         });
-        let key = Key { index, generation: slot.generation };
+        let key = Key { index, generation: self.generations[index as usize] };
         self.by_connection.insert(address(connection), key);
         key
     }
@@ -89,9 +85,14 @@ impl Entries {
         self.by_connection.get(&address(connection)).copied()
     }
 
+    pub(super) fn get(&self, key: Key) -> Option<&Entry> {
+        let is_same = self.generations.get(key.index as usize) == Some(&key.generation);
+        self.slots.get(key.index as usize).filter(|_| is_same)?.as_ref()
+    }
+
     pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Entry> {
-        let slot = self.slots.get_mut(key.index as usize).filter(|slot| slot.generation == key.generation)?;
-        slot.entry.as_mut()
+        let is_same = self.generations.get(key.index as usize) == Some(&key.generation);
+        self.slots.get_mut(key.index as usize).filter(|_| is_same)?.as_mut()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -100,8 +101,7 @@ impl Entries {
 
     /// Whether this is when an entry is looked at.
     pub(super) fn is_armed(&self, key: Key, moment: Moment) -> bool {
-        let slot = self.slots.get(key.index as usize).filter(|slot| slot.generation == key.generation);
-        slot.and_then(|slot| slot.entry.as_ref()).is_some_and(|entry| entry.armed == Some(moment))
+        self.get(key).is_some_and(|entry| entry.armed == Some(moment))
     }
 
     /// Has the poll watch the socket, unless it does already.
@@ -128,13 +128,13 @@ impl Entries {
 
     /// Removes an entry that the poll does not watch.
     pub(super) fn remove(&mut self, key: Key) -> Option<Arc<Connection>> {
-        let connection = self.get_mut(key)?.connection.clone();
-        let slot = &mut self.slots[key.index as usize];
-        slot.entry = None;
-        slot.generation = slot.generation.wrapping_add(1);
+        self.get(key)?;
+        let entry = self.slots[key.index as usize].take()?;
+        let generation = &mut self.generations[key.index as usize];
+        *generation = generation.wrapping_add(1);
         self.free.push(key.index);
-        self.by_connection.remove(&address(&connection));
-        Some(connection)
+        self.by_connection.remove(&address(&entry.connection));
+        Some(entry.connection)
     }
 }
 

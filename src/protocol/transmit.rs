@@ -51,7 +51,7 @@ impl Protocol {
     }
 
     /// The compressor is back, with the message that it was out for.
-    pub(crate) fn compressed(&mut self, compressed: Box<Compressing>) {
+    pub(crate) fn compressed(&mut self, compressed: Compressing) {
         self.compressing = false;
         let is_sendable = self.check_sendable().is_ok();
         self.counts.messages_out += u64::from(is_sendable);

@@ -6,7 +6,7 @@
 )]
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -245,7 +245,7 @@ fn connect(
         session_id: opening.session.id().clone(),
         path: shared.registry.path(opening.request.path()),
         peer: opening.request.peer(),
-        client: opening.request.client_address(),
+        forwarded: forwarded(&opening.request),
         subprotocol: opening.subprotocol.map(Into::into),
         opened: shared.clock.exact(),
         shared: opening.shared,
@@ -258,6 +258,12 @@ fn connect(
     let attached = Box::new(Attached { request: opening.request, session: opening.session });
     shared.registry.register(&connection);
     Box::new(Connected { connection, app, attached, slot })
+}
+
+/// The client's address, if a proxy has told it.
+fn forwarded(request: &Request) -> Option<Box<IpAddr>> {
+    let peer = request.peer().map(|peer| peer.ip().to_canonical());
+    request.client_address().filter(|client| Some(*client) != peer).map(Box::new)
 }
 
 /// The 101, with what is agreed.

@@ -95,7 +95,7 @@ fn apply(end: &mut Driven, out: &mut Out, step: Step) {
         Step::BringBack => {
             if let Some(mut compressing) = out.take() {
                 compressing.run();
-                end.call(|protocol, _| protocol.compressed(compressing));
+                end.call(|protocol, _| protocol.compressed(*compressing));
             }
         }
         Step::Flush(bytes) => {

@@ -176,7 +176,7 @@ impl Pair {
             if self.ends[at].protocol.check_sendable().is_ok() {
                 self.sent[at].push(message);
             }
-            self.ends[at].call(|protocol, _| protocol.compressed(compressing));
+            self.ends[at].call(|protocol, _| protocol.compressed(*compressing));
         }
     }
 

@@ -344,7 +344,7 @@ fn a_compressor_comes_back_in_every_phase() {
             let sent = end.taken.len();
             let was = end.phase();
             compressing.run();
-            end.call(|protocol, _| protocol.compressed(compressing));
+            end.call(|protocol, _| protocol.compressed(*compressing));
             end.pump();
             assert!(!end.protocol.is_compressing());
             let wire = end.wire(sent);

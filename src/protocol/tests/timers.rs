@@ -315,7 +315,7 @@ fn a_compressor_that_comes_back_is_given_back_later() {
     assert_eq!(end.due(), None);
     compressing.run();
     end.now = start() + 2 * SECOND;
-    end.call(|protocol, _| protocol.compressed(compressing));
+    end.call(|protocol, _| protocol.compressed(*compressing));
     assert_eq!(end.due(), Some(10_000));
     end.at(10_000);
     assert!(!end.protocol.codec.is_warm());
@@ -330,7 +330,7 @@ fn what_the_peer_compresses_is_given_back_too() {
     for _ in 0..3 {
         let mut compressing = client.send(long_message()).expect("it is long");
         compressing.run();
-        client.call(|protocol, _| protocol.compressed(compressing));
+        client.call(|protocol, _| protocol.compressed(*compressing));
     }
     client.pump();
     end.receive(&client.taken, Hold::Nothing);

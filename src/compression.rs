@@ -4,8 +4,7 @@
 
 use std::ops::RangeInclusive;
 
-pub(crate) use crate::codec::Deflate;
-use crate::codec::{Direction, MAX_WINDOW_BITS, MIN_WINDOW_BITS};
+use crate::codec::{Deflate, Direction, MAX_WINDOW_BITS, MIN_WINDOW_BITS};
 
 /// The sizes of a window that may be offered, as binary logarithms (RFC 7692, section 7.1.2). zlib cannot compress with 8.
 const WINDOW_BITS: RangeInclusive<u8> = 8..=MAX_WINDOW_BITS;

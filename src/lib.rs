@@ -44,7 +44,7 @@
 //!                                      │             waits in recv
 //!                                      └─ shared? ──► gateway, for all of them ──► workers: on_client_message
 //!                                                        │                          inbox ──► read, of any thread
-//!  any thread ──► Hub: push, broadcast, open_server ──► outbox ──► codec ──► send, never waiting
+//!  any thread ──► Hub: push, broadcast, open_server ──► outbox ──► protocol ──► send, never waiting
 //! ```
 //!
 //! | thread | what it does | how many |
@@ -72,7 +72,7 @@
 //!
 //! A panic in your code ends that connection, with close code 1011, and nothing else. A thread serves one connection after
 //! another: what a handler changes of its thread, such as priority or affinity, it has to restore. Without clients all
-//! threads sleep, but for the gateway, which has times to keep.
+//! threads sleep, and with silent ones nothing wakes them but the pings.
 //!
 //! # Flushing
 //!
@@ -169,11 +169,36 @@
 //!
 //! # How it is made
 //!
-//! From the ground up, each module using only those below it: `message`, `error`, `limits`, `jobs`; `codec` (bytes in, messages out:
-//! TLS, frames and compression over memory, without a socket), `http`, `session`; `connection` (socket, codec and the two
-//! locks); `hub` and `gateway`; `websocket` and `parked` (what your code holds, and how it is called); `server`. The codec is locked for microseconds and never
-//! while anything waits: a thread that reads waits in `recv` outside of the lock, and so another one can write meanwhile,
-//! over TLS too.
+//! From the ground up; a module uses only those on floors below its own, and there are no circles, also not between a module
+//! and its parts.
+//!
+//! | floor | module | what it holds |
+//! |---|---|---|
+//! | 0 | `error`, `message`, `limits`, `id`, `clock`, `deadline`, `sync`, `thread` | values, time, locks |
+//! | 1 | `codec` | bytes to messages and back: TLS, frames and compression, over memory |
+//! | 1 | `http` | a request in, a response out; the checks of the opening handshake |
+//! | 1 | `tls` | the server's certificate |
+//! | 2 | `compression` | what is negotiated with a client |
+//! | 2 | `session` | sessions, their cookie, and where they are stored |
+//! | 2 | `protocol` | the life of one connection, pure: bytes, commands and the time in; bytes, messages and the next deadline out |
+//! | 3 | `connection` | the protocol under its lock, the socket, what waits to be sent and to be read |
+//! | 4 | `registry` | connections by ID, path and topic |
+//! | 4 | `gateway` | drives shared connections, stands in for busy threads, keeps the times |
+//! | 5 | `websocket`, `parked` | what your code holds; how it is called without a thread |
+//! | 6 | `hub` | finds connections and pushes to them |
+//! | 7 | `server` | listeners, the threads of the connections, routes, shutdown |
+//!
+//! The `switchboard` command is a program that uses all of this as yours does.
+//!
+//! A message on its way in: `gateway` (or `read` of `connection`, on the connection's own thread) receives bytes, `protocol`
+//! takes them in and asks `codec` for messages, the inbox of `connection` keeps them, and `websocket` or `parked` hands them to
+//! your code. A push on its way out: `hub` finds the connection in `registry`; `push` of `connection` locks the core, or leaves
+//! the message in the outbox, into which whoever has the lock looks when it lets go; `protocol` appends it to the output, and
+//! the socket takes it. An end, whichever side begins it, is a phase of `protocol`; whoever drives the connection sends what is
+//! left, and completes it.
+//!
+//! The lock of a connection is held for microseconds and never while anything waits: a thread that reads waits in `recv`
+//! outside of it, and so another one can write meanwhile, over TLS too.
 
 // Nothing that a peer or the system does may panic; tests may.
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]

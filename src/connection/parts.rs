@@ -24,8 +24,7 @@ use super::{
 };
 use crate::{
     clock::{Clock, Moment},
-    codec::{Codec, Compressing, Forms, Outgoing, Role, Stream},
-    compression::Deflate,
+    codec::{Codec, Compressing, Deflate, Forms, Outgoing, Role, Stream},
     deadline::{Budget, Deadline},
     error::{CloseReason, ClosedBy, Error},
     id::WebSocketId,

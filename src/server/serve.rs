@@ -23,8 +23,7 @@ use super::{
     shared::{Shared, Slot},
 };
 use crate::{
-    codec::Stream,
-    compression::Deflate,
+    codec::{Deflate, Stream},
     connection::{About, Connection, Context, Handler, Socket},
     deadline::Deadline,
     error::Error,

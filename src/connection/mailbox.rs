@@ -4,7 +4,8 @@
 //! sees for itself what there is to do. Everything that two threads have to agree upon is in two numbers:
 //!
 //! - the mailbox's bits, of one connection. `QUEUED` is set by whoever puts it into the queue, and taken away by the gateway
-//!   *before* it looks: so what changed before is seen, and what changes later queues it anew. `COLLECTED` and `FLUSHING`
+//!   *before* it looks: so what changed before is seen, and what changes later queues it anew. `NOW` and `SOON` tell whoever
+//!   puts it there that others, who rely on him, are in a greater hurry. `COLLECTED` and `FLUSHING`
 //!   belong together: who collects output while the gateway is flushing tells nobody, and the gateway stops flushing only
 //!   where nothing was collected. `WATCHED` says that the gateway looks every tick at a thread that may be busy.
 //! - how deep the gateway sleeps. It says so *before* it looks into its queue for the last time, and whoever queues something
@@ -22,6 +23,8 @@ const QUEUED: u8 = 1;
 const COLLECTED: u8 = 2;
 const FLUSHING: u8 = 4;
 const WATCHED: u8 = 8;
+const NOW: u8 = 16;
+const SOON: u8 = 32;
 
 /// The bits of one connection.
 #[derive(Debug)]
@@ -52,7 +55,16 @@ impl Mailbox {
 
     /// The gateway takes it out of its queue, and looks at it now.
     pub(crate) fn take(&self) {
-        self.clear(QUEUED);
+        self.clear(QUEUED | NOW | SOON);
+    }
+
+    /// How soon it is to be looked at, as far as anyone has said.
+    fn within(&self) -> Within {
+        match self.0.load(SeqCst) {
+            bits if bits & NOW != 0 => Within::Now,
+            bits if bits & SOON != 0 => Within::Millisecond,
+            _ => Within::Tick,
+        }
     }
 
     /// Whether the gateway has to flush collected output from now on. If so, it does.
@@ -119,12 +131,22 @@ pub(crate) enum Sleep {
 }
 
 /// Within what time the gateway has to look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Within {
     Now = Sleep::Awake as u8,
     Millisecond = Sleep::Nap as u8,
     Tick = Sleep::Tick as u8,
+}
+
+impl Within {
+    fn bit(self) -> u8 {
+        match self {
+            Self::Now => NOW,
+            Self::Millisecond => SOON,
+            Self::Tick => 0,
+        }
+    }
 }
 
 /// The way to a gateway.
@@ -141,12 +163,15 @@ impl<T: Addressed> Post<T> {
 
     /// The gateway shall look at this within some time.
     pub(crate) fn send(&self, item: &Arc<T>, within: Within) {
-        if item.mailbox().set(QUEUED) & QUEUED == 0 {
+        let queues = item.mailbox().set(QUEUED | within.bit()) & QUEUED == 0;
+        if queues {
             // It fails when the gateway has ended: then the server has shut down, and has ended every connection itself.
             let _ = self.queue.send(item.clone());
         }
         // Also if it was queued already: perhaps by someone who was in no hurry.
         fence(SeqCst);
+        // And someone in a hurry may have relied on this, and have woken the gateway before there was something in its queue.
+        let within = if queues { within.min(item.mailbox().within()) } else { within };
         let wakes = |sleep| sleep > within as u8;
         if wakes(self.sleep.load(SeqCst)) && wakes(self.sleep.swap(Sleep::Awake as u8, SeqCst)) {
             (self.wake)();

@@ -61,7 +61,8 @@ impl Connection {
             core.protocol.receive(received, now);
         }
         if room.is_none() {
-            if !core.protocol.has_input() {
+            // An end that is held waits for the same.
+            if !core.protocol.has_input() && !core.protocol.is_ending() {
                 return TakenIn { intake: Intake::Starved, claims_handler: false };
             }
             core.protocol.pause();

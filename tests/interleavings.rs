@@ -411,6 +411,21 @@ fn who_is_in_a_hurry_wakes_it_although_someone_who_is_not_was_first() {
     }
 }
 
+#[test]
+fn a_gateway_that_sleeps_is_woken_once_and_one_that_has_risen_not_at_all() {
+    explore("two wake a gateway", Some(3), || {
+        let (gateway, connection) = (Gateway::new(), Connection::new());
+        gateway.post.sleep(Sleep::Long);
+        join([1, 2].map(|event| gateway.poster(&connection, event, Within::Now)));
+        assert_eq!(gateway.waker.times.load(Counted), 1);
+        assert_eq!(gateway.read_mail(), 3);
+        gateway.post.sleep(Sleep::Long);
+        gateway.post.rise();
+        join([gateway.poster(&connection, 4, Within::Now)]);
+        assert_eq!(gateway.waker.times.load(Counted), 1);
+    });
+}
+
 // Collected output.
 
 struct Flushing {

@@ -213,7 +213,7 @@ impl Connection {
         let mut ahead = self.outbox.get().map_or(0, |outbox| outbox.len());
         let deadline = Deadline::after(self.context.limits.close_timeout);
         loop {
-            if ahead > 0 && !self.wait_compressed(deadline) {
+            if !self.wait_compressed(deadline) {
                 ahead = 0;
             }
             let mut core = self.lock();

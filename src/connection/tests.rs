@@ -11,11 +11,25 @@ use std::{
 
 use super::*;
 use crate::{
-    clock::Clock, codec::Stream, id::WebSocketId, limits::Limits, message::Message, session::SessionId,
+    clock::Clock,
+    codec::{Deflate, Stream},
+    compression::Compression,
+    id::WebSocketId,
+    limits::Limits,
+    message::{CloseCode, Message},
+    session::SessionId,
 };
 
 /// A connection over a socket pair, without a gateway, and the client's end.
 fn connection() -> (Arc<Connection>, UnixStream) {
+    let (connection, client, _) = posting_connection(None);
+    (connection, client)
+}
+
+/// The same, and what it posts.
+fn posting_connection(
+    deflate: Option<Deflate>,
+) -> (Arc<Connection>, UnixStream, crossbeam_channel::Receiver<Arc<Connection>>) {
     let (server, client) = UnixStream::pair().unwrap();
     client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let clock = Clock::start();
@@ -29,13 +43,13 @@ fn connection() -> (Arc<Connection>, UnixStream) {
         opened: clock.exact(),
         shared: false,
         overflow: Overflow::default(),
-        deflate: None,
+        deflate,
     });
-    let (nobody, _) = crossbeam_channel::unbounded();
-    let post = Post::new(nobody, || {});
+    let (sender, mail) = crossbeam_channel::unbounded();
+    let post = Post::new(sender, || {});
     let context = Arc::new(Context { limits: Arc::new(Limits::default()), clock: Arc::new(clock), post });
     let socket = Arc::new(Socket::from(server));
-    (Connection::new(about, socket, Stream::plain(), context), client)
+    (Connection::new(about, socket, Stream::plain(), context), client, mail)
 }
 
 /// A push that finds the codec locked relies on the holder to send it. Nothing else happens here that could: if one
@@ -70,6 +84,43 @@ fn no_push_is_lost_between_the_locks() {
     }
     stop.store(true, SeqCst);
     owner.join().unwrap();
+}
+
+/// The compressor is out for a message that somebody else has pushed, and the outbox is empty: the close waits all the same.
+#[test]
+fn a_close_comes_behind_a_message_that_is_being_compressed() {
+    let (deflate, _) =
+        Compression::Dedicated { window_bits: 15, level: 9 }.negotiate(["permessage-deflate"]).unwrap();
+    let (connection, mut client, _mail) = posting_connection(Some(deflate));
+    let noise: Vec<u8> = (0..900_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let pusher = thread::spawn({
+        let connection = connection.clone();
+        move || connection.push(Message::from(noise), None).map(drop)
+    });
+    while !connection.lock().protocol.is_compressing() {
+        assert!(!pusher.is_finished(), "too fast to be seen");
+    }
+    connection.close(CloseCode::NORMAL, "");
+    let mut first = [0; 1];
+    client.read_exact(&mut first).unwrap();
+    assert_eq!(first, [0xc2], "the message is not before the close frame");
+    client.shutdown(std::net::Shutdown::Both).unwrap();
+    pusher.join().unwrap().unwrap();
+}
+
+/// The gateway flushes what a busy thread has collected, and the socket does not take it: the gateway has to watch it.
+#[test]
+fn collected_output_that_the_socket_does_not_take_is_told() {
+    let (connection, _client, mail) = posting_connection(None);
+    let socket = connection.socket().unwrap();
+    while socket.try_send(&[0; 4096]).is_ok() {}
+    while socket.try_send(&[0; 1]).is_ok() {}
+    connection.has_unread.store(true, SeqCst); // so that the answer is collected
+    connection.write(Message::from("x")).unwrap();
+    assert!(connection.lock().collected);
+    mail.try_iter().for_each(|connection| connection.take_from_queue());
+    assert!(connection.flush_rest(), "the socket took it");
+    assert_eq!(mail.len(), 1);
 }
 
 #[test]

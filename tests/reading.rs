@@ -292,6 +292,7 @@ fn messages_go_on_until_the_close() {
     let (tx, rx) = mpsc::channel();
     let server = serve_app(move |ws| {
         assert!(ws.close_reason().is_none());
+        ws.write("open")?;
         let all: Vec<_> = ws.messages().collect();
         assert_eq!(ws.messages().count(), 0);
         tx.send((all, ws.close_reason().unwrap()))?;
@@ -299,6 +300,7 @@ fn messages_go_on_until_the_close() {
     });
     for scheme in SCHEMES {
         let mut client = server.raw_websocket(scheme, "/");
+        assert_eq!(client.read_frame(), (0x81, b"open".to_vec()));
         let all = [frame(0x81, b"one"), frame(0x89, b""), frame(0x82, b"two"), frame(0x81, b"")].concat();
         client.write_all(&[all, close_frame(4000, "done"), frame(0x81, b"after the end")].concat()).unwrap();
         let (all, reason) = rx.recv_timeout(PATIENCE).unwrap();

@@ -811,3 +811,72 @@ mod flood {
         }
     }
 }
+
+/// However the messages before it fit into the inbox: fewer, as many, or more, of which some are not received yet.
+#[test]
+fn the_end_of_the_stream_is_seen_as_soon_as_the_handler_has_caught_up() {
+    for (count, size) in [(1, 5), (3, 5), (4, 5), (5, 5), (8, 5), (4, 10_000), (20, 10_000), (200, 10_000)] {
+        let (entered, entries) = mpsc::channel();
+        let (go, gate) = mpsc::channel::<()>();
+        let gate = Arc::new(Mutex::new(gate));
+        let fixture = shared(
+            |limits| {
+                limits.max_inbox_messages = 4;
+                limits.ping_interval = None;
+                limits.close_timeout = 3 * PATIENCE;
+            },
+            move |_, _| {
+                entered.send(()).unwrap();
+                let _ = gate.lock().unwrap().recv_timeout(PATIENCE); // open when nobody sends any more
+                Handled::Yes
+            },
+        );
+        let mut bystander = fixture.server.raw_websocket(Scheme::Ws, "/");
+        fixture.opened();
+        let mut client = fixture.server.raw_websocket(Scheme::Ws, "/");
+        let id = fixture.opened();
+        let messages: Vec<u8> = (0..count).flat_map(|n| frame(0x82, &vec![n; size])).collect();
+        client.write_all(&messages).unwrap();
+        client.half_close();
+        entries.recv_timeout(PATIENCE).unwrap();
+        wait_for_the_gateway(&mut bystander);
+        drop(go);
+        assert_eq!(fixture.closed(), (id, 1006), "{count} messages of {size}");
+        assert_eq!(entries.iter().take(usize::from(count) - 1).count(), usize::from(count) - 1);
+    }
+}
+
+#[test]
+fn the_end_of_the_stream_is_seen_behind_more_than_a_turn_takes() {
+    let (entered, entries) = mpsc::channel();
+    let (go, gate) = mpsc::channel::<()>();
+    let gate = Arc::new(Mutex::new(gate));
+    let fixture = shared(
+        |limits| {
+            limits.workers = 0;
+            limits.max_inbox_messages = 100_000;
+            limits.ping_interval = None;
+        },
+        move |_, message| {
+            if message == "wait" {
+                entered.send(()).unwrap();
+                gate.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+            }
+            Handled::Yes
+        },
+    );
+    let mut bystander = fixture.server.raw_websocket(Scheme::Ws, "/");
+    fixture.opened();
+    let mut client = fixture.server.raw_websocket(Scheme::Ws, "/");
+    let id = fixture.opened();
+    // So the kernel takes more of it than is received at a time.
+    client.write_all(&frame(0x82, &[7; 1_000_000]).repeat(8)).unwrap();
+    wait_for_the_gateway(&mut client);
+    // All of this comes while the gateway waits.
+    bystander.write_all(&frame(0x81, b"wait")).unwrap();
+    entries.recv_timeout(PATIENCE).unwrap();
+    client.write_all(&frame(0x81, b"x").repeat(64 * 1024 / 7 + 10)).unwrap();
+    client.half_close();
+    go.send(()).unwrap();
+    assert_eq!(fixture.closed(), (id, 1006));
+}

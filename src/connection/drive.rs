@@ -61,7 +61,8 @@ impl Connection {
             core.protocol.receive(received, now);
         }
         if room.is_none() {
-            if !core.protocol.has_input() {
+            // An end that is held waits for the same.
+            if !core.protocol.has_input() && !core.protocol.holds_end() {
                 return TakenIn { intake: Intake::Starved, claims_handler: false };
             }
             core.protocol.pause();
@@ -156,8 +157,12 @@ impl Connection {
     /// Sends what was collected, or waited for the socket. True: it still waits.
     pub(crate) fn flush_rest(self: &Arc<Self>) -> bool {
         let mut core = self.lock();
-        let has_rest = core.collected || core.protocol.is_blocked();
-        has_rest && self.drain(&mut core)
+        let was_blocked = core.protocol.is_blocked();
+        let blocked = (core.collected || was_blocked) && self.drain(&mut core);
+        if blocked && !was_blocked {
+            core.errands.post = Some(Within::Now); // or nobody would watch the socket of a connection with a thread
+        }
+        blocked
     }
 
     /// Whether there is something for the handler, and nobody calls it. If so, the caller has to see to it.

@@ -221,7 +221,7 @@ impl Connection {
         let mut ahead = self.outbox.get().map_or(0, |outbox| outbox.len());
         let deadline = Deadline::after(self.context.limits.close_timeout);
         loop {
-            if ahead > 0 && !self.wait_compressed(deadline) {
+            if !self.wait_compressed(deadline) {
                 ahead = 0;
             }
             let mut core = self.lock();
@@ -324,11 +324,7 @@ impl Connection {
     /// Sends what is pending, as far as the socket takes it. True: it did not take all.
     pub(super) fn flush(&self, core: &mut Core) -> bool {
         self.publish(core);
-        let blocked = core.flush(&self.context.clock);
-        if self.about.shared {
-            core.protocol.park(); // it may be long until the next message
-        }
-        blocked
+        core.flush(&self.context.clock)
     }
 
     /// As [`flush`](Self::flush), by someone who does not wait until the socket takes more: the gateway has to.

@@ -4,14 +4,21 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        mpsc,
     },
     thread,
     time::Duration,
 };
 
-use super::*;
+use super::{lock::Owner, *};
 use crate::{
-    clock::Clock, codec::Stream, id::WebSocketId, limits::Limits, message::Message, session::SessionId,
+    clock::Clock,
+    codec::{Deflate, Stream},
+    compression::Compression,
+    id::WebSocketId,
+    limits::Limits,
+    message::{CloseCode, Message},
+    session::SessionId,
 };
 
 #[derive(Debug)]
@@ -23,6 +30,14 @@ impl Observer for Nobody {
 
 /// A connection over a socket pair, without a gateway, and the client's end.
 fn connection() -> (Arc<Connection>, UnixStream) {
+    let (connection, client, _) = posting_connection(None);
+    (connection, client)
+}
+
+/// The same, and what it posts.
+fn posting_connection(
+    deflate: Option<Deflate>,
+) -> (Arc<Connection>, UnixStream, crossbeam_channel::Receiver<Arc<Connection>>) {
     let (server, client) = UnixStream::pair().unwrap();
     client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let clock = Clock::start();
@@ -36,10 +51,10 @@ fn connection() -> (Arc<Connection>, UnixStream) {
         opened: clock.exact(),
         shared: false,
         overflow: Overflow::default(),
-        deflate: None,
+        deflate,
     });
-    let (nobody, _) = crossbeam_channel::unbounded();
-    let post = Post::new(nobody, || {});
+    let (sender, mail) = crossbeam_channel::unbounded();
+    let post = Post::new(sender, || {});
     let context = Arc::new(Context {
         limits: Arc::new(Limits::default()),
         clock: Arc::new(clock),
@@ -47,7 +62,7 @@ fn connection() -> (Arc<Connection>, UnixStream) {
         observer: Arc::new(Nobody),
     });
     let socket = Arc::new(Socket::from(server));
-    (Connection::new(about, socket, Stream::plain(), context), client)
+    (Connection::new(about, socket, Stream::plain(), context), client, mail)
 }
 
 /// A push that finds the codec locked relies on the holder to send it. Nothing else happens here that could: if one
@@ -82,6 +97,48 @@ fn no_push_is_lost_between_the_locks() {
     }
     stop.store(true, SeqCst);
     owner.join().unwrap();
+}
+
+/// The compressor is out for a message that was pushed before, and the outbox is empty: the close waits all the same.
+#[test]
+fn a_close_comes_behind_a_message_that_is_being_compressed() {
+    let compression = Compression::Dedicated { window_bits: 15, level: 6 };
+    let (deflate, _) = compression.negotiate(["permessage-deflate"]).unwrap();
+    let (connection, mut client, _mail) = posting_connection(Some(deflate));
+    let mut core = connection.lock();
+    core.send(Message::from(vec![7; 100_000]).into());
+    let mut compressing = core.errands.compressing.take().unwrap();
+    drop(core);
+    let (closes, closed) = mpsc::channel();
+    let closer = thread::spawn({
+        let connection = connection.clone();
+        move || {
+            connection.close(CloseCode::NORMAL, "");
+            closes.send(()).unwrap();
+        }
+    });
+    assert!(closed.recv_timeout(Duration::from_millis(50)).is_err(), "the close has not waited");
+    compressing.run();
+    connection.bring_back(&mut connection.lock(), compressing);
+    closer.join().unwrap();
+    let mut first = [0; 1];
+    client.read_exact(&mut first).unwrap();
+    assert_eq!(first, [0xc2]);
+}
+
+/// The gateway flushes what a busy thread has collected, and the socket does not take it: the gateway has to watch it.
+#[test]
+fn collected_output_that_the_socket_does_not_take_is_told() {
+    let (connection, _client, mail) = posting_connection(None);
+    let socket = connection.socket().unwrap();
+    while socket.try_send(&[0; 4096]).is_ok() {}
+    while socket.try_send(&[0; 1]).is_ok() {}
+    connection.has_unread.store(true, SeqCst); // so that the answer is collected
+    connection.write(Message::from("x")).unwrap();
+    assert!(connection.lock().collected);
+    mail.try_iter().for_each(|connection| connection.take_from_queue());
+    assert!(connection.flush_rest(), "the socket took it");
+    assert_eq!(mail.len(), 1);
 }
 
 #[test]

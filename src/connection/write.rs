@@ -19,6 +19,8 @@ enum Written {
     Collected,
     /// It waits in the output, which was empty so often before.
     Waits(u32),
+    /// It is compressed as soon as the lock is free, and then in the output.
+    Compressed,
     /// Others are before it, and the socket takes no more.
     Behind(Arc<Socket>),
     /// Another message is being compressed, which goes first.
@@ -36,6 +38,7 @@ impl Connection {
     pub(crate) fn write(self: &Arc<Self>, message: Message) -> Result<()> {
         if self.look_is_due.load(Relaxed) {
             self.stand_in(); // all that was written is sent, so nothing is in the way now
+            self.be_watched(); // the gateway may have taken that for a wait in `recv`
         }
         let mut writing = Writing { outgoing: Some(self.prepare(message, None)), turn: None };
         let mut budget = Budget::new(self.context.limits.write_timeout);
@@ -48,6 +51,7 @@ impl Connection {
                     return Ok(());
                 }
                 Written::Waits(emptied) => return self.wait_sent(emptied, budget.deadline()),
+                Written::Compressed => return self.wait_all_sent(budget.deadline()),
                 Written::Behind(socket) => {
                     if !socket.wait_writable(budget.deadline())? {
                         return Err(self.is_too_slow());
@@ -86,7 +90,10 @@ impl Connection {
             return Ok(Written::Collected);
         }
         let emptied = core.emptied;
-        let waits = self.flush(core) || core.errands.compressing.is_some();
+        let waits = self.flush(core);
+        if core.errands.compressing.is_some() {
+            return Ok(Written::Compressed);
+        }
         if core.emptied == emptied {
             core.protocol.check_sendable().map_err(Error::Closed)?;
         }
@@ -117,6 +124,11 @@ impl Connection {
 
     /// Sends what was collected. Returns when the kernel has all of it.
     pub(crate) fn flush_all(self: &Arc<Self>) -> Result<()> {
+        self.wait_all_sent(Deadline::after(self.context.limits.write_timeout))
+    }
+
+    /// Sends all that is in the output now, and waits for that.
+    fn wait_all_sent(self: &Arc<Self>, deadline: Deadline) -> Result<()> {
         let mut core = self.lock();
         core.protocol.check_sendable().map_err(Error::Closed)?;
         let emptied = core.emptied;
@@ -125,7 +137,7 @@ impl Connection {
         if !blocked {
             return Ok(());
         }
-        self.wait_sent(emptied, Deadline::after(self.context.limits.write_timeout))
+        self.wait_sent(emptied, deadline)
     }
 
     /// Waits, without the lock, until the output was empty once more than so often.

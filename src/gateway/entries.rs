@@ -40,6 +40,8 @@ pub(super) struct Entry {
     pub(super) armed: Option<Moment>,
     /// Something that was received may be left to be taken in.
     pub(super) has_rest: bool,
+    /// The poll has told that the client's stream ends, which it tells once: so it is received from until that comes.
+    pub(super) end_in_sight: bool,
     /// The client's stream has ended: nothing more is to be received.
     pub(super) has_ended: bool,
     /// It is in the list of those that go on at the next turn.
@@ -73,6 +75,7 @@ impl Entries {
             socket: None,
             armed: None,
             has_rest: true,
+            end_in_sight: false,
             has_ended: false,
             is_ready: false,
         });

@@ -111,7 +111,7 @@ impl Reactor {
             self.wait(&mut events);
             self.read_mail();
             for key in std::mem::take(&mut self.ready) {
-                self.drive(key, false);
+                self.drive(key);
             }
             for event in &events {
                 self.on_event(event);
@@ -184,7 +184,8 @@ impl Reactor {
         let key = Key::from_token(event.token());
         let Some(entry) = self.entries.get_mut(key) else { return };
         if entry.connection.about().shared {
-            self.drive(key, event.is_read_closed() || event.is_error());
+            entry.end_in_sight |= event.is_read_closed() || event.is_error();
+            self.drive(key);
         } else if !(event.is_writable() && entry.connection.flush_rest()) {
             self.entries.unwatch(key, self.poll.registry());
         }
@@ -198,7 +199,7 @@ impl Reactor {
             let is_shared = connection.about().shared;
             // What has arrived is read before it is judged late.
             if is_shared && connection.due().0 {
-                self.drive(key, false);
+                self.drive(key);
             }
             connection.handle_timeout();
             if is_shared {
@@ -226,16 +227,16 @@ impl Reactor {
             log::error!("{}: cannot watch the socket: {e}", connection.id());
             return self.end(key);
         }
-        self.drive(key, false);
+        self.drive(key);
         self.deadlines.arm(key, connection.due().1, &mut self.entries);
         if connection.claims_handler() {
             self.dispatch(&connection);
         }
     }
 
-    /// A turn of a shared connection. `ended` says that its socket's end is in sight: then it is read until it comes.
-    fn drive(&mut self, key: Key, ended: bool) {
-        match self.turn(key, ended) {
+    /// A turn of a shared connection.
+    fn drive(&mut self, key: Key) {
+        match self.turn(key) {
             Turn::Waits => {}
             Turn::More => {
                 if let Some(entry) = self.entries.get_mut(key)
@@ -249,11 +250,12 @@ impl Reactor {
     }
 
     /// Sends what waits to be sent; receives, and takes in, what is there, as far as there is room for it.
-    fn turn(&mut self, key: Key, ended: bool) -> Turn {
+    fn turn(&mut self, key: Key) -> Turn {
         let Some(entry) = self.entries.get_mut(key) else { return Turn::Waits };
         entry.is_ready = false;
         let connection = entry.connection.clone();
-        let (mut has_rest, has_ended) = (entry.has_rest, entry.has_ended);
+        let (mut has_rest, end_in_sight) = (entry.has_rest, entry.end_in_sight);
+        let has_ended = entry.has_ended;
         let Some(socket) = connection.socket() else { return Turn::Over };
         if connection.is_blocked() && connection.flush_rest() && connection.is_stuck() {
             return Turn::Waits;
@@ -267,7 +269,7 @@ impl Reactor {
             } else {
                 match self.receive(key, &connection, &socket) {
                     Some((taken, filled)) => {
-                        is_drained = !filled && !ended;
+                        is_drained = !filled && !end_in_sight;
                         taken
                     }
                     None => return Turn::Waits,

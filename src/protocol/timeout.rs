@@ -42,11 +42,23 @@ impl Protocol {
                 self.codec.ping(now.to_bytes());
                 self.timers.pinged = Some(now);
             }
+            Some((_, Timer::Park)) => {
+                self.codec.park(false);
+                self.timers.buffered = false;
+            }
             Some((_, Timer::Cool)) => {
                 self.codec.park(true);
                 self.timers.warm = false;
             }
             None => {}
+        }
+    }
+
+    /// A message went one way or the other. What it needed is given back later.
+    pub(super) fn on_message(&mut self, now: Moment) {
+        self.timers.message = now;
+        if self.timers.shared && !self.timers.buffered {
+            (self.timers.buffered, self.changed) = (true, true);
         }
     }
 

@@ -215,10 +215,13 @@ fn a_shared_connection_without_messages_is_closed() {
     end.pump();
     assert_eq!(end.due(), Some(900_000), "pings do not count");
     end.receive(&frame(Role::Client, 0x81, b"hi"), Hold::Nothing);
+    assert_eq!(end.due(), Some(101_000), "its buffers are given back");
+    end.at(101_000);
     assert_eq!(end.due(), Some(1_000_000));
     end.at(200_000);
     assert!(end.send("hi".into()).is_none());
     end.pump();
+    end.at(201_000);
     assert_eq!(end.due(), Some(1_100_000));
     end.at(1_100_000);
     end.pump();

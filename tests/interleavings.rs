@@ -1,0 +1,774 @@
+//! What threads agree upon by atomics, in every order that the memory model allows: `mailbox.rs` and `lock.rs` as they are,
+//! over loom's threads and atomics.
+//!
+//! Where somebody relies on a wake-up that does not come, loom reports a deadlock. With two threads all orders are tried, from
+//! some hundred to some thousand; with three those with at most three interruptions, or two, which are up to 50,000. Each
+//! line of `--nocapture` tells how many.
+
+#[path = "../src/connection/lock.rs"]
+#[allow(dead_code, reason = "not all of it is under test")]
+mod lock;
+#[path = "../src/connection/mailbox.rs"]
+#[allow(dead_code, reason = "not all of it is under test")]
+mod mailbox;
+
+use std::{
+    sync::atomic::{AtomicUsize as Counter, Ordering::Relaxed as Counted},
+    time::Duration,
+};
+
+use loom::thread;
+
+use self::{
+    lock::{Guard, Lock, Owner, lock, try_lock},
+    mailbox::{Addressed, Mailbox, Post, Sleep, Within},
+    sync::{
+        Arc, Condvar, LockExt, Mutex,
+        atomic::{
+            AtomicUsize,
+            Ordering::{AcqRel, Relaxed},
+        },
+        queue::{Receiver, Sender, unbounded},
+    },
+};
+
+/// What `src/sync.rs` has, with promises no stronger than those of the real ones. Loom's own locks are in an order that all
+/// threads agree upon at once, which would hide every fence that is missing.
+mod sync {
+    pub(crate) use std::sync::{Arc, PoisonError};
+    use std::{
+        ops::{Deref, DerefMut},
+        time::Duration,
+    }; // nothing here depends on who drops something last
+
+    pub(crate) mod atomic {
+        pub(crate) use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+
+        /// Loom does not know that what has been swapped in came before a later store, unless that is a swap as well.
+        #[derive(Debug)]
+        pub(crate) struct AtomicU8(loom::sync::atomic::AtomicU8);
+
+        impl AtomicU8 {
+            pub(crate) fn new(value: u8) -> Self {
+                Self(loom::sync::atomic::AtomicU8::new(value))
+            }
+
+            pub(crate) fn load(&self, order: Ordering) -> u8 {
+                self.0.load(order)
+            }
+
+            pub(crate) fn store(&self, value: u8, order: Ordering) {
+                let order = if order == Ordering::Relaxed { order } else { Ordering::Release };
+                self.0.swap(value, order);
+            }
+
+            pub(crate) fn swap(&self, value: u8, order: Ordering) -> u8 {
+                self.0.swap(value, order)
+            }
+
+            pub(crate) fn fetch_or(&self, bits: u8, order: Ordering) -> u8 {
+                self.0.fetch_or(bits, order)
+            }
+
+            pub(crate) fn fetch_and(&self, bits: u8, order: Ordering) -> u8 {
+                self.0.fetch_and(bits, order)
+            }
+        }
+    }
+    use self::atomic::{AtomicBool, Ordering::Relaxed, Ordering::Release};
+
+    #[derive(Debug, Default)]
+    pub(crate) struct Mutex<T> {
+        /// What `try_lock` looks at: it may not have heard yet that the lock is free.
+        held: AtomicBool,
+        value: loom::sync::Mutex<T>,
+    }
+
+    pub(crate) struct MutexGuard<'a, T> {
+        held: &'a AtomicBool,
+        value: Option<loom::sync::MutexGuard<'a, T>>,
+    }
+
+    impl<T> Mutex<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self { held: AtomicBool::new(false), value: loom::sync::Mutex::new(value) }
+        }
+
+        fn held<'a>(&'a self, value: loom::sync::MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+            self.held.store(true, Relaxed);
+            MutexGuard { held: &self.held, value: Some(value) }
+        }
+    }
+
+    pub(crate) trait LockExt<T> {
+        fn locked(&self) -> MutexGuard<'_, T>;
+        fn try_locked(&self) -> Option<MutexGuard<'_, T>>;
+    }
+
+    impl<T> LockExt<T> for Mutex<T> {
+        fn locked(&self) -> MutexGuard<'_, T> {
+            self.held(self.value.lock().unwrap())
+        }
+
+        fn try_locked(&self) -> Option<MutexGuard<'_, T>> {
+            if self.held.load(Relaxed) {
+                return None;
+            }
+            Some(self.held(self.value.try_lock().ok()?))
+        }
+    }
+
+    impl<T> Drop for MutexGuard<'_, T> {
+        fn drop(&mut self) {
+            self.held.store(false, Release);
+        }
+    }
+
+    impl<T> Deref for MutexGuard<'_, T> {
+        type Target = T;
+
+        fn deref(&self) -> &T {
+            self.value.as_deref().unwrap()
+        }
+    }
+
+    impl<T> DerefMut for MutexGuard<'_, T> {
+        fn deref_mut(&mut self) -> &mut T {
+            self.value.as_deref_mut().unwrap()
+        }
+    }
+
+    #[derive(Debug, Default)]
+    pub(crate) struct Condvar(loom::sync::Condvar);
+
+    /// As of the standard library; whether the time was up is not asked.
+    type Waited<'a, T> = (MutexGuard<'a, T>, ());
+
+    impl Condvar {
+        /// The time is never up.
+        pub(crate) fn wait_timeout<'a, T>(
+            &self,
+            mut guard: MutexGuard<'a, T>,
+            _: Duration,
+        ) -> Result<Waited<'a, T>, PoisonError<Waited<'a, T>>> {
+            guard.held.store(false, Release);
+            guard.value = guard.value.take().map(|value| self.0.wait(value).unwrap());
+            guard.held.store(true, Relaxed);
+            Ok((guard, ()))
+        }
+
+        pub(crate) fn notify_all(&self) {
+            self.0.notify_all();
+        }
+    }
+
+    /// Who looks into a queue may not have heard yet of what was put in.
+    pub(crate) mod queue {
+        use std::{collections::VecDeque, sync::Arc};
+
+        use super::atomic::{AtomicUsize, Ordering::Acquire, Ordering::Release};
+
+        #[derive(Debug)]
+        struct Queue<T> {
+            len: AtomicUsize,
+            /// Loom changes threads only where something of its own is called.
+            items: std::sync::Mutex<VecDeque<T>>,
+        }
+
+        #[derive(Debug)]
+        pub(crate) struct Sender<T>(Arc<Queue<T>>);
+
+        /// One at a time takes from it.
+        #[derive(Debug)]
+        pub(crate) struct Receiver<T>(Arc<Queue<T>>);
+
+        pub(crate) fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
+            let queue = Arc::new(Queue { len: AtomicUsize::new(0), items: std::sync::Mutex::default() });
+            (Sender(queue.clone()), Receiver(queue))
+        }
+
+        impl<T> Sender<T> {
+            pub(crate) fn send(&self, item: T) -> Result<(), T> {
+                self.0.len.fetch_add(1, Release);
+                self.0.items.lock().unwrap().push_back(item);
+                Ok(())
+            }
+        }
+
+        impl<T> Receiver<T> {
+            pub(crate) fn is_empty(&self) -> bool {
+                self.0.len.load(Acquire) == 0
+            }
+
+            pub(crate) fn try_recv(&self) -> Option<T> {
+                if self.is_empty() {
+                    return None;
+                }
+                self.0.len.fetch_sub(1, Acquire);
+                self.0.items.lock().unwrap().pop_front()
+            }
+        }
+    }
+}
+
+/// Tries all orders; with a bound, all in which threads are interrupted at most so often where they could go on.
+fn explore(what: &str, preemptions: Option<usize>, model: impl Fn() + Send + Sync + 'static) {
+    let count = Arc::new(Counter::new(0));
+    let counting = count.clone();
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = preemptions;
+    builder.check(move || {
+        counting.fetch_add(1, Counted);
+        model();
+    });
+    println!("{what}: {} orders", count.load(Counted));
+}
+
+fn join<const N: usize>(threads: [thread::JoinHandle<()>; N]) {
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
+// The mailbox.
+
+struct Connection {
+    mailbox: Mailbox,
+    /// What has happened to it: whoever looks has to see all that was posted.
+    state: AtomicUsize,
+}
+
+impl Connection {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { mailbox: Mailbox::new(), state: AtomicUsize::new(0) })
+    }
+}
+
+impl Addressed for Connection {
+    fn mailbox(&self) -> &Mailbox {
+        &self.mailbox
+    }
+}
+
+/// What wakes the poll, and stays until it does.
+#[derive(Default)]
+struct Waker {
+    woken: loom::sync::Mutex<bool>,
+    told: loom::sync::Condvar,
+    times: Counter,
+}
+
+impl Waker {
+    fn wake(&self) {
+        self.times.fetch_add(1, Counted);
+        *self.woken.lock().unwrap() = true;
+        self.told.notify_one();
+    }
+
+    fn wait(&self) {
+        let mut woken = self.woken.lock().unwrap();
+        while !*woken {
+            woken = self.told.wait(woken).unwrap();
+        }
+        *woken = false;
+    }
+
+    /// As a poll that does not wait.
+    fn look(&self) {
+        *self.woken.lock().unwrap() = false;
+    }
+}
+
+/// A gateway that does with its mail what the reactor does.
+struct Gateway {
+    post: Arc<Post<Connection>>,
+    mail: Receiver<Arc<Connection>>,
+    waker: Arc<Waker>,
+}
+
+impl Gateway {
+    fn new() -> Self {
+        let (sender, mail) = unbounded();
+        let waker = Arc::new(Waker::default());
+        let wakes = waker.clone();
+        Self { post: Arc::new(Post::new(sender, move || wakes.wake())), mail, waker }
+    }
+
+    /// Returns what it sees of those that it is to look at.
+    fn read_mail(&self) -> usize {
+        let mut seen = 0;
+        while let Some(connection) = self.mail.try_recv() {
+            connection.mailbox.take();
+            seen |= connection.state.load(Relaxed);
+        }
+        seen
+    }
+
+    /// Works, and sleeps so deep, until it has seen all of this.
+    fn run(&self, sleep: Sleep, all: usize) {
+        let mut seen = 0;
+        loop {
+            seen |= self.read_mail();
+            if seen & all == all {
+                return;
+            }
+            self.post.sleep(sleep);
+            if self.mail.is_empty() {
+                self.waker.wait();
+            } else {
+                self.waker.look();
+            }
+            self.post.rise();
+        }
+    }
+
+    /// Works and sleeps for a while, until its time is up.
+    fn run_for(&self, sleep: Sleep, turns: usize) {
+        for _ in 0..turns {
+            self.read_mail();
+            self.post.sleep(sleep);
+            if !self.mail.is_empty() {
+                self.waker.look();
+            }
+            self.post.rise();
+        }
+    }
+
+    /// Has another thread change the state of a connection, and tell it.
+    fn poster(&self, on: &Arc<Connection>, event: usize, within: Within) -> thread::JoinHandle<()> {
+        let (post, connection) = (self.post.clone(), on.clone());
+        thread::spawn(move || {
+            connection.state.fetch_or(event, Relaxed);
+            post.send(&connection, within);
+        })
+    }
+}
+
+#[test]
+fn what_is_posted_is_looked_at() {
+    explore("two on one connection", Some(3), || {
+        let (gateway, connection) = (Gateway::new(), Connection::new());
+        gateway.poster(&connection, 1, Within::Now);
+        gateway.poster(&connection, 2, Within::Now);
+        gateway.run(Sleep::Long, 3);
+    });
+    explore("two on two connections", Some(3), || {
+        let (gateway, one, other) = (Gateway::new(), Connection::new(), Connection::new());
+        gateway.poster(&one, 1, Within::Now);
+        gateway.poster(&other, 2, Within::Now);
+        gateway.run(Sleep::Long, 3);
+    });
+    explore("one twice", Some(4), || {
+        let (gateway, connection) = (Gateway::new(), Connection::new());
+        let post = gateway.post.clone();
+        thread::spawn(move || {
+            for event in [1, 2] {
+                connection.state.fetch_or(event, Relaxed);
+                post.send(&connection, Within::Now);
+            }
+        });
+        gateway.run(Sleep::Nap, 3);
+    });
+}
+
+#[test]
+fn a_gateway_is_woken_that_would_sleep_too_long() {
+    for (within, sleep) in
+        [(Within::Now, Sleep::Nap), (Within::Millisecond, Sleep::Tick), (Within::Tick, Sleep::Long)]
+    {
+        explore(&format!("{within:?} wakes {sleep:?}"), None, move || {
+            let (gateway, connection) = (Gateway::new(), Connection::new());
+            gateway.poster(&connection, 1, within);
+            gateway.run(sleep, 1);
+        });
+    }
+}
+
+#[test]
+fn a_gateway_is_not_woken_that_looks_in_time() {
+    for (within, sleep) in [
+        (Within::Now, Sleep::Awake),
+        (Within::Millisecond, Sleep::Nap),
+        (Within::Tick, Sleep::Nap),
+        (Within::Tick, Sleep::Tick),
+    ] {
+        explore(&format!("{within:?} leaves {sleep:?}"), None, move || {
+            let (gateway, connection) = (Gateway::new(), Connection::new());
+            let poster = gateway.poster(&connection, 1, within);
+            gateway.run_for(sleep, 2);
+            poster.join().unwrap();
+            assert_eq!(gateway.waker.times.load(Counted), 0);
+        });
+    }
+}
+
+#[test]
+fn who_is_in_a_hurry_wakes_it_although_someone_who_is_not_was_first() {
+    for lazy in [Within::Tick, Within::Millisecond] {
+        explore(&format!("{lazy:?}, then Now"), Some(3), move || {
+            let (gateway, connection) = (Gateway::new(), Connection::new());
+            gateway.poster(&connection, 1, lazy);
+            gateway.poster(&connection, 2, Within::Now);
+            // Perhaps the first will be seen when its time has come. That of the other is now.
+            gateway.run(Sleep::Tick, 2);
+        });
+    }
+}
+
+#[test]
+fn a_gateway_that_sleeps_is_woken_once_and_one_that_has_risen_not_at_all() {
+    explore("two wake a gateway", Some(3), || {
+        let (gateway, connection) = (Gateway::new(), Connection::new());
+        gateway.post.sleep(Sleep::Long);
+        join([1, 2].map(|event| gateway.poster(&connection, event, Within::Now)));
+        assert_eq!(gateway.waker.times.load(Counted), 1);
+        assert_eq!(gateway.read_mail(), 3);
+        gateway.post.sleep(Sleep::Long);
+        gateway.post.rise();
+        join([gateway.poster(&connection, 4, Within::Now)]);
+        assert_eq!(gateway.waker.times.load(Counted), 1);
+    });
+}
+
+// Collected output.
+
+struct Flushing {
+    mailbox: Mailbox,
+    /// Output that was collected.
+    output: Mutex<usize>,
+    /// Whether the gateway has been told.
+    told: AtomicUsize,
+}
+
+/// The gateway's part.
+#[derive(Default)]
+struct Flusher {
+    flushes: bool,
+}
+
+impl Flushing {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { mailbox: Mailbox::new(), output: Mutex::new(0), told: AtomicUsize::new(0) })
+    }
+
+    fn collect(&self) {
+        *self.output.locked() += 1;
+        if self.mailbox.collect() {
+            self.told.fetch_add(1, AcqRel);
+        }
+    }
+
+    fn flush(&self) {
+        *self.output.locked() = 0;
+    }
+}
+
+impl Flusher {
+    fn read_mail(&mut self, connection: &Flushing) {
+        if connection.told.swap(0, AcqRel) > 0 && connection.mailbox.starts_flushing() {
+            assert!(!self.flushes, "it is looked at twice");
+            self.flushes = true;
+        }
+    }
+
+    /// As the gateway does when it flushes.
+    fn look(&mut self, connection: &Flushing) {
+        if !self.flushes {
+            return;
+        }
+        if connection.mailbox.take_collected() {
+            connection.flush();
+        } else {
+            self.flushes = !connection.mailbox.stops_flushing();
+        }
+    }
+
+    /// As the gateway does when it calls a handler itself.
+    fn call(&mut self, connection: &Flushing) {
+        let flushes = connection.mailbox.flushes();
+        connection.collect();
+        if flushes {
+            if connection.mailbox.take_collected() {
+                connection.flush();
+            }
+            self.flushes |= !connection.mailbox.stops_flushing();
+        }
+    }
+
+    /// Nobody collects any more.
+    fn rest(&mut self, connection: &Flushing) {
+        self.read_mail(connection);
+        while self.flushes {
+            self.look(connection);
+        }
+        assert_eq!(*connection.output.locked(), 0, "collected output is forgotten");
+    }
+}
+
+/// Collects so often.
+fn collector(connection: &Arc<Flushing>, times: usize) -> thread::JoinHandle<()> {
+    let connection = connection.clone();
+    thread::spawn(move || (0..times).for_each(|_| connection.collect()))
+}
+
+#[test]
+fn collected_output_is_flushed() {
+    explore("a thread collects twice", None, || {
+        let (connection, mut gateway) = (Flushing::new(), Flusher::default());
+        let collects = collector(&connection, 2);
+        for _ in 0..2 {
+            gateway.read_mail(&connection);
+            gateway.look(&connection);
+        }
+        collects.join().unwrap();
+        gateway.rest(&connection);
+    });
+    explore("two threads collect", Some(4), || {
+        let (connection, mut gateway) = (Flushing::new(), Flusher::default());
+        let collect = [collector(&connection, 1), collector(&connection, 1)];
+        for _ in 0..3 {
+            gateway.read_mail(&connection);
+            gateway.look(&connection);
+        }
+        join(collect);
+        gateway.rest(&connection);
+    });
+    explore("a handler of the gateway's collects, too", Some(4), || {
+        let (connection, mut gateway) = (Flushing::new(), Flusher::default());
+        let collects = collector(&connection, 2);
+        gateway.call(&connection);
+        gateway.read_mail(&connection);
+        gateway.look(&connection);
+        gateway.call(&connection);
+        collects.join().unwrap();
+        gateway.rest(&connection);
+    });
+}
+
+// A thread that may be busy.
+
+struct Thread {
+    mailbox: Mailbox,
+    /// Its thread holds it while it waits in `recv`.
+    inbox: Mutex<()>,
+    told: AtomicUsize,
+}
+
+impl Thread {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { mailbox: Mailbox::new(), inbox: Mutex::new(()), told: AtomicUsize::new(0) })
+    }
+
+    fn read(&self) {
+        drop(self.inbox.locked());
+        if self.mailbox.watch() {
+            self.told.fetch_add(1, AcqRel);
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.inbox.try_locked().is_some()
+    }
+
+    /// A turn of the gateway. Returns whether it looks again after a tick.
+    fn look(&self, watches: bool) -> bool {
+        let told = self.told.swap(0, AcqRel) > 0;
+        (watches || told) && (self.is_busy() || !self.mailbox.unwatch(|| self.is_busy()))
+    }
+}
+
+#[test]
+fn a_busy_thread_is_watched() {
+    for (reads, looks) in [(1, 2), (2, 2), (3, 1)] {
+        explore(&format!("{reads} reads, {looks} looks"), None, move || {
+            let connection = Thread::new();
+            let reader = {
+                let connection = connection.clone();
+                thread::spawn(move || (0..reads).for_each(|_| connection.read()))
+            };
+            let watches = (0..looks).fold(false, |watches, _| connection.look(watches));
+            reader.join().unwrap();
+            assert!(watches || connection.told.load(Relaxed) > 0, "nobody looks at a busy thread");
+        });
+    }
+}
+
+// The lock that cannot be left without a look.
+
+/// What is sent: by whom, its number, and whether it is large, so that it is compressed without the lock.
+type Sent = (usize, usize, bool);
+
+struct Pushed {
+    core: Lock<Core>,
+    put: Sender<Sent>,
+    outbox: Receiver<Sent>,
+    compressed: Condvar,
+}
+
+#[derive(Default)]
+struct Core {
+    sent: Vec<Sent>,
+    /// Nothing can be sent.
+    blocked: bool,
+    /// The compressor is out.
+    compressing: bool,
+    errand: Option<Sent>,
+}
+
+impl Core {
+    fn send(&mut self, message: Sent) {
+        assert!(!self.blocked && !self.compressing);
+        if message.2 {
+            self.compressing = true;
+            self.errand = Some(message);
+        } else {
+            self.sent.push(message);
+        }
+    }
+}
+
+impl Owner for Pushed {
+    type Core = Core;
+    type Errands = Option<Sent>;
+    type Result = Sent;
+
+    fn core(&self) -> &Lock<Core> {
+        &self.core
+    }
+
+    fn leave(&self, core: &mut Core) -> Option<Sent> {
+        core.errand.take()
+    }
+
+    fn run(&self, errand: Option<Sent>) -> Option<Sent> {
+        errand
+    }
+
+    fn bring_back(&self, core: &mut Core, message: Sent) {
+        core.compressing = false;
+        core.sent.push(message);
+        self.compressed.notify_all();
+    }
+
+    fn has_left(&self) -> bool {
+        !self.outbox.is_empty()
+    }
+
+    fn take_left(&self, core: &mut Core) -> bool {
+        if core.blocked || core.compressing {
+            return false;
+        }
+        self.drain(core);
+        true
+    }
+}
+
+impl Pushed {
+    fn new(core: Core) -> Arc<Self> {
+        let (put, outbox) = unbounded();
+        Arc::new(Self { core: Lock::new(core), put, outbox, compressed: Condvar::default() })
+    }
+
+    fn drain(&self, core: &mut Core) {
+        while !core.compressing
+            && let Some(message) = self.outbox.try_recv()
+        {
+            core.send(message);
+        }
+    }
+
+    fn push(&self, message: Sent) {
+        if let Some(mut core) = try_lock(self)
+            && !core.blocked
+            && !core.compressing
+            && self.outbox.is_empty()
+        {
+            return core.send(message);
+        }
+        self.put.send(message).unwrap();
+        drop(try_lock(self));
+    }
+
+    /// Some thread pushes these, in this order.
+    fn pusher<const N: usize>(self: &Arc<Self>, by: usize, larges: [bool; N]) -> thread::JoinHandle<()> {
+        let this = self.clone();
+        thread::spawn(move || {
+            for (n, large) in larges.into_iter().enumerate() {
+                this.push((by, n, large));
+            }
+        })
+    }
+
+    /// All is sent, and that of each thread in its order.
+    fn check<const N: usize>(&self, counts: [usize; N]) {
+        assert!(self.outbox.is_empty(), "left in the outbox");
+        let core = lock(self);
+        assert!(!core.compressing);
+        for (by, count) in counts.into_iter().enumerate() {
+            let sent = core.sent.iter().filter(|message| message.0 == by).map(|message| message.1);
+            assert!(sent.eq(0..count), "{:?}", core.sent);
+        }
+    }
+}
+
+#[test]
+fn nothing_is_left_in_the_outbox() {
+    explore("a pusher and two holders", Some(3), || {
+        let connection = Pushed::new(Core::default());
+        let pusher = connection.pusher(0, [false]);
+        let holder = {
+            let connection = connection.clone();
+            thread::spawn(move || drop(lock(&*connection)))
+        };
+        drop(lock(&*connection));
+        pusher.join().unwrap();
+        holder.join().unwrap();
+        connection.check([1]);
+    });
+    explore("two pushers and a holder", Some(3), || {
+        let connection = Pushed::new(Core::default());
+        let pushers = [connection.pusher(0, [false; 2]), connection.pusher(1, [false])];
+        drop(lock(&*connection));
+        join(pushers);
+        connection.check([2, 1]);
+    });
+}
+
+#[test]
+fn what_cannot_be_sent_is_seen_to_by_whoever_makes_it_possible() {
+    explore("two pushers, blocked", Some(2), || {
+        let connection = Pushed::new(Core { blocked: true, ..Core::default() });
+        let pushers = [connection.pusher(0, [false; 2]), connection.pusher(1, [false])];
+        let mut core = lock(&*connection);
+        core.blocked = false;
+        connection.drain(&mut core);
+        drop(core);
+        join(pushers);
+        connection.check([2, 1]);
+    });
+}
+
+#[test]
+fn nothing_overtakes_what_is_compressed_without_the_lock() {
+    explore("two pushers, large and short", Some(2), || {
+        let connection = Pushed::new(Core::default());
+        let pushers = [connection.pusher(0, [true, false]), connection.pusher(1, [true])];
+        drop(lock(&*connection));
+        join(pushers);
+        connection.check([2, 1]);
+    });
+}
+
+#[test]
+fn who_waits_for_the_compressor_is_told() {
+    explore("a pusher, and someone who waits", Some(3), || {
+        let connection = Pushed::new(Core::default());
+        let pushers = [connection.pusher(0, [true]), connection.pusher(1, [false])];
+        let core = lock(&*connection);
+        if core.compressing {
+            Guard::wait(core, &connection.compressed, Duration::MAX);
+        } else {
+            drop(core);
+        }
+        join(pushers);
+        connection.check([1, 1]);
+    });
+}

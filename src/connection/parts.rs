@@ -61,6 +61,8 @@ pub(crate) struct Connection {
     hung_up: AtomicBool,
     /// The socket did not take all of the output when the core's lock was last free.
     blocked: AtomicBool,
+    /// The connection's own thread receives, or waits to.
+    pub(super) receives: AtomicBool,
     /// Messages were received that the connection's own thread has not read: answers to what is before them are collected.
     pub(super) has_unread: AtomicBool,
     /// Output was in the way when the gateway stood in: the thread that writes has to look itself for what arrived.
@@ -143,6 +145,7 @@ impl Connection {
             reason: OnceLock::new(),
             hung_up: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
+            receives: AtomicBool::new(false),
             has_unread: AtomicBool::new(false),
             look_is_due: AtomicBool::new(false),
             binary_data: AtomicBool::new(false),
@@ -258,6 +261,7 @@ impl Connection {
     pub(crate) fn conclude(self: &Arc<Self>) {
         self.lock().ended_by_thread = true;
         self.close(CloseCode::NORMAL, "");
+        self.receives.store(true, Relaxed);
         let mut inbox = self.inbox.locked();
         let receiver = inbox.receiver(&self.context.limits);
         let mut budget = Budget::new(self.context.limits.close_timeout);
@@ -345,9 +349,13 @@ impl Connection {
 
     /// Makes known what the protocol has come to: before the client can see it, or anyone else.
     fn publish(&self, core: &mut Core) {
-        if !core.protocol.take_changed() {
-            return;
+        if core.protocol.take_changed() {
+            self.publish_change(core);
         }
+    }
+
+    #[inline(never)]
+    fn publish_change(&self, core: &mut Core) {
         if let (Some(reason), None) = (core.protocol.reason(), self.reason.get()) {
             core.errands.ended = self.reason.set(reason.clone()).is_ok();
         }

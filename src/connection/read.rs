@@ -36,9 +36,25 @@ impl Connection {
         if self.about.shared {
             return self.read_shared(len, timeout);
         }
-        let read = self.read_own(&mut self.inbox.locked(), len, timeout);
+        let mut inbox = self.inbox.locked();
+        if let Some(read) = self.read_received(&mut inbox, len) {
+            return read;
+        }
+        self.receives.store(true, Relaxed);
+        let read = self.read_own(&mut inbox, len, timeout);
+        self.receives.store(false, Relaxed);
         self.be_watched();
         read
+    }
+
+    /// What was received before, or that nothing of it is wanted.
+    fn read_received(&self, inbox: &mut Inbox, len: usize) -> Option<Result<(Data, bool)>> {
+        if self.has_hung_up() {
+            return Some(Err(self.closed()));
+        }
+        let piece = inbox.read(len)?;
+        self.has_unread.store(!inbox.unread.is_empty(), Relaxed);
+        Some(Ok(piece))
     }
 
     /// Waits for what the gateway receives.
@@ -85,12 +101,8 @@ impl Connection {
         let mut budget = Budget::new(timeout);
         let mut is_last_look = false;
         loop {
-            if self.has_hung_up() {
-                return Err(self.closed());
-            }
-            if let Some(piece) = inbox.read(len) {
-                self.has_unread.store(!inbox.unread.is_empty(), Relaxed);
-                return Ok(piece);
+            if let Some(read) = self.read_received(inbox, len) {
+                return read;
             }
             if self.reason().is_some() {
                 return Err(self.closed());

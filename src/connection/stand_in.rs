@@ -13,10 +13,9 @@ use crate::{protocol::Hold, sync::LockExt};
 const TURNS: usize = 16;
 
 impl Connection {
-    /// Whether its thread does something else than to wait in `recv`.
+    /// Whether its thread does something else than to receive.
     pub(crate) fn is_busy(&self) -> bool {
-        // The thread holds it while it receives.
-        self.inbox.try_locked().is_some()
+        !self.receives.load(Relaxed)
     }
 
     /// The gateway watches the thread from now on, if that is wanted and it does not yet.

@@ -38,7 +38,6 @@ impl Connection {
     pub(crate) fn write(self: &Arc<Self>, message: Message) -> Result<()> {
         if self.look_is_due.load(Relaxed) {
             self.stand_in(); // all that was written is sent, so nothing is in the way now
-            self.be_watched(); // the gateway may have taken that for a wait in `recv`
         }
         let mut writing = Writing { outgoing: Some(self.prepare(message, None)), turn: None };
         let mut budget = Budget::new(self.context.limits.write_timeout);

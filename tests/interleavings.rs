@@ -627,7 +627,7 @@ impl Core {
 
 impl Owner for Pushed {
     type Core = Core;
-    type Errands = Option<Sent>;
+    type Errands = Sent;
     type Result = Sent;
 
     fn core(&self) -> &Lock<Core> {
@@ -638,8 +638,8 @@ impl Owner for Pushed {
         core.errand.take()
     }
 
-    fn run(&self, errand: Option<Sent>) -> Option<Sent> {
-        errand
+    fn run(&self, errand: Sent) -> Option<Sent> {
+        Some(errand)
     }
 
     fn bring_back(&self, core: &mut Core, message: Sent) {

@@ -44,6 +44,13 @@ pub(crate) struct Errands {
     pub(super) ended: bool,
 }
 
+impl Errands {
+    pub(super) fn take(&mut self) -> Option<Self> {
+        let is_empty = self.compressing.is_none() && self.post.is_none() && !self.ended;
+        (!is_empty).then(|| std::mem::take(self))
+    }
+}
+
 impl Core {
     pub(super) fn new(protocol: Protocol, socket: Arc<Socket>) -> Self {
         Self {

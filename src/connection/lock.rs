@@ -35,8 +35,8 @@ pub(crate) trait Owner {
     type Result;
 
     fn core(&self) -> &Lock<Self::Core>;
-    /// The last thing under the lock.
-    fn leave(&self, core: &mut Self::Core) -> Self::Errands;
+    /// The last thing under the lock. Mostly there is nothing to do afterwards.
+    fn leave(&self, core: &mut Self::Core) -> Option<Self::Errands>;
     /// The first thing without the lock.
     fn run(&self, errands: Self::Errands) -> Option<Self::Result>;
     /// Back under the lock.
@@ -83,7 +83,9 @@ impl<O: Owner> Drop for Guard<'_, O> {
         loop {
             let errands = self.owner.leave(&mut core);
             drop(core);
-            if let Some(result) = self.owner.run(errands) {
+            if let Some(errands) = errands
+                && let Some(result) = self.owner.run(errands)
+            {
                 core = self.owner.core().0.locked();
                 self.owner.bring_back(&mut core, result);
                 goes_on = true;

@@ -282,7 +282,7 @@ impl Connection {
                 (true, false) => {
                     socket.wait_either(budget.deadline()).and_then(|_| receiver.try_receive(&socket))
                 }
-                (false, _) => receiver.receive(&socket, left, None),
+                (false, _) => receiver.receive(&socket, left),
             };
             ended |= matches!(received, Ok(0));
             self.received(received);
@@ -445,13 +445,13 @@ impl Owner for Arc<Connection> {
         &self.core
     }
 
-    fn leave(&self, core: &mut Core) -> Errands {
+    fn leave(&self, core: &mut Core) -> Option<Errands> {
         self.publish(core);
         let blocked = core.protocol.is_blocked();
         if blocked != self.blocked.load(Relaxed) {
             self.blocked.store(blocked, Relaxed);
         }
-        std::mem::take(&mut core.errands)
+        core.errands.take()
     }
 
     fn run(&self, errands: Errands) -> Option<Box<Compressing>> {

@@ -22,8 +22,7 @@ pub const READ_TIMEOUT: Duration = Duration::from_secs(86_400);
 enum Next {
     /// Take this message; others have come behind it.
     Message(Message, Vec<Message>),
-    /// Receive more, and pause then: the protocol has something to do.
-    Receive(Arc<Socket>, Option<Duration>),
+    Receive(Arc<Socket>),
     /// Wait until the socket takes what has to be sent first.
     Send(Arc<Socket>),
     /// The connection has ended.
@@ -114,11 +113,11 @@ impl Connection {
                     self.has_unread.store(!inbox.unread.is_empty(), Relaxed);
                     return Ok(piece);
                 }
-                Next::Receive(socket, pause) => {
+                Next::Receive(socket) => {
                     // When the time is up, what is there already is still taken, once: a client that never stops
                     // sending half messages cannot keep the call.
                     let received = match budget.remaining() {
-                        Some(left) => receiver.receive(&socket, left, pause),
+                        Some(left) => receiver.receive(&socket, left),
                         None if is_last_look => return Err(Error::Timeout),
                         None => {
                             is_last_look = true;
@@ -144,15 +143,26 @@ impl Connection {
     /// Takes in what was received, and polls the next message.
     fn next(self: &Arc<Self>, receiver: &mut Receiver) -> Next {
         let mut core = self.lock();
-        let now = self.now(&core);
-        core.protocol.resume(now);
-        if !receiver.buffer.is_empty() {
-            core.protocol.receive(&mut receiver.buffer, now);
-        }
-        if let Some(message) = core.protocol.poll(Hold::Nothing, now) {
-            let mut others = Vec::new();
-            core.protocol.poll_short(&mut others, usize::MAX);
-            return Next::Message(message, others);
+        let received = !receiver.buffer.is_empty();
+        // Often neither: then what was received is polled, and the clock need not be read.
+        if received || receiver.pause.is_none() || core.protocol.can_poll() {
+            let now = self.now(&core);
+            core.protocol.resume(now);
+            if received {
+                if core.protocol.is_measuring() {
+                    receiver.pause = None; // the next ping is due, and no longer the pong
+                }
+                core.protocol.receive(&mut receiver.buffer, now);
+            }
+            if let Some(message) = core.protocol.poll(Hold::Nothing, now) {
+                let mut others = Vec::new();
+                core.protocol.poll_short(&mut others, usize::MAX);
+                return Next::Message(message, others);
+            }
+            if receiver.pause.is_none() {
+                let due = core.protocol.deadline();
+                receiver.pause = Some(due.map_or(Duration::MAX, |due| due.since(now)));
+            }
         }
         self.flush_or_post(&mut core);
         let Some(socket) = core.socket.clone().filter(|_| core.protocol.reason().is_none()) else {
@@ -164,7 +174,7 @@ impl Connection {
         if receiver.buffer.capacity() == 0 {
             receiver.buffer = core.protocol.spare_buffer();
         }
-        Next::Receive(socket, core.protocol.deadline().map(|deadline| deadline.since(now)))
+        Next::Receive(socket)
     }
 
     /// Does what is due.

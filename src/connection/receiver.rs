@@ -25,32 +25,37 @@ pub(super) struct Receiver {
     small: u8,
     /// How long the socket now waits in `recv`.
     timeout: Option<Duration>,
+    /// After about so long without a byte, the protocol has something to do. `None`: that is to be found out.
+    pub(super) pause: Option<Duration>,
 }
 
 impl Receiver {
     pub(super) fn new(max_size: usize) -> Self {
-        Self { buffer: Vec::new(), size: START, max_size: max_size.max(START), small: 0, timeout: None }
+        Self {
+            buffer: Vec::new(),
+            size: START,
+            max_size: max_size.max(START),
+            small: 0,
+            timeout: None,
+            pause: None,
+        }
     }
 
-    /// Waits for bytes for so long at most, or about as long as `pause`.
+    /// Waits for bytes for so long at most, or about as long as the [pause](Self::pause).
     ///
     /// The buffer follows the traffic: it doubles when a `recv` fills it, and a large one is given back when it is quiet.
     ///
     /// # Errors
     /// `WouldBlock`: nothing came, and it is time to look at the clock.
-    pub(super) fn receive(
-        &mut self,
-        socket: &Socket,
-        left: Duration,
-        pause: Option<Duration>,
-    ) -> io::Result<usize> {
+    pub(super) fn receive(&mut self, socket: &Socket, left: Duration) -> io::Result<usize> {
         let is_large = self.size > KEEP;
-        self.set_timeout(socket, if is_large { left.min(LINGER) } else { left }, pause)?;
+        self.set_timeout(socket, if is_large { left.min(LINGER) } else { left })?;
         self.make_room();
         let received = socket.recv(&mut self.buffer);
         match received {
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
                 self.size = self.size.min(KEEP / 2);
+                self.pause = None;
                 Err(io::ErrorKind::WouldBlock.into())
             }
             received => self.adapt(received),
@@ -90,8 +95,8 @@ impl Receiver {
 
     /// The socket's timeout is only set anew where it would wait too long, or far too short. A pause may last a quarter
     /// longer.
-    fn set_timeout(&mut self, socket: &Socket, left: Duration, pause: Option<Duration>) -> io::Result<()> {
-        let pause = pause.unwrap_or(Duration::MAX);
+    fn set_timeout(&mut self, socket: &Socket, left: Duration) -> io::Result<()> {
+        let pause = self.pause.unwrap_or(Duration::MAX);
         let wanted = left.min(pause);
         let latest = left.min(pause.saturating_add(pause / 4));
         if self.timeout.is_none_or(|now| now > latest || now < wanted / 2) {

@@ -84,6 +84,11 @@ impl Protocol {
         None
     }
 
+    /// Whether [`poll`](Self::poll) could do anything, if nothing was received since the last call.
+    pub(crate) fn can_poll(&mut self) -> bool {
+        self.has_input() || self.holds_end()
+    }
+
     /// Short messages that have arrived behind one that was [polled](Self::poll), at most `max` of them: together they cost
     /// less than one by one.
     pub(crate) fn poll_short(&mut self, messages: &mut Vec<Message>, max: usize) {

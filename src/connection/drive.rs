@@ -1,6 +1,6 @@
 //! What the gateway does with a shared connection: takes in what was received, and has its handler called.
 
-use std::{collections::VecDeque, io, sync::Arc};
+use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
 use super::{
     inbox::{Inbox, Room},
@@ -30,6 +30,8 @@ pub(crate) enum Intake {
 #[derive(Debug)]
 pub(crate) struct TakenIn {
     pub(crate) intake: Intake,
+    /// Messages came.
+    pub(crate) has_messages: bool,
     /// There is something for the handler, and nobody else calls it.
     pub(crate) claims_handler: bool,
 }
@@ -42,6 +44,13 @@ pub(crate) enum Batch<'a> {
     End(&'a dyn Handler),
     /// Nothing, for now.
     Nothing,
+}
+
+/// What is left of a batch: messages that the handler was not called for. The others had so many bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Rest {
+    pub(crate) messages: VecDeque<Message>,
+    pub(crate) handled: usize,
 }
 
 impl Connection {
@@ -63,14 +72,14 @@ impl Connection {
         if room.is_none() {
             // An end that is held waits for the same.
             if !core.protocol.has_input() && !core.protocol.holds_end() {
-                return TakenIn { intake: Intake::Starved, claims_handler: false };
+                return TakenIn { intake: Intake::Starved, has_messages: false, claims_handler: false };
             }
             core.protocol.pause();
             drop(core);
             // Somebody may have made room in between, and seen no pause.
             let is_paused = self.inbox.locked().pause(limits);
             let intake = if is_paused { Intake::Waits } else { Intake::More };
-            return TakenIn { intake, claims_handler: false };
+            return TakenIn { intake, has_messages: false, claims_handler: false };
         }
         core.protocol.resume(now);
         let (mut messages, mut is_starved) = (Vec::new(), false);
@@ -95,12 +104,13 @@ impl Connection {
             () => Intake::Starved,
         };
         drop(core);
+        let has_messages = !messages.is_empty();
         let claims_handler = self.deliver(messages, has_ended);
         // It may have been answered in between, by someone who saw no hold.
         if holds && is_starved && self.inbox.locked().hold_end(self.handler().is_none()) {
             intake = Intake::Waits;
         }
-        TakenIn { intake, claims_handler }
+        TakenIn { intake, has_messages, claims_handler }
     }
 
     /// Puts messages in, for the handler if there is one, else for readers. `complete`: they are the last. Returns whether
@@ -141,6 +151,11 @@ impl Connection {
     /// The gateway takes it out of its queue, and looks at it from now on.
     pub(crate) fn take_from_queue(&self) {
         self.mailbox.take();
+    }
+
+    /// Gives back the buffers that hold nothing, if there was no message for so long; else says when to ask again.
+    pub(crate) fn park_if_quiet(self: &Arc<Self>, quiet: Duration) -> Option<Moment> {
+        self.lock().protocol.park_if_quiet(quiet, self.context.clock.exact())
     }
 
     /// Whether a ping is under way, and when something is due.
@@ -188,10 +203,11 @@ impl Connection {
     }
 
     /// What there is for the handler next. Only for whoever has [claimed](Self::claims_handler) it; anything but messages
-    /// ends that.
-    pub(crate) fn next_batch(self: &Arc<Self>) -> Batch<'_> {
+    /// ends that. What is left of the last batch is put back.
+    pub(crate) fn next_batch(self: &Arc<Self>, rest: Rest) -> Batch<'_> {
         let Some(handler) = self.handler() else { return Batch::Nothing };
         let mut inbox = self.inbox.locked();
+        inbox.put_back(rest.messages, rest.handled);
         if self.has_hung_up() {
             inbox.discard_unhandled();
         }
@@ -217,9 +233,9 @@ impl Connection {
         batch
     }
 
-    /// Puts back messages of the last batch that the handler was not called for. The others had so many bytes.
-    pub(crate) fn put_back(&self, messages: VecDeque<Message>, handled: usize) {
-        self.inbox.locked().put_back(messages, handled);
+    /// Puts back what is left of a batch; others have their turn first.
+    pub(crate) fn put_back(&self, rest: Rest) {
+        self.inbox.locked().put_back(rest.messages, rest.handled);
     }
 
     /// Leaves a message that the handler did not take to whoever reads.

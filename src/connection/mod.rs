@@ -22,7 +22,7 @@ mod stand_in;
 mod write;
 
 pub(crate) use self::{
-    drive::{Batch, Intake, TakenIn},
+    drive::{Batch, Intake, Rest, TakenIn},
     mailbox::{Post, Sleep},
     parts::{About, Connection, Context, Handler, Observer},
     socket::Socket,

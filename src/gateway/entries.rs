@@ -35,7 +35,7 @@ impl Key {
 pub(super) struct Entry {
     pub(super) connection: Arc<Connection>,
     /// What the poll watches; kept open as long as it does.
-    socket: Option<Arc<Socket>>,
+    pub(super) socket: Option<Arc<Socket>>,
     /// When it is looked at, at the latest; see `deadlines`.
     pub(super) armed: Option<Moment>,
     /// Something that was received may be left to be taken in.
@@ -44,6 +44,8 @@ pub(super) struct Entry {
     pub(super) end_in_sight: bool,
     /// The client's stream has ended: nothing more is to be received.
     pub(super) has_ended: bool,
+    /// Its buffers are to be given back.
+    pub(super) is_warm: bool,
     /// It is in the list of those that go on at the next turn.
     pub(super) is_ready: bool,
 }
@@ -77,6 +79,7 @@ impl Entries {
             has_rest: true,
             end_in_sight: false,
             has_ended: false,
+            is_warm: false,
             is_ready: false,
         });
         let key = Key { index, generation: self.generations[index as usize] };

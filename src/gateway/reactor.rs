@@ -31,6 +31,9 @@ const TURNS: usize = 16;
 /// Received at a time, for all connections of a gateway together.
 const SCRATCH: usize = 64 * 1024;
 
+/// Without a message for so long, a shared connection gives back its buffers: it may be silent for long.
+const QUIET: Duration = Duration::from_secs(1);
+
 const WAKER: Token = Token(usize::MAX);
 
 #[derive(Debug)]
@@ -204,6 +207,7 @@ impl Reactor {
             connection.handle_timeout();
             if is_shared {
                 self.look_at_shared(connection);
+                self.park(key);
             } else {
                 self.look_at_threaded(&connection);
             }
@@ -234,6 +238,14 @@ impl Reactor {
         }
     }
 
+    /// Has a shared connection give back its buffers, if it has been quiet.
+    fn park(&mut self, key: Key) {
+        let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.is_warm) else { return };
+        let again = entry.connection.park_if_quiet(QUIET);
+        entry.is_warm = again.is_some();
+        self.deadlines.arm(key, again, &mut self.entries);
+    }
+
     /// A turn of a shared connection.
     fn drive(&mut self, key: Key) {
         match self.turn(key) {
@@ -256,7 +268,7 @@ impl Reactor {
         let connection = entry.connection.clone();
         let (mut has_rest, end_in_sight) = (entry.has_rest, entry.end_in_sight);
         let has_ended = entry.has_ended;
-        let Some(socket) = connection.socket() else { return Turn::Over };
+        let Some(socket) = entry.socket.clone() else { return Turn::Waits };
         if connection.is_blocked() && connection.flush_rest() && connection.is_stuck() {
             return Turn::Waits;
         }
@@ -279,8 +291,11 @@ impl Reactor {
                 self.dispatch(&connection);
             }
             has_rest = taken.intake != Intake::Starved;
-            if let Some(entry) = self.entries.get_mut(key) {
-                entry.has_rest = has_rest;
+            let Some(entry) = self.entries.get_mut(key) else { return Turn::Waits };
+            entry.has_rest = has_rest;
+            if taken.has_messages && !std::mem::replace(&mut entry.is_warm, true) {
+                let later = self.context.clock.coarse() + QUIET;
+                self.deadlines.arm(key, Some(later), &mut self.entries);
             }
             match taken.intake {
                 Intake::Starved | Intake::More => {}

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, io, sync::Arc, thread::JoinHandle};
 
 use super::jobs::Jobs;
 use crate::{
-    connection::{Batch, Connection, Handler},
+    connection::{Batch, Connection, Handler, Rest},
     limits::Limits,
     message::Message,
     thread::spawn,
@@ -98,12 +98,12 @@ fn run(jobs: &Jobs<Arc<Connection>>) {
 
 /// Calls the handler for what waits, in order. True: there is more, but others have their turn first.
 fn handle(connection: &Arc<Connection>) -> bool {
-    let mut handled = 0;
+    let (mut handled, mut rest) = (0, Rest::default());
     while handled < TURN {
-        match connection.next_batch() {
+        match connection.next_batch(std::mem::take(&mut rest)) {
             Batch::Messages(handler, messages) => {
                 handled += messages.len();
-                call(connection, handler, messages);
+                rest = call(connection, handler, messages);
             }
             Batch::End(handler) => {
                 handler.end(connection);
@@ -112,20 +112,21 @@ fn handle(connection: &Arc<Connection>) -> bool {
             Batch::Nothing => return false,
         }
     }
+    connection.put_back(rest);
     true
 }
 
 /// Calls the handler for these messages, as long as the client takes the answers.
-fn call(connection: &Arc<Connection>, handler: &dyn Handler, mut messages: VecDeque<Message>) {
-    let mut bytes = 0;
+fn call(connection: &Arc<Connection>, handler: &dyn Handler, mut messages: VecDeque<Message>) -> Rest {
+    let mut handled = 0;
     let mut next = || {
         if !connection.is_answerable() {
             return None;
         }
         let message = messages.pop_front()?;
-        bytes += message.len();
+        handled += message.len();
         Some((message, !messages.is_empty()))
     };
     handler.messages(connection, &mut std::iter::from_fn(&mut next));
-    connection.put_back(messages, bytes);
+    Rest { messages, handled }
 }

@@ -64,7 +64,7 @@ impl Protocol {
             match self.codec.next() {
                 Ok(Some(Event::Message(message))) if self.is_receiving() => {
                     self.counts.messages_in += 1;
-                    self.on_message(now);
+                    self.timers.message = now;
                     return Some(message);
                 }
                 // What comes after our close frame is not wanted.

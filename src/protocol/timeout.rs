@@ -1,5 +1,7 @@
 //! What is due when.
 
+use std::time::Duration;
+
 use super::{life::Protocol, phase::Phase, timers::Timer};
 use crate::{clock::Moment, error::ClosedBy, message::CloseCode};
 
@@ -39,12 +41,9 @@ impl Protocol {
             Some((_, Timer::Pong)) => self.abort(ClosedBy::Network, "no answer to a ping"),
             Some((_, Timer::Idle)) => self.close(CloseCode::NORMAL, "idle", now),
             Some((_, Timer::Ping)) => {
+                self.codec.park(false);
                 self.codec.ping(now.to_bytes());
                 self.timers.pinged = Some(now);
-            }
-            Some((_, Timer::Park)) => {
-                self.codec.park(false);
-                self.timers.buffered = false;
             }
             Some((_, Timer::Cool)) => {
                 self.codec.park(true);
@@ -54,12 +53,14 @@ impl Protocol {
         }
     }
 
-    /// A message went one way or the other. What it needed is given back later.
-    pub(super) fn on_message(&mut self, now: Moment) {
-        self.timers.message = now;
-        if self.timers.shared && !self.timers.buffered {
-            (self.timers.buffered, self.changed) = (true, true);
+    /// Gives back the buffers that hold nothing, if there was no message for so long; else says when to ask again.
+    pub(crate) fn park_if_quiet(&mut self, quiet: Duration, now: Moment) -> Option<Moment> {
+        let due = self.timers.message + quiet;
+        if due > now {
+            return Some(due);
         }
+        self.codec.park(false);
+        None
     }
 
     /// Whether the compressor has something now that it gives back later.

@@ -7,10 +7,6 @@ use crate::{clock::Moment, limits::Limits};
 /// A write that is stuck ends the connection so much later than a thread that waits in `write` does.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Without a message for so long, the empty buffers of a shared connection are given back, which may be silent for long. Another
-/// one has a thread, beside which they do not count.
-const PARK: Duration = Duration::from_secs(1);
-
 /// Without a message for so long, what only serves to compress better is given back.
 const COOL: Duration = Duration::from_secs(10);
 
@@ -27,8 +23,6 @@ pub(super) struct Timers {
     pub(super) blocked: Option<Moment>,
     /// Nothing is received at the moment, on purpose: so the peer's silence says nothing.
     pub(super) paused: bool,
-    /// There are buffers to give back.
-    pub(super) buffered: bool,
     /// The compressor has memory to give back.
     pub(super) warm: bool,
     /// A shared connection may be ended because it is idle.
@@ -46,24 +40,13 @@ pub(super) enum Timer {
     Idle,
     /// The peer was silent: it is to be pinged.
     Ping,
-    /// The buffers are not in use.
-    Park,
     /// The compressor is not in use.
     Cool,
 }
 
 impl Timers {
     pub(super) fn new(shared: bool, now: Moment) -> Self {
-        Self {
-            received: now,
-            message: now,
-            pinged: None,
-            blocked: None,
-            paused: false,
-            buffered: false,
-            warm: false,
-            shared,
-        }
+        Self { received: now, message: now, pinged: None, blocked: None, paused: false, warm: false, shared }
     }
 
     /// Nothing was received for a while, not even the answer to a ping: the silence counts anew.
@@ -77,10 +60,8 @@ impl Timers {
         let write = self.blocked.map(|since| (since + limits.write_timeout + GRACE, Timer::Write));
         let idle = limits.shared_idle_timeout.filter(|_| self.shared && self.blocked.is_none());
         let idle = idle.map(|limit| (self.message + limit, Timer::Idle));
-        let parks = self.buffered && self.blocked.is_none();
-        let park = parks.then(|| (self.message + PARK, Timer::Park));
         let cool = self.warm.then(|| (self.message + COOL, Timer::Cool));
-        [write, self.keepalive(limits), idle, park, cool].into_iter().flatten().min()
+        [write, self.keepalive(limits), idle, cool].into_iter().flatten().min()
     }
 
     /// While output is stuck nothing is received, and the peer's pong may lie behind what is not.

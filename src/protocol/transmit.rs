@@ -119,7 +119,7 @@ impl Protocol {
     /// The socket took so many bytes.
     pub(crate) fn sent(&mut self, bytes: usize, now: Moment) {
         if std::mem::take(&mut self.is_sending) {
-            self.on_message(now);
+            self.timers.message = now;
         }
         self.codec.stream().mark_sent(bytes);
         self.counts.bytes_out += bytes as u64;

@@ -183,7 +183,7 @@
 //! | 2 | `protocol` | the life of one connection, pure: bytes, commands and the time in; bytes, messages and the next deadline out |
 //! | 3 | `connection` | the protocol under its lock, the socket, what waits to be sent and to be read |
 //! | 4 | `registry` | connections by ID, path and topic |
-//! | 4 | `gateway` | drives shared connections, stands in for busy threads, keeps the times |
+//! | 4 | `gateway` | drives shared connections, receives for busy threads, keeps the times |
 //! | 5 | `websocket`, `parked` | what your code holds; how it is called without a thread |
 //! | 6 | `hub` | finds connections and pushes to them |
 //! | 7 | `server` | listeners, the threads of the connections, routes, shutdown |

@@ -1,12 +1,13 @@
 //! One connection: its protocol under a lock, its socket, what waits to be sent and to be read.
 //!
 //! It is driven, which means received from, by exactly one: a synchronous connection by its own thread (`read`), for which the
-//! gateway stands in while it is busy (`stand_in`), and a shared one by the gateway (`drive`). Anyone may write and push.
+//! gateway receives while it is busy (`busy`), and a shared one by the gateway (`drive`). Anyone may write and push.
 //!
 //! Two locks. The **inbox** belongs to whoever receives. The **core** (`lock`) is held for microseconds, never while anything
 //! waits, and never while another lock is taken; where both are needed, the inbox is locked first. What a connection wants of
 //! the gateway goes through its `mailbox`. It knows no hub, no gateway, and no poll.
 
+mod busy;
 mod core;
 mod drive;
 mod inbox;
@@ -18,7 +19,6 @@ mod push;
 mod read;
 mod receiver;
 mod socket;
-mod stand_in;
 mod write;
 
 pub(crate) use self::{

@@ -136,7 +136,7 @@ impl Outbox {
         self.bytes.fetch_sub(outgoing.message.len(), SeqCst);
         self.messages.fetch_sub(1, SeqCst);
         if self.waiters.load(SeqCst) > 0 {
-            // With the lock, so that nobody is between his look and his wait.
+            // With the lock, so that nobody is between its look and its wait.
             let _guard = self.waiting.locked();
             self.freed.notify_all();
         }

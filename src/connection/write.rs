@@ -37,7 +37,7 @@ impl Connection {
     /// Sends one message. Returns when the kernel has it, or when it is collected with other answers.
     pub(crate) fn write(self: &Arc<Self>, message: Message) -> Result<()> {
         if self.look_is_due.load(Relaxed) {
-            self.stand_in(); // all that was written is sent, so nothing is in the way now
+            self.receive_while_busy(); // all that was written is sent, so nothing is in the way now
         }
         let mut writing = Writing { outgoing: Some(self.prepare(message, None)), turn: None };
         let mut budget = Budget::new(self.context.limits.write_timeout);

@@ -45,7 +45,7 @@ impl Watching {
         self.connections.push(connection);
     }
 
-    /// Stands in for the threads that are busy, if it is time to.
+    /// Receives for the threads that are busy, if it is time to.
     pub(super) fn look(&mut self, clock: &Clock) {
         if self.next().is_none_or(|next| next > clock.exact()) {
             return;
@@ -55,7 +55,7 @@ impl Watching {
                 return false;
             }
             if connection.is_busy() {
-                connection.stand_in();
+                connection.receive_while_busy();
                 connection.handle_timeout();
                 return true;
             }

@@ -29,7 +29,7 @@ impl Connection {
     }
 
     /// Receives what has come, for a thread that is busy.
-    pub(crate) fn stand_in(self: &Arc<Self>) {
+    pub(crate) fn receive_while_busy(self: &Arc<Self>) {
         let Some(mut inbox) = self.inbox.try_locked() else { return };
         self.look_is_due.store(false, Relaxed);
         for _ in 0..TURNS {

@@ -8,6 +8,7 @@
 //! the gateway goes through its `mailbox`. It knows no hub, no gateway, and no poll.
 
 mod busy;
+mod close;
 mod core;
 mod drive;
 mod inbox;

@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    io::{self, ErrorKind::WouldBlock},
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock,
@@ -25,12 +24,11 @@ use super::{
 use crate::{
     clock::{Clock, Moment},
     codec::{Codec, Compressing, Deflate, Forms, Outgoing, Role, Stream},
-    deadline::{Budget, Deadline},
     error::{CloseReason, ClosedBy, Error},
     id::WebSocketId,
     limits::Limits,
     message::{CloseCode, Message},
-    protocol::{Counts, Hold, Protocol},
+    protocol::{Counts, Protocol},
     session::SessionId,
     sync::LockExt,
 };
@@ -54,7 +52,7 @@ pub(crate) struct Connection {
     /// Who gets the messages of a shared connection whose `server` has returned.
     handler: OnceLock<Box<dyn Handler>>,
     /// The last step of its end is done.
-    finished: AtomicBool,
+    pub(super) finished: AtomicBool,
     /// Set once: how the connection ended, or is about to.
     reason: OnceLock<CloseReason>,
     /// This side wants nothing more of the client: what was received is not handed out any more.
@@ -65,7 +63,7 @@ pub(crate) struct Connection {
     pub(super) receives: AtomicBool,
     /// Messages were received that the connection's own thread has not read: answers to what is before them are collected.
     pub(super) has_unread: AtomicBool,
-    /// Output was in the way when the gateway stood in: the thread that writes has to look itself for what arrived.
+    /// Output was in the way when the gateway received for the thread: when that writes, it has to look itself for what arrived.
     pub(super) look_is_due: AtomicBool,
     /// `BinaryData`, and `SessionEndOnClose`.
     pub(crate) binary_data: AtomicBool,
@@ -217,112 +215,6 @@ impl Connection {
 
     pub(crate) fn handler(&self) -> Option<&dyn Handler> {
         self.handler.get().map(|handler| &**handler)
-    }
-
-    /// Starts the closing handshake, unless the connection has ended already. What was pushed before goes before.
-    pub(crate) fn close(self: &Arc<Self>, code: CloseCode, text: &str) {
-        let mut ahead = self.outbox.get().map_or(0, |outbox| outbox.len());
-        let deadline = Deadline::after(self.context.limits.close_timeout);
-        loop {
-            if !self.wait_compressed(deadline) {
-                ahead = 0;
-            }
-            let mut core = self.lock();
-            while ahead > 0 && core.protocol.check_sendable().is_ok() && !core.protocol.is_compressing() {
-                let Some(outgoing) = self.outbox.get().and_then(|outbox| outbox.take()) else { break };
-                core.send(outgoing);
-                ahead -= 1;
-            }
-            if ahead > 0 && core.protocol.is_compressing() {
-                continue;
-            }
-            core.protocol.close(code, text, self.context.clock.exact());
-            self.flush_or_post(&mut core);
-            return;
-        }
-    }
-
-    /// Ends the connection of a client that is too slow: what is queued is dropped, the close frame goes behind what is half
-    /// sent.
-    pub(super) fn disconnect(self: &Arc<Self>, code: CloseCode, text: &str) {
-        if let Some(outbox) = self.outbox.get() {
-            outbox.clear();
-        }
-        self.close(code, text);
-    }
-
-    /// Ends the connection at once. Whoever drives it learns of it.
-    pub(crate) fn abort(self: &Arc<Self>, by: ClosedBy, why: &'static str) {
-        self.lock().protocol.abort(by, why);
-    }
-
-    /// Completes the end on the connection's own thread, with 1000 if it has not begun: closing handshake, half-close,
-    /// drain, all within the close timeout. Afterwards the socket is closed.
-    pub(crate) fn conclude(self: &Arc<Self>) {
-        self.lock().ended_by_thread = true;
-        self.close(CloseCode::NORMAL, "");
-        self.receives.store(true, Relaxed);
-        let mut inbox = self.inbox.locked();
-        let receiver = inbox.receiver(&self.context.limits);
-        let mut budget = Budget::new(self.context.limits.close_timeout);
-        let mut ended = false; // the client's side; ours may have something to send
-        while let Some(left) = budget.remaining() {
-            let mut core = self.lock();
-            let now = self.context.clock.coarse();
-            if !receiver.buffer.is_empty() {
-                core.protocol.receive(&mut receiver.buffer, now);
-            }
-            while core.protocol.poll(Hold::Nothing, now).is_some() {}
-            let blocked = self.flush(&mut core);
-            let socket = core.socket.clone();
-            drop(core);
-            let Some(socket) = socket.filter(|_| !self.is_over()) else { break };
-            let received = match (blocked, ended) {
-                (true, true) => socket.wait_writable(budget.deadline()).and(Err(WouldBlock.into())),
-                (true, false) => {
-                    socket.wait_either(budget.deadline()).and_then(|_| receiver.try_receive(&socket))
-                }
-                (false, _) => receiver.receive(&socket, left),
-            };
-            ended |= matches!(received, Ok(0));
-            self.received(received);
-        }
-        drop(inbox);
-        self.finish();
-    }
-
-    /// Whether the connection is over.
-    pub(crate) fn is_over(self: &Arc<Self>) -> bool {
-        self.lock().protocol.is_over()
-    }
-
-    /// What came of receiving; bytes are still to be taken in.
-    pub(super) fn received(self: &Arc<Self>, received: io::Result<usize>) {
-        match received {
-            Ok(0) => {
-                let mut core = self.lock();
-                core.protocol.receive_end(Hold::Nothing, self.context.clock.coarse());
-                self.flush_or_post(&mut core);
-            }
-            Ok(_) => {}
-            Err(e) if e.kind() == WouldBlock => {}
-            Err(e) => self.lock().protocol.receive_failed(&e.to_string()),
-        }
-    }
-
-    /// The last step: whatever the state, the socket is closed, and all buffers are given back. Handles may outlive it.
-    pub(crate) fn finish(self: &Arc<Self>) {
-        self.abort(ClosedBy::Network, "cut off");
-        if let Some(outbox) = self.outbox.get() {
-            outbox.clear();
-        }
-        if self.finished.swap(true, SeqCst) {
-            return;
-        }
-        self.context.observer.closed(self);
-        let mut inbox = self.inbox.locked();
-        inbox.end();
-        self.wake_readers(inbox);
     }
 
     /// Sends what is pending, as far as the socket takes it. True: it did not take all.

@@ -1,0 +1,126 @@
+//! How a connection ends: by a close, by its own thread, or at once; and the last step of all.
+
+use std::{
+    io::{self, ErrorKind::WouldBlock},
+    sync::{
+        Arc,
+        atomic::Ordering::{Relaxed, SeqCst},
+    },
+};
+
+use super::parts::Connection;
+use crate::{
+    deadline::{Budget, Deadline},
+    error::ClosedBy,
+    message::CloseCode,
+    protocol::Hold,
+    sync::LockExt,
+};
+
+impl Connection {
+    /// Starts the closing handshake, unless the connection has ended already. What was pushed before goes before.
+    pub(crate) fn close(self: &Arc<Self>, code: CloseCode, text: &str) {
+        let mut ahead = self.outbox.get().map_or(0, |outbox| outbox.len());
+        let deadline = Deadline::after(self.context.limits.close_timeout);
+        loop {
+            if !self.wait_compressed(deadline) {
+                ahead = 0;
+            }
+            let mut core = self.lock();
+            while ahead > 0 && core.protocol.check_sendable().is_ok() && !core.protocol.is_compressing() {
+                let Some(outgoing) = self.outbox.get().and_then(|outbox| outbox.take()) else { break };
+                core.send(outgoing);
+                ahead -= 1;
+            }
+            if ahead > 0 && core.protocol.is_compressing() {
+                continue;
+            }
+            core.protocol.close(code, text, self.context.clock.exact());
+            self.flush_or_post(&mut core);
+            return;
+        }
+    }
+
+    /// Ends the connection of a client that is too slow: what is queued is dropped, the close frame goes behind what is half
+    /// sent.
+    pub(super) fn disconnect(self: &Arc<Self>, code: CloseCode, text: &str) {
+        if let Some(outbox) = self.outbox.get() {
+            outbox.clear();
+        }
+        self.close(code, text);
+    }
+
+    /// Ends the connection at once. Whoever drives it learns of it.
+    pub(crate) fn abort(self: &Arc<Self>, by: ClosedBy, why: &'static str) {
+        self.lock().protocol.abort(by, why);
+    }
+
+    /// Completes the end on the connection's own thread, with 1000 if it has not begun: closing handshake, half-close,
+    /// drain, all within the close timeout. Afterwards the socket is closed.
+    pub(crate) fn conclude(self: &Arc<Self>) {
+        self.lock().ended_by_thread = true;
+        self.close(CloseCode::NORMAL, "");
+        self.receives.store(true, Relaxed);
+        let mut inbox = self.inbox.locked();
+        let receiver = inbox.receiver(&self.context.limits);
+        let mut budget = Budget::new(self.context.limits.close_timeout);
+        let mut ended = false; // the client's side; ours may have something to send
+        while let Some(left) = budget.remaining() {
+            let mut core = self.lock();
+            let now = self.context.clock.coarse();
+            if !receiver.buffer.is_empty() {
+                core.protocol.receive(&mut receiver.buffer, now);
+            }
+            while core.protocol.poll(Hold::Nothing, now).is_some() {}
+            let blocked = self.flush(&mut core);
+            let socket = core.socket.clone();
+            drop(core);
+            let Some(socket) = socket.filter(|_| !self.is_over()) else { break };
+            let received = match (blocked, ended) {
+                (true, true) => socket.wait_writable(budget.deadline()).and(Err(WouldBlock.into())),
+                (true, false) => {
+                    socket.wait_either(budget.deadline()).and_then(|_| receiver.try_receive(&socket))
+                }
+                (false, _) => receiver.receive(&socket, left),
+            };
+            ended |= matches!(received, Ok(0));
+            self.received(received);
+        }
+        drop(inbox);
+        self.finish();
+    }
+
+    /// Whether the connection is over.
+    pub(crate) fn is_over(self: &Arc<Self>) -> bool {
+        self.lock().protocol.is_over()
+    }
+
+    /// What came of receiving; bytes are still to be taken in.
+    pub(super) fn received(self: &Arc<Self>, received: io::Result<usize>) {
+        match received {
+            Ok(0) => {
+                let mut core = self.lock();
+                core.protocol.receive_end(Hold::Nothing, self.context.clock.coarse());
+                self.flush_or_post(&mut core);
+            }
+            Ok(_) => {}
+            Err(e) if e.kind() == WouldBlock => {}
+            Err(e) => self.lock().protocol.receive_failed(&e.to_string()),
+        }
+    }
+
+    /// The last step: whatever the state, the socket is closed, and all buffers are given back. Handles may outlive it.
+    pub(crate) fn finish(self: &Arc<Self>) {
+        self.abort(ClosedBy::Network, "cut off");
+        if let Some(outbox) = self.outbox.get() {
+            outbox.clear();
+        }
+        if self.finished.swap(true, SeqCst) {
+            return;
+        }
+        self.context.observer.closed(self);
+        let mut inbox = self.inbox.locked();
+        inbox.end();
+        self.wake_readers(inbox);
+    }
+}

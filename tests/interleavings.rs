@@ -610,7 +610,7 @@ struct Core {
     blocked: bool,
     /// The compressor is out.
     compressing: bool,
-    errand: Option<Sent>,
+    deferred: Option<Sent>,
 }
 
 impl Core {
@@ -618,7 +618,7 @@ impl Core {
         assert!(!self.blocked && !self.compressing);
         if message.2 {
             self.compressing = true;
-            self.errand = Some(message);
+            self.deferred = Some(message);
         } else {
             self.sent.push(message);
         }
@@ -627,32 +627,32 @@ impl Core {
 
 impl Owner for Pushed {
     type Core = Core;
-    type Errands = Sent;
-    type Result = Sent;
+    type Deferred = Sent;
+    type Finished = Sent;
 
     fn core(&self) -> &Lock<Core> {
         &self.core
     }
 
-    fn leave(&self, core: &mut Core) -> Option<Sent> {
-        core.errand.take()
+    fn before_unlock(&self, core: &mut Core) -> Option<Sent> {
+        core.deferred.take()
     }
 
-    fn run(&self, errand: Sent) -> Option<Sent> {
-        Some(errand)
+    fn after_unlock(&self, deferred: Sent) -> Option<Sent> {
+        Some(deferred)
     }
 
-    fn bring_back(&self, core: &mut Core, message: Sent) {
+    fn finish_deferred(&self, core: &mut Core, message: Sent) {
         core.compressing = false;
         core.sent.push(message);
         self.compressed.notify_all();
     }
 
-    fn has_left(&self) -> bool {
+    fn has_queued(&self) -> bool {
         !self.outbox.is_empty()
     }
 
-    fn take_left(&self, core: &mut Core) -> bool {
+    fn drain_queue(&self, core: &mut Core) -> bool {
         if core.blocked || core.compressing {
             return false;
         }

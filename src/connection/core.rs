@@ -28,14 +28,14 @@ pub(crate) struct Core {
     pub(super) emptied: u32,
     /// Messages taken from the outbox so far: whoever waits for its turn knows by this when it has come.
     pub(super) taken: u64,
-    pub(super) errands: Errands,
+    pub(super) deferred: Deferred,
     /// Its own thread sees to the connection's end, and keeps the time for it.
     pub(super) ended_by_thread: bool,
 }
 
 /// What is to be done when the lock is free.
 #[derive(Debug, Default)]
-pub(crate) struct Errands {
+pub(crate) struct Deferred {
     /// A message is to be compressed.
     pub(super) compressing: Option<Box<Compressing>>,
     /// The gateway has to look at the connection.
@@ -44,7 +44,7 @@ pub(crate) struct Errands {
     pub(super) ended: bool,
 }
 
-impl Errands {
+impl Deferred {
     pub(super) fn take(&mut self) -> Option<Self> {
         let is_empty = self.compressing.is_none() && self.post.is_none() && !self.ended;
         (!is_empty).then(|| std::mem::take(self))
@@ -59,14 +59,14 @@ impl Core {
             collected: false,
             emptied: 0,
             taken: 0,
-            errands: Errands::default(),
+            deferred: Deferred::default(),
             ended_by_thread: false,
         }
     }
 
     /// Appends a message to the output. It can be sent, and nothing is before it.
     pub(super) fn send(&mut self, outgoing: Outgoing) {
-        self.errands.compressing = self.protocol.send(outgoing);
+        self.deferred.compressing = self.protocol.send(outgoing);
     }
 
     /// Whether what was just appended may wait for the answers to the messages that have already arrived: those that the
@@ -116,7 +116,7 @@ impl Core {
                 return false;
             }
             let before = self.taken;
-            while self.errands.compressing.is_none()
+            while self.deferred.compressing.is_none()
                 && self.protocol.pending() < ENOUGH
                 && let Some(outgoing) = outbox.take()
             {

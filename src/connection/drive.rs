@@ -175,7 +175,7 @@ impl Connection {
         let was_blocked = core.protocol.is_blocked();
         let blocked = (core.collected || was_blocked) && self.drain(&mut core);
         if blocked && !was_blocked {
-            core.errands.post = Some(Within::Now); // or nobody would watch the socket of a connection with a thread
+            core.deferred.post = Some(Within::Now); // or nobody would watch the socket of a connection with a thread
         }
         blocked
     }

@@ -1,8 +1,8 @@
-//! The lock of a connection's core, which cannot be left without looking at what others left for its holder.
+//! The lock of a connection's core. Unlocking it always looks at the outbox, where others queue what they have for the core.
 //!
-//! Whoever has something for the core puts it into the outbox first, and then tries to lock: it got the lock, and sees to it
-//! itself; or it did not, and the holder does, because it looks into the outbox after having let go. The fences order the
-//! putting before the trying, and the letting go before the look: one of the two sees the other.
+//! Whoever has something queues it first, and then tries to lock. With the lock it drains the outbox itself; without it, the
+//! holder does, which looks into the outbox after it has unlocked. The fences order the queueing before the try, and the
+//! unlocking before the look: one of the two sees the other.
 //!
 //! There is no other way to lock. `tests/interleavings.rs` tries this in every order.
 
@@ -29,22 +29,22 @@ impl<T> Lock<T> {
 /// Whose lock it is: says what is to be done around it.
 pub(crate) trait Owner {
     type Core;
-    /// What is to be done when the lock is free.
-    type Errands;
-    /// What an errand brings back to the core.
-    type Result;
+    /// Work that must not be done under the lock.
+    type Deferred;
+    /// What such work gives the core.
+    type Finished;
 
     fn core(&self) -> &Lock<Self::Core>;
-    /// The last thing under the lock. Mostly there is nothing to do afterwards.
-    fn leave(&self, core: &mut Self::Core) -> Option<Self::Errands>;
-    /// The first thing without the lock.
-    fn run(&self, errands: Self::Errands) -> Option<Self::Result>;
-    /// Back under the lock.
-    fn bring_back(&self, core: &mut Self::Core, result: Self::Result);
-    /// Whether others left something for the holder.
-    fn has_left(&self) -> bool;
-    /// Under the lock, takes what others left. False: it cannot be taken now, and somebody else will look again.
-    fn take_left(&self, core: &mut Self::Core) -> bool;
+    /// The last thing under the lock: the work to be done without it. Mostly there is none.
+    fn before_unlock(&self, core: &mut Self::Core) -> Option<Self::Deferred>;
+    /// Does that work, without the lock.
+    fn after_unlock(&self, deferred: Self::Deferred) -> Option<Self::Finished>;
+    /// Under the lock again, gives the core what came of the work.
+    fn finish_deferred(&self, core: &mut Self::Core, finished: Self::Finished);
+    /// Whether something is in the outbox.
+    fn has_queued(&self) -> bool;
+    /// Drains the outbox, under the lock. False: that is not possible now, and whoever makes it possible will look again.
+    fn drain_queue(&self, core: &mut Self::Core) -> bool;
 }
 
 /// The core, locked.
@@ -58,7 +58,7 @@ pub(crate) fn lock<O: Owner>(owner: &O) -> Guard<'_, O> {
     Guard { owner, core: Some(owner.core().0.locked()) }
 }
 
-/// `None`: somebody holds it, and will look at what was left before.
+/// `None`: somebody holds it, and will look at what was queued before.
 pub(crate) fn try_lock<O: Owner>(owner: &O) -> Option<Guard<'_, O>> {
     fence(SeqCst);
     let core = owner.core().0.try_locked()?;
@@ -66,11 +66,11 @@ pub(crate) fn try_lock<O: Owner>(owner: &O) -> Option<Guard<'_, O>> {
 }
 
 impl<O: Owner> Guard<'_, O> {
-    /// Lets others have the lock until it is told, or the time is up. Only for someone who knows that whoever tells it will
-    /// look at what was left.
-    pub(crate) fn wait(mut self, told: &Condvar, timeout: Duration) {
+    /// Lets others have the lock until the condition variable is notified, or the time is up. Only where whoever notifies it
+    /// looks at the outbox.
+    pub(crate) fn wait(mut self, condition: &Condvar, timeout: Duration) {
         if let Some(core) = self.core.take() {
-            let waited = told.wait_timeout(core, timeout);
+            let waited = condition.wait_timeout(core, timeout);
             self.core = Some(waited.unwrap_or_else(PoisonError::into_inner).0);
         }
     }
@@ -79,25 +79,25 @@ impl<O: Owner> Guard<'_, O> {
 impl<O: Owner> Drop for Guard<'_, O> {
     fn drop(&mut self) {
         let Some(mut core) = self.core.take() else { return };
-        let mut goes_on = true;
+        let mut drained = true;
         loop {
-            let errands = self.owner.leave(&mut core);
+            let deferred = self.owner.before_unlock(&mut core);
             drop(core);
-            if let Some(errands) = errands
-                && let Some(result) = self.owner.run(errands)
+            if let Some(deferred) = deferred
+                && let Some(finished) = self.owner.after_unlock(deferred)
             {
                 core = self.owner.core().0.locked();
-                self.owner.bring_back(&mut core, result);
-                goes_on = true;
+                self.owner.finish_deferred(&mut core, finished);
+                drained = true;
                 continue;
             }
             fence(SeqCst);
-            if !goes_on || !self.owner.has_left() {
+            if !drained || !self.owner.has_queued() {
                 return;
             }
             let Some(again) = self.owner.core().0.try_locked() else { return };
             core = again;
-            goes_on = self.owner.take_left(&mut core);
+            drained = self.owner.drain_queue(&mut core);
         }
     }
 }

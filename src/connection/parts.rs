@@ -14,7 +14,7 @@ use std::{
 };
 
 use super::{
-    core::{Core, Errands},
+    core::{Core, Deferred},
     inbox::Inbox,
     lock::{Guard, Lock, Owner, lock, try_lock},
     mailbox::{Addressed, Mailbox, Post, Within},
@@ -228,7 +228,7 @@ impl Connection {
         let was_blocked = core.protocol.is_blocked();
         let blocked = self.flush(core);
         if blocked && !was_blocked {
-            core.errands.post = Some(Within::Now);
+            core.deferred.post = Some(Within::Now);
         }
         blocked
     }
@@ -249,7 +249,7 @@ impl Connection {
     #[inline(never)]
     fn publish_change(&self, core: &mut Core) {
         if let (Some(reason), None) = (core.protocol.reason(), self.reason.get()) {
-            core.errands.ended = self.reason.set(reason.clone()).is_ok();
+            core.deferred.ended = self.reason.set(reason.clone()).is_ok();
         }
         if core.protocol.has_hung_up() {
             self.hung_up.store(true, SeqCst); // after the reason: who sees it asks for that
@@ -262,11 +262,11 @@ impl Connection {
         // The gateway keeps the times of a shared connection, and sees to an end that others have brought about.
         let has_ended = core.protocol.holds_end() || core.protocol.reason().is_some();
         if self.about.shared {
-            core.errands.post = Some(Within::Now);
+            core.deferred.post = Some(Within::Now);
         } else if has_ended && !core.ended_by_thread {
             // Its thread usually sees to it in time; a tick may be too long only for a short limit.
             let is_long = self.context.limits.close_timeout > LONGEST_TICK;
-            core.errands.post.get_or_insert(if is_long { Within::Tick } else { Within::Now });
+            core.deferred.post.get_or_insert(if is_long { Within::Tick } else { Within::Now });
         }
     }
 
@@ -330,52 +330,52 @@ impl Connection {
 
 impl Owner for Arc<Connection> {
     type Core = Core;
-    type Errands = Errands;
-    type Result = Box<Compressing>;
+    type Deferred = Deferred;
+    type Finished = Box<Compressing>;
 
     fn core(&self) -> &Lock<Core> {
         &self.core
     }
 
-    fn leave(&self, core: &mut Core) -> Option<Errands> {
+    fn before_unlock(&self, core: &mut Core) -> Option<Deferred> {
         self.publish(core);
         let blocked = core.protocol.is_blocked();
         if blocked != self.blocked.load(Relaxed) {
             self.blocked.store(blocked, Relaxed);
         }
-        core.errands.take()
+        core.deferred.take()
     }
 
-    fn run(&self, errands: Errands) -> Option<Box<Compressing>> {
-        if errands.ended && self.about.shared {
+    fn after_unlock(&self, deferred: Deferred) -> Option<Box<Compressing>> {
+        if deferred.ended && self.about.shared {
             self.wake_readers(self.inbox.locked());
         }
-        if let Some(within) = errands.post {
+        if let Some(within) = deferred.post {
             self.post(within);
         }
-        let mut compressing = errands.compressing?;
+        let mut compressing = deferred.compressing?;
         compressing.run();
         Some(compressing)
     }
 
-    fn bring_back(&self, core: &mut Core, compressed: Box<Compressing>) {
+    fn finish_deferred(&self, core: &mut Core, compressed: Box<Compressing>) {
         core.protocol.compressed(*compressed);
         self.flush_or_post(core);
         self.compressed.notify_all();
     }
 
-    fn has_left(&self) -> bool {
+    fn has_queued(&self) -> bool {
         !self.outbox_is_empty()
     }
 
-    fn take_left(&self, core: &mut Core) -> bool {
+    fn drain_queue(&self, core: &mut Core) -> bool {
         // The gateway flushes when the socket takes more; whoever has the compressor, when it is back.
         if core.protocol.is_blocked() || core.protocol.is_compressing() {
             return false;
         }
         let blocked = self.drain(core);
         if blocked {
-            core.errands.post = Some(Within::Now);
+            core.deferred.post = Some(Within::Now);
         }
         !blocked
     }

@@ -61,7 +61,7 @@ impl Connection {
             let is_next = !core.protocol.is_blocked() && !core.protocol.is_compressing();
             if is_next && self.outbox_is_empty() {
                 core.send(outgoing);
-                let waits = self.flush_or_post(&mut core) || core.errands.compressing.is_some();
+                let waits = self.flush_or_post(&mut core) || core.deferred.compressing.is_some();
                 return Ok(if waits { Pushed::Queued } else { Pushed::Sent });
             }
         }

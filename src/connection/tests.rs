@@ -107,7 +107,7 @@ fn a_close_comes_behind_a_message_that_is_being_compressed() {
     let (connection, mut client, _mail) = posting_connection(Some(deflate));
     let mut core = connection.lock();
     core.send(Message::from(vec![7; 100_000]).into());
-    let mut compressing = core.errands.compressing.take().unwrap();
+    let mut compressing = core.deferred.compressing.take().unwrap();
     drop(core);
     let (closes, closed) = mpsc::channel();
     let closer = thread::spawn({
@@ -119,7 +119,7 @@ fn a_close_comes_behind_a_message_that_is_being_compressed() {
     });
     assert!(closed.recv_timeout(Duration::from_millis(50)).is_err(), "the close has not waited");
     compressing.run();
-    connection.bring_back(&mut connection.lock(), compressing);
+    connection.finish_deferred(&mut connection.lock(), compressing);
     closer.join().unwrap();
     let mut first = [0; 1];
     client.read_exact(&mut first).unwrap();

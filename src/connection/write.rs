@@ -90,7 +90,7 @@ impl Connection {
         }
         let emptied = core.emptied;
         let waits = self.flush(core);
-        if core.errands.compressing.is_some() {
+        if core.deferred.compressing.is_some() {
             return Ok(Written::Compressed);
         }
         if core.emptied == emptied {
@@ -116,7 +116,7 @@ impl Connection {
             self.tell_collected();
         } else if self.flush(&mut core) {
             // The gateway watches the socket, but may have seen it take more before it saw that this is awaited.
-            core.errands.post = Some(Within::Now);
+            core.deferred.post = Some(Within::Now);
         }
         Ok(())
     }

@@ -8,7 +8,12 @@ use super::{
     parts::{Connection, Handler},
     socket::Socket,
 };
-use crate::{clock::Moment, message::Message, protocol::Hold, sync::LockExt};
+use crate::{
+    clock::Moment,
+    message::Message,
+    protocol::{Hold, Protocol},
+    sync::LockExt,
+};
 
 /// So many messages are decoded, or handled, before others have their turn.
 const BATCH: usize = 64;
@@ -82,18 +87,7 @@ impl Connection {
             return TakenIn { intake, has_messages: false, claims_handler: false };
         }
         core.protocol.resume(now);
-        let (mut messages, mut is_starved) = (Vec::new(), false);
-        while !room.is_none() && messages.len() < BATCH && !is_starved {
-            match core.protocol.poll(if messages.is_empty() { hold } else { Hold::All }, now) {
-                Some(message) => {
-                    let before = messages.len();
-                    messages.push(message);
-                    core.protocol.poll_short(&mut messages, room.messages - 1);
-                    messages[before..].iter().for_each(|message| room.take(message));
-                }
-                None => is_starved = true,
-            }
-        }
+        let (messages, is_starved) = poll_batch(&mut core.protocol, room, hold, now);
         let is_blocked = self.flush(&mut core);
         let protocol = &mut core.protocol;
         let (holds, has_ended) = (protocol.holds_end(), protocol.reason().is_some());
@@ -264,4 +258,18 @@ impl Connection {
     pub(crate) fn stops_flushing(&self) -> bool {
         self.mailbox.stops_flushing()
     }
+}
+
+/// The next messages, as far as there is room; and whether there are no others. The peer's end waits for them.
+fn poll_batch(protocol: &mut Protocol, mut room: Room, hold: Hold, now: Moment) -> (Vec<Message>, bool) {
+    let mut messages = Vec::new();
+    while !room.is_none() && messages.len() < BATCH {
+        let hold = if messages.is_empty() { hold } else { Hold::All };
+        let Some(message) = protocol.poll(hold, now) else { return (messages, true) };
+        let before = messages.len();
+        messages.push(message);
+        protocol.poll_short(&mut messages, room.messages - 1);
+        messages[before..].iter().for_each(|message| room.take(message));
+    }
+    (messages, false)
 }

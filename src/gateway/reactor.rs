@@ -16,17 +16,15 @@ use super::{
     deadlines::Deadlines,
     entries::{Entries, Key},
     flushing::{self, Flushing},
+    turn::{Turn, dispatch, turn},
     watching::Watching,
     workers::Dispatcher,
 };
 use crate::{
     clock::Clock,
-    connection::{Connection, Context, Intake, Observer, Post, Sleep, Socket, TakenIn},
+    connection::{Connection, Context, Observer, Post, Sleep},
     limits::Limits,
 };
-
-/// Bytes are received and taken in so often before others have their turn.
-const TURNS: usize = 16;
 
 /// Received at a time, for all connections of a gateway together.
 const SCRATCH: usize = 64 * 1024;
@@ -52,16 +50,6 @@ pub(super) struct Reactor {
     flushing: Flushing,
     watching: Watching,
     scratch: Vec<u8>,
-}
-
-/// What a turn of a connection came to.
-#[derive(Debug, PartialEq, Eq)]
-enum Turn {
-    /// Nothing is to be done until the socket is ready again, or mail comes.
-    Waits,
-    /// There is more, but others have their turn first.
-    More,
-    Over,
 }
 
 impl Reactor {
@@ -114,7 +102,10 @@ impl Reactor {
             self.wait(&mut events);
             self.read_mail();
             for key in std::mem::take(&mut self.ready) {
-                self.drive(key);
+                if let Some(entry) = self.entries.get_mut(key) {
+                    entry.is_ready = false;
+                    self.drive(key);
+                }
             }
             for event in &events {
                 self.on_event(event);
@@ -246,102 +237,26 @@ impl Reactor {
         self.deadlines.arm(key, again, &mut self.entries);
     }
 
-    /// A turn of a shared connection.
+    /// A turn of a shared connection, unless it waits for its next one.
     fn drive(&mut self, key: Key) {
-        match self.turn(key) {
+        let Some(entry) = self.entries.get_mut(key).filter(|entry| !entry.is_ready) else { return };
+        let was_warm = entry.is_warm;
+        match turn(entry, &mut self.scratch, &self.workers, &mut self.flushing) {
             Turn::Waits => {}
             Turn::More => {
-                if let Some(entry) = self.entries.get_mut(key)
-                    && !std::mem::replace(&mut entry.is_ready, true)
-                {
-                    self.ready.push(key);
-                }
+                entry.is_ready = true;
+                self.ready.push(key);
             }
-            Turn::Over => self.end(key),
+            Turn::Over => return self.end(key),
+        }
+        if entry.is_warm && !was_warm {
+            let later = self.context.clock.coarse() + QUIET;
+            self.deadlines.arm(key, Some(later), &mut self.entries);
         }
     }
 
-    /// Sends what waits to be sent; receives, and takes in, what is there, as far as there is room for it.
-    fn turn(&mut self, key: Key) -> Turn {
-        let Some(entry) = self.entries.get_mut(key) else { return Turn::Waits };
-        entry.is_ready = false;
-        let connection = entry.connection.clone();
-        let (mut has_rest, end_in_sight) = (entry.has_rest, entry.end_in_sight);
-        let has_ended = entry.has_ended;
-        let Some(socket) = entry.socket.clone() else { return Turn::Waits };
-        if connection.is_blocked() && connection.flush_rest() && connection.is_stuck() {
-            return Turn::Waits;
-        }
-        let mut is_drained = false;
-        for _ in 0..TURNS {
-            let taken = if has_rest {
-                connection.take_in(&mut Vec::new())
-            } else if is_drained || has_ended {
-                return Turn::Waits; // what comes from now on wakes the gateway again
-            } else {
-                match self.receive(key, &connection, &socket) {
-                    Some((taken, filled)) => {
-                        is_drained = !filled && !end_in_sight;
-                        taken
-                    }
-                    None => return Turn::Waits,
-                }
-            };
-            if taken.claims_handler {
-                self.dispatch(&connection);
-            }
-            has_rest = taken.intake != Intake::Starved;
-            let Some(entry) = self.entries.get_mut(key) else { return Turn::Waits };
-            entry.has_rest = has_rest;
-            if taken.has_messages && !std::mem::replace(&mut entry.is_warm, true) {
-                let later = self.context.clock.coarse() + QUIET;
-                self.deadlines.arm(key, Some(later), &mut self.entries);
-            }
-            match taken.intake {
-                Intake::Starved | Intake::More => {}
-                Intake::Waits => return Turn::Waits,
-                Intake::Over => return Turn::Over,
-            }
-        }
-        Turn::More
-    }
-
-    /// Receives once; says also whether the buffer was filled. `None`: there is nothing.
-    fn receive(
-        &mut self,
-        key: Key,
-        connection: &Arc<Connection>,
-        socket: &Socket,
-    ) -> Option<(TakenIn, bool)> {
-        self.scratch.clear();
-        let end = match socket.try_recv(&mut self.scratch) {
-            Ok(0) => Ok(()),
-            Ok(n) => {
-                let taken = connection.take_in(&mut self.scratch.to_vec());
-                return Some((taken, n == self.scratch.capacity()));
-            }
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return None,
-            Err(e) => Err(e),
-        };
-        if let Some(entry) = self.entries.get_mut(key) {
-            entry.has_ended = true;
-        }
-        Some((connection.take_in_end(end), false))
-    }
-
-    /// Has the connection's handler called.
     fn dispatch(&mut self, connection: &Arc<Connection>) {
-        // A handler that is called here is followed by our own look at what it has collected.
-        let flushes = self.workers.is_gateway() && connection.flushes_itself();
-        self.workers.dispatch(connection);
-        if flushes {
-            if connection.take_collected() {
-                connection.flush_rest();
-            }
-            if !connection.stops_flushing() {
-                self.flushing.add(connection.clone());
-            }
-        }
+        dispatch(connection, &self.workers, &mut self.flushing);
     }
 
     /// The last step of a shared connection that has an entry.

@@ -1,6 +1,11 @@
 //! What the gateway does with a shared connection: takes in what was received, and has its handler called.
 
-use std::{collections::VecDeque, io, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use super::{
     inbox::{Inbox, Room},
@@ -145,6 +150,7 @@ impl Connection {
     /// The gateway takes it out of its queue, and looks at it from now on.
     pub(crate) fn take_from_queue(&self) {
         self.mailbox.take();
+        self.is_known.store(true, Relaxed);
     }
 
     /// Gives back the buffers that hold nothing, if there was no message for so long; else says when to ask again.

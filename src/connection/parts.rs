@@ -51,6 +51,8 @@ pub(crate) struct Connection {
     pub(super) compressed: Condvar,
     /// Who gets the messages of a shared connection whose `server` has returned.
     handler: OnceLock<Box<dyn Handler>>,
+    /// The gateway has looked at it.
+    pub(super) is_known: AtomicBool,
     /// The last step of its end is done.
     pub(super) finished: AtomicBool,
     /// Set once: how the connection ended, or is about to.
@@ -139,6 +141,7 @@ impl Connection {
             arrived: Condvar::new(),
             compressed: Condvar::new(),
             handler: OnceLock::new(),
+            is_known: AtomicBool::new(false),
             finished: AtomicBool::new(false),
             reason: OnceLock::new(),
             hung_up: AtomicBool::new(false),
@@ -184,7 +187,8 @@ impl Connection {
     /// The gateway learns of the connection: it drives a shared one from now on, and watches the thread of another.
     pub(crate) fn attach(self: &Arc<Self>) {
         if self.about.shared {
-            self.post(Within::Now);
+            // At once if somebody waits for a message, or as soon as `server` returns, as most do at once.
+            self.post(Within::Tick);
         } else {
             self.be_watched();
         }

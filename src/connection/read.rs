@@ -84,7 +84,7 @@ impl Connection {
             }
             let Some(left) = budget.remaining() else { return Err(Error::Timeout) };
             inbox.waiting += 1;
-            if inbox.release_end() {
+            if inbox.release_end() || !self.is_known.load(Relaxed) {
                 self.post(Within::Now);
             }
             inbox = match self.arrived.wait_timeout(inbox, left) {

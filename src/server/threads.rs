@@ -41,7 +41,8 @@ struct IdleThreads {
 #[derive(Debug)]
 struct IdleThread {
     thread: Thread,
-    next: Arc<Mutex<Next>>,
+    /// `None`: it has been given something. It may have taken that already, so this must not be asked of `Next`.
+    next: Option<Arc<Mutex<Next>>>,
 }
 
 /// What a connection's thread does next. No channel: those of crossbeam spin before they sleep, and the thread that accepts
@@ -55,18 +56,18 @@ enum Next {
 }
 
 impl IdleThread {
-    fn give(self, job: Job) {
-        *self.next.locked() = Next::Serve(job);
+    fn give(mut self, job: Job) {
+        if let Some(next) = self.next.take() {
+            *next.locked() = Next::Serve(job);
+        }
     }
 }
 
 impl Drop for IdleThread {
     fn drop(&mut self) {
-        let mut next = self.next.locked();
-        if matches!(*next, Next::Wait) {
-            *next = Next::End;
+        if let Some(next) = &self.next {
+            *next.locked() = Next::End;
         }
-        drop(next);
         self.thread.unpark();
     }
 }
@@ -141,7 +142,7 @@ impl Threads {
         }
         let mut idle = self.idle.locked();
         if !idle.closed {
-            idle.stack.push(IdleThread { thread: thread::current(), next: next.clone() });
+            idle.stack.push(IdleThread { thread: thread::current(), next: Some(next.clone()) });
         }
         !idle.closed
     }
@@ -170,7 +171,9 @@ impl Threads {
     fn withdraw(&self, next: &Arc<Mutex<Next>>) -> bool {
         let mut idle = self.idle.locked();
         // Those that have waited longest are at the bottom.
-        let place = idle.stack.iter().position(|thread| Arc::ptr_eq(&thread.next, next));
+        let is_this =
+            |thread: &IdleThread| thread.next.as_ref().is_some_and(|other| Arc::ptr_eq(other, next));
+        let place = idle.stack.iter().position(is_this);
         place.map(|place| idle.stack.remove(place)).is_some()
     }
 

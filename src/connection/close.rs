@@ -73,9 +73,9 @@ impl Connection {
             }
             while core.protocol.poll(Hold::Nothing, now).is_some() {}
             let blocked = self.flush(&mut core);
-            let socket = core.socket.clone();
+            let socket = core.socket.clone().filter(|_| !core.protocol.is_over());
             drop(core);
-            let Some(socket) = socket.filter(|_| !self.is_over()) else { break };
+            let Some(socket) = socket else { break };
             let received = match (blocked, ended) {
                 (true, true) => socket.wait_writable(budget.deadline()).and(Err(WouldBlock.into())),
                 (true, false) => {

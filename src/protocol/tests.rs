@@ -229,6 +229,21 @@ impl Driven {
         self.handle_timeout();
     }
 
+    /// Nothing moves any more but the time: it comes to its end within that of the closing handshake.
+    fn strand(&mut self) {
+        if matches!(self.protocol.phase, Phase::Open) {
+            self.close(1000);
+        }
+        let begin = self.now;
+        for _ in 0..2 {
+            if self.protocol.deadline().is_some() {
+                self.next_timeout();
+            }
+        }
+        assert!(self.protocol.is_over(), "{} {}", self.phase(), self.reason());
+        assert!(self.now.since(begin) <= 2 * self.protocol.limits.close_timeout);
+    }
+
     fn send(&mut self, message: Message) -> Option<Box<Compressing>> {
         self.call(|protocol, _| protocol.send(message.into()))
     }

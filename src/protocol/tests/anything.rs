@@ -133,17 +133,7 @@ proptest! {
         for step in steps {
             apply(&mut end, &mut out, step);
         }
-        if matches!(end.protocol.phase, Phase::Open) {
-            end.close(1000);
-        }
-        let begin = end.now;
-        for _ in 0..2 {
-            if end.protocol.deadline().is_some() {
-                end.next_timeout();
-            }
-        }
-        prop_assert!(end.protocol.is_over());
-        prop_assert!(end.now.since(begin) <= 2 * limits.close_timeout);
+        end.strand();
         end.pump();
         prop_assert_eq!((end.protocol.pending(), end.protocol.has_input()), (0, false));
         prop_assert_eq!(end.protocol.counts().messages_in, end.received.len() as u64);

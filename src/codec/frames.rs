@@ -12,7 +12,7 @@ use super::failure::Failure;
 pub(super) const MAX_CONTROL: usize = 125;
 
 /// The header of a frame from the peer, found to be good.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Header {
     pub(super) opcode: OpCode,
     pub(super) is_final: bool,
@@ -32,6 +32,36 @@ impl Header {
         if input.is_empty() {
             return Ok(None); // the usual reason
         }
+        if role == Role::Server
+            && let Some(header) = Self::parse_short(input)
+        {
+            return Ok(Some(header));
+        }
+        Self::parse_any(input, role)
+    }
+
+    /// The commonest header from a client: of a whole message of at most 125 bytes. It is parsed here because that is 13 % faster
+    /// where many short messages come together, and 4 % with 16 at a time (`benches/README.md`).
+    #[inline(always)]
+    pub(super) fn parse_short(input: &[u8]) -> Option<Self> {
+        let &[first, second, a, b, c, d, ..] = input else { return None };
+        let opcode = match first {
+            0x81 => OpCode::Data(Data::Text),
+            0x82 => OpCode::Data(Data::Binary),
+            _ => return None,
+        };
+        let payload_size = second.checked_sub(0x80).filter(|size| usize::from(*size) <= MAX_CONTROL)?;
+        Some(Self {
+            opcode,
+            is_final: true,
+            is_compressed: false,
+            mask: Some([a, b, c, d]),
+            size: 6,
+            payload_size: payload_size.into(),
+        })
+    }
+
+    pub(super) fn parse_any(input: &[u8], role: Role) -> Result<Option<Self>, Failure> {
         let mut cursor = Cursor::new(input);
         match FrameHeader::parse(&mut cursor) {
             Ok(Some((header, payload_size))) => {

@@ -285,6 +285,20 @@ fn wire(messages: &[Sent]) -> (Vec<u8>, Vec<Event>) {
     (bytes, events)
 }
 
+#[test]
+fn a_short_header_is_parsed_as_tungstenite_parses_it() {
+    let mut parsed = 0;
+    for (first, second) in (0..=255).flat_map(|first| (0..=255).map(move |second| (first, second))) {
+        let input = [first, second, 1, 2, 3, 4, 5];
+        if let Some(header) = Header::parse_short(&input) {
+            assert_eq!(Header::parse_any(&input, Role::Server), Ok(Some(header)));
+            parsed += 1;
+        }
+        assert_eq!(Header::parse_short(&input[..5]), None);
+    }
+    assert_eq!(parsed, 2 * 126);
+}
+
 proptest! {
     #[test]
     fn any_cut_decodes_the_same(

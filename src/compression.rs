@@ -1,4 +1,4 @@
-//! permessage-deflate (RFC 7692): what the user may choose, and how client and server agree upon its parameters.
+//! permessage-deflate (RFC 7692): what the user may choose, and how client and server negotiate its parameters.
 //!
 //! The compression itself is in `codec/deflate.rs`.
 
@@ -6,19 +6,19 @@ use std::ops::RangeInclusive;
 
 use crate::codec::{Deflate, Direction, MAX_WINDOW_BITS, MIN_WINDOW_BITS};
 
-/// The sizes of a window that may be offered, as binary logarithms (RFC 7692, section 7.1.2). zlib cannot compress with 8.
+/// The window sizes that may be offered, as binary logarithms (RFC 7692, section 7.1.2). zlib cannot compress with 8.
 const WINDOW_BITS: RangeInclusive<u8> = 8..=MAX_WINDOW_BITS;
 
-/// How hard shared compressors try: zlib's default.
+/// The compression level of shared compressors: zlib's default.
 const POOLED_LEVEL: u8 = 6;
 
 /// Whether messages are compressed, for clients that offer it (permessage-deflate, RFC 7692).
 ///
-/// Text such as JSON takes a third to a tenth of the bytes; the price is some 10 µs of computing for each message. What is
-/// compressed already, such as pictures, gains nothing. It is off by default.
+/// Text such as JSON takes a third to a tenth of the bytes; the price is some 10 µs of computing for each message. Data that
+/// is already compressed, such as pictures, does not become smaller. It is off by default.
 ///
-/// Do not compress messages that hold a secret together with something that a stranger chooses: by the length of the
-/// messages, which TLS does not hide, the stranger can guess the secret.
+/// Do not compress messages that hold a secret together with data that an attacker chooses: TLS does not hide the length of
+/// the messages, and from that the attacker can guess the secret.
 ///
 /// ```
 /// use switchboard::{Compression, Server};
@@ -41,18 +41,18 @@ pub enum Compression {
     /// Nothing is compressed.
     #[default]
     Off,
-    /// Each message is compressed for itself ("no context takeover", in both directions), by compressors that all
-    /// connections share: no connection keeps any memory for it, and a broadcast is compressed once for all. The choice for
-    /// many connections, and for machines with little memory.
+    /// Each message is compressed on its own ("no context takeover", in both directions), by compressors that all
+    /// connections share: no connection keeps any memory for it, and a broadcast is compressed once for all. Best for many
+    /// connections, and for machines with little memory.
     Pooled,
-    /// Each message is compressed with reference to those before it: about half of the bytes of `Pooled`, where messages
-    /// resemble each other. It costs some 300 KiB for each connection that sends, and the last `2^window_bits`
-    /// bytes of what each connection receives. After some seconds without a message the 300 KiB are given back.
+    /// Each message is compressed with reference to earlier ones: about half of the bytes of `Pooled` if messages are
+    /// similar. It costs some 300 KiB of memory for each connection that sends, and the last `2^window_bits` bytes that each
+    /// connection has received. The 300 KiB are freed after some seconds without a message.
     Dedicated {
-        /// How far compression refers back, in both directions: `2^window_bits` bytes. From 9 to 15; other values count
-        /// as the nearest of these. The client may ask for less.
+        /// How far compression refers back, in both directions: `2^window_bits` bytes. From 9 to 15; other values are
+        /// replaced by the nearest of these. The client may ask for less.
         window_bits: u8,
-        /// How hard the compressor tries: from 1, the fastest, to 9, the smallest. 6 is usual.
+        /// The compression level: from 1, the fastest, to 9, the smallest result. 6 is zlib's default.
         level: u8,
     },
 }
@@ -102,7 +102,7 @@ impl Offer {
                 Some((name, value)) => (name.trim(), Some(unquote(value.trim())?)),
                 None => (part.trim(), None),
             };
-            // No parameter may be there twice (section 7.1).
+            // No parameter may appear twice (section 7.1).
             let is_new = match (name.to_ascii_lowercase().as_str(), value) {
                 ("server_no_context_takeover", None) => set(&mut offer.server_no_context_takeover),
                 ("client_no_context_takeover", None) => set(&mut offer.client_no_context_takeover),
@@ -202,13 +202,13 @@ mod tests {
         compression.negotiate([offer]).map(|(_, response)| response)
     }
 
-    /// Of the server and of the client.
+    /// The window bits of the server and of the client.
     fn windows(deflate: Deflate) -> (u8, u8) {
         (deflate.ours.window_bits, deflate.theirs.window_bits)
     }
 
     #[test]
-    fn what_browsers_offer() {
+    fn an_offer_as_browsers_make_it_is_accepted() {
         let offer = "permessage-deflate; client_max_window_bits";
         assert_eq!(answer(Compression::Off, offer), None);
         assert_eq!(
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn each_parameter() {
+    fn each_parameter_is_negotiated() {
         let with = |parameter: &str| answer(DEDICATED, &format!("permessage-deflate{parameter}"));
         let accepted = |parameter: &str| with(parameter).unwrap().replace("permessage-deflate", "");
         assert_eq!(accepted(""), "");
@@ -235,16 +235,16 @@ mod tests {
         assert_eq!(accepted("; server_max_window_bits=15"), "; server_max_window_bits=15");
         assert_eq!(accepted("; client_max_window_bits=8"), "; client_max_window_bits=8");
         assert_eq!(accepted("; client_max_window_bits=15"), "");
-        assert_eq!(with("; server_max_window_bits=8"), None, "zlib cannot");
+        assert_eq!(with("; server_max_window_bits=8"), None, "zlib does not support it");
     }
 
     #[test]
-    fn the_smaller_window_counts() {
+    fn the_smaller_window_is_used() {
         let small = Compression::Dedicated { window_bits: 12, level: 6 };
         let both = "permessage-deflate; server_max_window_bits=10; client_max_window_bits=14";
         let (deflate, _) = small.negotiate([both]).unwrap();
         assert_eq!(windows(deflate), (10, 12));
-        // This client cannot be told a window, so it may use the largest.
+        // This client did not offer client_max_window_bits, so it may use the largest window.
         let (deflate, response) = small.negotiate(["permessage-deflate"]).unwrap();
         assert_eq!(windows(deflate), (12, 15));
         assert_eq!(response, "permessage-deflate; server_max_window_bits=12");
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_offer_that_can_be_accepted() {
+    fn the_first_offer_that_can_be_accepted_is_accepted() {
         let offers = [
             "x-unknown; a=\"b, permessage-deflate; \\\" \", permessage-deflate; server_max_window_bits=8",
             "permessage-deflate; server_max_window_bits=11, permessage-deflate",

@@ -1,13 +1,13 @@
-//! What can go wrong, in one enum that a caller can match; and how a connection ended, which is a value.
+//! All errors, in one enum that a caller can match; and the reason why a connection ended, which is a value.
 
 use std::{fmt, io, sync::Arc};
 
 use crate::message::{CloseCode, Text};
 
-/// The result of nearly every call here.
+/// The result of most calls of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Every error of this crate. Small (24 bytes), and told apart by type.
+/// Every error of this crate. It is small: 24 bytes.
 ///
 /// ```
 /// use switchboard::{Error, WebSocket};
@@ -27,15 +27,16 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// The time given was up. After a `read` the connection is as before and nothing received is lost; after a
-    /// `write` it is closed, because a part of the frame may be out. (`$$$CSPWebSocketTimeout`)
+    /// The time limit has passed. After a `read` the connection is still open, and nothing received is lost; after a
+    /// `write` it is closed, because a part of the frame may have been sent. (In IRIS: `$$$CSPWebSocketTimeout`.)
     Timeout,
-    /// The connection is over; the reason says how. A normal end arrives like this, too. (`$$$CSPWebSocketClosed`)
+    /// The connection has ended; the reason says how. A normal end is reported like this, too. (In IRIS:
+    /// `$$$CSPWebSocketClosed`.)
     Closed(CloseReason),
     /// `write` got bytes that are not UTF-8 while `BinaryData` was off. Nothing was sent: call
     /// `set_binary_data(true)`, or write a [`Message::Binary`](crate::Message::Binary).
     NotUtf8,
-    /// No connection has this ID: it never existed, or it is over.
+    /// No connection has this ID: it never existed, or it has ended.
     UnknownId,
     /// The connection exists, but is not shared: only its own thread may read from it.
     NotShared,
@@ -43,30 +44,30 @@ pub enum Error {
     SessionsFull,
     /// An address could not be listened on.
     Bind(Box<BindError>),
-    /// A certificate, a key or a password is not as it should be. The text says which, and what to do.
+    /// A certificate, a key or a password cannot be used. The text says which, and what to do.
     Tls(Box<str>),
     /// A setting cannot work. The text says which, and what to do.
     Config(Box<str>),
-    /// The operating system refused something else.
+    /// Another error of the operating system.
     Io(io::Error),
 }
 
 /// The address that could not be listened on, and why.
 #[derive(Debug)]
 pub struct BindError {
-    /// As it was given.
+    /// The address, as it was given.
     pub address: String,
-    /// What the operating system said.
+    /// The error of the operating system.
     pub source: io::Error,
 }
 
 impl Error {
-    /// Whether the time was up.
+    /// Whether this is [`Error::Timeout`].
     pub fn is_timeout(&self) -> bool {
         matches!(self, Self::Timeout)
     }
 
-    /// Whether the connection is over.
+    /// Whether this is [`Error::Closed`].
     pub fn is_closed(&self) -> bool {
         matches!(self, Self::Closed(_))
     }
@@ -115,7 +116,7 @@ impl From<io::Error> for Error {
     }
 }
 
-/// How a connection ended: the close code, its text, and who began. Cheap to clone.
+/// How a connection ended: the close code, its text, and which side began. Cheap to clone.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CloseReason(Arc<Inner>);
 
@@ -126,15 +127,15 @@ struct Inner {
     by: ClosedBy,
 }
 
-/// Who ended a connection.
+/// Which side ended a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ClosedBy {
     /// The client sent the first close frame.
     Client,
-    /// This side did: the handler, another thread, a limit that the client broke, or the shutdown.
+    /// The server did: the handler, another thread, a rule or a limit that the client broke, or the shutdown.
     Server,
-    /// Nobody: the connection broke without a close frame.
+    /// Neither side: the connection broke, or ended without a close frame.
     Network,
 }
 
@@ -153,7 +154,7 @@ impl CloseReason {
         &self.0.text
     }
 
-    /// Who began.
+    /// Which side began.
     pub fn by(&self) -> ClosedBy {
         self.0.by
     }
@@ -193,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_normal() {
+    fn is_normal_and_display() {
         let reason = |code| CloseReason::new(CloseCode(code), "", ClosedBy::Client);
         assert!([1000, 1001, 1005].iter().all(|&c| reason(c).is_normal()));
         assert!([1002, 1006, 1011, 4000].iter().all(|&c| !reason(c).is_normal()));

@@ -17,7 +17,7 @@ use crate::{
     websocket::{Holder, Opening, WebSocket},
 };
 
-/// All connections of a server. Clones are the same hub.
+/// Finds all connections of a server, and pushes to them. Clones refer to the same server.
 ///
 /// ```no_run
 /// # fn main() -> switchboard::Result<()> {
@@ -36,41 +36,41 @@ use crate::{
 #[derive(Clone)]
 pub struct Hub(Arc<Registry>);
 
-/// Whom a broadcast is for.
+/// Which connections a broadcast is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Audience<'a> {
     /// All connections.
     All,
-    /// Those that asked for this path.
+    /// Those whose request had this path.
     Path(&'a str),
     /// Those that joined this topic.
     Topic(&'a str),
 }
 
-/// What became of a broadcast, in connections.
+/// The result of a broadcast, in numbers of connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Broadcast {
-    /// The kernel has it.
+    /// The kernel has taken the message.
     pub sent: usize,
-    /// It is queued for a client that is slow, or busy receiving something else.
+    /// The message is queued, because the client is slow or something else is just being sent to it.
     pub queued: usize,
-    /// The client's queue was full: dropped.
+    /// The message was dropped, because the client's queue was full.
     pub dropped: usize,
     /// The connection was closing, or was closed because its queue was full.
     pub gone: usize,
 }
 
-/// A connection, as the hub sees it at a moment.
+/// The state of a connection at one moment.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ConnectionInfo {
-    /// Its ID.
+    /// The connection's ID.
     pub id: WebSocketId,
-    /// The path that it asked for.
+    /// The path of the client's request.
     pub path: Arc<str>,
-    /// The socket's other end; `None` on a Unix socket.
+    /// The address of the socket's other end; `None` on a Unix socket.
     pub peer: Option<SocketAddr>,
     /// When it was opened.
     pub since: SystemTime,
@@ -80,24 +80,24 @@ pub struct ConnectionInfo {
     pub queued: usize,
     /// Messages received.
     pub messages_in: u64,
-    /// Messages sent, or about to be.
+    /// Messages sent, or waiting to be sent.
     pub messages_out: u64,
     /// Bytes received, as they were on the wire.
     pub bytes_in: u64,
     /// Bytes sent, as they were on the wire.
     pub bytes_out: u64,
-    /// How long the last ping took for its pong.
+    /// The time from the last answered ping to its pong.
     pub round_trip: Option<Duration>,
 }
 
 impl Hub {
     /// Sends a message to one connection, shared or not, and never waits for the network: it is sent at once if the
-    /// socket takes it, else queued, in order. It reaches the client also while the connection's own thread waits in
-    /// `read`, or computes. Strings are sent as text, bytes as binary.
+    /// socket takes it, else queued, in order. This works even while the connection's own thread waits in `read`, or
+    /// computes. Strings are sent as text, bytes as binary.
     ///
     /// # Errors
-    /// [`PushError`] gives the message back. What happens when the queue is full is the route's choice:
-    /// [`Opening::set_overflow`](crate::Opening::set_overflow).
+    /// [`PushError`] gives the message back. [`Opening::set_overflow`](crate::Opening::set_overflow) chooses what happens
+    /// when the queue is full.
     pub fn push(&self, id: &WebSocketId, data: impl Into<Payload>) -> std::result::Result<Pushed, PushError> {
         let message = data.into().into_message();
         match self.find(id) {
@@ -114,7 +114,7 @@ impl Hub {
         self.find(id).map(Pusher).ok_or(Error::UnknownId)
     }
 
-    /// Sends a message to many. A dead or a slow connection never keeps the others waiting, unless its route's policy is
+    /// Sends a message to many connections. A dead or slow one does not delay the others, unless it uses
     /// [`Overflow::Block`](crate::Overflow::Block).
     pub fn broadcast(&self, to: Audience<'_>, data: impl Into<Payload>) -> Broadcast {
         let message = data.into().into_message();
@@ -123,7 +123,7 @@ impl Hub {
             Audience::Path(path) => self.0.at_path(path),
             Audience::Topic(topic) => self.0.in_topic(topic),
         };
-        // In the order of their memory, ours and the system's: of many, most is not in the processor's caches.
+        // In the order of their addresses: with many connections this causes fewer cache misses, here and in the kernel.
         connections.sort_unstable_by_key(Arc::as_ptr);
         let mut result = Broadcast::default();
         let forms = Forms::default();
@@ -147,7 +147,7 @@ impl Hub {
         Ok(())
     }
 
-    /// All connections, in no order.
+    /// All connections, in no particular order.
     pub fn connections(&self) -> Vec<ConnectionInfo> {
         self.0.all().iter().map(info).collect()
     }
@@ -167,7 +167,7 @@ impl Hub {
         self.0.is_empty()
     }
 
-    /// Makes a connection a member of a topic, until it leaves or ends. Joining twice is joining once.
+    /// Makes a connection a member of a topic, until it leaves or ends. Joining again has no effect.
     ///
     /// # Errors
     /// [`Error::UnknownId`] if no connection has this ID.
@@ -175,17 +175,17 @@ impl Hub {
         if self.0.join(id, topic) { Ok(()) } else { Err(Error::UnknownId) }
     }
 
-    /// Ends a membership. Leaving a topic that was not joined does nothing.
+    /// Removes a connection from a topic, if it is a member.
     pub fn leave(&self, id: &WebSocketId, topic: &str) {
         self.0.leave(id, topic);
     }
 
-    /// The members of a topic, in no order.
+    /// The members of a topic, in no particular order.
     pub fn members(&self, topic: &str) -> Vec<WebSocketId> {
         self.0.in_topic(topic).iter().map(|connection| connection.id().clone()).collect()
     }
 
-    /// A [`WebSocket`] for a shared connection (`OpenServer`), from any thread, and for as many as like.
+    /// Returns a [`WebSocket`] for a shared connection (`OpenServer`). Any number of threads may have one.
     ///
     /// ```no_run
     /// # fn example(hub: &switchboard::Hub, saved_id: &str) -> switchboard::Result<()> {
@@ -200,7 +200,7 @@ impl Hub {
     ///
     /// # Errors
     /// [`Error::UnknownId`] if no connection has this ID, [`Error::Closed`] if it is closing, [`Error::NotShared`] if it
-    /// belongs to its own thread.
+    /// is not shared.
     pub fn open_server(&self, id: &WebSocketId) -> Result<WebSocket> {
         let connection = self.find(id).ok_or(Error::UnknownId)?;
         if !connection.about().shared {
@@ -211,6 +211,7 @@ impl Hub {
             None => Ok(WebSocket::new(connection, self.0.clone(), Holder::Anyone)),
         }
     }
+
     pub(crate) fn new(registry: Arc<Registry>) -> Self {
         Self(registry)
     }
@@ -221,14 +222,14 @@ impl Hub {
 }
 
 impl Opening {
-    /// All connections of this server.
+    /// The hub of this server.
     pub fn hub(&self) -> Hub {
         Hub(self.registry.clone())
     }
 }
 
 impl WebSocket {
-    /// All connections of this server.
+    /// The hub of this server.
     pub fn hub(&self) -> Hub {
         Hub(self.registry().clone())
     }
@@ -248,7 +249,7 @@ impl Pusher {
     /// As [`Hub::push`].
     ///
     /// # Errors
-    /// As [`Hub::push`]; a connection that is over is [`PushErrorKind::Closed`].
+    /// As [`Hub::push`]; if the connection has ended, [`PushErrorKind::Closed`].
     pub fn push(&self, data: impl Into<Payload>) -> std::result::Result<Pushed, PushError> {
         self.0.push(data.into().into_message(), None)
     }

@@ -2,9 +2,9 @@
 //!
 //! You write a type with three methods, [`on_pre_server`], [`server`] and [`on_post_server`]; the server runs one instance
 //! for each connection, on an operating-system thread of its own, and `server` simply reads and writes, with timeouts. Any
-//! other thread finds a connection by its ID and pushes to it, and *shared* connections live on without a thread. No
-//! runtime, no `async`: a socket can be dropped into a program that has threads and loops already, and into a small Linux
-//! box. The programming model is that of `%CSP.WebSocket` of InterSystems IRIS; the names are the same.
+//! other thread can find a connection by its ID and push messages to it, and *shared* connections need no thread of their
+//! own. There is no runtime and no `async`: WebSockets can be added to a program that already uses threads and loops, also
+//! on a small Linux device. The programming model and the names are those of `%CSP.WebSocket` of InterSystems IRIS.
 //!
 //! [`on_pre_server`]: WebSocketServer::on_pre_server
 //! [`server`]: WebSocketServer::server
@@ -43,50 +43,50 @@
 //!  clients ──► acceptor ──► connection's thread ──► your server(&mut ws)               synchronous
 //!                                      │             waits in recv
 //!                                      └─ shared? ──► gateway, for all of them ──► workers: on_client_message
-//!                                                        │                          inbox ──► read, of any thread
-//!  any thread ──► Hub: push, broadcast, open_server ──► outbox ──► protocol ──► send, never waiting
+//!                                                        │                          inbox ──► read, by any thread
+//!  any thread ──► Hub: push, broadcast, open_server ──► outbox ──► protocol ──► send, without waiting
 //! ```
 //!
 //! | thread | what it does | how many |
 //! |---|---|---|
-//! | the one that calls [`Server::run`] | waits for the end, and joins the others | 1 |
-//! | `switchboard-accept` | accepts clients, and hands their sockets to the next kind of thread | one for each listener |
-//! | `switchboard-conn` | all of one connection: TLS and the opening handshake, your methods, the closing handshake; then waits for another one, for [`Limits::thread_keep_alive`] | one for each synchronous connection, and those that wait |
-//! | `switchboard-gate` | the sockets of shared connections, output that did not fit, pings, deadlines | [`Limits::gateways`] |
+//! | the one that calls [`Server::run`] | waits for the shutdown, and joins the other threads | 1 |
+//! | `switchboard-accept` | accepts clients, and hands their sockets to the connection threads | one for each listener |
+//! | `switchboard-conn` | all of one connection: TLS and the opening handshake, your methods, the closing handshake; then waits for another connection, for [`Limits::thread_keep_alive`] | one for each synchronous connection, and those that wait |
+//! | `switchboard-gate` | the sockets of shared connections, output that a socket did not take at once, pings, deadlines | [`Limits::gateways`] |
 //! | `switchboard-work` | [`on_client_message`](WebSocketServer::on_client_message) | [`Limits::workers`] |
 //!
-//! Who may do what from where:
+//! Which thread may call what:
 //!
 //! - [`read`](WebSocket::read) of a synchronous connection: its own thread. Of a shared one: any thread that has opened it
 //!   with [`Hub::open_server`], several at once; each gets different messages.
-//! - [`write`](WebSocket::write): whoever has the [`WebSocket`]. A message is whole and never torn by another one, and those
+//! - [`write`](WebSocket::write): any thread that has the [`WebSocket`]. Messages are never mixed with each other, and those
 //!   of one thread keep their order. It waits for a slow client, except in `on_client_message`.
 //! - [`Hub::push`], [`Pusher::push`], [`Hub::broadcast`]: any thread, to any connection, without waiting for the network.
-//!   They reach the client at once also while the connection's own thread waits in `read`, computes, or is writing.
-//! - [`Hub::close`], [`WebSocket::end_server`]: any thread. Whoever waits in `read` of a shared connection learns of it at
+//!   They reach the client at once, even while the connection's own thread waits in `read`, computes, or is writing.
+//! - [`Hub::close`], [`WebSocket::end_server`]: any thread. A thread that waits in `read` of a shared connection returns at
 //!   once.
-//! - Your three methods are called by one thread at a time, `on_client_message` in the order of the messages.
+//! - The methods of one instance are called by one thread at a time, `on_client_message` in the order of the messages.
 //!
-//! While a handler computes and does not read, the gateway looks at its socket once a second: pings are answered, a close
-//! is noticed, and messages are kept for the next `read`. A handler that computes for an hour does not lose its client.
+//! While a handler computes and does not read, the gateway checks its socket once a second: it answers pings, notices a
+//! close, and keeps messages for the next `read`. A handler that computes for an hour does not lose its client.
 //!
-//! A panic in your code ends that connection, with close code 1011, and nothing else. A thread serves one connection after
-//! another: what a handler changes of its thread, such as priority or affinity, it has to restore. Without clients all
-//! threads sleep, and with silent ones nothing wakes them but the pings.
+//! A panic in your code ends only that connection, with close code 1011. A thread serves one connection after another: if a
+//! handler changes a property of its thread, such as priority or affinity, it has to restore it. Without clients all threads
+//! sleep; with silent clients only the pings wake them.
 //!
 //! # Flushing
 //!
-//! [`write`](WebSocket::write) returns when the message is with the kernel. There is one exception, which makes pipelined
+//! [`write`](WebSocket::write) returns when the kernel has taken the message. There is one exception, which makes pipelined
 //! traffic several times faster: while further messages of the same client have already arrived, the answers are
-//! collected, and go out together as soon as `read` would wait, at 16 KiB, or when `server` returns; and after 1 ms
-//! whatever the handler does. [`flush`](WebSocket::flush) sends at once.
+//! collected, and sent together as soon as `read` would wait, at 16 KiB, or when `server` returns; and after 1 ms in any
+//! case. [`flush`](WebSocket::flush) sends them at once.
 //!
 //! # Closing
 //!
-//! Every connection ends with a [`CloseReason`]: code, text, and who began. A normal end is no failure, but it is how a
-//! `read` or a `write` learns of it: as [`Error::Closed`]. Returned from `server` (by `?`, for example), it is no error.
-//! A `write` may learn of it while messages that came before still wait to be read: to lose none of them, read until
-//! `read` says so, too.
+//! Every connection ends with a [`CloseReason`]: a code, a text, and which side began. `read` and `write` report the end,
+//! also a normal one, as [`Error::Closed`]. If `server` returns this error (by `?`, for example), that is not a failure.
+//! A `write` may report it while earlier messages still wait to be read: to lose none of them, call `read` until it
+//! reports the end, too.
 //!
 //! | what happens | the client gets | `reason()` |
 //! |---|---|---|
@@ -96,39 +96,40 @@
 //! | the client closes | its own code back | its code, or 1005 if it gave none |
 //! | the client breaks the protocol; sends text that is not UTF-8; sends more than the limit | 1002; 1007; 1009 | the same, by the server |
 //! | the connection breaks, or ends without a close frame | | 1006 |
-//! | a write takes longer than the limit | a cut stream | 1006, by the server |
+//! | a write takes longer than the limit | no close frame: the connection is cut | 1006, by the server |
 //! | the server shuts down | 1001 | 1001, by the server |
 //!
-//! What came before a broken rule is answered first, and then the close frame follows.
+//! Messages that arrived before a protocol error are answered first; then the close frame follows.
 //!
-//! The stream is never just cut after a close frame: it is ended (FIN), and read to its end, within
-//! [`Limits::close_timeout`], so that the client reads the close frame and not a reset.
+//! After a close frame the server does not close the socket at once: it ends its side of the stream (FIN), and reads until
+//! the client has ended the other side, for at most [`Limits::close_timeout`]. So the client gets the close frame, and not a
+//! reset.
 //!
 //! # Compression
 //!
-//! permessage-deflate (RFC 7692) is off by default, and chosen by [`ServerBuilder::compression`] or, for one route, by
+//! permessage-deflate (RFC 7692) is off by default. [`ServerBuilder::compression`] turns it on, or, for one route,
 //! [`Opening::set_compression`]: see [`Compression`] for what the modes cost. All four parameters are negotiated.
-//! Inflating stops at [`Limits::max_message_size`], so a small message cannot become a large one; messages of fewer than
-//! [`Limits::min_compressed_size`] bytes are sent as they are.
+//! Decompression stops at [`Limits::max_message_size`], so a small message cannot fill the memory; messages of fewer than
+//! [`Limits::min_compressed_size`] bytes are sent uncompressed.
 //!
 //! # Slow clients
 //!
-//! A client that does not take what is pushed gets a queue, of [`Limits::max_queue_bytes`] and
-//! [`Limits::max_queue_messages`]. What happens when it is full is chosen in `on_pre_server`: see [`Overflow`]. A client that
-//! sends more than anybody reads is held back by TCP when its inbox is full; nothing is lost.
+//! Pushed messages that a client does not take at once are queued, up to [`Limits::max_queue_bytes`] and
+//! [`Limits::max_queue_messages`]. What happens when the queue is full is chosen in `on_pre_server`: see [`Overflow`]. A
+//! client that sends more than is read is held back by TCP when its inbox is full; nothing is lost.
 //!
 //! # Limits
 //!
-//! Every wait has a deadline, every queue a bound, and every limit a close code or an HTTP status: see [`Limits`].
+//! Every wait has a deadline, every queue a maximum size, and every limit a close code or an HTTP status: see [`Limits`].
 //!
 //! # Shutdown
 //!
 //! [`ServerHandle::shutdown`] from any thread, with a grace period. [`Server::run`] returns when every thread is joined and
-//! every socket closed; a [`WebSocket`], a [`Pusher`] or a [`Hub`] may be held beyond that, and say that all is closed.
+//! every socket closed; a [`WebSocket`], a [`Pusher`] or a [`Hub`] may be kept longer, and reports that all is closed.
 //!
 //! # Memory
 //!
-//! Measured on Linux, x86-64, with 64-byte messages echoed once: resident memory beyond the kernel's own.
+//! Resident memory of the process, measured on Linux, x86-64, after each connection has echoed one message of 64 bytes:
 //!
 //! | connection | each |
 //! |---|---|
@@ -136,71 +137,71 @@
 //! | shared, TLS (OpenSSL 3), 2,000 of them | 15 KiB |
 //! | synchronous, plain, 4,000 of them | 14.5 KiB, more than half of it the thread's stack |
 //!
-//! Buffers grow with the bytes that arrive, never with the length that a frame announces, and are given back.
+//! Buffers grow with the bytes that arrive, never with the length that a frame announces, and are freed when they are empty.
 //!
 //! # Conformance
 //!
 //! The server's side of RFC 6455 and RFC 7692. All 517 cases of the [Autobahn testsuite] pass strictly, over `ws://` and
-//! `wss://`, for synchronous and for shared connections, with compression on; three only ask how a peer behaves, and are
-//! informational. (`tests/run` leaves out those of groups 12 and 13, about compression, with messages above 8 KiB, which take
-//! an hour: `tests/run full`.) Random sequences of frames get the same answer as from the Python package `websockets`; where
-//! the RFCs are for another one, that test (`tests/clients/differential.py`) says so.
+//! `wss://`, for synchronous and for shared connections, with compression on; three of them are informational only.
+//! (`tests/run` skips those of groups 12 and 13, about compression, with messages above 8 KiB; `tests/run full` includes
+//! them, and takes an hour longer.) Random sequences of frames get the same answer as from the Python package `websockets`;
+//! the test, `tests/clients/differential.py`, lists the cases where the RFCs want another one.
 //!
 //! | | section | |
 //! |---|---|---|
 //! | opening handshake | 6455: 4.2, 10.2 | all checks; `Origin`; HTTP 400, 403, 405, 426 |
-//! | frames | 6455: 5.2, 5.3 | unmasked frames, reserved bits and opcodes, lengths not written in the fewest bytes: 1002 |
-//! | fragments | 6455: 5.4 | of any number, with control frames between; messages are sent unfragmented |
-//! | control frames | 6455: 5.5 | each ping has its pong |
+//! | frames | 6455: 5.2, 5.3 | unmasked frames, reserved bits and opcodes, lengths in more bytes than needed: 1002 |
+//! | fragments | 6455: 5.4 | any number, with control frames between them; messages are sent unfragmented |
+//! | control frames | 6455: 5.5 | each ping is answered with a pong |
 //! | closing handshake | 6455: 5.5.1, 7 | codes 1000-1003, 1007-1014 and 3000-4999 both ways, others are answered with 1002; the server ends the stream first |
 //! | text | 6455: 8.1 | checked as it arrives, not when it is complete: 1007 |
 //! | subprotocols | 6455: 1.9, 4.2.2 | chosen by the application |
 //! | compression | 7692: 5, 7 | offers that are malformed or unknown are declined; windows of 9 to 15 bits for what the server sends, 8 to 15 for the client |
 //!
-//! What it does not do: HTTP/2 (RFC 8441), and a window of 8 bits for what the server sends, which zlib cannot.
+//! Not supported: HTTP/2 (RFC 8441), and a window of 8 bits for what the server sends, because zlib does not support it.
 //!
 //! [Autobahn testsuite]: https://github.com/crossbario/autobahn-testsuite
 //!
 //! # Features
 //!
-//! - `tls` (default): `wss://` by the system's TLS library.
-//! - `cli` (default): the `switchboard` command. A program that only uses the library does without:
+//! - `tls` (default): `wss://` with the system's TLS library.
+//! - `cli` (default): the `switchboard` command. A program that only uses the library does not need it:
 //!   `switchboard = { version = "0.1", default-features = false, features = ["tls"] }`.
 //!
-//! # How it is made
+//! # Architecture
 //!
-//! From the ground up; a module uses only those on floors below its own, and there are no circles, also not between a module
-//! and its parts.
+//! From the lowest layer up. A module uses only modules of lower layers, and there are no cycles, not even between a module
+//! and its submodules.
 //!
-//! | floor | module | what it holds |
+//! | layer | module | what it holds |
 //! |---|---|---|
 //! | 0 | `error`, `message`, `limits`, `id`, `clock`, `deadline`, `sync`, `thread` | values, time, locks |
-//! | 1 | `codec` | bytes to messages and back: TLS, frames and compression, over memory |
+//! | 1 | `codec` | bytes to messages and back, in memory: TLS, frames and compression |
 //! | 1 | `http` | a request in, a response out; the checks of the opening handshake |
 //! | 1 | `tls` | the server's certificate |
 //! | 2 | `compression` | what is negotiated with a client |
 //! | 2 | `session` | sessions, their cookie, and where they are stored |
-//! | 2 | `protocol` | the life of one connection, pure: bytes, commands and the time in; bytes, messages and the next deadline out |
+//! | 2 | `protocol` | the state machine of one connection, without I/O: bytes, commands and the time in; bytes, messages and the next deadline out |
 //! | 3 | `connection` | the protocol under its lock, the socket, what waits to be sent and to be read |
 //! | 4 | `registry` | connections by ID, path and topic |
-//! | 4 | `gateway` | drives shared connections, receives for busy threads, keeps the times |
-//! | 5 | `websocket`, `parked` | what your code holds; how it is called without a thread |
+//! | 4 | `gateway` | drives shared connections, receives for busy threads, keeps the deadlines |
+//! | 5 | `websocket`, `parked` | the types that your code uses; how it is called without a thread of its own |
 //! | 6 | `hub` | finds connections and pushes to them |
 //! | 7 | `server` | listeners, the threads of the connections, routes, shutdown |
 //!
-//! The `switchboard` command is a program that uses all of this as yours does.
+//! The `switchboard` command uses only the public API, as your program does.
 //!
-//! A message on its way in: `gateway` (or `read` of `connection`, on the connection's own thread) receives bytes, `protocol`
-//! takes them in and asks `codec` for messages, the inbox of `connection` keeps them, and `websocket` or `parked` hands them to
-//! your code. A push on its way out: `hub` finds the connection in `registry`; `push` of `connection` locks the core, or leaves
-//! the message in the outbox, into which whoever has the lock looks when it lets go; `protocol` appends it to the output, and
-//! the socket takes it. An end, whichever side begins it, is a phase of `protocol`; whoever drives the connection sends what is
-//! left, and completes it.
+//! A received message: `gateway` (or `read` of `connection`, on the connection's own thread) receives bytes, `protocol` takes
+//! them in and asks `codec` for messages, the inbox of `connection` keeps them, and `websocket` or `parked` hands them to your
+//! code. A pushed message: `hub` finds the connection in `registry`; `push` of `connection` locks the core, or, if another
+//! thread has the lock, puts the message into the outbox, which that thread checks when it unlocks; `protocol` appends it to
+//! the output, and the socket takes it. Closing, whichever side begins it, is a phase of `protocol`; the thread that drives the
+//! connection sends what is left, and completes it.
 //!
-//! The lock of a connection is held for microseconds and never while anything waits: a thread that reads waits in `recv`
-//! outside of it, and so another one can write meanwhile, over TLS too.
+//! The lock of a connection is held for microseconds and never during a wait: a thread that reads waits in `recv` without it,
+//! so that another thread can write meanwhile, over TLS, too.
 
-// Nothing that a peer or the system does may panic; tests may.
+// Nothing that a peer or the system does may cause a panic; tests may unwrap.
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 #[cfg(not(unix))]
@@ -254,7 +255,7 @@ pub use crate::{
     websocket::{Closed, Handled, Messages, Opening, READ_LEN, ServerResult, WebSocket, WebSocketServer},
 };
 
-/// The code in the README is compiled, too.
+/// Compiles the code in the README.
 #[cfg(all(doctest, feature = "tls"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,8 +1,8 @@
-//! Every number that a user may set, with its effect, its default, and what it costs to change it.
+//! All limits that a user may set, each with its effect, its default, and the cost of another value.
 
 use std::time::Duration;
 
-/// The limits of a server. Each keeps a stranger from using more than its share; each has a close code or a status.
+/// The limits of a server, so that no client can use more than its share. Times, sizes and numbers of threads are here, too.
 ///
 /// ```
 /// use switchboard::Limits;
@@ -15,61 +15,61 @@ use std::time::Duration;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Connections at once, those still in their handshake included. Beyond it: HTTP 503 with `Retry-After`.
+    /// Connections at the same time, including those in their handshake. Beyond it: HTTP 503 with `Retry-After`.
     /// Default 4,096. Each takes a file descriptor, and a synchronous one a thread with its stack.
     pub max_connections: usize,
-    /// Stack of a connection's thread, in bytes. Default 256 KiB: deep recursion in a handler needs more. Only what
-    /// is really used becomes resident memory, but a 32-bit address space holds only so many.
+    /// Stack of each thread that runs handlers, in bytes. Default 256 KiB: deep recursion in a handler needs more. Only
+    /// what is really used becomes resident memory, but all stacks together have to fit into a 32-bit address space.
     pub stack_size: usize,
-    /// How long a thread whose connection has ended waits for another one before it ends. Default 2 s. Longer saves the
-    /// start of a thread where clients come in bursts; with zero each connection has a new thread.
+    /// How long a thread whose connection has ended waits for another one before it ends. Default 2 s. A longer time saves
+    /// starting threads when clients come in bursts; with zero each connection has a new thread.
     pub thread_keep_alive: Duration,
     /// From the accept to the end of the opening handshake, TLS included; then the connection is cut. Default 10 s.
     pub handshake_timeout: Duration,
     /// Bytes of a request's head. Beyond it: HTTP 431. Default 16 KiB; long cookies need more.
     pub max_head: usize,
-    /// Bytes of one incoming message, all of its fragments together, and inflated if it comes compressed. Beyond it: close
-    /// code 1009. Default 1 MiB.
+    /// Bytes of one incoming message: all fragments together, and decompressed. Beyond it: close code 1009. Default 1 MiB.
     pub max_message_size: usize,
-    /// Bytes of one incoming frame. Beyond it: close code 1009. Default 1 MiB; there is no use in more than
-    /// `max_message_size`.
+    /// Bytes of one incoming frame. Beyond it: close code 1009. Default 1 MiB; a value above `max_message_size` has no
+    /// effect.
     pub max_frame_size: usize,
-    /// Messages of fewer bytes are sent as they are where others are [compressed](crate::Compression). Default 64: what is
-    /// so short seldom becomes shorter.
+    /// Messages of fewer bytes are sent uncompressed even where [compression](crate::Compression) is on. Default 64:
+    /// shorter messages seldom become smaller.
     pub min_compressed_size: usize,
     /// Bytes of the largest receive buffer. A buffer starts with half a KiB, grows while reads fill it, and shrinks
-    /// again when they do not. Default 64 KiB; smaller saves memory and costs calls with large messages.
+    /// again when they do not. Default 64 KiB; a smaller value saves memory, but large messages need more system calls.
     pub max_read_buffer: usize,
     /// How long `write` waits for a slow client; then it fails with `Timeout` and the connection is closed. Default
     /// 30 s.
     pub write_timeout: Duration,
-    /// How long a closing handshake may take, the client's answer and its end of the stream together; then the
+    /// How long a closing handshake may take, until the client has answered and ended its side of the stream; then the
     /// connection is cut. Default 5 s.
     pub close_timeout: Duration,
-    /// Bytes of messages queued for one slow client, and
+    /// Bytes of the messages queued for one slow client. Beyond it, the connection's [`Overflow`](crate::Overflow)
+    /// decides. Default 1 MiB.
     pub max_queue_bytes: usize,
-    /// how many such messages. Beyond either, the route's [`Overflow`](crate::Overflow) decides. Defaults 1 MiB and 1,024.
+    /// Number of the messages queued for one slow client; as [`max_queue_bytes`](Self::max_queue_bytes). Default 1,024.
     pub max_queue_messages: usize,
-    /// Bytes of messages received from one client and not yet read, where it is not its own thread that reads them; and
+    /// Bytes of the messages that the gateway has received from one client and that were not read yet. Beyond it, it
+    /// receives nothing more from this client until there is room: TCP holds the client back. Default 1 MiB.
     pub max_inbox_bytes: usize,
-    /// how many such messages. Beyond either, nothing more is received from it until there is room: TCP holds it back.
-    /// Defaults 1 MiB and 256.
+    /// Number of these messages; as [`max_inbox_bytes`](Self::max_inbox_bytes). Default 256.
     pub max_inbox_messages: usize,
-    /// After so much silence of a client it is sent a ping. Default 20 s; `None`: never.
+    /// A client that has sent nothing for this long is sent a ping. Default 20 s; `None`: never.
     pub ping_interval: Option<Duration>,
-    /// A client that has sent nothing for so long after a ping is taken for dead, and cut. Default 20 s.
+    /// A client that has sent nothing for this long after a ping is considered dead, and cut. Default 20 s.
     pub ping_timeout: Duration,
-    /// A shared connection without a message either way for so long is closed with 1000. Pings do not count. Default
-    /// 900 s; `None`: never.
+    /// A shared connection without a message in either direction for this long is closed with 1000. Pings do not count.
+    /// Default 900 s; `None`: never.
     pub shared_idle_timeout: Option<Duration>,
     /// Threads that call [`on_client_message`](crate::WebSocketServer::on_client_message). Default 2. With 0 the gateway
-    /// itself calls it, which is the fastest for handlers that never wait, and stops everybody for those that do.
+    /// calls it: this is the fastest if handlers never wait, but one that waits stops all connections of its gateway.
     pub workers: usize,
     /// Gateway threads, each with its share of the connections. Default 1, which is enough for tens of thousands.
     pub gateways: usize,
-    /// A session that nobody used for so long ends. Default 900 s.
+    /// A session that was not used for this long ends. Default 900 s.
     pub session_timeout: Duration,
-    /// Sessions that hold something, at once. When they are as many, storing into another one fails with
+    /// Sessions that hold values, at the same time. At this number, storing into another session fails with
     /// [`Error::SessionsFull`](crate::Error::SessionsFull). Default 10,000.
     pub max_sessions: usize,
 }

@@ -1,6 +1,6 @@
 //! What is sent and received: whole messages, pieces of them, and close codes.
 //!
-//! Nothing here knows a socket. tungstenite's types stay private, so that its next major version does not force one of ours.
+//! tungstenite's types stay private, so that a new major version of it does not require a new major version of this crate.
 
 use std::{borrow::Borrow, fmt, ops::Deref, str::Utf8Error};
 
@@ -9,8 +9,8 @@ use tungstenite::{Utf8Bytes, protocol::frame::coding};
 
 /// One WebSocket message, whole (RFC 6455, section 5.6).
 ///
-/// Cloning it copies no bytes. A received message keeps the buffer alive in which it arrived: up to 2 KiB, or up to twice its
-/// own size. A program that keeps many short messages for long should copy their contents.
+/// Cloning it copies no bytes. A received message keeps the buffer in which it arrived in memory: up to 2 KiB, or up to twice
+/// its own size. A program that keeps many short messages for a long time should copy their contents.
 ///
 /// ```
 /// use switchboard::Message;
@@ -74,7 +74,7 @@ impl Message {
         matches!(self, Self::Binary(_))
     }
 
-    /// At most `len` characters (text) or bytes (binary), from byte `at` on, which must be between characters.
+    /// At most `len` characters (text) or bytes (binary), from byte `at` on, which must be the start of a character.
     pub(crate) fn piece(&self, at: usize, len: usize) -> Self {
         match self {
             Self::Text(text) => {
@@ -113,7 +113,7 @@ impl AsRef<[u8]> for Message {
 pub struct Text(pub(crate) Utf8Bytes);
 
 impl Text {
-    /// A text without a copy.
+    /// A text from a static string, without a copy.
     pub const fn from_static(text: &'static str) -> Self {
         Self(Utf8Bytes::from_static(text))
     }
@@ -133,7 +133,7 @@ impl Text {
             return self.clone();
         }
         let bytes: &Bytes = self.0.as_ref();
-        // It is cut between characters, so it is UTF-8. Only unsafe code could do without the check.
+        // This never fails, because the range is cut between characters. Only unsafe code could avoid the check.
         Self(Utf8Bytes::try_from(bytes.slice(range)).unwrap_or_default())
     }
 }
@@ -206,7 +206,7 @@ impl TryFrom<Bytes> for Text {
     }
 }
 
-/// What [`write`](crate::WebSocket::write) and the pushes take: anything that is text or bytes.
+/// What [`write`](crate::WebSocket::write) and the push methods send: anything that is text or bytes.
 ///
 /// A [`Message`] keeps its kind. In a push, strings are text and bytes are binary; in `write`,
 /// [`set_binary_data`](crate::WebSocket::set_binary_data) decides.
@@ -221,7 +221,7 @@ pub(crate) enum Kind {
 }
 
 impl Payload {
-    /// As its own kind: strings are text, bytes are binary.
+    /// Strings become text, bytes become binary.
     pub(crate) fn into_message(self) -> Message {
         match self.0 {
             Kind::Message(message) => message,
@@ -230,7 +230,7 @@ impl Payload {
         }
     }
 
-    /// As the connection's `set_binary_data` says: binary, or text, for which bytes have to be UTF-8. A message keeps its kind.
+    /// Strings and bytes become binary, or else text, for which bytes have to be UTF-8. A message keeps its kind.
     pub(crate) fn into_message_as(self, binary: bool) -> Result<Message, Utf8Error> {
         match self.0 {
             Kind::Message(message) => Ok(message),
@@ -312,14 +312,14 @@ impl CloseCode {
     pub const POLICY: Self = Self(1008);
     /// 1009: the message is larger than the receiver's limit.
     pub const TOO_BIG: Self = Self(1009);
-    /// 1011: the handler failed.
+    /// 1011: the server failed, such as a handler with an error or a panic.
     pub const INTERNAL_ERROR: Self = Self(1011);
     /// 1012: the server restarts.
     pub const RESTART: Self = Self(1012);
-    /// 1013: too slow, or too much at once: try again later.
+    /// 1013: the client is too slow, or the server is overloaded: try again later.
     pub const TRY_AGAIN: Self = Self(1013);
 
-    /// Whether an endpoint may send it in a close frame: 1000 to 1003, 1007 to 1014, 3000 to 4999.
+    /// Whether it may be sent in a close frame: 1000 to 1003, 1007 to 1014, 3000 to 4999.
     pub fn is_sendable(self) -> bool {
         // tungstenite does not know 1014 (bad gateway), which was registered after the RFC.
         self.0 == 1014 || coding::CloseCode::from(self.0).is_allowed()
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn binary_data_decides_the_kind_of_what_has_none() {
+    fn binary_data_decides_the_kind_of_strings_and_bytes() {
         let as_kind = |payload: Payload, binary| payload.into_message_as(binary).map(|m| m.is_binary());
         assert_eq!(as_kind("x".into(), false), Ok(false));
         assert_eq!(as_kind("x".into(), true), Ok(true));

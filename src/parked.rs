@@ -1,4 +1,5 @@
-//! The application of a connection whose `server` has returned: called for messages, if it is shared, and at the end.
+//! The application of a connection after `server` has returned. It is called for the messages of a shared connection, and
+//! when the connection has ended.
 
 use std::{
     fmt,
@@ -15,18 +16,18 @@ use crate::{
     websocket::{Closed, Handled, Holder, WebSocket, WebSocketServer},
 };
 
-/// An application without a thread.
+/// An application that no longer has a thread of its own.
 pub(crate) struct Parked<Slot> {
-    /// Taken at the end.
+    /// `None` after the end of the connection.
     app: Mutex<Option<App<Slot>>>,
     registry: Arc<Registry>,
 }
 
 struct App<Slot> {
     server: Box<dyn WebSocketServer>,
-    /// The session, if it ends with the connection, which few do.
+    /// The session, if it has to end with the connection, which is rare.
     session: Option<Box<Session>>,
-    /// The connection's place among all that are allowed; dropped last.
+    /// The connection's slot of `Limits::max_connections`; dropped last.
     slot: Slot,
 }
 
@@ -73,20 +74,20 @@ impl<Slot: Send> Handler for Parked<Slot> {
             reason,
             duration: connection.age(),
         };
-        // The application is dropped within, and the session store may be the program's own: all of it is user code.
-        let last = AssertUnwindSafe(move || {
+        // The drop of the application, and the session store, may be user code as well, and panic.
+        let post_server = AssertUnwindSafe(move || {
             server.on_post_server(&closed);
             drop(server);
         });
-        if catch_unwind(last).is_err() {
+        if catch_unwind(post_server).is_err() {
             log::error!("{}: on_post_server panicked", about.id);
         }
-        let end = AssertUnwindSafe(move || {
+        let end_session = AssertUnwindSafe(move || {
             if let Some(session) = session {
                 session.end();
             }
         });
-        if catch_unwind(end).is_err() {
+        if catch_unwind(end_session).is_err() {
             log::error!("{}: the session store panicked", about.id);
         }
         drop(slot);

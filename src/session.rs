@@ -1,7 +1,7 @@
-//! Sessions: what several connections, and the HTTP requests, of one user share.
+//! Sessions: values that the connections and the HTTP requests of one user share.
 //!
-//! Found by a cookie, or made by the opening handshake. A session that holds nothing costs nothing: it is
-//! remembered only as long as a connection of it is open.
+//! A request names its session in a cookie; without one a new session is made. A session without values takes memory
+//! only while a connection or a request uses it.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -27,7 +27,7 @@ const COOKIE: &str = "switchboard-session";
 pub struct SessionId(SmolStr);
 
 impl SessionId {
-    /// For a [`SessionStore`] of one's own.
+    /// An ID made by your own [`SessionStore`].
     pub fn new(id: impl AsRef<str>) -> Self {
         Self(SmolStr::new(id))
     }
@@ -44,16 +44,16 @@ impl fmt::Display for SessionId {
     }
 }
 
-/// It identifies a user: logs get no more than its beginning.
+/// Shows only the first characters: with the whole ID from a log, anyone could take over the session.
 impl fmt::Debug for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SessionId({}…)", self.0.chars().take(6).collect::<String>())
     }
 }
 
-/// Where sessions live. The default keeps them in memory; a program that has sessions already plugs in its own.
+/// Where sessions are stored. The default store keeps them in memory; a program that already has sessions provides its own.
 ///
-/// It is called from many threads at once, during handshakes and by handlers.
+/// Its methods are called from many threads at once, during handshakes and by handlers.
 ///
 /// ```
 /// use switchboard::{Opened, Request, Result, SessionId, SessionStore};
@@ -83,7 +83,7 @@ impl fmt::Debug for SessionId {
 /// }
 /// ```
 pub trait SessionStore: Send + Sync + fmt::Debug + 'static {
-    /// The session of a request, or a new one. Each call is followed by one [`release`](Self::release).
+    /// Finds the session of a request, or makes a new one. Each call is followed by one [`release`](Self::release).
     fn open(&self, request: &Request) -> Opened;
     /// A value, if the session has it.
     fn get(&self, id: &SessionId, key: &str) -> Option<String>;
@@ -92,13 +92,13 @@ pub trait SessionStore: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// [`Error::SessionsFull`] if there is no room; then nothing is stored.
     fn set(&self, id: &SessionId, key: &str, value: &str) -> Result<()>;
-    /// Forgets a value.
+    /// Removes a value.
     fn remove(&self, id: &SessionId, key: &str);
-    /// Ends the session: all of its values are forgotten.
+    /// Ends the session: removes all of its values.
     fn end(&self, id: &SessionId);
-    /// It is in use: the time after which it ends begins anew.
+    /// Restarts the session's timeout, because it is in use.
     fn touch(&self, _id: &SessionId) {}
-    /// One connection, or request, less uses it.
+    /// A connection or a request no longer uses the session.
     fn release(&self, _id: &SessionId) {}
 }
 
@@ -111,7 +111,7 @@ pub struct Opened {
     pub set_cookie: Option<String>,
 }
 
-/// The session of a synchronous connection, or of a request. It lives on after the connection.
+/// The session of a synchronous connection, or of a request. It outlives the connection.
 ///
 /// ```no_run
 /// # fn handler(ws: &mut switchboard::WebSocket) -> switchboard::Result<()> {
@@ -128,7 +128,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Finds or makes the session of a request; also the `Set-Cookie` header for its response.
+    /// Finds or makes the session of a request. Also returns the `Set-Cookie` header for the response, if it needs one.
     pub(crate) fn open(
         store: &Arc<dyn SessionStore>,
         request: &Request,
@@ -138,12 +138,12 @@ impl Session {
         (Self { id, store: store.clone() }, cookie.map(|cookie| (header::SET_COOKIE, cookie)))
     }
 
-    /// Its ID.
+    /// The session's ID.
     pub fn id(&self) -> &SessionId {
         &self.id
     }
 
-    /// A value that this session holds, whoever set it.
+    /// A value of this session, set by any of its connections and requests.
     pub fn get(&self, key: &str) -> Option<String> {
         self.store.get(&self.id, key)
     }
@@ -156,18 +156,18 @@ impl Session {
         self.store.set(&self.id, key, value)
     }
 
-    /// Forgets a value.
+    /// Removes a value.
     pub fn remove(&self, key: &str) {
         self.store.remove(&self.id, key);
     }
 
-    /// Keeps it alive: it ends when nobody used it for 900 s ([`Limits::session_timeout`](crate::Limits)). Getting and
-    /// setting do that, too, and each opening handshake.
+    /// Restarts the session's timeout: a session that was not used for 900 s ([`Limits::session_timeout`](crate::Limits))
+    /// ends. `get`, `set` and each opening handshake do this, too.
     pub fn touch(&self) {
         self.store.touch(&self.id);
     }
 
-    /// Ends it, for all who share it. What they set later begins anew.
+    /// Ends the session for all connections and requests that share it: removes all values. New ones can be set.
     pub fn end(&self) {
         self.store.end(&self.id);
     }
@@ -179,7 +179,7 @@ impl Drop for Session {
     }
 }
 
-/// The default store: in memory, with expiry and a bound.
+/// The default store: in memory, with a timeout and a maximum number of sessions.
 #[derive(Debug)]
 pub(crate) struct MemoryStore {
     sessions: Mutex<Sessions>,
@@ -190,14 +190,14 @@ pub(crate) struct MemoryStore {
 #[derive(Debug, Default)]
 struct Sessions {
     known: HashMap<SessionId, Entry>,
-    /// How many of them hold something.
+    /// How many of them hold values.
     holding: usize,
 }
 
 #[derive(Debug)]
 struct Entry {
-    values: BTreeMap<String, String>, // small while empty, which most are
-    /// Connections and requests that use it now: so long it is known, even if it holds nothing.
+    values: BTreeMap<String, String>, // most are empty, and an empty one takes little memory
+    /// Connections and requests that use it now. As long as there are any, even a session without values is kept.
     users: usize,
     used: Instant,
 }
@@ -213,7 +213,7 @@ impl Entry {
 }
 
 impl Sessions {
-    /// Changes a session, if it is known; what nobody used for too long is forgotten before.
+    /// Changes a session, if it is known. If its timeout is over, its values are removed first.
     fn change<R>(
         &mut self,
         id: &SessionId,
@@ -230,7 +230,7 @@ impl Sessions {
         Some(result)
     }
 
-    /// Forgets all that nobody used for too long.
+    /// Ends all sessions whose timeout is over.
     fn sweep(&mut self, timeout: Duration) {
         self.known.retain(|_, entry| {
             if entry.used.elapsed() >= timeout {
@@ -264,7 +264,7 @@ impl SessionStore for MemoryStore {
                 return Opened { id: known, set_cookie: None };
             }
         }
-        // An ID that is not known here is not taken over from the client: somebody could have planted it.
+        // An unknown ID is never adopted from the client: an attacker could have planted it (session fixation).
         let id = SessionId::new(crate::id::random());
         sessions.known.insert(id.clone(), Entry { users: 1, ..Entry::new() });
         let secure = if request.is_secure() { "; Secure" } else { "" };
@@ -349,7 +349,7 @@ mod tests {
         assert_eq!(second.get("k").as_deref(), Some("v"));
         drop((first, second));
         let (third, _) = Session::open(&store, &request(&cookie));
-        assert_eq!(third.get("k").as_deref(), Some("v"), "it lives on after its connections");
+        assert_eq!(third.get("k").as_deref(), Some("v"), "it outlives its connections");
         third.end();
         assert_eq!(third.get("k"), None);
         drop(third);
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_leave_nothing_behind() {
+    fn sessions_without_values_leave_nothing_behind() {
         let (memory, store) = store(LONG, 10);
         for _ in 0..1000 {
             Session::open(&store, &request("switchboard-session=planted"));
@@ -366,14 +366,14 @@ mod tests {
     }
 
     #[test]
-    fn an_id_from_the_client_is_not_taken_over() {
+    fn an_unknown_id_from_the_client_is_not_adopted() {
         let (_, store) = store(LONG, 10);
         let (session, cookie) = Session::open(&store, &request("switchboard-session=planted"));
         assert!(session.id().as_str() != "planted" && cookie.is_some());
     }
 
     #[test]
-    fn ends_unused_and_has_a_bound() {
+    fn sessions_end_when_unused_and_their_number_is_limited() {
         let (_, expiring) = store(Duration::ZERO, 10);
         let (session, _) = Session::open(&expiring, &request(""));
         session.set("k", "v").unwrap();

@@ -1,4 +1,4 @@
-//! The server's certificate and key, checked when they are loaded and not at the first client.
+//! The server's certificate and key. They are checked when they are loaded, before the first client comes.
 
 use std::{fmt, fs, path::Path};
 
@@ -6,8 +6,8 @@ use native_tls::{HandshakeError, Identity, Protocol, TlsAcceptor, TlsConnector};
 
 use crate::error::{Error, Result};
 
-/// A certificate with its key, for [`listen_tls`](crate::ServerBuilder::listen_tls). Nothing
-/// older than TLS 1.2 is spoken; with OpenSSL it is TLS 1.2, as `native-tls` sets it up.
+/// A certificate with its key, for [`listen_tls`](crate::ServerBuilder::listen_tls). The server speaks TLS 1.2 or later;
+/// with OpenSSL only TLS 1.2, because `native-tls` turns TLS 1.3 off.
 ///
 /// ```
 /// # fn main() -> switchboard::Result<()> {
@@ -22,7 +22,7 @@ impl TlsIdentity {
     /// From PEM: the certificate chain, the server's own first, and its PKCS#8 key (`BEGIN PRIVATE KEY`).
     ///
     /// # Errors
-    /// [`Error::Tls`] if one of them is not that, or if the key belongs to another certificate.
+    /// [`Error::Tls`] if one of them cannot be read, or if the key belongs to another certificate.
     pub fn from_pem(certificates: &[u8], key: &[u8]) -> Result<Self> {
         let text = String::from_utf8_lossy(key);
         if !text.contains("-----BEGIN PRIVATE KEY-----") {
@@ -48,25 +48,25 @@ impl TlsIdentity {
     /// From two PEM files; see [`from_pem`](Self::from_pem).
     ///
     /// # Errors
-    /// [`Error::Tls`], with the file's name, also if one cannot be read.
+    /// As [`from_pem`](Self::from_pem), and if a file cannot be read. The text names the file.
     pub fn from_pem_files(certificates: impl AsRef<Path>, key: impl AsRef<Path>) -> Result<Self> {
         let (certificates, key) = (certificates.as_ref(), key.as_ref());
         Self::from_pem(&read(certificates)?, &read(key)?)
             .map_err(|e| Error::tls(format!("{} with {}: {e}", certificates.display(), key.display())))
     }
 
-    /// From PKCS#12 (`.p12`, `.pfx`): certificate chain and key in one, behind a password.
+    /// From PKCS#12 (`.p12`, `.pfx`): certificate chain and key in one archive, protected by a password.
     ///
     /// # Errors
-    /// [`Error::Tls`] if it is not that, or if the password is wrong.
+    /// [`Error::Tls`] if it cannot be read, or if the password is wrong.
     pub fn from_pkcs12(archive: &[u8], password: &str) -> Result<Self> {
         let identity = Identity::from_pkcs12(archive, password).map_err(|e| {
             let text = e.to_string();
-            // OpenSSL and Secure Transport, each in its own words.
+            // OpenSSL and Secure Transport have different texts for this.
             if ["mac verify", "invalid password", "passphrase", "password"].iter().any(|s| text.contains(s)) {
                 Error::tls("the password of the PKCS#12 archive is wrong")
             } else {
-                Error::tls(format!("no PKCS#12 archive, or one in an encoding that is too old: {text}"))
+                Error::tls(format!("no PKCS#12 archive, or one with outdated encryption: {text}"))
             }
         })?;
         Self::new(identity)
@@ -75,7 +75,7 @@ impl TlsIdentity {
     /// From a PKCS#12 file; see [`from_pkcs12`](Self::from_pkcs12).
     ///
     /// # Errors
-    /// [`Error::Tls`], with the file's name, also if it cannot be read.
+    /// As [`from_pkcs12`](Self::from_pkcs12), and if the file cannot be read. The text names the file.
     pub fn from_pkcs12_file(archive: impl AsRef<Path>, password: &str) -> Result<Self> {
         let archive = archive.as_ref();
         Self::from_pkcs12(&read(archive)?, password)
@@ -96,11 +96,11 @@ impl TlsIdentity {
         &self.0
     }
 
-    /// A handshake with ourselves, in memory: OpenSSL takes a key that belongs to another certificate, and would
-    /// only refuse every client.
+    /// Does a handshake between this identity and a client in this process. OpenSSL accepts a key that belongs to another
+    /// certificate, and only the handshakes of clients would fail then.
     fn check(&self) -> Result<()> {
         let mismatch = |e: native_tls::Error| {
-            log::debug!("handshake with ourselves: {e}");
+            log::debug!("the test handshake failed: {e}");
             Error::tls("the key does not match the certificate")
         };
         let connector = TlsConnector::builder()
@@ -114,7 +114,7 @@ impl TlsIdentity {
         server.set_nonblocking(true)?;
         let mut client = connector.connect("localhost", client);
         let mut server = self.0.accept(server);
-        // Each round lets both speak; TLS needs three at the most.
+        // In each round both sides continue; TLS needs at most three.
         for _ in 0..10 {
             server = match server {
                 Ok(_) => return Ok(()),
@@ -131,7 +131,7 @@ impl TlsIdentity {
     }
 }
 
-/// Shows no key.
+/// Does not show the key.
 impl fmt::Debug for TlsIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("TlsIdentity")

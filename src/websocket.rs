@@ -1,4 +1,4 @@
-//! What user code holds: the trait with the three methods, and the objects that they are given.
+//! What applications use: the trait that they implement, and the objects that its methods get.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -22,17 +22,16 @@ use crate::{
     session::{Session, SessionId},
 };
 
-/// How many characters, or bytes, [`read`](WebSocket::read) returns at most where no other number is given (the
-/// original's default).
+/// How many characters or bytes [`read`](WebSocket::read) returns at most if no other number is given: the default of IRIS.
 pub const READ_LEN: usize = 32_656;
 
-/// What [`server`](WebSocketServer::server) returns: any error will do, and `?` works on all of them.
+/// What [`server`](WebSocketServer::server) returns. `?` converts any error to it.
 pub type ServerResult = std::result::Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 /// A WebSocket application: one instance for each connection, on a thread of its own.
 ///
-/// A panic in any of the methods hurts nobody but this connection: it ends with close code 1011, or, before the handshake
-/// is answered, with HTTP 500.
+/// A panic in any of the methods affects only this connection: it ends with close code 1011, or, before the handshake is
+/// answered, with HTTP 500.
 ///
 /// ```
 /// use switchboard::{ServerResult, WebSocket, WebSocketServer};
@@ -49,8 +48,8 @@ pub type ServerResult = std::result::Result<(), Box<dyn std::error::Error + Send
 /// }
 /// ```
 pub trait WebSocketServer: Send + 'static {
-    /// Before the handshake is answered (`OnPreServer`): sees the request, sets the properties, chooses the
-    /// subprotocol, saves the ID, or refuses.
+    /// Called before the handshake is answered (`OnPreServer`), to look at the request, set properties, choose the
+    /// subprotocol, save the ID, or refuse.
     ///
     /// # Errors
     /// A [`Refusal`] is sent as the HTTP response; then neither `server` nor `on_post_server` is called.
@@ -60,15 +59,15 @@ pub trait WebSocketServer: Send + 'static {
     }
 
     /// The application (`Server`). When it returns, the connection is closed: with 1000, unless it is closed already.
-    /// A [shared](Opening::set_shared_connection) connection lives on.
+    /// A [shared](Opening::set_shared_connection) connection stays open.
     ///
     /// # Errors
-    /// With an error it is closed with 1011, and the error is logged; [`Error::Closed`] is no error here, so that
-    /// `?` may end a handler whose client has left.
+    /// An error closes the connection with 1011, and is logged. [`Error::Closed`] does not count as an error here, so
+    /// that a handler may use `?` when the client has left.
     fn server(&mut self, ws: &mut WebSocket) -> ServerResult;
 
-    /// Shared connections only (`OnClientMessage`): called for each message, one at a time and in order, once `server` has
-    /// returned; by one of the [workers](crate::Limits::workers). [`Handled::No`], the default, leaves the message for
+    /// For shared connections only (`OnClientMessage`): called for each message, one at a time and in order, after `server`
+    /// has returned, by one of the [workers](crate::Limits::workers). [`Handled::No`], the default, leaves the message for
     /// `read`.
     ///
     /// Writes to `ws` never wait here: what the client does not take at once is queued, and while its queue is not empty
@@ -78,19 +77,19 @@ pub trait WebSocketServer: Send + 'static {
         Handled::No
     }
 
-    /// After the connection is really over (`OnPostServer`): once for each `on_pre_server` that did not refuse, whatever
-    /// the end was, also after an error or a panic.
+    /// Called after the connection has ended (`OnPostServer`): once for each `on_pre_server` that did not refuse, also
+    /// after an error or a panic.
     fn on_post_server(&mut self, closed: &Closed) {
         let _ = closed;
     }
 }
 
-/// Whether [`on_client_message`](WebSocketServer::on_client_message) has taken care of a message.
+/// Whether [`on_client_message`](WebSocketServer::on_client_message) has handled a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Handled {
-    /// It is done with.
+    /// The message needs nothing more.
     Yes,
-    /// It is left for `read`.
+    /// The message is left for `read`.
     No,
 }
 
@@ -148,12 +147,12 @@ impl Opening {
         }
     }
 
-    /// The HTTP request: path, query, headers, cookies, and who sent it.
+    /// The HTTP request: path, query, headers, cookies, and the client's address.
     pub fn request(&self) -> &Request {
         &self.request
     }
 
-    /// The path that was asked for.
+    /// The path of the request.
     pub fn path(&self) -> &str {
         self.request.path()
     }
@@ -163,7 +162,7 @@ impl Opening {
         self.request.client_address()
     }
 
-    /// The connection's ID (`WebSocketID`), as it will be when it is open.
+    /// The ID that the connection will have (`WebSocketID`).
     pub fn websocket_id(&self) -> &WebSocketId {
         &self.id
     }
@@ -178,33 +177,33 @@ impl Opening {
         &self.session
     }
 
-    /// The subprotocols that the client offers, the one it likes best first (RFC 6455, section 1.9).
+    /// The subprotocols that the client offers, in its order of preference (RFC 6455, section 1.9).
     pub fn subprotocols(&self) -> &[String] {
         &self.offered
     }
 
-    /// Chooses the first of these that the client offers, and returns it. Without a choice none is spoken, and a
-    /// browser that offered some closes the connection.
+    /// Chooses the first of these that the client offers, and returns it. By default none is chosen; then a browser that
+    /// offered some closes the connection.
     pub fn choose_subprotocol<'a>(&mut self, preferred: &[&'a str]) -> Option<&'a str> {
         let chosen = preferred.iter().copied().find(|name| self.offered.iter().any(|offer| offer == name));
         self.subprotocol = chosen.map(str::to_owned);
         chosen
     }
 
-    /// One more header line of the response, such as a cookie.
+    /// Adds a header line to the response, such as a cookie.
     pub fn add_header(&mut self, name: HeaderName, value: HeaderValue) {
         self.headers.push((name, value));
     }
 
     /// `SharedConnection`: the connection is not bound to its thread. [`server`](WebSocketServer::server) may return at
     /// once; the connection lives on, and any thread that has its ID may read from it and write to it, with
-    /// [`Hub::open_server`](crate::Hub::open_server), until somebody ends it. Its messages are received by the gateway, and go to
-    /// [`on_client_message`](WebSocketServer::on_client_message) or to whoever reads. Off by default.
+    /// [`Hub::open_server`](crate::Hub::open_server), until it is closed. The gateway receives its messages, and they go to
+    /// [`on_client_message`](WebSocketServer::on_client_message) or to threads that call `read`. Off by default.
     pub fn set_shared_connection(&mut self, on: bool) {
         self.shared = on;
     }
 
-    /// What becomes of a push when this client is so slow that its queue is full. Default: [`Overflow::Disconnect`].
+    /// What happens to a push when this client is so slow that its queue is full. Default: [`Overflow::Disconnect`].
     pub fn set_overflow(&mut self, overflow: Overflow) {
         self.overflow = overflow;
     }
@@ -220,7 +219,7 @@ impl Opening {
         self.binary_data = on;
     }
 
-    /// `SessionEndOnClose`: the session ends with this connection, for all who share it. Off by default.
+    /// `SessionEndOnClose`: the session ends with this connection, for all that share it. Off by default.
     pub fn set_session_end_on_close(&mut self, on: bool) {
         self.session_end_on_close = on;
     }
@@ -235,18 +234,18 @@ pub struct WebSocket {
     holder: Holder,
 }
 
-/// Who has a [`WebSocket`].
+/// The code that a [`WebSocket`] was made for.
 #[derive(Debug)]
 pub(crate) enum Holder {
-    /// Its `server`, with what belongs to the handshake.
+    /// `server`, which also gets the request and the session.
     Server(Box<Attached>),
-    /// `on_client_message`, which must not wait; more messages may wait behind the one that it has.
+    /// `on_client_message`, whose writes must not wait. `more`: further messages wait behind the current one.
     Handler { more: AtomicBool },
-    /// Anyone who opened it by its ID.
+    /// Any thread that opened it by its ID.
     Anyone,
 }
 
-/// What a connection is attached to while its `server` runs.
+/// What a `WebSocket` gives access to while `server` runs.
 #[derive(Debug)]
 pub(crate) struct Attached {
     pub(crate) request: Arc<Request>,
@@ -269,7 +268,7 @@ impl WebSocket {
         }
     }
 
-    /// Whether more messages wait behind the one that `on_client_message` is called for.
+    /// Sets whether more messages wait behind the one that `on_client_message` is called for.
     pub(crate) fn expect_more(&self, on: bool) {
         if let Holder::Handler { more } = &self.holder {
             more.store(on, Relaxed);
@@ -283,17 +282,17 @@ impl WebSocket {
         }
     }
 
-    /// Waits until the next message, or the rest of one already begun, is there (`Read`).
+    /// Waits for the next message, or returns the rest of one that was read in part (`Read`).
     ///
-    /// Returns at most `len` characters of a text, or bytes of a binary message, and never parts of two messages; the
-    /// rest comes with the next call, and [`at_end`](Self::at_end) tells. A `len` of 0 means [`READ_LEN`]. The timeout
-    /// is for the whole call, however slowly bytes arrive.
+    /// Returns at most `len` characters of a text, or bytes of a binary message, and never parts of two messages. The
+    /// next call returns the rest; [`at_end`](Self::at_end) says whether there is one. A `len` of 0 means [`READ_LEN`].
+    /// The timeout is for the whole call, however slowly bytes arrive.
     ///
     /// While it waits, pings are answered. Several readers of a shared connection each get different messages.
     ///
     /// # Errors
-    /// [`Error::Timeout`]: nothing is lost, and a message that has arrived in part goes on arriving.
-    /// [`Error::Closed`]: the connection is over, by whoever's will.
+    /// [`Error::Timeout`]: nothing is lost, not even a message that has arrived in part.
+    /// [`Error::Closed`]: the connection has ended, whichever side closed it.
     pub fn read(&mut self, len: usize, timeout: Duration) -> Result<Data> {
         let len = if len == 0 { READ_LEN } else { len };
         let (data, at_end) = self.connection.read(len, timeout)?;
@@ -314,10 +313,10 @@ impl WebSocket {
         self.read(usize::MAX, timeout)
     }
 
-    /// As [`read`](Self::read), but never waits: `None` if nothing has arrived whole.
+    /// As [`read`](Self::read), but never waits: `None` if no whole message has arrived.
     ///
     /// # Errors
-    /// [`Error::Closed`] if the connection is over.
+    /// [`Error::Closed`] if the connection has ended.
     pub fn try_read(&mut self, len: usize) -> Result<Option<Data>> {
         match self.read(len, Duration::ZERO) {
             Err(Error::Timeout) => Ok(None),
@@ -325,21 +324,20 @@ impl WebSocket {
         }
     }
 
-    /// The messages to come, until the connection is over; [`close_reason`](Self::close_reason) says how.
-    ///
+    /// An iterator over the messages to come, until the connection ends; [`close_reason`](Self::close_reason) says how.
     pub fn messages(&self) -> Messages<'_> {
         Messages(self)
     }
 
-    /// Sends one whole message (`Write`). It returns when the bytes are with the kernel; or, while further messages of
-    /// the client already wait to be read, when they are collected with the other answers, which are sent at the
-    /// latest after 1 ms ([`flush`](Self::flush) sends at once).
+    /// Sends one whole message (`Write`). It returns when the kernel has taken the bytes; or, while further messages of
+    /// the client already wait to be read, when they are collected with other answers, which are sent after 1 ms at the
+    /// latest ([`flush`](Self::flush) sends at once).
     ///
-    /// A [`Message`] keeps its kind. All else is sent as [`set_binary_data`](Self::set_binary_data) says.
+    /// A [`Message`] keeps its kind. Strings and bytes are sent as [`set_binary_data`](Self::set_binary_data) says.
     ///
     /// # Errors
     /// [`Error::Closed`] after the close, by either side. [`Error::Timeout`] if a slow client did not take it within
-    /// [`Limits::write_timeout`](crate::Limits): a part of it may be out, so the connection is closed.
+    /// [`Limits::write_timeout`](crate::Limits): a part of it may have been sent, so the connection is closed.
     /// [`Error::NotUtf8`] for bytes that would have to be text: nothing is sent.
     pub fn write(&self, data: impl Into<Payload>) -> Result<()> {
         let binary = self.connection.binary_data.load(Relaxed);
@@ -350,7 +348,7 @@ impl WebSocket {
         }
     }
 
-    /// Sends what is collected, at once.
+    /// Sends collected messages at once.
     ///
     /// # Errors
     /// As [`write`](Self::write).
@@ -358,17 +356,17 @@ impl WebSocket {
         self.connection.flush_all()
     }
 
-    /// Starts the closing handshake with code 1000 (`EndServer`), and does not wait for the client's answer: that is
-    /// awaited, for [`Limits::close_timeout`](crate::Limits) at most, when `server` has returned, and for a shared
-    /// connection by the gateway. Afterwards reads and writes fail with [`Error::Closed`], and so does a read that is
-    /// waiting in another thread. If the connection is closing already, nothing happens.
+    /// Starts the closing handshake with code 1000 (`EndServer`), and does not wait for the client's answer. The server
+    /// waits for it after `server` has returned, for at most [`Limits::close_timeout`](crate::Limits); for a shared
+    /// connection the gateway does. Afterwards reads and writes fail with [`Error::Closed`], and so does a read that is
+    /// waiting in another thread. If the connection is already closing, nothing happens.
     pub fn end_server(&self) {
         self.close(CloseCode::NORMAL, "");
     }
 
-    /// As [`end_server`](Self::end_server), with a code and a text of the application's own: 1000 or 3000 to 4999, and
-    /// at most 123 bytes (RFC 6455, sections 7.4 and 5.5). A longer text is cut; a code that may not be sent leaves the
-    /// close frame empty.
+    /// As [`end_server`](Self::end_server), with the application's own code and text: 1000 or 3000 to 4999, and at most
+    /// 123 bytes (RFC 6455, sections 7.4 and 5.5). A longer text is cut; with a code that may not be sent, the close
+    /// frame is empty.
     pub fn close(&self, code: impl Into<CloseCode>, text: &str) {
         self.connection.close(code.into(), text);
     }
@@ -384,7 +382,7 @@ impl WebSocket {
         self.connection.binary_data.store(on, Relaxed);
     }
 
-    /// `SessionEndOnClose`: the session ends with this connection, for all who share it. Off by default.
+    /// `SessionEndOnClose`: the session ends with this connection, for all that share it. Off by default.
     pub fn set_session_end_on_close(&self, on: bool) {
         self.connection.session_end_on_close.store(on, Relaxed);
     }
@@ -399,8 +397,8 @@ impl WebSocket {
         &self.connection.about().session_id
     }
 
-    /// The session, in `server`: what all connections and requests of this user share. A shared connection is detached
-    /// from it when `server` has returned: then, and for whoever opened it by its ID, this is `None`.
+    /// The session, in `server`: what all connections and requests of this user share. `None` for a shared connection
+    /// after `server` has returned, and if it was opened by its ID.
     pub fn session(&self) -> Option<&Session> {
         self.attached().map(|attached| &attached.session)
     }
@@ -411,7 +409,7 @@ impl WebSocket {
         self.attached().map(|attached| &*attached.request)
     }
 
-    /// The path that the client asked for.
+    /// The path of the client's request.
     pub fn path(&self) -> &str {
         &self.connection.about().path
     }
@@ -421,7 +419,7 @@ impl WebSocket {
         self.connection.about().subprotocol.as_deref()
     }
 
-    /// The socket's other end; `None` on a Unix socket.
+    /// The address of the socket's other end; `None` on a Unix socket.
     pub fn peer(&self) -> Option<SocketAddr> {
         self.connection.about().peer
     }
@@ -431,9 +429,9 @@ impl WebSocket {
         self.connection.about().client()
     }
 
-    /// Joins a topic: broadcasts to it reach this connection. It leaves by itself at its end.
+    /// Joins a topic: broadcasts to it reach this connection. When the connection ends, it leaves the topic.
     pub fn join(&self, topic: &str) {
-        // It fails only for a connection that is over, and that is what the next call will say.
+        // Fails only if the connection has ended, which the next read or write reports.
         let _ = self.registry.join(self.connection.id(), topic);
     }
 
@@ -461,7 +459,7 @@ impl Iterator for Messages<'_> {
     }
 }
 
-/// A connection that is over, in [`on_post_server`](WebSocketServer::on_post_server).
+/// A connection that has ended, in [`on_post_server`](WebSocketServer::on_post_server).
 #[derive(Debug)]
 pub struct Closed {
     pub(crate) id: WebSocketId,
@@ -471,7 +469,7 @@ pub struct Closed {
 }
 
 impl Closed {
-    /// The ID that it had (`WebSocketID`); no connection has it any more, and none will.
+    /// The ID that it had (`WebSocketID`); no other connection will ever have it.
     pub fn websocket_id(&self) -> &WebSocketId {
         &self.id
     }

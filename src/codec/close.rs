@@ -1,4 +1,4 @@
-//! The payload of a close frame (RFC 6455, section 5.5.1). Own code: tungstenite's is private.
+//! The payload of a close frame (RFC 6455, section 5.5.1). tungstenite has this, too, but does not export it.
 
 use super::{failure::Failure, frames::MAX_CONTROL, partial::split_utf8};
 use crate::message::{CloseCode, Text};
@@ -6,17 +6,17 @@ use crate::message::{CloseCode, Text};
 /// The longest text of a close frame, in bytes: what the code leaves of the payload.
 const MAX_TEXT: usize = MAX_CONTROL - size_of::<CloseCode>();
 
-/// The code and the text of a received close frame. Some codes are never sent, others have no meaning (section 7.4).
+/// The code and the text of a received close frame. A code that may not be sent is an error (section 7.4).
 pub(super) fn parse(payload: &[u8]) -> Result<(CloseCode, Text), Failure> {
     let Some((code, text)) = payload.split_first_chunk() else {
         if payload.is_empty() {
             return Ok((CloseCode::NO_STATUS, Text::default()));
         }
-        return Err(Failure::protocol("a close code has two bytes"));
+        return Err(Failure::protocol("a close code must have two bytes"));
     };
     let code = CloseCode(u16::from_be_bytes(*code));
     if !code.is_sendable() {
-        return Err(Failure::protocol("a close code that may not be sent"));
+        return Err(Failure::protocol("this close code may not be sent"));
     }
     match split_utf8(text)? {
         (text, []) => Ok((code, text.into())),
@@ -24,7 +24,7 @@ pub(super) fn parse(payload: &[u8]) -> Result<(CloseCode, Text), Failure> {
     }
 }
 
-/// What the peer will see of a code and a text: no code if this one may not be sent, and as much text as fits.
+/// The code and the text as the peer will see them: nothing if the code may not be sent, and as much text as fits.
 pub(super) fn sendable(code: CloseCode, text: &str) -> (CloseCode, &str) {
     if !code.is_sendable() {
         return (CloseCode::NO_STATUS, "");

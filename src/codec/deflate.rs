@@ -1,7 +1,7 @@
 //! Compressed messages (permessage-deflate, RFC 7692, section 7.2).
 //!
-//! An inflater is taken from a pool while a message arrives. It is given the last bytes of the peer's earlier messages, which
-//! this one may refer to: between messages a connection keeps those bytes and nothing else.
+//! While a message arrives, the connection uses an inflater from a pool. The inflater gets the last bytes of the peer's earlier
+//! messages, which this one may refer to. Between messages a connection keeps only those bytes.
 
 use std::{cell::OnceCell, sync::Mutex};
 
@@ -20,15 +20,15 @@ const LAST_BLOCK: [u8; 5] = [1, 0, 0, 0xff, 0xff];
 /// Bytes inflated at a time.
 const CHUNK: usize = 16 * 1024;
 
-/// To compress a message of so many bytes takes a third of a millisecond and more: no lock is held for so long.
-const LONG: usize = 16 * 1024;
+/// Compressing a message of at least this size takes a third of a millisecond or more: too long for the connection's lock.
+const MIN_LENT_SIZE: usize = 16 * 1024;
 
 /// The smallest window that zlib can compress with, as the binary logarithm of its size.
 pub(crate) const MIN_WINDOW_BITS: u8 = 9;
-/// The largest window that there is (RFC 7692, section 7.1.2).
+/// The largest window (RFC 7692, section 7.1.2).
 pub(crate) const MAX_WINDOW_BITS: u8 = 15;
 
-/// The most that a pool keeps: each use is short, so more are seldom in use at once.
+/// The most compressors or inflaters that a pool keeps. Each use is short, so more are seldom in use at the same time.
 const POOL_SIZE: usize = 4;
 
 static INFLATERS: Pool<Inflater> = Pool::new();
@@ -37,23 +37,23 @@ static INFLATERS: Pool<Inflater> = Pool::new();
 static COMPRESSORS: [Pool<Compress>; WINDOWS] = [const { Pool::new() }; WINDOWS];
 const WINDOWS: usize = (MAX_WINDOW_BITS - MIN_WINDOW_BITS) as usize + 1;
 
-/// The parameters of permessage-deflate that client and server have agreed upon, as seen from our end.
+/// The negotiated parameters of permessage-deflate, as seen from our end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Deflate {
     /// For the messages that we send.
     pub(crate) ours: Direction,
     /// For the messages that the peer sends.
     pub(crate) theirs: Direction,
-    /// How hard we try: from 1, the fastest, to 9.
+    /// Our compression level: from 1, the fastest, to 9, the smallest result.
     pub(crate) level: u8,
 }
 
 /// The parameters of one direction (RFC 7692, section 7.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Direction {
-    /// A message refers back at most `2^window_bits` bytes: from 8 to 15.
+    /// A message refers back at most `2^window_bits` bytes. From 8 to 15.
     pub(crate) window_bits: u8,
-    /// No message refers to an earlier one. So those that we send are compressed by a compressor of the pool.
+    /// No message refers to an earlier one, so messages that we send are compressed with a compressor from the pool.
     pub(crate) no_context_takeover: bool,
 }
 
@@ -65,14 +65,14 @@ impl Direction {
 }
 
 impl Deflate {
-    /// The same agreement, as seen from the peer's end.
+    /// The same parameters, as seen from the peer's end.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn of_peer(self) -> Self {
         Self { ours: self.theirs, theirs: self.ours, level: self.level }
     }
 
     /// Compresses a message of at least `min_size` bytes, if that is possible without the connection's own compressor. With
-    /// `forms`, the compressed form is taken from there, or left there for the next connection.
+    /// `forms`, the compressed form is taken from there, or stored there for the next connection.
     pub(crate) fn prepare(&self, message: Message, min_size: usize, forms: Option<&Forms>) -> Outgoing {
         if !self.ours.no_context_takeover || !self.is_worth_it(&message, min_size) {
             return message.into();
@@ -85,22 +85,22 @@ impl Deflate {
         Outgoing { message, compressed }
     }
 
-    /// The most bytes that a message of `size` bytes may have on the wire: what cannot be compressed becomes longer, and with
-    /// a compressor of little memory more so than with zlib's default. The inflated bytes are counted in any case.
+    /// The most bytes that a message of `size` bytes may have on the wire. Data that cannot be compressed becomes longer, most
+    /// of all with a compressor that uses little memory. The size after inflating is checked, too.
     pub(super) fn bound(size: u64) -> u64 {
         size.saturating_add(size / 8).saturating_add(64)
     }
 
-    /// zlib does not compress with a window of 8 bits, which a server may ask of a client: then nothing is compressed.
+    /// zlib cannot compress with a window of 8 bits, which a server may require of a client: then nothing is compressed.
     fn is_worth_it(&self, message: &Message, min_size: usize) -> bool {
         self.ours.window_bits >= MIN_WINDOW_BITS && message.len() >= min_size.max(1)
     }
 
-    /// Compresses with a compressor of the pool. `None` if the payload would not become smaller.
+    /// Compresses with a compressor from the pool. `None` if the payload would not become smaller.
     fn compress_alone(&self, payload: &[u8]) -> Option<Bytes> {
         let pool = &COMPRESSORS[self.index()];
         let mut compressor = pool.take(|| self.compressor());
-        // The last user may have had another level. There is nothing to flush, so this cannot fail.
+        // Its last user may have set another level. This cannot fail, because there is nothing to flush.
         let _ = compressor.set_level(Level::new(self.level.into()));
         let compressed = compress(&mut compressor, payload);
         compressor.reset();
@@ -108,7 +108,7 @@ impl Deflate {
         (compressed.len() < payload.len()).then(|| compressed.into())
     }
 
-    /// The place of our window among those that there are.
+    /// The index of our window size in `COMPRESSORS` and in `Forms`.
     fn index(&self) -> usize {
         usize::from(self.ours.window_bits.saturating_sub(MIN_WINDOW_BITS)).min(WINDOWS - 1)
     }
@@ -131,7 +131,7 @@ impl From<Message> for Outgoing {
     }
 }
 
-/// A message in a connection's own compressor, while that is away from the connection.
+/// A message and the connection's own compressor, lent out so that it can compress without the connection's lock.
 #[derive(Debug)]
 pub(crate) struct Compressing {
     compressor: Box<Compress>,
@@ -139,7 +139,7 @@ pub(crate) struct Compressing {
 }
 
 impl Compressing {
-    /// Compresses it. This takes long: some 20 ms for 1 MiB.
+    /// Compresses the message. This takes long: some 20 ms for 1 MiB.
     pub(crate) fn run(&mut self) {
         let compressed = compress(&mut self.compressor, self.outgoing.message.as_bytes());
         self.outgoing.compressed = Some(compressed.into());
@@ -156,12 +156,12 @@ pub(super) struct Deflater {
     agreed: Deflate,
     /// Shorter messages are not compressed.
     min_size: usize,
-    /// Made when it is first needed, and dropped when the connection is idle. Ours may forget earlier messages at any time:
-    /// it is the receiver who has to remember them.
+    /// Made when it is first needed, and dropped when the connection is idle. That is allowed at any time: only the receiver
+    /// has to remember earlier messages.
     compressor: Option<Box<Compress>>,
     /// The end of the peer's earlier messages, which later ones may refer to.
     history: Vec<u8>,
-    /// While a message arrives.
+    /// Present while a message arrives.
     inflater: Option<Inflater>,
 }
 
@@ -170,7 +170,7 @@ impl Deflater {
         Self { agreed, min_size, compressor: None, history: Vec::new(), inflater: None }
     }
 
-    /// Compresses a message with the help of those before it, unless that is not wanted, or done already.
+    /// Compresses a message with reference to earlier ones, if that was negotiated and the message is large enough.
     pub(super) fn deflate(&mut self, outgoing: &mut Outgoing) {
         if self.deflates(outgoing) {
             let compressor = self.compressor.get_or_insert_with(|| Box::new(self.agreed.compressor()));
@@ -182,12 +182,12 @@ impl Deflater {
         !self.agreed.ours.no_context_takeover && self.agreed.is_worth_it(&outgoing.message, self.min_size)
     }
 
-    /// Whether to compress this would keep others waiting for the connection.
+    /// Whether compressing this would block other threads that need the connection's lock for too long.
     pub(super) fn takes_long(&self, outgoing: &Outgoing) -> bool {
-        outgoing.message.len() >= LONG && self.deflates(outgoing)
+        outgoing.message.len() >= MIN_LENT_SIZE && self.deflates(outgoing)
     }
 
-    /// Lends the compressor for this message.
+    /// Lends out the compressor for this message.
     pub(super) fn lend(&mut self, outgoing: Outgoing) -> Box<Compressing> {
         let compressor = self.compressor.take().unwrap_or_else(|| Box::new(self.agreed.compressor()));
         Box::new(Compressing { compressor, outgoing })
@@ -198,14 +198,14 @@ impl Deflater {
         compressed.outgoing
     }
 
-    /// Whether [`park`](Self::park) would give something back.
+    /// Whether [`park`](Self::park) would free anything.
     pub(super) fn is_warm(&self) -> bool {
         self.compressor.is_some() || self.history.len() > self.agreed.theirs.window_size()
     }
 
     /// Inflates a piece of a message and appends it to `message`, which may become `max_size` bytes long. `is_last`: the
     /// message ends with this piece.
-    #[inline(never)] // most connections never get here, and it would take stack of all of them
+    #[inline(never)] // most connections never need it, and inlined it would take stack in all of them
     pub(super) fn inflate(
         &mut self,
         piece: &[u8],
@@ -226,7 +226,7 @@ impl Deflater {
             self.inflater = Some(inflater);
             return Ok(());
         }
-        // Some peers send an empty payload for an empty message, or after a block that is marked as the last one.
+        // Some peers send an empty payload for an empty message, or after a block that is marked as the last one: no tail then.
         if inflater.raw.total_in() > 0 {
             self.inflate_piece(&mut inflater, &TAIL, message, max_size)?;
             if !inflater.is_between_blocks() {
@@ -274,13 +274,13 @@ impl Deflater {
         }
     }
 
-    /// The history without what is too old to be referred to. An inflater with more of it would accept references that are too
-    /// long, or not, depending on how the bytes arrived.
+    /// The part of the history that may be referred to. With more of it, an inflater would accept some references that are too
+    /// long, depending on how the bytes arrived.
     fn window(&self) -> &[u8] {
         &self.history[self.history.len().saturating_sub(self.agreed.theirs.window_size())..]
     }
 
-    /// Gives back the memory without which messages are only larger or slower.
+    /// Frees the memory that is not required, but only makes messages smaller or faster.
     pub(super) fn park(&mut self) {
         self.compressor = None;
         keep_last(&mut self.history, self.agreed.theirs.window_size());
@@ -299,7 +299,7 @@ impl Inflater {
         Self { raw: Decompress::new(false), chunk: vec![0; CHUNK].into() }
     }
 
-    /// Whether a block can begin here; if not, the message was cut off. The inflater has to be restarted afterwards.
+    /// Whether a new block can begin here; if not, the message was cut off. The inflater has to be restarted afterwards.
     fn is_between_blocks(&mut self) -> bool {
         let before = (self.raw.total_in(), self.raw.total_out());
         let status = self.raw.decompress(&LAST_BLOCK, &mut self.chunk, FlushDecompress::Sync);
@@ -344,7 +344,7 @@ fn compress(compressor: &mut Compress, payload: &[u8]) -> Vec<u8> {
     let begin = compressor.total_in();
     loop {
         let rest = &payload[(compressor.total_in() - begin) as usize..];
-        // It fails only on a compressor that was finished, and ours never is.
+        // Fails only for a stream that was finished, and ours never is.
         let _ = compressor.compress_vec(rest, &mut compressed, FlushCompress::Sync);
         // If there is room left, everything has been written.
         if compressed.len() < compressed.capacity() {
@@ -358,7 +358,7 @@ fn compress(compressor: &mut Compress, payload: &[u8]) -> Vec<u8> {
     compressed
 }
 
-/// Appends to the history. What is older than the window is removed now and then, so that few bytes are moved.
+/// Appends to the history. Bytes older than the window are removed only now and then, so that few bytes are moved.
 fn remember(history: &mut Vec<u8>, new: &[u8], window_size: usize) {
     let new = &new[new.len().saturating_sub(window_size)..];
     if history.len() + new.len() > 2 * window_size {

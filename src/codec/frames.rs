@@ -8,15 +8,15 @@ pub(super) use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use super::failure::Failure;
 
-/// The longest payload of a control frame (RFC 6455, section 5.5), and of those whose length stands in one byte.
+/// The longest payload of a control frame (RFC 6455, section 5.5), and of any frame that has its length in one byte.
 pub(super) const MAX_CONTROL: usize = 125;
 
-/// The header of a frame from the peer, found to be good.
+/// The header of a frame from the peer, after all checks.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Header {
     pub(super) opcode: OpCode,
     pub(super) is_final: bool,
-    /// The first reserved bit (RFC 7692, section 6).
+    /// The first reserved bit, RSV1 (RFC 7692, section 6).
     pub(super) is_compressed: bool,
     pub(super) mask: Option<[u8; 4]>,
     /// Bytes of the header itself.
@@ -26,11 +26,11 @@ pub(super) struct Header {
 }
 
 impl Header {
-    /// `None` while it has not arrived whole.
-    #[inline(always)] // a tenth of the instructions for a short message
+    /// `None` while the header is incomplete.
+    #[inline(always)] // saves a tenth of the instructions for a short message
     pub(super) fn parse(input: &[u8], role: Role) -> Result<Option<Self>, Failure> {
         if input.is_empty() {
-            return Ok(None); // the usual reason
+            return Ok(None); // the most frequent case
         }
         if role == Role::Server
             && let Some(header) = Self::parse_short(input)
@@ -40,8 +40,8 @@ impl Header {
         Self::parse_any(input, role)
     }
 
-    /// The commonest header from a client: of a whole message of at most 125 bytes. It is parsed here because that is 13 % faster
-    /// where many short messages come together, and 4 % with 16 at a time (`benches/README.md`).
+    /// The most frequent header from a client: that of a whole message of at most 125 bytes. Parsing it here is 13 % faster
+    /// when many short messages arrive together, and 4 % with 16 at a time (`benches/README.md`).
     #[inline(always)]
     pub(super) fn parse_short(input: &[u8]) -> Option<Self> {
         let &[first, second, a, b, c, d, ..] = input else { return None };
@@ -72,7 +72,7 @@ impl Header {
                 }
             }
             Ok(None) => Ok(None),
-            // Its only error (RFC 6455, section 5.2).
+            // The only error that it returns (RFC 6455, section 5.2).
             Err(_) => Err(Failure::protocol("reserved opcode")),
         }
     }
@@ -120,17 +120,17 @@ fn broken_rule(header: &FrameHeader, size: usize, payload_size: u64, role: Role)
         (Role::Client, Some(_)) => return Some("a server's frame must not be masked"), // section 5.1
     }
     if size != header.len(payload_size) || payload_size >> 63 != 0 {
-        return Some("a length must be written in as few bytes as it can"); // section 5.2
+        return Some("a length must be written in as few bytes as possible"); // section 5.2
     }
     if header.rsv2 || header.rsv3 {
         return Some("reserved bits are set"); // section 5.2
     }
     if matches!(header.opcode, OpCode::Control(_)) {
         if payload_size > MAX_CONTROL as u64 || !header.is_final {
-            return Some("a control frame must be short and whole"); // section 5.5
+            return Some("a control frame must be short and unfragmented"); // section 5.5
         }
         if header.rsv1 {
-            return Some("a control frame is never compressed"); // RFC 7692, section 6.1
+            return Some("a control frame must not be compressed"); // RFC 7692, section 6.1
         }
     }
     None

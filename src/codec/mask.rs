@@ -1,11 +1,11 @@
-//! The mask of a frame (RFC 6455, section 5.3). Own code: tungstenite's is private.
+//! The mask of a frame (RFC 6455, section 5.3). tungstenite has this, too, but does not export it.
 
-/// Masks made with one call of the operating system.
+/// How many masks one call of the operating system makes.
 const BATCH: usize = 64;
 
-/// Applies a mask, or takes it off, which is the same.
+/// Applies a mask, or removes it, which is the same operation.
 pub(crate) fn apply_mask(bytes: &mut [u8], mask: [u8; 4]) {
-    // In pieces that the processor takes at once.
+    // In blocks that the compiler turns into vector instructions.
     let (wide, rest) = bytes.as_chunks_mut::<32>();
     for piece in wide {
         *piece = std::array::from_fn(|i| piece[i] ^ mask[i % 4]);
@@ -72,7 +72,7 @@ mod tests {
         let different: HashSet<_> = std::iter::repeat_with(|| masks.next()).take(4 * BATCH).collect();
         assert!(
             different.len() >= 4 * BATCH - 2,
-            "two of 32 bits may be the same by chance, three pairs hardly"
+            "masks of 32 bits may be equal by chance, but hardly three pairs"
         );
     }
 }

@@ -49,7 +49,7 @@ pub(crate) struct Codec {
     max_message: u64,
     max_frame: u64,
     /// The data frame that is arriving, if it did not come whole.
-    frame: Option<Rest>,
+    frame: Option<PartialFrame>,
     /// The message that is arriving, if it did not come whole.
     message: Option<Box<Partial>>,
     deflater: Option<Box<Deflater>>,
@@ -61,10 +61,12 @@ pub(crate) struct Codec {
     close_received: bool,
 }
 
-/// What is still to come of a data frame.
+/// A data frame whose payload has not arrived completely.
 #[derive(Clone, Copy, Debug)]
-struct Rest {
-    payload_size: u64,
+struct PartialFrame {
+    /// Bytes still to come.
+    rest: u64,
+    /// For the next of these bytes.
     mask: Option<[u8; 4]>,
     is_final: bool,
 }
@@ -76,12 +78,12 @@ pub(crate) enum Event {
     /// The pong is in the output already.
     Ping,
     Pong(Bytes),
-    /// To be answered with the same code, unless it is an answer (RFC 6455, section 5.5.1).
+    /// To be answered with the same code, unless it is itself an answer (RFC 6455, section 5.5.1).
     Close(CloseCode, Text),
 }
 
 impl Codec {
-    /// The frames that follow the opening handshake on `stream`.
+    /// A codec for the frames that follow the opening handshake on `stream`.
     pub(crate) fn new(role: Role, stream: Stream, limits: &Limits, deflate: Option<Deflate>) -> Self {
         let deflater = deflate.map(|agreed| Box::new(Deflater::new(agreed, limits.min_compressed_size)));
         Self {
@@ -98,12 +100,12 @@ impl Codec {
         }
     }
 
-    /// The bytes below.
+    /// The byte stream that carries the frames.
     pub(crate) fn stream(&mut self) -> &mut Stream {
         &mut self.stream
     }
 
-    /// Frees all memory: the connection is over.
+    /// Frees all memory, because the connection has ended.
     pub(crate) fn clear(&mut self) {
         self.stream = Stream::plain();
         self.message = None;
@@ -119,7 +121,7 @@ impl Codec {
         }
     }
 
-    /// The next thing the peer sent; `None`: feed more.
+    /// The next event; `None` if the input is not enough for one.
     ///
     /// After an error, [`fail`](Self::fail) makes the close frame that tells the peer.
     pub(crate) fn next(&mut self) -> Result<Option<Event>, Failure> {
@@ -142,13 +144,13 @@ impl Codec {
             match self.take_payload()? {
                 Some(message) => return Ok(Some(Event::Message(message))),
                 None if self.frame.is_some() => return Ok(None),
-                None => {} // a fragment was complete
+                None => {} // a fragment is complete, but not its message
             }
         }
         Ok(None)
     }
 
-    /// Checks that a data frame may come now, and may be so large. Returns whether it is compressed.
+    /// Checks whether this data frame is allowed now, and its size. Returns whether it is compressed.
     fn check(&self, header: &Header) -> Result<bool, Failure> {
         let is_first = !header.is_continuation();
         if header.is_compressed && !(is_first && self.deflater.is_some()) {
@@ -158,8 +160,8 @@ impl Codec {
             None if is_first => (header.is_compressed, 0),
             Some(message) if !is_first => (message.compressed, message.announced),
             // RFC 6455, section 5.4.
-            None => return Err(Failure::protocol("a continuation of nothing")),
-            Some(_) => return Err(Failure::protocol("a message within a message")),
+            None => return Err(Failure::protocol("a continuation frame without a message")),
+            Some(_) => return Err(Failure::protocol("a new message before the last one is complete")),
         };
         let bound = if compressed { Deflate::bound } else { |size| size };
         if header.payload_size > bound(self.max_frame) {
@@ -190,24 +192,24 @@ impl Codec {
     fn begin(&mut self, opcode: Data, header: &Header, compressed: bool) {
         self.stream.consume(header.size);
         self.frame =
-            Some(Rest { payload_size: header.payload_size, mask: header.mask, is_final: header.is_final });
+            Some(PartialFrame { rest: header.payload_size, mask: header.mask, is_final: header.is_final });
         let new = || Box::new(Partial::new(opcode == Data::Text, compressed));
         self.message.get_or_insert_with(new).announced += header.payload_size;
     }
 
-    /// Takes what has arrived of the frame's payload. Returns the message, if it ends with that.
+    /// Takes what has arrived of the frame's payload. Returns the message if it is complete then.
     fn take_payload(&mut self) -> Result<Option<Message>, Failure> {
-        let (Some(rest), Some(message)) = (&mut self.frame, &mut self.message) else { return Ok(None) };
+        let (Some(frame), Some(message)) = (&mut self.frame, &mut self.message) else { return Ok(None) };
         let input = self.stream.input_mut();
-        let arrived = input.len().min(usize::try_from(rest.payload_size).unwrap_or(usize::MAX));
+        let arrived = input.len().min(usize::try_from(frame.rest).unwrap_or(usize::MAX));
         let piece = &mut input[..arrived];
-        if let Some(mask) = &mut rest.mask {
+        if let Some(mask) = &mut frame.mask {
             apply_mask(piece, *mask);
-            mask.rotate_left(arrived % 4); // the next piece goes on where this one stops
+            mask.rotate_left(arrived % 4); // so that it fits the next piece
         }
-        rest.payload_size -= arrived as u64;
-        let frame_ends = rest.payload_size == 0;
-        let message_ends = frame_ends && rest.is_final;
+        frame.rest -= arrived as u64;
+        let frame_ends = frame.rest == 0;
+        let message_ends = frame_ends && frame.is_final;
         match &mut self.deflater {
             Some(deflater) if message.compressed => {
                 deflater.inflate(piece, message_ends, message, self.max_message)?;
@@ -245,13 +247,13 @@ impl Codec {
                 }
                 Ok(Event::Ping)
             }
-            // Reserved ones were refused with their header.
+            // Reserved opcodes were refused when the header was parsed.
             Control::Pong | Control::Reserved(_) => Ok(Event::Pong(Bytes::copy_from_slice(payload))),
         }
     }
 
     /// Takes the short messages that come next and have arrived whole, up to `max_count` of them. They share one buffer, which
-    /// costs less than a buffer for each. Whatever else comes is left to [`next`](Self::next).
+    /// costs less than a buffer for each. It stops before anything else, which is left to [`next`](Self::next).
     pub(crate) fn take_short(&mut self, messages: &mut Vec<Message>, max_count: usize) {
         let is_between = self.frame.is_none() && self.message.is_none() && !self.close_received;
         if !is_between || self.max_message.min(self.max_frame) < MAX_SHORT {
@@ -303,9 +305,9 @@ impl Codec {
     pub(crate) fn has_whole_message(&self) -> bool {
         let input = self.stream.input();
         let mut at = 0;
-        if let Some(rest) = self.frame {
-            at = usize::try_from(rest.payload_size).unwrap_or(usize::MAX);
-            if at <= input.len() && rest.is_final {
+        if let Some(frame) = self.frame {
+            at = usize::try_from(frame.rest).unwrap_or(usize::MAX);
+            if at <= input.len() && frame.is_final {
                 return true;
             }
         }
@@ -320,8 +322,9 @@ impl Codec {
         false
     }
 
-    /// Appends a message, as one frame, to the output. If it takes long to compress, the caller gets it with the connection's
-    /// compressor, [compresses](Compressing::run) it without a lock, and gives both [back](Self::encode_compressed).
+    /// Appends a message, as one frame, to the output. If compressing it takes long, it is returned together with the
+    /// connection's compressor: the caller [compresses](Compressing::run) it without a lock, and gives both
+    /// [back](Self::encode_compressed).
     pub(crate) fn encode(&mut self, mut outgoing: Outgoing) -> Option<Box<Compressing>> {
         if let Some(deflater) = &mut self.deflater {
             if deflater.takes_long(&outgoing) {
@@ -342,7 +345,7 @@ impl Codec {
         }
     }
 
-    /// Takes the compressor back. The message is appended if it `is_sendable` still.
+    /// Takes the compressor back, and appends the message if it still `is_sendable`.
     pub(crate) fn encode_compressed(&mut self, compressed: Compressing, is_sendable: bool) {
         if let Some(deflater) = &mut self.deflater {
             let outgoing = deflater.take_back(compressed);
@@ -357,14 +360,14 @@ impl Codec {
         let is_compressed = outgoing.compressed.is_some();
         let payload = outgoing.compressed.unwrap_or_else(|| outgoing.message.into_bytes());
         if self.masks.is_some() {
-            // Masked in a copy: other connections may send the same payload.
+            // Masked in a copy, because other connections may send the same payload.
             return self.put_frame(opcode, is_compressed, &payload);
         }
         put_header(opcode, is_compressed, None, payload.len(), self.stream.output());
         self.stream.append(payload);
     }
 
-    /// Whether there is something that [`park`](Self::park) gives back when the connection is idle.
+    /// Whether [`park`](Self::park) would free anything of the compression when the connection is idle.
     pub(crate) fn is_warm(&self) -> bool {
         self.deflater.as_ref().is_some_and(|deflater| deflater.is_warm())
     }
@@ -375,7 +378,7 @@ impl Codec {
     }
 
     /// Appends a close frame, unless there was one already; nothing may be appended after it. If the code may not be sent, the
-    /// frame has none. Returns the code and the text as the peer sees them.
+    /// frame is empty. Returns the code and the text as the peer sees them.
     pub(crate) fn close<'a>(&mut self, code: CloseCode, text: &'a str) -> (CloseCode, &'a str) {
         let (code, text) = close::sendable(code, text);
         if !std::mem::replace(&mut self.close_sent, true) {

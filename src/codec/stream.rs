@@ -1,7 +1,7 @@
-//! The lowest layer of the codec: bytes from and for the peer, plain or within TLS.
+//! The lowest layer of the codec: bytes from and for the peer, plain or encrypted with TLS.
 //!
-//! All in memory: a driver feeds what it received and sends what is pending, and nothing here waits. The HTTP request
-//! passes through here first, the frames afterwards; what the bytes mean is never looked at.
+//! All in memory: a driver feeds what it received and sends what is pending, and nothing here waits. First it carries the
+//! HTTP request, then the frames; it does not interpret the bytes.
 
 use std::ops::Range;
 
@@ -14,10 +14,10 @@ use super::tls::Tls;
 /// An empty buffer with a larger capacity is freed.
 const MAX_KEPT_CAPACITY: usize = 64 * 1024;
 
-/// A shorter message is always copied out of the input buffer, which is cheaper than to allocate another buffer.
+/// A shorter message is always copied out of the input buffer, because that is cheaper than allocating a new input buffer.
 const MIN_TAKEN_SIZE: usize = 1024;
 
-/// A payload of at least this size is sent from where it is, without a copy.
+/// A payload of at least this size is sent from its own buffer, without a copy.
 const MIN_TAIL_SIZE: usize = 4 * 1024;
 
 /// A byte stream over memory, plain or encrypted.
@@ -30,9 +30,9 @@ pub(crate) struct Stream {
     /// Plain bytes to send. Without TLS the driver sends them from here, and those before `sent` are gone.
     output: Vec<u8>,
     sent: usize,
-    /// A large payload that follows the output: sent from where it is.
+    /// A large payload that follows the output, in its own buffer.
     tail: Option<Box<Bytes>>,
-    /// The peer ended TLS.
+    /// The peer ended TLS (close_notify).
     ended: bool,
 }
 
@@ -84,7 +84,7 @@ impl Stream {
         Ok(())
     }
 
-    /// A buffer for the next `recv`: the one just emptied, if there is one.
+    /// A buffer for the next `recv`: the input buffer if it is empty, else a new one.
     pub(crate) fn spare_buffer(&mut self) -> Vec<u8> {
         if self.at < self.input.len() {
             return Vec::new();
@@ -100,7 +100,7 @@ impl Stream {
         self.ended
     }
 
-    /// Plain bytes received and not consumed.
+    /// Plain bytes that were received and not consumed.
     pub(crate) fn input(&self) -> &[u8] {
         &self.input[self.at..]
     }
@@ -114,8 +114,8 @@ impl Stream {
         debug_assert!(self.at <= self.input.len());
     }
 
-    /// The `part` of the input without a copy, by giving the input buffer away. Only if the buffer ends with that part and at
-    /// least half of its memory is used by it; else `None`.
+    /// Returns a `part` of the input without a copy, by giving the input buffer away. `None` unless the buffer ends with this
+    /// part, and the part takes at least half of its memory.
     pub(super) fn take_buffer(&mut self, part: Range<usize>) -> Option<Bytes> {
         let is_end = self.at + part.end == self.input.len();
         if !is_end || part.len() < MIN_TAKEN_SIZE || part.len() < self.input.capacity() / 2 {
@@ -173,7 +173,7 @@ impl Stream {
         }
     }
 
-    /// Sealed bytes that the socket has not taken yet, in two parts.
+    /// Bytes, encrypted if there is TLS, that the socket has not taken yet, in two parts.
     pub(crate) fn pending_parts(&self) -> [&[u8]; 2] {
         match &self.security {
             Security::None => [&self.output[self.sent..], self.tail.as_deref().map_or(&[], |tail| &tail[..])],
@@ -182,12 +182,12 @@ impl Stream {
         }
     }
 
-    /// Whether the socket has taken all that is sealed.
+    /// Whether the socket has taken all [`pending_parts`](Self::pending_parts).
     pub(crate) fn is_sent(&self) -> bool {
         self.pending_parts().iter().all(|part| part.is_empty())
     }
 
-    /// How much is to be sent, sealed or not.
+    /// How many bytes are still to be sent, encrypted or not yet.
     pub(crate) fn pending(&self) -> usize {
         let plain = self.output.len() + self.tail.as_ref().map_or(0, |tail| tail.len());
         match &self.security {
@@ -216,13 +216,13 @@ impl Stream {
             clear(buffer);
             self.sent = 0;
         } else if self.sent >= MAX_KEPT_CAPACITY && self.sent * 2 >= buffer.len() {
-            // The sent part of a long backlog is removed now and then, so that it takes no memory.
+            // The sent part of a long backlog is removed now and then, to free its memory.
             buffer.drain(..self.sent);
             self.sent = 0;
         }
     }
 
-    /// Throws away what is to be sent, because it cannot be sent any more.
+    /// Discards everything that is to be sent, because it cannot be sent any more.
     pub(crate) fn discard_output(&mut self) {
         self.output = Vec::new();
         self.tail = None;

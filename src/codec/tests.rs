@@ -83,7 +83,7 @@ fn control_frames_between_fragments() {
 }
 
 #[test]
-fn each_ping_has_its_pong() {
+fn each_ping_is_answered_with_a_pong() {
     let mut codec = codec();
     decode(&mut codec, &[frame(0x89, b"1"), frame(0x89, b"2")].concat()).unwrap();
     assert_eq!(sent(&mut codec), b"\x8a\x011\x8a\x012");
@@ -116,7 +116,7 @@ fn a_close_text_is_cut_between_characters() {
 }
 
 #[test]
-fn broken_rules_have_their_close_codes() {
+fn each_broken_rule_has_its_close_code() {
     assert_eq!(refused(&frame(0xc1, b"x")), 1002, "reserved bit");
     assert_eq!(refused(&frame(0x83, b"x")), 1002, "reserved opcode");
     assert_eq!(refused(&frame(0x8b, b"x")), 1002, "reserved control opcode");
@@ -148,7 +148,7 @@ fn broken_rules_have_their_close_codes() {
 }
 
 #[test]
-fn too_much_is_refused_when_it_is_announced() {
+fn a_frame_that_is_too_large_is_refused_by_its_header() {
     let mut announced = vec![0x82, 0xff];
     announced.extend((u64::MAX >> 1).to_be_bytes());
     announced.extend(MASK);
@@ -172,7 +172,7 @@ fn messages_before_a_broken_rule_are_kept() {
 }
 
 #[test]
-fn short_messages_are_taken_together_up_to_what_is_something_else() {
+fn short_messages_are_taken_together_up_to_anything_else() {
     let long = [b'x'; 126];
     let others = [
         frame(0x81, b"\xff"),
@@ -224,7 +224,7 @@ fn knows_whether_whole_messages_wait() {
 }
 
 #[test]
-fn holds_nothing_between_messages() {
+fn no_buffer_is_kept_between_messages() {
     let mut codec = codec();
     decode(&mut codec, &frame(0x81, b"x")).unwrap();
     assert!(codec.message.is_none());
@@ -301,7 +301,7 @@ fn a_short_header_is_parsed_as_tungstenite_parses_it() {
 
 proptest! {
     #[test]
-    fn any_cut_decodes_the_same(
+    fn messages_decode_the_same_however_the_bytes_are_split(
         messages in prop::collection::vec(sent_message(), 1..5),
         chunks in prop::collection::vec(prop_oneof![1..20usize, 1..5_000usize], 1..40),
     ) {
@@ -326,7 +326,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..400), chunk in 1..50usize) {
+    fn no_input_causes_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..400), chunk in 1..50usize) {
         let mut codec = codec();
         for chunk in bytes.chunks(chunk) {
             match decode(&mut codec, chunk) {

@@ -1,7 +1,7 @@
 //! The server's side of TLS over memory: ciphertext in, plaintext out, and back.
 //!
-//! Instead of a socket, `native_tls` is given a pair of buffers that answer `WouldBlock` where a socket would wait. So one
-//! thread can wait for input while another one writes, which a `TlsStream` on a socket does not allow.
+//! Instead of a socket, `native_tls` gets a pair of buffers that return `WouldBlock` where a socket would wait. So one thread
+//! can wait for input while another one writes, which a `TlsStream` on a socket does not allow.
 
 use std::{
     io::{self, Read, Write},
@@ -25,11 +25,11 @@ pub(super) struct Tls {
 
 #[derive(Debug)]
 enum State {
-    /// A failed handshake drops its stream, and with it the alert for the peer. So it writes to a buffer that is kept here,
-    /// too.
+    /// A failed handshake drops its stream, and the alert for the peer with it. So it writes to a buffer that is also kept
+    /// here.
     Handshaking(MidHandshakeTlsStream<Pipe>, Arc<Mutex<Vec<u8>>>),
     Established(TlsStream<Pipe>),
-    /// The peer ended TLS (close_notify): it can still be sent to.
+    /// The peer ended its side of TLS (close_notify). Sending to it is still possible.
     Ended(TlsStream<Pipe>),
     /// The handshake failed.
     Failed,
@@ -41,7 +41,7 @@ struct Pipe {
     input: Vec<u8>,
     at: usize,
     output: Vec<u8>,
-    /// Where it writes to during the handshake.
+    /// Used instead of `output` during the handshake.
     handshake: Option<Arc<Mutex<Vec<u8>>>>,
 }
 
@@ -57,7 +57,7 @@ impl Tls {
         }
     }
 
-    /// Decrypts `received`, and appends the plaintext to `plain`.
+    /// Decrypts `received`, and appends the plaintext to `plain`. Before that it continues the handshake.
     pub(super) fn open(&mut self, received: &mut Vec<u8>, plain: &mut Vec<u8>) -> Result<(), Failure> {
         match &mut self.state {
             State::Handshaking(handshake, _) => {
@@ -65,7 +65,7 @@ impl Tls {
                 self.handshake()?;
             }
             State::Established(stream) => stream.get_mut().feed(received),
-            State::Ended(_) | State::Failed => received.clear(), // there is nothing to decrypt it with
+            State::Ended(_) | State::Failed => received.clear(), // it cannot be decrypted any more
         }
         let State::Established(stream) = &mut self.state else { return Ok(()) };
         let result = loop {
@@ -78,7 +78,7 @@ impl Tls {
                 other => break other,
             }
         };
-        self.collect();
+        self.collect_output();
         match result {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(()),
             Err(e) => Err(Failure::network(format!("TLS: {e}"))),
@@ -110,20 +110,20 @@ impl Tls {
         Ok(())
     }
 
-    /// Encrypts `plain`. `false`: not yet, as the handshake is not complete.
+    /// Encrypts `plain`. `false` if it cannot, because the handshake is not complete.
     pub(super) fn seal(&mut self, plain: &[u8]) -> Result<bool, Failure> {
         let (State::Established(stream) | State::Ended(stream)) = &mut self.state else { return Ok(false) };
         stream.write_all(plain).map_err(|e| Failure::network(format!("TLS: {e}")))?;
-        self.collect();
+        self.collect_output();
         Ok(true)
     }
 
     /// Tells the peer that nothing more will be sent (close_notify).
     pub(super) fn finish(&mut self) {
         if let State::Established(stream) | State::Ended(stream) = &mut self.state {
-            // It fails only if TLS is broken: then there is nothing to be ended.
+            // Fails only if TLS is already broken.
             let _ = stream.shutdown();
-            self.collect();
+            self.collect_output();
         }
     }
 
@@ -150,8 +150,8 @@ impl Tls {
         }
     }
 
-    /// Moves what TLS wrote to `sealed`.
-    fn collect(&mut self) {
+    /// Moves what TLS has written to `sealed`.
+    fn collect_output(&mut self) {
         let (State::Established(stream) | State::Ended(stream)) = &mut self.state else { return };
         let written = &mut stream.get_mut().output;
         if self.sealed.is_empty() {
@@ -224,7 +224,7 @@ mod tests {
     use crate::TlsIdentity;
 
     #[test]
-    fn parked_it_keeps_no_buffers_and_goes_on() {
+    fn a_parked_stream_keeps_no_buffers_and_still_works() {
         let (client, mut server) = UnixStream::pair().unwrap();
         let client = std::thread::spawn(move || {
             let ca = Certificate::from_pem(&std::fs::read("certs/ca.pem").unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! What `serve` serves.
+//! The WebSocket applications that `serve` offers.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,7 +7,7 @@ use switchboard::{
     WebSocket, WebSocketServer,
 };
 
-/// Sends each message back, whole and of its kind.
+/// Sends each message back.
 pub(super) struct Echo;
 
 impl WebSocketServer for Echo {
@@ -19,7 +19,7 @@ impl WebSocketServer for Echo {
     }
 }
 
-/// The original's example: echoes, says when nothing came for 10 s, and ends at `exit`.
+/// The example of the IRIS documentation: echoes, reports when nothing was received for 10 s, and ends at `exit`.
 pub(super) struct MyWebSocketServer;
 
 impl WebSocketServer for MyWebSocketServer {
@@ -37,8 +37,8 @@ impl WebSocketServer for MyWebSocketServer {
     }
 }
 
-/// The echo again, of a shared connection: it has no thread while nothing comes. It speaks any subprotocol: the first
-/// one that is offered.
+/// The echo with a shared connection, which needs no thread while nothing arrives. It chooses the first subprotocol that the
+/// client offers, whatever that is.
 pub(super) struct EchoShared;
 
 impl WebSocketServer for EchoShared {
@@ -55,13 +55,13 @@ impl WebSocketServer for EchoShared {
     }
 
     fn on_client_message(&mut self, ws: &WebSocket, message: Message) -> Handled {
-        // It fails only when the client has left.
+        // Fails only if the client has left.
         let _ = ws.write(message);
         Handled::Yes
     }
 }
 
-/// Sends each message to all on this path, the sender too.
+/// Sends each message to all connections on this path, including the sender.
 pub(super) struct Broadcast;
 
 impl WebSocketServer for Broadcast {
@@ -80,7 +80,7 @@ impl WebSocketServer for Broadcast {
     }
 }
 
-/// A chat with rooms: `/chat?room=ROOM&name=NAME`. Each line that comes goes to all in the room, as `NAME: LINE`.
+/// A chat with rooms: `/chat?room=ROOM&name=NAME`. Each line that is received is sent to all in the room, as `NAME: LINE`.
 #[derive(Default)]
 pub(super) struct Chat {
     room: String,
@@ -110,7 +110,7 @@ impl WebSocketServer for Chat {
             let fits =
                 (1..=MAX_NAME).contains(&value.chars().count()) && !value.chars().any(char::is_control);
             let refusal = || {
-                Refusal::new(StatusCode::BAD_REQUEST, "ask for /chat?room=ROOM&name=NAME, of 30 characters")
+                Refusal::new(StatusCode::BAD_REQUEST, "use /chat?room=ROOM&name=NAME, of 1 to 30 characters")
             };
             fits.then_some(value).ok_or_else(refusal)
         };
@@ -139,7 +139,7 @@ impl WebSocketServer for Chat {
     }
 }
 
-/// The time of day, as the clock says it.
+/// The time of day as text.
 pub(super) fn time_of_day() -> String {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     format!("{:02}:{:02}:{:02} UTC", seconds / 3600 % 24, seconds / 60 % 60, seconds % 60)

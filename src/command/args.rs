@@ -1,4 +1,4 @@
-//! The options.
+//! The command-line options.
 
 use std::path::PathBuf;
 
@@ -61,32 +61,32 @@ pub(super) struct Serve {
     /// Serve the files of this folder instead of the demo page
     #[arg(long, value_name = "DIR")]
     pub(super) www: Option<PathBuf>,
-    /// Let pages of this origin connect and no others, such as https://example.com; * for any; repeatable [default: pages
-    /// of the same host]
+    /// Allow only pages of this origin to connect, such as https://example.com; * for any; repeatable [default: pages of
+    /// the same host]
     #[arg(long, value_name = "ORIGIN")]
     pub(super) allow_origin: Vec<String>,
-    /// Connections at once; more are answered with 503
+    /// Maximum number of connections; more are answered with 503
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) max_connections: u32,
-    /// Size of an incoming message in bytes, or with K or M; larger ones end the connection with 1009
+    /// Maximum size of an incoming message in bytes, or with K or M; larger ones end the connection with 1009
     #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = size)]
     pub(super) max_message_size: usize,
-    /// Compress messages, for clients that offer it: each by itself (pooled), or with the help of those before (dedicated)
+    /// Compress messages, for clients that offer it: each on its own (pooled), or with reference to earlier ones (dedicated)
     #[arg(long, value_name = "MODE", default_value = "off")]
     pub(super) compress: Compress,
-    /// Threads that call the handlers of shared connections; 0: the gateway does it itself
+    /// Threads that call the handlers of shared connections; 0: the gateway calls them
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub(super) workers: usize,
     /// Gateway threads, which drive the shared connections
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(super) gateways: u16,
-    /// Ping a client after so many seconds of silence; 0: never
+    /// Ping a client after this many seconds of silence; 0: never
     #[arg(long, value_name = "SECONDS", default_value_t = 20)]
     pub(super) ping_interval: u64,
-    /// Cut a client that has not answered a ping for so many seconds
+    /// Cut a client that has sent nothing for this many seconds after a ping
     #[arg(long, value_name = "SECONDS", default_value_t = 20)]
     pub(super) ping_timeout: u64,
-    /// Stack of a connection's thread in bytes, or with K or M
+    /// Stack size of each thread that runs handlers in bytes, or with K or M
     #[arg(long, value_name = "SIZE", default_value = "256K", value_parser = stack_size)]
     pub(super) stack_size: usize,
     /// off, error, warn, info, debug or trace
@@ -97,7 +97,7 @@ pub(super) struct Serve {
     pub(super) log_file: Option<PathBuf>,
 }
 
-/// What `--compress` may be.
+/// The values of `--compress`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum Compress {
     Off,
@@ -127,7 +127,7 @@ impl Serve {
 fn stack_size(text: &str) -> Result<usize, String> {
     match size(text)? {
         fits @ 0x10000..=0x1000_0000 => Ok(fits),
-        _ => Err("from 64K to 256M".into()),
+        _ => Err("must be from 64K to 256M".into()),
     }
 }
 
@@ -136,9 +136,9 @@ fn size(text: &str) -> Result<usize, String> {
         digits if digits.len() == text.len() => (digits, 1),
         digits if text[digits.len()..].eq_ignore_ascii_case("k") => (digits, 1 << 10),
         digits if text[digits.len()..].eq_ignore_ascii_case("m") => (digits, 1 << 20),
-        _ => return Err("a number of bytes, or one with K or M".into()),
+        _ => return Err("must be a number of bytes, or one with K or M".into()),
     };
-    let number: usize = digits.parse().map_err(|_| "a number of bytes, or one with K or M")?;
+    let number: usize = digits.parse().map_err(|_| "must be a number of bytes, or one with K or M")?;
     number.checked_mul(unit).filter(|&size| size > 0).ok_or_else(|| "out of range".into())
 }
 
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused() {
+    fn wrong_options_are_refused() {
         for bad in [
             &["--cert", "c"][..],
             &["--key", "k"],

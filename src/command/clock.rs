@@ -1,5 +1,5 @@
-//! The clock: a thread that knows of no connection pushes the time each second to all on a path. It sleeps as long as nobody
-//! is there.
+//! The clock: a thread that pushes the time every second to all connections on a path, through the hub. It sleeps while there
+//! are none.
 
 use std::{
     sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
@@ -18,33 +18,33 @@ pub(super) const PATH: &str = "/clock";
 const SECOND: Duration = Duration::from_secs(1);
 
 enum Signal {
-    /// A client has come.
+    /// A client has connected.
     Client,
     Stop,
 }
 
-/// Its thread. Dropping it ends it.
+/// The clock's thread. Dropping this ends it.
 pub(super) struct Clock {
     signals: Sender<Signal>,
-    waiting: Option<Receiver<Signal>>,
+    /// For the thread, until it starts.
+    receiver: Option<Receiver<Signal>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Clock {
     pub(super) fn new() -> Self {
-        let (signals, waiting) = mpsc::channel();
-        Self { signals, waiting: Some(waiting), thread: None }
+        let (signals, receiver) = mpsc::channel();
+        Self { signals, receiver: Some(receiver), thread: None }
     }
 
-    /// What serves the path.
-    pub(super) fn factory(&self) -> impl Fn() -> Face + Send + Sync + 'static {
+    /// Makes the application of the path.
+    pub(super) fn factory(&self) -> impl Fn() -> ClockSocket + Send + Sync + 'static {
         let signals = self.signals.clone();
-        move || Face(signals.clone())
+        move || ClockSocket(signals.clone())
     }
 
-    /// Starts the thread.
     pub(super) fn start(&mut self, hub: Hub) {
-        if let Some(signals) = self.waiting.take() {
+        if let Some(signals) = self.receiver.take() {
             self.thread = Some(thread::spawn(move || run(&signals, &hub)));
         }
     }
@@ -54,7 +54,7 @@ impl Drop for Clock {
     fn drop(&mut self) {
         let _ = self.signals.send(Signal::Stop);
         if let Some(thread) = self.thread.take() {
-            // It cannot panic; if it did, there is nothing to be done about it now.
+            // The thread does not panic, and if it did, nothing could be done about it here.
             let _ = thread.join();
         }
     }
@@ -68,8 +68,8 @@ fn run(signals: &Receiver<Signal>, hub: &Hub) {
                 Ok(Signal::Client) => {}
                 Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {
-                    let told = hub.broadcast(Audience::Path(PATH), time_of_day());
-                    if told.sent + told.queued == 0 {
+                    let result = hub.broadcast(Audience::Path(PATH), time_of_day());
+                    if result.sent + result.queued == 0 {
                         break;
                     }
                     next += SECOND;
@@ -79,10 +79,10 @@ fn run(signals: &Receiver<Signal>, hub: &Hub) {
     }
 }
 
-/// A client's side of it, which says nothing by itself.
-pub(super) struct Face(Sender<Signal>);
+/// The application of one connection. It sends nothing itself, and only wakes the clock.
+pub(super) struct ClockSocket(Sender<Signal>);
 
-impl WebSocketServer for Face {
+impl WebSocketServer for ClockSocket {
     fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
         opening.set_shared_connection(true);
         Ok(())

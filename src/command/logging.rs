@@ -5,7 +5,7 @@ use std::{error::Error, fs::OpenOptions, io::IsTerminal, path::Path};
 use log::LevelFilter;
 use simplelog::{ColorChoice, Config, ConfigBuilder, TermLogger, TerminalMode, WriteLogger};
 
-/// To the file, or to standard error, so that standard output stays free.
+/// Logs to the file, or else to standard error.
 pub(super) fn init(level: LevelFilter, file: Option<&Path>) -> Result<(), Box<dyn Error>> {
     match file {
         None => {
@@ -21,7 +21,7 @@ pub(super) fn init(level: LevelFilter, file: Option<&Path>) -> Result<(), Box<dy
     Ok(())
 }
 
-/// The day and the time, and only what Switchboard itself says: tungstenite logs every frame.
+/// With date and time, and only the lines of Switchboard itself, because tungstenite logs every frame.
 fn config() -> Config {
     ConfigBuilder::new().set_time_format_rfc3339().add_filter_allow_str("switchboard").build()
 }

@@ -1,4 +1,4 @@
-//! Starts, logs, and shuts down. Exit codes: 0 shut down in order, 1 failed, 2 wrong usage, 130 interrupted twice.
+//! Starts a server, logs, and shuts down. Exit codes: 0 normal shutdown, 1 error, 2 wrong usage, 130 interrupted twice.
 
 mod apps;
 mod args;
@@ -24,7 +24,7 @@ use self::{
     clock::Clock,
 };
 
-/// How long connections have to end after Ctrl-C.
+/// How long connections have to end after the first Ctrl-C.
 const GRACE: Duration = Duration::from_secs(10);
 
 pub(crate) fn main() -> ExitCode {
@@ -107,14 +107,14 @@ fn identity(args: &Serve) -> Result<Option<TlsIdentity>, Box<dyn Error>> {
     Ok(Some(TlsIdentity::from_pkcs12_file(identity, password.trim_end_matches(['\r', '\n']))?))
 }
 
-/// Every connection takes a descriptor, and the usual limit of 1,024 is only a default that may be raised.
+/// Raises the limit on open files, which is often only 1,024 by default: every connection takes a descriptor.
 fn raise_descriptor_limit(max_connections: u32) {
     let mut limit = getrlimit(Resource::Nofile);
     let wanted = u64::from(max_connections) + 64;
     if limit.current.is_some_and(|current| current < wanted) {
         limit.current = Some(limit.maximum.map_or(wanted, |maximum| maximum.min(wanted)));
         if setrlimit(Resource::Nofile, limit).is_err() || limit.current < Some(wanted) {
-            warn!("the limit on open files is lower than --max-connections {max_connections}");
+            warn!("the limit on open files is too low for --max-connections {max_connections}");
         }
     }
 }
@@ -123,10 +123,10 @@ fn stop_on_signals(server: ServerHandle) -> Result<(), ctrlc::Error> {
     let interrupted = AtomicBool::new(false);
     ctrlc::set_handler(move || {
         if interrupted.swap(true, SeqCst) {
-            warn!("stopped at once");
+            warn!("exiting at once");
             std::process::exit(130);
         }
-        info!("stopping; once more to stop at once");
+        info!("shutting down; interrupt again to exit at once");
         server.shutdown(GRACE);
     })
 }
@@ -138,16 +138,18 @@ fn announce(server: &Server, args: &Serve) {
             ListenAddr::Tcp(address) => {
                 info!("http{tls}://{address}/ is the page");
                 info!("ws{tls}://{address}/echo echoes whole messages");
-                info!("ws{tls}://{address}/csp/user/MyApp.MyWebSocketServer.cls is the original's example");
+                info!(
+                    "ws{tls}://{address}/csp/user/MyApp.MyWebSocketServer.cls is the example of the IRIS documentation"
+                );
                 info!("ws{tls}://{address}/echo-shared echoes without a thread for each connection");
-                info!("ws{tls}://{address}/broadcast sends each message to all on that path");
+                info!("ws{tls}://{address}/broadcast sends each message to all clients on that path");
                 info!("ws{tls}://{address}/chat?room=ROOM&name=NAME is a chat");
-                info!("ws{tls}://{address}{} says the time each second", clock::PATH);
+                info!("ws{tls}://{address}{} sends the time every second", clock::PATH);
             }
             other => info!("listening on {other}"),
         }
     }
     if let Some(folder) = &args.www {
-        info!("pages are files of {}", folder.display());
+        info!("the pages are the files of {}", folder.display());
     }
 }

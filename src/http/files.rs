@@ -1,4 +1,4 @@
-//! Files of a folder, for the page that belongs to a WebSocket. Nothing outside the folder is served, and nothing hidden.
+//! Serves the files of a folder, for pages that use a WebSocket. Nothing outside the folder is served, and no hidden files.
 
 use std::{
     fs::File,
@@ -31,12 +31,12 @@ impl Files {
         let mut file = self.resolve(path).ok_or_else(not_found)?;
         if file.is_dir() {
             if !path.is_empty() && !path.ends_with('/') {
-                return Ok(moved_into(path));
+                return Ok(redirect_to_folder(path));
             }
             file.push("index.html");
         }
         let open = || -> io::Result<(File, u64)> {
-            // Opening a FIFO would wait for its other end.
+            // Checked before the file is opened, because opening a FIFO would wait for its other end.
             if !file.metadata()?.is_file() {
                 return Err(io::ErrorKind::NotFound.into());
             }
@@ -69,11 +69,11 @@ impl Files {
     }
 }
 
-/// A redirect that adds the slash, without which relative links in the folder's page lead elsewhere. It begins with `./`,
-/// because a name with a colon would be taken for a scheme.
-fn moved_into(path: &str) -> Response {
+/// A redirect that adds the slash, without which relative links in the folder's page would be wrong. It begins with `./`,
+/// because a name with a colon would be taken for a URL with a scheme.
+fn redirect_to_folder(path: &str) -> Response {
     let name = path.rsplit('/').next().unwrap_or(path);
-    Response::text(StatusCode::MOVED_PERMANENTLY, "it is a folder\n")
+    Response::text(StatusCode::MOVED_PERMANENTLY, "this is a folder\n")
         .with_header("location", &format!("./{name}/"))
 }
 

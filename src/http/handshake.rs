@@ -1,4 +1,4 @@
-//! The opening handshake (RFC 6455, section 4.2): the checks, and the 101. Called by the server; it never touches a socket.
+//! The opening handshake (RFC 6455, section 4.2): the checks, and the 101 response. No I/O.
 
 use http::{HeaderName, HeaderValue, Method, StatusCode, header, uri::Authority};
 
@@ -8,37 +8,37 @@ use super::{
 };
 use crate::error::Error;
 
-/// The only version there is (RFC 6455, section 4.1).
+/// The only version of the protocol (RFC 6455, section 4.1).
 const VERSION: &str = "13";
 
-/// Which pages may connect, by the `Origin` that a browser sends with its handshake.
+/// Which web pages may connect, by the `Origin` that a browser sends with its handshake.
 ///
-/// Requests without `Origin` pass always: they do not come from a page.
+/// Requests without `Origin` are always allowed: they do not come from a web page.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub enum Origins {
-    /// Pages of the same host and port as this server: what the `Host` header says. The default.
+    /// Pages of the same host and port as in the `Host` header, whatever the scheme. The default.
     #[default]
     SameHost,
-    /// These and no others, each written as the browser sends it: `https://example.com`, `http://localhost:3000`. Pages
-    /// of the same host are not among them unless they are named, too. One that no browser sends, such as
-    /// `example.com` or `https://example.com/`, is an error of `bind`.
+    /// Only these, each written as the browser sends it: `https://example.com`, `http://localhost:3000`. Pages of the
+    /// same host are allowed only if they are in the list, too. For an origin that no browser sends, such as
+    /// `example.com` or `https://example.com/`, `bind` returns an error.
     List(Vec<String>),
-    /// Any page whatever. For services that know their users by something other than a cookie.
+    /// Any page. Only for services that do not identify their users by cookies.
     Any,
 }
 
 impl Origins {
-    /// Whether a browser may send each of a list. Another would never be met.
+    /// Checks that browsers can send each origin of a list: any other would never match.
     ///
     /// # Errors
-    /// [`Error::Config`] for the first that none sends.
+    /// [`Error::Config`] for the first that no browser sends.
     pub(crate) fn check(&self) -> Result<(), Error> {
         let Self::List(list) = self else { return Ok(()) };
         list.iter().find(|origin| !is_origin(origin)).map_or(Ok(()), |origin| {
             Err(Error::config(format!(
                 "no browser sends the origin {origin:?}: write SCHEME://HOST, or SCHEME://HOST:PORT if the port is not \
-                 the usual one"
+                 the default one"
             )))
         })
     }
@@ -49,7 +49,7 @@ impl Origins {
             Self::List(list) => list.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin)),
             Self::SameHost => {
                 let Some((scheme, authority)) = origin.split_once("://") else { return false };
-                let port = usual_port(scheme);
+                let port = default_port(scheme);
                 let bare = |name: &str| name.strip_suffix(port).unwrap_or(name).to_ascii_lowercase();
                 bare(authority) == bare(host)
             }
@@ -57,33 +57,34 @@ impl Origins {
     }
 }
 
-/// As browsers write it (RFC 6454, section 6.2): without a path, and without the usual port.
+/// Whether it is an origin as browsers write it (RFC 6454, section 6.2): without a path, and without the default port.
 fn is_origin(origin: &str) -> bool {
     let is_tuple = |(scheme, host): (&str, &str)| {
-        !scheme.is_empty() && (host.is_empty() || is_host(host) && !host.ends_with(usual_port(scheme)))
+        !scheme.is_empty() && (host.is_empty() || is_host(host) && !host.ends_with(default_port(scheme)))
     };
     origin == "null" || origin.split_once("://").is_some_and(is_tuple)
 }
 
-fn usual_port(scheme: &str) -> &'static str {
+fn default_port(scheme: &str) -> &'static str {
     if scheme.eq_ignore_ascii_case("https") { ":443" } else { ":80" }
 }
 
-/// Whether the request wants to become a WebSocket at all.
+/// Whether the request asks for a WebSocket.
 pub(crate) fn is_upgrade(request: &Request) -> bool {
     request.has_token(header::UPGRADE, "websocket")
 }
 
-/// An opening handshake that has passed all checks. The application has not accepted it yet.
+/// An opening handshake that has passed all checks. The application may still refuse it.
 #[derive(Debug)]
 pub(crate) struct Handshake {
+    /// The value of `Sec-WebSocket-Accept`.
     accept: String,
     /// Offered by the client, in its order of preference.
     pub(crate) subprotocols: Vec<String>,
 }
 
 impl Handshake {
-    /// Checks all that RFC 6455, section 4.2.1, asks for.
+    /// Checks everything that RFC 6455, section 4.2.1, requires.
     pub(crate) fn check(request: &Request, origins: &Origins) -> Result<Self, Refusal> {
         check_head(request, origins)?;
         let accept = accept_key(request)?;
@@ -95,13 +96,13 @@ impl Handshake {
         Ok(Self { accept, subprotocols })
     }
 
-    /// Appends the 101 (RFC 6455, section 4.2.2), with the header lines that the application `adds`, except those that the
-    /// handshake sets itself.
+    /// Appends the 101 response (RFC 6455, section 4.2.2) to `output`. Of the header lines `added` by the application, those
+    /// that the handshake sets itself are left out.
     pub(crate) fn respond(
         &self,
         subprotocol: Option<&str>,
         extensions: Option<&str>,
-        adds: &[(HeaderName, HeaderValue)],
+        added: &[(HeaderName, HeaderValue)],
         output: &mut Vec<u8>,
     ) {
         let own = [
@@ -117,14 +118,14 @@ impl Handshake {
                 push_line(name, value.as_bytes(), output);
             }
         }
-        for (name, value) in adds.iter().filter(|(added, _)| own.iter().all(|(name, _)| name != added)) {
+        for (name, value) in added.iter().filter(|(name, _)| own.iter().all(|(other, _)| other != name)) {
             push_line(name, value.as_bytes(), output);
         }
         output.extend_from_slice(b"\r\n");
     }
 }
 
-/// All but the key and the subprotocols. Not inlined: see `serve`, on the stack.
+/// Checks all but the key and the subprotocols. Not inlined, so that its stack frame is free again: see `serve`.
 #[inline(never)]
 fn check_head(request: &Request, origins: &Origins) -> Result<(), Refusal> {
     if request.method() != Method::GET {
@@ -132,7 +133,7 @@ fn check_head(request: &Request, origins: &Origins) -> Result<(), Refusal> {
             .with_header(header::ALLOW, HeaderValue::from_static("GET")));
     }
     if !is_upgrade(request) {
-        return Err(upgrade_required("this is a WebSocket: ask for it with Upgrade: websocket"));
+        return Err(upgrade_required("there is a WebSocket at this path: send Upgrade: websocket"));
     }
     if request.is_http_10() {
         return Err(bad("a WebSocket needs HTTP/1.1"));
@@ -146,7 +147,7 @@ fn check_head(request: &Request, origins: &Origins) -> Result<(), Refusal> {
     match request.header("sec-websocket-version") {
         None => return Err(bad("Sec-WebSocket-Version is missing")),
         Some(version) if version.trim() == VERSION => {}
-        Some(_) => return Err(upgrade_required("Sec-WebSocket-Version: only 13 is spoken here")),
+        Some(_) => return Err(upgrade_required("only Sec-WebSocket-Version 13 is supported")),
     }
     if let Some(origin) = request.headers().get(header::ORIGIN) {
         let allowed = origin.to_str().is_ok_and(|origin| origins.allow(origin, host));
@@ -157,7 +158,7 @@ fn check_head(request: &Request, origins: &Origins) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The answer to the key, which is 16 bytes in base64.
+/// The value of `Sec-WebSocket-Accept`. The client's key must be 16 bytes in base64.
 #[inline(never)]
 fn accept_key(request: &Request) -> Result<String, Refusal> {
     let mut keys = request.headers().get_all(header::SEC_WEBSOCKET_KEY).iter();
@@ -170,7 +171,7 @@ fn accept_key(request: &Request) -> Result<String, Refusal> {
     }
 }
 
-/// A name or an address, and perhaps a port: no user, no scheme (RFC 9110, section 7.2).
+/// Whether it is a name or an address, with or without a port: no user, no scheme (RFC 9110, section 7.2).
 fn is_host(host: &str) -> bool {
     let Ok(authority) = host.parse::<Authority>() else { return false };
     let port = host.strip_prefix(authority.host()).and_then(|rest| rest.strip_prefix(':').or(Some(rest)));
@@ -204,12 +205,12 @@ mod tests {
     fn the_example_of_the_rfc() {
         let handshake = check(GOOD).unwrap();
         assert_eq!(handshake.subprotocols, ["chat", "superchat"]);
-        let adds = [
+        let added = [
             (header::SERVER, HeaderValue::from_static("s")),
             (header::UPGRADE, HeaderValue::from_static("another")),
         ];
         let mut response = Vec::new();
-        handshake.respond(Some("chat"), None, &adds, &mut response);
+        handshake.respond(Some("chat"), None, &added, &mut response);
         let response = String::from_utf8(response).unwrap();
         assert!(response.starts_with("HTTP/1.1 101 Switching Protocols\r\n"));
         assert!(response.contains("sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"));

@@ -1,6 +1,6 @@
 //! HTTP as far as a WebSocket server needs it: the request head in, the 101 or a refusal out, and plain pages.
 //!
-//! Pure: bytes to values and back. Only `files` touches the disk. The server drives it.
+//! No I/O: bytes to values and back. Only `files` reads from the disk.
 
 mod files;
 mod handshake;

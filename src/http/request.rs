@@ -1,5 +1,4 @@
-//! The request: its head is parsed once, and then only read. Called by the server, on a connection's thread; it never
-//! touches a socket.
+//! The request: its head is parsed once, and then only read. No I/O.
 
 use std::{
     borrow::Cow,
@@ -13,7 +12,7 @@ use super::response::Refusal;
 /// More header lines than any browser or proxy sends.
 const MAX_HEADERS: usize = 100;
 
-/// An HTTP request: what the client asked for, and who it is.
+/// An HTTP request: method, path, query, headers, and the client's address.
 #[derive(Debug)]
 pub struct Request {
     method: Method,
@@ -27,17 +26,19 @@ pub struct Request {
 
 /// Parses the head at the start of `input`: `None` while it is incomplete, else the request and the head's length.
 ///
-/// `max` is the most bytes a head may have.
+/// `max` is the largest allowed size of a head, in bytes.
 pub(crate) fn parse_head(input: &[u8], max: usize) -> Result<Option<(Box<Request>, usize)>, Refusal> {
-    // Not on the stack: what was touched of it stays resident as long as the connection.
+    // Not on the stack: its pages, once used, stay resident as long as the thread.
     let mut lines = vec![httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut head = httparse::Request::new(&mut lines);
     let length = match head.parse(&input[..input.len().min(max)]) {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) if input.len() < max => return Ok(None),
-        Ok(httparse::Status::Partial) => return Err(too_large(format!("a head of more than {max} bytes"))),
+        Ok(httparse::Status::Partial) => {
+            return Err(too_large(format!("the head has more than {max} bytes")));
+        }
         Err(httparse::Error::TooManyHeaders) => {
-            return Err(too_large(format!("more than {MAX_HEADERS} header lines")));
+            return Err(too_large(format!("there are more than {MAX_HEADERS} header lines")));
         }
         Err(e) => return Err(bad(format!("not an HTTP request: {e}"))),
     };
@@ -65,8 +66,8 @@ impl Request {
         let method = head.method.unwrap_or_default();
         let target = head.path.unwrap_or_default();
         let mut request = Box::new(Self {
-            method: Method::from_bytes(method.as_bytes()).map_err(|_| bad("method"))?,
-            uri: target.parse().map_err(|_| bad("the request target is no URI"))?,
+            method: Method::from_bytes(method.as_bytes()).map_err(|_| bad("malformed HTTP method"))?,
+            uri: target.parse().map_err(|_| bad("the HTTP request target is not a URI"))?,
             version: if head.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 },
             headers: HeaderMap::with_capacity(head.headers.len()),
             peer: None,
@@ -74,8 +75,10 @@ impl Request {
             is_secure: false,
         });
         for line in head.headers.iter() {
-            let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| bad("header name"))?;
-            let value = HeaderValue::from_bytes(line.value).map_err(|_| bad("header value"))?;
+            let name = HeaderName::from_bytes(line.name.as_bytes())
+                .map_err(|_| bad("malformed HTTP header name"))?;
+            let value =
+                HeaderValue::from_bytes(line.value).map_err(|_| bad("malformed HTTP header value"))?;
             request.headers.append(name, value);
         }
         match request.headers.get_all(header::HOST).iter().count() {
@@ -85,7 +88,7 @@ impl Request {
         }
     }
 
-    /// Adds what the socket knows. `trusted` are the proxies whose `X-Forwarded-For` is believed.
+    /// Sets what is known from the socket. `trusted` are the proxies whose `X-Forwarded-For` is trusted.
     pub(crate) fn set_peer(&mut self, peer: Option<SocketAddr>, is_secure: bool, trusted: &[IpAddr]) {
         self.peer = peer;
         self.is_secure = is_secure;
@@ -95,10 +98,10 @@ impl Request {
         }
     }
 
-    /// The nearest address that is no trusted proxy: what stands before it could be anyone's invention.
+    /// The nearest address that is not a trusted proxy: the client may have invented the addresses before it.
     fn forwarded(&self, trusted: &[IpAddr]) -> Option<IpAddr> {
         let lines = self.headers.get_all("x-forwarded-for").iter();
-        // By bytes: what a client invents may be no text, and stands in the same line as what the proxy adds.
+        // As bytes: the client may have sent invalid text in the same line to which the proxy has appended.
         let all: Vec<&[u8]> = lines.flat_map(|line| line.as_bytes().split(|&b| b == b',')).collect();
         let mut nearest = None;
         for address in all.into_iter().rev() {
@@ -139,7 +142,7 @@ impl Request {
         &self.headers
     }
 
-    /// The first header line of that name (in any case), if it is plain text.
+    /// The first header line of that name (in any case), if its value is visible ASCII.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
@@ -155,18 +158,18 @@ impl Request {
             .map(|(_, value)| value)
     }
 
-    /// The socket's other end; `None` on a Unix socket.
+    /// The address of the socket's other end; `None` on a Unix socket.
     pub fn peer(&self) -> Option<SocketAddr> {
         self.peer
     }
 
-    /// The client's address (`GWClientAddress`): the peer's, or behind a trusted proxy the forwarded one.
+    /// The client's address (`GWClientAddress`): that of the peer, or, behind a trusted proxy, the forwarded one.
     /// `None` on a Unix socket.
     pub fn client_address(&self) -> Option<IpAddr> {
         self.client
     }
 
-    /// Whether it came over TLS.
+    /// Whether it was received over TLS.
     pub fn is_secure(&self) -> bool {
         self.is_secure
     }
@@ -175,7 +178,7 @@ impl Request {
         self.version == Version::HTTP_10
     }
 
-    /// Whether a header that is a list of tokens has this one, in any case.
+    /// Whether a header that is a list of tokens contains this one, in any case.
     pub(crate) fn has_token(&self, name: HeaderName, token: &str) -> bool {
         self.tokens(name).any(|t| t.eq_ignore_ascii_case(token))
     }
@@ -204,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_head_is_parsed_and_the_rest_left() {
+    fn a_complete_head_is_parsed_and_the_rest_left_alone() {
         let (request, length) = parse("GET /p?q HTTP/1.1\r\nHost: h\r\n\r\nrest").unwrap().unwrap();
         assert_eq!((request.path(), request.query(), length), ("/p", "q", 30));
         assert!(parse("GET /p HTTP/1.1\r\nHost: h\r\n").unwrap().is_none());
@@ -235,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn the_forwarded_address_is_believed_of_trusted_proxies_only() {
+    fn the_forwarded_address_is_trusted_only_from_trusted_proxies() {
         let client = |forwarded: &str, trusted: &[&str]| {
             let trusted: Vec<IpAddr> = trusted.iter().map(|ip| ip.parse().unwrap()).collect();
             let mut request = request(&format!("X-Forwarded-For: {forwarded}\r\n"));

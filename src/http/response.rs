@@ -1,4 +1,4 @@
-//! Responses: pages and refusals, and how they are written as bytes. Whoever sends them is the server.
+//! Responses: pages and refusals, and their encoding as bytes. No I/O.
 
 use std::{borrow::Cow, fmt, fs::File};
 
@@ -23,25 +23,25 @@ pub struct Response {
 #[derive(Debug)]
 pub(crate) enum Body {
     Bytes(Bytes),
-    /// So many bytes of a file, from its current position.
+    /// This many bytes of a file, from its current position.
     File(File, u64),
 }
 
 impl Response {
-    /// 200 with this body. The content type is any, such as `application/json`.
+    /// Status 200, with this body and content type, such as `application/json`.
     ///
     /// # Panics
-    /// If the content type is no header value.
+    /// If the content type is not a valid header value.
     pub fn new(content_type: &str, body: impl Into<Bytes>) -> Self {
         Self::with_body(content_type, Body::Bytes(body.into()))
     }
 
-    /// 200 with HTML in UTF-8.
+    /// Status 200, with HTML in UTF-8.
     pub fn html(body: impl Into<String>) -> Self {
         Self::new("text/html; charset=utf-8", body.into())
     }
 
-    /// Any status with a line of text.
+    /// Any status, with plain text in UTF-8.
     pub fn text(status: StatusCode, body: impl Into<String>) -> Self {
         Self::new("text/plain; charset=utf-8", body.into()).with_status(status)
     }
@@ -51,16 +51,16 @@ impl Response {
         response.with_header("content-type", content_type).with_header("x-content-type-options", "nosniff")
     }
 
-    /// Another status.
+    /// Sets the status.
     pub fn with_status(mut self, status: StatusCode) -> Self {
         self.status = status;
         self
     }
 
-    /// One more header line; of the same name, the last one stays.
+    /// Sets a header line; it replaces earlier ones of the same name.
     ///
     /// # Panics
-    /// If the name or the value cannot stand in a header.
+    /// If the name or the value is not valid in a header.
     pub fn with_header(mut self, name: &str, value: &str) -> Self {
         let name = HeaderName::from_bytes(name.as_bytes()).expect("a valid header name");
         self.headers.insert(name, HeaderValue::from_str(value).expect("a valid header value"));
@@ -100,7 +100,7 @@ fn encode_head(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
     head
 }
 
-/// The status line. It makes room for the usual head at once.
+/// Appends the status line, and reserves memory for a usual head.
 pub(super) fn begin_head(status: StatusCode, head: &mut Vec<u8>) {
     head.reserve(512);
     let reason = status.canonical_reason().unwrap_or_default();
@@ -109,7 +109,7 @@ pub(super) fn begin_head(status: StatusCode, head: &mut Vec<u8>) {
     }
 }
 
-/// A header line.
+/// Appends a header line.
 pub(super) fn push_line(name: &HeaderName, value: &[u8], head: &mut Vec<u8>) {
     for part in [name.as_str().as_bytes(), b": ", value, b"\r\n"] {
         head.extend_from_slice(part);
@@ -131,12 +131,12 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// The reason goes to the client, so it should hold nothing secret.
+    /// The reason is sent to the client, so it must not contain secrets.
     pub fn new(status: StatusCode, reason: impl Into<Cow<'static, str>>) -> Self {
         Self { status, reason: reason.into(), headers: Vec::new() }
     }
 
-    /// One more header line, such as `WWW-Authenticate`.
+    /// Adds a header line, such as `WWW-Authenticate`.
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self

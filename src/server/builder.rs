@@ -1,5 +1,5 @@
-//! How a server is put together: addresses, routes and settings, checked and bound by `build`, which is called by
-//! [`bind`](ServerBuilder::bind). Nothing is accepted here.
+//! Configures a server: addresses, routes and settings. `build`, called by [`bind`](ServerBuilder::bind), checks them and
+//! binds the addresses. Nothing is accepted here.
 
 use std::{
     net::{IpAddr, TcpListener},
@@ -24,16 +24,17 @@ use crate::{
     websocket::WebSocketServer,
 };
 
-/// Puts a [`Server`](crate::Server) together; made by [`Server::builder`](crate::Server::builder).
+/// Configures a [`Server`](crate::Server); made by [`Server::builder`](crate::Server::builder).
 ///
-/// A mistake, such as a route that is there twice or a port that is taken, comes out of [`bind`](Self::bind).
+/// [`bind`](Self::bind) reports the first mistake, such as a route that is registered twice or a port that is in use.
 #[derive(Debug, Default)]
 #[must_use = "a builder does nothing until `bind`"]
 pub struct ServerBuilder {
     endpoints: Vec<(Endpoint, Security)>,
     settings: Settings,
     sessions: Option<Arc<dyn SessionStore>>,
-    mistake: Option<Error>,
+    /// The first mistake, for `bind` to report.
+    first_error: Option<Error>,
 }
 
 /// Where to listen.
@@ -44,8 +45,8 @@ enum Endpoint {
 }
 
 impl ServerBuilder {
-    /// Listens on one more address: `127.0.0.1:8080`, `[::1]:8080`, `localhost:8080` (all addresses that the name
-    /// has), or `unix:/run/my.sock`. Port 0 lets the system choose; see [`Server::local_addrs`](crate::Server::local_addrs).
+    /// Listens on one more address: `127.0.0.1:8080`, `[::1]:8080`, `localhost:8080` (all addresses of the name), or
+    /// `unix:/run/my.sock`. With port 0 the system chooses one; see [`Server::local_addrs`](crate::Server::local_addrs).
     pub fn listen(mut self, address: impl Into<String>) -> Self {
         self.endpoints.push((Endpoint::Address(address.into()), Security::None));
         self
@@ -58,8 +59,8 @@ impl ServerBuilder {
         self
     }
 
-    /// Takes over a listener that the program has bound already, or was given. It becomes non-blocking, for everybody who
-    /// shares it. At the end it is closed, and not shut down: whoever shares it can go on accepting.
+    /// Takes over a listener that the program has already bound, or was given. It becomes non-blocking, also for other
+    /// processes that share it. At the end it is closed but not shut down, so that these can continue to accept.
     pub fn listener(mut self, listener: TcpListener) -> Self {
         self.endpoints.push((Endpoint::Listener(listener), Security::None));
         self
@@ -67,8 +68,8 @@ impl ServerBuilder {
 
     /// Serves a WebSocket at this path. `factory` makes the instance for each connection, on that connection's thread.
     ///
-    /// A path such as `/chat/*` stands for all paths below `/chat/`; of several, the longest counts, and an exact
-    /// path more than any of them.
+    /// A path such as `/chat/*` stands for all paths below `/chat/`. If several match, the longest wins; an exact path
+    /// wins over all of them.
     pub fn route<S: WebSocketServer>(
         mut self,
         path: &str,
@@ -76,69 +77,70 @@ impl ServerBuilder {
     ) -> Self {
         let factory: Factory = Arc::new(move || Box::new(factory()));
         let result = self.settings.routes.websocket(path, factory);
-        self.note(result);
+        self.keep_error(result);
         self
     }
 
-    /// Answers plain HTTP requests at this path, which is as in [`route`](Self::route). The handler runs on the
-    /// request's own thread; the request's body, if there is one, is not read.
+    /// Answers plain HTTP requests at this path, which may end with `/*` as in [`route`](Self::route). The handler runs
+    /// on the connection's thread; the body of the request, if there is one, is not read.
     pub fn http(
         mut self,
         path: &str,
         handler: impl Fn(&Exchange<'_>) -> Response + Send + Sync + 'static,
     ) -> Self {
         let result = self.settings.routes.page(path, Arc::new(handler));
-        self.note(result);
+        self.keep_error(result);
         self
     }
 
-    /// Serves the files of a folder: at `/files/*` those below it, at `/` its `index.html`. Nothing outside the
-    /// folder is served, and nothing whose name begins with a dot: the answer to that is 404. If a file is there but
-    /// cannot be opened, it is 503, and the log says why.
+    /// Serves the files of a folder: at a path like `/files/*` all files below it, at an exact path like `/` only its
+    /// `index.html`. Files outside the folder, and those whose name begins with a dot, are not served: the answer is
+    /// 404. For a file that exists but cannot be opened it is 503, and the log says why.
     pub fn files(mut self, path: &str, folder: impl AsRef<Path>) -> Self {
         let folder = folder.as_ref();
         let result = Files::new(folder)
             .map_err(|e| Error::config(format!("cannot serve files of {}: {e}", folder.display())))
             .and_then(|files| self.settings.routes.files(path, files));
-        self.note(result);
+        self.keep_error(result);
         self
     }
 
-    /// Which pages may connect. Default: those of the same host.
+    /// Which web pages may connect. Default: [`Origins::SameHost`].
     pub fn origins(mut self, origins: Origins) -> Self {
-        self.note(origins.check());
+        self.keep_error(origins.check());
         self.settings.origins = origins;
         self
     }
 
-    /// How messages are compressed, on routes that do not choose for themselves. Default: [`Compression::Off`].
+    /// How messages are compressed, except on routes that choose it themselves. Default: [`Compression::Off`].
     pub fn compression(mut self, compression: Compression) -> Self {
         self.settings.compression = compression;
         self
     }
 
-    /// Proxies whose `X-Forwarded-For` is believed; see [`Request::client_address`](crate::Request::client_address).
+    /// Proxies whose `X-Forwarded-For` is trusted; see [`Request::client_address`](crate::Request::client_address).
+    /// Default: none.
     pub fn trusted_proxies(mut self, proxies: impl IntoIterator<Item = IpAddr>) -> Self {
         self.settings.trusted_proxies = proxies.into_iter().map(|ip| ip.to_canonical()).collect();
         self
     }
 
-    /// Other limits than the default ones.
+    /// Replaces the default limits.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.settings.limits = limits;
         self
     }
 
-    /// Sessions that the program has already.
+    /// Where sessions are stored. Default: in memory.
     pub fn session_store(mut self, store: impl SessionStore) -> Self {
         self.sessions = Some(Arc::new(store));
         self
     }
 
-    /// What [`bind`](Self::bind) makes a server of.
+    /// Checks the settings and binds the addresses, for [`bind`](Self::bind).
     pub(super) fn build(mut self) -> Result<(Vec<Listener>, Arc<Shared>)> {
-        if let Some(mistake) = self.mistake.take() {
-            return Err(mistake);
+        if let Some(error) = self.first_error.take() {
+            return Err(error);
         }
         if self.endpoints.is_empty() {
             return Err(Error::config("a server needs an address: call `listen` before `bind`"));
@@ -157,10 +159,10 @@ impl ServerBuilder {
         Ok((listeners, Arc::new(Shared::new(self.settings, sessions)?)))
     }
 
-    /// Keeps the first mistake for `bind`, so that the calls can be chained.
-    fn note(&mut self, result: Result<()>) {
-        if self.mistake.is_none() {
-            self.mistake = result.err();
+    /// Keeps the first error for `bind`, so that the calls can be chained.
+    fn keep_error(&mut self, result: Result<()>) {
+        if self.first_error.is_none() {
+            self.first_error = result.err();
         }
     }
 }

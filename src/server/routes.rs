@@ -1,4 +1,4 @@
-//! Which path is served by what. Filled by the builder, and then only read, by the connections' threads.
+//! The routes: which WebSocket or page serves a path. The builder fills them; then the connections' threads only read them.
 
 use std::{collections::HashMap, fmt, panic::AssertUnwindSafe, sync::Arc};
 
@@ -11,7 +11,7 @@ use crate::{
     websocket::WebSocketServer,
 };
 
-/// Makes the instance for a connection.
+/// Makes the application instance for a connection.
 pub(super) type Factory = Arc<dyn Fn() -> Box<dyn WebSocketServer> + Send + Sync>;
 
 type Handler = Arc<dyn Fn(&Exchange<'_>) -> Response + Send + Sync>;
@@ -28,7 +28,7 @@ enum Page {
     Files(Files),
 }
 
-/// Exact paths, and prefixes, of which the longest that fits counts.
+/// Exact paths and prefixes. An exact path wins over a prefix, and a longer prefix over a shorter one.
 struct Table<T> {
     exact: HashMap<String, T>,
     prefixes: Vec<(String, T)>,
@@ -41,11 +41,11 @@ impl<T> Default for Table<T> {
 }
 
 impl<T> Table<T> {
-    /// `/a/*` is everything below `/a/`; without the star, the path itself.
+    /// `/a/*` stands for everything below `/a/`; a path without the star stands for itself.
     fn insert(&mut self, path: &str, target: T) -> Result<()> {
         if !path.starts_with('/') || path.trim_end_matches('*').contains(['*', '?', '#', ' ']) {
             return Err(Error::config(format!(
-                "route {path:?}: a path starts with / and has a * only as /* at its end"
+                "route {path:?}: a path must start with /, and have no ?, #, space, or * except for /* at its end"
             )));
         }
         let taken = match path.strip_suffix('*') {
@@ -56,9 +56,9 @@ impl<T> Table<T> {
                 self.prefixes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
                 taken
             }
-            Some(_) => return Err(Error::config(format!("route {path:?}: a prefix ends with /*"))),
+            Some(_) => return Err(Error::config(format!("route {path:?}: a prefix must end with /*"))),
         };
-        if taken { Err(Error::config(format!("route {path:?} is there twice"))) } else { Ok(()) }
+        if taken { Err(Error::config(format!("route {path:?} is registered twice"))) } else { Ok(()) }
     }
 
     fn paths(&self) -> Vec<String> {
@@ -66,7 +66,7 @@ impl<T> Table<T> {
         self.exact.keys().cloned().chain(prefixes).collect()
     }
 
-    /// The target, and what of the path is below its prefix.
+    /// The target of the best match, and the part of the path after its prefix.
     fn find<'a>(&self, path: &'a str) -> Option<(&T, &'a str)> {
         if let Some(target) = self.exact.get(path) {
             return Some((target, ""));
@@ -88,13 +88,13 @@ impl Routes {
         self.pages.insert(path, Page::Files(files))
     }
 
-    /// What serves the WebSocket of this path.
+    /// The application for the WebSocket at this path.
     pub(super) fn find_websocket(&self, path: &str) -> std::result::Result<&Factory, Refusal> {
         let not_found = || Refusal::new(StatusCode::NOT_FOUND, "no WebSocket at this path");
         self.websockets.find(path).map(|(factory, _)| factory).ok_or_else(not_found)
     }
 
-    /// Answers a request that does not want a WebSocket.
+    /// Answers a request that does not ask for a WebSocket.
     pub(super) fn respond(&self, exchange: &Exchange<'_>) -> std::result::Result<Response, Refusal> {
         let path = exchange.request().path();
         match self.pages.find(path) {
@@ -108,7 +108,7 @@ impl Routes {
                 if matches!(*exchange.request().method(), Method::GET | Method::HEAD) {
                     files.get(below)
                 } else {
-                    Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "a file can only be read")
+                    Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "use GET or HEAD for a file")
                         .with_header(header::ALLOW, HeaderValue::from_static("GET, HEAD")))
                 }
             }
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_longest_prefix_counts_and_an_exact_path_more() {
+    fn the_longest_prefix_wins_but_an_exact_path_wins_over_it() {
         let mut table = Table::default();
         for path in
             ["/", "/csp/user/MyApp.MyWebSocketServer.cls", "/chat/*", "/chat/rooms/*", "/chat/rooms/1"]

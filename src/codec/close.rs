@@ -25,7 +25,7 @@ pub(super) fn parse(payload: &[u8]) -> Result<(CloseCode, Text), Failure> {
 }
 
 /// The code and the text as the peer will see them: nothing if the code may not be sent, and as much text as fits.
-pub(super) fn sendable(code: CloseCode, text: &str) -> (CloseCode, &str) {
+pub(crate) fn sendable(code: CloseCode, text: &str) -> (CloseCode, &str) {
     if !code.is_sendable() {
         return (CloseCode::NO_STATUS, "");
     }

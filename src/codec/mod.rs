@@ -21,17 +21,18 @@ use bytes::Bytes;
 /// Which end of a connection this is: a client masks its frames, a server does not (RFC 6455, section 5.1).
 pub(crate) use tungstenite::protocol::Role;
 
+pub(crate) use self::{
+    close::sendable as sendable_close,
+    deflate::{Compressing, Deflate, Direction, Forms, MAX_WINDOW_BITS, MIN_WINDOW_BITS, Outgoing},
+    failure::Failure,
+    mask::apply_mask,
+    stream::Stream,
+};
 use self::{
     deflate::Deflater,
     frames::{Control, Data, Header, MAX_CONTROL, OpCode, put_header},
     mask::Masks,
     partial::Partial,
-};
-pub(crate) use self::{
-    deflate::{Compressing, Deflate, Direction, Forms, MAX_WINDOW_BITS, MIN_WINDOW_BITS, Outgoing},
-    failure::Failure,
-    mask::apply_mask,
-    stream::Stream,
 };
 use crate::{
     limits::Limits,
@@ -123,7 +124,7 @@ impl Codec {
 
     /// The next event; `None` if the input is not enough for one.
     ///
-    /// After an error, [`fail`](Self::fail) makes the close frame that tells the peer.
+    /// After an error, [`close`](Self::close) tells the peer.
     pub(crate) fn next(&mut self) -> Result<Option<Event>, Failure> {
         while !self.close_received {
             if self.frame.is_none() {
@@ -388,6 +389,7 @@ impl Codec {
     }
 
     /// Appends the close frame that tells the peer of a failure of [`next`](Self::next), if one can be sent.
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn fail(&mut self, failure: &Failure) {
         if failure.code.is_sendable() {
             self.close(failure.code, &failure.text);

@@ -9,36 +9,20 @@ use std::{
 };
 
 use super::parts::Connection;
-use crate::{
-    deadline::{Budget, Deadline},
-    error::ClosedBy,
-    message::CloseCode,
-    protocol::Hold,
-    sync::LockExt,
-};
+use crate::{deadline::Budget, error::ClosedBy, message::CloseCode, protocol::Hold, sync::LockExt};
 
 impl Connection {
     /// Starts the closing handshake, unless the connection has ended already. What was pushed before goes before.
     pub(crate) fn close(self: &Arc<Self>, code: CloseCode, text: &str) {
-        let mut ahead = self.outbox.get().map_or(0, |outbox| outbox.len());
-        let deadline = Deadline::after(self.context.limits.close_timeout);
-        loop {
-            if !self.wait_compressed(deadline) {
-                ahead = 0;
-            }
-            let mut core = self.lock();
-            while ahead > 0 && core.protocol.check_sendable().is_ok() && !core.protocol.is_compressing() {
-                let Some(outgoing) = self.outbox.get().and_then(|outbox| outbox.take()) else { break };
-                core.send(outgoing);
-                ahead -= 1;
-            }
-            if ahead > 0 && core.protocol.is_compressing() {
-                continue;
-            }
-            core.protocol.close(code, text, self.context.clock.exact());
-            self.flush_or_post(&mut core);
-            return;
+        let mut core = self.lock();
+        let now = self.context.clock.exact();
+        if core.protocol.is_compressing() || !self.outbox_is_empty() {
+            // It stays where it is, perhaps shared with other connections, until the socket takes it.
+            core.protocol.close_behind(code, text, now);
+        } else {
+            core.protocol.close(code, text, now);
         }
+        self.drain_or_post(&mut core);
     }
 
     /// Ends the connection of a client that is too slow: what is queued is dropped, the close frame goes behind what is half
@@ -72,7 +56,7 @@ impl Connection {
                 core.protocol.receive(&mut receiver.buffer, now);
             }
             while core.protocol.poll(Hold::Nothing, now).is_some() {}
-            let blocked = self.flush(&mut core);
+            let blocked = self.drain(&mut core);
             let socket = core.socket.clone().filter(|_| !core.protocol.is_over());
             drop(core);
             let Some(socket) = socket else { break };

@@ -110,22 +110,33 @@ impl Core {
             if self.flush(clock) {
                 return true;
             }
-            let Some(outbox) = outbox.filter(|_| !self.protocol.is_compressing()) else { return false };
-            if self.protocol.check_sendable().is_err() {
-                outbox.clear();
+            if self.protocol.is_compressing() {
                 return false;
             }
-            let before = self.taken;
-            while self.deferred.compressing.is_none()
-                && self.protocol.pending() < ENOUGH
-                && let Some(outgoing) = outbox.take()
-            {
-                self.send(outgoing);
-                self.taken += 1;
+            let closes = self.protocol.owes_close();
+            if !closes && self.protocol.check_sendable().is_err() {
+                outbox.inspect(|outbox| outbox.clear());
+                return false;
             }
-            if self.taken == before {
+            let took = outbox.is_some_and(|outbox| self.take_from(outbox));
+            if closes && !self.protocol.is_compressing() && outbox.is_none_or(Outbox::is_empty) {
+                self.protocol.complete_close();
+            } else if !took {
                 return false;
             }
         }
+    }
+
+    /// Appends messages of the outbox to the output, as long as that is short. False: there was none.
+    fn take_from(&mut self, outbox: &Outbox) -> bool {
+        let before = self.taken;
+        while self.deferred.compressing.is_none()
+            && self.protocol.pending() < ENOUGH
+            && let Some(outgoing) = outbox.take()
+        {
+            self.send(outgoing);
+            self.taken += 1;
+        }
+        self.taken != before
     }
 }

@@ -237,6 +237,14 @@ impl Connection {
         blocked
     }
 
+    /// As [`drain`](Self::drain), by someone who does not wait until the socket takes more: the gateway has to.
+    pub(super) fn drain_or_post(&self, core: &mut Core) {
+        let was_blocked = core.protocol.is_blocked();
+        if self.drain(core) && !was_blocked {
+            core.deferred.post = Some(Within::Now);
+        }
+    }
+
     /// Sends the output, and then the outbox, as far as the socket takes it. True: it did not take all.
     pub(super) fn drain(&self, core: &mut Core) -> bool {
         self.publish(core);
@@ -364,7 +372,11 @@ impl Owner for Arc<Connection> {
 
     fn finish_deferred(&self, core: &mut Core, compressed: Box<Compressing>) {
         core.protocol.compressed(*compressed);
-        self.flush_or_post(core);
+        if core.protocol.owes_close() {
+            self.drain_or_post(core); // what was compressed may have been the last that the close has waited for
+        } else {
+            self.flush_or_post(core);
+        }
         self.compressed.notify_all();
     }
 

@@ -6,12 +6,33 @@ use super::{
 };
 use crate::{
     clock::Moment,
-    codec::{Failure, Role},
+    codec::{Failure, Role, sendable_close},
     error::{CloseReason, ClosedBy},
     message::CloseCode,
 };
 
 impl Protocol {
+    /// As [`close`](Self::close), but messages that wait to be sent go before the close frame: the driver still
+    /// [sends](Self::send) them, and [completes](Self::complete_close) the close when there are none.
+    pub(crate) fn close_behind(&mut self, code: CloseCode, text: &str, now: Moment) {
+        if self.check_sendable().is_ok() {
+            self.owed_close = Some(Box::new((code, text.to_owned())));
+        }
+        self.close(code, text, now);
+    }
+
+    /// Whether our close frame waits for messages that are still to be sent.
+    pub(crate) fn owes_close(&self) -> bool {
+        self.owed_close.is_some()
+    }
+
+    /// Nothing is to go before our close frame any more.
+    pub(crate) fn complete_close(&mut self) {
+        if let Some((code, text)) = self.owed_close.take().map(|owed| *owed) {
+            self.codec.close(code, &text);
+        }
+    }
+
     /// Starts the closing handshake, unless the connection has ended already. What was received is not wanted any more.
     pub(crate) fn close(&mut self, code: CloseCode, text: &str, now: Moment) {
         let peer_ended = match &self.phase {
@@ -23,7 +44,8 @@ impl Protocol {
             }
             Phase::Closing { .. } | Phase::Draining { .. } | Phase::Over => return,
         };
-        let (code, text) = self.codec.close(code, text);
+        let (code, text) = sendable_close(code, text);
+        self.put_close(code, text);
         self.set_reason(code, text, self.us());
         self.hung_up = true;
         match peer_ended {
@@ -79,7 +101,7 @@ impl Protocol {
     pub(super) fn end_by_peer(&mut self, end: PeerEnd, peer_ended: bool, now: Moment) {
         match end {
             PeerEnd::Close(code, text) => {
-                self.codec.close(code, &text); // the answer (RFC 6455, section 5.5.1)
+                self.put_close(code, &text); // the answer (RFC 6455, section 5.5.1)
                 self.set_reason(code, &text, self.peer());
                 self.drain(peer_ended, now);
             }
@@ -87,7 +109,7 @@ impl Protocol {
                 self.abort(ClosedBy::Network, &text);
             }
             PeerEnd::Failure(failure) => {
-                self.codec.fail(&failure);
+                self.put_close(failure.code, &failure.text); // it can be sent: the others are above
                 self.set_reason(failure.code, &failure.text, self.us());
                 self.drain(peer_ended, now);
             }
@@ -102,7 +124,16 @@ impl Protocol {
         }
     }
 
-    /// Nothing is left to say but what is in the output.
+    /// Appends a close frame, or has it wait behind what is still to be sent. The first one says it.
+    fn put_close(&mut self, code: CloseCode, text: &str) {
+        match &mut self.owed_close {
+            None => drop(self.codec.close(code, text)),
+            Some(owed) if self.reason.is_none() => **owed = (code, text.to_owned()),
+            Some(_) => {}
+        }
+    }
+
+    /// Nothing is left to say but what is in the output, and what waits behind it.
     pub(super) fn drain(&mut self, peer_ended: bool, now: Moment) {
         let by = match self.phase {
             Phase::Closing { by } => by, // one time for the whole closing handshake

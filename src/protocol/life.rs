@@ -8,6 +8,7 @@ use crate::{
     codec::{Codec, Role},
     error::{CloseReason, ClosedBy},
     limits::Limits,
+    message::CloseCode,
 };
 
 /// One connection, from its opening handshake on.
@@ -25,6 +26,8 @@ pub(crate) struct Protocol {
     pub(super) round_trip: Option<u32>,
     /// What was received is not wanted any more: this side has closed.
     pub(super) hung_up: bool,
+    /// Our close frame, which waits behind messages that are still to be sent: so long our side of the stream does not end.
+    pub(super) owed_close: Option<Box<(CloseCode, String)>>,
     /// There is a message in the output, or was when the socket last took something.
     pub(super) is_sending: bool,
     /// The socket took something since it refused more.
@@ -56,6 +59,7 @@ impl Protocol {
             counts: Counts::default(),
             round_trip: None,
             hung_up: false,
+            owed_close: None,
             is_sending: false,
             progress: false,
             compressing: false,
@@ -129,6 +133,7 @@ impl Protocol {
         if matches!(phase, Phase::Over) {
             self.codec.clear();
             self.timers.blocked = None;
+            self.owed_close = None;
         }
         self.phase = phase;
         self.changed = true;

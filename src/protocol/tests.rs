@@ -2,6 +2,7 @@
 //! (`pair`), and one end that is given anything (`anything`).
 
 mod anything;
+mod behind;
 mod pair;
 mod table;
 mod timers;

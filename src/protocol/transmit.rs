@@ -36,7 +36,8 @@ impl Protocol {
         }
     }
 
-    /// Appends a message to the output, if it can be [sent](Self::check_sendable). If its compression takes long, that is left
+    /// Appends a message to the output, if it can be [sent](Self::check_sendable), or a [close](Self::owes_close) waits for it.
+    /// If its compression takes long, that is left
     /// to the caller, who does it without a lock and comes back with the result ([`compressed`](Self::compressed)); until then
     /// nothing else may be sent.
     #[must_use]
@@ -53,7 +54,7 @@ impl Protocol {
     /// The compressor is back, with the message that it was out for.
     pub(crate) fn compressed(&mut self, compressed: Compressing) {
         self.compressing = false;
-        let is_sendable = self.check_sendable().is_ok();
+        let is_sendable = self.check_sendable().is_ok() || self.owes_close();
         self.counts.messages_out += u64::from(is_sendable);
         self.codec.encode_compressed(compressed, is_sendable);
         self.look_for_warmth();
@@ -92,7 +93,7 @@ impl Protocol {
     /// All is sent. Whether that was the last, and our side of the stream is to be ended; TLS says so first.
     fn ends_stream(&mut self) -> bool {
         let Phase::Draining { stream, peer_ended, .. } = &mut self.phase else { return false };
-        if self.role == Role::Client && !*peer_ended {
+        if self.owed_close.is_some() || self.role == Role::Client && !*peer_ended {
             return false;
         }
         if *stream == Stream::Open {
@@ -142,6 +143,7 @@ impl Protocol {
     /// The socket takes nothing any more. What the peer sent before may still come, and so does the end from there.
     pub(crate) fn send_failed(&mut self, why: &str, now: Moment) {
         self.timers.blocked = None;
+        self.owed_close = None;
         self.codec.stream().discard_output();
         match &mut self.phase {
             Phase::Open => {

@@ -55,6 +55,9 @@ pub struct Limits {
     pub max_inbox_bytes: usize,
     /// Number of these messages; as [`max_inbox_bytes`](Self::max_inbox_bytes). Default 256.
     pub max_inbox_messages: usize,
+    /// A client that has begun a message, and for this long sends nothing more of it, is closed with 1008; other messages,
+    /// such as pings and pongs, do not count. Default 60 s; `None`: never. A message may take longer if it makes progress.
+    pub message_timeout: Option<Duration>,
     /// A client that has sent nothing for this long is sent a ping. Default 20 s; `None`: never.
     pub ping_interval: Option<Duration>,
     /// A client that has sent nothing for this long after a ping is considered dead, and cut. Default 20 s.
@@ -92,6 +95,7 @@ impl Default for Limits {
             max_queue_messages: 1024,
             max_inbox_bytes: 1 << 20,
             max_inbox_messages: 256,
+            message_timeout: Some(Duration::from_secs(60)),
             ping_interval: Some(Duration::from_secs(20)),
             ping_timeout: Duration::from_secs(20),
             shared_idle_timeout: Some(Duration::from_secs(900)),

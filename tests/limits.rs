@@ -217,6 +217,51 @@ fn a_message_beyond_its_limit_is_1009() {
     }
 }
 
+/// A message that has begun, and makes no progress.
+#[test]
+fn a_message_that_is_never_completed_is_1008() {
+    let limits = limits(|limits| limits.message_timeout = Some(Duration::from_secs(2)));
+    let server = serve(|builder| {
+        builder.limits(limits).route("/", || app(echo)).route("/shared", || common::SharedEcho)
+    });
+    let never_completes = |scheme, path| {
+        let begun = [&frame(0x01, b"first")[..], &frame(0x81, b"x")[..1], &frame(0x82, &[7; 1000])[..500]];
+        let mut clients = begun.map(|begun| {
+            let mut client = server.raw_websocket(scheme, path);
+            client.write_all(begun).unwrap();
+            client
+        });
+        // The client is there, and says so by a ping: that is nothing of the message.
+        std::thread::sleep(Duration::from_secs(1));
+        clients[0].write_all(&frame(0x89, b"")).unwrap();
+        assert_eq!(clients[0].read_frame(), (0x8a, vec![]));
+        let begun = Instant::now();
+        for mut client in clients {
+            let (code, text) = client.answer_close_and_end();
+            assert_eq!((code, &*text), (1008, "a message was not completed in time"), "{scheme:?} {path}");
+        }
+        assert!(begun.elapsed() < PATIENCE / 2);
+    };
+    let goes_on = |scheme, path| {
+        let mut client = server.raw_websocket(scheme, path);
+        for n in 0..2 {
+            // Each takes longer than the limit; so does the silence between them.
+            for piece in frame(0x81, b"slowly").chunks(3) {
+                client.write_all(piece).unwrap();
+                std::thread::sleep(Duration::from_millis(700));
+            }
+            assert_eq!(client.read_frame(), (0x81, b"slowly".to_vec()), "{scheme:?} {path}, number {n}");
+            std::thread::sleep(Duration::from_millis(2500));
+        }
+    };
+    std::thread::scope(|scope| {
+        for (scheme, path) in SCHEMES.into_iter().flat_map(|scheme| [(scheme, "/"), (scheme, "/shared")]) {
+            scope.spawn(move || never_completes(scheme, path));
+            scope.spawn(move || goes_on(scheme, path));
+        }
+    });
+}
+
 #[test]
 fn a_frame_beyond_its_limit_is_1009() {
     let (server, _closed) = serve_with(limits(|l| l.max_frame_size = 500), echo);

@@ -53,6 +53,8 @@ pub(crate) struct Codec {
     frame: Option<PartialFrame>,
     /// The message that is arriving, if it did not come whole.
     message: Option<Box<Partial>>,
+    /// More of it arrived since this was last asked.
+    progress: bool,
     deflater: Option<Box<Deflater>>,
     /// Only a client's frames are masked.
     masks: Option<Box<Masks>>,
@@ -94,6 +96,7 @@ impl Codec {
             max_frame: limits.max_frame_size as u64,
             frame: None,
             message: None,
+            progress: false,
             deflater,
             masks: (role == Role::Client).then(|| Box::new(Masks::new())),
             close_sent: false,
@@ -192,6 +195,7 @@ impl Codec {
     /// Begins a data frame whose payload is taken as it arrives.
     fn begin(&mut self, opcode: Data, header: &Header, compressed: bool) {
         self.stream.consume(header.size);
+        self.progress |= header.payload_size > 0;
         self.frame =
             Some(PartialFrame { rest: header.payload_size, mask: header.mask, is_final: header.is_final });
         let new = || Box::new(Partial::new(opcode == Data::Text, compressed));
@@ -209,6 +213,7 @@ impl Codec {
             mask.rotate_left(arrived % 4); // so that it fits the next piece
         }
         frame.rest -= arrived as u64;
+        self.progress |= arrived > 0;
         let frame_ends = frame.rest == 0;
         let message_ends = frame_ends && frame.is_final;
         match &mut self.deflater {
@@ -225,6 +230,16 @@ impl Codec {
             return message.finish().map(Some);
         }
         Ok(None)
+    }
+
+    /// Whether nothing has arrived of a message or frame that is not complete. All that can be decoded has been.
+    pub(crate) fn is_between_messages(&self) -> bool {
+        self.frame.is_none() && self.message.is_none() && self.stream.input().is_empty()
+    }
+
+    /// Whether more arrived of a message that is not complete; asks once.
+    pub(crate) fn take_progress(&mut self) -> bool {
+        std::mem::take(&mut self.progress)
     }
 
     /// Takes a control frame that has arrived whole, and answers it (RFC 6455, section 5.5).

@@ -158,10 +158,11 @@ impl Connection {
         self.lock().protocol.park_if_quiet(quiet, self.context.clock.exact())
     }
 
-    /// Whether a ping is under way, and when something is due.
+    /// Whether something is due unless what it waits for has arrived, and when the next thing is due.
     pub(crate) fn due(self: &Arc<Self>) -> (bool, Option<Moment>) {
         let core = self.lock();
-        (core.protocol.is_measuring(), core.protocol.deadline())
+        let awaits = core.protocol.is_measuring() || core.protocol.is_within_message();
+        (awaits, core.protocol.deadline())
     }
 
     /// Whether its end has begun.

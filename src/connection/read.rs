@@ -159,6 +159,9 @@ impl Connection {
                 core.protocol.poll_short(&mut others, usize::MAX);
                 return Next::Message(message, others);
             }
+            if core.protocol.is_within_message() {
+                receiver.pause = None; // that it is not completed may be due first
+            }
             if receiver.pause.is_none() {
                 let due = core.protocol.deadline();
                 receiver.pause = Some(due.map_or(Duration::MAX, |due| due.since(now)));

@@ -15,21 +15,21 @@ impl Protocol {
     /// As [`close`](Self::close), but messages that wait to be sent go before the close frame: the driver still
     /// [sends](Self::send) them, and [completes](Self::complete_close) the close when there are none.
     pub(crate) fn close_behind(&mut self, code: CloseCode, text: &str, now: Moment) {
-        if self.check_sendable().is_ok() {
-            self.owed_close = Some(Box::new((code, text.to_owned())));
-        }
+        self.owes_close |= self.check_sendable().is_ok();
         self.close(code, text, now);
     }
 
     /// Whether our close frame waits for messages that are still to be sent.
     pub(crate) fn owes_close(&self) -> bool {
-        self.owed_close.is_some()
+        self.owes_close
     }
 
     /// Nothing is to go before our close frame any more.
     pub(crate) fn complete_close(&mut self) {
-        if let Some((code, text)) = self.owed_close.take().map(|owed| *owed) {
-            self.codec.close(code, &text);
+        if std::mem::take(&mut self.owes_close)
+            && let Some(reason) = &self.reason
+        {
+            self.codec.close(reason.code(), reason.text());
         }
     }
 
@@ -124,12 +124,10 @@ impl Protocol {
         }
     }
 
-    /// Appends a close frame, or has it wait behind what is still to be sent. The first one says it.
+    /// Appends a close frame. One that is [owed](Self::owes_close) will say what the reason says.
     fn put_close(&mut self, code: CloseCode, text: &str) {
-        match &mut self.owed_close {
-            None => drop(self.codec.close(code, text)),
-            Some(owed) if self.reason.is_none() => **owed = (code, text.to_owned()),
-            Some(_) => {}
+        if !self.owes_close {
+            self.codec.close(code, text);
         }
     }
 

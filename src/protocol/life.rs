@@ -8,7 +8,6 @@ use crate::{
     codec::{Codec, Role},
     error::{CloseReason, ClosedBy},
     limits::Limits,
-    message::CloseCode,
 };
 
 /// One connection, from its opening handshake on.
@@ -26,8 +25,8 @@ pub(crate) struct Protocol {
     pub(super) round_trip: Option<u32>,
     /// What was received is not wanted any more: this side has closed.
     pub(super) hung_up: bool,
-    /// Our close frame, which waits behind messages that are still to be sent: so long our side of the stream does not end.
-    pub(super) owed_close: Option<Box<(CloseCode, String)>>,
+    /// Our close frame waits behind messages that are still to be sent: so long our side of the stream does not end.
+    pub(super) owes_close: bool,
     /// There is a message in the output, or was when the socket last took something.
     pub(super) is_sending: bool,
     /// The socket took something since it refused more.
@@ -59,7 +58,7 @@ impl Protocol {
             counts: Counts::default(),
             round_trip: None,
             hung_up: false,
-            owed_close: None,
+            owes_close: false,
             is_sending: false,
             progress: false,
             compressing: false,
@@ -133,7 +132,7 @@ impl Protocol {
         if matches!(phase, Phase::Over) {
             self.codec.clear();
             self.timers.blocked = None;
-            self.owed_close = None;
+            self.owes_close = false;
         }
         self.phase = phase;
         self.changed = true;

@@ -65,6 +65,7 @@ impl Protocol {
                 Ok(Some(Event::Message(message))) if self.is_receiving() => {
                     self.counts.messages_in += 1;
                     self.timers.message = now;
+                    self.timers.begun = None;
                     return Some(message);
                 }
                 // What comes after our close frame is not wanted.
@@ -75,6 +76,7 @@ impl Protocol {
                     self.peer_ends(PeerEnd::EndOfStream, hold, now);
                 }
                 Ok(None) => {
+                    self.look_for_partial(now);
                     self.look_for_warmth();
                     break;
                 }
@@ -127,6 +129,7 @@ impl Protocol {
     pub(crate) fn resume(&mut self, now: Moment) {
         if std::mem::take(&mut self.timers.paused) {
             self.timers.listen_again(now);
+            self.timers.await_message_again(now);
             self.changed = true;
         }
     }

@@ -38,6 +38,7 @@ impl Protocol {
     fn handle_timer(&mut self, now: Moment) {
         match self.timers.next(&self.limits) {
             Some((_, Timer::Write)) => self.abort(self.us(), TOO_SLOW),
+            Some((_, Timer::Message)) => self.close(CloseCode::POLICY, "a message was not completed in time", now),
             Some((_, Timer::Pong)) => self.abort(ClosedBy::Network, "no answer to a ping"),
             Some((_, Timer::Idle)) => self.close(CloseCode::NORMAL, "idle", now),
             Some((_, Timer::Ping)) => {
@@ -74,6 +75,22 @@ impl Protocol {
     pub(super) fn measure(&mut self, payload: &[u8], now: Moment) {
         if let Some(sent) = payload.try_into().ok().and_then(Moment::from_bytes) {
             self.round_trip = now.since(sent).as_micros().try_into().ok();
+        }
+    }
+
+    /// Whether a message has begun that is not complete.
+    pub(crate) fn is_within_message(&self) -> bool {
+        self.timers.begun.is_some()
+    }
+
+    /// Keeps the time of a message that has arrived in part: all that was received has been decoded.
+    pub(super) fn look_for_partial(&mut self, now: Moment) {
+        if self.codec.is_between_messages() {
+            self.timers.begun = None;
+        } else if self.codec.take_progress() || self.timers.begun.is_none() {
+            let before = self.deadline();
+            self.timers.begun = Some(now);
+            self.changed |= before.is_none_or(|before| self.deadline().is_some_and(|due| due < before));
         }
     }
 

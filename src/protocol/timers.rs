@@ -17,6 +17,8 @@ pub(super) struct Timers {
     pub(super) received: Moment,
     /// A message went either way.
     pub(super) message: Moment,
+    /// A message has begun that is not complete: more of it came, or it was not received on purpose.
+    pub(super) begun: Option<Moment>,
     /// The ping was sent that is not answered yet.
     pub(super) pinged: Option<Moment>,
     /// The socket took its last bytes before it refused more.
@@ -34,6 +36,8 @@ pub(super) struct Timers {
 pub(super) enum Timer {
     /// The peer does not take what is sent.
     Write,
+    /// The peer does not complete a message.
+    Message,
     /// The peer has not answered a ping.
     Pong,
     /// No message went either way for long.
@@ -46,7 +50,7 @@ pub(super) enum Timer {
 
 impl Timers {
     pub(super) fn new(shared: bool, now: Moment) -> Self {
-        Self { received: now, message: now, pinged: None, blocked: None, paused: false, warm: false, shared }
+        Self { received: now, message: now, begun: None, pinged: None, blocked: None, paused: false, warm: false, shared }
     }
 
     /// Nothing was received for a while, not even the answer to a ping: the silence counts anew.
@@ -55,13 +59,24 @@ impl Timers {
         self.pinged = None;
     }
 
+    /// Nothing was received until now, nor the rest of a message that had begun.
+    pub(super) fn await_message_again(&mut self, now: Moment) {
+        self.begun = self.begun.map(|_| now);
+    }
+
     /// What is due next, and when. What is due at the same time comes in the order of [`Timer`].
     pub(super) fn next(&self, limits: &Limits) -> Option<(Moment, Timer)> {
         let write = self.blocked.map(|since| (since + limits.write_timeout + GRACE, Timer::Write));
         let idle = limits.shared_idle_timeout.filter(|_| self.shared && self.blocked.is_none());
         let idle = idle.map(|limit| (self.message + limit, Timer::Idle));
         let cool = self.warm.then(|| (self.message + COOL, Timer::Cool));
-        [write, self.keepalive(limits), idle, cool].into_iter().flatten().min()
+        [write, self.completion(limits), self.keepalive(limits), idle, cool].into_iter().flatten().min()
+    }
+
+    /// When a message that has begun has to go on; not while nothing is received.
+    fn completion(&self, limits: &Limits) -> Option<(Moment, Timer)> {
+        let begun = self.begun.filter(|_| !self.paused && self.blocked.is_none())?;
+        Some((begun + limits.message_timeout?, Timer::Message))
     }
 
     /// While output is stuck nothing is received, and the peer's pong may lie behind what is not.

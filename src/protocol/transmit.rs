@@ -54,7 +54,7 @@ impl Protocol {
     /// The compressor is back, with the message that it was out for.
     pub(crate) fn compressed(&mut self, compressed: Compressing) {
         self.compressing = false;
-        let is_sendable = self.check_sendable().is_ok() || self.owes_close();
+        let is_sendable = self.check_sendable().is_ok() || self.owes_close;
         self.counts.messages_out += u64::from(is_sendable);
         self.codec.encode_compressed(compressed, is_sendable);
         self.look_for_warmth();
@@ -93,7 +93,7 @@ impl Protocol {
     /// All is sent. Whether that was the last, and our side of the stream is to be ended; TLS says so first.
     fn ends_stream(&mut self) -> bool {
         let Phase::Draining { stream, peer_ended, .. } = &mut self.phase else { return false };
-        if self.owed_close.is_some() || self.role == Role::Client && !*peer_ended {
+        if self.owes_close || self.role == Role::Client && !*peer_ended {
             return false;
         }
         if *stream == Stream::Open {
@@ -122,6 +122,9 @@ impl Protocol {
         if std::mem::take(&mut self.is_sending) {
             self.timers.message = now;
         }
+        if self.is_blocked() {
+            self.timers.await_message_again(now); // as long as it was blocked, nothing was received
+        }
         self.codec.stream().mark_sent(bytes);
         self.counts.bytes_out += bytes as u64;
         self.progress = true;
@@ -143,7 +146,7 @@ impl Protocol {
     /// The socket takes nothing any more. What the peer sent before may still come, and so does the end from there.
     pub(crate) fn send_failed(&mut self, why: &str, now: Moment) {
         self.timers.blocked = None;
-        self.owed_close = None;
+        self.owes_close = false;
         self.codec.stream().discard_output();
         match &mut self.phase {
             Phase::Open => {

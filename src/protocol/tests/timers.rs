@@ -8,6 +8,7 @@ fn limits() -> Limits {
         ping_timeout: 10 * SECOND,
         write_timeout: 30 * SECOND,
         close_timeout: 5 * SECOND,
+        message_timeout: Some(60 * SECOND),
         shared_idle_timeout: Some(900 * SECOND),
         ..Limits::default()
     }
@@ -240,6 +241,74 @@ fn buffers_are_given_back_when_it_is_quiet() {
     assert!(end.protocol.codec.stream().output().capacity() > 0);
     assert_eq!(park(&mut end, 1000), None);
     assert_eq!(end.protocol.codec.stream().output().capacity(), 0);
+}
+
+#[test]
+fn a_message_that_has_begun_is_completed_in_time() {
+    let whole = frame(Role::Client, 0x82, &[b'x'; 100]);
+    let fragment = frame(Role::Client, 0x02, b"first");
+    // A part of a header, a header, a part of a frame, and a first fragment, also behind a whole message.
+    let behind = [&whole[..], &fragment[..]].concat();
+    for begun in [&whole[..1], &whole[..6], &whole[..50], &fragment[..], &fragment[..7], &behind[..]] {
+        let mut end = driven(silent(), false);
+        end.at(1_000);
+        end.receive(begun, Hold::Nothing);
+        assert_eq!(end.due(), Some(61_000), "{} bytes", begun.len());
+        end.at(30_000);
+        if begun.ends_with(b"first") {
+            end.receive(&frame(Role::Client, 0x8a, b"a pong"), Hold::Nothing);
+            assert_eq!(end.due(), Some(61_000), "not of the message");
+        }
+        end.at(60_999);
+        assert_eq!(end.phase(), "open");
+        end.at(61_000);
+        end.pump();
+        assert_eq!((end.phase().as_str(), end.reason().as_str()), ("closing", "1008 by us"));
+        assert_eq!(end.wire(0), "close 1008");
+    }
+    let mut end = driven(Limits { message_timeout: None, ..silent() }, false);
+    end.receive(&fragment, Hold::Nothing);
+    assert_eq!(end.due(), None);
+}
+
+#[test]
+fn or_goes_on() {
+    let mut end = driven(silent(), false);
+    end.receive(&frame(Role::Client, 0x01, b"first"), Hold::Nothing);
+    assert_eq!(end.due(), Some(60_000));
+    end.at(50_000);
+    end.receive(&frame(Role::Client, 0x89, b""), Hold::Nothing);
+    assert_eq!(end.due(), Some(60_000), "a ping is nothing of the message");
+    end.receive(&frame(Role::Client, 0x00, b""), Hold::Nothing);
+    assert_eq!(end.due(), Some(60_000), "nor is an empty fragment");
+    let rest = frame(Role::Client, 0x80, b"second");
+    end.receive(&rest[..8], Hold::Nothing);
+    assert_eq!(end.due(), Some(110_000));
+    end.at(100_000);
+    end.receive(&rest[8..], Hold::Nothing);
+    assert_eq!((end.received.len(), end.due()), (1, None), "between messages there is no time");
+}
+
+/// What is not received on purpose cannot be late.
+#[test]
+fn the_rest_of_a_message_is_not_late_while_nothing_is_received() {
+    let mut end = driven(silent(), false);
+    end.receive(&frame(Role::Client, 0x01, b"first"), Hold::Nothing);
+    end.at(50_000);
+    end.call(|protocol, _| protocol.pause());
+    assert_eq!(end.due(), None);
+    end.at(200_000);
+    end.call(Protocol::resume);
+    assert_eq!(end.due(), Some(260_000), "its time begins anew");
+    end.at(210_000);
+    end.room = 0;
+    assert!(end.send("x".into()).is_none());
+    end.pump();
+    assert_eq!(end.due(), Some(241_000), "only the write");
+    end.at(230_000);
+    end.room = usize::MAX;
+    end.pump();
+    assert_eq!(end.due(), Some(290_000), "it could not go on");
 }
 
 #[test]

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// By default a queue takes so many messages of the largest size.
+const LARGEST_IN_QUEUE: usize = 4;
+
 /// The limits of a server, so that no client can use more than its share. Times, sizes and numbers of threads are here, too.
 ///
 /// ```
@@ -46,8 +49,10 @@ pub struct Limits {
     /// connection is cut. Default 5 s.
     pub close_timeout: Duration,
     /// Bytes of the messages queued for one slow client. Beyond it, the connection's [`Overflow`](crate::Overflow)
-    /// decides. Default 1 MiB.
-    pub max_queue_bytes: usize,
+    /// decides. An empty queue takes any message. Default `None`: four times
+    /// [`max_message_size`](Self::max_message_size), whatever that is, so that one client's largest messages, sent on to
+    /// others, do not fill the queues of those that are reading.
+    pub max_queue_bytes: Option<usize>,
     /// Number of the messages queued for one slow client; as [`max_queue_bytes`](Self::max_queue_bytes). Default 1,024.
     pub max_queue_messages: usize,
     /// Bytes of the messages that the gateway has received from one client and that were not read yet. Beyond it, it
@@ -91,7 +96,7 @@ impl Default for Limits {
             max_read_buffer: 64 * 1024,
             write_timeout: Duration::from_secs(30),
             close_timeout: Duration::from_secs(5),
-            max_queue_bytes: 1 << 20,
+            max_queue_bytes: None,
             max_queue_messages: 1024,
             max_inbox_bytes: 1 << 20,
             max_inbox_messages: 256,
@@ -104,5 +109,12 @@ impl Default for Limits {
             session_timeout: Duration::from_secs(900),
             max_sessions: 10_000,
         }
+    }
+}
+
+impl Limits {
+    /// What [`max_queue_bytes`](Self::max_queue_bytes) comes to.
+    pub(crate) fn queue_bytes(&self) -> usize {
+        self.max_queue_bytes.unwrap_or(self.max_message_size.saturating_mul(LARGEST_IN_QUEUE))
     }
 }

@@ -257,6 +257,46 @@ fn max_message_size() {
     }
 }
 
+/// Whoever sends too much into a room has to leave it; nobody else.
+#[test]
+fn the_rooms_limit_what_one_client_sends() {
+    let mut process = Process::start(&["--listen", ANY]);
+    let address = process.address("http");
+    let largest = "x".repeat(1 << 20);
+    let line = "x".repeat(16 << 10);
+    let too_long = "x".repeat((16 << 10) + 1);
+    for (path, message, allowed, text) in [
+        ("/broadcast", &largest, 4, "more than 4 MiB at once, or 1 MiB a second"),
+        ("/chat?room=r&name=n", &line, 4, "more than 64 KiB at once, or 16 KiB a second"),
+        ("/chat?room=r&name=n", &too_long, 0, "a line of more than 16 KiB"),
+    ] {
+        let mut readers: Vec<_> = (0..50).map(|_| connect(address, Scheme::Ws, path)).collect();
+        let mut sender = connect(address, Scheme::Ws, path);
+        // Until it is closed; each message that it may send comes back to it.
+        let close = (0..100).find_map(|_| {
+            let _ = sender.send(Message::text(message.as_str()));
+            loop {
+                match sender.read().unwrap() {
+                    Message::Close(Some(frame)) => {
+                        return Some((frame.code.into(), frame.reason.to_string()));
+                    }
+                    other if other.len() >= message.len() => return None,
+                    _ => {}
+                }
+            }
+        });
+        assert_eq!(close, Some((1008, text.to_owned())), "{path}");
+        for reader in &mut readers {
+            let mut got = 0;
+            while got < allowed {
+                got += usize::from(next_message(reader).len() >= message.len());
+            }
+            reader.send(Message::Ping(b"still here".to_vec().into())).unwrap();
+            while !matches!(reader.read().unwrap(), Message::Pong(_)) {}
+        }
+    }
+}
+
 #[test]
 fn the_log_goes_to_a_file_if_asked() {
     let folder = Folder::new();

@@ -815,7 +815,7 @@ fn messages_of_many_threads_are_one_stream() {
 fn what_is_queued_for_a_slow_client_is_one_stream_too() {
     for compression in [Compression::Pooled, Compression::Dedicated { window_bits: 15, level: 1 }] {
         let server = serve_limited(compression, |limits| {
-            (limits.max_queue_bytes, limits.min_compressed_size) = (64 << 20, 50_000);
+            (limits.max_queue_bytes, limits.min_compressed_size) = (Some(64 << 20), 50_000);
         });
         for place in PLACES {
             let mut peer = Peer::open(&server, place, OFFER);

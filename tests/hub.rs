@@ -3,17 +3,19 @@
 mod common;
 
 use std::{
-    io::Read,
+    io::{Read, Write},
+    os::unix::net::UnixStream,
     sync::{Arc, Mutex, mpsc},
     thread,
     time::Duration,
 };
 
 use common::{
-    PATIENCE, SCHEMES, TestServer, eventually, frame, full_app, next_message, read_close, serve, serve_app,
+    PATIENCE, SCHEMES, SharedEcho, TestServer, app, eventually, folder::Folder, frame, full_app, handshake,
+    next_message, read_close, read_frame, read_head, running::Running, serve, serve_app,
 };
 use switchboard::{
-    Audience, Error, Limits, Message, Overflow, PushErrorKind, Pushed, WebSocket, WebSocketId,
+    Audience, Error, Limits, Message, Overflow, PushErrorKind, Pushed, Server, WebSocket, WebSocketId,
 };
 use tungstenite::Message as Sent;
 
@@ -100,7 +102,7 @@ fn messages_of_many_threads_are_whole_and_in_order_per_thread() {
     let wait_for = go.clone();
     let mut limits = gone;
     limits.max_queue_messages = 100_000;
-    limits.max_queue_bytes = 100 << 20;
+    limits.max_queue_bytes = Some(100 << 20);
     let (server, ids) = serve_told(limits, Overflow::default(), move |ws| {
         wait_for.wait();
         for n in 0..MESSAGES {
@@ -138,7 +140,7 @@ fn messages_of_many_threads_are_whole_and_in_order_per_thread() {
 fn small_queue() -> Limits {
     let mut limits = Limits::default();
     limits.max_queue_messages = 10;
-    limits.max_queue_bytes = 1 << 20;
+    limits.max_queue_bytes = Some(1 << 20);
     limits
 }
 
@@ -202,6 +204,79 @@ fn or_makes_the_pusher_wait() {
     let _client = server.connect(SCHEMES[0], "/");
     let (_, error) = push_until_full(&server, &ids.recv_timeout(PATIENCE).unwrap());
     assert!(matches!(error.kind, PushErrorKind::Full));
+}
+
+/// The largest messages of one client do not fill the queues of those that are reading, however small their sockets' buffers:
+/// one waits in the output, and four in the queue.
+#[test]
+fn the_largest_messages_empty_no_room() {
+    const READERS: usize = 50;
+    const MESSAGES: u8 = 5;
+    let mut limits = Limits::default();
+    limits.shared_idle_timeout = None;
+    let largest = limits.max_message_size;
+    let folder = Folder::new();
+    let socket = folder.path("socket");
+    for path in ["/room", "/shared"] {
+        let address = format!("unix:{socket}");
+        let server = Server::builder().listen(address).limits(limits.clone());
+        let server = server.route("/room", || app(wait)).route("/shared", || SharedEcho);
+        let server = server.route("/send", move || {
+            app(move |ws| {
+                let hub = ws.hub();
+                for message in ws.messages() {
+                    let sent = hub.broadcast(Audience::Path(path), message);
+                    ws.write(format!("{}", sent.sent + sent.queued))?;
+                }
+                Ok(())
+            })
+        });
+        let server = Running::new(server);
+        let open = |path: &str| {
+            let mut client = UnixStream::connect(&socket).unwrap();
+            client.set_read_timeout(Some(PATIENCE)).unwrap();
+            client.write_all(handshake(path).as_bytes()).unwrap();
+            assert!(read_head(&mut client).starts_with("HTTP/1.1 101 "));
+            client
+        };
+        let mut readers: Vec<_> = (0..READERS).map(|_| open(path)).collect();
+        let mut sender = open("/send");
+        for n in 0..MESSAGES {
+            sender.write_all(&frame(0x82, &vec![n; largest])).unwrap();
+            assert_eq!(
+                read_frame(&mut sender),
+                (0x81, READERS.to_string().into_bytes()),
+                "{path}: number {n}"
+            );
+        }
+        for reader in &mut readers {
+            for n in 0..MESSAGES {
+                assert!(read_frame(reader) == (0x82, vec![n; largest]), "{path}: number {n}");
+            }
+            reader.write_all(&frame(0x89, b"still here")).unwrap();
+            assert_eq!(read_frame(reader), (0x8a, b"still here".to_vec()), "{path}");
+        }
+        drop((readers, sender, server));
+    }
+}
+
+/// A queue that is empty takes one message, whatever the limits say: the client may be reading the one before it.
+#[test]
+fn an_empty_queue_takes_any_message() {
+    let mut limits = Limits::default();
+    (limits.max_queue_bytes, limits.max_queue_messages) = (Some(1), 0);
+    let (server, ids) = serve_told(limits, Overflow::DropNewest, wait);
+    for scheme in SCHEMES {
+        let mut client = server.connect(scheme, "/");
+        let id = ids.recv_timeout(PATIENCE).unwrap();
+        let push = || server.hub.push(&id, vec![7; 16 << 20]).map_err(|e| e.kind);
+        assert!(matches!(push(), Ok(Pushed::Queued)), "in the output");
+        assert!(matches!(push(), Ok(Pushed::Queued)), "in the queue");
+        assert!(matches!(push(), Err(PushErrorKind::Full)));
+        for _ in 0..2 {
+            assert_eq!(next_message(&mut client).len(), 16 << 20);
+        }
+    }
 }
 
 #[test]

@@ -58,7 +58,7 @@ fn closing_copies_nothing_that_is_queued() {
     for path in ["/", "/shared"] {
         let mut limits = Limits::default();
         limits.close_timeout = PATIENCE;
-        (limits.max_queue_bytes, limits.max_queue_messages) = (64 << 20, 100_000);
+        (limits.max_queue_bytes, limits.max_queue_messages) = (Some(64 << 20), 100_000);
         let server =
             serve(|builder| builder.limits(limits).route("/", || app(echo)).route("/shared", || SharedEcho));
         let mut clients: Vec<_> = (0..CLIENTS)

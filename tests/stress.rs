@@ -43,7 +43,7 @@ fn eight_threads_push_to_two_hundred_connections_whose_owners_write() {
     let (held, released) = (go.clone(), go.clone());
     let mut limits = Limits::default();
     limits.max_queue_messages = 100_000;
-    limits.max_queue_bytes = 100 << 20;
+    limits.max_queue_bytes = Some(100 << 20);
     let server = serve(move |builder| {
         builder.limits(limits).route("/", move || {
             let (tx, released) = (tx.lock().unwrap().clone(), released.clone());

@@ -7,6 +7,8 @@ use switchboard::{
     WebSocket, WebSocketServer,
 };
 
+use super::allowance::Allowance;
+
 /// Sends each message back.
 pub(super) struct Echo;
 
@@ -61,8 +63,15 @@ impl WebSocketServer for EchoShared {
     }
 }
 
-/// Sends each message to all connections on this path, including the sender.
-pub(super) struct Broadcast;
+/// Sends each message to all connections on this path, including the sender. A client may send 4 MiB at once, and then 1 MiB
+/// a second: so much a reader's queue takes by default, even if its client is slow.
+pub(super) struct Broadcast(Allowance);
+
+impl Default for Broadcast {
+    fn default() -> Self {
+        Self(Allowance::new(4 << 20, 1 << 20))
+    }
+}
 
 impl WebSocketServer for Broadcast {
     fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
@@ -75,21 +84,36 @@ impl WebSocketServer for Broadcast {
     }
 
     fn on_client_message(&mut self, ws: &WebSocket, message: Message) -> Handled {
-        ws.hub().broadcast(Audience::Path(ws.path()), message);
+        if self.0.take(message.len()) {
+            ws.hub().broadcast(Audience::Path(ws.path()), message);
+        } else {
+            ws.close(1008, "more than 4 MiB at once, or 1 MiB a second");
+        }
         Handled::Yes
     }
 }
 
 /// A chat with rooms: `/chat?room=ROOM&name=NAME`. Each line that is received is sent to all in the room, as `NAME: LINE`.
-#[derive(Default)]
+/// A line has at most 16 KiB, and a client may send 64 KiB at once, and then 16 KiB a second.
 pub(super) struct Chat {
     room: String,
     name: String,
     hub: Option<Hub>,
+    allowance: Allowance,
 }
 
 /// The longest name of a room or a person, in characters.
 const MAX_NAME: usize = 30;
+
+/// The longest line, in bytes.
+const MAX_LINE: usize = 16 * 1024;
+
+impl Default for Chat {
+    fn default() -> Self {
+        let allowance = Allowance::new(64 * 1024, 16 * 1024);
+        Self { room: String::new(), name: String::new(), hub: None, allowance }
+    }
+}
 
 impl Chat {
     fn tell(&self, line: String) {
@@ -128,8 +152,12 @@ impl WebSocketServer for Chat {
 
     fn on_client_message(&mut self, ws: &WebSocket, message: Message) -> Handled {
         match message.as_text() {
-            Some(line) => self.tell(format!("{}: {line}", self.name)),
             None => ws.close(1003, "text only"),
+            Some(line) if line.len() > MAX_LINE => ws.close(1008, "a line of more than 16 KiB"),
+            Some(line) if !self.allowance.take(line.len()) => {
+                ws.close(1008, "more than 64 KiB at once, or 16 KiB a second");
+            }
+            Some(line) => self.tell(format!("{}: {line}", self.name)),
         }
         Handled::Yes
     }

@@ -8,7 +8,7 @@ use switchboard::Compression;
 
 /// WebSockets for threaded programs: a server to try them with.
 #[derive(Debug, Parser)]
-#[command(version, args_conflicts_with_subcommands = true)]
+#[command(version, args_conflicts_with_subcommands = true, after_help = ROOMS)]
 pub(super) struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -31,8 +31,12 @@ impl Cli {
     }
 }
 
+/// What the demo allows in its rooms.
+const ROOMS: &str = "What one client may send into a room is limited, beyond it with close code 1008: on /broadcast 4 MiB at \
+    once and then 1 MiB a second; in a chat 64 KiB at once and then 16 KiB a second, in lines of up to 16 KiB.";
+
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("certificate").args(["cert", "identity"]))]
+#[command(after_help = ROOMS, group = ArgGroup::new("certificate").args(["cert", "identity"]))]
 pub(super) struct Serve {
     /// Listen here: HOST:PORT or unix:PATH; repeatable [default: 127.0.0.1:8080, if there is no --tls-listen]
     #[arg(long, value_name = "ADDR")]

@@ -1,5 +1,6 @@
 //! Starts a server, logs, and shuts down. Exit codes: 0 normal shutdown, 1 error, 2 wrong usage, 130 interrupted twice.
 
+mod allowance;
 mod apps;
 mod args;
 mod clock;
@@ -69,7 +70,7 @@ fn build(args: &Serve, clock: &Clock) -> Result<Server, Box<dyn Error>> {
         .route("/echo", || apps::Echo)
         .route("/csp/user/MyApp.MyWebSocketServer.cls", || apps::MyWebSocketServer)
         .route("/echo-shared", || apps::EchoShared)
-        .route("/broadcast", || apps::Broadcast)
+        .route("/broadcast", apps::Broadcast::default)
         .route("/chat", apps::Chat::default)
         .route(clock::PATH, clock.factory());
     builder = match &args.www {
@@ -142,8 +143,12 @@ fn announce(server: &Server, args: &Serve) {
                     "ws{tls}://{address}/csp/user/MyApp.MyWebSocketServer.cls is the example of the IRIS documentation"
                 );
                 info!("ws{tls}://{address}/echo-shared echoes without a thread for each connection");
-                info!("ws{tls}://{address}/broadcast sends each message to all clients on that path");
-                info!("ws{tls}://{address}/chat?room=ROOM&name=NAME is a chat");
+                info!(
+                    "ws{tls}://{address}/broadcast sends each message to all clients on that path: 1 MiB a second of each, and 4 MiB at once"
+                );
+                info!(
+                    "ws{tls}://{address}/chat?room=ROOM&name=NAME is a chat, of lines up to 16 KiB: 16 KiB a second of each, and 64 KiB at once"
+                );
                 info!("ws{tls}://{address}{} sends the time every second", clock::PATH);
             }
             other => info!("listening on {other}"),

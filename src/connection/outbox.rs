@@ -114,14 +114,14 @@ impl Outbox {
 
     /// Puts it in if there is room; an empty outbox has room for any message.
     pub(super) fn put(&self, outgoing: Outgoing, limits: &Limits) -> Result<(), Outgoing> {
-        let (size, max) = (outgoing.message.len(), limits.max_queue_bytes);
+        let (size, max) = (outgoing.message.len(), limits.queue_bytes());
         let fits = |bytes: usize| {
             (bytes == 0 || bytes.saturating_add(size) <= max).then(|| bytes.saturating_add(size))
         };
         if self.bytes.fetch_update(SeqCst, SeqCst, fits).is_err() {
             return Err(outgoing);
         }
-        if self.messages.fetch_add(1, SeqCst) >= limits.max_queue_messages {
+        if self.messages.fetch_add(1, SeqCst) >= limits.max_queue_messages.max(1) {
             self.messages.fetch_sub(1, SeqCst);
             self.bytes.fetch_sub(size, SeqCst);
             return Err(outgoing);

@@ -22,8 +22,12 @@ pub(super) struct Watching {
 impl Watching {
     pub(super) fn new(limits: &Limits) -> Self {
         // In time for the shortest limit.
-        let shortest =
-            [limits.ping_interval, Some(limits.ping_timeout), Some(limits.write_timeout), limits.message_timeout];
+        let shortest = [
+            limits.ping_interval,
+            Some(limits.ping_timeout),
+            Some(limits.write_timeout),
+            limits.message_timeout,
+        ];
         let shortest = shortest.into_iter().flatten().min().unwrap_or(TICK);
         let tick = (shortest / 4).clamp(Duration::from_millis(10), TICK);
         Self { connections: Vec::new(), tick, next: Moment::START }

@@ -38,7 +38,9 @@ impl Protocol {
     fn handle_timer(&mut self, now: Moment) {
         match self.timers.next(&self.limits) {
             Some((_, Timer::Write)) => self.abort(self.us(), TOO_SLOW),
-            Some((_, Timer::Message)) => self.close(CloseCode::POLICY, "a message was not completed in time", now),
+            Some((_, Timer::Message)) => {
+                self.close(CloseCode::POLICY, "a message was not completed in time", now)
+            }
             Some((_, Timer::Pong)) => self.abort(ClosedBy::Network, "no answer to a ping"),
             Some((_, Timer::Idle)) => self.close(CloseCode::NORMAL, "idle", now),
             Some((_, Timer::Ping)) => {

@@ -50,7 +50,16 @@ pub(super) enum Timer {
 
 impl Timers {
     pub(super) fn new(shared: bool, now: Moment) -> Self {
-        Self { received: now, message: now, begun: None, pinged: None, blocked: None, paused: false, warm: false, shared }
+        Self {
+            received: now,
+            message: now,
+            begun: None,
+            pinged: None,
+            blocked: None,
+            paused: false,
+            warm: false,
+            shared,
+        }
     }
 
     /// Nothing was received for a while, not even the answer to a ping: the silence counts anew.

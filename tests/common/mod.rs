@@ -229,6 +229,38 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// The head of an HTTP response, up to and with the empty line.
+pub fn read_head(stream: &mut impl Read) -> String {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).unwrap()
+}
+
+/// The next frame of a server: its first byte and its payload.
+pub fn read_frame(stream: &mut impl Read) -> (u8, Vec<u8>) {
+    let mut header = [0; 2];
+    stream.read_exact(&mut header).unwrap();
+    let mut long = [0; 8];
+    let length = match header[1] {
+        126 => {
+            stream.read_exact(&mut long[6..]).unwrap();
+            u64::from_be_bytes(long)
+        }
+        127 => {
+            stream.read_exact(&mut long).unwrap();
+            u64::from_be_bytes(long)
+        }
+        short => u64::from(short),
+    };
+    let mut payload = vec![0; length as usize];
+    stream.read_exact(&mut payload).unwrap();
+    (header[0], payload)
+}
+
 /// A client's socket.
 #[derive(Debug)]
 pub enum Stream {
@@ -257,34 +289,12 @@ impl Stream {
 
     /// Up to and with the empty line.
     pub fn read_head(&mut self) -> String {
-        let mut head = Vec::new();
-        let mut byte = [0];
-        while !head.ends_with(b"\r\n\r\n") {
-            self.read_exact(&mut byte).unwrap();
-            head.push(byte[0]);
-        }
-        String::from_utf8(head).unwrap()
+        read_head(self)
     }
 
     /// The next frame of the server: its first byte and its payload.
     pub fn read_frame(&mut self) -> (u8, Vec<u8>) {
-        let mut header = [0; 2];
-        self.read_exact(&mut header).unwrap();
-        let mut long = [0; 8];
-        let length = match header[1] {
-            126 => {
-                self.read_exact(&mut long[6..]).unwrap();
-                u64::from_be_bytes(long)
-            }
-            127 => {
-                self.read_exact(&mut long).unwrap();
-                u64::from_be_bytes(long)
-            }
-            short => u64::from(short),
-        };
-        let mut payload = vec![0; length as usize];
-        self.read_exact(&mut payload).unwrap();
-        (header[0], payload)
+        read_frame(self)
     }
 
     /// The code and the text of the close frame that has to come next, and then the end of the stream, not a reset.

@@ -126,7 +126,12 @@ impl Hub {
         // In the order of their addresses: with many connections this causes fewer cache misses, here and in the kernel.
         connections.sort_unstable_by_key(Arc::as_ptr);
         let mut result = Broadcast::default();
-        let forms = Forms::default();
+        // The bytes of a payload count once, however many queues it is in.
+        let Some(buffered) = connections.first().map(|first| first.buffered().clone()) else {
+            return result;
+        };
+        let forms = Forms::new(&buffered);
+        let message = message.shared(&buffered);
         for connection in connections {
             match connection.push(message.clone(), Some(&forms)) {
                 Ok(Pushed::Sent) => result.sent += 1,

@@ -210,6 +210,7 @@ compile_error!("switchboard needs Unix: Linux, macOS or another one");
 #[cfg(feature = "__bench")]
 #[doc(hidden)]
 pub mod benching;
+mod buffered;
 mod clock;
 mod codec;
 mod compression;
@@ -224,6 +225,7 @@ mod http;
 mod hub;
 mod id;
 mod limits;
+mod memory;
 mod message;
 mod parked;
 mod protocol;

@@ -2,6 +2,12 @@
 
 use std::time::Duration;
 
+use crate::memory;
+
+/// By default buffers may take this part of the memory, or so many bytes where nobody knows how much there is.
+const PART_OF_MEMORY: usize = 4;
+const UNKNOWN_MEMORY: usize = 256 << 20;
+
 /// By default a queue takes so many messages of the largest size.
 const LARGEST_IN_QUEUE: usize = 4;
 
@@ -60,6 +66,17 @@ pub struct Limits {
     pub max_inbox_bytes: usize,
     /// Number of these messages; as [`max_inbox_bytes`](Self::max_inbox_bytes). Default 256.
     pub max_inbox_messages: usize,
+    /// Bytes that all connections of a server together hold in buffers: what has arrived and is not decoded, the parts of
+    /// messages that are not complete, messages that are not read yet, queues, and output that is not sent. Beyond it, those
+    /// that hold most are closed with 1013 until the sum is a sixteenth below; one that still holds as much, since it does
+    /// not take what it was sent before, is cut. What is sent to many counts once. Not in it are the stacks of threads, what
+    /// [compression](crate::Compression) keeps between messages, the buffers that threads are receiving into
+    /// ([`max_read_buffer`](Self::max_read_buffer) each, at most), what messages cost beside their bytes, and what your code
+    /// holds. While many threads fill buffers at once, the sum may be above it for a moment.
+    ///
+    /// Default `None`: a quarter of the least of the machine's memory, the memory limits of the process's cgroups (v1 and v2)
+    /// and its address space limit (`RLIMIT_AS`), as they are when the server is bound; 256 MiB where none is known.
+    pub max_buffered_bytes: Option<usize>,
     /// A client that has begun a message, and for this long sends nothing more of it, is closed with 1008; other messages,
     /// such as pings and pongs, do not count. Default 60 s; `None`: never. A message may take longer if it makes progress.
     pub message_timeout: Option<Duration>,
@@ -100,6 +117,7 @@ impl Default for Limits {
             max_queue_messages: 1024,
             max_inbox_bytes: 1 << 20,
             max_inbox_messages: 256,
+            max_buffered_bytes: None,
             message_timeout: Some(Duration::from_secs(60)),
             ping_interval: Some(Duration::from_secs(20)),
             ping_timeout: Duration::from_secs(20),
@@ -113,6 +131,12 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// What [`max_buffered_bytes`](Self::max_buffered_bytes) comes to.
+    pub(crate) fn buffered_bytes(&self) -> usize {
+        let part = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX) / PART_OF_MEMORY;
+        self.max_buffered_bytes.unwrap_or_else(|| memory::available().map_or(UNKNOWN_MEMORY, part))
+    }
+
     /// What [`max_queue_bytes`](Self::max_queue_bytes) comes to.
     pub(crate) fn queue_bytes(&self) -> usize {
         self.max_queue_bytes.unwrap_or(self.max_message_size.saturating_mul(LARGEST_IN_QUEUE))

@@ -2,10 +2,12 @@
 //!
 //! tungstenite's types stay private, so that a new major version of it does not require a new major version of this crate.
 
-use std::{borrow::Borrow, fmt, ops::Deref, str::Utf8Error};
+use std::{borrow::Borrow, fmt, ops::Deref, str::Utf8Error, sync::Arc};
 
 use bytes::Bytes;
 use tungstenite::{Utf8Bytes, protocol::frame::coding};
+
+use crate::buffered::{Buffered, MIN_SHARED, share};
 
 /// One WebSocket message, whole (RFC 6455, section 5.6).
 ///
@@ -72,6 +74,18 @@ impl Message {
     /// Whether it is binary.
     pub fn is_binary(&self) -> bool {
         matches!(self, Self::Binary(_))
+    }
+
+    /// A large payload counts once from now on, however many hold it.
+    pub(crate) fn shared(self, buffered: &Arc<Buffered>) -> Self {
+        match self {
+            small if small.len() < MIN_SHARED => small,
+            Self::Binary(bytes) => Self::Binary(share(bytes, buffered)),
+            // This never fails, because it was text before. Only unsafe code could avoid the check.
+            Self::Text(text) => {
+                Self::Text(Text(Utf8Bytes::try_from(share(text.into_bytes(), buffered)).unwrap_or_default()))
+            }
+        }
     }
 
     /// At most `len` characters (text) or bytes (binary), from byte `at` on, which must be the start of a character.

@@ -153,6 +153,10 @@ impl Observer for Registry {
         self.paths.remove(&connection.about().path, id);
         self.leave_all(id);
     }
+
+    fn all(&self) -> Vec<Arc<Connection>> {
+        self.all()
+    }
 }
 
 impl fmt::Debug for Registry {

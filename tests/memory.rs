@@ -6,6 +6,7 @@ mod common;
 
 use std::{
     fs,
+    io::Write,
     sync::{
         Mutex, MutexGuard, PoisonError,
         mpsc::{self, RecvTimeoutError},
@@ -14,7 +15,10 @@ use std::{
     time::Duration,
 };
 
-use common::{PATIENCE, Scheme, SharedEcho, app, echo, eventually, serve};
+use common::{
+    PATIENCE, SCHEMES, Scheme, SharedEcho, Stream, TestServer, app, echo, eventually, frame, handshake, serve,
+};
+use flate2::{Compress, Compression, FlushCompress};
 use rustix::net::sockopt::set_socket_recv_buffer_size;
 use switchboard::{Audience, Limits};
 
@@ -80,11 +84,11 @@ fn closing_copies_nothing_that_is_queued() {
                 sent += 1;
             }
         }
+        let ids = server.hub.connections().into_iter().map(|info| info.id);
+        let pushers: Vec<_> = ids.map(|id| server.hub.pusher(&id).unwrap()).collect();
         let grown = grows(|| {
             server.handle.shutdown(PATIENCE * 10);
-            eventually("all are closing", || {
-                server.hub.push(&server.hub.connections()[0].id, "late").is_err()
-            });
+            eventually("all are closing", || pushers.iter().all(|pusher| pusher.close_reason().is_some()));
             for client in &mut clients[..READERS] {
                 for n in 0..sent {
                     assert_eq!(client.read_frame(), (0x82, vec![n as u8; SIZE]), "{path}: number {n}");
@@ -94,5 +98,158 @@ fn closing_copies_nothing_that_is_queued() {
         });
         drop(clients);
         assert!(grown < 20 << 20, "{path}: {} KiB more", grown / 1024);
+    }
+}
+
+/// A first fragment of a message, of 1 KiB, that inflates to 1 MiB.
+fn bomb() -> Vec<u8> {
+    let mut compressed = Vec::with_capacity(4096);
+    let mut compress = Compress::new(Compression::best(), false);
+    compress.compress_vec(&vec![0; 1 << 20], &mut compressed, FlushCompress::Sync).unwrap();
+    assert!(compressed.len() < 2000);
+    frame(0x42, &compressed)
+}
+
+/// With compression.
+fn open(server: &TestServer, scheme: Scheme, path: &str) -> Stream {
+    let mut stream = server.raw(scheme);
+    let more = "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n";
+    stream.write_all(handshake(path).replace("\r\n\r\n", more).as_bytes()).unwrap();
+    assert!(stream.read_head().contains("permessage-deflate"));
+    stream
+}
+
+fn echoes(client: &mut Stream, payload: &[u8]) {
+    client.write_all(&frame(0x82, payload)).unwrap();
+    let (first, got) = client.read_frame();
+    assert!(
+        (first, &*got) == (0x82, payload),
+        "{first:x} {:?}",
+        String::from_utf8_lossy(&got[..got.len().min(60)])
+    );
+}
+
+/// Takes those out that have been ended, all of them with 1013; the others still answer.
+fn take_ended(clients: &mut Vec<Stream>) -> Vec<Stream> {
+    let is_ended = |client: &mut Stream| {
+        // One that was ended may be cut before it has taken this.
+        let _ = client.write_all(&frame(0x89, b"still here?"));
+        let (first, payload) = client.read_frame();
+        if first == 0x8a {
+            return false;
+        }
+        let text = [&1013_u16.to_be_bytes()[..], b"the server is short of memory"].concat();
+        assert_eq!((first, payload), (0x88, text));
+        true
+    };
+    clients.extract_if(.., is_ended).collect()
+}
+
+/// However many clients begin messages: those that hold most have to go, and nobody else notices.
+#[test]
+fn unfinished_messages_of_many_clients_fill_no_memory() {
+    const CLIENTS: usize = 250;
+    let _alone = alone();
+    for (scheme, path) in SCHEMES.into_iter().flat_map(|scheme| [(scheme, "/"), (scheme, "/shared")]) {
+        let mut limits = Limits::default();
+        limits.max_buffered_bytes = Some(16 << 20);
+        let server = serve(|builder| {
+            let builder = builder.limits(limits).compression(switchboard::Compression::Pooled);
+            builder.route("/", || app(echo)).route("/shared", || SharedEcho)
+        });
+        let mut healthy = [server.raw_websocket(scheme, "/"), server.raw_websocket(scheme, "/shared")];
+        let mut clients: Vec<_> = (0..CLIENTS).map(|_| open(&server, scheme, path)).collect();
+        let bomb = bomb();
+        let mut ended = Vec::new();
+        let grown = grows(|| {
+            for client in &mut clients {
+                client.write_all(&bomb).unwrap();
+                for client in &mut healthy {
+                    echoes(client, &[7; 100]);
+                }
+            }
+            healthy.iter_mut().for_each(|client| echoes(client, &[7; 100_000]));
+            eventually("those that are too many are ended", || {
+                ended.append(&mut take_ended(&mut clients));
+                clients.len() <= 16
+            });
+        });
+        assert!(clients.len() > 8, "{scheme:?} {path}: {} are left", clients.len());
+
+        assert!(grown < 120 << 20, "{scheme:?} {path}: {} KiB more", grown / 1024);
+        // Those that were ended hold nothing, whatever they still send.
+        let grown = grows(|| {
+            for client in &mut ended {
+                let _ = client.write_all(&bomb);
+            }
+            healthy.iter_mut().for_each(|client| echoes(client, &[7; 100]));
+        });
+        assert!(grown < 40 << 20, "{scheme:?} {path}: {} KiB more", grown / 1024);
+    }
+}
+
+/// Pushes to clients that do not read.
+#[test]
+fn queues_of_many_clients_fill_no_memory() {
+    const CLIENTS: usize = 40;
+    let _alone = alone();
+    for path in ["/", "/shared"] {
+        let mut limits = Limits::default();
+        limits.max_buffered_bytes = Some(16 << 20);
+        let server =
+            serve(|builder| builder.limits(limits).route("/", || app(echo)).route("/shared", || SharedEcho));
+        let clients: Vec<_> = (0..CLIENTS).map(|_| server.raw_websocket(Scheme::Ws, path)).collect();
+        let slow: Vec<_> = server.hub.connections().into_iter().map(|info| info.id).collect();
+        let mut healthy =
+            [server.raw_websocket(Scheme::Ws, "/"), server.raw_websocket(Scheme::Ws, "/shared")];
+        let mut closed = 0;
+        let grown = grows(|| {
+            for n in 0..80 {
+                for id in &slow {
+                    let pushed = server.hub.push(id, vec![7; 100_000]);
+                    closed += usize::from(n == 79 && pushed.is_err());
+                }
+                healthy.iter_mut().for_each(|client| echoes(client, &[7; 100]));
+            }
+        });
+        assert!(closed > CLIENTS / 2, "{path}: {closed}");
+        assert!(grown < 60 << 20, "{path}: {} KiB more", grown / 1024);
+        drop(clients);
+    }
+}
+
+/// What is broadcast counts once, so that a room of slow clients is not taken for a shortage; unless it is one.
+#[test]
+fn a_broadcast_counts_once() {
+    const CLIENTS: usize = 40;
+    let _alone = alone();
+    for path in ["/", "/shared"] {
+        let mut limits = Limits::default();
+        limits.max_buffered_bytes = Some(24 << 20);
+        limits.max_queue_bytes = Some(1 << 30);
+        let server =
+            serve(|builder| builder.limits(limits).route("/", || app(echo)).route("/shared", || SharedEcho));
+        let clients: Vec<_> = (0..CLIENTS).map(|_| server.raw_websocket(Scheme::Ws, path)).collect();
+        let queued = || server.hub.connections().iter().map(|info| info.queued).sum::<usize>();
+        for _ in 0..12 {
+            let to = server.hub.broadcast(Audience::All, vec![7; 1 << 20]);
+            assert_eq!(to.sent + to.queued, CLIENTS, "{path}: {to:?}");
+        }
+        assert!(queued() > 48 << 20, "{path}: {}", queued());
+        let mut healthy =
+            [server.raw_websocket(Scheme::Ws, "/"), server.raw_websocket(Scheme::Ws, "/shared")];
+        let mut closed = 0;
+        let grown = grows(|| {
+            for _ in 0..40 {
+                closed = server.hub.broadcast(Audience::All, vec![7; 1 << 20]).gone;
+                for client in &mut healthy {
+                    assert_eq!(client.read_frame().1.len(), 1 << 20);
+                    echoes(client, &[7; 100]);
+                }
+            }
+        });
+        assert!(closed > 0 || server.hub.len() < CLIENTS, "{path}");
+        assert!(grown < 60 << 20, "{path}: {} KiB more", grown / 1024);
+        drop(clients);
     }
 }

@@ -3,13 +3,20 @@
 //! While a message arrives, the connection uses an inflater from a pool. The inflater gets the last bytes of the peer's earlier
 //! messages, which this one may refer to. Between messages a connection keeps only those bytes.
 
-use std::{cell::OnceCell, sync::Mutex};
+use std::{
+    cell::OnceCell,
+    sync::{Arc, Mutex},
+};
 
 use bytes::Bytes;
 use flate2::{Compress, Compression as Level, Decompress, FlushCompress, FlushDecompress, Status};
 
 use super::{failure::Failure, partial::Partial};
-use crate::{message::Message, sync::LockExt};
+use crate::{
+    buffered::{Buffered, MIN_SHARED, share},
+    message::Message,
+    sync::LockExt,
+};
 
 /// The end of each compressed message: the sender removes it, and the receiver appends it again (section 7.2.1).
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
@@ -19,6 +26,9 @@ const LAST_BLOCK: [u8; 5] = [1, 0, 0, 0xff, 0xff];
 
 /// Bytes inflated at a time.
 const CHUNK: usize = 16 * 1024;
+
+/// About what an inflater takes.
+const INFLATER_SIZE: usize = CHUNK + 48 * 1024;
 
 /// Compressing a message of at least this size takes a third of a millisecond or more: too long for the connection's lock.
 const MIN_LENT_SIZE: usize = 16 * 1024;
@@ -75,14 +85,14 @@ impl Deflate {
     /// `forms`, the compressed form is taken from there, or stored there for the next connection.
     pub(crate) fn prepare(&self, message: Message, min_size: usize, forms: Option<&Forms>) -> Outgoing {
         if !self.ours.no_context_takeover || !self.is_worth_it(&message, min_size) {
-            return message.into();
+            return Outgoing { message, compressed: None, is_shared: forms.is_some() };
         }
         let compress = || self.compress_alone(message.as_bytes());
         let compressed = match forms {
-            Some(forms) => forms.0[self.index()].get_or_init(compress).clone(),
+            Some(forms) => forms.get_or_init(self.index(), compress),
             None => compress(),
         };
-        Outgoing { message, compressed }
+        Outgoing { message, compressed, is_shared: forms.is_some() }
     }
 
     /// The most bytes that a message of `size` bytes may have on the wire. Data that cannot be compressed becomes longer, most
@@ -123,11 +133,25 @@ impl Deflate {
 pub(crate) struct Outgoing {
     pub(crate) message: Message,
     pub(super) compressed: Option<Bytes>,
+    /// It goes to others, too, and its memory counts once for all of them.
+    pub(super) is_shared: bool,
+}
+
+impl Outgoing {
+    pub(crate) fn new(message: Message, is_shared: bool) -> Self {
+        Self { message, compressed: None, is_shared }
+    }
+
+    /// How many bytes only this connection holds for it.
+    pub(crate) fn own_size(&self) -> usize {
+        let of = |bytes: usize| if self.is_shared && bytes >= MIN_SHARED { 0 } else { bytes };
+        of(self.message.len()) + self.compressed.as_ref().map_or(0, |compressed| of(compressed.len()))
+    }
 }
 
 impl From<Message> for Outgoing {
     fn from(message: Message) -> Self {
-        Self { message, compressed: None }
+        Self::new(message, false)
     }
 }
 
@@ -143,12 +167,28 @@ impl Compressing {
     pub(crate) fn run(&mut self) {
         let compressed = compress(&mut self.compressor, self.outgoing.message.as_bytes());
         self.outgoing.compressed = Some(compressed.into());
+        self.outgoing.is_shared = false;
     }
 }
 
 /// The compressed forms of one message, one for each size of the window: a broadcast is compressed once for each.
-#[derive(Debug, Default)]
-pub(crate) struct Forms([OnceCell<Option<Bytes>>; WINDOWS]);
+#[derive(Debug)]
+pub(crate) struct Forms {
+    compressed: [OnceCell<Option<Bytes>>; WINDOWS],
+    /// Where they count.
+    buffered: Arc<Buffered>,
+}
+
+impl Forms {
+    pub(crate) fn new(buffered: &Arc<Buffered>) -> Self {
+        Self { compressed: Default::default(), buffered: buffered.clone() }
+    }
+
+    fn get_or_init(&self, index: usize, compress: impl FnOnce() -> Option<Bytes>) -> Option<Bytes> {
+        let shared = || Some(share(compress()?, &self.buffered));
+        self.compressed[index].get_or_init(shared).clone()
+    }
+}
 
 /// What one connection keeps for compression, in both directions.
 #[derive(Debug)]
@@ -163,11 +203,13 @@ pub(super) struct Deflater {
     history: Vec<u8>,
     /// Present while a message arrives.
     inflater: Option<Inflater>,
+    /// Bytes of the message that the compressor is out for, if it is.
+    lent: usize,
 }
 
 impl Deflater {
     pub(super) fn new(agreed: Deflate, min_size: usize) -> Self {
-        Self { agreed, min_size, compressor: None, history: Vec::new(), inflater: None }
+        Self { agreed, min_size, compressor: None, history: Vec::new(), inflater: None, lent: 0 }
     }
 
     /// Compresses a message with reference to earlier ones, if that was negotiated and the message is large enough.
@@ -175,6 +217,7 @@ impl Deflater {
         if self.deflates(outgoing) {
             let compressor = self.compressor.get_or_insert_with(|| Box::new(self.agreed.compressor()));
             outgoing.compressed = Some(compress(compressor, outgoing.message.as_bytes()).into());
+            outgoing.is_shared = false; // what others get looks different
         }
     }
 
@@ -190,11 +233,13 @@ impl Deflater {
     /// Lends out the compressor for this message.
     pub(super) fn lend(&mut self, outgoing: Outgoing) -> Box<Compressing> {
         let compressor = self.compressor.take().unwrap_or_else(|| Box::new(self.agreed.compressor()));
+        self.lent = outgoing.own_size();
         Box::new(Compressing { compressor, outgoing })
     }
 
     pub(super) fn take_back(&mut self, compressed: Compressing) -> Outgoing {
         self.compressor = Some(compressed.compressor);
+        self.lent = 0;
         compressed.outgoing
     }
 
@@ -278,6 +323,17 @@ impl Deflater {
     /// long, depending on how the bytes arrived.
     fn window(&self) -> &[u8] {
         &self.history[self.history.len().saturating_sub(self.agreed.theirs.window_size())..]
+    }
+
+    /// How many bytes it holds for messages on their way.
+    pub(super) fn held(&self) -> usize {
+        self.lent + if self.inflater.is_some() { INFLATER_SIZE } else { 0 }
+    }
+
+    /// Frees what only messages that are still to come would need: there will be none.
+    pub(super) fn forget(&mut self) {
+        self.inflater = None;
+        self.history = Vec::new();
     }
 
     /// Frees the memory that is not required, but only makes messages smaller or faster.

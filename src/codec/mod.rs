@@ -56,6 +56,8 @@ pub(crate) struct Codec {
     /// More of it arrived since this was last asked.
     progress: bool,
     deflater: Option<Box<Deflater>>,
+    /// What arrives of messages is thrown away.
+    forgets: bool,
     /// Only a client's frames are masked.
     masks: Option<Box<Masks>>,
     /// Our close frame is in the output: nothing may follow it.
@@ -97,6 +99,7 @@ impl Codec {
             frame: None,
             message: None,
             progress: false,
+            forgets: false,
             deflater,
             masks: (role == Role::Client).then(|| Box::new(Masks::new())),
             close_sent: false,
@@ -115,6 +118,29 @@ impl Codec {
         self.message = None;
         self.deflater = None;
         self.close_received = true;
+    }
+
+    /// How much memory its buffers take.
+    pub(crate) fn held(&self) -> usize {
+        let mut held = self.stream.held();
+        if let Some(message) = &self.message {
+            held += message.capacity();
+        }
+        if let Some(deflater) = &self.deflater {
+            held += deflater.held();
+        }
+        held
+    }
+
+    /// Throws away what has arrived of a message, and what is still to arrive of messages: nobody wants them any more.
+    pub(crate) fn forget_messages(&mut self) {
+        self.forgets = true;
+        if let Some(message) = &mut self.message {
+            message.clear();
+        }
+        if let Some(deflater) = &mut self.deflater {
+            deflater.forget();
+        }
     }
 
     /// Frees the buffers that are empty; if the connection is `idle`, also what it does not need until the next message.
@@ -217,6 +243,7 @@ impl Codec {
         let frame_ends = frame.rest == 0;
         let message_ends = frame_ends && frame.is_final;
         match &mut self.deflater {
+            _ if self.forgets => {}
             Some(deflater) if message.compressed => {
                 deflater.inflate(piece, message_ends, message, self.max_message)?;
             }
@@ -226,7 +253,10 @@ impl Codec {
         if frame_ends {
             self.frame = None;
         }
-        if message_ends && let Some(message) = self.message.take() {
+        if message_ends
+            && let Some(message) = self.message.take()
+            && !self.forgets
+        {
             return message.finish().map(Some);
         }
         Ok(None)
@@ -380,7 +410,7 @@ impl Codec {
             return self.put_frame(opcode, is_compressed, &payload);
         }
         put_header(opcode, is_compressed, None, payload.len(), self.stream.output());
-        self.stream.append(payload);
+        self.stream.append(payload, outgoing.is_shared);
     }
 
     /// Whether [`park`](Self::park) would free anything of the compression when the connection is idle.

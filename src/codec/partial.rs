@@ -51,6 +51,19 @@ impl Partial {
         }
     }
 
+    /// How much memory its bytes take.
+    pub(super) fn capacity(&self) -> usize {
+        match &self.body {
+            Body::Text { text, .. } => text.capacity(),
+            Body::Binary(bytes) => bytes.capacity(),
+        }
+    }
+
+    /// Throws away what has arrived.
+    pub(super) fn clear(&mut self) {
+        self.body = Body::Binary(Vec::new());
+    }
+
     /// Appends bytes. Text fails as soon as no more bytes can make it UTF-8 (RFC 6455, section 8.1).
     pub(super) fn push(&mut self, mut bytes: &[u8]) -> Result<(), Failure> {
         let (text, cut) = match &mut self.body {

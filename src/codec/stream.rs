@@ -32,6 +32,8 @@ pub(crate) struct Stream {
     sent: usize,
     /// A large payload that follows the output, in its own buffer.
     tail: Option<Box<Bytes>>,
+    /// The tail's memory counts elsewhere.
+    tail_is_shared: bool,
     /// The peer ended TLS (close_notify).
     ended: bool,
 }
@@ -56,7 +58,16 @@ impl Stream {
     }
 
     fn new(security: Security) -> Self {
-        Self { security, input: Vec::new(), at: 0, output: Vec::new(), sent: 0, tail: None, ended: false }
+        Self {
+            security,
+            input: Vec::new(),
+            at: 0,
+            output: Vec::new(),
+            sent: 0,
+            tail: None,
+            tail_is_shared: false,
+            ended: false,
+        }
     }
 
     /// Takes in what was received, and leaves an empty buffer behind.
@@ -135,12 +146,13 @@ impl Stream {
     }
 
     /// Appends a payload to be sent; a large one without a copy.
-    pub(super) fn append(&mut self, payload: Bytes) {
+    pub(super) fn append(&mut self, payload: Bytes, is_shared: bool) {
         let output = self.output();
         if payload.len() < MIN_TAIL_SIZE {
             output.extend_from_slice(&payload);
         } else {
             self.tail = Some(Box::new(payload));
+            self.tail_is_shared = is_shared;
         }
     }
 
@@ -231,6 +243,17 @@ impl Stream {
             *tls.sealed_mut() = Vec::new();
         }
         self.sent = 0;
+    }
+
+    /// How much memory its buffers take.
+    pub(super) fn held(&self) -> usize {
+        let tail = self.tail.as_ref().filter(|_| !self.tail_is_shared);
+        let plain = self.input.capacity() + self.output.capacity() + tail.map_or(0, |tail| tail.len());
+        match &self.security {
+            Security::None => plain,
+            #[cfg(feature = "tls")]
+            Security::Tls(tls) => plain + tls.held(),
+        }
     }
 
     /// Frees the buffers that are empty.

@@ -21,6 +21,8 @@ pub(super) struct Tls {
     state: State,
     /// Ciphertext to be sent.
     sealed: Vec<u8>,
+    /// How much memory the buffers of the pipe took when it was last used.
+    piped: usize,
 }
 
 #[derive(Debug)]
@@ -50,7 +52,7 @@ impl Tls {
         let output = Arc::<Mutex<Vec<u8>>>::default();
         match acceptor.accept(Pipe { handshake: Some(output.clone()), ..Pipe::default() }) {
             Err(HandshakeError::WouldBlock(handshake)) => {
-                Ok(Self { state: State::Handshaking(handshake, output), sealed: Vec::new() })
+                Ok(Self { state: State::Handshaking(handshake, output), sealed: Vec::new(), piped: 0 })
             }
             Ok(_) => Err(Failure::network("TLS handshake ended before it began")),
             Err(HandshakeError::Failure(e)) => Err(Failure::network(format!("TLS handshake failed: {e}"))),
@@ -141,9 +143,15 @@ impl Tls {
         &mut self.sealed
     }
 
+    /// How much memory its buffers take.
+    pub(super) fn held(&self) -> usize {
+        self.sealed.capacity() + self.piped
+    }
+
     pub(super) fn park(&mut self) {
         if let State::Established(stream) | State::Ended(stream) = &mut self.state {
             stream.get_mut().park();
+            self.piped = stream.get_ref().held();
         }
         if self.sealed.is_empty() {
             self.sealed = Vec::new();
@@ -159,6 +167,7 @@ impl Tls {
         } else {
             self.sealed.append(written);
         }
+        self.piped = stream.get_ref().held();
     }
 }
 
@@ -172,6 +181,10 @@ impl Pipe {
             self.at = 0;
             self.input.extend_from_slice(received);
         }
+    }
+
+    fn held(&self) -> usize {
+        self.input.capacity() + self.output.capacity()
     }
 
     fn left(&self) -> usize {

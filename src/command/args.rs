@@ -75,6 +75,10 @@ pub(super) struct Serve {
     /// Maximum size of an incoming message in bytes, or with K or M; larger ones end the connection with 1009
     #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = size)]
     pub(super) max_message_size: usize,
+    /// Bytes that all connections together may hold in buffers, or with K or M; beyond it those that hold most end with 1013
+    /// [default: a quarter of the memory]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(super) max_buffered_bytes: Option<usize>,
     /// Compress messages, for clients that offer it: each on its own (pooled), or with reference to earlier ones (dedicated)
     #[arg(long, value_name = "MODE", default_value = "off")]
     pub(super) compress: Compress,

@@ -58,6 +58,7 @@ fn build(args: &Serve, clock: &Clock) -> Result<Server, Box<dyn Error>> {
     limits.max_connections = args.max_connections as usize;
     limits.max_message_size = args.max_message_size;
     limits.max_frame_size = args.max_message_size;
+    limits.max_buffered_bytes = args.max_buffered_bytes;
     limits.workers = args.workers;
     limits.gateways = args.gateways as usize;
     limits.ping_interval = (args.ping_interval > 0).then(|| Duration::from_secs(args.ping_interval));

@@ -75,6 +75,7 @@ impl Connection {
             self.look_is_due.store(true, Relaxed);
         }
         inbox.put_unread(messages);
+        self.count(inbox);
         let Some(socket) = socket else { return false };
         let received = inbox.receiver(limits).try_receive(&socket);
         match &received {

@@ -105,6 +105,8 @@ impl Connection {
         self.context.observer.closed(self);
         let mut inbox = self.inbox.locked();
         inbox.end();
+        // What may still be read is with whoever has a handle.
+        self.held_by_inbox.set(0, &self.context.buffered);
         self.wake_readers(inbox);
     }
 }

@@ -125,6 +125,7 @@ impl Connection {
         } else {
             inbox.put_unread(messages);
         }
+        self.count(&inbox);
         let claims = self.claims(&mut inbox);
         self.wake_readers(inbox);
         claims
@@ -212,6 +213,7 @@ impl Connection {
         if self.has_hung_up() {
             inbox.discard_unhandled();
         }
+        self.count(&inbox);
         let mut tell = inbox.resumes(&self.context.limits);
         let batch = if self.is_stuck() {
             tell = true; // it may take more by now
@@ -236,13 +238,16 @@ impl Connection {
 
     /// Puts back what is left of a batch; others have their turn first.
     pub(crate) fn put_back(&self, rest: Rest) {
-        self.inbox.locked().put_back(rest.messages, rest.handled);
+        let mut inbox = self.inbox.locked();
+        inbox.put_back(rest.messages, rest.handled);
+        self.count(&inbox);
     }
 
     /// Leaves a message that the handler did not take to whoever reads.
     pub(crate) fn leave_unread(&self, message: Message) {
         let mut inbox = self.inbox.locked();
         inbox.put_unread(vec![message]);
+        self.count(&inbox);
         self.wake_readers(inbox);
     }
 

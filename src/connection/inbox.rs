@@ -66,6 +66,19 @@ impl Inbox {
         self.receiver.get_or_insert_with(|| Box::new(Receiver::new(limits.max_read_buffer)))
     }
 
+    /// Bytes of all messages in it.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Throws away what nobody has read, and nobody may any more.
+    pub(super) fn discard(&mut self) {
+        self.discard_unhandled();
+        let unread = self.unread.iter().map(Message::len).sum::<usize>();
+        self.bytes -= unread - std::mem::take(&mut self.read);
+        self.unread = VecDeque::new();
+    }
+
     /// The connection is over. What was received before can still be read.
     pub(super) fn end(&mut self) {
         self.receiver = None;

@@ -19,6 +19,7 @@ mod parts;
 mod push;
 mod read;
 mod receiver;
+mod shortage;
 mod socket;
 mod write;
 

@@ -6,7 +6,7 @@ use std::{
     error::Error,
     fmt,
     sync::{
-        Condvar, Mutex,
+        Arc, Condvar, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
@@ -15,7 +15,13 @@ use std::{
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::{
-    codec::Outgoing, deadline::Deadline, error::CloseReason, limits::Limits, message::Message, sync::LockExt,
+    buffered::{Buffered, kib},
+    codec::Outgoing,
+    deadline::Deadline,
+    error::CloseReason,
+    limits::Limits,
+    message::Message,
+    sync::LockExt,
 };
 
 /// What becomes of a push when the connection's queue is full, because its client is too slow.
@@ -80,6 +86,10 @@ pub(super) struct Outbox {
     /// What is in it, or about to be.
     bytes: AtomicUsize,
     messages: AtomicUsize,
+    /// Bytes that no other connection shares.
+    own_bytes: AtomicUsize,
+    /// Where these count.
+    buffered: Arc<Buffered>,
     /// How many wait for room.
     waiters: AtomicUsize,
     waiting: Mutex<()>,
@@ -87,13 +97,15 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(buffered: &Arc<Buffered>) -> Self {
         let (put, taken) = crossbeam_channel::unbounded();
         Self {
             put,
             taken,
             bytes: AtomicUsize::new(0),
             messages: AtomicUsize::new(0),
+            own_bytes: AtomicUsize::new(0),
+            buffered: buffered.clone(),
             waiters: AtomicUsize::new(0),
             waiting: Mutex::new(()),
             freed: Condvar::new(),
@@ -112,6 +124,11 @@ impl Outbox {
         self.bytes.load(SeqCst)
     }
 
+    /// How many of these only this connection holds.
+    pub(super) fn own_bytes(&self) -> usize {
+        self.own_bytes.load(SeqCst)
+    }
+
     /// Puts it in if there is room; an empty outbox has room for any message.
     pub(super) fn put(&self, outgoing: Outgoing, limits: &Limits) -> Result<(), Outgoing> {
         let (size, max) = (outgoing.message.len(), limits.queue_bytes());
@@ -126,6 +143,9 @@ impl Outbox {
             self.bytes.fetch_sub(size, SeqCst);
             return Err(outgoing);
         }
+        let own = outgoing.own_size();
+        let before = self.own_bytes.fetch_add(own, SeqCst);
+        self.buffered.change(kib(before), kib(before + own));
         // The receiver is in the same struct: it cannot be gone.
         let _ = self.put.send(outgoing);
         Ok(())
@@ -135,6 +155,9 @@ impl Outbox {
         let outgoing = self.taken.try_recv().ok()?;
         self.bytes.fetch_sub(outgoing.message.len(), SeqCst);
         self.messages.fetch_sub(1, SeqCst);
+        let own = outgoing.own_size();
+        let before = self.own_bytes.fetch_sub(own, SeqCst);
+        self.buffered.change(kib(before), kib(before - own));
         if self.waiters.load(SeqCst) > 0 {
             // With the lock, so that nobody is between its look and its wait.
             let _guard = self.waiting.locked();
@@ -158,5 +181,12 @@ impl Outbox {
         }
         self.waiters.fetch_sub(1, SeqCst);
         true
+    }
+}
+
+/// What is in it is free now.
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        self.clear();
     }
 }

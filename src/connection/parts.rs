@@ -22,6 +22,7 @@ use super::{
     socket::Socket,
 };
 use crate::{
+    buffered::{Buffered, Held},
     clock::{Clock, Moment},
     codec::{Codec, Compressing, Deflate, Forms, Outgoing, Role, Stream},
     error::{CloseReason, ClosedBy, Error},
@@ -65,6 +66,9 @@ pub(crate) struct Connection {
     pub(super) receives: AtomicBool,
     /// Messages were received that the connection's own thread has not read: answers to what is before them are collected.
     pub(super) has_unread: AtomicBool,
+    /// What the core and the inbox hold; the outbox counts for itself.
+    pub(super) held_by_core: Held,
+    pub(super) held_by_inbox: Held,
     /// Output was in the way when the gateway received for the thread: when that writes, it has to look itself for what arrived.
     pub(super) look_is_due: AtomicBool,
     /// `BinaryData`, and `SessionEndOnClose`.
@@ -80,6 +84,8 @@ pub(crate) struct Context {
     pub(crate) post: Post<Connection>,
     /// Told when a connection is over.
     pub(crate) observer: Arc<dyn Observer>,
+    /// What all connections of the server hold.
+    pub(crate) buffered: Arc<Buffered>,
 }
 
 /// What is known of a connection from its opening handshake on.
@@ -118,6 +124,8 @@ pub(crate) trait Handler: Send + Sync + fmt::Debug {
 /// Who knows of a connection as long as it is not over.
 pub(crate) trait Observer: Send + Sync + fmt::Debug {
     fn closed(&self, connection: &Connection);
+    /// All that are not over, in no order.
+    fn all(&self) -> Vec<Arc<Connection>>;
 }
 
 impl Connection {
@@ -148,6 +156,8 @@ impl Connection {
             blocked: AtomicBool::new(false),
             receives: AtomicBool::new(false),
             has_unread: AtomicBool::new(false),
+            held_by_core: Held::default(),
+            held_by_inbox: Held::default(),
             look_is_due: AtomicBool::new(false),
             binary_data: AtomicBool::new(false),
             session_end_on_close: AtomicBool::new(false),
@@ -156,6 +166,11 @@ impl Connection {
 
     pub(crate) fn about(&self) -> &About {
         &self.about
+    }
+
+    /// What all connections of the server hold.
+    pub(crate) fn buffered(&self) -> &Arc<Buffered> {
+        &self.context.buffered
     }
 
     pub(crate) fn id(&self) -> &WebSocketId {
@@ -298,6 +313,14 @@ impl Connection {
         try_lock(self)
     }
 
+    /// What the inbox holds has changed. Its owner says so before it lets go. After the end it is with whoever has a handle.
+    pub(super) fn count(&self, inbox: &Inbox) {
+        let is_ours = !self.finished.load(Relaxed);
+        if is_ours && self.held_by_inbox.set(inbox.bytes(), &self.context.buffered) {
+            self.context.post.wake();
+        }
+    }
+
     /// Lets go of the inbox, and wakes those who wait in `read`, if there are any: to ask is cheaper than to call. With the
     /// lock, nobody is between its look and its wait.
     pub(super) fn wake_readers(&self, inbox: MutexGuard<'_, Inbox>) {
@@ -312,7 +335,7 @@ impl Connection {
     pub(super) fn prepare(&self, message: Message, forms: Option<&Forms>) -> Outgoing {
         match &self.about.deflate {
             Some(deflate) => deflate.prepare(message, self.context.limits.min_compressed_size, forms),
-            None => message.into(),
+            None => Outgoing::new(message, forms.is_some()),
         }
     }
 
@@ -355,6 +378,9 @@ impl Owner for Arc<Connection> {
         if blocked != self.blocked.load(Relaxed) {
             self.blocked.store(blocked, Relaxed);
         }
+        if self.held_by_core.set(core.protocol.held(), &self.context.buffered) {
+            self.context.post.wake();
+        }
         core.deferred.take()
     }
 
@@ -394,6 +420,15 @@ impl Owner for Arc<Connection> {
             core.deferred.post = Some(Within::Now);
         }
         !blocked
+    }
+}
+
+/// What it holds is free now.
+impl Drop for Connection {
+    fn drop(&mut self) {
+        for held in [&self.held_by_core, &self.held_by_inbox] {
+            held.set(0, &self.context.buffered);
+        }
     }
 }
 

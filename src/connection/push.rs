@@ -30,7 +30,11 @@ impl Connection {
         let mut deadline = None;
         let kind = loop {
             let kind = match self.try_push(outgoing) {
-                Ok(pushed) => return Ok(pushed),
+                Ok(pushed) => {
+                    // Whoever pushes faster than others see to it does that itself.
+                    self.context.relieve();
+                    return Ok(pushed);
+                }
                 Err((kind, back)) => {
                     outgoing = back;
                     kind
@@ -65,7 +69,7 @@ impl Connection {
                 return Ok(if waits { Pushed::Queued } else { Pushed::Sent });
             }
         }
-        let outbox = self.outbox.get_or_init(|| Box::new(Outbox::new()));
+        let outbox = self.outbox.get_or_init(|| Box::new(Outbox::new(&self.context.buffered)));
         outbox.put(outgoing, &self.context.limits).map_err(|outgoing| (PushErrorKind::Full, outgoing))?;
         drop(self.try_lock()); // whoever holds the lock looks into the outbox afterwards
         Ok(Pushed::Queued)

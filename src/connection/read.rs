@@ -52,6 +52,7 @@ impl Connection {
             return Some(Err(self.closed()));
         }
         let piece = inbox.read(len)?;
+        self.count(inbox);
         self.has_unread.store(!inbox.unread.is_empty(), Relaxed);
         Some(Ok(piece))
     }
@@ -65,6 +66,7 @@ impl Connection {
                 return Err(self.closed());
             }
             if let Some(piece) = inbox.read(len) {
+                self.count(&inbox);
                 let mut tell = inbox.resumes(&self.context.limits);
                 if inbox.unread.is_empty() && self.handler().is_some() {
                     tell |= inbox.release_end();
@@ -110,6 +112,7 @@ impl Connection {
             match self.next(receiver) {
                 Next::Message(message, others) => {
                     let piece = inbox.read_first(message, others, len);
+                    self.count(inbox);
                     self.has_unread.store(!inbox.unread.is_empty(), Relaxed);
                     return Ok(piece);
                 }

@@ -12,6 +12,7 @@ use std::{
 
 use super::{lock::Owner, *};
 use crate::{
+    buffered::Buffered,
     clock::Clock,
     codec::{Deflate, Stream},
     compression::Compression,
@@ -26,6 +27,10 @@ struct Nobody;
 
 impl Observer for Nobody {
     fn closed(&self, _: &Connection) {}
+
+    fn all(&self) -> Vec<Arc<Connection>> {
+        Vec::new()
+    }
 }
 
 /// A connection over a socket pair, without a gateway, and the client's end.
@@ -60,6 +65,7 @@ fn posting_connection(
         clock: Arc::new(clock),
         post,
         observer: Arc::new(Nobody),
+        buffered: Arc::new(Buffered::new(usize::MAX)),
     });
     let socket = Arc::new(Socket::from(server));
     (Connection::new(about, socket, Stream::plain(), context), client, mail)

@@ -24,6 +24,7 @@ use std::{
 
 use self::{reactor::Reactor, workers::Workers};
 use crate::{
+    buffered::Buffered,
     clock::Clock,
     connection::{Context, Observer},
     limits::Limits,
@@ -48,6 +49,7 @@ impl Gateways {
         limits: &Arc<Limits>,
         clock: &Arc<Clock>,
         observer: &Arc<dyn Observer>,
+        buffered: &Arc<Buffered>,
     ) -> io::Result<Self> {
         let mut all = Self {
             contexts: Vec::new(),
@@ -57,7 +59,7 @@ impl Gateways {
             workers: Workers::start(limits)?,
         };
         for _ in 0..limits.gateways.max(1) {
-            let mut reactor = Reactor::new(limits, clock, observer, all.workers.dispatcher())?;
+            let mut reactor = Reactor::new(limits, clock, observer, buffered, all.workers.dispatcher())?;
             all.contexts.push(reactor.context().clone());
             let stop = all.stop.clone();
             let stack_size = STACK.max(limits.stack_size);

@@ -21,6 +21,7 @@ use super::{
     workers::Dispatcher,
 };
 use crate::{
+    buffered::Buffered,
     clock::Clock,
     connection::{Connection, Context, Observer, Post, Sleep},
     limits::Limits,
@@ -57,6 +58,7 @@ impl Reactor {
         limits: &Arc<Limits>,
         clock: &Arc<Clock>,
         observer: &Arc<dyn Observer>,
+        buffered: &Arc<Buffered>,
         workers: Dispatcher,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
@@ -81,6 +83,7 @@ impl Reactor {
                 clock: clock.clone(),
                 post,
                 observer: observer.clone(),
+                buffered: buffered.clone(),
             }),
             workers,
             entries: Entries::default(),
@@ -100,6 +103,7 @@ impl Reactor {
         let mut events = Events::with_capacity(256);
         while !stop.load(SeqCst) {
             self.wait(&mut events);
+            self.context.relieve();
             self.read_mail();
             for key in std::mem::take(&mut self.ready) {
                 if let Some(entry) = self.entries.get_mut(key) {
@@ -249,6 +253,7 @@ impl Reactor {
             }
             Turn::Over => return self.end(key),
         }
+        self.context.relieve();
         if entry.is_warm && !was_warm {
             let later = self.context.clock.coarse() + QUIET;
             self.deadlines.arm(key, Some(later), &mut self.entries);

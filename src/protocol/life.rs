@@ -123,6 +123,18 @@ impl Protocol {
         }
     }
 
+    /// How much memory its buffers take.
+    pub(crate) fn held(&self) -> usize {
+        self.codec.held()
+    }
+
+    /// Throws away what has arrived of a message, if this side has closed.
+    pub(crate) fn forget_messages(&mut self) {
+        if self.hung_up {
+            self.codec.forget_messages();
+        }
+    }
+
     /// Gives back the buffers that hold nothing.
     pub(crate) fn park(&mut self) {
         self.codec.park(false);

@@ -96,7 +96,7 @@ impl Server {
     pub fn run(self) -> Result<()> {
         let shared = self.shared;
         let observer: Arc<dyn Observer> = shared.registry.clone();
-        let gateways = Gateways::start(&shared.limits, &shared.clock, &observer)?;
+        let gateways = Gateways::start(&shared.limits, &shared.clock, &observer, &shared.buffered)?;
         let threads = Threads::new(shared.clone(), gateways);
         let mut acceptors = Acceptors::new(shared.clone(), threads.clone())?;
         let started = acceptors.start(self.listeners);

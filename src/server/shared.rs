@@ -14,8 +14,8 @@ use std::{
 
 use super::{routes::Routes, wake_pipe::WakePipe};
 use crate::{
-    clock::Clock, compression::Compression, connection::Socket, http::Origins, limits::Limits,
-    registry::Registry, session::SessionStore, sync::LockExt,
+    buffered::Buffered, clock::Clock, compression::Compression, connection::Socket, http::Origins,
+    limits::Limits, registry::Registry, session::SessionStore, sync::LockExt,
 };
 
 /// What the builder collects.
@@ -38,6 +38,7 @@ pub(super) struct Shared {
     pub(super) sessions: Arc<dyn SessionStore>,
     pub(super) registry: Arc<Registry>,
     pub(super) clock: Arc<Clock>,
+    pub(super) buffered: Arc<Buffered>,
     /// The sockets of connections in their handshake, by which a shutdown finds them.
     pub(super) handshaking: Mutex<HashMap<usize, Arc<Socket>>>,
     /// Wakes the thread that called `run`.
@@ -53,6 +54,7 @@ impl Shared {
     pub(super) fn new(settings: Settings, sessions: Arc<dyn SessionStore>) -> io::Result<Self> {
         Ok(Self {
             routes: settings.routes,
+            buffered: Arc::new(Buffered::new(settings.limits.buffered_bytes())),
             limits: Arc::new(settings.limits),
             origins: settings.origins,
             compression: settings.compression,

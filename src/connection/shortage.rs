@@ -1,0 +1,105 @@
+//! When all connections together hold too much: those that hold most are ended.
+//!
+//! Nobody's lock is needed to find them. Whoever sees the shortage relieves it, with no lock held: the gateway after each turn of
+//! a connection, and whoever pushes.
+
+use std::{
+    cmp::Reverse,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::parts::{Connection, Context};
+use crate::{buffered::kib, error::ClosedBy, message::CloseCode, sync::LockExt};
+
+const SHORT_OF_MEMORY: &str = "the server is short of memory";
+
+/// A log line at most so often: clients can bring it about.
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
+
+impl Context {
+    /// Ends connections, if all together hold too much.
+    pub(crate) fn relieve(&self) {
+        if self.buffered.is_short() {
+            self.relieve_shortage();
+        }
+    }
+
+    #[inline(never)]
+    fn relieve_shortage(&self) {
+        let mut logged = self.buffered.relief.locked();
+        self.buffered.take_shortage();
+        let mut ended = 0;
+        // Others may hold more meanwhile: then it is looked anew who holds most, rather than at those that hold little.
+        while let excess @ 1.. = self.buffered.excess() {
+            let largest = self.largest();
+            if largest.all.is_empty() {
+                break;
+            }
+            let mut freed = 0;
+            for (held, connection) in largest.all {
+                if freed >= excess {
+                    break;
+                }
+                freed += held as usize;
+                ended += 1;
+                connection.end_for_memory(largest.is_shared);
+            }
+        }
+        if ended > 0 && logged.is_none_or(|logged| logged.elapsed() >= LOG_INTERVAL) {
+            *logged = Some(Instant::now());
+            log::warn!("max_buffered_bytes is reached: {ended} connections that held most are ended");
+        }
+    }
+
+    /// All connections that hold something, those first whose end frees most: of what only they hold, or, where that is the
+    /// smaller part of all, with what they share.
+    fn largest(&self) -> Largest {
+        let mut all: Vec<_> =
+            self.observer.all().into_iter().map(|connection| (connection.held(), connection)).collect();
+        let own: usize = all.iter().map(|((own, _), _)| *own as usize).sum();
+        let is_shared = self.buffered.sum() > 2 * own;
+        let held = |(own, shared): (u32, u32)| if is_shared { own.saturating_add(shared) } else { own };
+        let mut all: Vec<_> = all.drain(..).map(|(of, connection)| (held(of), connection)).collect();
+        all.retain(|(held, _)| *held > 0);
+        all.sort_unstable_by_key(|(held, _)| Reverse(*held));
+        Largest { all, is_shared }
+    }
+}
+
+/// Connections, each with how many KiB it holds.
+struct Largest {
+    all: Vec<(u32, Arc<Connection>)>,
+    /// Most of it is shared.
+    is_shared: bool,
+}
+
+impl Connection {
+    /// How many KiB it holds that nobody else does, and that others may hold, too.
+    fn held(&self) -> (u32, u32) {
+        let (own, all) =
+            self.outbox.get().map_or((0, 0), |outbox| (kib(outbox.own_bytes()), kib(outbox.bytes())));
+        let own = own.saturating_add(self.held_by_core.get()).saturating_add(self.held_by_inbox.get());
+        // What its socket did not take may be shared.
+        (own, all.saturating_add(u32::from(self.is_blocked())))
+    }
+
+    /// Ends it with 1013, and frees what it holds. If that is not much less afterwards, because it does not take what it was
+    /// sent, or if it was ending before, it is cut.
+    fn end_for_memory(self: &Arc<Self>, is_shared: bool) {
+        let (held, _) = self.held();
+        if self.reason().is_some() {
+            return self.abort(ClosedBy::Server, SHORT_OF_MEMORY);
+        }
+        self.disconnect(CloseCode::TRY_AGAIN, SHORT_OF_MEMORY);
+        self.lock().protocol.forget_messages();
+        // Whoever has the inbox waits in `recv`, and has nothing in it.
+        if let Some(mut inbox) = self.inbox.try_locked() {
+            inbox.discard();
+            self.count(&inbox);
+        }
+        if self.held().0 > held / 2 || is_shared && self.is_blocked() {
+            self.abort(ClosedBy::Server, SHORT_OF_MEMORY);
+        }
+    }
+}

@@ -15,7 +15,10 @@ use std::time::Instant;
 use bytes::Bytes;
 
 /// Smaller changes than so many KiB are not counted.
-const STEP: u32 = 4;
+const STEP: u32 = 8;
+
+/// Fewer bytes than this are not counted, in each part of a connection.
+pub(crate) const MUCH: usize = STEP as usize * 1024;
 
 /// What is sent to many counts once, from this size on; what is smaller counts for each of them.
 pub(crate) const MIN_SHARED: usize = 1024;

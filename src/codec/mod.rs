@@ -120,6 +120,11 @@ impl Codec {
         self.close_received = true;
     }
 
+    /// Whether what is [held](Self::held) may have become much since this was last asked.
+    pub(crate) fn has_grown(&mut self) -> bool {
+        self.stream.has_grown()
+    }
+
     /// How much memory its buffers take.
     pub(crate) fn held(&self) -> usize {
         let mut held = self.stream.held();
@@ -221,6 +226,7 @@ impl Codec {
     /// Begins a data frame whose payload is taken as it arrives.
     fn begin(&mut self, opcode: Data, header: &Header, compressed: bool) {
         self.stream.consume(header.size);
+        self.stream.note_growth();
         self.progress |= header.payload_size > 0;
         self.frame =
             Some(PartialFrame { rest: header.payload_size, mask: header.mask, is_final: header.is_final });
@@ -250,6 +256,7 @@ impl Codec {
             _ => message.push(piece)?,
         }
         self.stream.consume(arrived);
+        self.stream.note_growth();
         if frame_ends {
             self.frame = None;
         }
@@ -374,6 +381,7 @@ impl Codec {
     pub(crate) fn encode(&mut self, mut outgoing: Outgoing) -> Option<Box<Compressing>> {
         if let Some(deflater) = &mut self.deflater {
             if deflater.takes_long(&outgoing) {
+                self.stream.note_growth();
                 return Some(deflater.lend(outgoing));
             }
             deflater.deflate(&mut outgoing);
@@ -456,6 +464,7 @@ impl Codec {
         if let Some(mask) = mask {
             apply_mask(&mut output[start..], mask);
         }
+        self.stream.note_output();
     }
 }
 

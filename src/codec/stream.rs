@@ -10,6 +10,7 @@ use bytes::{Buf, Bytes};
 use super::failure::Failure;
 #[cfg(feature = "tls")]
 use super::tls::Tls;
+use crate::buffered::MUCH;
 
 /// An empty buffer with a larger capacity is freed.
 const MAX_KEPT_CAPACITY: usize = 64 * 1024;
@@ -34,6 +35,8 @@ pub(crate) struct Stream {
     tail: Option<Box<Bytes>>,
     /// The tail's memory counts elsewhere.
     tail_is_shared: bool,
+    /// Its buffers may hold much; see [`has_grown`](Self::has_grown).
+    grown: bool,
     /// The peer ended TLS (close_notify).
     ended: bool,
 }
@@ -66,6 +69,7 @@ impl Stream {
             sent: 0,
             tail: None,
             tail_is_shared: false,
+            grown: true,
             ended: false,
         }
     }
@@ -88,10 +92,12 @@ impl Stream {
                 self.at = 0;
                 let result = tls.open(received, &mut self.input);
                 self.ended |= tls.ended();
+                self.grown |= tls.held() >= MUCH;
                 result?;
             }
         }
         received.clear();
+        self.grown |= self.input.capacity() >= MUCH;
         Ok(())
     }
 
@@ -150,7 +156,9 @@ impl Stream {
         let output = self.output();
         if payload.len() < MIN_TAIL_SIZE {
             output.extend_from_slice(&payload);
+            self.note_output();
         } else {
+            self.grown = true;
             self.tail = Some(Box::new(payload));
             self.tail_is_shared = is_shared;
         }
@@ -165,6 +173,7 @@ impl Stream {
                 if !self.output.is_empty() && tls.seal(&self.output)? {
                     clear(&mut self.output);
                 }
+                self.grown |= tls.held() >= MUCH;
                 if self.output.is_empty()
                     && let Some(tail) = &self.tail
                     && tls.seal(tail)?
@@ -243,6 +252,22 @@ impl Stream {
             *tls.sealed_mut() = Vec::new();
         }
         self.sent = 0;
+    }
+
+    /// Something was appended to the [output](Self::output).
+    pub(super) fn note_output(&mut self) {
+        self.grown |= self.output.capacity() >= MUCH;
+    }
+
+    /// What is stored elsewhere may have become more.
+    pub(super) fn note_growth(&mut self) {
+        self.grown = true;
+    }
+
+    /// Whether what is [held](Self::held) may have become much since this was last asked: mostly it has not, which costs
+    /// little to find out.
+    pub(super) fn has_grown(&mut self) -> bool {
+        std::mem::take(&mut self.grown)
     }
 
     /// How much memory its buffers take.

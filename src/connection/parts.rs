@@ -313,7 +313,22 @@ impl Connection {
         try_lock(self)
     }
 
+    #[inline(never)]
+    fn count_core(&self, core: &Core) {
+        if self.held_by_core.set(core.protocol.held(), &self.context.buffered) {
+            self.context.post.wake();
+        }
+    }
+
+    /// What the inbox holds has become less; see [`count`](Self::count).
+    pub(super) fn count_less(&self, inbox: &Inbox) {
+        if self.held_by_inbox.get() > 0 {
+            self.count(inbox);
+        }
+    }
+
     /// What the inbox holds has changed. Its owner says so before it lets go. After the end it is with whoever has a handle.
+    #[inline(never)]
     pub(super) fn count(&self, inbox: &Inbox) {
         let is_ours = !self.finished.load(Relaxed);
         if is_ours && self.held_by_inbox.set(inbox.bytes(), &self.context.buffered) {
@@ -378,8 +393,8 @@ impl Owner for Arc<Connection> {
         if blocked != self.blocked.load(Relaxed) {
             self.blocked.store(blocked, Relaxed);
         }
-        if self.held_by_core.set(core.protocol.held(), &self.context.buffered) {
-            self.context.post.wake();
+        if core.protocol.has_grown() || self.held_by_core.get() > 0 {
+            self.count_core(core);
         }
         core.deferred.take()
     }

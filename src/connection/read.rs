@@ -8,6 +8,7 @@ use std::{
 
 use super::{inbox::Inbox, mailbox::Within, parts::Connection, receiver::Receiver, socket::Socket};
 use crate::{
+    buffered::MUCH,
     deadline::Budget,
     error::{Error, Result},
     message::{Data, Message},
@@ -47,12 +48,13 @@ impl Connection {
     }
 
     /// What was received before, or that nothing of it is wanted.
+    #[inline(always)] // for each message
     fn read_received(&self, inbox: &mut Inbox, len: usize) -> Option<Result<(Data, bool)>> {
         if self.has_hung_up() {
             return Some(Err(self.closed()));
         }
         let piece = inbox.read(len)?;
-        self.count(inbox);
+        self.count_less(inbox);
         self.has_unread.store(!inbox.unread.is_empty(), Relaxed);
         Some(Ok(piece))
     }
@@ -66,7 +68,7 @@ impl Connection {
                 return Err(self.closed());
             }
             if let Some(piece) = inbox.read(len) {
-                self.count(&inbox);
+                self.count_less(&inbox);
                 let mut tell = inbox.resumes(&self.context.limits);
                 if inbox.unread.is_empty() && self.handler().is_some() {
                     tell |= inbox.release_end();
@@ -112,7 +114,9 @@ impl Connection {
             match self.next(receiver) {
                 Next::Message(message, others) => {
                     let piece = inbox.read_first(message, others, len);
-                    self.count(inbox);
+                    if inbox.bytes() >= MUCH {
+                        self.count(inbox);
+                    }
                     self.has_unread.store(!inbox.unread.is_empty(), Relaxed);
                     return Ok(piece);
                 }

@@ -123,6 +123,11 @@ impl Protocol {
         }
     }
 
+    /// Whether what is [held](Self::held) may have become much since this was last asked.
+    pub(crate) fn has_grown(&mut self) -> bool {
+        self.codec.has_grown()
+    }
+
     /// How much memory its buffers take.
     pub(crate) fn held(&self) -> usize {
         self.codec.held()

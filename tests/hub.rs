@@ -1,4 +1,4 @@
-//! MODEL, section 4: pushes from any thread, broadcasts, topics.
+//! Pushes from any thread, broadcasts, topics.
 #![cfg(feature = "tls")]
 mod common;
 
@@ -17,8 +17,8 @@ use switchboard::{
 };
 use tungstenite::Message as Sent;
 
-/// A server whose handler tells its ID and then does what it is told.
-fn serve_told(
+/// A server whose handler reports its ID, and then runs `server`.
+fn serve_with_ids(
     limits: Limits,
     overflow: Overflow,
     server: impl Fn(&mut WebSocket) -> switchboard::ServerResult + Clone + Send + Sync + 'static,
@@ -51,7 +51,7 @@ fn wait(ws: &mut WebSocket) -> switchboard::ServerResult {
 
 #[test]
 fn a_push_reaches_a_client_whose_thread_waits_in_read() {
-    let (server, ids) = serve_told(Limits::default(), Overflow::default(), wait);
+    let (server, ids) = serve_with_ids(Limits::default(), Overflow::default(), wait);
     for scheme in SCHEMES {
         let mut client = server.connect(scheme, "/");
         let id = ids.recv_timeout(PATIENCE).unwrap();
@@ -65,11 +65,11 @@ fn a_push_reaches_a_client_whose_thread_waits_in_read() {
 }
 
 #[test]
-fn a_busy_handler_keeps_no_push_no_pong_and_no_close_waiting() {
+fn a_busy_handler_delays_no_push_no_pong_and_no_close() {
     let (tx, rx) = mpsc::channel::<()>();
     let rx = Arc::new(Mutex::new(rx));
-    let (server, ids) = serve_told(Limits::default(), Overflow::default(), move |ws| {
-        // It computes until the test lets it go, and then reads what came meanwhile.
+    let (server, ids) = serve_with_ids(Limits::default(), Overflow::default(), move |ws| {
+        // It computes until the test continues it, and then reads what was received meanwhile.
         rx.lock().unwrap().recv()?;
         assert_eq!(ws.read_message(PATIENCE)?, "sent meanwhile");
         assert!(matches!(ws.read_message(PATIENCE), Err(Error::Closed(reason)) if reason.code() == 4001));
@@ -101,7 +101,7 @@ fn messages_of_many_threads_are_whole_and_in_order_per_thread() {
     let mut limits = gone;
     limits.max_queue_messages = 100_000;
     limits.max_queue_bytes = 100 << 20;
-    let (server, ids) = serve_told(limits, Overflow::default(), move |ws| {
+    let (server, ids) = serve_with_ids(limits, Overflow::default(), move |ws| {
         wait_for.wait();
         for n in 0..MESSAGES {
             ws.write(format!("8 {n} {}", "o".repeat(n * 7 % 3000)))?;
@@ -142,32 +142,32 @@ fn small_queue() -> Limits {
     limits
 }
 
-/// Pushes to a client that does not read, until something else comes of it than queueing.
+/// Pushes to a client that does not read, until a push fails.
 fn push_until_full(server: &TestServer, id: &WebSocketId) -> (usize, switchboard::PushError) {
     for n in 0..10_000 {
         if let Err(e) = server.hub.push(id, vec![0; 100_000]) {
             return (n, e);
         }
     }
-    panic!("a queue without a bound");
+    panic!("the queue is unbounded");
 }
 
 #[test]
 fn a_slow_client_is_disconnected_with_1013() {
-    let (server, ids) = serve_told(small_queue(), Overflow::Disconnect, wait);
+    let (server, ids) = serve_with_ids(small_queue(), Overflow::Disconnect, wait);
     for scheme in SCHEMES {
         let mut client = server.connect(scheme, "/");
         let id = ids.recv_timeout(PATIENCE).unwrap();
         let (_, error) = push_until_full(&server, &id);
         assert!(matches!(error.kind, PushErrorKind::Closed(reason) if reason.code() == 1013));
         assert_eq!(error.message.len(), 100_000, "the message comes back");
-        assert_eq!(read_close(&mut client).0, 1013, "after what was sent before");
+        assert_eq!(read_close(&mut client).0, 1013, "after the earlier messages");
     }
 }
 
 #[test]
-fn or_loses_only_what_is_new() {
-    let (server, ids) = serve_told(small_queue(), Overflow::DropNewest, wait);
+fn drop_newest_loses_only_new_messages() {
+    let (server, ids) = serve_with_ids(small_queue(), Overflow::DropNewest, wait);
     for scheme in SCHEMES {
         let mut client = server.connect(scheme, "/");
         let id = ids.recv_timeout(PATIENCE).unwrap();
@@ -182,8 +182,8 @@ fn or_loses_only_what_is_new() {
 }
 
 #[test]
-fn or_makes_the_pusher_wait() {
-    let (server, ids) = serve_told(small_queue(), Overflow::Block(PATIENCE), wait);
+fn block_makes_the_pusher_wait() {
+    let (server, ids) = serve_with_ids(small_queue(), Overflow::Block(PATIENCE), wait);
     for scheme in SCHEMES {
         let mut client = server.connect(scheme, "/");
         let id = ids.recv_timeout(PATIENCE).unwrap();
@@ -198,15 +198,15 @@ fn or_makes_the_pusher_wait() {
         }
         pusher.join().unwrap();
     }
-    let (server, ids) = serve_told(small_queue(), Overflow::Block(Duration::from_millis(50)), wait);
+    let (server, ids) = serve_with_ids(small_queue(), Overflow::Block(Duration::from_millis(50)), wait);
     let _client = server.connect(SCHEMES[0], "/");
     let (_, error) = push_until_full(&server, &ids.recv_timeout(PATIENCE).unwrap());
     assert!(matches!(error.kind, PushErrorKind::Full));
 }
 
 #[test]
-fn a_broadcast_counts_and_a_slow_client_keeps_nobody_waiting() {
-    let (server, ids) = serve_told(small_queue(), Overflow::DropNewest, wait);
+fn a_broadcast_counts_its_results_and_a_slow_client_delays_no_other() {
+    let (server, ids) = serve_with_ids(small_queue(), Overflow::DropNewest, wait);
     let mut fast: Vec<_> =
         SCHEMES.iter().cycle().take(6).map(|&scheme| server.connect(scheme, "/fast")).collect();
     let slow = server.connect(SCHEMES[0], "/slow");
@@ -233,7 +233,7 @@ fn a_broadcast_counts_and_a_slow_client_keeps_nobody_waiting() {
 }
 
 #[test]
-fn topics_are_joined_left_and_left_by_themselves() {
+fn topics_are_joined_and_left_also_at_the_end_of_a_connection() {
     let (tx, ids) = mpsc::channel();
     let server = serve_app(move |ws| {
         ws.join("room");
@@ -264,8 +264,8 @@ fn topics_are_joined_left_and_left_by_themselves() {
 }
 
 #[test]
-fn connections_are_listed_with_what_went_through_them() {
-    let (server, ids) = serve_told(Limits::default(), Overflow::default(), common::echo);
+fn connections_are_listed_with_their_traffic() {
+    let (server, ids) = serve_with_ids(Limits::default(), Overflow::default(), common::echo);
     let mut client = server.connect(SCHEMES[0], "/here");
     let id = ids.recv_timeout(PATIENCE).unwrap();
     client.send(Sent::text("hello")).unwrap();
@@ -282,13 +282,13 @@ fn connections_are_listed_with_what_went_through_them() {
 }
 
 #[test]
-fn keepalive_finds_the_dead_and_keeps_the_silent() {
+fn keepalive_cuts_dead_clients_and_keeps_silent_ones() {
     let mut limits = Limits::default();
     limits.ping_interval = Some(Duration::from_millis(100));
     limits.ping_timeout = Duration::from_millis(300);
-    let (server, ids) = serve_told(limits, Overflow::default(), wait);
+    let (server, ids) = serve_with_ids(limits, Overflow::default(), wait);
     for scheme in SCHEMES {
-        // It answers no pings: to the server it is as good as dead.
+        // It does not answer pings, so the server considers it dead.
         let mut dead = server.raw_websocket(scheme, "/");
         let dead_id = ids.recv_timeout(PATIENCE).unwrap();
         let mut silent = server.connect(scheme, "/");
@@ -306,7 +306,7 @@ fn keepalive_finds_the_dead_and_keeps_the_silent() {
 }
 
 #[test]
-fn what_is_collected_is_sent_within_a_millisecond_or_so_whatever_the_handler_does() {
+fn collected_output_is_sent_after_a_millisecond_even_if_the_handler_is_busy() {
     let (done, computes) = mpsc::channel::<()>();
     let computes = Arc::new(Mutex::new(computes));
     let server = serve_app(move |ws| {
@@ -314,7 +314,7 @@ fn what_is_collected_is_sent_within_a_millisecond_or_so_whatever_the_handler_doe
             let first = ws.read_message(PATIENCE)?;
             ws.write(first)?;
             if ws.read_message(PATIENCE)? == "compute" {
-                // The answer to the first is collected, because another message waits; and now this.
+                // The answer to the first is collected, because another message waits. Now the handler is busy.
                 ws.write("computing")?;
                 computes.lock().unwrap().recv_timeout(PATIENCE)?;
             }

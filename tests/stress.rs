@@ -13,7 +13,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use switchboard::{Audience, Limits, WebSocket};
 use tungstenite::Message as Sent;
 
-/// A text that tells who sent it and as which one, and whose rest can be checked.
+/// A text with the number of its sender and its own number, and a rest that can be checked.
 fn text(who: usize, n: usize) -> String {
     format!("{who} {n} {}", "x".repeat((who * 31 + n * 17) % 700))
 }

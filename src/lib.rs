@@ -175,7 +175,7 @@
 //!
 //! | layer | module | what it holds |
 //! |---|---|---|
-//! | 0 | `error`, `message`, `limits`, `id`, `clock`, `deadline`, `sync`, `thread` | values, time, locks |
+//! | 0 | `error`, `message`, `limits`, `id`, `clock`, `deadline`, `sync`, `thread`, `caught` | values, time, locks, panics |
 //! | 1 | `codec` | bytes to messages and back, in memory: TLS, frames and compression |
 //! | 1 | `http` | a request in, a response out; the checks of the opening handshake |
 //! | 1 | `tls` | the server's certificate |
@@ -210,6 +210,7 @@ compile_error!("switchboard needs Unix: Linux, macOS or another one");
 #[cfg(feature = "__bench")]
 #[doc(hidden)]
 pub mod benching;
+mod caught;
 mod clock;
 mod codec;
 mod compression;

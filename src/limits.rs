@@ -59,8 +59,8 @@ pub struct Limits {
     pub ping_interval: Option<Duration>,
     /// A client that has sent nothing for this long after a ping is considered dead, and cut. Default 20 s.
     pub ping_timeout: Duration,
-    /// A shared connection without a message in either direction for this long is closed with 1000. Pings do not count.
-    /// Default 900 s; `None`: never.
+    /// A shared connection without a message in either direction for this long is closed with 1001. Pings do not count.
+    /// Default `None`: never. A page that reconnects comes again: it would take 1000 as final.
     pub shared_idle_timeout: Option<Duration>,
     /// Threads that call [`on_client_message`](crate::WebSocketServer::on_client_message). Default 2. With 0 the gateway
     /// calls it: this is the fastest if handlers never wait, but one that waits stops all connections of its gateway.
@@ -94,7 +94,7 @@ impl Default for Limits {
             max_inbox_messages: 256,
             ping_interval: Some(Duration::from_secs(20)),
             ping_timeout: Duration::from_secs(20),
-            shared_idle_timeout: Some(Duration::from_secs(900)),
+            shared_idle_timeout: None,
             workers: 2,
             gateways: 1,
             session_timeout: Duration::from_secs(900),

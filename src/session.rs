@@ -14,6 +14,7 @@ use http::{HeaderName, HeaderValue, header};
 use smol_str::SmolStr;
 
 use crate::{
+    caught::caught,
     error::{Error, Result},
     http::Request,
     sync::LockExt,
@@ -175,7 +176,10 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.store.release(&self.id);
+        // It may be dropped because of a panic: another one would abort the process.
+        if caught(|| self.store.release(&self.id)).is_none() {
+            log::error!("the session store panicked");
+        }
     }
 }
 

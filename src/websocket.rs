@@ -231,7 +231,17 @@ pub struct WebSocket {
     connection: Arc<Connection>,
     registry: Arc<Registry>,
     at_end: bool,
+    /// It has read a message, and has not read on: it may be answering, and an end of the connection waits for that.
+    is_answering: AtomicBool,
     holder: Holder,
+}
+
+impl Drop for WebSocket {
+    fn drop(&mut self) {
+        if self.is_answering.load(Relaxed) {
+            self.connection.end_answering(&self.is_answering);
+        }
+    }
 }
 
 /// The code that a [`WebSocket`] was made for.
@@ -254,15 +264,15 @@ pub(crate) struct Attached {
 
 impl WebSocket {
     pub(crate) fn new(connection: Arc<Connection>, registry: Arc<Registry>, holder: Holder) -> Self {
-        Self { connection, registry, at_end: true, holder }
+        Self { connection, registry, at_end: true, is_answering: AtomicBool::new(false), holder }
     }
 
     pub(crate) fn registry(&self) -> &Arc<Registry> {
         &self.registry
     }
 
-    pub(crate) fn into_attached(self) -> Option<Box<Attached>> {
-        match self.holder {
+    pub(crate) fn take_attached(&mut self) -> Option<Box<Attached>> {
+        match std::mem::replace(&mut self.holder, Holder::Anyone) {
             Holder::Server(attached) => Some(attached),
             _ => None,
         }
@@ -295,7 +305,7 @@ impl WebSocket {
     /// [`Error::Closed`]: the connection has ended, whichever side closed it.
     pub fn read(&mut self, len: usize, timeout: Duration) -> Result<Data> {
         let len = if len == 0 { READ_LEN } else { len };
-        let (data, at_end) = self.connection.read(len, timeout)?;
+        let (data, at_end) = self.connection.read(len, timeout, &self.is_answering)?;
         self.at_end = at_end;
         Ok(data)
     }
@@ -450,7 +460,7 @@ impl Iterator for Messages<'_> {
 
     fn next(&mut self) -> Option<Message> {
         loop {
-            match self.0.connection.read(usize::MAX, READ_TIMEOUT) {
+            match self.0.connection.read(usize::MAX, READ_TIMEOUT, &self.0.is_answering) {
                 Ok((message, _)) => return Some(message),
                 Err(Error::Timeout) => {}
                 Err(_) => return None,

@@ -302,7 +302,7 @@ fn an_idle_shared_connection_is_closed_and_pings_do_not_count() {
         echo,
     );
     let mut client = fixture.server.connect(SCHEMES[0], "/");
-    assert_eq!(read_close(&mut client), (1000, "idle".into()));
+    assert_eq!(read_close(&mut client), (1001, "idle".into()));
 }
 
 #[test]

@@ -84,7 +84,7 @@ impl Connection {
                 (false, _) => receiver.receive(&socket, left),
             };
             ended |= matches!(received, Ok(0));
-            self.received(received);
+            self.received(received, Hold::Nothing);
         }
         drop(inbox);
         self.finish();
@@ -95,12 +95,12 @@ impl Connection {
         self.lock().protocol.is_over()
     }
 
-    /// What came of receiving; bytes are still to be taken in.
-    pub(super) fn received(self: &Arc<Self>, received: io::Result<usize>) {
+    /// What came of receiving; bytes are still to be taken in. An end has to wait for what `hold` says.
+    pub(super) fn received(self: &Arc<Self>, received: io::Result<usize>, hold: Hold) {
         match received {
             Ok(0) => {
                 let mut core = self.lock();
-                core.protocol.receive_end(Hold::Nothing, self.context.clock.coarse());
+                core.protocol.receive_end(hold, self.context.clock.coarse());
                 self.flush_or_post(&mut core);
             }
             Ok(_) => {}

@@ -8,6 +8,7 @@ use super::{mailbox::Within, outbox::Outbox, socket::Socket};
 use crate::{
     clock::Clock,
     codec::{Compressing, Outgoing},
+    limits::Limits,
     protocol::{Protocol, Transmit},
 };
 
@@ -31,6 +32,8 @@ pub(crate) struct Core {
     pub(super) deferred: Deferred,
     /// Its own thread sees to the connection's end, and keeps the time for it.
     pub(super) ended_by_thread: bool,
+    /// The system keeps it alive.
+    keeps_alive: bool,
 }
 
 /// What is to be done when the lock is free.
@@ -61,6 +64,17 @@ impl Core {
             taken: 0,
             deferred: Deferred::default(),
             ended_by_thread: false,
+            keeps_alive: false,
+        }
+    }
+
+    /// Nothing is received for now. Pings would not be answered: the system finds out whether the peer is still there.
+    pub(super) fn pause(&mut self, limits: &Limits) {
+        self.protocol.pause();
+        if let (Some(socket), Some(interval), false) = (&self.socket, limits.ping_interval, self.keeps_alive)
+        {
+            socket.keep_alive(interval, limits.ping_timeout);
+            self.keeps_alive = true;
         }
     }
 

@@ -40,7 +40,8 @@ pub(super) struct Entry {
     pub(super) armed: Option<Moment>,
     /// Something that was received may be left to be taken in.
     pub(super) has_rest: bool,
-    /// The poll has told that the client's stream ends, which it tells once: so it is received from until that comes.
+    /// The poll has told that the client's stream ends or is broken. It tells that once, so the connection is received from until
+    /// that comes.
     pub(super) end_in_sight: bool,
     /// The client's stream has ended: nothing more is to be received.
     pub(super) has_ended: bool,

@@ -190,16 +190,19 @@ impl Reactor {
         while let Some(key) = self.deadlines.take_due(now, &mut self.entries) {
             let Some(entry) = self.entries.get_mut(key) else { continue };
             let connection = entry.connection.clone();
-            let is_shared = connection.about().shared;
-            // What has arrived is read before it is judged late.
-            if is_shared && connection.due().0 {
-                self.drive(key);
-            }
-            connection.handle_timeout();
-            if is_shared {
+            if connection.about().shared {
+                // What has arrived is read before it is judged late.
+                if connection.due().0 {
+                    self.drive(key);
+                }
+                connection.handle_timeout(now);
                 self.look_at_shared(connection);
                 self.park(key);
             } else {
+                // Its thread sees to everything else.
+                if connection.needs_gateway() {
+                    connection.handle_timeout(now);
+                }
                 self.look_at_threaded(&connection);
             }
         }
@@ -284,13 +287,11 @@ impl Reactor {
     /// `read` needs nothing else.
     fn look_at_threaded(&mut self, connection: &Arc<Connection>) {
         let key = self.entries.find(connection);
-        let is_blocked = connection.is_blocked();
-        let needs_us = is_blocked || connection.is_ending();
-        let Some(socket) = connection.socket().filter(|_| needs_us) else {
+        let Some(socket) = connection.socket().filter(|_| connection.needs_gateway()) else {
             return drop(key.and_then(|key| self.forget(key)));
         };
         let key = key.unwrap_or_else(|| self.entries.find_or_insert(connection));
-        if !is_blocked {
+        if !connection.is_blocked() {
             self.entries.unwatch(key, self.poll.registry());
         } else if let Err(e) = self.entries.watch(key, self.poll.registry(), &socket, Interest::WRITABLE) {
             log::error!("{}: cannot watch the socket: {e}", connection.id());

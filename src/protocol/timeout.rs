@@ -38,8 +38,9 @@ impl Protocol {
     fn handle_timer(&mut self, now: Moment) {
         match self.timers.next(&self.limits) {
             Some((_, Timer::Write)) => self.abort(self.us(), TOO_SLOW),
+            Some((_, Timer::End)) => self.abort(ClosedBy::Network, self.end_of_stream()),
             Some((_, Timer::Pong)) => self.abort(ClosedBy::Network, "no answer to a ping"),
-            Some((_, Timer::Idle)) => self.close(CloseCode::NORMAL, "idle", now),
+            Some((_, Timer::Idle)) => self.close(CloseCode::GOING_AWAY, "idle", now),
             Some((_, Timer::Ping)) => {
                 self.codec.park(false);
                 self.codec.ping(now.to_bytes());

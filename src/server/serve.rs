@@ -23,6 +23,7 @@ use super::{
     shared::{Shared, Slot},
 };
 use crate::{
+    caught::caught,
     codec::{Deflate, Stream},
     connection::{About, Connection, Context, Handler, Socket},
     deadline::Deadline,
@@ -287,28 +288,13 @@ struct Connected {
 #[inline(never)]
 fn run(shared: &Arc<Shared>, connected: Box<Connected>) {
     let Connected { connection, mut app, attached, slot } = *connected;
-    log::debug!("{}: open: {} from {:?}", connection.id(), connection.about().path, connection.about().peer);
     let mut ws = WebSocket::new(connection.clone(), shared.registry.clone(), Holder::Server(attached));
-    match connection.flush_all() {
-        Ok(()) => {
-            if shared.is_stopping() {
-                connection.close(CloseCode::GOING_AWAY, "the server shuts down");
-            }
-            connection.attach();
-            match catch_unwind(AssertUnwindSafe(|| app.server(&mut ws))) {
-                Ok(result) => end(&connection, result),
-                Err(_) => {
-                    log::error!("{}: the handler panicked", connection.id());
-                    connection.close(CloseCode::INTERNAL_ERROR, "the handler failed");
-                }
-            }
-        }
-        Err(e) => {
-            log::debug!("{}: left during the handshake: {e}", connection.id());
-            connection.attach();
-        }
+    if caught(|| serve_app(shared, &connection, &mut *app, &mut ws)).is_none() {
+        log::error!("{}: the handler panicked", connection.id());
+        connection.close(CloseCode::INTERNAL_ERROR, "the handler failed");
     }
-    let session = ws.into_attached().map(|attached| attached.session);
+    let session = ws.take_attached().map(|attached| attached.session);
+    drop(ws);
     let session = session.filter(|_| connection.session_end_on_close.load(Relaxed));
     let parked = Parked::new(app, session, shared.registry.clone(), slot);
     if connection.about().shared {
@@ -319,12 +305,31 @@ fn run(shared: &Arc<Shared>, connected: Box<Connected>) {
     }
 }
 
+/// All that may panic: the application, and its error's `Display` and `drop`.
+fn serve_app(
+    shared: &Shared,
+    connection: &Arc<Connection>,
+    app: &mut dyn WebSocketServer,
+    ws: &mut WebSocket,
+) {
+    log::debug!("{}: open: {} from {:?}", connection.id(), connection.about().path, connection.about().peer);
+    let sent = connection.flush_all();
+    if shared.is_stopping() {
+        connection.close(CloseCode::GOING_AWAY, "the server shuts down");
+    }
+    connection.attach();
+    match sent {
+        Ok(()) => end(connection, app.server(ws)),
+        Err(e) => log::debug!("{}: left during the handshake: {e}", connection.id()),
+    }
+}
+
 /// What the handler's result means for the connection. A handler that ended because the client left did not fail.
 fn end(connection: &Arc<Connection>, result: ServerResult) {
     if let Err(error) = result
         && !error.downcast_ref::<Error>().is_some_and(Error::is_closed)
     {
-        log::error!("{}: the handler failed: {error}", connection.id());
         connection.close(CloseCode::INTERNAL_ERROR, "the handler failed");
+        log::error!("{}: the handler failed: {error}", connection.id());
     }
 }

@@ -62,7 +62,7 @@ pub fn serve_on(
     let identity = TlsIdentity::from_pem_files("certs/server.pem", "certs/server.key").unwrap();
     let builder = Server::builder().listen("127.0.0.1:0").listen_tls("127.0.0.1:0", identity);
     let server = configure(builder).bind().unwrap();
-    let addresses: Vec<_> = server.local_addrs().iter().map(|address| address.tcp().unwrap()).collect();
+    let addresses: Vec<_> = server.local_addrs().iter().filter_map(|address| address.tcp()).collect();
     let (handle, hub) = (server.handle(), server.hub());
     let thread = spawn(Box::new(move || server.run()));
     TestServer { handle, hub, plain: addresses[0], tls: addresses[1], thread: Some(thread) }

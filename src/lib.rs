@@ -99,7 +99,10 @@
 //! | a write takes longer than the limit | no close frame: the connection is cut | 1006, by the server |
 //! | the server shuts down | 1001 | 1001, by the server |
 //!
-//! Messages that arrived before a protocol error are answered first; then the close frame follows.
+//! Messages that arrived before the client's end can still be answered: before its close frame, the end of its stream, or a
+//! protocol error. The end takes effect when the handler that has read them reads on, when whoever has
+//! [opened](Hub::open_server) a shared connection reads on or drops the [`WebSocket`], or after
+//! [`Limits::close_timeout`]. Only a connection that is broken, such as by a reset, ends at once.
 //!
 //! After a close frame the server does not close the socket at once: it ends its side of the stream (FIN), and reads until
 //! the client has ended the other side, for at most [`Limits::close_timeout`]. So the client gets the close frame, and not a

@@ -43,7 +43,8 @@ pub struct Limits {
     /// 30 s.
     pub write_timeout: Duration,
     /// How long a closing handshake may take, until the client has answered and ended its side of the stream; then the
-    /// connection is cut. Default 5 s.
+    /// connection is cut. When the client ends the connection, answers to what it sent before can still be sent for as long.
+    /// Default 5 s.
     pub close_timeout: Duration,
     /// Bytes of the messages queued for one slow client. Beyond it, the connection's [`Overflow`](crate::Overflow)
     /// decides. Default 1 MiB.
@@ -57,7 +58,8 @@ pub struct Limits {
     pub max_inbox_messages: usize,
     /// A client that has sent nothing for this long is sent a ping. Default 20 s; `None`: never.
     pub ping_interval: Option<Duration>,
-    /// A client that has sent nothing for this long after a ping is considered dead, and cut. Default 20 s.
+    /// A client that has sent nothing for this long after a ping is considered dead, and cut. Default 20 s. While nothing is
+    /// received from a client because its inbox is full, its pongs cannot be seen: then TCP keepalive does the same.
     pub ping_timeout: Duration,
     /// A shared connection without a message in either direction for this long is closed with 1001. Pings do not count.
     /// Default `None`: never. A page that reconnects comes again: it would take 1000 as final.

@@ -65,10 +65,12 @@ fn a_push_reaches_a_client_whose_thread_waits_in_read() {
 }
 
 #[test]
-fn a_busy_handler_delays_no_push_no_pong_and_no_close() {
+fn a_busy_handler_delays_no_push_and_no_pong_and_a_close_only_for_the_close_timeout() {
     let (tx, rx) = mpsc::channel::<()>();
     let rx = Arc::new(Mutex::new(rx));
-    let (server, ids) = serve_with_ids(Limits::default(), Overflow::default(), move |ws| {
+    let mut limits = Limits::default();
+    limits.close_timeout = Duration::from_millis(500);
+    let (server, ids) = serve_with_ids(limits, Overflow::default(), move |ws| {
         // It computes until the test continues it, and then reads what was received meanwhile.
         rx.lock().unwrap().recv()?;
         assert_eq!(ws.read_message(PATIENCE)?, "sent meanwhile");

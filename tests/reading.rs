@@ -572,7 +572,9 @@ fn messages_that_came_before_the_close_are_read_before_it() {
     let (go, gone) = mpsc::channel::<()>();
     let gone = Arc::new(Mutex::new(gone));
     let (tx, rx) = mpsc::channel();
-    let (server, ends) = serve_ends(Limits::default(), move |ws| {
+    let mut limits = Limits::default();
+    limits.close_timeout = Duration::from_millis(500);
+    let (server, ends) = serve_ends(limits, move |ws| {
         gone.lock().unwrap().recv_timeout(PATIENCE)?;
         let mut all = Vec::new();
         let end = loop {

@@ -274,6 +274,7 @@ fn a_full_inbox_holds_the_client_back_and_loses_nothing() {
             let message = ws.read_message(PATIENCE).unwrap();
             assert!(message.len() == 100_000 && message.as_bytes()[0] == n);
         }
+        drop(ws); // it answers no more
         drop(sender.join().unwrap());
         fixture.closed();
     }
@@ -281,7 +282,7 @@ fn a_full_inbox_holds_the_client_back_and_loses_nothing() {
 
 #[test]
 fn messages_before_the_end_can_still_be_read() {
-    let fixture = shared(|_| {}, leave);
+    let fixture = shared(|limits| limits.close_timeout = Duration::from_millis(200), leave);
     let mut client = fixture.server.connect(SCHEMES[0], "/");
     let id = fixture.opened();
     let mut ws = fixture.hub.open_server(&id).unwrap();
@@ -755,7 +756,7 @@ fn the_handler_gets_the_rest_of_a_message_that_server_has_read_in_part() {
             assert_eq!(ws.read_message(PATIENCE).unwrap(), " reader");
             client.write_all(&frame(0x81, b"last")).unwrap();
             assert_eq!(client.read_frame(), (0x81, b"last".to_vec()));
-            drop(client);
+            drop((ws, client));
             assert_eq!(fixture.closed(), (id, 1006));
         }
     }

@@ -7,16 +7,17 @@ use std::{
     fs,
     io::{ErrorKind, Write},
     net::{SocketAddr, TcpListener, TcpStream},
+    sync::mpsc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use common::{PATIENCE, Stream, TestServer, app, eventually, frame, handshake, serve};
+use common::{PATIENCE, SCHEMES, Stream, TestServer, app, eventually, frame, handshake, serve};
 use rustix::net::{
     AddressFamily, SocketType, socket,
     sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size},
 };
-use switchboard::{Hub, Limits, WebSocket};
+use switchboard::{Hub, Limits, Pushed, WebSocket};
 
 /// How long the server is watched.
 const WATCHED: Duration = Duration::from_millis(600);
@@ -147,4 +148,34 @@ fn a_read_that_has_to_wait_until_pongs_are_taken_sleeps_and_then_goes_on() {
     }
     sender.join().unwrap();
     assert_eq!(client.answer_close_and_end().0, 1000);
+}
+
+/// What was pushed before is in the way, and then the message's own bytes are.
+#[test]
+fn a_write_takes_no_longer_than_its_timeout_whatever_it_waits_for() {
+    let timeout = Duration::from_secs(2);
+    let mut limits = Limits::default();
+    limits.write_timeout = timeout;
+    let (told, times) = mpsc::channel();
+    let server = serve(|builder| {
+        builder.limits(limits).route("/", move || {
+            let told = told.clone();
+            app(move |ws: &mut WebSocket| {
+                let hub = ws.hub();
+                while hub.push(ws.websocket_id(), vec![0; 50_000])? != Pushed::Queued {}
+                let begun = Instant::now();
+                let result = ws.write(vec![0; 900_000]);
+                told.send((begun.elapsed(), result.unwrap_err().is_timeout()))?;
+                Ok(())
+            })
+        })
+    });
+    for scheme in SCHEMES {
+        // Reads once in between, so that what was pushed gets out of the way, and the message does not.
+        let mut client = server.raw_websocket(scheme, "/");
+        thread::sleep(timeout / 2);
+        client.read_frame();
+        let (elapsed, is_timeout) = times.recv_timeout(PATIENCE).unwrap();
+        assert!(is_timeout && (timeout..timeout * 9 / 5).contains(&elapsed), "{scheme:?}: {elapsed:?}");
+    }
 }

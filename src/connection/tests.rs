@@ -29,7 +29,7 @@ impl Observer for Nobody {
 }
 
 /// A connection over a socket pair, without a gateway, and the client's end.
-fn connection() -> (Arc<Connection>, UnixStream) {
+pub(crate) fn connection() -> (Arc<Connection>, UnixStream) {
     let (connection, client, _) = posting_connection(None);
     (connection, client)
 }

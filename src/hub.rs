@@ -106,6 +106,42 @@ impl Hub {
         }
     }
 
+    /// Sends a message to one connection, shared or not, and waits until the kernel has it: no longer than the timeout, and
+    /// not at all if the socket takes it at once. It is sent in order with what was pushed before and comes later, is never
+    /// collected, and does not count for the queue's limits. Strings are sent as text, bytes as binary.
+    ///
+    /// ```
+    /// # fn example(hub: &switchboard::Hub, id: &switchboard::WebSocketId) {
+    /// use std::time::Duration;
+    /// use switchboard::PushErrorKind;
+    ///
+    /// match hub.push_wait(id, "the last offer", Duration::from_secs(5)) {
+    ///     Ok(()) => println!("sent"),
+    ///     Err(e) if matches!(e.kind, PushErrorKind::Timeout) => println!("too slow: {:?} was not sent", e.message),
+    ///     Err(e) => println!("{e}"),
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`PushError`] gives the message back, and the connection stays as it is. [`PushErrorKind::Timeout`]: nothing of the
+    /// message was sent, nor will it be. [`PushErrorKind::Pending`]: a part of it may be out, and it may still arrive.
+    /// [`PushErrorKind::MustNotWait`] at once, and nothing is sent, when a thread of the gateway calls it, as that of
+    /// [`on_client_message`](crate::WebSocketServer::on_client_message) with [`Limits::workers`](crate::Limits::workers) 0:
+    /// all clients would wait. A worker may wait, and then does nothing else.
+    pub fn push_wait(
+        &self,
+        id: &WebSocketId,
+        data: impl Into<Payload>,
+        timeout: Duration,
+    ) -> std::result::Result<(), PushError> {
+        let message = data.into().into_message();
+        match self.find(id) {
+            Some(connection) => connection.push_wait(message, timeout),
+            None => Err(PushError { kind: PushErrorKind::Unknown, message }),
+        }
+    }
+
     /// A handle that pushes to one connection, without looking it up each time.
     ///
     /// # Errors
@@ -114,8 +150,7 @@ impl Hub {
         self.find(id).map(Pusher).ok_or(Error::UnknownId)
     }
 
-    /// Sends a message to many connections. A dead or slow one does not delay the others, unless it uses
-    /// [`Overflow::Block`](crate::Overflow::Block).
+    /// Sends a message to many connections. A dead or slow one does not delay the others.
     pub fn broadcast(&self, to: Audience<'_>, data: impl Into<Payload>) -> Broadcast {
         let message = data.into().into_message();
         let mut connections = match to {
@@ -252,6 +287,19 @@ impl Pusher {
     /// As [`Hub::push`]; if the connection has ended, [`PushErrorKind::Closed`].
     pub fn push(&self, data: impl Into<Payload>) -> std::result::Result<Pushed, PushError> {
         self.0.push(data.into().into_message(), None)
+    }
+
+    /// As [`Hub::push_wait`].
+    ///
+    /// # Errors
+    /// As [`Hub::push_wait`]; if the connection has ended,
+    /// [`PushErrorKind::Closed`](crate::PushErrorKind::Closed).
+    pub fn push_wait(
+        &self,
+        data: impl Into<Payload>,
+        timeout: Duration,
+    ) -> std::result::Result<(), PushError> {
+        self.0.push_wait(data.into().into_message(), timeout)
     }
 
     /// The connection's ID.

@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::{
-    connection::{Connection, Observer},
+    connection::{Connection, Registrar},
     id::WebSocketId,
     sync::LockExt,
 };
@@ -146,8 +146,8 @@ impl Registry {
 }
 
 /// At its end the ID becomes unknown, and it leaves all topics.
-impl Observer for Registry {
-    fn closed(&self, connection: &Connection) {
+impl Registrar for Registry {
+    fn unregister(&self, connection: &Arc<Connection>) {
         let id = connection.id();
         self.part(id).locked().remove(id);
         self.paths.remove(&connection.about().path, id);

@@ -182,29 +182,6 @@ fn drop_newest_loses_only_new_messages() {
 }
 
 #[test]
-fn block_makes_the_pusher_wait() {
-    let (server, ids) = serve_with_ids(small_queue(), Overflow::Block(PATIENCE), wait);
-    for scheme in SCHEMES {
-        let mut client = server.connect(scheme, "/");
-        let id = ids.recv_timeout(PATIENCE).unwrap();
-        let hub = server.hub.clone();
-        let pusher = thread::spawn(move || {
-            for n in 0..200u8 {
-                hub.push(&id, vec![n; 100_000]).unwrap();
-            }
-        });
-        for n in 0..200u8 {
-            assert_eq!(next_message(&mut client), Sent::binary(vec![n; 100_000]));
-        }
-        pusher.join().unwrap();
-    }
-    let (server, ids) = serve_with_ids(small_queue(), Overflow::Block(Duration::from_millis(50)), wait);
-    let _client = server.connect(SCHEMES[0], "/");
-    let (_, error) = push_until_full(&server, &ids.recv_timeout(PATIENCE).unwrap());
-    assert!(matches!(error.kind, PushErrorKind::Full));
-}
-
-#[test]
 fn a_broadcast_counts_its_results_and_a_slow_client_delays_no_other() {
     let (server, ids) = serve_with_ids(small_queue(), Overflow::DropNewest, wait);
     let mut fast: Vec<_> =

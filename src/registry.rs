@@ -6,7 +6,7 @@
 
 use std::{
     borrow::Borrow,
-    collections::{HashMap, HashSet},
+    collections::{BinaryHeap, HashMap, HashSet},
     fmt,
     hash::{Hash, Hasher},
     sync::{Arc, Mutex},
@@ -20,6 +20,18 @@ use crate::{
 
 /// The IDs are in so many parts that threads seldom want the same one.
 const PARTS: usize = 16;
+
+/// Which connections are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Audience<'a> {
+    /// All connections.
+    All,
+    /// Those whose request had this path.
+    Path(&'a str),
+    /// Those that joined this topic.
+    Topic(&'a str),
+}
 
 /// All connections of a server that are not over.
 #[derive(Default)]
@@ -74,14 +86,29 @@ impl Registry {
         self.by_id.iter().flat_map(|part| connections(&part.locked())).collect()
     }
 
-    /// Those that asked for this path.
-    pub(crate) fn at_path(&self, path: &str) -> Vec<Arc<Connection>> {
-        self.paths.members(path)
+    /// Those that are meant, as they are now, in no order.
+    pub(crate) fn select(&self, audience: Audience<'_>) -> Vec<Arc<Connection>> {
+        match audience {
+            Audience::All => self.all(),
+            Audience::Path(path) => self.paths.members(path),
+            Audience::Topic(topic) => self.topics.members(topic),
+        }
     }
 
-    /// Those that joined this topic.
-    pub(crate) fn in_topic(&self, topic: &str) -> Vec<Arc<Connection>> {
-        self.topics.members(topic)
+    /// The first `count` of those that are meant whose IDs come after this one, in the order of their IDs.
+    pub(crate) fn first_ids(
+        &self,
+        audience: Audience<'_>,
+        after: Option<&WebSocketId>,
+        count: usize,
+    ) -> Vec<WebSocketId> {
+        let mut first = First { after, count, ids: BinaryHeap::new() };
+        match audience {
+            Audience::All => self.by_id.iter().for_each(|part| first.look_at(&part.locked())),
+            Audience::Path(path) => self.paths.with(path, |group| first.look_at(group)),
+            Audience::Topic(topic) => self.topics.with(topic, |group| first.look_at(group)),
+        }
+        first.ids.into_sorted_vec()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -120,7 +147,8 @@ impl Registry {
         is_there
     }
 
-    pub(crate) fn leave(&self, id: &WebSocketId, topic: &str) {
+    /// Removes a connection from a topic. False: no connection has this ID.
+    pub(crate) fn leave(&self, id: &WebSocketId, topic: &str) -> bool {
         let mut joined = self.joined.locked();
         if let Some(topics) = joined.get_mut(id) {
             topics.remove(topic);
@@ -129,6 +157,8 @@ impl Registry {
             }
             self.topics.remove(topic, id);
         }
+        drop(joined);
+        self.find(id).is_some()
     }
 
     fn leave_all(&self, id: &WebSocketId) {
@@ -179,5 +209,33 @@ impl Groups {
 
     fn members(&self, name: &str) -> Vec<Arc<Connection>> {
         self.0.locked().get(name).map(connections).unwrap_or_default()
+    }
+
+    fn with(&self, name: &str, look: impl FnOnce(&Group)) {
+        if let Some(group) = self.0.locked().get(name) {
+            look(group);
+        }
+    }
+}
+
+/// The first IDs after another one, `count` at most, whatever the size of the groups that are looked at.
+struct First<'a> {
+    after: Option<&'a WebSocketId>,
+    count: usize,
+    ids: BinaryHeap<WebSocketId>,
+}
+
+impl First<'_> {
+    fn look_at(&mut self, group: &Group) {
+        let ids = group.iter().map(|member| member.0.id());
+        for id in ids.filter(|id| self.after.is_none_or(|after| *id > after)) {
+            if self.ids.len() < self.count {
+                self.ids.push(id.clone());
+            } else if let Some(mut last) = self.ids.peek_mut()
+                && *id < *last
+            {
+                *last = id.clone();
+            }
+        }
     }
 }

@@ -460,15 +460,26 @@ impl WebSocket {
         self.connection.about().client()
     }
 
-    /// Joins a topic: broadcasts to it reach this connection. When the connection ends, it leaves the topic.
-    pub fn join(&self, topic: &str) {
-        // Fails only if the connection has ended, which the next read or write reports.
-        let _ = self.registry.join(self.connection.id(), topic);
+    /// Joins a topic: broadcasts to it reach this connection. When the connection ends, it leaves the topic. Joining again
+    /// has no effect.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] if the connection has ended.
+    pub fn join(&self, topic: &str) -> Result<()> {
+        self.known(self.registry.join(self.connection.id(), topic))
     }
 
-    /// Leaves a topic.
-    pub fn leave(&self, topic: &str) {
-        self.registry.leave(self.connection.id(), topic);
+    /// Leaves a topic, if it has joined it.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] if the connection has ended, and so has left all topics.
+    pub fn leave(&self, topic: &str) -> Result<()> {
+        self.known(self.registry.leave(self.connection.id(), topic))
+    }
+
+    /// The ID becomes unknown at the very end.
+    fn known(&self, is_known: bool) -> Result<()> {
+        if is_known { Ok(()) } else { Err(self.connection.closed()) }
     }
 }
 

@@ -206,7 +206,7 @@ fn the_end_of_the_connection_ends_the_wait() {
                     }
                 }
                 drop(client);
-                eventually("it is over", || hub.connection(&id).is_none());
+                eventually("it is over", || hub.connection(&id).is_err());
                 let error = hub.push_wait(&id, "late", PATIENCE).unwrap_err();
                 assert!(matches!(error.kind, PushErrorKind::Unknown));
             }

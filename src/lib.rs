@@ -125,7 +125,8 @@
 //!
 //! # Observing
 //!
-//! [`Hub::connections`] and [`Hub::members`] list what there is, page by page.
+//! [`Hub::connections`] and [`Hub::members`] list what there is, page by page. A [`HubObserver`] is told what happens: when
+//! connections are opened and closed, and when topics get their first member and lose their last.
 //!
 //! # Limits
 //!
@@ -192,7 +193,7 @@
 //! | 2 | `session` | sessions, their cookie, and where they are stored |
 //! | 2 | `protocol` | the state machine of one connection, without I/O: bytes, commands and the time in; bytes, messages and the next deadline out |
 //! | 3 | `connection` | the protocol under its lock, the socket, what waits to be sent and to be read |
-//! | 4 | `info` | what is told about a connection |
+//! | 4 | `info`, `observer` | what is told about a connection, and who is told |
 //! | 4 | `registry` | connections by ID, path and topic |
 //! | 4 | `gateway` | drives shared connections, receives for busy threads, keeps the deadlines |
 //! | 5 | `websocket`, `parked` | the types that your code uses; how it is called without a thread of its own |
@@ -237,6 +238,7 @@ mod id;
 mod info;
 mod limits;
 mod message;
+mod observer;
 mod parked;
 mod protocol;
 mod registry;
@@ -263,6 +265,7 @@ pub use crate::{
     info::ConnectionInfo,
     limits::Limits,
     message::{CloseCode, Data, Message, Payload, Text},
+    observer::HubObserver,
     registry::Audience,
     server::{Exchange, ListenAddr, Server, ServerBuilder, ServerHandle},
     session::{Opened, Session, SessionId, SessionStore},

@@ -15,6 +15,7 @@ use std::{
 use crate::{
     connection::{Connection, Registrar},
     id::WebSocketId,
+    observer::{Observers, TopicEvent},
     sync::LockExt,
 };
 
@@ -41,6 +42,7 @@ pub(crate) struct Registry {
     topics: Groups,
     /// The topics of a connection, for its end.
     joined: Mutex<HashMap<WebSocketId, HashSet<Arc<str>>>>,
+    observers: Observers,
 }
 
 /// Connections by a name.
@@ -77,6 +79,10 @@ fn connections(group: &Group) -> Vec<Arc<Connection>> {
 }
 
 impl Registry {
+    pub(crate) fn new(observers: Observers) -> Self {
+        Self { observers, ..Self::default() }
+    }
+
     pub(crate) fn find(&self, id: &WebSocketId) -> Option<Arc<Connection>> {
         self.part(id).locked().get(id).map(|member| member.0.clone())
     }
@@ -127,17 +133,26 @@ impl Registry {
 
     /// Makes a connection known by its ID and its path, until it is over.
     pub(crate) fn register(&self, connection: &Arc<Connection>) {
+        self.observers.opened(connection); // before anyone can find it, and so end it
         self.part(connection.id()).locked().insert(Member(connection.clone()));
-        self.paths.insert(&connection.about().path, connection.clone());
+        self.paths.insert(&connection.about().path, connection.clone(), || {});
     }
 
     /// Makes a connection a member of a topic. False: no connection has this ID.
     pub(crate) fn join(&self, id: &WebSocketId, topic: &str) -> bool {
+        let is_there = self.enter(id, topic);
+        self.observers.tell();
+        is_there
+    }
+
+    fn enter(&self, id: &WebSocketId, topic: &str) -> bool {
         let Some(connection) = self.find(id) else { return false };
         let name: Arc<str> = topic.into();
         let mut joined = self.joined.locked();
         joined.entry(id.clone()).or_default().insert(name.clone());
-        self.topics.insert(&name, connection);
+        self.topics.insert(&name, connection, || {
+            self.observers.queue(|| TopicEvent::Occupied(name.clone()));
+        });
         // It may have ended in between: then nobody would take it out any more.
         let is_there = self.find(id).is_some();
         drop(joined);
@@ -155,17 +170,22 @@ impl Registry {
             if topics.is_empty() {
                 joined.remove(id);
             }
-            self.topics.remove(topic, id);
+            self.leave_topic(topic, id);
         }
         drop(joined);
+        self.observers.tell();
         self.find(id).is_some()
     }
 
     fn leave_all(&self, id: &WebSocketId) {
         let mut joined = self.joined.locked();
         for topic in joined.remove(id).into_iter().flatten() {
-            self.topics.remove(&topic, id);
+            self.leave_topic(&topic, id);
         }
+    }
+
+    fn leave_topic(&self, topic: &str, id: &WebSocketId) {
+        self.topics.remove(topic, id, || self.observers.queue(|| TopicEvent::Vacated(topic.into())));
     }
 
     fn part(&self, id: &WebSocketId) -> &Mutex<Group> {
@@ -180,8 +200,10 @@ impl Registrar for Registry {
     fn unregister(&self, connection: &Arc<Connection>) {
         let id = connection.id();
         self.part(id).locked().remove(id);
-        self.paths.remove(&connection.about().path, id);
+        self.paths.remove(&connection.about().path, id, || {});
         self.leave_all(id);
+        self.observers.tell();
+        self.observers.closed(connection);
     }
 }
 
@@ -192,17 +214,24 @@ impl fmt::Debug for Registry {
 }
 
 impl Groups {
-    fn insert(&self, name: &Arc<str>, connection: Arc<Connection>) {
+    /// Calls `is_first`, under the lock, if the name had no member.
+    fn insert(&self, name: &Arc<str>, connection: Arc<Connection>, is_first: impl FnOnce()) {
         let mut groups = self.0.locked();
-        groups.entry(name.clone()).or_default().insert(Member(connection));
+        let group = groups.entry(name.clone()).or_default();
+        if group.is_empty() {
+            is_first();
+        }
+        group.insert(Member(connection));
     }
 
-    fn remove(&self, name: &str, id: &WebSocketId) {
+    /// Calls `was_last`, under the lock, if the name has no member any more.
+    fn remove(&self, name: &str, id: &WebSocketId, was_last: impl FnOnce()) {
         let mut groups = self.0.locked();
         if let Some(group) = groups.get_mut(name) {
             group.remove(id);
             if group.is_empty() {
                 groups.remove(name);
+                was_last();
             }
         }
     }

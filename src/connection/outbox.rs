@@ -61,7 +61,7 @@ pub enum PushErrorKind {
     Pending,
     /// `push_wait` was called by a thread of the gateway, which would wait for itself: in
     /// [`on_client_message`](crate::WebSocketServer::on_client_message) or `on_post_server` of a shared connection with
-    /// [`Limits::workers`](crate::Limits::workers) 0. Nothing was sent.
+    /// [`Limits::workers`](crate::Limits::workers) 0, or in a [`HubObserver`](crate::HubObserver). Nothing was sent.
     MustNotWait,
 }
 

@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let readings: u32 = std::env::args().nth(2).map_or(Ok(u32::MAX), |n| n.parse())?;
     for tick in 0..readings {
         let celsius = measure(tick);
-        let result = hub.broadcast(Audience::Path("/readings"), format!("{{\"celsius\":{celsius:.2}}}"));
+        let result = hub.broadcast(Audience::Path("/readings"), format!("{{\"celsius\":{celsius:.2}}}"))?;
         if result.gone > 0 {
             println!("{} listeners were too slow", result.gone);
         }

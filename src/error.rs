@@ -33,6 +33,9 @@ pub enum Error {
     /// The connection has ended; the reason says how. A normal end is reported like this, too. (In IRIS:
     /// `$$$CSPWebSocketClosed`.)
     Closed(CloseReason),
+    /// `write` in `on_client_message`, which never waits: the client's queue is full, and the message was dropped. The
+    /// connection is still open. (With [`Overflow::Disconnect`](crate::Overflow), it is closed.)
+    QueueFull,
     /// `write` got bytes that are not UTF-8 while `BinaryData` was off. Nothing was sent: call
     /// `set_binary_data(true)`, or write a [`Message::Binary`](crate::Message::Binary).
     NotUtf8,
@@ -54,6 +57,7 @@ pub enum Error {
 
 /// The address that could not be listened on, and why.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct BindError {
     /// The address, as it was given.
     pub address: String,
@@ -87,6 +91,7 @@ impl fmt::Display for Error {
         match self {
             Self::Timeout => f.write_str("timed out"),
             Self::Closed(reason) => write!(f, "connection closed: {reason}"),
+            Self::QueueFull => f.write_str("the client's queue is full: the message was dropped"),
             Self::NotUtf8 => f.write_str(
                 "text must be UTF-8: call set_binary_data(true) or write a Message::Binary to send other bytes",
             ),

@@ -61,8 +61,11 @@
 //!   with [`Hub::open_server`], several at once; each gets different messages.
 //! - [`write`](WebSocket::write): any thread that has the [`WebSocket`]. Messages are never mixed with each other, and those
 //!   of one thread keep their order. It waits for a slow client, except in `on_client_message`.
-//! - [`Hub::push`], [`Pusher::push`], [`Hub::broadcast`]: any thread, to any connection, without waiting for the network.
-//!   They reach the client at once, even while the connection's own thread waits in `read`, computes, or is writing.
+//! - [`Hub::push`], [`Hub::push_all`], [`Pusher::push`], [`Hub::broadcast`]: any thread, to any connection, without waiting
+//!   for the network. They reach the client at once, even while the connection's own thread waits in `read`, computes, or is
+//!   writing.
+//! - [`Hub::push_wait`], [`Pusher::push_wait`]: the same, but they wait until the message is sent. Any thread except a
+//!   gateway: with [`Limits::workers`] 0 not `on_client_message`.
 //! - [`Hub::close`], [`WebSocket::end_server`]: any thread. A thread that waits in `read` of a shared connection returns at
 //!   once.
 //! - The methods of one instance are called by one thread at a time, `on_client_message` in the order of the messages.
@@ -118,8 +121,15 @@
 //! # Slow clients
 //!
 //! Pushed messages that a client does not take at once are queued, up to [`Limits::max_queue_bytes`] and
-//! [`Limits::max_queue_messages`]. What happens when the queue is full is chosen in `on_pre_server`: see [`Overflow`]. A
-//! client that sends more than is read is held back by TCP when its inbox is full; nothing is lost.
+//! [`Limits::max_queue_messages`]. What happens when the queue is full is chosen in `on_pre_server`: see [`Overflow`]. What
+//! `on_client_message` writes is queued in the same way, since nothing in it waits. A thread that would rather wait until its
+//! message is sent calls [`Hub::push_wait`]. A client that sends more than is read is held back by TCP when its inbox is full;
+//! nothing is lost.
+//!
+//! # Observing
+//!
+//! [`Hub::connections`] and [`Hub::members`] list what there is, page by page. A [`HubObserver`] is told what happens: when
+//! connections are opened and closed, and when topics get their first member and lose their last.
 //!
 //! # Limits
 //!
@@ -186,6 +196,7 @@
 //! | 2 | `session` | sessions, their cookie, and where they are stored |
 //! | 2 | `protocol` | the state machine of one connection, without I/O: bytes, commands and the time in; bytes, messages and the next deadline out |
 //! | 3 | `connection` | the protocol under its lock, the socket, what waits to be sent and to be read |
+//! | 4 | `info`, `observer` | what is told about a connection, and who is told |
 //! | 4 | `registry` | connections by ID, path and topic |
 //! | 4 | `gateway` | drives shared connections, receives for busy threads, keeps the deadlines |
 //! | 5 | `websocket`, `parked` | the types that your code uses; how it is called without a thread of its own |
@@ -227,8 +238,10 @@ mod gateway;
 mod http;
 mod hub;
 mod id;
+mod info;
 mod limits;
 mod message;
+mod observer;
 mod parked;
 mod protocol;
 mod registry;
@@ -250,10 +263,13 @@ pub use crate::{
     connection::{Overflow, PushError, PushErrorKind, Pushed, READ_TIMEOUT},
     error::{BindError, CloseReason, ClosedBy, Error, Result},
     http::{Origins, Refusal, Request, Response},
-    hub::{Audience, Broadcast, ConnectionInfo, Hub, Pusher},
+    hub::{Broadcast, Hub, Page, Pusher},
     id::WebSocketId,
+    info::ConnectionInfo,
     limits::Limits,
     message::{CloseCode, Data, Message, Payload, Text},
+    observer::HubObserver,
+    registry::Audience,
     server::{Exchange, ListenAddr, Server, ServerBuilder, ServerHandle},
     session::{Opened, Session, SessionId, SessionStore},
     websocket::{Closed, Handled, Messages, Opening, READ_LEN, ServerResult, WebSocket, WebSocketServer},

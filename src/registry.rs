@@ -6,20 +6,33 @@
 
 use std::{
     borrow::Borrow,
-    collections::{HashMap, HashSet},
+    collections::{BinaryHeap, HashMap, HashSet},
     fmt,
     hash::{Hash, Hasher},
     sync::{Arc, Mutex},
 };
 
 use crate::{
-    connection::{Connection, Observer},
+    connection::{Connection, Registrar},
     id::WebSocketId,
+    observer::{Observers, TopicEvent},
     sync::LockExt,
 };
 
 /// The IDs are in so many parts that threads seldom want the same one.
 const PARTS: usize = 16;
+
+/// Which connections are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Audience<'a> {
+    /// All connections.
+    All,
+    /// Those whose request had this path.
+    Path(&'a str),
+    /// Those that joined this topic.
+    Topic(&'a str),
+}
 
 /// All connections of a server that are not over.
 #[derive(Default)]
@@ -29,6 +42,7 @@ pub(crate) struct Registry {
     topics: Groups,
     /// The topics of a connection, for its end.
     joined: Mutex<HashMap<WebSocketId, HashSet<Arc<str>>>>,
+    observers: Observers,
 }
 
 /// Connections by a name.
@@ -65,6 +79,10 @@ fn connections(group: &Group) -> Vec<Arc<Connection>> {
 }
 
 impl Registry {
+    pub(crate) fn new(observers: Observers) -> Self {
+        Self { observers, ..Self::default() }
+    }
+
     pub(crate) fn find(&self, id: &WebSocketId) -> Option<Arc<Connection>> {
         self.part(id).locked().get(id).map(|member| member.0.clone())
     }
@@ -74,14 +92,29 @@ impl Registry {
         self.by_id.iter().flat_map(|part| connections(&part.locked())).collect()
     }
 
-    /// Those that asked for this path.
-    pub(crate) fn at_path(&self, path: &str) -> Vec<Arc<Connection>> {
-        self.paths.members(path)
+    /// Those that are meant, as they are now, in no order.
+    pub(crate) fn select(&self, audience: Audience<'_>) -> Vec<Arc<Connection>> {
+        match audience {
+            Audience::All => self.all(),
+            Audience::Path(path) => self.paths.members(path),
+            Audience::Topic(topic) => self.topics.members(topic),
+        }
     }
 
-    /// Those that joined this topic.
-    pub(crate) fn in_topic(&self, topic: &str) -> Vec<Arc<Connection>> {
-        self.topics.members(topic)
+    /// The first `count` of those that are meant whose IDs come after this one, in the order of their IDs.
+    pub(crate) fn first_ids(
+        &self,
+        audience: Audience<'_>,
+        after: Option<&WebSocketId>,
+        count: usize,
+    ) -> Vec<WebSocketId> {
+        let mut first = First { after, count, ids: BinaryHeap::new() };
+        match audience {
+            Audience::All => self.by_id.iter().for_each(|part| first.look_at(&part.locked())),
+            Audience::Path(path) => self.paths.with(path, |group| first.look_at(group)),
+            Audience::Topic(topic) => self.topics.with(topic, |group| first.look_at(group)),
+        }
+        first.ids.into_sorted_vec()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -100,17 +133,26 @@ impl Registry {
 
     /// Makes a connection known by its ID and its path, until it is over.
     pub(crate) fn register(&self, connection: &Arc<Connection>) {
+        self.observers.opened(connection); // before anyone can find it, and so end it
         self.part(connection.id()).locked().insert(Member(connection.clone()));
-        self.paths.insert(&connection.about().path, connection.clone());
+        self.paths.insert(&connection.about().path, connection.clone(), || {});
     }
 
     /// Makes a connection a member of a topic. False: no connection has this ID.
     pub(crate) fn join(&self, id: &WebSocketId, topic: &str) -> bool {
+        let is_there = self.enter(id, topic);
+        self.observers.tell();
+        is_there
+    }
+
+    fn enter(&self, id: &WebSocketId, topic: &str) -> bool {
         let Some(connection) = self.find(id) else { return false };
         let name: Arc<str> = topic.into();
         let mut joined = self.joined.locked();
         joined.entry(id.clone()).or_default().insert(name.clone());
-        self.topics.insert(&name, connection);
+        self.topics.insert(&name, connection, || {
+            self.observers.queue(|| TopicEvent::Occupied(name.clone()));
+        });
         // It may have ended in between: then nobody would take it out any more.
         let is_there = self.find(id).is_some();
         drop(joined);
@@ -120,22 +162,30 @@ impl Registry {
         is_there
     }
 
-    pub(crate) fn leave(&self, id: &WebSocketId, topic: &str) {
+    /// Removes a connection from a topic. False: no connection has this ID.
+    pub(crate) fn leave(&self, id: &WebSocketId, topic: &str) -> bool {
         let mut joined = self.joined.locked();
         if let Some(topics) = joined.get_mut(id) {
             topics.remove(topic);
             if topics.is_empty() {
                 joined.remove(id);
             }
-            self.topics.remove(topic, id);
+            self.leave_topic(topic, id);
         }
+        drop(joined);
+        self.observers.tell();
+        self.find(id).is_some()
     }
 
     fn leave_all(&self, id: &WebSocketId) {
         let mut joined = self.joined.locked();
         for topic in joined.remove(id).into_iter().flatten() {
-            self.topics.remove(&topic, id);
+            self.leave_topic(&topic, id);
         }
+    }
+
+    fn leave_topic(&self, topic: &str, id: &WebSocketId) {
+        self.topics.remove(topic, id, || self.observers.queue(|| TopicEvent::Vacated(topic.into())));
     }
 
     fn part(&self, id: &WebSocketId) -> &Mutex<Group> {
@@ -146,12 +196,14 @@ impl Registry {
 }
 
 /// At its end the ID becomes unknown, and it leaves all topics.
-impl Observer for Registry {
-    fn closed(&self, connection: &Connection) {
+impl Registrar for Registry {
+    fn unregister(&self, connection: &Arc<Connection>) {
         let id = connection.id();
         self.part(id).locked().remove(id);
-        self.paths.remove(&connection.about().path, id);
+        self.paths.remove(&connection.about().path, id, || {});
         self.leave_all(id);
+        self.observers.tell();
+        self.observers.closed(connection);
     }
 }
 
@@ -162,22 +214,57 @@ impl fmt::Debug for Registry {
 }
 
 impl Groups {
-    fn insert(&self, name: &Arc<str>, connection: Arc<Connection>) {
+    /// Calls `is_first`, under the lock, if the name had no member.
+    fn insert(&self, name: &Arc<str>, connection: Arc<Connection>, is_first: impl FnOnce()) {
         let mut groups = self.0.locked();
-        groups.entry(name.clone()).or_default().insert(Member(connection));
+        let group = groups.entry(name.clone()).or_default();
+        if group.is_empty() {
+            is_first();
+        }
+        group.insert(Member(connection));
     }
 
-    fn remove(&self, name: &str, id: &WebSocketId) {
+    /// Calls `was_last`, under the lock, if the name has no member any more.
+    fn remove(&self, name: &str, id: &WebSocketId, was_last: impl FnOnce()) {
         let mut groups = self.0.locked();
         if let Some(group) = groups.get_mut(name) {
             group.remove(id);
             if group.is_empty() {
                 groups.remove(name);
+                was_last();
             }
         }
     }
 
     fn members(&self, name: &str) -> Vec<Arc<Connection>> {
         self.0.locked().get(name).map(connections).unwrap_or_default()
+    }
+
+    fn with(&self, name: &str, look: impl FnOnce(&Group)) {
+        if let Some(group) = self.0.locked().get(name) {
+            look(group);
+        }
+    }
+}
+
+/// The first IDs after another one, `count` at most, whatever the size of the groups that are looked at.
+struct First<'a> {
+    after: Option<&'a WebSocketId>,
+    count: usize,
+    ids: BinaryHeap<WebSocketId>,
+}
+
+impl First<'_> {
+    fn look_at(&mut self, group: &Group) {
+        let ids = group.iter().map(|member| member.0.id());
+        for id in ids.filter(|id| self.after.is_none_or(|after| *id > after)) {
+            if self.ids.len() < self.count {
+                self.ids.push(id.clone());
+            } else if let Some(mut last) = self.ids.peek_mut()
+                && *id < *last
+            {
+                *last = id.clone();
+            }
+        }
     }
 }

@@ -164,7 +164,7 @@ impl Peer {
     /// The connection's ID.
     fn id(&self, server: &TestServer) -> WebSocketId {
         let address = self.stream.tcp().local_addr().unwrap();
-        server.hub.connections().into_iter().find(|info| info.peer == Some(address)).unwrap().id
+        common::connections(&server.hub).into_iter().find(|info| info.peer == Some(address)).unwrap().id
     }
 }
 
@@ -715,7 +715,7 @@ fn pushes_and_broadcasts_are_compressed_too() {
                 next(&mut peer, &long);
                 server.hub.pusher(&id).unwrap().push(&long).unwrap();
                 next(&mut peer, &long);
-                assert_eq!(server.hub.broadcast(Audience::Path(&path), &long).gone, 0);
+                assert_eq!(server.hub.broadcast(Audience::Path(&path), &long).unwrap().gone, 0);
                 next(&mut peer, &long);
                 peer.send(TEXT, long.as_bytes());
                 next(&mut peer, &long);
@@ -753,7 +753,7 @@ fn a_broadcast_has_the_same_bytes_for_all_with_the_same_parameters() {
         .collect();
     let mut plain = server.raw_websocket(SCHEMES[0], "/own");
     for _ in 0..3 {
-        let result = server.hub.broadcast(Audience::All, &long);
+        let result = server.hub.broadcast(Audience::All, &long).unwrap();
         assert_eq!((result.sent + result.queued, result.gone), (24 + 4 + 4 + 1, 0));
         let (first, payload) = pooled[0].stream.read_frame();
         assert!(first == TEXT | RSV1 && payload.len() < long.len() / 2);

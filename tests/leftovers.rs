@@ -218,7 +218,7 @@ fn nothing_is_left_when_run_has_returned() {
     answers.join().unwrap();
     drop((connected, excess)); // the clients' side; the server's is gone already
 
-    assert!(hub.is_empty());
+    assert!(hub.is_empty().unwrap());
     assert_eq!(handles.len(), 2 * 6 * 4);
     for ws in &mut handles {
         assert!(ws.close_reason().is_some() && ws.read(0, PATIENCE).unwrap_err().is_closed());

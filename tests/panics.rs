@@ -150,7 +150,9 @@ fn wherever_it_panics_the_connection_ends_and_its_place_is_free() {
             let _ = client.write_all(&frame(0x81, b"go"));
             assert_eq!(client.answer_close_and_end().0, expected, "{how} {path}");
             assert_eq!(closed.recv_timeout(PATIENCE).unwrap(), expected, "{how} {path}");
-            eventually("its place is free", || server.hub.is_empty() && server.handle.connections() == 0);
+            eventually("its place is free", || {
+                server.hub.is_empty().unwrap() && server.handle.connections() == 0
+            });
         }
     }
     assert!(closed.try_recv().is_err(), "told once");

@@ -661,7 +661,7 @@ fn messages_that_wait_for_the_handler_come_before_later_ones_even_if_the_client_
                 send(20);
                 go.send(()).unwrap();
                 eventually("the client is stuck", || {
-                    fixture.hub.connection(&id).is_some_and(|info| info.queued > 1 << 20)
+                    fixture.hub.connection(&id).is_ok_and(|info| info.queued > 1 << 20)
                 });
                 let sent = send(20);
                 wait_for_the_gateway(&mut bystander);
@@ -709,7 +709,7 @@ fn a_burst_with_large_answers_is_answered_as_the_client_takes_them() {
             let burst: Vec<u8> = (1..11).flat_map(|n| frame(0x82, &[n])).collect();
             client.write_all(&burst).unwrap();
             eventually("the client is stuck", || {
-                fixture.hub.connection(&id).is_some_and(|info| info.queued > 1 << 20)
+                fixture.hub.connection(&id).is_ok_and(|info| info.queued > 1 << 20)
             });
             wait_for_the_gateway(&mut bystander);
             for n in 1..11 {

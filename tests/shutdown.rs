@@ -451,6 +451,6 @@ fn a_shutdown_may_come_from_a_handler_and_the_hub_is_empty_afterwards() {
         assert_eq!(other.answer_close_and_end().0, 1001);
         let (hub, handle) = (server.hub.clone(), server.handle.clone());
         assert_returns(server);
-        assert!(hub.is_empty() && handle.connections() == 0);
+        assert!(hub.is_empty().unwrap() && handle.connections() == 0);
     }
 }

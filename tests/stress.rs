@@ -106,8 +106,13 @@ fn four_thousand_parked_connections_get_messages_both_ways() {
     for (i, client) in clients.iter_mut().enumerate() {
         assert_eq!(next_message(client), Sent::text(format!("from {i}")));
     }
+    let page = server.hub.connections(Audience::All, None, most).unwrap();
+    assert_eq!(page.items.len(), 1000, "no more in a page");
+    assert_eq!(page.next.as_ref(), Some(&page.items[999].id));
+    let all: Vec<_> = server.hub.all_connections(Audience::Path("/")).map(|info| info.unwrap().id).collect();
+    assert!(all.len() == most && all.is_sorted_by(|a, b| a < b), "each once");
     for round in 0..3 {
-        let result = server.hub.broadcast(Audience::All, format!("round {round}"));
+        let result = server.hub.broadcast(Audience::All, format!("round {round}")).unwrap();
         assert_eq!(result.sent + result.queued, most);
         for client in &mut clients {
             assert_eq!(next_message(client), Sent::text(format!("round {round}")));

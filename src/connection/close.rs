@@ -47,7 +47,10 @@ impl Connection {
         if let Some(outbox) = self.outbox.get() {
             outbox.clear();
         }
-        self.close(code, text);
+        // Not `close`, which waits for the compressor: so does no push, and nothing that was queued is wanted.
+        let mut core = self.lock();
+        core.protocol.close(code, text, self.context.clock.exact());
+        self.flush_or_post(&mut core);
     }
 
     /// Ends the connection at once. Whoever drives it learns of it.
@@ -118,7 +121,7 @@ impl Connection {
         if self.finished.swap(true, SeqCst) {
             return;
         }
-        self.context.observer.closed(self);
+        self.context.registrar.unregister(self);
         let mut inbox = self.inbox.locked();
         inbox.end();
         self.wake_readers(inbox);

@@ -4,7 +4,7 @@
 
 use std::{io, sync::Arc};
 
-use super::{mailbox::Within, outbox::Outbox, socket::Socket};
+use super::{mailbox::Within, outbox::Outbox, socket::Socket, waiting::Waiting};
 use crate::{
     clock::Clock,
     codec::{Compressing, Outgoing},
@@ -29,6 +29,10 @@ pub(crate) struct Core {
     pub(super) emptied: u32,
     /// Messages taken from the outbox so far: whoever waits for its turn knows by this when it has come.
     pub(super) taken: u64,
+    /// Those whose pushes wait until they are sent; mostly nobody.
+    pub(super) waiting: Option<Box<Waiting>>,
+    /// How many have waited so far.
+    pub(super) callers: u32,
     pub(super) deferred: Deferred,
     /// Its own thread sees to the connection's end, and keeps the time for it.
     pub(super) ended_by_thread: bool,
@@ -62,6 +66,8 @@ impl Core {
             collected: false,
             emptied: 0,
             taken: 0,
+            waiting: None,
+            callers: 0,
             deferred: Deferred::default(),
             ended_by_thread: false,
             keeps_alive: false,
@@ -124,22 +130,40 @@ impl Core {
             if self.flush(clock) {
                 return true;
             }
-            let Some(outbox) = outbox.filter(|_| !self.protocol.is_compressing()) else { return false };
-            if self.protocol.check_sendable().is_err() {
-                outbox.clear();
+            if self.protocol.is_compressing() || outbox.is_none() && self.waiting.is_none() {
                 return false;
             }
-            let before = self.taken;
-            while self.deferred.compressing.is_none()
-                && self.protocol.pending() < ENOUGH
-                && let Some(outgoing) = outbox.take()
-            {
-                self.send(outgoing);
-                self.taken += 1;
+            if self.protocol.check_sendable().is_err() {
+                outbox.inspect(|outbox| outbox.clear());
+                return false;
             }
-            if self.taken == before {
+            if !self.fill(outbox) {
                 return false;
             }
         }
+    }
+
+    /// Appends some of what is queued to the output, each in its turn. False: there is nothing.
+    fn fill(&mut self, outbox: Option<&Outbox>) -> bool {
+        let mut some = false;
+        while self.deferred.compressing.is_none()
+            && self.protocol.pending() < ENOUGH
+            && self.send_next(outbox)
+        {
+            some = true;
+        }
+        some
+    }
+
+    fn send_next(&mut self, outbox: Option<&Outbox>) -> bool {
+        if self.send_waiting(self.taken) {
+            return true;
+        }
+        let Some(outgoing) = outbox.and_then(Outbox::take) else {
+            return self.send_waiting(u64::MAX); // what was before it was taken by somebody else, and thrown away
+        };
+        self.send(outgoing);
+        self.taken += 1;
+        true
     }
 }

@@ -20,12 +20,13 @@ mod push;
 mod read;
 mod receiver;
 mod socket;
+mod waiting;
 mod write;
 
 pub(crate) use self::{
     drive::{Batch, Intake, Rest, TakenIn},
     mailbox::{Post, Sleep},
-    parts::{About, Connection, Context, Handler, Observer},
+    parts::{About, Connection, Context, Handler, Registrar},
     socket::Socket,
 };
 pub use self::{

@@ -5,20 +5,15 @@
 use std::{
     error::Error,
     fmt,
-    sync::{
-        Condvar, Mutex,
-        atomic::{AtomicUsize, Ordering::SeqCst},
-    },
-    time::Duration,
+    sync::atomic::{AtomicUsize, Ordering::SeqCst},
 };
 
 use crossbeam_channel::{Receiver, Sender};
 
-use crate::{
-    codec::Outgoing, deadline::Deadline, error::CloseReason, limits::Limits, message::Message, sync::LockExt,
-};
+use crate::{codec::Outgoing, error::CloseReason, limits::Limits, message::Message};
 
-/// What becomes of a push when the connection's queue is full, because its client is too slow.
+/// What becomes of a push when the connection's queue is full, because its client is too slow. To wait for it instead is
+/// the caller's choice: see [`Hub::push_wait`](crate::Hub::push_wait).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Overflow {
@@ -27,12 +22,11 @@ pub enum Overflow {
     Disconnect,
     /// The new message is dropped, and the caller is told.
     DropNewest,
-    /// The caller waits for room, for so long at most; then the message is dropped, and the caller is told.
-    Block(Duration),
 }
 
 /// What became of a message that was pushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Pushed {
     /// The kernel has it.
     Sent,
@@ -42,10 +36,11 @@ pub enum Pushed {
 
 /// A push that failed; it gives the message back.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct PushError {
     /// Why.
     pub kind: PushErrorKind,
-    /// What was not sent.
+    /// What was not sent; with [`PushErrorKind::Pending`], what may still be.
     pub message: Message,
 }
 
@@ -57,8 +52,17 @@ pub enum PushErrorKind {
     Unknown,
     /// The connection is closing, or was just closed because its queue was full ([`Overflow::Disconnect`]).
     Closed(CloseReason),
-    /// The queue is full: dropped, as [`Overflow::DropNewest`] or [`Overflow::Block`] says.
+    /// The queue is full: dropped, as [`Overflow::DropNewest`] says.
     Full,
+    /// `push_wait` only: the time is up, and nothing of the message was sent. Nor will it be.
+    Timeout,
+    /// `push_wait` only: the time is up while the message is being sent. What is left of it goes out as the client takes
+    /// it, so whoever sends it again may send it twice.
+    Pending,
+    /// `push_wait` was called by a thread of the gateway, which would wait for itself: in
+    /// [`on_client_message`](crate::WebSocketServer::on_client_message) or `on_post_server` of a shared connection with
+    /// [`Limits::workers`](crate::Limits::workers) 0, or in a [`HubObserver`](crate::HubObserver). Nothing was sent.
+    MustNotWait,
 }
 
 impl fmt::Display for PushError {
@@ -67,6 +71,9 @@ impl fmt::Display for PushError {
             PushErrorKind::Unknown => f.write_str("no connection has this ID"),
             PushErrorKind::Closed(reason) => write!(f, "connection closed: {reason}"),
             PushErrorKind::Full => f.write_str("the connection's queue is full"),
+            PushErrorKind::Timeout => f.write_str("timed out before anything was sent"),
+            PushErrorKind::Pending => f.write_str("timed out while the message is being sent"),
+            PushErrorKind::MustNotWait => f.write_str("a thread of the gateway must not wait"),
         }
     }
 }
@@ -80,24 +87,12 @@ pub(super) struct Outbox {
     /// What is in it, or about to be.
     bytes: AtomicUsize,
     messages: AtomicUsize,
-    /// How many wait for room.
-    waiters: AtomicUsize,
-    waiting: Mutex<()>,
-    freed: Condvar,
 }
 
 impl Outbox {
     pub(super) fn new() -> Self {
         let (put, taken) = crossbeam_channel::unbounded();
-        Self {
-            put,
-            taken,
-            bytes: AtomicUsize::new(0),
-            messages: AtomicUsize::new(0),
-            waiters: AtomicUsize::new(0),
-            waiting: Mutex::new(()),
-            freed: Condvar::new(),
-        }
+        Self { put, taken, bytes: AtomicUsize::new(0), messages: AtomicUsize::new(0) }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -135,28 +130,11 @@ impl Outbox {
         let outgoing = self.taken.try_recv().ok()?;
         self.bytes.fetch_sub(outgoing.message.len(), SeqCst);
         self.messages.fetch_sub(1, SeqCst);
-        if self.waiters.load(SeqCst) > 0 {
-            // With the lock, so that nobody is between its look and its wait.
-            let _guard = self.waiting.locked();
-            self.freed.notify_all();
-        }
         Some(outgoing)
     }
 
     /// Empties it: the connection ends.
     pub(super) fn clear(&self) {
         while self.take().is_some() {}
-    }
-
-    /// Waits until something was taken. False: the time was up.
-    pub(super) fn wait_for_room(&self, deadline: Deadline) -> bool {
-        let Some(left) = deadline.remaining() else { return false };
-        self.waiters.fetch_add(1, SeqCst);
-        let guard = self.waiting.locked();
-        if !self.is_empty() {
-            drop(self.freed.wait_timeout(guard, left));
-        }
-        self.waiters.fetch_sub(1, SeqCst);
-        true
     }
 }

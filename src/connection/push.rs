@@ -8,7 +8,6 @@ use super::{
 };
 use crate::{
     codec::{Forms, Outgoing},
-    deadline::Deadline,
     message::{CloseCode, Message},
 };
 
@@ -26,31 +25,14 @@ impl Connection {
         self.push_outgoing(self.prepare(message, forms))
     }
 
-    pub(super) fn push_outgoing(self: &Arc<Self>, mut outgoing: Outgoing) -> Result<Pushed, PushError> {
-        let mut deadline = None;
-        let kind = loop {
-            let kind = match self.try_push(outgoing) {
-                Ok(pushed) => return Ok(pushed),
-                Err((kind, back)) => {
-                    outgoing = back;
-                    kind
-                }
-            };
-            match (&kind, self.about.overflow) {
-                (PushErrorKind::Full, Overflow::Disconnect) => {
-                    self.disconnect(CloseCode::TRY_AGAIN, "too slow");
-                    break PushErrorKind::Closed(self.closed_reason());
-                }
-                (PushErrorKind::Full, Overflow::Block(timeout)) => {
-                    let by = *deadline.get_or_insert_with(|| Deadline::after(timeout));
-                    if !self.outbox.get().is_some_and(|outbox| outbox.wait_for_room(by)) {
-                        break kind;
-                    }
-                }
-                _ => break kind,
+    pub(super) fn push_outgoing(self: &Arc<Self>, outgoing: Outgoing) -> Result<Pushed, PushError> {
+        self.try_push(outgoing).map_err(|(mut kind, Outgoing { message, .. })| {
+            if matches!(kind, PushErrorKind::Full) && self.about.overflow == Overflow::Disconnect {
+                self.disconnect(CloseCode::TRY_AGAIN, "too slow");
+                kind = PushErrorKind::Closed(self.closed_reason());
             }
-        };
-        Err(PushError { kind, message: outgoing.message })
+            PushError { kind, message }
+        })
     }
 
     fn try_push(self: &Arc<Self>, outgoing: Outgoing) -> Result<Pushed, (PushErrorKind, Outgoing)> {

@@ -25,9 +25,9 @@ use std::{
 use self::{reactor::Reactor, workers::Workers};
 use crate::{
     clock::Clock,
-    connection::{Context, Observer},
+    connection::{Context, Registrar},
     limits::Limits,
-    thread::spawn,
+    thread::{forbid_waiting, spawn},
 };
 
 const STACK: usize = 256 * 1024;
@@ -47,7 +47,7 @@ impl Gateways {
     pub(crate) fn start(
         limits: &Arc<Limits>,
         clock: &Arc<Clock>,
-        observer: &Arc<dyn Observer>,
+        registrar: &Arc<dyn Registrar>,
     ) -> io::Result<Self> {
         let mut all = Self {
             contexts: Vec::new(),
@@ -57,11 +57,15 @@ impl Gateways {
             workers: Workers::start(limits)?,
         };
         for _ in 0..limits.gateways.max(1) {
-            let mut reactor = Reactor::new(limits, clock, observer, all.workers.dispatcher())?;
+            let mut reactor = Reactor::new(limits, clock, registrar, all.workers.dispatcher())?;
             all.contexts.push(reactor.context().clone());
             let stop = all.stop.clone();
             let stack_size = STACK.max(limits.stack_size);
-            all.threads.push(spawn("switchboard-gate", stack_size, move || reactor.run(&stop))?);
+            let run = move || {
+                forbid_waiting();
+                reactor.run(&stop);
+            };
+            all.threads.push(spawn("switchboard-gate", stack_size, run)?);
         }
         Ok(all)
     }

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    connection::{Connection, Context, Observer, Post, Sleep},
+    connection::{Connection, Context, Post, Registrar, Sleep},
     limits::Limits,
 };
 
@@ -56,7 +56,7 @@ impl Reactor {
     pub(super) fn new(
         limits: &Arc<Limits>,
         clock: &Arc<Clock>,
-        observer: &Arc<dyn Observer>,
+        registrar: &Arc<dyn Registrar>,
         workers: Dispatcher,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
@@ -80,7 +80,7 @@ impl Reactor {
                 limits: limits.clone(),
                 clock: clock.clone(),
                 post,
-                observer: observer.clone(),
+                registrar: registrar.clone(),
             }),
             workers,
             entries: Entries::default(),

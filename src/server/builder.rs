@@ -20,6 +20,7 @@ use crate::{
     error::{Error, Result},
     http::{Files, Origins, Response},
     limits::Limits,
+    observer::HubObserver,
     session::{MemoryStore, SessionStore},
     websocket::WebSocketServer,
 };
@@ -134,6 +135,12 @@ impl ServerBuilder {
     /// Where sessions are stored. Default: in memory.
     pub fn session_store(mut self, store: impl SessionStore) -> Self {
         self.sessions = Some(Arc::new(store));
+        self
+    }
+
+    /// Tells this observer what happens to connections and topics. There may be several; they are told in this order.
+    pub fn observer(mut self, observer: impl HubObserver) -> Self {
+        self.settings.observers.add(observer);
         self
     }
 

@@ -22,7 +22,7 @@ use self::{
 };
 pub use self::{builder::ServerBuilder, exchange::Exchange, listener::ListenAddr};
 use crate::{
-    connection::Observer,
+    connection::Registrar,
     error::{ClosedBy, Result},
     gateway::Gateways,
     hub::Hub,
@@ -95,8 +95,8 @@ impl Server {
     /// accepted: then all open connections are closed with 1001 and have ten seconds to end.
     pub fn run(self) -> Result<()> {
         let shared = self.shared;
-        let observer: Arc<dyn Observer> = shared.registry.clone();
-        let gateways = Gateways::start(&shared.limits, &shared.clock, &observer)?;
+        let registrar: Arc<dyn Registrar> = shared.registry.clone();
+        let gateways = Gateways::start(&shared.limits, &shared.clock, &registrar)?;
         let threads = Threads::new(shared.clone(), gateways);
         let mut acceptors = Acceptors::new(shared.clone(), threads.clone())?;
         let started = acceptors.start(self.listeners);

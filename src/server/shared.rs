@@ -15,7 +15,7 @@ use std::{
 use super::{routes::Routes, wake_pipe::WakePipe};
 use crate::{
     clock::Clock, compression::Compression, connection::Socket, http::Origins, limits::Limits,
-    registry::Registry, session::SessionStore, sync::LockExt,
+    observer::Observers, registry::Registry, session::SessionStore, sync::LockExt,
 };
 
 /// What the builder collects.
@@ -26,6 +26,7 @@ pub(super) struct Settings {
     pub(super) origins: Origins,
     pub(super) compression: Compression,
     pub(super) trusted_proxies: Vec<IpAddr>,
+    pub(super) observers: Observers,
 }
 
 #[derive(Debug)]
@@ -58,7 +59,7 @@ impl Shared {
             compression: settings.compression,
             trusted_proxies: settings.trusted_proxies,
             sessions,
-            registry: Arc::default(),
+            registry: Arc::new(Registry::new(settings.observers)),
             clock: Arc::new(Clock::start()),
             handshaking: Mutex::default(),
             supervisor: WakePipe::new()?,

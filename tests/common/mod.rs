@@ -21,8 +21,8 @@ use std::{
 
 use native_tls::{Certificate, TlsConnector, TlsStream};
 use switchboard::{
-    Closed, Handled, Hub, Opening, Refusal, Server, ServerBuilder, ServerHandle, ServerResult, TlsIdentity,
-    WebSocket, WebSocketServer,
+    Audience, Closed, ConnectionInfo, Handled, Hub, Opening, Refusal, Server, ServerBuilder, ServerHandle,
+    ServerResult, TlsIdentity, WebSocket, WebSocketServer,
 };
 use tungstenite::{Message, client::IntoClientRequest, handshake::client::Response};
 
@@ -152,6 +152,11 @@ impl Drop for TestServer {
             }
         }
     }
+}
+
+/// All connections, in the order of their IDs.
+pub fn connections(hub: &Hub) -> Vec<ConnectionInfo> {
+    hub.all_connections(Audience::All).collect::<Result<_, _>>().unwrap()
 }
 
 /// An opening handshake as a request.

@@ -1,23 +1,26 @@
 //! The hub: finds connections by ID, path and topic, and pushes to them, from any thread.
 
-use std::{
-    fmt,
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+mod pages;
+mod pusher;
 
+use std::{borrow::Borrow, fmt, sync::Arc, time::Duration};
+
+pub use self::{pages::Page, pusher::Pusher};
 use crate::{
     codec::Forms,
     connection::{Connection, PushError, PushErrorKind, Pushed},
-    error::{CloseReason, Error, Result},
+    error::{Error, Result},
     id::WebSocketId,
+    info::ConnectionInfo,
     message::{CloseCode, Payload},
-    registry::Registry,
+    registry::{Audience, Registry},
     websocket::{Holder, Opening, WebSocket},
 };
 
 /// Finds all connections of a server, and pushes to them. Clones refer to the same server.
+///
+/// What does not concern one connection returns a `Result` as well, although with the server's own hub it cannot fail: it
+/// will where the hub is that of another process or machine, which can be out of reach.
 ///
 /// ```no_run
 /// # fn main() -> switchboard::Result<()> {
@@ -26,8 +29,10 @@ use crate::{
 ///
 /// let hub = server.hub();
 /// std::thread::spawn(move || loop {
-///     let result = hub.broadcast(Audience::Path("/clock"), "tick");
-///     println!("{} clients got it", result.sent + result.queued);
+///     match hub.broadcast(Audience::Path("/clock"), "tick") {
+///         Ok(result) => println!("{} clients got it", result.sent + result.queued),
+///         Err(e) => eprintln!("nobody was reached: {e}"),
+///     }
 ///     std::thread::sleep(std::time::Duration::from_secs(1));
 /// });
 /// server.run()
@@ -35,18 +40,6 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct Hub(Arc<Registry>);
-
-/// Which connections a broadcast is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Audience<'a> {
-    /// All connections.
-    All,
-    /// Those whose request had this path.
-    Path(&'a str),
-    /// Those that joined this topic.
-    Topic(&'a str),
-}
 
 /// The result of a broadcast, in numbers of connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,34 +53,6 @@ pub struct Broadcast {
     pub dropped: usize,
     /// The connection was closing, or was closed because its queue was full.
     pub gone: usize,
-}
-
-/// The state of a connection at one moment.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct ConnectionInfo {
-    /// The connection's ID.
-    pub id: WebSocketId,
-    /// The path of the client's request.
-    pub path: Arc<str>,
-    /// The address of the socket's other end; `None` on a Unix socket.
-    pub peer: Option<SocketAddr>,
-    /// When it was opened.
-    pub since: SystemTime,
-    /// Whether it is shared.
-    pub shared: bool,
-    /// Bytes that wait to be sent.
-    pub queued: usize,
-    /// Messages received.
-    pub messages_in: u64,
-    /// Messages sent, or waiting to be sent.
-    pub messages_out: u64,
-    /// Bytes received, as they were on the wire.
-    pub bytes_in: u64,
-    /// Bytes sent, as they were on the wire.
-    pub bytes_out: u64,
-    /// The time from the last answered ping to its pong.
-    pub round_trip: Option<Duration>,
 }
 
 impl Hub {
@@ -106,23 +71,77 @@ impl Hub {
         }
     }
 
+    /// Sends a message to one connection, shared or not, and waits until the kernel has it: no longer than the timeout, and
+    /// not at all if the socket takes it at once. It is sent in order with what was pushed before and comes later, is never
+    /// collected, and does not count for the queue's limits. Strings are sent as text, bytes as binary.
+    ///
+    /// ```
+    /// # fn example(hub: &switchboard::Hub, id: &switchboard::WebSocketId) {
+    /// use std::time::Duration;
+    /// use switchboard::PushErrorKind;
+    ///
+    /// match hub.push_wait(id, "the last offer", Duration::from_secs(5)) {
+    ///     Ok(()) => println!("sent"),
+    ///     Err(e) if matches!(e.kind, PushErrorKind::Timeout) => println!("too slow: {:?} was not sent", e.message),
+    ///     Err(e) => println!("{e}"),
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`PushError`] gives the message back, and the connection stays as it is. [`PushErrorKind::Timeout`]: nothing of the
+    /// message was sent, nor will it be. [`PushErrorKind::Pending`]: a part of it may be out, and it may still arrive.
+    /// [`PushErrorKind::MustNotWait`] at once, and nothing is sent, when a thread of the gateway calls it, as that of
+    /// [`on_client_message`](crate::WebSocketServer::on_client_message) with [`Limits::workers`](crate::Limits::workers) 0:
+    /// all clients would wait. A worker may wait, and then does nothing else.
+    pub fn push_wait(
+        &self,
+        id: &WebSocketId,
+        data: impl Into<Payload>,
+        timeout: Duration,
+    ) -> std::result::Result<(), PushError> {
+        let message = data.into().into_message();
+        match self.find(id) {
+            Some(connection) => connection.push_wait(message, timeout),
+            None => Err(PushError { kind: PushErrorKind::Unknown, message }),
+        }
+    }
+
+    /// Pushes many messages, each to a connection of its own or not: as [`push`](Self::push) for one after the other. Returns
+    /// a result for each, in their order.
+    ///
+    /// ```
+    /// # fn example(hub: &switchboard::Hub, red: &switchboard::WebSocketId, blue: &switchboard::WebSocketId) {
+    /// for result in hub.push_all([(red, "your turn"), (blue, "wait")]) {
+    ///     if let Err(e) = result {
+    ///         eprintln!("{:?} was not sent: {e}", e.message);
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    #[must_use = "each of the pushes may have failed"]
+    pub fn push_all<I: Borrow<WebSocketId>, D: Into<Payload>>(
+        &self,
+        messages: impl IntoIterator<Item = (I, D)>,
+    ) -> Vec<std::result::Result<Pushed, PushError>> {
+        messages.into_iter().map(|(id, data)| self.push(id.borrow(), data)).collect()
+    }
+
     /// A handle that pushes to one connection, without looking it up each time.
     ///
     /// # Errors
     /// [`Error::UnknownId`] if no connection has this ID.
     pub fn pusher(&self, id: &WebSocketId) -> Result<Pusher> {
-        self.find(id).map(Pusher).ok_or(Error::UnknownId)
+        self.find(id).map(Pusher::new).ok_or(Error::UnknownId)
     }
 
-    /// Sends a message to many connections. A dead or slow one does not delay the others, unless it uses
-    /// [`Overflow::Block`](crate::Overflow::Block).
-    pub fn broadcast(&self, to: Audience<'_>, data: impl Into<Payload>) -> Broadcast {
+    /// Sends a message to many connections. A dead or slow one does not delay the others.
+    ///
+    /// # Errors
+    /// None for the server's own connections: those that cannot be sent to are [counted](Broadcast).
+    pub fn broadcast(&self, to: Audience<'_>, data: impl Into<Payload>) -> Result<Broadcast> {
         let message = data.into().into_message();
-        let mut connections = match to {
-            Audience::All => self.0.all(),
-            Audience::Path(path) => self.0.at_path(path),
-            Audience::Topic(topic) => self.0.in_topic(topic),
-        };
+        let mut connections = self.0.select(to);
         // In the order of their addresses: with many connections this causes fewer cache misses, here and in the kernel.
         connections.sort_unstable_by_key(Arc::as_ptr);
         let mut result = Broadcast::default();
@@ -135,7 +154,7 @@ impl Hub {
                 Err(_) => result.gone += 1,
             }
         }
-        result
+        Ok(result)
     }
 
     /// Starts the closing handshake of a connection, as [`WebSocket::close`](crate::WebSocket::close) does.
@@ -147,24 +166,28 @@ impl Hub {
         Ok(())
     }
 
-    /// All connections, in no particular order.
-    pub fn connections(&self) -> Vec<ConnectionInfo> {
-        self.0.all().iter().map(info).collect()
-    }
-
-    /// One connection; `None` if no connection has this ID.
-    pub fn connection(&self, id: &WebSocketId) -> Option<ConnectionInfo> {
-        self.find(id).map(|connection| info(&connection))
+    /// One connection.
+    ///
+    /// # Errors
+    /// [`Error::UnknownId`] if no connection has this ID.
+    pub fn connection(&self, id: &WebSocketId) -> Result<ConnectionInfo> {
+        self.find(id).map(|connection| ConnectionInfo::new(&connection)).ok_or(Error::UnknownId)
     }
 
     /// How many connections there are.
-    pub fn len(&self) -> usize {
-        self.0.len()
+    ///
+    /// # Errors
+    /// None for the server's own.
+    pub fn len(&self) -> Result<usize> {
+        Ok(self.0.len())
     }
 
     /// Whether there is no connection.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    ///
+    /// # Errors
+    /// None for the server's own.
+    pub fn is_empty(&self) -> Result<bool> {
+        Ok(self.0.is_empty())
     }
 
     /// Makes a connection a member of a topic, until it leaves or ends. Joining again has no effect.
@@ -176,16 +199,15 @@ impl Hub {
     }
 
     /// Removes a connection from a topic, if it is a member.
-    pub fn leave(&self, id: &WebSocketId, topic: &str) {
-        self.0.leave(id, topic);
+    ///
+    /// # Errors
+    /// [`Error::UnknownId`] if no connection has this ID.
+    pub fn leave(&self, id: &WebSocketId, topic: &str) -> Result<()> {
+        if self.0.leave(id, topic) { Ok(()) } else { Err(Error::UnknownId) }
     }
 
-    /// The members of a topic, in no particular order.
-    pub fn members(&self, topic: &str) -> Vec<WebSocketId> {
-        self.0.in_topic(topic).iter().map(|connection| connection.id().clone()).collect()
-    }
-
-    /// Returns a [`WebSocket`] for a shared connection (`OpenServer`). Any number of threads may have one.
+    /// Returns a [`WebSocket`] for a shared connection (`OpenServer`). Any number of threads may have one. On a thread of
+    /// the gateway its calls do not wait, as in [`on_client_message`](crate::WebSocketServer::on_client_message).
     ///
     /// ```no_run
     /// # fn example(hub: &switchboard::Hub, saved_id: &str) -> switchboard::Result<()> {
@@ -238,47 +260,5 @@ impl WebSocket {
 impl fmt::Debug for Hub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Hub({} connections)", self.0.len())
-    }
-}
-
-/// Pushes to one connection; made by [`Hub::pusher`]. It does not keep the connection open.
-#[derive(Clone, Debug)]
-pub struct Pusher(Arc<Connection>);
-
-impl Pusher {
-    /// As [`Hub::push`].
-    ///
-    /// # Errors
-    /// As [`Hub::push`]; if the connection has ended, [`PushErrorKind::Closed`].
-    pub fn push(&self, data: impl Into<Payload>) -> std::result::Result<Pushed, PushError> {
-        self.0.push(data.into().into_message(), None)
-    }
-
-    /// The connection's ID.
-    pub fn websocket_id(&self) -> &WebSocketId {
-        self.0.id()
-    }
-
-    /// How the connection ended; `None` while it is open.
-    pub fn close_reason(&self) -> Option<CloseReason> {
-        self.0.reason().cloned()
-    }
-}
-
-fn info(connection: &Arc<Connection>) -> ConnectionInfo {
-    let about = connection.about();
-    let (counts, queued, round_trip) = connection.statistics();
-    ConnectionInfo {
-        id: about.id.clone(),
-        path: about.path.clone(),
-        peer: about.peer,
-        since: connection.opened(),
-        shared: about.shared,
-        queued,
-        messages_in: counts.messages_in,
-        messages_out: counts.messages_out,
-        bytes_in: counts.bytes_in,
-        bytes_out: counts.bytes_out,
-        round_trip,
     }
 }

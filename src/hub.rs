@@ -13,7 +13,7 @@ use crate::{
     error::{CloseReason, Error, Result},
     id::WebSocketId,
     message::{CloseCode, Payload},
-    registry::Registry,
+    registry::{Found, Registry},
     websocket::{Holder, Opening, WebSocket},
 };
 
@@ -99,11 +99,7 @@ impl Hub {
     /// [`PushError`] gives the message back. [`Opening::set_overflow`](crate::Opening::set_overflow) chooses what happens
     /// when the queue is full.
     pub fn push(&self, id: &WebSocketId, data: impl Into<Payload>) -> std::result::Result<Pushed, PushError> {
-        let message = data.into().into_message();
-        match self.find(id) {
-            Some(connection) => connection.push(message, None),
-            None => Err(PushError { kind: PushErrorKind::Unknown, message }),
-        }
+        self.0.push(id, data.into().into_message())
     }
 
     /// A handle that pushes to one connection, without looking it up each time.
@@ -111,7 +107,7 @@ impl Hub {
     /// # Errors
     /// [`Error::UnknownId`] if no connection has this ID.
     pub fn pusher(&self, id: &WebSocketId) -> Result<Pusher> {
-        self.find(id).map(Pusher).ok_or(Error::UnknownId)
+        self.0.find(id).map(Pusher).ok_or(Error::UnknownId)
     }
 
     /// Sends a message to many connections. A dead or slow one does not delay the others, unless it uses
@@ -143,7 +139,7 @@ impl Hub {
     /// # Errors
     /// [`Error::UnknownId`] if no connection has this ID.
     pub fn close(&self, id: &WebSocketId, code: impl Into<CloseCode>, text: &str) -> Result<()> {
-        self.find(id).ok_or(Error::UnknownId)?.close(code.into(), text);
+        self.0.open(id)?.close(code.into(), text);
         Ok(())
     }
 
@@ -154,7 +150,7 @@ impl Hub {
 
     /// One connection; `None` if no connection has this ID.
     pub fn connection(&self, id: &WebSocketId) -> Option<ConnectionInfo> {
-        self.find(id).map(|connection| info(&connection))
+        self.0.open(id).ok().map(|connection| info(&connection))
     }
 
     /// How many connections there are.
@@ -172,7 +168,7 @@ impl Hub {
     /// # Errors
     /// [`Error::UnknownId`] if no connection has this ID.
     pub fn join(&self, id: &WebSocketId, topic: &str) -> Result<()> {
-        if self.0.join(id, topic) { Ok(()) } else { Err(Error::UnknownId) }
+        if self.0.join(self.0.open(id)?.id(), topic) { Ok(()) } else { Err(Error::UnknownId) }
     }
 
     /// Removes a connection from a topic, if it is a member.
@@ -182,7 +178,7 @@ impl Hub {
 
     /// The members of a topic, in no particular order.
     pub fn members(&self, topic: &str) -> Vec<WebSocketId> {
-        self.0.in_topic(topic).iter().map(|connection| connection.id().clone()).collect()
+        self.0.in_topic(topic).iter().map(|connection| *connection.id()).collect()
     }
 
     /// Returns a [`WebSocket`] for a shared connection (`OpenServer`). Any number of threads may have one.
@@ -191,7 +187,7 @@ impl Hub {
     /// # fn example(hub: &switchboard::Hub, saved_id: &str) -> switchboard::Result<()> {
     /// use std::time::Duration;
     ///
-    /// let mut ws = hub.open_server(&saved_id.into())?;
+    /// let mut ws = hub.open_server(&saved_id.parse()?)?;
     /// ws.write("are you there?")?;
     /// let answer = ws.read_message(Duration::from_secs(10))?;
     /// ws.end_server();
@@ -202,7 +198,7 @@ impl Hub {
     /// [`Error::UnknownId`] if no connection has this ID, [`Error::Closed`] if it is closing, [`Error::NotShared`] if it
     /// is not shared.
     pub fn open_server(&self, id: &WebSocketId) -> Result<WebSocket> {
-        let connection = self.find(id).ok_or(Error::UnknownId)?;
+        let connection = self.0.open(id)?;
         if !connection.about().shared {
             return Err(Error::NotShared);
         }
@@ -214,10 +210,6 @@ impl Hub {
 
     pub(crate) fn new(registry: Arc<Registry>) -> Self {
         Self(registry)
-    }
-
-    fn find(&self, id: &WebSocketId) -> Option<Arc<Connection>> {
-        self.0.find(id)
     }
 }
 
@@ -243,7 +235,7 @@ impl fmt::Debug for Hub {
 
 /// Pushes to one connection; made by [`Hub::pusher`]. It does not keep the connection open.
 #[derive(Clone, Debug)]
-pub struct Pusher(Arc<Connection>);
+pub struct Pusher(Found);
 
 impl Pusher {
     /// As [`Hub::push`].
@@ -251,7 +243,7 @@ impl Pusher {
     /// # Errors
     /// As [`Hub::push`]; if the connection has ended, [`PushErrorKind::Closed`].
     pub fn push(&self, data: impl Into<Payload>) -> std::result::Result<Pushed, PushError> {
-        self.0.push(data.into().into_message(), None)
+        self.0.push(data.into().into_message())
     }
 
     /// The connection's ID.
@@ -261,7 +253,7 @@ impl Pusher {
 
     /// How the connection ended; `None` while it is open.
     pub fn close_reason(&self) -> Option<CloseReason> {
-        self.0.reason().cloned()
+        self.0.connection()?.reason().cloned()
     }
 }
 
@@ -269,7 +261,7 @@ fn info(connection: &Arc<Connection>) -> ConnectionInfo {
     let about = connection.about();
     let (counts, queued, round_trip) = connection.statistics();
     ConnectionInfo {
-        id: about.id.clone(),
+        id: about.id,
         path: about.path.clone(),
         peer: about.peer,
         since: connection.opened(),

@@ -178,7 +178,7 @@
 //!
 //! | layer | module | what it holds |
 //! |---|---|---|
-//! | 0 | `error`, `message`, `limits`, `id`, `clock`, `deadline`, `sync`, `thread`, `caught` | values, time, locks, panics |
+//! | 0 | `error`, `message`, `limits`, `id`, `clock`, `deadline`, `sync`, `thread`, `caught`, `awaited` | values, time, locks, panics |
 //! | 1 | `codec` | bytes to messages and back, in memory: TLS, frames and compression |
 //! | 1 | `http` | a request in, a response out; the checks of the opening handshake |
 //! | 1 | `tls` | the server's certificate |
@@ -186,6 +186,7 @@
 //! | 2 | `session` | sessions, their cookie, and where they are stored |
 //! | 2 | `protocol` | the state machine of one connection, without I/O: bytes, commands and the time in; bytes, messages and the next deadline out |
 //! | 3 | `connection` | the protocol under its lock, the socket, what waits to be sent and to be read |
+//! | 4 | `pending` | a connection that is being opened: what is pushed to it, and who waits for it |
 //! | 4 | `registry` | connections by ID, path and topic |
 //! | 4 | `gateway` | drives shared connections, receives for busy threads, keeps the deadlines |
 //! | 5 | `websocket`, `parked` | the types that your code uses; how it is called without a thread of its own |
@@ -210,6 +211,7 @@
 #[cfg(not(unix))]
 compile_error!("switchboard needs Unix: Linux, macOS or another one");
 
+mod awaited;
 #[cfg(feature = "__bench")]
 #[doc(hidden)]
 pub mod benching;
@@ -230,6 +232,7 @@ mod id;
 mod limits;
 mod message;
 mod parked;
+mod pending;
 mod protocol;
 mod registry;
 mod server;
@@ -251,7 +254,7 @@ pub use crate::{
     error::{BindError, CloseReason, ClosedBy, Error, Result},
     http::{Origins, Refusal, Request, Response},
     hub::{Audience, Broadcast, ConnectionInfo, Hub, Pusher},
-    id::WebSocketId,
+    id::{InvalidId, NodeId, WebSocketId},
     limits::Limits,
     message::{CloseCode, Data, Message, Payload, Text},
     server::{Exchange, ListenAddr, Server, ServerBuilder, ServerHandle},

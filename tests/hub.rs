@@ -34,7 +34,7 @@ fn serve_with_ids(
                     Ok(())
                 },
                 move |ws| {
-                    let _ = tx.lock().unwrap().send(ws.websocket_id().clone());
+                    let _ = tx.lock().unwrap().send(*ws.websocket_id());
                     server(ws)
                 },
                 |_| {},
@@ -240,7 +240,7 @@ fn topics_are_joined_and_left_also_at_the_end_of_a_connection() {
     let server = serve_app(move |ws| {
         ws.join("room");
         ws.join("room");
-        tx.send(ws.websocket_id().clone())?;
+        tx.send(*ws.websocket_id())?;
         wait(ws)
     });
     let mut one = server.connect(SCHEMES[0], "/");
@@ -280,7 +280,7 @@ fn connections_are_listed_with_their_traffic() {
     assert_eq!(server.hub.connections().len(), 1);
     server.hub.close(&id, 4002, "by the hub").unwrap();
     assert_eq!(read_close(&mut client), (4002, "by the hub".into()));
-    assert!(matches!(server.hub.close(&"nobody".into(), 1000, ""), Err(Error::UnknownId)));
+    assert!(matches!(server.hub.close(&"AAAAAAAAAAAAAAAAAAAAAA".parse().unwrap(), 1000, ""), Err(Error::UnknownId)));
 }
 
 #[test]

@@ -42,7 +42,7 @@ fn serve_unread(limits: Limits) -> (TestServer, mpsc::Receiver<WebSocketId>, mps
             let (opened, closed) = (opened.clone(), closed.clone());
             let before = move |opening: &mut Opening| {
                 opening.set_shared_connection(true);
-                opened.send(opening.websocket_id().clone()).unwrap();
+                opened.send(*opening.websocket_id()).unwrap();
                 Ok(())
             };
             let after = move |end: &Closed| drop(closed.send(end.reason().clone()));

@@ -55,9 +55,12 @@ pub struct PushError {
 pub enum PushErrorKind {
     /// No connection has this ID, or none has it any more.
     Unknown,
+    /// The connection was not opened: its handshake was refused, or came to nothing.
+    Refused,
     /// The connection is closing, or was just closed because its queue was full ([`Overflow::Disconnect`]).
     Closed(CloseReason),
-    /// The queue is full: dropped, as [`Overflow::DropNewest`] or [`Overflow::Block`] says.
+    /// The queue is full: dropped, as [`Overflow::DropNewest`] or [`Overflow::Block`] says, or because the connection is
+    /// not open yet.
     Full,
 }
 
@@ -65,6 +68,7 @@ impl fmt::Display for PushError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
             PushErrorKind::Unknown => f.write_str("no connection has this ID"),
+            PushErrorKind::Refused => f.write_str("the connection was refused in its opening handshake"),
             PushErrorKind::Closed(reason) => write!(f, "connection closed: {reason}"),
             PushErrorKind::Full => f.write_str("the connection's queue is full"),
         }

@@ -15,7 +15,7 @@ use crate::{
     clock::Clock,
     codec::{Deflate, Stream},
     compression::Compression,
-    id::WebSocketId,
+    id::{NodeId, WebSocketId},
     limits::Limits,
     message::{CloseCode, Message},
     session::SessionId,
@@ -42,7 +42,7 @@ fn posting_connection(
     client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let clock = Clock::start();
     let about = Box::new(About {
-        id: WebSocketId::random(),
+        id: WebSocketId::random(NodeId::new(1)),
         session_id: SessionId::new("s"),
         path: "/".into(),
         peer: None,

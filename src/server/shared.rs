@@ -14,7 +14,7 @@ use std::{
 
 use super::{routes::Routes, wake_pipe::WakePipe};
 use crate::{
-    clock::Clock, compression::Compression, connection::Socket, http::Origins, limits::Limits,
+    clock::Clock, compression::Compression, connection::Socket, http::Origins, id::NodeId, limits::Limits,
     registry::Registry, session::SessionStore, sync::LockExt,
 };
 
@@ -26,6 +26,8 @@ pub(super) struct Settings {
     pub(super) origins: Origins,
     pub(super) compression: Compression,
     pub(super) trusted_proxies: Vec<IpAddr>,
+    /// `None`: random.
+    pub(super) node: Option<NodeId>,
 }
 
 #[derive(Debug)]
@@ -51,14 +53,16 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(settings: Settings, sessions: Arc<dyn SessionStore>) -> io::Result<Self> {
+        let limits = Arc::new(settings.limits);
+        let node = settings.node.unwrap_or_else(NodeId::random);
         Ok(Self {
             routes: settings.routes,
-            limits: Arc::new(settings.limits),
+            registry: Arc::new(Registry::new(node, limits.clone())),
+            limits,
             origins: settings.origins,
             compression: settings.compression,
             trusted_proxies: settings.trusted_proxies,
             sessions,
-            registry: Arc::default(),
             clock: Arc::new(Clock::start()),
             handshaking: Mutex::default(),
             supervisor: WakePipe::new()?,

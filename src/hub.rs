@@ -95,6 +95,10 @@ impl Hub {
     /// socket takes it, else queued, in order. This works even while the connection's own thread waits in `read`, or
     /// computes. Strings are sent as text, bytes as binary.
     ///
+    /// To a connection that is being [opened](Self::open_server) the message is queued, and is the first thing that the
+    /// client gets; if the handshake is refused, it is dropped. The queue has the same limits as later, but when it is full
+    /// this is an error whatever was chosen.
+    ///
     /// # Errors
     /// [`PushError`] gives the message back. [`Opening::set_overflow`](crate::Opening::set_overflow) chooses what happens
     /// when the queue is full.
@@ -102,7 +106,8 @@ impl Hub {
         self.0.push(id, data.into().into_message())
     }
 
-    /// A handle that pushes to one connection, without looking it up each time.
+    /// A handle that pushes to one connection, without looking it up each time. It may be made while the connection is being
+    /// [opened](Self::open_server), too.
     ///
     /// # Errors
     /// [`Error::UnknownId`] if no connection has this ID.
@@ -110,7 +115,7 @@ impl Hub {
         self.0.find(id).map(Pusher).ok_or(Error::UnknownId)
     }
 
-    /// Sends a message to many connections. A dead or slow one does not delay the others, unless it uses
+    /// Sends a message to many connections; those that are still being opened are not among them. A dead or slow one does not delay the others, unless it uses
     /// [`Overflow::Block`](crate::Overflow::Block).
     pub fn broadcast(&self, to: Audience<'_>, data: impl Into<Payload>) -> Broadcast {
         let message = data.into().into_message();
@@ -134,44 +139,49 @@ impl Hub {
         result
     }
 
-    /// Starts the closing handshake of a connection, as [`WebSocket::close`](crate::WebSocket::close) does.
+    /// Starts the closing handshake of a connection, as [`WebSocket::close`](crate::WebSocket::close) does. Waits while the
+    /// connection is being [opened](Self::open_server).
     ///
     /// # Errors
-    /// [`Error::UnknownId`] if no connection has this ID.
+    /// [`Error::UnknownId`] if no connection has this ID; while it is being opened, as
+    /// [`open_server`](Self::open_server).
     pub fn close(&self, id: &WebSocketId, code: impl Into<CloseCode>, text: &str) -> Result<()> {
         self.0.open(id)?.close(code.into(), text);
         Ok(())
     }
 
-    /// All connections, in no particular order.
+    /// All connections that are open, in no particular order.
     pub fn connections(&self) -> Vec<ConnectionInfo> {
         self.0.all().iter().map(info).collect()
     }
 
-    /// One connection; `None` if no connection has this ID.
+    /// One connection; `None` if no connection has this ID. Waits while the connection is being
+    /// [opened](Self::open_server): `None` then also stands for the errors of that.
     pub fn connection(&self, id: &WebSocketId) -> Option<ConnectionInfo> {
         self.0.open(id).ok().map(|connection| info(&connection))
     }
 
-    /// How many connections there are.
+    /// How many connections are open.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is no connection.
+    /// Whether no connection is open.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Makes a connection a member of a topic, until it leaves or ends. Joining again has no effect.
+    /// Makes a connection a member of a topic, until it leaves or ends. Joining again has no effect. Waits while the
+    /// connection is being [opened](Self::open_server).
     ///
     /// # Errors
-    /// [`Error::UnknownId`] if no connection has this ID.
+    /// [`Error::UnknownId`] if no connection has this ID; while it is being opened, as
+    /// [`open_server`](Self::open_server).
     pub fn join(&self, id: &WebSocketId, topic: &str) -> Result<()> {
         if self.0.join(self.0.open(id)?.id(), topic) { Ok(()) } else { Err(Error::UnknownId) }
     }
 
-    /// Removes a connection from a topic, if it is a member.
+    /// Removes a connection from a topic, if it is a member; one that is being opened is member of none.
     pub fn leave(&self, id: &WebSocketId, topic: &str) {
         self.0.leave(id, topic);
     }
@@ -182,6 +192,11 @@ impl Hub {
     }
 
     /// Returns a [`WebSocket`] for a shared connection (`OpenServer`). Any number of threads may have one.
+    ///
+    /// An ID is valid as soon as `on_pre_server` can ask for it. Whoever is given it there may be faster than the opening
+    /// handshake: then this waits until the connection is open, for at most
+    /// [`Limits::handshake_timeout`](crate::Limits::handshake_timeout), and tells it if the handshake is refused. With
+    /// [`Limits::workers`](crate::Limits::workers) 0, avoid that in `on_client_message`, where the gateway waits.
     ///
     /// ```no_run
     /// # fn example(hub: &switchboard::Hub, saved_id: &str) -> switchboard::Result<()> {
@@ -196,7 +211,9 @@ impl Hub {
     ///
     /// # Errors
     /// [`Error::UnknownId`] if no connection has this ID, [`Error::Closed`] if it is closing, [`Error::NotShared`] if it
-    /// is not shared.
+    /// is not shared. While it is being opened: [`Error::Refused`] if it is refused, or its `on_pre_server` panics;
+    /// [`Error::Timeout`] if that takes longer; and at once [`Error::NotOpen`] in its own `on_pre_server`, which would wait
+    /// for itself.
     pub fn open_server(&self, id: &WebSocketId) -> Result<WebSocket> {
         let connection = self.0.open(id)?;
         if !connection.about().shared {
@@ -241,7 +258,8 @@ impl Pusher {
     /// As [`Hub::push`].
     ///
     /// # Errors
-    /// As [`Hub::push`]; if the connection has ended, [`PushErrorKind::Closed`].
+    /// As [`Hub::push`]; if the connection has ended, [`PushErrorKind::Closed`], and if it was never opened,
+    /// [`PushErrorKind::Refused`].
     pub fn push(&self, data: impl Into<Payload>) -> std::result::Result<Pushed, PushError> {
         self.0.push(data.into().into_message())
     }
@@ -251,7 +269,7 @@ impl Pusher {
         self.0.id()
     }
 
-    /// How the connection ended; `None` while it is open.
+    /// How the connection ended; `None` while it is open, before that, and if it was never opened.
     pub fn close_reason(&self) -> Option<CloseReason> {
         self.0.connection()?.reason().cloned()
     }

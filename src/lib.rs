@@ -65,6 +65,8 @@
 //!   They reach the client at once, even while the connection's own thread waits in `read`, computes, or is writing.
 //! - [`Hub::close`], [`WebSocket::end_server`]: any thread. A thread that waits in `read` of a shared connection returns at
 //!   once.
+//! - An ID is valid as soon as `on_pre_server` can ask for it: what is pushed to a connection that is being opened follows
+//!   the answer to its handshake, and [`Hub::open_server`] waits for that answer.
 //! - The methods of one instance are called by one thread at a time, `on_client_message` in the order of the messages.
 //!
 //! While a handler computes and does not read, the gateway checks its socket once a second: it answers pings, notices a
@@ -199,8 +201,9 @@
 //! them in and asks `codec` for messages, the inbox of `connection` keeps them, and `websocket` or `parked` hands them to your
 //! code. A pushed message: `hub` finds the connection in `registry`; `push` of `connection` locks the core, or, if another
 //! thread has the lock, puts the message into the outbox, which that thread checks when it unlocks; `protocol` appends it to
-//! the output, and the socket takes it. Closing, whichever side begins it, is a phase of `protocol`; the thread that drives the
-//! connection sends what is left, and completes it.
+//! the output, and the socket takes it. If the connection is still being opened, `registry` finds it in `pending`, whose queue it
+//! takes over as its outbox when it is registered. Closing, whichever side begins it, is a phase of `protocol`; the thread that
+//! drives the connection sends what is left, and completes it.
 //!
 //! The lock of a connection is held for microseconds and never during a wait: a thread that reads waits in `recv` without it,
 //! so that another thread can write meanwhile, over TLS, too.

@@ -280,7 +280,10 @@ fn connections_are_listed_with_their_traffic() {
     assert_eq!(server.hub.connections().len(), 1);
     server.hub.close(&id, 4002, "by the hub").unwrap();
     assert_eq!(read_close(&mut client), (4002, "by the hub".into()));
-    assert!(matches!(server.hub.close(&"AAAAAAAAAAAAAAAAAAAAAA".parse().unwrap(), 1000, ""), Err(Error::UnknownId)));
+    assert!(matches!(
+        server.hub.close(&"AAAAAAAAAAAAAAAAAAAAAA".parse().unwrap(), 1000, ""),
+        Err(Error::UnknownId)
+    ));
 }
 
 #[test]

@@ -144,7 +144,7 @@ fn another_thread_opens_writes_reads_and_ends_it() {
         assert_eq!(read_close(&mut client).0, 1000);
         let id = other.join().unwrap();
         drop(client);
-        assert_eq!(fixture.closed(), (id.clone(), 1000));
+        assert_eq!(fixture.closed(), (id, 1000));
         assert!(matches!(fixture.hub.open_server(&id), Err(Error::UnknownId)));
     }
 }
@@ -152,7 +152,10 @@ fn another_thread_opens_writes_reads_and_ends_it() {
 #[test]
 fn open_server_has_an_error_for_each_case() {
     let fixture = shared(|_| {}, leave);
-    assert!(matches!(fixture.hub.open_server(&"AAAAAAAAAAAAAAAAAAAAAA".parse().unwrap()), Err(Error::UnknownId)));
+    assert!(matches!(
+        fixture.hub.open_server(&"AAAAAAAAAAAAAAAAAAAAAA".parse().unwrap()),
+        Err(Error::UnknownId)
+    ));
     let mut client = fixture.server.connect(SCHEMES[0], "/");
     let id = fixture.opened();
     fixture.hub.close(&id, 4000, "enough").unwrap();

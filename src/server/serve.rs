@@ -193,10 +193,7 @@ struct Agreed<'a> {
 
 /// The checks of the opening handshake, ours and the application's.
 #[inline(never)]
-fn accept<'a>(
-    shared: &'a Shared,
-    request: &Arc<Request>,
-) -> Result<(Handshake, Box<Agreed<'a>>), Refusal> {
+fn accept<'a>(shared: &'a Shared, request: &Arc<Request>) -> Result<(Handshake, Box<Agreed<'a>>), Refusal> {
     let factory = shared.routes.find_websocket(request.path())?;
     let mut handshake = Handshake::check(request, &shared.origins)?;
     let offered = std::mem::take(&mut handshake.subprotocols);

@@ -17,7 +17,7 @@ use crate::{
     connection::{Connection, Observer, PushError, PushErrorKind, Pushed},
     deadline::Deadline,
     error::{Error, Result},
-    id::{NodeId, WebSocketId},
+    id::{NodeId, RandomBits, WebSocketId},
     limits::Limits,
     message::Message,
     pending::Pending,
@@ -36,14 +36,14 @@ pub(crate) struct Registry {
     paths: Groups,
     topics: Groups,
     /// The topics of a connection, for its end.
-    joined: Mutex<HashMap<WebSocketId, HashSet<Arc<str>>>>,
+    joined: Mutex<HashMap<WebSocketId, HashSet<Arc<str>>, RandomBits>>,
 }
 
 /// Connections by their IDs. Each is in one of the two, from the moment when its application learns the ID.
 #[derive(Default)]
 struct Part {
     open: Group,
-    opening: HashMap<WebSocketId, Arc<Pending>>,
+    opening: HashMap<WebSocketId, Arc<Pending>, RandomBits>,
 }
 
 /// What has an ID.
@@ -64,7 +64,7 @@ pub(crate) struct Announced<'a> {
 #[derive(Default)]
 struct Groups(Mutex<HashMap<Arc<str>, Group>>);
 
-type Group = HashSet<Member>;
+type Group = HashSet<Member, RandomBits>;
 
 /// A connection, found by its ID.
 struct Member(Arc<Connection>);
@@ -196,6 +196,9 @@ impl Registry {
             drop(part);
             self.paths.insert(&connection.about().path, connection.clone());
         });
+        if connection.is_finished() {
+            self.forget(connection); // it has ended in between, when it was not everywhere yet
+        }
     }
 
     /// Makes a connection a member of a topic. False: no open connection has this ID.
@@ -230,6 +233,13 @@ impl Registry {
         for topic in joined.remove(id).into_iter().flatten() {
             self.topics.remove(&topic, id);
         }
+    }
+
+    fn forget(&self, connection: &Connection) {
+        let id = connection.id();
+        self.part(id).locked().open.remove(id);
+        self.paths.remove(&connection.about().path, id);
+        self.leave_all(id);
     }
 
     fn find_open(&self, id: &WebSocketId) -> Option<Arc<Connection>> {
@@ -285,10 +295,7 @@ impl Drop for Announced<'_> {
 /// At its end the ID becomes unknown, and it leaves all topics.
 impl Observer for Registry {
     fn closed(&self, connection: &Connection) {
-        let id = connection.id();
-        self.part(id).locked().open.remove(id);
-        self.paths.remove(&connection.about().path, id);
-        self.leave_all(id);
+        self.forget(connection);
     }
 }
 
@@ -316,5 +323,59 @@ impl Groups {
 
     fn members(&self, name: &str) -> Vec<Arc<Connection>> {
         self.0.locked().get(name).map(connections).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connection::tests::connection_of;
+
+    fn registry() -> Arc<Registry> {
+        Arc::new(Registry::new(NodeId::new(1), Arc::default()))
+    }
+
+    #[test]
+    fn a_connection_is_known_from_the_start_and_open_later() {
+        let registry = registry();
+        let announced = registry.announce();
+        let id = *announced.id();
+        let found = registry.find(&id).unwrap();
+        assert!(found.connection().is_none() && registry.is_empty() && !registry.join(&id, "room"));
+        assert_eq!(registry.push(&id, Message::from("x")).unwrap(), Pushed::Queued);
+        let (connection, _client) = connection_of(id, registry.clone());
+        registry.register(announced, &connection);
+        assert!(registry.join(&id, "room"));
+        assert!(Arc::ptr_eq(&registry.open(&id).unwrap(), &connection));
+        assert!(found.connection().is_some_and(|found| Arc::ptr_eq(found, &connection)));
+        assert_eq!((registry.len(), registry.at_path("/").len(), registry.in_topic("room").len()), (1, 1, 1));
+        connection.finish();
+        assert!(
+            registry.is_empty() && registry.at_path("/").is_empty() && registry.in_topic("room").is_empty()
+        );
+    }
+
+    #[test]
+    fn what_is_not_opened_is_not_known_any_more() {
+        let registry = registry();
+        let announced = registry.announce();
+        let id = *announced.id();
+        let found = registry.find(&id).unwrap();
+        drop(announced);
+        assert!(registry.find(&id).is_none());
+        assert!(matches!(registry.open(&id), Err(Error::UnknownId)));
+        assert!(matches!(found.push(Message::from("x")).unwrap_err().kind, PushErrorKind::Refused));
+    }
+
+    /// Others can find it, and so end it, while it is being registered.
+    #[test]
+    fn a_connection_that_ends_at_once_is_not_left_behind() {
+        let registry = registry();
+        let announced = registry.announce();
+        let (connection, _client) = connection_of(*announced.id(), registry.clone());
+        connection.finish();
+        registry.register(announced, &connection);
+        assert!(registry.is_empty() && registry.at_path("/").is_empty());
+        assert!(registry.find(connection.id()).is_none());
     }
 }

@@ -28,6 +28,12 @@ impl Observer for Nobody {
     fn closed(&self, _: &Connection) {}
 }
 
+/// A connection with this ID, known to this observer.
+pub(crate) fn connection_of(id: WebSocketId, observer: Arc<dyn Observer>) -> (Arc<Connection>, UnixStream) {
+    let (connection, client, _) = make_connection(id, None, observer);
+    (connection, client)
+}
+
 /// A connection over a socket pair, without a gateway, and the client's end.
 fn connection() -> (Arc<Connection>, UnixStream) {
     let (connection, client, _) = posting_connection(None);
@@ -38,11 +44,19 @@ fn connection() -> (Arc<Connection>, UnixStream) {
 fn posting_connection(
     deflate: Option<Deflate>,
 ) -> (Arc<Connection>, UnixStream, crossbeam_channel::Receiver<Arc<Connection>>) {
+    make_connection(WebSocketId::random(NodeId::new(1)), deflate, Arc::new(Nobody))
+}
+
+fn make_connection(
+    id: WebSocketId,
+    deflate: Option<Deflate>,
+    observer: Arc<dyn Observer>,
+) -> (Arc<Connection>, UnixStream, crossbeam_channel::Receiver<Arc<Connection>>) {
     let (server, client) = UnixStream::pair().unwrap();
     client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let clock = Clock::start();
     let about = Box::new(About {
-        id: WebSocketId::random(NodeId::new(1)),
+        id,
         session_id: SessionId::new("s"),
         path: "/".into(),
         peer: None,
@@ -55,12 +69,8 @@ fn posting_connection(
     });
     let (sender, mail) = crossbeam_channel::unbounded();
     let post = Post::new(sender, || {});
-    let context = Arc::new(Context {
-        limits: Arc::new(Limits::default()),
-        clock: Arc::new(clock),
-        post,
-        observer: Arc::new(Nobody),
-    });
+    let context =
+        Arc::new(Context { limits: Arc::new(Limits::default()), clock: Arc::new(clock), post, observer });
     let socket = Arc::new(Socket::from(server));
     (Connection::new(about, socket, Stream::plain(), context), client, mail)
 }

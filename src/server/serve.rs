@@ -323,7 +323,7 @@ fn serve_app(
     connection.attach();
     match sent {
         Ok(()) => end(connection, app.server(ws)),
-        Err(e) => log::debug!("{}: left during the handshake: {e}", connection.id().short()),
+        Err(e) => log::debug!("{}: ended during the handshake: {e}", connection.id().short()),
     }
 }
 

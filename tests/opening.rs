@@ -466,7 +466,7 @@ fn on_pre_server_may_push_to_its_own_connection_and_does_not_wait_for_it() {
 #[test]
 fn who_waits_too_long_is_told() {
     let mut limits = Limits::default();
-    limits.handshake_timeout = Duration::from_millis(300);
+    limits.handshake_timeout = Duration::from_secs(1);
     let gated = gated(true, limits);
     let (mut client, id) = gated.begin(Scheme::Ws);
     let hub = &gated.server.hub;

@@ -67,12 +67,8 @@ impl<Slot: Send> Handler for Parked<Slot> {
         let (Some(app), Some(reason)) = (app, connection.reason().cloned()) else { return };
         let App { mut server, session, slot } = app;
         let about = connection.about();
-        let closed = Closed {
-            id: about.id,
-            session_id: about.session_id.clone(),
-            reason,
-            duration: connection.age(),
-        };
+        let closed =
+            Closed { id: about.id, session_id: about.session_id.clone(), reason, duration: connection.age() };
         log::debug!("{}: closed: {}", about.id.short(), closed.reason);
         if caught(|| server.on_post_server(&closed)).is_none() {
             log::error!("{}: on_post_server panicked", about.id.short());

@@ -221,7 +221,7 @@ fn a_reset_is_seen_while_the_handler_computes_and_the_inbox_is_full() {
     let (server, ends, go) = serve_busy(busy_limits());
     for scheme in SCHEMES {
         let mut client = server.raw_websocket(scheme, "/");
-        let id = server.hub.connections()[0].id.clone();
+        let id = server.hub.connections()[0].id;
         fill(&mut client, &server, &id);
         let pusher = server.hub.pusher(&id).unwrap();
         client.reset();
@@ -239,7 +239,7 @@ fn a_busy_handler_answers_what_came_before_a_close_frame_and_before_a_fin() {
         for ends_stream in [false, true] {
             let mut client = server.raw_websocket(scheme, "/");
             client.write_all(&frame(0x81, b"first")).unwrap();
-            let id = server.hub.connections()[0].id.clone();
+            let id = server.hub.connections()[0].id;
             let received = || server.hub.connection(&id).map_or(0, |info| info.bytes_in);
             eventually("it is received", || received() > 0);
             let before = received();

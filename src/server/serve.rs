@@ -315,7 +315,12 @@ fn serve_app(
     app: &mut dyn WebSocketServer,
     ws: &mut WebSocket,
 ) {
-    log::debug!("{}: open: {} from {:?}", connection.id().short(), connection.about().path, connection.about().peer);
+    log::debug!(
+        "{}: open: {} from {:?}",
+        connection.id().short(),
+        connection.about().path,
+        connection.about().peer
+    );
     let sent = connection.flush_all();
     if shared.is_stopping() {
         connection.close(CloseCode::GOING_AWAY, "the server shuts down");

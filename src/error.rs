@@ -2,7 +2,10 @@
 
 use std::{fmt, io, sync::Arc};
 
-use crate::message::{CloseCode, Text};
+use crate::{
+    id::InvalidId,
+    message::{CloseCode, Text},
+};
 
 /// The result of most calls of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -41,6 +44,13 @@ pub enum Error {
     NotUtf8,
     /// No connection has this ID: it never existed, or it has ended.
     UnknownId,
+    /// The connection was not opened: its handshake was refused, or came to nothing, while the call waited for it.
+    Refused,
+    /// The connection is not open yet, and the call came from its own
+    /// [`on_pre_server`](crate::WebSocketServer::on_pre_server): it would wait for itself.
+    NotOpen,
+    /// A text cannot be the ID of a connection.
+    InvalidId(InvalidId),
     /// The connection exists, but is not shared: only its own thread may read from it.
     NotShared,
     /// The session store is full: nothing was stored.
@@ -96,6 +106,9 @@ impl fmt::Display for Error {
                 "text must be UTF-8: call set_binary_data(true) or write a Message::Binary to send other bytes",
             ),
             Self::UnknownId => f.write_str("no connection has this ID"),
+            Self::Refused => f.write_str("the connection was refused in its opening handshake"),
+            Self::NotOpen => f.write_str("the connection is not open before its on_pre_server has returned"),
+            Self::InvalidId(e) => e.fmt(f),
             Self::NotShared => f.write_str("the connection is not shared: call set_shared_connection in on_pre_server"),
             Self::SessionsFull => f.write_str("the session store is full"),
             Self::Bind(e) => write!(f, "cannot listen on {}: {}", e.address, e.source),
@@ -108,10 +121,17 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
+            Self::InvalidId(e) => Some(e),
             Self::Bind(e) => Some(&e.source),
             Self::Io(e) => Some(e),
             _ => None,
         }
+    }
+}
+
+impl From<InvalidId> for Error {
+    fn from(error: InvalidId) -> Self {
+        Self::InvalidId(error)
     }
 }
 

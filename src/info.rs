@@ -43,7 +43,7 @@ impl ConnectionInfo {
         let about = connection.about();
         let (counts, queued, round_trip) = connection.statistics();
         Self {
-            id: about.id.clone(),
+            id: about.id,
             path: about.path.clone(),
             peer: about.peer,
             since: connection.opened(),

@@ -68,6 +68,8 @@
 //!   gateway: with [`Limits::workers`] 0 not `on_client_message`.
 //! - [`Hub::close`], [`WebSocket::end_server`]: any thread. A thread that waits in `read` of a shared connection returns at
 //!   once.
+//! - An ID is valid as soon as `on_pre_server` can ask for it: what is pushed to a connection that is being opened follows
+//!   the answer to its handshake, and [`Hub::open_server`] waits for that answer.
 //! - The methods of one instance are called by one thread at a time, `on_client_message` in the order of the messages.
 //!
 //! While a handler computes and does not read, the gateway checks its socket once a second: it answers pings, notices a
@@ -188,7 +190,7 @@
 //!
 //! | layer | module | what it holds |
 //! |---|---|---|
-//! | 0 | `error`, `message`, `limits`, `id`, `clock`, `deadline`, `sync`, `thread`, `caught` | values, time, locks, panics |
+//! | 0 | `error`, `message`, `limits`, `id`, `clock`, `deadline`, `sync`, `thread`, `caught`, `awaited` | values, time, locks, panics |
 //! | 1 | `codec` | bytes to messages and back, in memory: TLS, frames and compression |
 //! | 1 | `http` | a request in, a response out; the checks of the opening handshake |
 //! | 1 | `tls` | the server's certificate |
@@ -197,6 +199,7 @@
 //! | 2 | `protocol` | the state machine of one connection, without I/O: bytes, commands and the time in; bytes, messages and the next deadline out |
 //! | 3 | `connection` | the protocol under its lock, the socket, what waits to be sent and to be read |
 //! | 4 | `info`, `observer` | what is told about a connection, and who is told |
+//! | 4 | `pending` | a connection that is being opened: what is pushed to it, and who waits for it |
 //! | 4 | `registry` | connections by ID, path and topic |
 //! | 4 | `gateway` | drives shared connections, receives for busy threads, keeps the deadlines |
 //! | 5 | `websocket`, `parked` | the types that your code uses; how it is called without a thread of its own |
@@ -209,8 +212,9 @@
 //! them in and asks `codec` for messages, the inbox of `connection` keeps them, and `websocket` or `parked` hands them to your
 //! code. A pushed message: `hub` finds the connection in `registry`; `push` of `connection` locks the core, or, if another
 //! thread has the lock, puts the message into the outbox, which that thread checks when it unlocks; `protocol` appends it to
-//! the output, and the socket takes it. Closing, whichever side begins it, is a phase of `protocol`; the thread that drives the
-//! connection sends what is left, and completes it.
+//! the output, and the socket takes it. If the connection is still being opened, `registry` finds it in `pending`, whose queue it
+//! takes over as its outbox when it is registered. Closing, whichever side begins it, is a phase of `protocol`; the thread that
+//! drives the connection sends what is left, and completes it.
 //!
 //! The lock of a connection is held for microseconds and never during a wait: a thread that reads waits in `recv` without it,
 //! so that another thread can write meanwhile, over TLS, too.
@@ -221,6 +225,7 @@
 #[cfg(not(unix))]
 compile_error!("switchboard needs Unix: Linux, macOS or another one");
 
+mod awaited;
 #[cfg(feature = "__bench")]
 #[doc(hidden)]
 pub mod benching;
@@ -243,6 +248,7 @@ mod limits;
 mod message;
 mod observer;
 mod parked;
+mod pending;
 mod protocol;
 mod registry;
 mod server;
@@ -264,7 +270,7 @@ pub use crate::{
     error::{BindError, CloseReason, ClosedBy, Error, Result},
     http::{Origins, Refusal, Request, Response},
     hub::{Broadcast, Hub, Page, Pusher},
-    id::WebSocketId,
+    id::{InvalidId, NodeId, WebSocketId},
     info::ConnectionInfo,
     limits::Limits,
     message::{CloseCode, Data, Message, Payload, Text},

@@ -24,7 +24,8 @@ pub struct Limits {
     /// How long a thread whose connection has ended waits for another one before it ends. Default 2 s. A longer time saves
     /// starting threads when clients come in bursts; with zero each connection has a new thread.
     pub thread_keep_alive: Duration,
-    /// From the accept to the end of the opening handshake, TLS included; then the connection is cut. Default 10 s.
+    /// From the accept to the end of the opening handshake, TLS included; then the connection is cut. And how long
+    /// [`open_server`](crate::Hub::open_server) waits for a connection that is being opened. Default 10 s.
     pub handshake_timeout: Duration,
     /// Bytes of a request's head. Beyond it: HTTP 431. Default 16 KiB; long cookies need more.
     pub max_head: usize,
@@ -47,7 +48,7 @@ pub struct Limits {
     /// Default 5 s.
     pub close_timeout: Duration,
     /// Bytes of the messages queued for one slow client. Beyond it, the connection's [`Overflow`](crate::Overflow)
-    /// decides. Default 1 MiB.
+    /// decides. As many may be queued while it is being opened. Default 1 MiB.
     pub max_queue_bytes: usize,
     /// Number of the messages queued for one slow client; as [`max_queue_bytes`](Self::max_queue_bytes). Default 1,024.
     pub max_queue_messages: usize,

@@ -55,7 +55,7 @@ impl<Slot: Send> Handler for Parked<Slot> {
                 Some(Handled::Yes) => {}
                 Some(Handled::No) => connection.leave_unread(unhandled),
                 None => {
-                    log::error!("{}: on_client_message panicked", connection.id());
+                    log::error!("{}: on_client_message panicked", connection.id().short());
                     connection.close(CloseCode::INTERNAL_ERROR, "the handler failed");
                 }
             }
@@ -67,21 +67,17 @@ impl<Slot: Send> Handler for Parked<Slot> {
         let (Some(app), Some(reason)) = (app, connection.reason().cloned()) else { return };
         let App { mut server, session, slot } = app;
         let about = connection.about();
-        let closed = Closed {
-            id: about.id.clone(),
-            session_id: about.session_id.clone(),
-            reason,
-            duration: connection.age(),
-        };
-        log::debug!("{}: closed: {}", about.id, closed.reason);
+        let closed =
+            Closed { id: about.id, session_id: about.session_id.clone(), reason, duration: connection.age() };
+        log::debug!("{}: closed: {}", about.id.short(), closed.reason);
         if caught(|| server.on_post_server(&closed)).is_none() {
-            log::error!("{}: on_post_server panicked", about.id);
+            log::error!("{}: on_post_server panicked", about.id.short());
         }
         if caught(|| drop(server)).is_none() {
-            log::error!("{}: the drop of the application panicked", about.id);
+            log::error!("{}: the drop of the application panicked", about.id.short());
         }
         if caught(|| session.as_deref().map(Session::end)).is_none() {
-            log::error!("{}: the session store panicked", about.id);
+            log::error!("{}: the session store panicked", about.id.short());
         }
         drop(session);
         drop(slot);

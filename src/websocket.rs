@@ -165,7 +165,9 @@ impl Opening {
         self.request.client_address()
     }
 
-    /// The ID that the connection will have (`WebSocketID`).
+    /// The ID of the connection (`WebSocketID`). It is valid from now on, for any thread: see
+    /// [`Hub::open_server`](crate::Hub::open_server). Messages that are pushed to it now, also from here, are the first that
+    /// the client gets.
     pub fn websocket_id(&self) -> &WebSocketId {
         &self.id
     }

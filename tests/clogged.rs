@@ -84,7 +84,7 @@ const MESSAGE: [u8; 100] = [b'x'; 100];
 
 /// Pushes until the socket takes nothing more, or so many. Returns how many it took, each whole.
 fn push(server: &TestServer, max: usize) -> usize {
-    let id = common::connections(&server.hub)[0].id.clone();
+    let id = common::connections(&server.hub)[0].id;
     for taken in 0..max {
         server.hub.push(&id, &MESSAGE[..]).unwrap();
         if queued(&server.hub) > 0 {

@@ -312,7 +312,7 @@ fn on_post_server_is_called_once_with_the_reason_the_ids_and_the_duration() {
             let (begun, over, gone) = (begun.clone(), over.clone(), gone.clone());
             full_app(
                 move |opening: &mut Opening| {
-                    begun.send((opening.websocket_id().clone(), opening.session_id().clone())).unwrap();
+                    begun.send((*opening.websocket_id(), opening.session_id().clone())).unwrap();
                     if opening.path() == "/leaves" {
                         gone.lock().unwrap().recv_timeout(PATIENCE).unwrap();
                     }
@@ -360,7 +360,7 @@ fn on_post_server_is_called_once_with_the_reason_the_ids_and_the_duration() {
             let mut client = server.raw_websocket(scheme, "/");
             let (id, session) = begins.recv_timeout(PATIENCE).unwrap();
             thread::sleep(OPEN);
-            expected.insert(id.clone(), (how, session, reason, OPEN, at));
+            expected.insert(id, (how, session, reason, OPEN, at));
             match how {
                 "shutdown" => {
                     kept.push(client);

@@ -183,7 +183,7 @@ fn the_application_sees_the_request_and_the_client() {
                     assert_eq!(request.cookie("dark"), None);
                     assert_eq!(request.header("x-thing"), Some("some thing"));
                     assert_eq!(opening.client_address(), request.peer().map(|peer| peer.ip()));
-                    let seen = (request.peer(), request.is_secure(), opening.websocket_id().clone());
+                    let seen = (request.peer(), request.is_secure(), *opening.websocket_id());
                     before.send(seen).unwrap();
                     Ok(())
                 },
@@ -191,11 +191,11 @@ fn the_application_sees_the_request_and_the_client() {
                     let request = ws.request().unwrap();
                     assert_eq!((request.path(), request.cookie("lang")), ("/room/7", Some("de")));
                     assert_eq!(ws.client_address(), ws.peer().map(|peer| peer.ip()));
-                    during.send((ws.peer(), request.is_secure(), ws.websocket_id().clone()))?;
+                    during.send((ws.peer(), request.is_secure(), *ws.websocket_id()))?;
                     Ok(())
                 },
                 move |closed: &Closed| {
-                    after.send((None, false, closed.websocket_id().clone())).unwrap();
+                    after.send((None, false, *closed.websocket_id())).unwrap();
                 },
             )
         };

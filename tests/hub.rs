@@ -34,7 +34,7 @@ fn serve_with_ids(
                     Ok(())
                 },
                 move |ws| {
-                    let _ = tx.lock().unwrap().send(ws.websocket_id().clone());
+                    let _ = tx.lock().unwrap().send(*ws.websocket_id());
                     server(ws)
                 },
                 |_| {},
@@ -222,7 +222,7 @@ fn topics_are_joined_and_left_also_at_the_end_of_a_connection() {
     let server = serve_app(move |ws| {
         ws.join("room")?;
         ws.join("room")?;
-        tx.send(ws.websocket_id().clone())?;
+        tx.send(*ws.websocket_id())?;
         wait(ws)
     });
     let mut one = server.connect(SCHEMES[0], "/");
@@ -265,7 +265,10 @@ fn connections_are_listed_with_their_traffic() {
     assert_eq!((server.hub.len().unwrap(), server.hub.is_empty().unwrap()), (1, false));
     server.hub.close(&id, 4002, "by the hub").unwrap();
     assert_eq!(read_close(&mut client), (4002, "by the hub".into()));
-    assert!(matches!(server.hub.close(&"nobody".into(), 1000, ""), Err(Error::UnknownId)));
+    assert!(matches!(
+        server.hub.close(&"AAAAAAAAAAAAAAAAAAAAAA".parse().unwrap(), 1000, ""),
+        Err(Error::UnknownId)
+    ));
 }
 
 #[test]
@@ -277,7 +280,7 @@ fn what_is_long_comes_page_by_page_while_others_come_and_go() {
             let tx = tx.lock().unwrap().clone();
             common::app(move |ws: &mut WebSocket| {
                 ws.join("room")?;
-                tx.send(ws.websocket_id().clone())?;
+                tx.send(*ws.websocket_id())?;
                 wait(ws)
             })
         })
@@ -287,7 +290,7 @@ fn what_is_long_comes_page_by_page_while_others_come_and_go() {
         (ids.recv_timeout(PATIENCE).unwrap(), client)
     };
     let stay: Vec<_> = (0..25).map(|i| connect(if i % 5 == 0 { "/some" } else { "/others" })).collect();
-    let mut all: Vec<_> = stay.iter().map(|(id, _)| id.clone()).collect();
+    let mut all: Vec<_> = stay.iter().map(|(id, _)| *id).collect();
     all.sort();
     let (mut seen, mut members, mut after) = (Vec::new(), Vec::new(), None);
     loop {
@@ -327,7 +330,7 @@ fn many_are_pushed_to_at_once_with_a_result_for_each() {
     let (server, ids) = serve_with_ids(Limits::default(), Overflow::default(), wait);
     let [(mut one, id_one), (mut two, id_two)] =
         SCHEMES.map(|scheme| (server.connect(scheme, "/"), ids.recv_timeout(PATIENCE).unwrap()));
-    let (text, nobody) = (Message::from("b"), WebSocketId::from("nobody"));
+    let (text, nobody) = (Message::from("b"), "AAAAAAAAAAAAAAAAAAAAAA".parse::<WebSocketId>().unwrap());
     let results = server.hub.push_all([
         (&id_one, Message::from("a")),
         (&nobody, text.clone()),

@@ -1,10 +1,12 @@
-//! Tests `mailbox.rs` and `lock.rs` in every order that the memory model allows: the source files as they are, but with
-//! loom's threads and atomics.
+//! Tests `mailbox.rs`, `lock.rs` and `awaited.rs` in every order that the memory model allows: the source files as they are,
+//! but with loom's threads, locks and atomics.
 //!
 //! If a thread waits for a wake-up that does not come, loom reports a deadlock. With two threads all orders are tried, from
 //! a few hundred to a few thousand; with three threads those with at most two or three preemptions, up to 50,000. Each line
 //! of `--nocapture` says how many.
 
+#[path = "../src/awaited.rs"]
+mod awaited;
 #[path = "../src/connection/lock.rs"]
 #[allow(dead_code, reason = "not all of it is under test")]
 mod lock;
@@ -20,6 +22,7 @@ use std::{
 use loom::thread;
 
 use self::{
+    awaited::{Answer, Awaited},
     lock::{Guard, Lock, Owner, lock, try_lock},
     mailbox::{Addressed, Mailbox, Post, Sleep, Within},
     sync::{
@@ -771,4 +774,105 @@ fn a_thread_that_waits_for_the_compressor_is_woken() {
         join(pushers);
         connection.check([1, 1]);
     });
+}
+
+// What is awaited.
+
+/// A connection that is being opened: what is pushed is queued, and then goes to the connection directly.
+#[derive(Default)]
+struct Opening {
+    got: loom::sync::Mutex<Vec<(usize, usize)>>,
+    /// It can be found, by those who did not look for it before.
+    known: Mutex<bool>,
+}
+
+type Pushes = Vec<(usize, usize)>;
+
+impl Opening {
+    fn new() -> Arc<Awaited<Pushes, Arc<Self>>> {
+        Arc::new(Awaited::new(Vec::new()))
+    }
+
+    /// The answer is yes.
+    fn open(awaited: &Awaited<Pushes, Arc<Self>>) -> Arc<Self> {
+        let connection = Arc::new(Self::default());
+        awaited.fulfil(
+            connection.clone(),
+            |queue| (!queue.is_empty()).then(|| std::mem::take(queue)),
+            |pushed| connection.got.lock().unwrap().extend(pushed),
+            || *connection.known.locked() = true,
+        );
+        connection
+    }
+
+    /// Pushes so much, and stops when it is refused.
+    fn pusher(
+        awaited: &Arc<Awaited<Pushes, Arc<Self>>>,
+        name: usize,
+        pushes: usize,
+    ) -> thread::JoinHandle<()> {
+        let awaited = awaited.clone();
+        thread::spawn(move || {
+            for n in 0..pushes {
+                match awaited.queue((name, n), Vec::push) {
+                    Ok(()) => {}
+                    Err((Answer::Here(connection), push)) => {
+                        assert!(*connection.known.locked(), "told before it can be found");
+                        connection.got.lock().unwrap().push(push);
+                    }
+                    Err((Answer::Never, _)) => return,
+                }
+            }
+        })
+    }
+
+    /// All has come, in the order of each pusher.
+    fn check<const N: usize>(&self, pushes: [usize; N]) {
+        let got = self.got.lock().unwrap();
+        for (name, pushes) in pushes.into_iter().enumerate() {
+            let of_pusher = got.iter().filter(|push| push.0 == name).map(|push| push.1);
+            assert_eq!(of_pusher.collect::<Vec<_>>(), (0..pushes).collect::<Vec<_>>(), "of {name}");
+        }
+    }
+}
+
+#[test]
+fn what_is_pushed_while_a_connection_is_opened_comes_in_order() {
+    explore("one pusher, and the answer", None, || {
+        let awaited = Opening::new();
+        let pushers = [Opening::pusher(&awaited, 0, 3)];
+        let connection = Opening::open(&awaited);
+        join(pushers);
+        connection.check([3]);
+    });
+    explore("two pushers, and the answer", Some(3), || {
+        let awaited = Opening::new();
+        let pushers = [Opening::pusher(&awaited, 0, 2), Opening::pusher(&awaited, 1, 2)];
+        let connection = Opening::open(&awaited);
+        join(pushers);
+        connection.check([2, 2]);
+    });
+}
+
+#[test]
+fn who_waits_until_a_connection_is_open_is_told() {
+    for opens in [true, false] {
+        explore(&format!("a pusher, one who waits, and the answer {opens}"), Some(3), move || {
+            let awaited = Opening::new();
+            let (pusher, waits) = (Opening::pusher(&awaited, 0, 1), awaited.clone());
+            let waiter = thread::spawn(move || match waits.wait(|| Some(Duration::MAX)) {
+                Some(Answer::Here(connection)) => assert!(opens && *connection.known.locked()),
+                Some(Answer::Never) => assert!(!opens),
+                None => panic!("no answer"),
+            });
+            if opens {
+                Opening::open(&awaited);
+            } else {
+                awaited.give_up();
+                assert!(matches!(awaited.queue((1, 0), Vec::push), Err((Answer::Never, (1, 0)))));
+            }
+            join([pusher, waiter]);
+            assert!(matches!(awaited.answer(), Some(Answer::Here(_))) == opens);
+        });
+    }
 }

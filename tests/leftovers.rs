@@ -69,7 +69,7 @@ fn start() -> (TestServer, mpsc::Receiver<WebSocketId>) {
                     opening.set_shared_connection(true);
                     Ok(())
                 };
-                full_app(share, move |ws| Ok(tx.send(ws.websocket_id().clone())?), |_| {})
+                full_app(share, move |ws| Ok(tx.send(*ws.websocket_id())?), |_| {})
             })
             .http("/page", |_| Response::text(StatusCode::OK, "page"))
             .http("/broken", |_| panic!("on purpose"))

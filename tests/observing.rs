@@ -45,12 +45,12 @@ impl Recorder {
 
 impl HubObserver for Recorder {
     fn opened(&self, connection: &ConnectionInfo) {
-        self.note(Event::Opened(connection.id.clone(), connection.path.to_string()));
+        self.note(Event::Opened(connection.id, connection.path.to_string()));
     }
 
     fn closed(&self, connection: &ConnectionInfo, reason: &CloseReason) {
         self.infos.lock().unwrap().push(connection.clone());
-        self.note(Event::Closed(connection.id.clone(), reason.code().0));
+        self.note(Event::Closed(connection.id, reason.code().0));
     }
 
     fn topic_occupied(&self, topic: &str) {
@@ -176,7 +176,7 @@ fn each_connection_is_opened_and_then_closed_once_whatever_its_end() {
             let mut all: HashMap<_, Vec<_>> = HashMap::new();
             for event in recorder.events() {
                 let (Event::Opened(id, _) | Event::Closed(id, _)) = &event else { panic!("{event:?}") };
-                all.entry(id.clone()).or_default().push(event);
+                all.entry(*id).or_default().push(event);
             }
             all
         };
@@ -252,8 +252,8 @@ fn what_a_call_causes_is_told_before_it_returns() {
     let recorder = Arc::new(Recorder::default());
     let server = serve_observed(vec![recorder.clone()], 2);
     let _client = server.connect(SCHEMES[0], "/own/");
-    let id = server.hub.connections(Audience::All, None, 1).unwrap().items[0].id.clone();
-    let mut expected = vec![Event::Opened(id.clone(), "/own/".into())];
+    let id = server.hub.connections(Audience::All, None, 1).unwrap().items[0].id;
+    let mut expected = vec![Event::Opened(id, "/own/".into())];
     for _ in 0..2 {
         server.hub.join(&id, "room").unwrap();
         server.hub.join(&id, "room").unwrap();
@@ -298,7 +298,7 @@ fn one_that_panics_harms_neither_connections_nor_the_others() {
             let mut client = server.connect(scheme, path);
             client.send(Sent::text("hello")).unwrap();
             assert_eq!(common::next_message(&mut client), Sent::text("hello"));
-            let id = server.hub.connections(Audience::Path(path), None, 1).unwrap().items[0].id.clone();
+            let id = server.hub.connections(Audience::Path(path), None, 1).unwrap().items[0].id;
             server.hub.join(&id, "room").unwrap();
             client.close(None).unwrap();
             read_close(&mut client);
@@ -327,7 +327,7 @@ impl HubObserver for Calling {
         let result = hub.broadcast(Audience::Topic(topic), topic).unwrap();
         assert_eq!(result.sent + result.queued, 1);
         if topic == "first" {
-            let id = hub.members(topic, None, 1).unwrap().items[0].clone();
+            let id = hub.members(topic, None, 1).unwrap().items[0];
             hub.join(&id, "second").unwrap();
             hub.leave(&id, "first").unwrap();
             self.told.lock().unwrap().push("first was told".into());
@@ -354,7 +354,7 @@ fn an_observer_may_call_the_hub() {
     let server = serve_observed(vec![observer.clone()], 2);
     observer.hub.set(server.hub.clone()).unwrap();
     let mut client = server.connect(SCHEMES[0], "/shared/");
-    let id = server.hub.connections(Audience::All, None, 1).unwrap().items[0].id.clone();
+    let id = server.hub.connections(Audience::All, None, 1).unwrap().items[0].id;
     server.hub.join(&id, "first").unwrap();
     assert_eq!(*observer.told.lock().unwrap(), ["+first", "first was told", "+second", "-first"]);
     assert_eq!(common::next_message(&mut client), Sent::text("first"));

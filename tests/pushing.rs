@@ -39,7 +39,7 @@ impl WebSocketServer for Quiet {
     }
 
     fn server(&mut self, ws: &mut WebSocket) -> ServerResult {
-        self.ids.lock().unwrap().send(ws.websocket_id().clone())?;
+        self.ids.lock().unwrap().send(*ws.websocket_id())?;
         if !self.shared {
             ws.messages().for_each(drop);
         }
@@ -131,7 +131,7 @@ fn one_that_times_out_says_whether_it_may_still_arrive_and_ends_nothing() {
             }
             assert_eq!(hub.push(&id, "pushed").unwrap(), Pushed::Queued);
             let waits = thread::spawn({
-                let (hub, id) = (hub.clone(), id.clone());
+                let (hub, id) = (hub.clone(), id);
                 move || hub.push_wait(&id, "waited", PATIENCE)
             });
             assert_eq!(next_message(&mut client).len(), HUGE, "what was pending");
@@ -178,7 +178,7 @@ fn the_end_of_the_connection_ends_the_wait() {
                 fill(hub, &id);
                 let threads: Vec<_> = (0..3)
                     .map(|_| {
-                        let (hub, id) = (hub.clone(), id.clone());
+                        let (hub, id) = (hub.clone(), id);
                         thread::spawn(move || hub.push_wait(&id, "waits", Duration::MAX))
                     })
                     .collect();
@@ -244,7 +244,7 @@ fn a_caller_that_waits_is_not_overtaken_for_ever() {
             let (stop, stopped) = mpsc::channel::<()>();
             // The queue is always full.
             let flood = thread::spawn({
-                let (hub, id) = (hub.clone(), id.clone());
+                let (hub, id) = (hub.clone(), id);
                 move || {
                     let message = Message::from(vec![0; 20_000]);
                     while let Err(mpsc::TryRecvError::Empty) = stopped.try_recv() {
@@ -253,7 +253,7 @@ fn a_caller_that_waits_is_not_overtaken_for_ever() {
                 }
             });
             let waits = thread::spawn({
-                let (hub, id) = (hub.clone(), id.clone());
+                let (hub, id) = (hub.clone(), id);
                 move || (0..20).try_for_each(|n| hub.push_wait(&id, format!("{n}"), PATIENCE))
             });
             for n in 0..20 {
@@ -310,7 +310,7 @@ fn produce(fixture: &Fixture, scheme: Scheme) {
     let (mut client, id) = fixture.connect(scheme);
     let producers: Vec<_> = (0..8)
         .map(|who| {
-            let (hub, id) = (hub.clone(), id.clone());
+            let (hub, id) = (hub.clone(), id);
             thread::spawn(move || {
                 let ws = hub.open_server(&id).unwrap();
                 let how = |n: usize| match who {
@@ -383,7 +383,7 @@ fn a_close_comes_behind_what_is_being_sent() {
             let (mut client, id) = fixture.connect(scheme);
             let begun = Instant::now();
             let waits = thread::spawn({
-                let (hub, id) = (hub.clone(), id.clone());
+                let (hub, id) = (hub.clone(), id);
                 move || hub.push_wait(&id, vec![7; HUGE], PATIENCE)
             });
             eventually("a part is out", || hub.connection(&id).unwrap().bytes_out > 10_000);

@@ -41,7 +41,7 @@ where
 {
     fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
         opening.set_shared_connection(true);
-        self.events.send(Event::Opened(opening.websocket_id().clone())).unwrap();
+        self.events.send(Event::Opened(*opening.websocket_id())).unwrap();
         Ok(())
     }
 
@@ -55,7 +55,7 @@ where
 
     fn on_post_server(&mut self, closed: &Closed) {
         // Fails if the test has ended already.
-        let _ = self.events.send(Event::Closed(closed.websocket_id().clone(), closed.reason().code().0));
+        let _ = self.events.send(Event::Closed(*closed.websocket_id(), closed.reason().code().0));
     }
 }
 
@@ -144,7 +144,7 @@ fn another_thread_opens_writes_reads_and_ends_it() {
         assert_eq!(read_close(&mut client).0, 1000);
         let id = other.join().unwrap();
         drop(client);
-        assert_eq!(fixture.closed(), (id.clone(), 1000));
+        assert_eq!(fixture.closed(), (id, 1000));
         assert!(matches!(fixture.hub.open_server(&id), Err(Error::UnknownId)));
     }
 }
@@ -152,7 +152,10 @@ fn another_thread_opens_writes_reads_and_ends_it() {
 #[test]
 fn open_server_has_an_error_for_each_case() {
     let fixture = shared(|_| {}, leave);
-    assert!(matches!(fixture.hub.open_server(&"nobody".into()), Err(Error::UnknownId)));
+    assert!(matches!(
+        fixture.hub.open_server(&"AAAAAAAAAAAAAAAAAAAAAA".parse().unwrap()),
+        Err(Error::UnknownId)
+    ));
     let mut client = fixture.server.connect(SCHEMES[0], "/");
     let id = fixture.opened();
     fixture.hub.close(&id, 4000, "enough").unwrap();
@@ -164,7 +167,7 @@ fn open_server_has_an_error_for_each_case() {
 
     let (tx, rx) = mpsc::channel();
     let synchronous = common::serve_app(move |ws| {
-        tx.send(ws.websocket_id().clone())?;
+        tx.send(*ws.websocket_id())?;
         ws.messages().next();
         Ok(())
     });

@@ -252,7 +252,7 @@ fn serve_shared() -> (TestServer, mpsc::Receiver<switchboard::WebSocketId>, mpsc
                     opening.set_shared_connection(true);
                     Ok(())
                 },
-                move |ws| Ok(tx.send(ws.websocket_id().clone())?),
+                move |ws| Ok(tx.send(*ws.websocket_id())?),
                 move |closed| drop(over.send(closed.into())),
             )
         })

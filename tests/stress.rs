@@ -48,7 +48,7 @@ fn eight_threads_push_to_two_hundred_connections_whose_owners_write() {
         builder.limits(limits).route("/", move || {
             let (tx, released) = (tx.lock().unwrap().clone(), released.clone());
             app(move |ws: &mut WebSocket| {
-                tx.send(ws.websocket_id().clone())?;
+                tx.send(*ws.websocket_id())?;
                 drop(released.read());
                 for n in 0..EACH {
                     ws.write(text(PUSHERS, n))?;

@@ -42,7 +42,7 @@ fn serve_unread(limits: Limits) -> (TestServer, mpsc::Receiver<WebSocketId>, mps
             let (opened, closed) = (opened.clone(), closed.clone());
             let before = move |opening: &mut Opening| {
                 opening.set_shared_connection(true);
-                opened.send(opening.websocket_id().clone()).unwrap();
+                opened.send(*opening.websocket_id()).unwrap();
                 Ok(())
             };
             let after = move |end: &Closed| drop(closed.send(end.reason().clone()));
@@ -221,7 +221,7 @@ fn a_reset_is_seen_while_the_handler_computes_and_the_inbox_is_full() {
     let (server, ends, go) = serve_busy(busy_limits());
     for scheme in SCHEMES {
         let mut client = server.raw_websocket(scheme, "/");
-        let id = common::connections(&server.hub)[0].id.clone();
+        let id = common::connections(&server.hub)[0].id;
         fill(&mut client, &server, &id);
         let pusher = server.hub.pusher(&id).unwrap();
         client.reset();
@@ -239,7 +239,7 @@ fn a_busy_handler_answers_what_came_before_a_close_frame_and_before_a_fin() {
         for ends_stream in [false, true] {
             let mut client = server.raw_websocket(scheme, "/");
             client.write_all(&frame(0x81, b"first")).unwrap();
-            let id = common::connections(&server.hub)[0].id.clone();
+            let id = common::connections(&server.hub)[0].id;
             let received = || server.hub.connection(&id).map_or(0, |info| info.bytes_in);
             eventually("it is received", || received() > 0);
             let before = received();

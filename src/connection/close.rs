@@ -98,6 +98,11 @@ impl Connection {
         self.lock().protocol.is_over()
     }
 
+    /// Whether the last step of its end is done, or just about to be.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.finished.load(SeqCst)
+    }
+
     /// What came of receiving; bytes are still to be taken in. An end has to wait for what `hold` says.
     pub(super) fn received(self: &Arc<Self>, received: io::Result<usize>, hold: Hold) {
         match received {

@@ -50,9 +50,11 @@ pub struct PushError {
 pub enum PushErrorKind {
     /// No connection has this ID, or none has it any more.
     Unknown,
+    /// The connection was not opened: its handshake was refused, or came to nothing.
+    Refused,
     /// The connection is closing, or was just closed because its queue was full ([`Overflow::Disconnect`]).
     Closed(CloseReason),
-    /// The queue is full: dropped, as [`Overflow::DropNewest`] says.
+    /// The queue is full: dropped, as [`Overflow::DropNewest`] says, or because the connection is not open yet.
     Full,
     /// `push_wait` only: the time is up, and nothing of the message was sent. Nor will it be.
     Timeout,
@@ -61,7 +63,8 @@ pub enum PushErrorKind {
     Pending,
     /// `push_wait` was called by a thread of the gateway, which would wait for itself: in
     /// [`on_client_message`](crate::WebSocketServer::on_client_message) or `on_post_server` of a shared connection with
-    /// [`Limits::workers`](crate::Limits::workers) 0, or in a [`HubObserver`](crate::HubObserver). Nothing was sent.
+    /// [`Limits::workers`](crate::Limits::workers) 0, or in a [`HubObserver`](crate::HubObserver); or by the `on_pre_server`
+    /// that the connection itself waits for. Nothing was sent.
     MustNotWait,
 }
 
@@ -69,11 +72,12 @@ impl fmt::Display for PushError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
             PushErrorKind::Unknown => f.write_str("no connection has this ID"),
+            PushErrorKind::Refused => f.write_str("the connection was refused in its opening handshake"),
             PushErrorKind::Closed(reason) => write!(f, "connection closed: {reason}"),
             PushErrorKind::Full => f.write_str("the connection's queue is full"),
             PushErrorKind::Timeout => f.write_str("timed out before anything was sent"),
             PushErrorKind::Pending => f.write_str("timed out while the message is being sent"),
-            PushErrorKind::MustNotWait => f.write_str("a thread of the gateway must not wait"),
+            PushErrorKind::MustNotWait => f.write_str("this thread must not wait: it would wait for itself"),
         }
     }
 }

@@ -25,6 +25,14 @@ impl Connection {
         self.push_outgoing(self.prepare(message, forms))
     }
 
+    /// Queues a message that was pushed before the connection was opened, behind the answer to its handshake and before
+    /// anything else. Nobody knows the connection yet, so nothing is sent.
+    pub(crate) fn push_ahead(&self, message: Message) {
+        let outbox = self.outbox.get_or_init(|| Box::new(Outbox::new()));
+        // There is room: what was pushed before has had the same bounds.
+        let _ = outbox.put(self.prepare(message, None), &self.context.limits);
+    }
+
     pub(super) fn push_outgoing(self: &Arc<Self>, outgoing: Outgoing) -> Result<Pushed, PushError> {
         self.try_push(outgoing).map_err(|(mut kind, Outgoing { message, .. })| {
             if matches!(kind, PushErrorKind::Full) && self.about.overflow == Overflow::Disconnect {

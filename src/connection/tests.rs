@@ -15,7 +15,7 @@ use crate::{
     clock::Clock,
     codec::{Deflate, Stream},
     compression::Compression,
-    id::WebSocketId,
+    id::{NodeId, WebSocketId},
     limits::Limits,
     message::{CloseCode, Message},
     session::SessionId,
@@ -28,6 +28,12 @@ impl Registrar for Nobody {
     fn unregister(&self, _: &Arc<Connection>) {}
 }
 
+/// A connection with this ID, known to this registrar.
+pub(crate) fn connection_of(id: WebSocketId, registrar: Arc<dyn Registrar>) -> (Arc<Connection>, UnixStream) {
+    let (connection, client, _) = make_connection(id, None, registrar);
+    (connection, client)
+}
+
 /// A connection over a socket pair, without a gateway, and the client's end.
 pub(crate) fn connection() -> (Arc<Connection>, UnixStream) {
     let (connection, client, _) = posting_connection(None);
@@ -38,11 +44,19 @@ pub(crate) fn connection() -> (Arc<Connection>, UnixStream) {
 fn posting_connection(
     deflate: Option<Deflate>,
 ) -> (Arc<Connection>, UnixStream, crossbeam_channel::Receiver<Arc<Connection>>) {
+    make_connection(WebSocketId::random(NodeId::new(1)), deflate, Arc::new(Nobody))
+}
+
+fn make_connection(
+    id: WebSocketId,
+    deflate: Option<Deflate>,
+    registrar: Arc<dyn Registrar>,
+) -> (Arc<Connection>, UnixStream, crossbeam_channel::Receiver<Arc<Connection>>) {
     let (server, client) = UnixStream::pair().unwrap();
     client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let clock = Clock::start();
     let about = Box::new(About {
-        id: WebSocketId::random(),
+        id,
         session_id: SessionId::new("s"),
         path: "/".into(),
         peer: None,
@@ -55,12 +69,8 @@ fn posting_connection(
     });
     let (sender, mail) = crossbeam_channel::unbounded();
     let post = Post::new(sender, || {});
-    let context = Arc::new(Context {
-        limits: Arc::new(Limits::default()),
-        clock: Arc::new(clock),
-        post,
-        registrar: Arc::new(Nobody),
-    });
+    let limits = Arc::new(Limits::default());
+    let context = Arc::new(Context { limits, clock: Arc::new(clock), post, registrar });
     let socket = Arc::new(Socket::from(server));
     (Connection::new(about, socket, Stream::plain(), context), client, mail)
 }

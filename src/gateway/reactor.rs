@@ -222,7 +222,7 @@ impl Reactor {
         let key = key.unwrap_or_else(|| self.entries.find_or_insert(&connection));
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(e) = self.entries.watch(key, self.poll.registry(), &socket, interest) {
-            log::error!("{}: cannot watch the socket: {e}", connection.id());
+            log::error!("{}: cannot watch the socket: {e}", connection.id().short());
             return self.end(key);
         }
         self.drive(key);
@@ -294,7 +294,7 @@ impl Reactor {
         if !connection.is_blocked() {
             self.entries.unwatch(key, self.poll.registry());
         } else if let Err(e) = self.entries.watch(key, self.poll.registry(), &socket, Interest::WRITABLE) {
-            log::error!("{}: cannot watch the socket: {e}", connection.id());
+            log::error!("{}: cannot watch the socket: {e}", connection.id().short());
         }
         self.deadlines.arm(key, connection.due().1, &mut self.entries);
     }

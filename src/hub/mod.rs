@@ -8,7 +8,7 @@ use std::{borrow::Borrow, fmt, sync::Arc, time::Duration};
 pub use self::{pages::Page, pusher::Pusher};
 use crate::{
     codec::Forms,
-    connection::{Connection, PushError, PushErrorKind, Pushed},
+    connection::{PushError, PushErrorKind, Pushed},
     error::{Error, Result},
     id::WebSocketId,
     info::ConnectionInfo,
@@ -60,20 +60,21 @@ impl Hub {
     /// socket takes it, else queued, in order. This works even while the connection's own thread waits in `read`, or
     /// computes. Strings are sent as text, bytes as binary.
     ///
+    /// To a connection that is being [opened](Self::open_server) the message is queued, and is the first thing that the
+    /// client gets; if the handshake is refused, it is dropped. The queue has the same limits as later, but when it is full
+    /// this is an error whatever was chosen.
+    ///
     /// # Errors
     /// [`PushError`] gives the message back. [`Opening::set_overflow`](crate::Opening::set_overflow) chooses what happens
     /// when the queue is full.
     pub fn push(&self, id: &WebSocketId, data: impl Into<Payload>) -> std::result::Result<Pushed, PushError> {
-        let message = data.into().into_message();
-        match self.find(id) {
-            Some(connection) => connection.push(message, None),
-            None => Err(PushError { kind: PushErrorKind::Unknown, message }),
-        }
+        self.0.push(id, data.into().into_message())
     }
 
     /// Sends a message to one connection, shared or not, and waits until the kernel has it: no longer than the timeout, and
     /// not at all if the socket takes it at once. It is sent in order with what was pushed before and comes later, is never
-    /// collected, and does not count for the queue's limits. Strings are sent as text, bytes as binary.
+    /// collected, and does not count for the queue's limits. Strings are sent as text, bytes as binary. If the connection is
+    /// being [opened](Self::open_server), the wait for that is a part of the timeout.
     ///
     /// ```
     /// # fn example(hub: &switchboard::Hub, id: &switchboard::WebSocketId) {
@@ -100,11 +101,7 @@ impl Hub {
         data: impl Into<Payload>,
         timeout: Duration,
     ) -> std::result::Result<(), PushError> {
-        let message = data.into().into_message();
-        match self.find(id) {
-            Some(connection) => connection.push_wait(message, timeout),
-            None => Err(PushError { kind: PushErrorKind::Unknown, message }),
-        }
+        self.0.push_wait(id, data.into().into_message(), timeout)
     }
 
     /// Pushes many messages, each to a connection of its own or not: as [`push`](Self::push) for one after the other. Returns
@@ -127,15 +124,17 @@ impl Hub {
         messages.into_iter().map(|(id, data)| self.push(id.borrow(), data)).collect()
     }
 
-    /// A handle that pushes to one connection, without looking it up each time.
+    /// A handle that pushes to one connection, without looking it up each time. It may be made while the connection is being
+    /// [opened](Self::open_server), too.
     ///
     /// # Errors
     /// [`Error::UnknownId`] if no connection has this ID.
     pub fn pusher(&self, id: &WebSocketId) -> Result<Pusher> {
-        self.find(id).map(Pusher::new).ok_or(Error::UnknownId)
+        self.0.find(id).map(Pusher::new).ok_or(Error::UnknownId)
     }
 
-    /// Sends a message to many connections. A dead or slow one does not delay the others.
+    /// Sends a message to many connections; those that are still being opened are not among them. A dead or slow one does not
+    /// delay the others.
     ///
     /// # Errors
     /// None for the server's own connections: those that cannot be sent to are [counted](Broadcast).
@@ -157,24 +156,27 @@ impl Hub {
         Ok(result)
     }
 
-    /// Starts the closing handshake of a connection, as [`WebSocket::close`](crate::WebSocket::close) does.
+    /// Starts the closing handshake of a connection, as [`WebSocket::close`](crate::WebSocket::close) does. Waits while the
+    /// connection is being [opened](Self::open_server).
     ///
     /// # Errors
-    /// [`Error::UnknownId`] if no connection has this ID.
+    /// [`Error::UnknownId`] if no connection has this ID; while it is being opened, as
+    /// [`open_server`](Self::open_server).
     pub fn close(&self, id: &WebSocketId, code: impl Into<CloseCode>, text: &str) -> Result<()> {
-        self.find(id).ok_or(Error::UnknownId)?.close(code.into(), text);
+        self.0.open(id)?.close(code.into(), text);
         Ok(())
     }
 
-    /// One connection.
+    /// One connection. Waits while it is being [opened](Self::open_server).
     ///
     /// # Errors
-    /// [`Error::UnknownId`] if no connection has this ID.
+    /// [`Error::UnknownId`] if no connection has this ID; while it is being opened, as
+    /// [`open_server`](Self::open_server).
     pub fn connection(&self, id: &WebSocketId) -> Result<ConnectionInfo> {
-        self.find(id).map(|connection| ConnectionInfo::new(&connection)).ok_or(Error::UnknownId)
+        Ok(ConnectionInfo::new(&self.0.open(id)?))
     }
 
-    /// How many connections there are.
+    /// How many connections are open.
     ///
     /// # Errors
     /// None for the server's own.
@@ -182,7 +184,7 @@ impl Hub {
         Ok(self.0.len())
     }
 
-    /// Whether there is no connection.
+    /// Whether no connection is open.
     ///
     /// # Errors
     /// None for the server's own.
@@ -190,15 +192,17 @@ impl Hub {
         Ok(self.0.is_empty())
     }
 
-    /// Makes a connection a member of a topic, until it leaves or ends. Joining again has no effect.
+    /// Makes a connection a member of a topic, until it leaves or ends. Joining again has no effect. Waits while the
+    /// connection is being [opened](Self::open_server).
     ///
     /// # Errors
-    /// [`Error::UnknownId`] if no connection has this ID.
+    /// [`Error::UnknownId`] if no connection has this ID; while it is being opened, as
+    /// [`open_server`](Self::open_server).
     pub fn join(&self, id: &WebSocketId, topic: &str) -> Result<()> {
-        if self.0.join(id, topic) { Ok(()) } else { Err(Error::UnknownId) }
+        if self.0.join(self.0.open(id)?.id(), topic) { Ok(()) } else { Err(Error::UnknownId) }
     }
 
-    /// Removes a connection from a topic, if it is a member.
+    /// Removes a connection from a topic, if it is a member; one that is being opened is a member of none.
     ///
     /// # Errors
     /// [`Error::UnknownId`] if no connection has this ID.
@@ -209,11 +213,16 @@ impl Hub {
     /// Returns a [`WebSocket`] for a shared connection (`OpenServer`). Any number of threads may have one. On a thread of
     /// the gateway its calls do not wait, as in [`on_client_message`](crate::WebSocketServer::on_client_message).
     ///
+    /// An ID is valid as soon as `on_pre_server` can ask for it. Whoever is given it there may be faster than the opening
+    /// handshake: then this waits until the connection is open, for at most
+    /// [`Limits::handshake_timeout`](crate::Limits::handshake_timeout), and tells it if the handshake is refused. A thread of
+    /// the gateway does not wait.
+    ///
     /// ```no_run
     /// # fn example(hub: &switchboard::Hub, saved_id: &str) -> switchboard::Result<()> {
     /// use std::time::Duration;
     ///
-    /// let mut ws = hub.open_server(&saved_id.into())?;
+    /// let mut ws = hub.open_server(&saved_id.parse()?)?;
     /// ws.write("are you there?")?;
     /// let answer = ws.read_message(Duration::from_secs(10))?;
     /// ws.end_server();
@@ -222,9 +231,11 @@ impl Hub {
     ///
     /// # Errors
     /// [`Error::UnknownId`] if no connection has this ID, [`Error::Closed`] if it is closing, [`Error::NotShared`] if it
-    /// is not shared.
+    /// is not shared. While it is being opened: [`Error::Refused`] if it is refused, or its `on_pre_server` panics;
+    /// [`Error::Timeout`] if that takes longer; and at once [`Error::NotOpen`] in its own `on_pre_server`, which would wait
+    /// for itself, and on a thread of the gateway.
     pub fn open_server(&self, id: &WebSocketId) -> Result<WebSocket> {
-        let connection = self.find(id).ok_or(Error::UnknownId)?;
+        let connection = self.0.open(id)?;
         if !connection.about().shared {
             return Err(Error::NotShared);
         }
@@ -236,10 +247,6 @@ impl Hub {
 
     pub(crate) fn new(registry: Arc<Registry>) -> Self {
         Self(registry)
-    }
-
-    fn find(&self, id: &WebSocketId) -> Option<Arc<Connection>> {
-        self.0.find(id)
     }
 }
 

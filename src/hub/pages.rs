@@ -51,7 +51,7 @@ impl Hub {
         limit: usize,
     ) -> Result<Page<ConnectionInfo>> {
         let Page { items: ids, next } = self.page(audience, after, limit);
-        let connections = ids.iter().filter_map(|id| self.find(id));
+        let connections = ids.iter().filter_map(|id| self.0.find_open(id));
         Ok(Page { items: connections.map(|connection| ConnectionInfo::new(&connection)).collect(), next })
     }
 

@@ -19,6 +19,7 @@ use crate::{
     compression::Compression,
     error::{Error, Result},
     http::{Files, Origins, Response},
+    id::NodeId,
     limits::Limits,
     observer::HubObserver,
     session::{MemoryStore, SessionStore},
@@ -123,6 +124,13 @@ impl ServerBuilder {
     /// Default: none.
     pub fn trusted_proxies(mut self, proxies: impl IntoIterator<Item = IpAddr>) -> Self {
         self.settings.trusted_proxies = proxies.into_iter().map(|ip| ip.to_canonical()).collect();
+        self
+    }
+
+    /// The node that this server is among several that work together: all IDs of its connections
+    /// [name](crate::WebSocketId::node) it. No two servers may have the same one. Default: a random one, new at each start.
+    pub fn node(mut self, node: NodeId) -> Self {
+        self.settings.node = Some(node);
         self
     }
 

@@ -26,6 +26,7 @@ use crate::{
     error::{ClosedBy, Result},
     gateway::Gateways,
     hub::Hub,
+    id::NodeId,
     message::CloseCode,
     sync::LockExt,
 };
@@ -80,6 +81,11 @@ impl Server {
     pub fn is_tls(&self, address: &ListenAddr) -> bool {
         let mut all = self.addresses.iter().zip(&self.listeners);
         all.any(|(other, listener)| other == address && !matches!(listener.security, Security::None))
+    }
+
+    /// The node that this server is: what [`ServerBuilder::node`] set, or a random one.
+    pub fn node(&self) -> NodeId {
+        self.shared.registry.node()
     }
 
     /// A handle to shut it down with, from any thread.
@@ -195,7 +201,7 @@ fn cut_all(shared: &Shared) {
         socket.shutdown();
     }
     for connection in shared.registry.all() {
-        log::warn!("{}: cut off by the shutdown", connection.id());
+        log::warn!("{}: cut off by the shutdown", connection.id().short());
         connection.abort(ClosedBy::Server, "cut off by the shutdown");
     }
 }

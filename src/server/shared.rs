@@ -14,7 +14,7 @@ use std::{
 
 use super::{routes::Routes, wake_pipe::WakePipe};
 use crate::{
-    clock::Clock, compression::Compression, connection::Socket, http::Origins, limits::Limits,
+    clock::Clock, compression::Compression, connection::Socket, http::Origins, id::NodeId, limits::Limits,
     observer::Observers, registry::Registry, session::SessionStore, sync::LockExt,
 };
 
@@ -27,6 +27,8 @@ pub(super) struct Settings {
     pub(super) compression: Compression,
     pub(super) trusted_proxies: Vec<IpAddr>,
     pub(super) observers: Observers,
+    /// `None`: random.
+    pub(super) node: Option<NodeId>,
 }
 
 #[derive(Debug)]
@@ -52,14 +54,16 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(settings: Settings, sessions: Arc<dyn SessionStore>) -> io::Result<Self> {
+        let limits = Arc::new(settings.limits);
+        let node = settings.node.unwrap_or_else(NodeId::random);
         Ok(Self {
             routes: settings.routes,
-            limits: Arc::new(settings.limits),
+            registry: Arc::new(Registry::new(node, limits.clone(), settings.observers)),
+            limits,
             origins: settings.origins,
             compression: settings.compression,
             trusted_proxies: settings.trusted_proxies,
             sessions,
-            registry: Arc::new(Registry::new(settings.observers)),
             clock: Arc::new(Clock::start()),
             handshaking: Mutex::default(),
             supervisor: WakePipe::new()?,

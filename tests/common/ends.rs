@@ -29,7 +29,7 @@ pub struct End {
 impl From<&Closed> for End {
     fn from(closed: &Closed) -> Self {
         Self {
-            id: closed.websocket_id().clone(),
+            id: *closed.websocket_id(),
             session: closed.session_id().clone(),
             reason: closed.reason().clone(),
             duration: closed.duration(),

@@ -19,7 +19,7 @@ struct MyWebSocketServer {
 
 impl WebSocketServer for MyWebSocketServer {
     fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
-        let _ = self.save.send(opening.websocket_id().clone());
+        let _ = self.save.send(*opening.websocket_id());
         opening.set_shared_connection(true);
         Ok(())
     }
@@ -45,11 +45,10 @@ fn talk(hub: &Hub, id: &WebSocketId) -> switchboard::Result<()> {
 /// The unrelated thread. It knows IDs, and no connections.
 fn unrelated(hub: &Hub, retrieve: &Receiver<WebSocketId>) {
     for id in retrieve {
-        // The ID is saved before the connection is open: there it is known a moment later.
-        thread::sleep(Duration::from_millis(200));
+        // It may be retrieved before the connection is open: then `open_server` waits for that.
         match talk(hub, &id) {
-            Ok(()) => println!("{id}: talked"),
-            Err(e) => println!("{id}: {e}"),
+            Ok(()) => println!("{}: talked", id.short()),
+            Err(e) => println!("{}: {e}", id.short()),
         }
     }
 }

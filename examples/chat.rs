@@ -42,14 +42,16 @@ impl WebSocketServer for Person {
     /// Returns at once: the connection stays, and its thread ends.
     fn server(&mut self, ws: &mut WebSocket) -> ServerResult {
         // The path is the room.
-        ws.join(ws.path());
-        ws.hub().broadcast(Audience::Topic(ws.path()), format!("* {} came", self.name));
+        ws.join(ws.path())?;
+        ws.hub().broadcast(Audience::Topic(ws.path()), format!("* {} came", self.name))?;
         Ok(())
     }
 
     fn on_client_message(&mut self, ws: &WebSocket, message: Message) -> Handled {
-        if let Some(line) = message.as_text() {
-            ws.hub().broadcast(Audience::Topic(ws.path()), format!("{}: {line}", self.name));
+        if let Some(line) = message.as_text()
+            && let Err(e) = ws.hub().broadcast(Audience::Topic(ws.path()), format!("{}: {line}", self.name))
+        {
+            eprintln!("nobody was reached: {e}");
         }
         Handled::Yes
     }

@@ -37,7 +37,7 @@ impl WebSocketServer for MyWebSocketServer {
     }
 
     fn on_post_server(&mut self, closed: &Closed) {
-        println!("{} {}", closed.websocket_id(), closed.reason());
+        println!("{} {}", closed.websocket_id().short(), closed.reason());
     }
 }
 

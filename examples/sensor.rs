@@ -5,7 +5,9 @@
 
 use std::{thread, time::Duration};
 
-use switchboard::{Audience, Limits, Opening, Refusal, Server, ServerResult, WebSocket, WebSocketServer};
+use switchboard::{
+    Audience, Handled, Limits, Message, Opening, Refusal, Server, ServerResult, WebSocket, WebSocketServer,
+};
 
 /// Nobody's thread: the readings come from elsewhere, and nothing is expected from the client.
 struct Listener;
@@ -19,6 +21,10 @@ impl WebSocketServer for Listener {
     fn server(&mut self, _ws: &mut WebSocket) -> ServerResult {
         Ok(())
     }
+
+    fn on_client_message(&mut self, _ws: &WebSocket, _message: Message) -> Handled {
+        Handled::Yes // or what nobody takes would fill the inbox
+    }
 }
 
 /// Stands for the hardware.
@@ -30,7 +36,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = std::env::args().nth(1).unwrap_or("127.0.0.1:8080".into());
     let mut limits = Limits::default();
     limits.max_queue_messages = 100; // ten seconds of readings
-    limits.shared_idle_timeout = None; // a listener may be silent for ever; pings find the dead
     let server = Server::builder().listen(address).limits(limits).route("/readings", || Listener).bind()?;
     println!("listening on ws://{}/readings", server.local_addrs()[0]);
     let (hub, handle) = (server.hub(), server.handle());
@@ -40,7 +45,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let readings: u32 = std::env::args().nth(2).map_or(Ok(u32::MAX), |n| n.parse())?;
     for tick in 0..readings {
         let celsius = measure(tick);
-        let result = hub.broadcast(Audience::Path("/readings"), format!("{{\"celsius\":{celsius:.2}}}"));
+        let result = hub.broadcast(Audience::Path("/readings"), format!("{{\"celsius\":{celsius:.2}}}"))?;
         if result.gone > 0 {
             println!("{} listeners were too slow", result.gone);
         }

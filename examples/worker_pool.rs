@@ -32,7 +32,7 @@ impl WebSocketServer for Primes {
         };
         // It does not wait for the client: what a slow one does not take is queued.
         if ws.write(format!("{}. {answer}", self.asked)).is_err() {
-            println!("{}: left before its answer", ws.websocket_id());
+            println!("{}: left before its answer", ws.websocket_id().short());
         }
         Handled::Yes
     }

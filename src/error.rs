@@ -2,7 +2,10 @@
 
 use std::{fmt, io, sync::Arc};
 
-use crate::message::{CloseCode, Text};
+use crate::{
+    id::InvalidId,
+    message::{CloseCode, Text},
+};
 
 /// The result of most calls of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -33,11 +36,21 @@ pub enum Error {
     /// The connection has ended; the reason says how. A normal end is reported like this, too. (In IRIS:
     /// `$$$CSPWebSocketClosed`.)
     Closed(CloseReason),
+    /// `write` in `on_client_message`, which never waits: the client's queue is full, and the message was dropped. The
+    /// connection is still open. (With [`Overflow::Disconnect`](crate::Overflow), it is closed.)
+    QueueFull,
     /// `write` got bytes that are not UTF-8 while `BinaryData` was off. Nothing was sent: call
     /// `set_binary_data(true)`, or write a [`Message::Binary`](crate::Message::Binary).
     NotUtf8,
     /// No connection has this ID: it never existed, or it has ended.
     UnknownId,
+    /// The connection was not opened: its handshake was refused, or came to nothing, while the call waited for it.
+    Refused,
+    /// The connection is not open yet, and the call came from its own
+    /// [`on_pre_server`](crate::WebSocketServer::on_pre_server): it would wait for itself.
+    NotOpen,
+    /// A text cannot be the ID of a connection.
+    InvalidId(InvalidId),
     /// The connection exists, but is not shared: only its own thread may read from it.
     NotShared,
     /// The session store is full: nothing was stored.
@@ -54,6 +67,7 @@ pub enum Error {
 
 /// The address that could not be listened on, and why.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct BindError {
     /// The address, as it was given.
     pub address: String,
@@ -87,10 +101,14 @@ impl fmt::Display for Error {
         match self {
             Self::Timeout => f.write_str("timed out"),
             Self::Closed(reason) => write!(f, "connection closed: {reason}"),
+            Self::QueueFull => f.write_str("the client's queue is full: the message was dropped"),
             Self::NotUtf8 => f.write_str(
                 "text must be UTF-8: call set_binary_data(true) or write a Message::Binary to send other bytes",
             ),
             Self::UnknownId => f.write_str("no connection has this ID"),
+            Self::Refused => f.write_str("the connection was refused in its opening handshake"),
+            Self::NotOpen => f.write_str("the connection is not open before its on_pre_server has returned"),
+            Self::InvalidId(e) => e.fmt(f),
             Self::NotShared => f.write_str("the connection is not shared: call set_shared_connection in on_pre_server"),
             Self::SessionsFull => f.write_str("the session store is full"),
             Self::Bind(e) => write!(f, "cannot listen on {}: {}", e.address, e.source),
@@ -103,10 +121,17 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
+            Self::InvalidId(e) => Some(e),
             Self::Bind(e) => Some(&e.source),
             Self::Io(e) => Some(e),
             _ => None,
         }
+    }
+}
+
+impl From<InvalidId> for Error {
+    fn from(error: InvalidId) -> Self {
+        Self::InvalidId(error)
     }
 }
 

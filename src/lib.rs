@@ -61,10 +61,15 @@
 //!   with [`Hub::open_server`], several at once; each gets different messages.
 //! - [`write`](WebSocket::write): any thread that has the [`WebSocket`]. Messages are never mixed with each other, and those
 //!   of one thread keep their order. It waits for a slow client, except in `on_client_message`.
-//! - [`Hub::push`], [`Pusher::push`], [`Hub::broadcast`]: any thread, to any connection, without waiting for the network.
-//!   They reach the client at once, even while the connection's own thread waits in `read`, computes, or is writing.
+//! - [`Hub::push`], [`Hub::push_all`], [`Pusher::push`], [`Hub::broadcast`]: any thread, to any connection, without waiting
+//!   for the network. They reach the client at once, even while the connection's own thread waits in `read`, computes, or is
+//!   writing.
+//! - [`Hub::push_wait`], [`Pusher::push_wait`]: the same, but they wait until the message is sent. Any thread except a
+//!   gateway: with [`Limits::workers`] 0 not `on_client_message`.
 //! - [`Hub::close`], [`WebSocket::end_server`]: any thread. A thread that waits in `read` of a shared connection returns at
 //!   once.
+//! - An ID is valid as soon as `on_pre_server` can ask for it: what is pushed to a connection that is being opened follows
+//!   the answer to its handshake, and [`Hub::open_server`] waits for that answer.
 //! - The methods of one instance are called by one thread at a time, `on_client_message` in the order of the messages.
 //!
 //! While a handler computes and does not read, the gateway checks its socket once a second: it answers pings, notices a
@@ -99,7 +104,10 @@
 //! | a write takes longer than the limit | no close frame: the connection is cut | 1006, by the server |
 //! | the server shuts down | 1001 | 1001, by the server |
 //!
-//! Messages that arrived before a protocol error are answered first; then the close frame follows.
+//! Messages that arrived before the client's end can still be answered: before its close frame, the end of its stream, or a
+//! protocol error. The end takes effect when the handler that has read them reads on, when whoever has
+//! [opened](Hub::open_server) a shared connection reads on or drops the [`WebSocket`], or after
+//! [`Limits::close_timeout`]. Only a connection that is broken, such as by a reset, ends at once.
 //!
 //! After a close frame the server does not close the socket at once: it ends its side of the stream (FIN), and reads until
 //! the client has ended the other side, for at most [`Limits::close_timeout`]. So the client gets the close frame, and not a
@@ -115,8 +123,15 @@
 //! # Slow clients
 //!
 //! Pushed messages that a client does not take at once are queued, up to [`Limits::max_queue_bytes`] and
-//! [`Limits::max_queue_messages`]. What happens when the queue is full is chosen in `on_pre_server`: see [`Overflow`]. A
-//! client that sends more than is read is held back by TCP when its inbox is full; nothing is lost.
+//! [`Limits::max_queue_messages`]. What happens when the queue is full is chosen in `on_pre_server`: see [`Overflow`]. What
+//! `on_client_message` writes is queued in the same way, since nothing in it waits. A thread that would rather wait until its
+//! message is sent calls [`Hub::push_wait`]. A client that sends more than is read is held back by TCP when its inbox is full;
+//! nothing is lost.
+//!
+//! # Observing
+//!
+//! [`Hub::connections`] and [`Hub::members`] list what there is, page by page. A [`HubObserver`] is told what happens: when
+//! connections are opened and closed, and when topics get their first member and lose their last.
 //!
 //! # Limits
 //!
@@ -175,7 +190,7 @@
 //!
 //! | layer | module | what it holds |
 //! |---|---|---|
-//! | 0 | `error`, `message`, `limits`, `id`, `clock`, `deadline`, `sync`, `thread` | values, time, locks |
+//! | 0 | `error`, `message`, `limits`, `id`, `clock`, `deadline`, `sync`, `thread`, `caught`, `awaited` | values, time, locks, panics |
 //! | 1 | `codec` | bytes to messages and back, in memory: TLS, frames and compression |
 //! | 1 | `http` | a request in, a response out; the checks of the opening handshake |
 //! | 1 | `tls` | the server's certificate |
@@ -183,6 +198,8 @@
 //! | 2 | `session` | sessions, their cookie, and where they are stored |
 //! | 2 | `protocol` | the state machine of one connection, without I/O: bytes, commands and the time in; bytes, messages and the next deadline out |
 //! | 3 | `connection` | the protocol under its lock, the socket, what waits to be sent and to be read |
+//! | 4 | `info`, `observer` | what is told about a connection, and who is told |
+//! | 4 | `pending` | a connection that is being opened: what is pushed to it, and who waits for it |
 //! | 4 | `registry` | connections by ID, path and topic |
 //! | 4 | `gateway` | drives shared connections, receives for busy threads, keeps the deadlines |
 //! | 5 | `websocket`, `parked` | the types that your code uses; how it is called without a thread of its own |
@@ -195,8 +212,9 @@
 //! them in and asks `codec` for messages, the inbox of `connection` keeps them, and `websocket` or `parked` hands them to your
 //! code. A pushed message: `hub` finds the connection in `registry`; `push` of `connection` locks the core, or, if another
 //! thread has the lock, puts the message into the outbox, which that thread checks when it unlocks; `protocol` appends it to
-//! the output, and the socket takes it. Closing, whichever side begins it, is a phase of `protocol`; the thread that drives the
-//! connection sends what is left, and completes it.
+//! the output, and the socket takes it. If the connection is still being opened, `registry` finds it in `pending`, whose queue it
+//! takes over as its outbox when it is registered. Closing, whichever side begins it, is a phase of `protocol`; the thread that
+//! drives the connection sends what is left, and completes it.
 //!
 //! The lock of a connection is held for microseconds and never during a wait: a thread that reads waits in `recv` without it,
 //! so that another thread can write meanwhile, over TLS, too.
@@ -207,10 +225,12 @@
 #[cfg(not(unix))]
 compile_error!("switchboard needs Unix: Linux, macOS or another one");
 
+mod awaited;
 #[cfg(feature = "__bench")]
 #[doc(hidden)]
 pub mod benching;
 mod buffered;
+mod caught;
 mod clock;
 mod codec;
 mod compression;
@@ -224,10 +244,13 @@ mod gateway;
 mod http;
 mod hub;
 mod id;
+mod info;
 mod limits;
 mod memory;
 mod message;
+mod observer;
 mod parked;
+mod pending;
 mod protocol;
 mod registry;
 mod server;
@@ -248,10 +271,13 @@ pub use crate::{
     connection::{Overflow, PushError, PushErrorKind, Pushed, READ_TIMEOUT},
     error::{BindError, CloseReason, ClosedBy, Error, Result},
     http::{Origins, Refusal, Request, Response},
-    hub::{Audience, Broadcast, ConnectionInfo, Hub, Pusher},
-    id::WebSocketId,
+    hub::{Broadcast, Hub, Page, Pusher},
+    id::{InvalidId, NodeId, WebSocketId},
+    info::ConnectionInfo,
     limits::Limits,
     message::{CloseCode, Data, Message, Payload, Text},
+    observer::HubObserver,
+    registry::Audience,
     server::{Exchange, ListenAddr, Server, ServerBuilder, ServerHandle},
     session::{Opened, Session, SessionId, SessionStore},
     websocket::{Closed, Handled, Messages, Opening, READ_LEN, ServerResult, WebSocket, WebSocketServer},

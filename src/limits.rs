@@ -33,7 +33,8 @@ pub struct Limits {
     /// How long a thread whose connection has ended waits for another one before it ends. Default 2 s. A longer time saves
     /// starting threads when clients come in bursts; with zero each connection has a new thread.
     pub thread_keep_alive: Duration,
-    /// From the accept to the end of the opening handshake, TLS included; then the connection is cut. Default 10 s.
+    /// From the accept to the end of the opening handshake, TLS included; then the connection is cut. And how long
+    /// [`open_server`](crate::Hub::open_server) waits for a connection that is being opened. Default 10 s.
     pub handshake_timeout: Duration,
     /// Bytes of a request's head. Beyond it: HTTP 431. Default 16 KiB; long cookies need more.
     pub max_head: usize,
@@ -52,10 +53,11 @@ pub struct Limits {
     /// 30 s.
     pub write_timeout: Duration,
     /// How long a closing handshake may take, until the client has answered and ended its side of the stream; then the
-    /// connection is cut. Default 5 s.
+    /// connection is cut. When the client ends the connection, answers to what it sent before can still be sent for as long.
+    /// Default 5 s.
     pub close_timeout: Duration,
     /// Bytes of the messages queued for one slow client. Beyond it, the connection's [`Overflow`](crate::Overflow)
-    /// decides. An empty queue takes any message. Default `None`: four times
+    /// decides. As many may be queued while it is being opened. An empty queue takes any message. Default `None`: four times
     /// [`max_message_size`](Self::max_message_size), whatever that is, so that one client's largest messages, sent on to
     /// others, do not fill the queues of those that are reading.
     pub max_queue_bytes: Option<usize>,
@@ -82,10 +84,11 @@ pub struct Limits {
     pub message_timeout: Option<Duration>,
     /// A client that has sent nothing for this long is sent a ping. Default 20 s; `None`: never.
     pub ping_interval: Option<Duration>,
-    /// A client that has sent nothing for this long after a ping is considered dead, and cut. Default 20 s.
+    /// A client that has sent nothing for this long after a ping is considered dead, and cut. Default 20 s. While nothing is
+    /// received from a client because its inbox is full, its pongs cannot be seen: then TCP keepalive does the same.
     pub ping_timeout: Duration,
-    /// A shared connection without a message in either direction for this long is closed with 1000. Pings do not count.
-    /// Default 900 s; `None`: never.
+    /// A shared connection without a message in either direction for this long is closed with 1001. Pings do not count.
+    /// Default `None`: never. A page that reconnects comes again: it would take 1000 as final.
     pub shared_idle_timeout: Option<Duration>,
     /// Threads that call [`on_client_message`](crate::WebSocketServer::on_client_message). Default 2. With 0 the gateway
     /// calls it: this is the fastest if handlers never wait, but one that waits stops all connections of its gateway.
@@ -121,7 +124,7 @@ impl Default for Limits {
             message_timeout: Some(Duration::from_secs(60)),
             ping_interval: Some(Duration::from_secs(20)),
             ping_timeout: Duration::from_secs(20),
-            shared_idle_timeout: Some(Duration::from_secs(900)),
+            shared_idle_timeout: None,
             workers: 2,
             gateways: 1,
             session_timeout: Duration::from_secs(900),

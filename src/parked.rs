@@ -3,11 +3,11 @@
 
 use std::{
     fmt,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, atomic::AtomicBool},
 };
 
 use crate::{
+    caught::caught,
     connection::{Connection, Handler},
     message::{CloseCode, Message},
     registry::Registry,
@@ -51,11 +51,11 @@ impl<Slot: Send> Handler for Parked<Slot> {
         for (message, more) in messages {
             ws.expect_more(more);
             let unhandled = message.clone();
-            match catch_unwind(AssertUnwindSafe(|| app.server.on_client_message(&ws, message))) {
-                Ok(Handled::Yes) => {}
-                Ok(Handled::No) => connection.leave_unread(unhandled),
-                Err(_) => {
-                    log::error!("{}: on_client_message panicked", connection.id());
+            match caught(|| app.server.on_client_message(&ws, message)) {
+                Some(Handled::Yes) => {}
+                Some(Handled::No) => connection.leave_unread(unhandled),
+                None => {
+                    log::error!("{}: on_client_message panicked", connection.id().short());
                     connection.close(CloseCode::INTERNAL_ERROR, "the handler failed");
                 }
             }
@@ -67,29 +67,19 @@ impl<Slot: Send> Handler for Parked<Slot> {
         let (Some(app), Some(reason)) = (app, connection.reason().cloned()) else { return };
         let App { mut server, session, slot } = app;
         let about = connection.about();
-        log::debug!("{}: closed: {reason}", about.id);
-        let closed = Closed {
-            id: about.id.clone(),
-            session_id: about.session_id.clone(),
-            reason,
-            duration: connection.age(),
-        };
-        // The drop of the application, and the session store, may be user code as well, and panic.
-        let post_server = AssertUnwindSafe(move || {
-            server.on_post_server(&closed);
-            drop(server);
-        });
-        if catch_unwind(post_server).is_err() {
-            log::error!("{}: on_post_server panicked", about.id);
+        let closed =
+            Closed { id: about.id, session_id: about.session_id.clone(), reason, duration: connection.age() };
+        log::debug!("{}: closed: {}", about.id.short(), closed.reason);
+        if caught(|| server.on_post_server(&closed)).is_none() {
+            log::error!("{}: on_post_server panicked", about.id.short());
         }
-        let end_session = AssertUnwindSafe(move || {
-            if let Some(session) = session {
-                session.end();
-            }
-        });
-        if catch_unwind(end_session).is_err() {
-            log::error!("{}: the session store panicked", about.id);
+        if caught(|| drop(server)).is_none() {
+            log::error!("{}: the drop of the application panicked", about.id.short());
         }
+        if caught(|| session.as_deref().map(Session::end)).is_none() {
+            log::error!("{}: the session store panicked", about.id.short());
+        }
+        drop(session);
         drop(slot);
     }
 }

@@ -14,6 +14,7 @@ use http::{HeaderName, HeaderValue, header};
 use smol_str::SmolStr;
 
 use crate::{
+    caught::caught,
     error::{Error, Result},
     http::Request,
     sync::LockExt,
@@ -175,7 +176,10 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.store.release(&self.id);
+        // It may be dropped because of a panic: another one would abort the process.
+        if caught(|| self.store.release(&self.id)).is_none() {
+            log::error!("the session store panicked");
+        }
     }
 }
 
@@ -265,7 +269,7 @@ impl SessionStore for MemoryStore {
             }
         }
         // An unknown ID is never adopted from the client: an attacker could have planted it (session fixation).
-        let id = SessionId::new(crate::id::random());
+        let id = SessionId(random());
         sessions.known.insert(id.clone(), Entry { users: 1, ..Entry::new() });
         let secure = if request.is_secure() { "; Secure" } else { "" };
         let cookie = format!("{COOKIE}={id}; Path=/; HttpOnly; SameSite=Lax{secure}");
@@ -320,10 +324,30 @@ impl SessionStore for MemoryStore {
     }
 }
 
+/// 128 random bits in 22 letters, digits, `-` and `_`: safe in a cookie, and short enough to need no memory elsewhere.
+///
+/// # Panics
+/// If the operating system has no random numbers, which on Unix happens only early at boot.
+fn random() -> SmolStr {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("random numbers from the operating system");
+    let mut text = [0; 22];
+    data_encoding::BASE64URL_NOPAD.encode_mut(&bytes, &mut text);
+    SmolStr::new(str::from_utf8(&text).expect("base64 is ASCII"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::http::parse_head;
+
+    #[test]
+    fn an_id_is_printable_and_new_each_time() {
+        let (a, b) = (random(), random());
+        assert!(a.len() == 22 && !a.is_heap_allocated());
+        assert!(a.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_".contains(&c)));
+        assert_ne!(a, b);
+    }
 
     fn request(cookie: &str) -> Box<Request> {
         let head = format!("GET / HTTP/1.1\r\nHost: h\r\nCookie: {cookie}\r\n\r\n");

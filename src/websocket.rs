@@ -20,6 +20,7 @@ use crate::{
     message::{CloseCode, Data, Message, Payload},
     registry::Registry,
     session::{Session, SessionId},
+    thread,
 };
 
 /// How many characters or bytes [`read`](WebSocket::read) returns at most if no other number is given: the default of IRIS.
@@ -70,8 +71,10 @@ pub trait WebSocketServer: Send + 'static {
     /// has returned, by one of the [workers](crate::Limits::workers). [`Handled::No`], the default, leaves the message for
     /// `read`.
     ///
-    /// Writes to `ws` never wait here: what the client does not take at once is queued, and while its queue is not empty
-    /// nothing more is received from it.
+    /// Nothing that is called on `ws` waits for the client here. [`write`](WebSocket::write) queues what is not taken at once;
+    /// [`Error::QueueFull`] says that the queue has no more room. [`flush`](WebSocket::flush) sends what the client takes.
+    /// [`messages`](WebSocket::messages) ends with those that were left before. While the queue is not empty, nothing more
+    /// is received from this client.
     fn on_client_message(&mut self, ws: &WebSocket, message: Message) -> Handled {
         let _ = (ws, message);
         Handled::No
@@ -162,7 +165,9 @@ impl Opening {
         self.request.client_address()
     }
 
-    /// The ID that the connection will have (`WebSocketID`).
+    /// The ID of the connection (`WebSocketID`). It is valid from now on, for any thread: see
+    /// [`Hub::open_server`](crate::Hub::open_server). Messages that are pushed to it now, also from here, are the first that
+    /// the client gets.
     pub fn websocket_id(&self) -> &WebSocketId {
         &self.id
     }
@@ -231,7 +236,17 @@ pub struct WebSocket {
     connection: Arc<Connection>,
     registry: Arc<Registry>,
     at_end: bool,
+    /// It has read a message, and has not read on: it may be answering, and an end of the connection waits for that.
+    is_answering: AtomicBool,
     holder: Holder,
+}
+
+impl Drop for WebSocket {
+    fn drop(&mut self) {
+        if self.is_answering.load(Relaxed) {
+            self.connection.end_answering(&self.is_answering);
+        }
+    }
 }
 
 /// The code that a [`WebSocket`] was made for.
@@ -254,15 +269,15 @@ pub(crate) struct Attached {
 
 impl WebSocket {
     pub(crate) fn new(connection: Arc<Connection>, registry: Arc<Registry>, holder: Holder) -> Self {
-        Self { connection, registry, at_end: true, holder }
+        Self { connection, registry, at_end: true, is_answering: AtomicBool::new(false), holder }
     }
 
     pub(crate) fn registry(&self) -> &Arc<Registry> {
         &self.registry
     }
 
-    pub(crate) fn into_attached(self) -> Option<Box<Attached>> {
-        match self.holder {
+    pub(crate) fn take_attached(&mut self) -> Option<Box<Attached>> {
+        match std::mem::replace(&mut self.holder, Holder::Anyone) {
             Holder::Server(attached) => Some(attached),
             _ => None,
         }
@@ -273,6 +288,20 @@ impl WebSocket {
         if let Holder::Handler { more } = &self.holder {
             more.store(on, Relaxed);
         }
+    }
+
+    /// Whether calls may wait, for the client or for anyone else.
+    fn may_wait(&self) -> bool {
+        match &self.holder {
+            Holder::Server(_) => true,
+            Holder::Handler { .. } => false,
+            Holder::Anyone => !thread::must_not_wait(),
+        }
+    }
+
+    fn receive(&self, len: usize, timeout: Duration) -> Result<(Data, bool)> {
+        let timeout = if self.may_wait() { timeout } else { Duration::ZERO };
+        self.connection.read(len, timeout, &self.is_answering)
     }
 
     fn attached(&self) -> Option<&Attached> {
@@ -295,7 +324,7 @@ impl WebSocket {
     /// [`Error::Closed`]: the connection has ended, whichever side closed it.
     pub fn read(&mut self, len: usize, timeout: Duration) -> Result<Data> {
         let len = if len == 0 { READ_LEN } else { len };
-        let (data, at_end) = self.connection.read(len, timeout)?;
+        let (data, at_end) = self.receive(len, timeout)?;
         self.at_end = at_end;
         Ok(data)
     }
@@ -324,7 +353,8 @@ impl WebSocket {
         }
     }
 
-    /// An iterator over the messages to come, until the connection ends; [`close_reason`](Self::close_reason) says how.
+    /// An iterator over the messages to come, until the connection ends; [`close_reason`](Self::close_reason) says how. In
+    /// `on_client_message` it does not wait, and ends with those that are there.
     pub fn messages(&self) -> Messages<'_> {
         Messages(self)
     }
@@ -338,22 +368,25 @@ impl WebSocket {
     /// # Errors
     /// [`Error::Closed`] after the close, by either side. [`Error::Timeout`] if a slow client did not take it within
     /// [`Limits::write_timeout`](crate::Limits): a part of it may have been sent, so the connection is closed.
-    /// [`Error::NotUtf8`] for bytes that would have to be text: nothing is sent.
+    /// [`Error::NotUtf8`] for bytes that would have to be text: nothing is sent. [`Error::QueueFull`] only in
+    /// `on_client_message`, which does not wait for a slow client.
     pub fn write(&self, data: impl Into<Payload>) -> Result<()> {
         let binary = self.connection.binary_data.load(Relaxed);
         let message = data.into().into_message_as(binary).map_err(|_| Error::NotUtf8)?;
         match &self.holder {
             Holder::Handler { more } => self.connection.post_message(message, more.load(Relaxed)),
-            _ => self.connection.write(message),
+            _ if self.may_wait() => self.connection.write(message),
+            _ => self.connection.post_message(message, false),
         }
     }
 
-    /// Sends collected messages at once.
+    /// Sends collected messages at once, and waits until the kernel has taken all that was written; in `on_client_message`
+    /// it does not wait.
     ///
     /// # Errors
-    /// As [`write`](Self::write).
+    /// [`Error::Closed`] and [`Error::Timeout`] as [`write`](Self::write).
     pub fn flush(&self) -> Result<()> {
-        self.connection.flush_all()
+        if self.may_wait() { self.connection.flush_all() } else { self.connection.flush_some() }
     }
 
     /// Starts the closing handshake with code 1000 (`EndServer`), and does not wait for the client's answer. The server
@@ -429,15 +462,26 @@ impl WebSocket {
         self.connection.about().client()
     }
 
-    /// Joins a topic: broadcasts to it reach this connection. When the connection ends, it leaves the topic.
-    pub fn join(&self, topic: &str) {
-        // Fails only if the connection has ended, which the next read or write reports.
-        let _ = self.registry.join(self.connection.id(), topic);
+    /// Joins a topic: broadcasts to it reach this connection. When the connection ends, it leaves the topic. Joining again
+    /// has no effect.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] if the connection has ended.
+    pub fn join(&self, topic: &str) -> Result<()> {
+        self.known(self.registry.join(self.connection.id(), topic))
     }
 
-    /// Leaves a topic.
-    pub fn leave(&self, topic: &str) {
-        self.registry.leave(self.connection.id(), topic);
+    /// Leaves a topic, if it has joined it.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] if the connection has ended, and so has left all topics.
+    pub fn leave(&self, topic: &str) -> Result<()> {
+        self.known(self.registry.leave(self.connection.id(), topic))
+    }
+
+    /// The ID becomes unknown at the very end.
+    fn known(&self, is_known: bool) -> Result<()> {
+        if is_known { Ok(()) } else { Err(self.connection.closed()) }
     }
 }
 
@@ -450,9 +494,9 @@ impl Iterator for Messages<'_> {
 
     fn next(&mut self) -> Option<Message> {
         loop {
-            match self.0.connection.read(usize::MAX, READ_TIMEOUT) {
+            match self.0.receive(usize::MAX, READ_TIMEOUT) {
                 Ok((message, _)) => return Some(message),
-                Err(Error::Timeout) => {}
+                Err(Error::Timeout) if self.0.may_wait() => {}
                 Err(_) => return None,
             }
         }

@@ -1,5 +1,5 @@
 #![cfg(feature = "tls")]
-//! Who accepts: a thread for each listener, which wakes for clients only, and hands them to the connections' threads.
+//! Accepting: one thread for each listener, which wakes up only for clients, and hands them to the connection threads.
 
 mod common;
 
@@ -17,7 +17,7 @@ use common::{
 };
 use switchboard::{Error, Limits, Response, Server, StatusCode, WebSocket};
 
-/// A server whose handlers tell which thread they run on, and return.
+/// A server whose handlers report which thread they run on, and return.
 fn serve_threads(keep_alive: Duration) -> (TestServer, mpsc::Receiver<ThreadId>) {
     let (tx, rx) = mpsc::channel();
     let mut limits = Limits::default();
@@ -31,7 +31,7 @@ fn serve_threads(keep_alive: Duration) -> (TestServer, mpsc::Receiver<ThreadId>)
     (server, rx)
 }
 
-/// The thread of one more connection, which has ended.
+/// Opens one more connection, waits for its end, and returns the thread that served it.
 fn next_thread(server: &TestServer, threads: &mpsc::Receiver<ThreadId>) -> ThreadId {
     let mut client = server.raw_websocket(Scheme::Ws, "/");
     assert_eq!(client.answer_close_and_end().0, 1000);
@@ -42,7 +42,7 @@ fn next_thread(server: &TestServer, threads: &mpsc::Receiver<ThreadId>) -> Threa
 fn a_thread_serves_one_connection_after_another() {
     let (server, threads) = serve_threads(Duration::MAX);
     let mut seen = HashSet::new();
-    // A client that comes before the thread of the last one is free gets another.
+    // A client that comes before the last thread is free gets another one.
     eventually("a thread is used again", || !seen.insert(next_thread(&server, &threads)));
     let begun = Instant::now();
     server.shutdown(PATIENCE * 2);
@@ -57,7 +57,7 @@ fn without_keep_alive_each_connection_has_a_thread_of_its_own() {
 }
 
 #[test]
-fn no_client_is_lost_to_a_thread_whose_time_is_up() {
+fn no_client_is_lost_when_a_thread_ends_after_its_keep_alive() {
     const KEEP_ALIVE: Duration = Duration::from_micros(100);
     let mut limits = Limits::default();
     limits.thread_keep_alive = KEEP_ALIVE;
@@ -69,7 +69,7 @@ fn no_client_is_lost_to_a_thread_whose_time_is_up() {
                 for n in 0..700 {
                     let response = server.http(Scheme::Ws, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
                     assert!(response.ends_with("page"), "{response}");
-                    // The next one comes about when the thread of this one has waited for so long.
+                    // The next client comes at about the time when this thread stops waiting.
                     let pause = KEEP_ALIVE * (n % 25) / 10;
                     let begun = Instant::now();
                     while begun.elapsed() < pause {
@@ -83,10 +83,10 @@ fn no_client_is_lost_to_a_thread_whose_time_is_up() {
 }
 
 #[test]
-fn whoever_shares_a_listener_goes_on_accepting() {
+fn a_shared_listener_still_accepts_after_the_server_has_ended() {
     let own = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = own.local_addr().unwrap();
-    // As in another process: a second descriptor of the same socket.
+    // A second descriptor of the same socket, as another process would have it.
     let shared = own.try_clone().unwrap();
     let server = Running::new(Server::builder().route("/", || app(echo)).listener(own));
     let mut client = Stream::connect(address, Scheme::Ws);
@@ -103,9 +103,9 @@ fn whoever_shares_a_listener_goes_on_accepting() {
     assert_eq!(text, "not the server");
 }
 
-/// Where another one was faster, the accepting thread finds nobody, and waits for the next.
+/// If the other acceptor was faster, the server's thread finds no client, and waits for the next one.
 #[test]
-fn a_listener_is_shared_with_one_that_accepts_all_the_time() {
+fn a_listener_may_be_shared_with_a_busy_acceptor() {
     let own = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = own.local_addr().unwrap();
     let shared = own.try_clone().unwrap();
@@ -127,7 +127,7 @@ fn a_listener_is_shared_with_one_that_accepts_all_the_time() {
     });
     let first = |address| {
         let mut client = Stream::connect(address, Scheme::Ws);
-        let _ = client.write_all(handshake("/").as_bytes()); // the other one may have reset it
+        let _ = client.write_all(handshake("/").as_bytes()); // the other acceptor may have reset the connection
         let mut byte = [0];
         client.read_exact(&mut byte).unwrap();
         byte[0]
@@ -149,7 +149,7 @@ fn a_listener_is_shared_with_one_that_accepts_all_the_time() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_listener_that_somebody_shuts_down_ends_the_server() {
+fn a_listener_that_is_shut_down_elsewhere_ends_the_server() {
     let own = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = own.local_addr().unwrap();
     let shared = own.try_clone().unwrap();
@@ -174,10 +174,10 @@ mod process {
     use super::*;
     use crate::common::{process::Process, reply::Reply};
 
-    /// How many threads of a process have this name, of which the system keeps 15 bytes.
+    /// How many threads of a process have this name, of which the kernel keeps only 15 bytes.
     fn count(process: &Process, name: &str) -> usize {
         let tasks = fs::read_dir(format!("/proc/{}/task", process.id())).unwrap();
-        // One that ends meanwhile has no name any more.
+        // A thread that ends meanwhile has no name any more.
         let names = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
         names.filter(|other| other.trim_end() == name).count()
     }
@@ -186,7 +186,7 @@ mod process {
         let mut process = Process::start(&["--listen", "127.0.0.1:0", "--listen", "127.0.0.1:0"]);
         let address = process.address("http");
         process.address("http");
-        process.line("cls is the original's example");
+        process.line("cls is the example of the IRIS documentation");
         (process, address)
     }
 

@@ -1,5 +1,5 @@
 #![cfg(feature = "tls")]
-//! How a connection ends: who closes, with what code, and what each side learns of it.
+//! How a connection ends: which side closes, with what code, and what each side sees.
 mod common;
 
 use std::{
@@ -12,13 +12,13 @@ use std::{
 
 use common::{
     PATIENCE, SCHEMES, Scheme, Stream, TestServer,
-    ends::{End, ON_PURPOSE, close_frame, serve_ends, told},
+    ends::{End, ON_PURPOSE, close_frame, reason_parts, serve_ends},
     eventually, frame, full_app, handshake, next_message, read_close, serve,
 };
 use switchboard::{ClosedBy, Error, Limits, Opening, ServerResult, WebSocket};
 use tungstenite::Message;
 
-/// For a handler whose connection is over by the server's will.
+/// Checks, in a handler, that the server has closed the connection with this code.
 fn assert_closed(ws: &mut WebSocket, code: u16) {
     let is = |e: Error| matches!(&e, Error::Closed(r) if r.code().0 == code && r.by() == ClosedBy::Server);
     assert!(is(ws.read(0, PATIENCE).unwrap_err()));
@@ -52,13 +52,13 @@ fn end_server_closes_with_1000_and_nothing_can_be_read_or_written_after_it() {
         ws.write("before")?;
         ws.end_server();
         ws.close(4000, "nothing happens");
-        assert_eq!(told(&ws.close_reason().unwrap()), (1000, String::new(), ClosedBy::Server));
+        assert_eq!(reason_parts(&ws.close_reason().unwrap()), (1000, String::new(), ClosedBy::Server));
         assert_closed(ws, 1000);
         Ok(())
     });
     for scheme in SCHEMES {
         let mut client = server.raw_websocket(scheme, "/");
-        // The second message is there when the handler ends the connection: it is not handed out any more.
+        // The second message has arrived when the handler ends the connection: it cannot be read any more.
         client.write_all(&[frame(0x81, b"first"), frame(0x81, b"second")].concat()).unwrap();
         assert_eq!(client.read_frame(), (0x81, b"before".to_vec()));
         assert_eq!(client.answer_close_and_end(), (1000, String::new()));
@@ -77,7 +77,7 @@ fn end_server_does_not_wait_for_the_client() {
     for scheme in SCHEMES {
         let mut client = server.raw_websocket(scheme, "/");
         rx.recv_timeout(Duration::from_secs(3))
-            .expect("less than the close timeout: the client says nothing");
+            .expect("without waiting for the close timeout: the client sends nothing");
         assert_eq!(client.answer_close_and_end().0, 1000);
         ends.next();
     }
@@ -89,7 +89,7 @@ fn close_has_a_code_and_a_text_of_its_own_and_the_text_is_cut_between_characters
         (1000, String::new(), String::new()),
         (3000, "x".repeat(123), "x".repeat(123)),
         (4000, "x".repeat(124), "x".repeat(123)),
-        // Of two bytes each, of which 61 fit; of four, of which 30 do.
+        // Characters of two bytes, of which 61 fit, and of four bytes, of which 30 fit.
         (4001, "ä".repeat(1000), "ä".repeat(61)),
         (4999, "🎉".repeat(31), "🎉".repeat(30)),
     ];
@@ -105,8 +105,8 @@ fn close_has_a_code_and_a_text_of_its_own_and_the_text_is_cut_between_characters
             let mut client = server.raw_websocket(scheme, "/");
             client.write_all(&frame(0x81, n.to_string().as_bytes())).unwrap();
             assert_eq!(client.answer_close_and_end(), (*code, sent.clone()));
-            let (told, _, by) = ends.reason();
-            assert_eq!((told, by), (*code, ClosedBy::Server));
+            let (code_seen, _, by) = ends.reason();
+            assert_eq!((code_seen, by), (*code, ClosedBy::Server));
         }
     }
 }
@@ -116,11 +116,11 @@ fn close_has_a_code_and_a_text_of_its_own_and_the_text_is_cut_between_characters
 const SENDABLE: [u16; 17] =
     [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3003, 3008, 4000, 4999];
 
-/// Codes that may not: those that only a program is told, reserved ones, and those of no range.
+/// Codes that may not be sent: those for local use only, reserved ones, and those outside of all ranges.
 const NOT_SENDABLE: [u16; 11] = [0, 999, 1004, 1005, 1006, 1015, 1016, 2000, 2999, 5000, u16::MAX];
 
-/// A server that closes with the code of the query, or else waits for the client's close; at `/shared` the connection is
-/// shared. It tells how each one ended.
+/// A server that closes with the code in the query, or else waits for the client's close; at `/shared` the connection is
+/// shared. It reports how each connection ended.
 fn serve_codes() -> (TestServer, mpsc::Receiver<End>) {
     let (tx, ends) = mpsc::channel();
     let server = serve(|builder| {
@@ -148,7 +148,7 @@ fn serve_codes() -> (TestServer, mpsc::Receiver<End>) {
 }
 
 #[test]
-fn each_close_code_of_the_client_comes_back_or_breaks_the_protocol() {
+fn each_close_code_of_the_client_is_echoed_or_answered_with_1002() {
     let (server, ends) = serve_codes();
     for scheme in SCHEMES {
         for path in ["/", "/shared"] {
@@ -157,7 +157,7 @@ fn each_close_code_of_the_client_comes_back_or_breaks_the_protocol() {
                 client.write_all(&close_frame(code, "bye")).unwrap();
                 assert_eq!(client.take_close().0, code);
                 let reason = ends.recv_timeout(PATIENCE).unwrap().reason;
-                assert_eq!(told(&reason), (code, "bye".into(), ClosedBy::Client));
+                assert_eq!(reason_parts(&reason), (code, "bye".into(), ClosedBy::Client));
             }
             for code in NOT_SENDABLE {
                 let mut client = server.raw_websocket(scheme, path);
@@ -171,7 +171,7 @@ fn each_close_code_of_the_client_comes_back_or_breaks_the_protocol() {
 }
 
 #[test]
-fn each_close_code_of_the_server_arrives_or_leaves_the_close_frame_empty() {
+fn each_close_code_of_the_server_is_sent_or_the_close_frame_is_empty() {
     let (server, ends) = serve_codes();
     for scheme in SCHEMES {
         for path in ["/", "/shared"] {
@@ -181,7 +181,7 @@ fn each_close_code_of_the_server_arrives_or_leaves_the_close_frame_empty() {
                 let mut client = server.raw_websocket(scheme, &format!("{path}?code={code}"));
                 assert_eq!(client.answer_close_and_end(), (seen, text.into()), "{code}");
                 let reason = ends.recv_timeout(PATIENCE).unwrap().reason;
-                assert_eq!(told(&reason), (seen, text.into(), ClosedBy::Server), "{code}");
+                assert_eq!(reason_parts(&reason), (seen, text.into(), ClosedBy::Server), "{code}");
             }
         }
     }
@@ -190,7 +190,7 @@ fn each_close_code_of_the_server_arrives_or_leaves_the_close_frame_empty() {
 #[test]
 fn a_busy_handler_answers_what_came_before_a_broken_rule() {
     let mut limits = Limits::default();
-    // The shortest limit says how often a busy thread's socket is looked at; no ping is sent for all that.
+    // The shortest time limit decides how often a busy thread's socket is checked; no ping is sent in this test.
     (limits.ping_interval, limits.ping_timeout) = (None, Duration::from_millis(100));
     let (go, gate) = mpsc::channel::<()>();
     let gate = Arc::new(Mutex::new(gate));
@@ -207,9 +207,9 @@ fn a_busy_handler_answers_what_came_before_a_broken_rule() {
         let mut client = server.raw_websocket(scheme, "/");
         let bytes = [frame(0x81, b"a"), frame(0x81, b"b"), frame(0x83, b"reserved")];
         client.write_all(&bytes.concat()).unwrap();
-        // The handler has read only the first: the gateway has looked.
+        // The handler has read only the first, so the gateway has received the others.
         eventually("both messages are received", || {
-            server.hub.connections().iter().any(|info| info.messages_in == 2)
+            common::connections(&server.hub).iter().any(|info| info.messages_in == 2)
         });
         go.send(()).unwrap();
         assert_eq!(client.read_frame(), (0x81, b"a".to_vec()));
@@ -224,7 +224,7 @@ fn an_error_and_a_panic_are_1011_and_the_next_client_is_served() {
     let (server, ends) = serve_ends(Limits::default(), |ws| {
         let message = ws.read_message(PATIENCE)?;
         match message.as_text() {
-            Some("fail") => Err("as the test wants".into()),
+            Some("fail") => Err("on purpose".into()),
             Some("time out") => Err(ws.read(0, Duration::ZERO).unwrap_err().into()),
             Some("panic") => panic!("{ON_PURPOSE}"),
             _ => Ok(ws.write(message)?),
@@ -257,7 +257,7 @@ fn a_failure_after_the_close_changes_nothing() {
         }
         _ => {
             ws.close(4000, "first");
-            Err("as the test wants".into())
+            Err("on purpose".into())
         }
     });
     for scheme in SCHEMES {
@@ -271,7 +271,7 @@ fn a_failure_after_the_close_changes_nothing() {
 }
 
 #[test]
-fn a_panic_in_on_post_server_hurts_nobody_else() {
+fn a_panic_in_on_post_server_affects_no_other_connection() {
     let server =
         serve(|builder| builder.route("/", || full_app(|_| Ok(()), |_| Ok(()), |_| panic!("{ON_PURPOSE}"))));
     for scheme in SCHEMES {
@@ -279,17 +279,17 @@ fn a_panic_in_on_post_server_hurts_nobody_else() {
             assert_eq!(server.raw_websocket(scheme, "/").answer_close_and_end().0, 1000);
         }
     }
-    eventually("all are gone", || server.hub.is_empty() && server.handle.connections() == 0);
+    eventually("all are gone", || server.hub.is_empty().unwrap() && server.handle.connections() == 0);
 }
 
 #[test]
-fn the_client_gets_its_own_code_back_and_leaving_is_no_failure() {
+fn the_clients_close_code_is_echoed_and_is_no_failure() {
     let (server, ends) = serve_ends(Limits::default(), wait_for_close);
     for scheme in SCHEMES {
         for (code, text) in [(1000, ""), (1001, "away"), (1011, "failed"), (3000, "größe"), (4999, "bye")] {
             let mut client = server.raw_websocket(scheme, "/");
             client.write_all(&close_frame(code, text)).unwrap();
-            // The code is its own; the text may be.
+            // The code has to be the client's; the text may be.
             assert_eq!(client.take_close().0, code);
             assert_eq!(ends.reason(), (code, text.to_owned(), ClosedBy::Client), "no 1011: it did not fail");
         }
@@ -301,7 +301,7 @@ fn the_client_gets_its_own_code_back_and_leaving_is_no_failure() {
 }
 
 #[test]
-fn on_post_server_is_told_once_how_it_ended_whose_it_was_and_how_long_it_was_open() {
+fn on_post_server_is_called_once_with_the_reason_the_ids_and_the_duration() {
     const OPEN: Duration = Duration::from_millis(40);
     let (begun, begins) = mpsc::channel();
     let (over, ends) = mpsc::channel::<End>();
@@ -312,7 +312,7 @@ fn on_post_server_is_told_once_how_it_ended_whose_it_was_and_how_long_it_was_ope
             let (begun, over, gone) = (begun.clone(), over.clone(), gone.clone());
             full_app(
                 move |opening: &mut Opening| {
-                    begun.send((opening.websocket_id().clone(), opening.session_id().clone())).unwrap();
+                    begun.send((*opening.websocket_id(), opening.session_id().clone())).unwrap();
                     if opening.path() == "/leaves" {
                         gone.lock().unwrap().recv_timeout(PATIENCE).unwrap();
                     }
@@ -324,7 +324,7 @@ fn on_post_server_is_told_once_how_it_ended_whose_it_was_and_how_long_it_was_ope
                         ws.end_server();
                         Ok(())
                     }
-                    "fail" => Err("as the test wants".into()),
+                    "fail" => Err("on purpose".into()),
                     _ => panic!("{ON_PURPOSE}"),
                 },
                 move |closed| drop(over.send(closed.into())),
@@ -360,7 +360,7 @@ fn on_post_server_is_told_once_how_it_ended_whose_it_was_and_how_long_it_was_ope
             let mut client = server.raw_websocket(scheme, "/");
             let (id, session) = begins.recv_timeout(PATIENCE).unwrap();
             thread::sleep(OPEN);
-            expected.insert(id.clone(), (how, session, reason, OPEN, at));
+            expected.insert(id, (how, session, reason, OPEN, at));
             match how {
                 "shutdown" => {
                     kept.push(client);
@@ -385,7 +385,7 @@ fn on_post_server_is_told_once_how_it_ended_whose_it_was_and_how_long_it_was_ope
             }
         }
     }
-    // Whoever leaves is noticed without the shutdown.
+    // A client that leaves is noticed without the shutdown.
     let mut all: Vec<End> = Vec::new();
     while all.len() < expected.len() - kept.len() {
         all.push(ends.recv_timeout(PATIENCE).unwrap());
@@ -399,15 +399,19 @@ fn on_post_server_is_told_once_how_it_ended_whose_it_was_and_how_long_it_was_ope
         let (how, session, reason, least, at) = expected.remove(&end.id).expect("once, and the same ID");
         assert_eq!((end.reason.code().0, end.reason.by()), reason, "{how}: {:?}", end.reason);
         assert_eq!(end.session, session, "{how}");
-        // The system's clock may be set while it runs, by a little.
+        // The system clock may be adjusted a little during the test.
         assert!(end.duration + Duration::from_millis(10) >= least, "{how}: {:?}", end.duration);
         assert!(end.duration <= at.elapsed() + Duration::from_millis(10), "{how}: {:?}", end.duration);
     }
-    assert!(expected.is_empty(), "never told: {:?}", expected.values().map(|e| e.0).collect::<Vec<_>>());
+    assert!(
+        expected.is_empty(),
+        "on_post_server was not called: {:?}",
+        expected.values().map(|e| e.0).collect::<Vec<_>>()
+    );
 }
 
 #[test]
-fn a_close_while_the_handler_computes_is_what_its_next_write_and_read_learn() {
+fn a_close_while_the_handler_computes_is_reported_by_the_next_write_and_read() {
     let (tx, rx) = mpsc::channel::<&'static str>();
     let rx = Arc::new(Mutex::new(rx));
     let (server, ends) = serve_ends(Limits::default(), move |ws| {
@@ -418,7 +422,7 @@ fn a_close_while_the_handler_computes_is_what_its_next_write_and_read_learn() {
             _ => ws.read(0, PATIENCE).unwrap_err(),
         };
         let Error::Closed(reason) = &error else { panic!("{error:?}") };
-        assert_eq!(told(reason), (4001, "bye".into(), ClosedBy::Client));
+        assert_eq!(reason_parts(reason), (4001, "bye".into(), ClosedBy::Client));
         assert_eq!(ws.close_reason().as_ref(), Some(reason));
         Err(error.into())
     });
@@ -438,13 +442,13 @@ fn what_the_client_still_sends_does_not_reset_the_close_frame() {
     let (server, ends) = serve_ends(Limits::default(), |ws| {
         match ws.read_message(PATIENCE)?.as_text().unwrap() {
             "return" => Ok(()),
-            "fail" => Err("as the test wants".into()),
+            "fail" => Err("on purpose".into()),
             "compute" => {
                 ws.end_server();
                 thread::sleep(Duration::from_secs(1));
                 Ok(())
             }
-            // The client breaks the rules, or closes.
+            // The client breaks the protocol, or closes.
             _ => wait_for_close(ws),
         }
     });
@@ -455,7 +459,7 @@ fn what_the_client_still_sends_does_not_reset_the_close_frame() {
             if how == "break" {
                 client.write_all(&frame(0xf1, b"reserved bits")).unwrap();
             }
-            // The close frame is out long before the last of this.
+            // The server sends its close frame long before the end of this.
             let bulk = frame(0x82, &[7; 50_000]);
             for _ in 0..40 {
                 client.write_all(&bulk).unwrap_or_else(|e| panic!("{how}: {e}"));
@@ -463,14 +467,14 @@ fn what_the_client_still_sends_does_not_reset_the_close_frame() {
             }
             let close = if how == "break" { client.take_close() } else { client.answer_close_and_end() };
             assert_eq!(close.0, code, "{how}");
-            let (told, _, by) = ends.reason();
-            assert_eq!((told, by), (code, ClosedBy::Server), "{how}");
+            let (code_seen, _, by) = ends.reason();
+            assert_eq!((code_seen, by), (code, ClosedBy::Server), "{how}");
         }
     }
 }
 
 #[test]
-fn both_may_close_at_once() {
+fn both_sides_may_close_at_the_same_time() {
     let (tx, rx) = mpsc::channel::<()>();
     let rx = Arc::new(Mutex::new(rx));
     let (server, ends) = serve_ends(Limits::default(), move |ws| {
@@ -482,7 +486,7 @@ fn both_may_close_at_once() {
         let mut crossed = 0;
         for _ in 0..5 {
             let mut client = server.raw_websocket(scheme, "/");
-            // It is on its way, or there, but most likely not seen.
+            // The server's close frame may have arrived already, but this client has most likely not read it.
             client.write_all(&close_frame(4002, "by the client")).unwrap();
             tx.send(()).unwrap();
             let seen = client.take_close();
@@ -491,7 +495,7 @@ fn both_may_close_at_once() {
                 ClosedBy::Server => assert_eq!((code, &*text), (4001, "by the server")),
                 _ => assert_eq!((code, &*text, by), (4002, "by the client", ClosedBy::Client)),
             }
-            assert_eq!(seen.0, code, "both know the same");
+            assert_eq!(seen.0, code, "both sides see the same reason");
             crossed += usize::from(by == ClosedBy::Server);
         }
         assert!(crossed > 0, "they never crossed");
@@ -511,7 +515,7 @@ fn a_client_that_ends_its_stream_with_its_close_frame_still_gets_the_answer() {
 }
 
 #[test]
-fn and_so_does_one_that_ends_tcp_but_not_tls() {
+fn a_client_that_ends_tcp_but_not_tls_with_its_close_frame_still_gets_the_answer() {
     let (server, ends) = serve_ends(Limits::default(), wait_for_close);
     let mut client = server.raw_websocket(Scheme::Wss, "/");
     client.write_all(&close_frame(4000, "bye")).unwrap();
@@ -533,7 +537,7 @@ fn a_stream_that_ends_without_a_close_frame_is_1006_with_and_without_close_notif
         let reason = ends.next().reason;
         assert_eq!((reason.code().0, reason.by()), (1006, ClosedBy::Network), "{scheme:?} {notify}");
         assert!(!reason.is_normal() && !reason.text().is_empty(), "{reason:?}");
-        // It is not kept waiting.
+        // The server does not wait for anything.
         assert!(!client.read_to_any_end().contains(&0x88));
         drop(client);
     }
@@ -545,6 +549,6 @@ fn the_end_of_a_closed_wss_is_a_close_notify() {
     let mut client = server.raw_websocket(Scheme::Wss, "/");
     assert_eq!(client.read_frame().0, 0x88);
     client.write_all(&close_frame(1000, "")).unwrap();
-    // Without it, this is an error: somebody may have cut the stream.
+    // Without it, this is an error: an attacker may have cut the stream.
     assert_eq!(client.read(&mut [0; 1]).unwrap(), 0);
 }

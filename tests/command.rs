@@ -1,5 +1,5 @@
 #![cfg(all(feature = "cli", feature = "tls"))]
-//! The `switchboard` command, as somebody runs it: what it serves, what it says, and how it ends.
+//! The `switchboard` command as a process: what it serves, what it logs, and how it ends.
 
 mod common;
 
@@ -24,7 +24,7 @@ use tungstenite::Message;
 
 const CLASS: &str = "/csp/user/MyApp.MyWebSocketServer.cls";
 
-/// What the page consists of: paths, types, and something that is in each.
+/// The files of the page: path, content type, and some text that the file contains.
 const PAGE: [(&str, &str, &str); 4] = [
     ("/", "text/html; charset=utf-8", "<title>Switchboard</title>"),
     ("/page.css", "text/css; charset=utf-8", "@media"),
@@ -32,7 +32,7 @@ const PAGE: [(&str, &str, &str); 4] = [
     ("/reconnecting.js", "text/javascript; charset=utf-8", include_str!("../examples/web/reconnecting.js")),
 ];
 
-/// A free port of this machine.
+/// Any free port on the loopback interface.
 const ANY: &str = "127.0.0.1:0";
 
 const CERTIFICATE: [&str; 4] = ["--cert", "certs/server.pem", "--key", "certs/server.key"];
@@ -57,7 +57,7 @@ fn assert_echoes(client: &mut Client, message: Message) {
     assert!(next_message(client) == message);
 }
 
-/// The page and both WebSockets.
+/// Checks the page and both WebSockets.
 fn assert_serves(address: SocketAddr, scheme: Scheme) {
     let mut size = 0;
     for (path, content_type, text) in PAGE {
@@ -65,7 +65,7 @@ fn assert_serves(address: SocketAddr, scheme: Scheme) {
         assert_eq!((file.status, file.header("content-type")), (200, Some(content_type)), "{path}");
         assert_eq!(file.header("x-content-type-options"), Some("nosniff"));
         assert!(file.text().contains(text), "{path}");
-        // What the page may do is said by the server: nothing from elsewhere, and nothing inline.
+        // The policy allows nothing from other hosts, and no inline code.
         let policy = file.header("content-security-policy").unwrap();
         for rule in ["default-src 'none'", "connect-src 'self'", "require-trusted-types-for 'script'"] {
             assert!(policy.contains(rule), "{policy}");
@@ -85,7 +85,7 @@ fn assert_serves(address: SocketAddr, scheme: Scheme) {
     assert_eq!(read_close(&mut client), (1000, String::new()));
 }
 
-/// Ends it as an init system would.
+/// Stops it as an init system would.
 fn stop(process: Process) -> Ended {
     process.signal(Signal::TERM);
     let ended = process.end();
@@ -94,7 +94,7 @@ fn stop(process: Process) -> Ended {
 }
 
 #[test]
-fn without_arguments_it_serves_at_8080_of_this_machine() {
+fn without_arguments_it_serves_at_port_8080_of_localhost() {
     let default = "127.0.0.1:8080";
     for arguments in [&[][..], &["serve"]] {
         let busy = TcpListener::bind(default).is_err();
@@ -120,13 +120,13 @@ fn it_serves_a_page_and_both_echoes() {
         assert!(address.ip().is_loopback() && address.port() != 0, "{address}");
         assert_serves(address, Scheme::Ws);
         assert_eq!(get(address, Scheme::Ws, "/nothing").status, 404);
-        assert_eq!(stop(process).stdout, "", "standard output is free");
+        assert_eq!(stop(process).stdout, "", "the log does not go to standard output");
     }
 }
 
-/// Any, so that the page has something to show.
+/// So that the page can show a subprotocol.
 #[test]
-fn the_shared_echo_speaks_the_first_subprotocol_offered() {
+fn the_shared_echo_chooses_the_first_subprotocol_offered() {
     let mut process = Process::start(&["--listen", ANY]);
     let address = process.address("http");
     let offer = "\r\nSec-WebSocket-Protocol: one.v1, two\r\n\r\n";
@@ -138,7 +138,7 @@ fn the_shared_echo_speaks_the_first_subprotocol_offered() {
 }
 
 #[test]
-fn the_example_of_the_original_says_when_nothing_came() {
+fn the_iris_example_reports_when_nothing_was_received() {
     let mut process = Process::start(&["--listen", ANY]);
     let mut client = connect(process.address("http"), Scheme::Ws, CLASS);
     let message = next_message(&mut client).into_text().unwrap();
@@ -149,7 +149,7 @@ fn the_example_of_the_original_says_when_nothing_came() {
 }
 
 #[test]
-fn tls_by_a_certificate_and_its_key_or_by_an_identity() {
+fn tls_with_a_certificate_and_its_key_or_with_an_identity() {
     let identity = ["--identity", "certs/server.p12", "--password-file", "certs/server.p12.password"];
     for options in [CERTIFICATE, identity] {
         let mut process = Process::start(&[&["--tls-listen", ANY][..], &options].concat());
@@ -202,14 +202,14 @@ fn www_serves_files_instead_of_the_page() {
     );
     assert_eq!(get(address, Scheme::Ws, "/../secret").status, 404);
     for (path, ..) in &PAGE[1..] {
-        assert_eq!(get(address, Scheme::Ws, path).status, 404, "{path} is not theirs");
+        assert_eq!(get(address, Scheme::Ws, path).status, 404, "{path} belongs to the demo page");
     }
     assert_echoes(&mut connect(address, Scheme::Ws, "/echo"), Message::text("hello"));
     stop(process);
 }
 
 #[test]
-fn allow_origin_says_whose_pages_may_connect() {
+fn allow_origin_decides_which_pages_may_connect() {
     const PAGES: [&str; 4] =
         ["http://localhost", "https://example.com", "http://localhost:3000", "https://evil.example"];
     for (arguments, allowed) in [
@@ -298,7 +298,7 @@ fn the_rooms_limit_what_one_client_sends() {
 }
 
 #[test]
-fn the_log_goes_to_a_file_if_asked() {
+fn log_file_appends_the_log_to_a_file() {
     let folder = Folder::new();
     let log = folder.write("log", "what was there before\n");
     for runs in 1..=2 {
@@ -312,7 +312,7 @@ fn the_log_goes_to_a_file_if_asked() {
 }
 
 #[test]
-fn the_log_is_as_loud_as_asked() {
+fn log_level_decides_what_is_logged() {
     let folder = Folder::new();
     let path = folder.path("socket");
     for (level, is_silent) in [("off", true), ("error", true), ("info", false), ("debug", false)] {
@@ -322,19 +322,19 @@ fn the_log_is_as_loud_as_asked() {
             stream = UnixStream::connect(&path).ok();
             stream.is_some()
         });
-        // Whoever is served knows that it runs.
+        // Being served shows that it runs, because there may be no log line.
         let stream = stream.unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         drop(tungstenite::client("ws://localhost/echo", stream).unwrap());
         let ended = stop(process);
         assert_eq!(ended.stderr.is_empty(), is_silent, "{level}: {:#?}", ended.stderr);
         let foreign = ended.stderr.iter().find(|line| line.contains("tungstenite") || line.contains("mio"));
-        assert_eq!(foreign, None, "only what Switchboard itself says");
+        assert_eq!(foreign, None, "only the lines of Switchboard itself");
     }
 }
 
 #[test]
-fn a_signal_ends_it_in_order() {
+fn a_signal_shuts_it_down() {
     for signal in [Signal::INT, Signal::TERM] {
         let mut process =
             Process::start(&[&["--listen", ANY, "--tls-listen", ANY][..], &CERTIFICATE].concat());
@@ -352,11 +352,11 @@ fn a_signal_ends_it_in_order() {
         process.signal(signal);
         for client in &mut clients {
             assert_eq!(read_close(client).0, 1001, "going away");
-            while client.read().is_ok() {} // which answers it
+            while client.read().is_ok() {} // this answers the close frame
         }
         drop(clients);
         let mut rest = String::new();
-        // It may have been told 503, or not have been seen at all.
+        // This connection may have got a 503, or may not have been accepted at all.
         let _ = half.read_to_string(&mut rest);
         assert!(rest.is_empty() || rest.starts_with("HTTP/1.1 503 "), "{rest}");
         let ended = process.end();
@@ -370,7 +370,7 @@ fn a_signal_ends_it_in_order() {
 fn a_second_signal_ends_it_at_once() {
     for (first, second) in [(Signal::INT, Signal::INT), (Signal::TERM, Signal::INT)] {
         let mut process = Process::start(&["--listen", ANY]);
-        // This client keeps it from ending: it never answers the close frame.
+        // This client delays the shutdown, because it never answers the close frame.
         let mut stream = Stream::connect(process.address("http"), Scheme::Ws);
         stream.write_all(handshake("/echo").as_bytes()).unwrap();
         stream.read_head();
@@ -385,10 +385,10 @@ fn a_second_signal_ends_it_at_once() {
     }
 }
 
-/// It says one line, and no more: what is wrong.
+/// It prints exactly one line, which says what is wrong.
 #[track_caller]
 fn assert_fails(arguments: &[&str], words: &[&str]) {
-    // The default might be more than this machine allows, which would be a line of the log.
+    // The default may be more than this machine allows, which would add a log line.
     let ended = Process::start(&[&["--max-connections", "10"], arguments].concat()).end();
     assert_eq!(ended.status.code(), Some(1), "{arguments:?}: {:#?}", ended.stderr);
     let [line] = &ended.stderr[..] else { panic!("{arguments:?}: {:#?}", ended.stderr) };
@@ -398,7 +398,7 @@ fn assert_fails(arguments: &[&str], words: &[&str]) {
 }
 
 #[test]
-fn what_cannot_work_is_said_in_one_line() {
+fn each_mistake_is_reported_in_one_line() {
     let busy = TcpListener::bind(ANY).unwrap();
     let taken = busy.local_addr().unwrap().to_string();
     let folder = Folder::new();
@@ -427,7 +427,7 @@ fn what_cannot_work_is_said_in_one_line() {
 }
 
 #[test]
-fn wrong_usage_is_2_and_says_what_is_wrong() {
+fn wrong_usage_exits_with_2_and_says_what_is_wrong() {
     for (arguments, word) in [
         (&["--nonsense"][..], "--nonsense"),
         (&["nonsense"], "nonsense"),
@@ -454,7 +454,7 @@ fn tls_without_a_certificate_is_refused() {
     for arguments in [&["--tls-listen", ANY][..], &["--listen", ANY, "--tls-listen", ANY]] {
         let mut process = Process::start(arguments);
         let first = process.next_line();
-        // If it went on, nothing would listen where TLS was asked for.
+        // If it started anyway, it would not listen with TLS although TLS was requested.
         assert!(!first.contains("is the page"), "{arguments:?}: it starts: {first}");
         let ended = process.end();
         assert!(matches!(ended.status.code(), Some(1 | 2)), "{arguments:?}: {:#?}", ended.stderr);

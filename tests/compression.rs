@@ -1,5 +1,5 @@
 #![cfg(feature = "tls")]
-//! Compressed messages (permessage-deflate, RFC 7692), for a client that compresses and inflates by itself.
+//! Compressed messages (permessage-deflate, RFC 7692), with a client that uses zlib directly.
 mod common;
 
 use std::{collections::HashMap, io::Write, thread};
@@ -12,7 +12,7 @@ use switchboard::{
     WebSocketId, WebSocketServer,
 };
 
-/// The first bytes of frames, and the bit in them that says that a message is compressed.
+/// First bytes of frames, and the bits in them for the last frame of a message and for a compressed message.
 const TEXT: u8 = 0x81;
 const BINARY: u8 = 0x82;
 const PING: u8 = 0x89;
@@ -20,7 +20,7 @@ const PONG: u8 = 0x8a;
 const FIN: u8 = 0x80;
 const RSV1: u8 = 0x40;
 
-/// What a sender takes off the end of a message (RFC 7692, section 7.2.1).
+/// What a sender removes from the end of a message (RFC 7692, section 7.2.1).
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 
 const DEDICATED: Compression = Compression::Dedicated { window_bits: 15, level: 6 };
@@ -28,11 +28,11 @@ const DEDICATED: Compression = Compression::Dedicated { window_bits: 15, level: 
 /// What most browsers offer.
 const OFFER: &str = "permessage-deflate; client_max_window_bits";
 
-/// Each promise holds with and without TLS, and for both kinds of connections.
+/// Everything is tested with and without TLS, and for both kinds of connections.
 const PLACES: [(Scheme, &str); 4] =
     [(SCHEMES[0], "/own"), (SCHEMES[0], "/shared"), (SCHEMES[1], "/own"), (SCHEMES[1], "/shared")];
 
-/// Sends each message back: at `/own` from a thread of its own, at `/shared` from that of a worker. The rest of the path
+/// Sends each message back: at `/own` from the connection's own thread, at `/shared` from a worker. The rest of the path
 /// may choose the compression.
 struct Echo;
 
@@ -58,7 +58,7 @@ impl WebSocketServer for Echo {
     }
 
     fn on_client_message(&mut self, ws: &WebSocket, message: Message) -> Handled {
-        // It fails when the client has left.
+        // Fails only if the client has left.
         let _ = ws.write(message);
         Handled::Yes
     }
@@ -75,7 +75,7 @@ fn serve_all(compression: Compression) -> TestServer {
     serve_limited(compression, |limits| limits.min_compressed_size = 0)
 }
 
-/// Opens a connection with header lines of offers. Returns the answer, too.
+/// Opens a connection with these header lines of offers. Also returns the server's answer.
 fn open(server: &TestServer, scheme: Scheme, path: &str, offers: &[&str]) -> (Stream, Option<String>) {
     let lines: String = offers.iter().map(|offer| format!("Sec-WebSocket-Extensions: {offer}\r\n")).collect();
     let request = handshake(path).replace("\r\n\r\n", &format!("\r\n{lines}\r\n"));
@@ -88,7 +88,7 @@ fn open(server: &TestServer, scheme: Scheme, path: &str, offers: &[&str]) -> (St
     (stream, answers.first().map(|answer| String::from(*answer)))
 }
 
-/// What a client agreed upon with the server, and its side of it.
+/// A client with its negotiated parameters, compressor and decompressor.
 struct Peer {
     stream: Stream,
     /// The response's `Sec-WebSocket-Extensions`.
@@ -121,7 +121,7 @@ impl Peer {
         deflate(&mut self.compress, message)
     }
 
-    /// Sends a message, compressed. Returns how many bytes that took.
+    /// Sends a message, compressed. Returns the size of the frame's payload.
     fn send(&mut self, first: u8, message: &[u8]) -> usize {
         let payload = self.deflate(message);
         self.stream.write_all(&frame(first | RSV1, &payload)).unwrap();
@@ -136,21 +136,21 @@ impl Peer {
         inflate(&mut self.decompress, payload).unwrap()
     }
 
-    /// The next frame's first byte, and what its payload is when inflated.
+    /// The first byte of the next frame, and its payload, inflated.
     fn receive(&mut self) -> (u8, Vec<u8>) {
         let (first, payload) = self.stream.read_frame();
         let message = if first & RSV1 == 0 { payload } else { self.inflate(&payload) };
         (first, message)
     }
 
-    /// The next frame, which has to be that of a compressed message; and how many bytes that took.
+    /// The message of the next frame, which has to be compressed, and the size of the frame's payload.
     fn receive_compressed(&mut self, first: u8) -> (Vec<u8>, usize) {
         let (seen, payload) = self.stream.read_frame();
         assert_eq!(seen, first | RSV1);
         (self.inflate(&payload), payload.len())
     }
 
-    /// Both ways compressed.
+    /// Checks an echo that is compressed in both directions.
     fn assert_echoes(&mut self, first: u8, message: &[u8]) {
         self.send(first, message);
         assert!(
@@ -164,7 +164,7 @@ impl Peer {
     /// The connection's ID.
     fn id(&self, server: &TestServer) -> WebSocketId {
         let address = self.stream.tcp().local_addr().unwrap();
-        server.hub.connections().into_iter().find(|info| info.peer == Some(address)).unwrap().id
+        common::connections(&server.hub).into_iter().find(|info| info.peer == Some(address)).unwrap().id
     }
 }
 
@@ -176,7 +176,7 @@ fn compressor(window_bits: u8) -> Compress {
 fn deflate(compress: &mut Compress, message: &[u8]) -> Vec<u8> {
     let mut payload = Vec::with_capacity(message.len() + message.len() / 100 + 1000);
     compress.compress_vec(message, &mut payload, FlushCompress::Sync).unwrap();
-    assert!(payload.len() < payload.capacity(), "all is out");
+    assert!(payload.len() < payload.capacity(), "zlib has written all output");
     payload.truncate(payload.strip_suffix(&TAIL).map_or(0, <[u8]>::len));
     if payload.is_empty() {
         payload.push(0); // what an empty message looks like (section 7.2.3.6)
@@ -201,13 +201,13 @@ fn inflate(decompress: &mut Decompress, payload: &[u8]) -> Result<Vec<u8>, Decom
         let written = (decompress.total_out() - before) as usize;
         message.extend_from_slice(&chunk[..written]);
         if written < chunk.len() {
-            assert_eq!(decompress.total_in() - begin, payload.len() as u64, "all is taken in");
+            assert_eq!(decompress.total_in() - begin, payload.len() as u64, "zlib has read all input");
             return Ok(message);
         }
     }
 }
 
-/// Bytes that cannot be compressed; others for each seed.
+/// Bytes that cannot be compressed; each seed gives different ones.
 fn noise(len: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let next = || {
@@ -224,14 +224,14 @@ fn text(lines: usize) -> String {
     (0..lines).map(|n| format!("{{\"sensor\": {}, \"größe\": {}}}\n", n % 7, n * n)).collect()
 }
 
-/// Sends a frame, and reads the close frame and the end. The test says of what it was.
+/// Sends these bytes, and expects the close frame with this code and the end of the stream. `what` describes the bytes.
 fn assert_closed(mut stream: Stream, bytes: &[u8], code: u16, what: &str) {
     stream.write_all(bytes).unwrap();
     assert_eq!(stream.read_close_and_end().0, code, "{what}");
 }
 
 #[test]
-fn what_is_agreed_upon_is_in_the_response() {
+fn the_response_has_the_negotiated_parameters() {
     let off = serve_all(Compression::Off);
     let pooled = serve_all(Compression::Pooled);
     let long = text(10);
@@ -241,7 +241,7 @@ fn what_is_agreed_upon_is_in_the_response() {
             (&off, "", OFFER, None),
             (&off, "/off", OFFER, None),
             (&pooled, "/off", OFFER, None),
-            // A route's own choice.
+            // The route chooses.
             (&pooled, "", OFFER, Some(NONE)),
             (&off, "/pooled", OFFER, Some(NONE)),
             (&pooled, "/dedicated?window_bits=15&level=6", OFFER, Some("permessage-deflate")),
@@ -251,7 +251,7 @@ fn what_is_agreed_upon_is_in_the_response() {
                 OFFER,
                 Some("permessage-deflate; server_max_window_bits=10; client_max_window_bits=10"),
             ),
-            // What the client asks for.
+            // The client asks for parameters.
             (&pooled, "", "permessage-deflate", Some(NONE)),
             (
                 &pooled,
@@ -274,7 +274,7 @@ fn what_is_agreed_upon_is_in_the_response() {
                 "permessage-deflate; server_max_window_bits=11; client_max_window_bits=9",
                 Some("permessage-deflate; server_max_window_bits=11; client_max_window_bits=9"),
             ),
-            // The client cannot be told a window: it did not say so.
+            // The server may not limit the client's window, because the client did not offer that.
             (
                 &off,
                 "/dedicated?window_bits=12&level=6",
@@ -289,7 +289,7 @@ fn what_is_agreed_upon_is_in_the_response() {
             let compressed = if answer.is_some() { RSV1 } else { 0 };
             assert_eq!(stream.read_frame().0, TEXT | compressed, "{path} {offer}");
         }
-        // Nothing is agreed upon that was not offered.
+        // Without an offer there is no compression.
         for server in [&off, &pooled] {
             assert_eq!(open(server, scheme, kind, &[]).1, None);
         }
@@ -297,7 +297,7 @@ fn what_is_agreed_upon_is_in_the_response() {
 }
 
 #[test]
-fn the_first_offer_that_can_be_accepted_counts_in_one_line_and_in_several() {
+fn the_first_acceptable_offer_is_accepted_in_one_line_and_in_several() {
     let server = serve_all(DEDICATED);
     let declined = [
         "x-webkit-deflate-frame",
@@ -377,7 +377,7 @@ fn messages_of_all_kinds_and_sizes_come_back() {
                 "permessage-deflate; server_max_window_bits=11; client_max_window_bits=13",
             ] {
                 let mut peer = Peer::open(&server, place, offer);
-                // Twice: the second ones may refer to the first.
+                // Twice, because the second message may refer to the first.
                 let large = if offer == OFFER { &large[..] } else { &[] };
                 let all = || messages.iter().chain(large);
                 for (first, message) in all().chain(all()) {
@@ -392,11 +392,11 @@ fn messages_of_all_kinds_and_sizes_come_back() {
 }
 
 #[test]
-fn whatever_just_fills_a_buffer_comes_back() {
+fn messages_that_just_fill_a_buffer_come_back() {
     let server = serve_all(DEDICATED);
     for place in PLACES {
         let mut peer = Peer::open(&server, place, OFFER);
-        // The room for the output follows the size, and grows; so does that for what is inflated.
+        // Sizes around those of the buffers for compressed output and for inflated input.
         for size in (0..300).chain((0..20).map(|n| 16 * 1024 - 10 + n)) {
             peer.send(BINARY, &noise(size, size as u64));
             assert!(peer.receive().1 == noise(size, size as u64), "{size} bytes");
@@ -413,7 +413,7 @@ fn fragments_of_a_compressed_message_are_one_stream_and_pings_may_be_between_the
             for size in [1, 2, 7, 100, 100_000] {
                 let payload = peer.deflate(&message);
                 let mut bytes = Vec::new();
-                // It begins and ends with an empty frame; the first says that it is compressed, and what it is.
+                // It begins and ends with an empty frame; the first frame has the kind and the bit for compression.
                 let mut next = first & !FIN | RSV1;
                 for piece in [&b""[..]].into_iter().chain(payload.chunks(size)) {
                     bytes.extend(frame(next, piece));
@@ -450,9 +450,9 @@ fn a_compressed_message_may_arrive_byte_by_byte() {
 }
 
 #[test]
-fn a_dedicated_message_refers_to_those_before_it_both_ways() {
+fn a_dedicated_message_refers_to_earlier_ones_in_both_directions() {
     let server = serve_all(DEDICATED);
-    // By itself it does not become shorter.
+    // Random bytes: without an earlier message they do not become shorter.
     let message = noise(10_000, 1);
     for place in PLACES {
         let mut peer = Peer::open(&server, place, OFFER);
@@ -461,10 +461,10 @@ fn a_dedicated_message_refers_to_those_before_it_both_ways() {
         let (back, size) = peer.receive_compressed(BINARY);
         assert!(back == message && size > 10_000, "{size}");
         for n in 1..30 {
-            // What is not compressed is nothing that can be referred to, and changes nothing.
+            // Later messages cannot refer to an uncompressed one, and it changes nothing else.
             peer.stream.write_all(&frame(TEXT, b"as it is")).unwrap();
             assert_eq!(peer.receive().1, b"as it is");
-            // Other noise moves the first out of sight, slowly.
+            // Other random bytes slowly move the first message out of the window.
             let other = noise(100 * n, 100 + n as u64);
             peer.assert_echoes(BINARY, &other);
             assert!(peer.send(BINARY, &message) < 200);
@@ -475,7 +475,7 @@ fn a_dedicated_message_refers_to_those_before_it_both_ways() {
 }
 
 #[test]
-fn without_takeover_each_message_is_compressed_for_itself() {
+fn without_context_takeover_each_message_is_compressed_on_its_own() {
     let message = noise(10_000, 1);
     for (compression, offer) in [
         (Compression::Pooled, OFFER),
@@ -495,7 +495,7 @@ fn without_takeover_each_message_is_compressed_for_itself() {
                 payloads.push(payload);
             }
             assert!(payloads.windows(2).all(|pair| pair[0] == pair[1]));
-            // The client has to keep to it, too: what it refers to is forgotten.
+            // This holds for the client, too: the server has not kept what this message refers to.
             let mut keeps = compressor(15);
             let payloads = [(); 2].map(|()| deflate(&mut keeps, &message));
             peer.stream.write_all(&frame(BINARY | RSV1, &payloads[0])).unwrap();
@@ -506,7 +506,7 @@ fn without_takeover_each_message_is_compressed_for_itself() {
 }
 
 #[test]
-fn the_client_alone_may_go_without_takeover() {
+fn no_context_takeover_may_be_for_the_client_only() {
     let server = serve_all(DEDICATED);
     let message = noise(10_000, 1);
     for place in PLACES {
@@ -521,8 +521,8 @@ fn the_client_alone_may_go_without_takeover() {
 }
 
 #[test]
-fn no_message_refers_to_more_than_the_window_that_was_agreed_upon() {
-    // The check can fail.
+fn no_message_refers_back_beyond_the_negotiated_window() {
+    // First a test of the test: the check can fail.
     let twice = noise(1000, 1).repeat(2);
     assert!(Strict::new(9).inflate(&deflate_alone(&twice)).is_err());
     assert!(Strict::new(10).inflate(&deflate_alone(&twice)).unwrap() == twice);
@@ -532,17 +532,17 @@ fn no_message_refers_to_more_than_the_window_that_was_agreed_upon() {
         for bits in [9, 10, 12, 14] {
             let asked =
                 format!("permessage-deflate; server_max_window_bits={bits}; client_max_window_bits={bits}");
-            let told = |level| format!("{kind}/dedicated?window_bits={bits}&level={level}");
+            let set_by_path = |level| format!("{kind}/dedicated?window_bits={bits}&level={level}");
             let window = 1 << bits;
-            // Repeated within the window, and beyond it, and both once more in the second message.
+            // Bytes that are repeated within the window and beyond it, and both again in the second message.
             let message =
                 [noise(window / 3, 1).repeat(2), noise(window * 5 / 4, 2).repeat(2), text(50).into()]
                     .concat();
             for (server, path, offer) in [
                 (&pooled, kind, asked.as_str()),
                 (&dedicated, kind, &asked),
-                (&dedicated, &told(1), OFFER),
-                (&pooled, &told(9), OFFER),
+                (&dedicated, &set_by_path(1), OFFER),
+                (&pooled, &set_by_path(9), OFFER),
             ] {
                 let mut peer = Peer::open(server, (scheme, path), offer);
                 let mut strict = Strict::new(bits);
@@ -562,7 +562,7 @@ fn no_message_refers_to_more_than_the_window_that_was_agreed_upon() {
     }
 }
 
-/// The payload of a message that is the three bytes from so long ago, by a code that all know (RFC 1951, section 3.2.6).
+/// The payload of a message that repeats the three bytes `distance` bytes ago, with fixed codes (RFC 1951, section 3.2.6).
 fn reference(distance: usize) -> Vec<u8> {
     let base = |symbol: usize| match symbol {
         0..4 => symbol + 1,
@@ -597,7 +597,7 @@ fn the_server_remembers_the_whole_window_of_the_client() {
                     .enumerate()
             {
                 let message = noise(size.min(65_535), n as u64);
-                // Not compressed: its bytes are the same.
+                // Sent uncompressed.
                 let len = message.len() as u16;
                 let payload = [&[0][..], &len.to_le_bytes(), &(!len).to_le_bytes(), &message, &[0]].concat();
                 peer.stream.write_all(&frame(BINARY | RSV1, &payload)).unwrap();
@@ -618,7 +618,7 @@ fn the_server_remembers_the_whole_window_of_the_client() {
 
 #[test]
 fn the_examples_of_the_rfc_are_understood() {
-    // Section 7.2.3.
+    // RFC 7692, section 7.2.3.
     const HELLO: &[u8] = b"\xf2\x48\xcd\xc9\xc9\x07\x00";
     const HELLO_AGAIN: &[u8] = b"\xf2\x00\x11\x00\x00";
     const NOT_COMPRESSED: &[u8] = b"\x00\x05\x00\xfa\xff\x48\x65\x6c\x6c\x6f\x00";
@@ -685,7 +685,7 @@ fn short_messages_are_sent_as_they_are() {
                             assert_eq!(peer.receive(), (first | compressed, vec![b'x'; len]), "of {least}");
                         }
                     }
-                    // Bytes count, not characters.
+                    // The size counts in bytes, not in characters.
                     let text = "ä".repeat(least / 2);
                     peer.send(TEXT, text.as_bytes());
                     assert_eq!(peer.receive(), (TEXT | RSV1, text.into_bytes()));
@@ -715,7 +715,7 @@ fn pushes_and_broadcasts_are_compressed_too() {
                 next(&mut peer, &long);
                 server.hub.pusher(&id).unwrap().push(&long).unwrap();
                 next(&mut peer, &long);
-                assert_eq!(server.hub.broadcast(Audience::Path(&path), &long).gone, 0);
+                assert_eq!(server.hub.broadcast(Audience::Path(&path), &long).unwrap().gone, 0);
                 next(&mut peer, &long);
                 peer.send(TEXT, long.as_bytes());
                 next(&mut peer, &long);
@@ -736,12 +736,12 @@ fn pushes_and_broadcasts_are_compressed_too() {
 }
 
 #[test]
-fn a_broadcast_is_the_same_for_all_who_agreed_upon_the_same() {
+fn a_broadcast_has_the_same_bytes_for_all_with_the_same_parameters() {
     let server = serve_all(Compression::Pooled);
     let long = text(200);
     let mut pooled: Vec<Peer> =
         (0..24).map(|n| Peer::open(&server, PLACES[n % PLACES.len()], OFFER)).collect();
-    // And others, who are to understand it, too.
+    // Connections with other parameters have to understand it, too.
     let mut small: Vec<Peer> = PLACES
         .iter()
         .map(|place| Peer::open(&server, *place, "permessage-deflate; server_max_window_bits=9"))
@@ -753,7 +753,7 @@ fn a_broadcast_is_the_same_for_all_who_agreed_upon_the_same() {
         .collect();
     let mut plain = server.raw_websocket(SCHEMES[0], "/own");
     for _ in 0..3 {
-        let result = server.hub.broadcast(Audience::All, &long);
+        let result = server.hub.broadcast(Audience::All, &long).unwrap();
         assert_eq!((result.sent + result.queued, result.gone), (24 + 4 + 4 + 1, 0));
         let (first, payload) = pooled[0].stream.read_frame();
         assert!(first == TEXT | RSV1 && payload.len() < long.len() / 2);
@@ -794,7 +794,7 @@ fn messages_of_many_threads_are_one_stream() {
                         }
                     });
                 }
-                // The handler's answers are between them.
+                // The handler's answers come between the pushed messages.
                 for n in 0..EACH {
                     peer.send(TEXT, message(0, n).as_bytes());
                 }
@@ -821,7 +821,7 @@ fn what_is_queued_for_a_slow_client_is_one_stream_too() {
             let mut peer = Peer::open(&server, place, OFFER);
             let id = peer.id(&server);
             set_socket_recv_buffer_size(peer.stream.tcp(), 64 * 1024).unwrap();
-            // The socket soon takes no more of what is not compressed; between that are messages that are.
+            // Large uncompressed messages soon fill the socket; compressed messages come between them.
             let bulk = noise(49_999, 1);
             let mut expected = Vec::new();
             let mut queued = 0;
@@ -874,7 +874,7 @@ fn messages_that_arrive_at_once_do_not_disturb_each_other() {
                 .zip(&messages)
                 .map(|(peer, message)| peer.deflate(message.as_bytes()))
                 .collect();
-            // A third of each, and then the next third.
+            // First a third of each message, then the next third of each.
             for part in 0..3 {
                 for (peer, payload) in peers.iter_mut().zip(&payloads) {
                     let first = if part == 0 { TEXT & !FIN | RSV1 } else { FIN * (part / 2) };
@@ -883,10 +883,14 @@ fn messages_that_arrive_at_once_do_not_disturb_each_other() {
                     let bytes = [frame(first, &payload[third..end]), frame(PING, b"")];
                     peer.stream.write_all(&bytes.concat()).unwrap();
                     if part < 2 {
-                        assert_eq!(peer.stream.read_frame().0, PONG, "it has taken in what came before");
+                        assert_eq!(
+                            peer.stream.read_frame().0,
+                            PONG,
+                            "it has received everything before the ping"
+                        );
                     }
                 }
-                // Those who leave in the middle, or break the rules, leave nothing behind.
+                // Clients that leave in the middle of a message, or break the protocol, do not disturb the others.
                 for place in PLACES {
                     let mut leaves = Peer::open(&server, place, OFFER);
                     let half = deflate_alone(text(100).as_bytes());
@@ -912,7 +916,7 @@ fn messages_that_arrive_at_once_do_not_disturb_each_other() {
 }
 
 #[test]
-fn the_bit_of_compression_where_it_may_not_be_is_1002() {
+fn the_compression_bit_where_it_is_not_allowed_is_1002() {
     let hello = deflate_alone(b"hello");
     let server = serve_all(Compression::Pooled);
     for (scheme, kind) in PLACES {
@@ -942,7 +946,7 @@ fn the_bit_of_compression_where_it_may_not_be_is_1002() {
             let peer = Peer::open(&server, (scheme, kind), OFFER);
             assert_closed(peer.stream, &bytes, 1002, what);
         }
-        // Not agreed upon: off, or not offered.
+        // Without negotiation: turned off, or not offered.
         for (path, offers) in [(kind, &[][..]), (&format!("{kind}/off"), &[OFFER])] {
             for first in [TEXT, BINARY, TEXT & !FIN] {
                 let (stream, _) = open(&server, scheme, path, offers);
@@ -971,12 +975,12 @@ fn what_cannot_be_inflated_is_1002() {
                 for first in [TEXT, BINARY] {
                     let peer = Peer::open(&server, place, OFFER);
                     assert_closed(peer.stream, &frame(first | RSV1, &payload), 1002, what);
-                    // At once, though more is to come.
+                    // At once, although the message is not complete.
                     let peer = Peer::open(&server, place, OFFER);
                     let begun = [frame(first & !FIN | RSV1, &payload), frame(0, &[0; 10])].concat();
                     assert_closed(peer.stream, &begun, 1002, what);
                 }
-                // And behind a message that is good.
+                // And after a valid message.
                 let mut peer = Peer::open(&server, place, OFFER);
                 peer.assert_echoes(TEXT, text(3).as_bytes());
                 if what != "from before the beginning" {
@@ -999,8 +1003,8 @@ fn text_that_inflates_to_what_is_not_utf8_is_1007() {
                     assert_closed(peer.stream, &frame(TEXT | RSV1, &payload), 1007, "whole");
                     let peer = Peer::open(&server, place, OFFER);
                     let begun = frame(TEXT & !FIN | RSV1, &[&payload[..], &TAIL].concat());
-                    assert_closed(peer.stream, &begun, 1007, "at once, though more is to come");
-                    // Of a binary message it is as good as any.
+                    assert_closed(peer.stream, &begun, 1007, "at once, although the message is not complete");
+                    // In a binary message the same bytes are valid.
                     Peer::open(&server, place, OFFER)
                         .assert_echoes(BINARY, &[&message[..], &[0; 100]].concat());
                 }
@@ -1008,7 +1012,7 @@ fn text_that_inflates_to_what_is_not_utf8_is_1007() {
             let peer = Peer::open(&server, place, OFFER);
             let cut = frame(TEXT | RSV1, &deflate_alone(b"cut off: \xe2\x82"));
             assert_closed(peer.stream, &cut, 1007, "the end of a character is missing");
-            // A character may be cut by the frames.
+            // A character may be split between two frames.
             let mut peer = Peer::open(&server, place, OFFER);
             let text = "🎉".repeat(20);
             let payload: Vec<u8> = text
@@ -1035,7 +1039,7 @@ fn a_message_may_inflate_to_the_limit_and_not_to_a_byte_more() {
             for (what, message) in [("zeros", vec![0; MOST + 1]), ("noise", noise(MOST + 1, 1))] {
                 let mut peer = Peer::open(&server, place, OFFER);
                 for _ in 0..2 {
-                    // Noise is larger on the wire than the limit, and each message as large again.
+                    // Random bytes are even larger on the wire than the limit.
                     let payload = deflate_alone(&message[..MOST]);
                     assert_eq!(payload.len() > MOST, what == "noise");
                     peer.stream.write_all(&frame(BINARY | RSV1, &payload)).unwrap();
@@ -1052,7 +1056,7 @@ fn a_message_may_inflate_to_the_limit_and_not_to_a_byte_more() {
                 let fragments = [frame(BINARY & !FIN | RSV1, begin), frame(FIN, end)].concat();
                 assert_closed(peer.stream, &fragments, 1009, what);
             }
-            // What is far too much on the wire already is not waited for.
+            // A frame that is far too large on the wire is refused by its header.
             let peer = Peer::open(&server, place, OFFER);
             let announced = frame(BINARY | RSV1, &vec![0; 2 * MOST])[..14].to_vec();
             assert_closed(peer.stream, &announced, 1009, "announced");
@@ -1087,7 +1091,7 @@ mod bomb {
         let mut compress = Compress::new_with_window_bits(Level::new(9), false, 15);
         let zeros = vec![0; PART];
         let mut part = || [deflate(&mut compress, &zeros), TAIL.to_vec()].concat();
-        // From the second on all are the same: zeros after zeros.
+        // From the second on, all blocks compress to the same bytes: zeros after zeros.
         let (first, second) = (part(), part());
         let mut start = Decompress::new(false);
         for part in [&first, &second, &second] {
@@ -1098,7 +1102,7 @@ mod bomb {
     }
 
     #[test]
-    fn a_bomb_is_stopped_at_the_limit_and_takes_no_memory() {
+    fn a_decompression_bomb_is_stopped_at_the_limit_and_takes_no_memory() {
         let bomb = bomb();
         assert!(bomb.len() < 1 << 20, "{} bytes: the frame alone is within the limits", bomb.len());
         let zeros = vec![0; 1 << 20];
@@ -1114,7 +1118,7 @@ mod bomb {
                 stream
             };
             for path in ["/echo", "/echo-shared"] {
-                // What may be takes its memory, too.
+                // A message of the largest allowed size takes memory, too.
                 for _ in 0..2 {
                     let mut stream = open(path);
                     stream.write_all(&frame(BINARY | RSV1, &deflate_alone(&zeros))).unwrap();
@@ -1129,7 +1133,7 @@ mod bomb {
                     let fragments = [frame(BINARY & !FIN | RSV1, b""), fragments].concat();
                     assert_closed(open(path), &fragments, 1009, path);
                 }
-                // The kernel's counters are kept per thread: a later reading may be a little less.
+                // The kernel counts per thread, so a later value may be slightly smaller.
                 let more = server.memory("VmHWM").saturating_sub(before);
                 assert!(more < 8 * 1024, "{compression} {path}: {more} KiB more");
             }
@@ -1137,8 +1141,8 @@ mod bomb {
     }
 }
 
-/// Inflates by the letter of RFC 1951, and fails where a message refers to more than `window` bytes ago: zlib's own
-/// inflater is told a window, and then allows more.
+/// Inflates strictly by RFC 1951, and fails if a message refers back more than `window` bytes: zlib's own
+/// inflater allows more than the window that it is given.
 struct Strict {
     window: usize,
     past: Vec<u8>,
@@ -1154,7 +1158,7 @@ impl Strict {
         let begin = self.past.len();
         let mut bits = Bits { bytes: &payload, at: 0 };
         while bits.at < payload.len() * 8 {
-            bits.number(1); // whether it says that it is the last block
+            bits.number(1); // whether it is the last block
             match bits.number(2) {
                 0 => {
                     bits.at = bits.at.next_multiple_of(8);
@@ -1259,7 +1263,7 @@ impl Bits<'_> {
     }
 }
 
-/// Symbols by the length and the bits of their code.
+/// A Huffman code: symbols by the length and the bits of their code.
 struct Code(HashMap<(u8, usize), usize>);
 
 impl Code {

@@ -1,7 +1,7 @@
 #![cfg(feature = "tls")]
-//! The examples are programs that people would start from: short, and working as they stand.
+//! The examples are programs to start from: short, and working as they are.
 //!
-//! `cargo test` builds them beside the tests; with one test chosen by name, `cargo test --examples --test examples`.
+//! `cargo test` builds them with the tests; to run only this file: `cargo test --examples --test examples`.
 mod common;
 
 use std::{
@@ -22,7 +22,7 @@ use tungstenite::{Message, client::IntoClientRequest};
 struct Example {
     child: Child,
     lines: Receiver<String>,
-    /// What it says that it listens on.
+    /// The URL that it prints.
     url: String,
     address: SocketAddr,
     scheme: Scheme,
@@ -48,7 +48,7 @@ impl Example {
         example.scheme = match scheme {
             "ws" | "http" => Scheme::Ws,
             "wss" | "https" => Scheme::Wss,
-            other => panic!("{other}?"),
+            other => panic!("unexpected scheme {other}"),
         };
         let (address, _path) = rest.split_once('/').expect("a path");
         example.address = address.parse().unwrap();
@@ -76,7 +76,7 @@ impl Example {
         Stream::connect(self.address, self.scheme)
     }
 
-    /// The URL is a WebSocket's.
+    /// Opens a WebSocket at the URL.
     fn connect(&self) -> Client {
         self.try_connect(self.path(), &[]).unwrap()
     }
@@ -101,7 +101,7 @@ impl Example {
         Reply::read(&mut stream)
     }
 
-    /// Waits until it has ended by itself, and well.
+    /// Waits until it has ended by itself, and checks for success.
     fn ends(mut self) {
         let mut status = None;
         eventually("it ends", || {
@@ -114,7 +114,7 @@ impl Example {
 
 impl Drop for Example {
     fn drop(&mut self) {
-        // After its end both do nothing.
+        // If it has ended already, both do nothing.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -162,18 +162,18 @@ fn echo() {
         say(&mut client, text);
         assert_eq!(hear(&mut client), text);
     }
-    // Longer than it reads at a time: it comes back in pieces.
+    // Longer than one read returns: it comes back in pieces.
     let long = "ä".repeat(40_000);
     say(&mut client, &long);
     assert_eq!(hear(&mut client) + &hear(&mut client), long);
     say(&mut client, "exit");
     assert_eq!(read_close(&mut client), (1000, String::new()));
     drop(client);
-    assert!(example.line("1000").contains("by the server"), "on_post_server tells");
+    assert!(example.line("1000").contains("by the server"), "on_post_server prints it");
 }
 
 #[test]
-fn echo_tells_the_time_when_nothing_comes() {
+fn echo_sends_the_time_when_nothing_is_received() {
     let example = Example::start("echo", &[]);
     let mut client = example.connect();
     let text = hear(&mut client);
@@ -182,14 +182,14 @@ fn echo_tells_the_time_when_nothing_comes() {
     assert!(days.parse::<u64>().unwrap() > 67_000, "days since 1840: {days}");
     assert!(seconds.parse::<u64>().unwrap() < 86_400, "seconds of the day: {seconds}");
     say(&mut client, "still here");
-    assert_eq!(hear(&mut client), "still here", "it goes on");
+    assert_eq!(hear(&mut client), "still here", "it still echoes");
 }
 
 #[test]
 fn tls() {
     let example = Example::start("tls", &[]);
     assert!(example.url.starts_with("wss://"), "{}", example.url);
-    let mut client = example.connect(); // knows certs/ca.pem, and nothing else
+    let mut client = example.connect(); // trusts only certs/ca.pem
     client.send(Message::binary(vec![1, 2, 3])).unwrap();
     assert_eq!(next_message(&mut client), Message::binary(vec![1, 2, 3]));
     client.close(None).unwrap();
@@ -201,7 +201,7 @@ fn tls() {
 
 #[test]
 fn http_and_ws() {
-    // It works 12 times, and then shuts down.
+    // It does 12 steps of work, and then shuts down.
     let example = Example::start("http_and_ws", &["12"]);
     assert!(example.url.starts_with("http://"), "{}", example.url);
     let page = example.get("/");
@@ -233,7 +233,7 @@ fn subprotocol_and_auth() {
     let refused = example.try_connect(&path, &[offer]).unwrap_err();
     assert_eq!(refused.status(), 401);
 
-    assert_eq!(example.get("/login").status, 400, "who?");
+    assert_eq!(example.get("/login").status, 400, "without a name");
     let login = example.get("/login?user=ada");
     assert_eq!(login.status, 200);
     let cookie = login.header("set-cookie").expect("a session").split(';').next().unwrap().to_owned();
@@ -265,7 +265,7 @@ fn subprotocol_and_auth() {
 fn asynchronous() {
     let example = Example::start("async", &[]);
     assert!(example.path().ends_with("/csp/user/MyApp.MyWebSocketServer.cls"));
-    // One after the other, and one that leaves in between.
+    // One client after another, and one that leaves in the middle.
     for name in ["Ada", "Grace"] {
         let mut client = example.connect();
         assert_eq!(hear(&mut client), "What is your name?");
@@ -316,7 +316,7 @@ fn chat() {
     let example = Example::start("chat", &[]);
     let page = example.get("/");
     assert!(page.status == 200 && page.text().contains("/rooms/"));
-    assert_eq!(example.try_connect("/rooms/lobby", &[]).unwrap_err().status(), 400, "who?");
+    assert_eq!(example.try_connect("/rooms/lobby", &[]).unwrap_err().status(), 400, "without a name");
     let enter = |path: &str| example.try_connect(path, &[]).unwrap();
     let mut ada = enter("/rooms/lobby?name=Ada");
     assert_eq!(hear(&mut ada), "* Ada came");
@@ -341,7 +341,7 @@ fn chat() {
 
 #[test]
 fn sensor() {
-    // So many readings, and then it ends.
+    // It ends after this number of readings.
     let example = Example::start("sensor", &["25"]);
     let mut clients = [example.connect(), example.connect()];
     for client in &mut clients {

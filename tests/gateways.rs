@@ -19,7 +19,7 @@ fn three_gateways_drive_the_connections_between_them() {
         for (i, client) in clients.iter_mut().enumerate() {
             assert_eq!(next_message(client), Sent::text(i.to_string()));
         }
-        let result = server.hub.broadcast(Audience::All, "to all");
+        let result = server.hub.broadcast(Audience::All, "to all").unwrap();
         assert_eq!(result.sent + result.queued, 30);
         for client in &mut clients {
             assert_eq!(next_message(client), Sent::text("to all"));

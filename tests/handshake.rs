@@ -1,5 +1,5 @@
 #![cfg(feature = "tls")]
-//! MODEL 2: the opening handshake, what the application sees of it, and each way to be refused.
+//! The opening handshake, what the application sees of it, and each reason to be refused.
 
 mod common;
 
@@ -24,19 +24,19 @@ use switchboard::{
 };
 use tungstenite::Message;
 
-/// The handshake with some of it replaced.
+/// The handshake, with one part replaced.
 fn changed(from: &str, to: &str) -> String {
     let good = handshake("/");
     assert!(good.contains(from), "{from:?} is not in {good:?}");
     good.replacen(from, to, 1)
 }
 
-/// A header line more.
+/// The handshake, with one more header line.
 fn with_line(line: &str) -> String {
     changed("\r\n\r\n", &format!("\r\n{line}\r\n\r\n"))
 }
 
-/// Whatever happened to others, this server serves.
+/// Checks that the server still serves clients.
 fn assert_serves(server: &TestServer) {
     for scheme in SCHEMES {
         let mut client = server.connect(scheme, "/");
@@ -45,17 +45,19 @@ fn assert_serves(server: &TestServer) {
     }
 }
 
-/// Waits for the end of the stream, however it comes; what it sends before that is returned.
+/// Waits for the end of the stream, in order or by a reset. Returns what was received before it.
 fn read_to_cut(stream: &mut impl Read) -> Vec<u8> {
     let mut bytes = Vec::new();
     match stream.read_to_end(&mut bytes) {
-        Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => panic!("it goes on"),
+        Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+            panic!("the stream does not end")
+        }
         _ => bytes,
     }
 }
 
 #[test]
-fn the_key_is_answered() {
+fn the_key_is_answered_with_its_accept_value() {
     let server = serve_app(echo);
     for scheme in SCHEMES {
         for (key, accept) in [
@@ -67,7 +69,7 @@ fn the_key_is_answered() {
             assert_eq!(reply.headers("sec-websocket-accept"), [accept]);
             assert_eq!(reply.headers("upgrade"), ["websocket"]);
             assert_eq!(reply.headers("connection"), ["Upgrade"]);
-            // Nothing that was not asked for, or the client must close (RFC 6455, section 4.1).
+            // Nothing that the client did not offer: it would have to fail the connection (RFC 6455, section 4.1).
             assert_eq!(reply.header("sec-websocket-protocol"), None);
             assert_eq!(reply.header("sec-websocket-extensions"), None);
             assert_eq!(reply.header("content-length"), None);
@@ -76,7 +78,7 @@ fn the_key_is_answered() {
 }
 
 #[test]
-fn what_is_allowed_is_taken() {
+fn all_allowed_forms_are_accepted() {
     let server = serve_app(echo);
     for scheme in SCHEMES {
         for head in [
@@ -133,7 +135,7 @@ fn the_subprotocol_is_one_of_those_offered() {
             assert_eq!(stream.read_frame(), (0x81, format!("{chosen:?}").into_bytes()));
         }
         let mut stream = server.raw_websocket(scheme, "/chat");
-        assert_eq!(stream.read_frame(), (0x81, b"None".to_vec()), "nothing offered, nothing spoken");
+        assert_eq!(stream.read_frame(), (0x81, b"None".to_vec()), "without an offer none is chosen");
     }
 }
 
@@ -164,7 +166,7 @@ fn the_application_adds_headers_and_cookies() {
 }
 
 #[test]
-fn the_application_sees_who_asks_for_what() {
+fn the_application_sees_the_request_and_the_client() {
     let (tx, rx) = mpsc::channel();
     let server = serve(|builder| {
         let route = move || {
@@ -181,7 +183,7 @@ fn the_application_sees_who_asks_for_what() {
                     assert_eq!(request.cookie("dark"), None);
                     assert_eq!(request.header("x-thing"), Some("some thing"));
                     assert_eq!(opening.client_address(), request.peer().map(|peer| peer.ip()));
-                    let seen = (request.peer(), request.is_secure(), opening.websocket_id().clone());
+                    let seen = (request.peer(), request.is_secure(), *opening.websocket_id());
                     before.send(seen).unwrap();
                     Ok(())
                 },
@@ -189,11 +191,11 @@ fn the_application_sees_who_asks_for_what() {
                     let request = ws.request().unwrap();
                     assert_eq!((request.path(), request.cookie("lang")), ("/room/7", Some("de")));
                     assert_eq!(ws.client_address(), ws.peer().map(|peer| peer.ip()));
-                    during.send((ws.peer(), request.is_secure(), ws.websocket_id().clone()))?;
+                    during.send((ws.peer(), request.is_secure(), *ws.websocket_id()))?;
                     Ok(())
                 },
                 move |closed: &Closed| {
-                    after.send((None, false, closed.websocket_id().clone())).unwrap();
+                    after.send((None, false, *closed.websocket_id())).unwrap();
                 },
             )
         };
@@ -220,7 +222,7 @@ fn the_application_sees_who_asks_for_what() {
 }
 
 #[test]
-fn a_forwarded_address_is_believed_of_trusted_proxies_only() {
+fn a_forwarded_address_is_trusted_only_from_trusted_proxies() {
     let shows_address = |ws: &mut WebSocket| Ok(ws.write(ws.client_address().unwrap().to_string())?);
     for (trusted, expected) in [(vec![], "127.0.0.1"), (vec![IpAddr::from([127, 0, 0, 1])], "192.0.2.7")] {
         let server = serve(|builder| builder.trusted_proxies(trusted).route("/", move || app(shows_address)));
@@ -270,10 +272,10 @@ fn malformed_handshakes_are_400() {
 }
 
 #[test]
-fn a_host_is_a_name_and_perhaps_a_port() {
+fn a_host_is_a_name_with_an_optional_port() {
     let server = serve_app(echo);
     for scheme in SCHEMES {
-        // RFC 9112, section 3.2: neither a URI nor a user stands there.
+        // RFC 9112, section 3.2: it has no scheme, path or user.
         let hosts =
             ["http://localhost", "http://localhost/x", "user@localhost", "localhost:http", "localhost:80:80"];
         let taken: Vec<_> = hosts
@@ -315,13 +317,13 @@ fn a_foreign_origin_is_403() {
                     assert!(reply.refusal().contains("Origin"), "{reply:?}");
                 }
             }
-            assert_eq!(server.ask(scheme, handshake("/")).status, 101, "{origins:?}: no page, no Origin");
+            assert_eq!(server.ask(scheme, handshake("/")).status, 101, "{origins:?}: without an Origin");
         }
     }
 }
 
 #[test]
-fn where_nothing_is_404() {
+fn a_path_without_a_route_is_404() {
     let server =
         serve(|builder| builder.route("/", || app(echo)).http("/page", |_| Response::html("<p>a page</p>")));
     for scheme in SCHEMES {
@@ -337,7 +339,7 @@ fn where_nothing_is_404() {
 }
 
 #[test]
-fn another_method_is_405_and_allow_says_which() {
+fn another_method_is_405_with_an_allow_header() {
     let server = serve_app(echo);
     for scheme in SCHEMES {
         for head in [
@@ -354,7 +356,7 @@ fn another_method_is_405_and_allow_says_which() {
 }
 
 #[test]
-fn no_websocket_or_another_version_is_426_and_says_which() {
+fn no_upgrade_or_another_version_is_426_with_the_version() {
     let server = serve_app(echo);
     for scheme in SCHEMES {
         for head in [
@@ -373,7 +375,7 @@ fn no_websocket_or_another_version_is_426_and_says_which() {
 }
 
 #[test]
-fn a_head_beyond_its_limit_is_431() {
+fn a_head_larger_than_its_limit_is_431() {
     let server = serve_app(echo);
     for scheme in SCHEMES {
         for head in [
@@ -396,7 +398,7 @@ fn a_head_beyond_its_limit_is_431() {
 }
 
 #[test]
-fn max_head_counts_the_head_and_nothing_else() {
+fn max_head_counts_only_the_head() {
     let mut limits = Limits::default();
     limits.max_head = handshake("/").len();
     let server = serve(|builder| builder.limits(limits).route("/", || app(echo)).route("/x", || app(echo)));
@@ -409,7 +411,7 @@ fn max_head_counts_the_head_and_nothing_else() {
 
         let mut stream = server.raw(scheme);
         for byte in handshake("/x").bytes() {
-            // It is refused before the last byte, and may be gone by then.
+            // The server refuses it before the last byte, and may have closed the socket by then.
             let _ = stream.write_all(&[byte]);
         }
         assert_eq!(Reply::read(&mut stream).status, 431, "byte by byte");
@@ -417,7 +419,7 @@ fn max_head_counts_the_head_and_nothing_else() {
 }
 
 #[test]
-fn handshakes_under_way_at_the_shutdown_are_503() {
+fn unfinished_handshakes_are_503_at_the_shutdown() {
     for scheme in SCHEMES {
         let server = serve_app(echo);
         let mut stream = server.raw(scheme);
@@ -470,11 +472,11 @@ fn the_application_refuses_with_any_status() {
         assert_eq!(refused.status(), 401, "as a client sees it");
     }
     server.shutdown(PATIENCE);
-    assert_eq!(calls.load(SeqCst), 0, "server and on_post_server are for those who came in");
+    assert_eq!(calls.load(SeqCst), 0, "server and on_post_server are not called for refused clients");
 }
 
 #[test]
-fn a_panic_before_the_101_is_500_and_hurts_nobody_else() {
+fn a_panic_before_the_101_is_500_and_affects_no_other_client() {
     let calls = Arc::new(AtomicUsize::new(0));
     let count = calls.clone();
     let server = serve(|builder| {
@@ -503,7 +505,7 @@ fn a_panic_before_the_101_is_500_and_hurts_nobody_else() {
         for path in ["/factory", "/before"] {
             let reply = server.ask(scheme, handshake(path));
             assert_eq!(reply.status, 500, "{reply:?}");
-            assert!(!reply.refusal().contains("panics"), "a stranger learns nothing: {reply:?}");
+            assert!(!reply.refusal().contains("panics"), "the client gets no details: {reply:?}");
         }
         bystander.send(Message::text("alive")).unwrap();
         assert_eq!(next_message(&mut bystander), Message::text("alive"));
@@ -527,7 +529,7 @@ fn a_head_may_arrive_byte_by_byte() {
 }
 
 #[test]
-fn frames_in_the_packet_of_the_head_are_not_lost() {
+fn frames_in_the_same_packet_as_the_head_are_not_lost() {
     let server = serve_app(echo);
     for scheme in SCHEMES {
         let mut stream = server.raw(scheme);
@@ -550,7 +552,7 @@ fn frames_in_the_packet_of_the_head_are_not_lost() {
     }
 }
 
-/// A server that has no patience, and how long it has.
+/// A server with a short handshake timeout, and that timeout.
 fn serve_impatiently() -> (TestServer, Duration) {
     let mut limits = Limits::default();
     limits.handshake_timeout = Duration::from_millis(400);
@@ -568,13 +570,13 @@ fn a_slow_head_is_cut_at_the_handshake_timeout() {
         stream.tcp().set_read_timeout(Some(step)).unwrap();
         let mut head = handshake("/").replace("\r\n\r\n", "\r\nX: ").into_bytes().into_iter();
         let cut_after = loop {
-            assert!(begun.elapsed() < PATIENCE, "never cut, though it gets a byte now and then");
+            assert!(begun.elapsed() < PATIENCE, "never cut, although it gets only a byte now and then");
             if stream.write_all(&[head.next().unwrap_or(b'x')]).is_err() {
                 break begun.elapsed();
             }
             match stream.read(&mut [0; 1]) {
                 Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
-                Ok(1..) => panic!("an answer to half a head"),
+                Ok(1..) => panic!("an answer to an incomplete head"),
                 _ => break begun.elapsed(),
             }
         };
@@ -617,7 +619,7 @@ fn the_handshake_timeout_is_for_the_handshake_only() {
     for scheme in SCHEMES {
         let mut client = server.connect(scheme, "/");
         let begun = Instant::now();
-        // Nothing happens, which makes no event.
+        // Waits longer than the timeout: there is no event to wait for.
         std::thread::sleep(timeout * 2);
         assert!(begun.elapsed() > timeout);
         client.send(Message::text("still here")).unwrap();

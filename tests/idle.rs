@@ -1,7 +1,7 @@
 #![cfg(all(feature = "tls", target_os = "linux"))]
-//! A server with nothing to do sleeps: none of its threads wakes up, without clients and with those that are silent.
+//! A server with nothing to do sleeps: none of its threads wakes up, without clients and with silent clients.
 //!
-//! One test: the threads of other servers in this process would be counted, too.
+//! This file has only one test, because the threads of other servers in the same process would be counted, too.
 mod common;
 
 use std::{
@@ -17,12 +17,12 @@ use std::{
 use common::{SCHEMES, Scheme, SharedEcho, app, echo, eventually, frame, handshake, serve, serve_on};
 use switchboard::Limits;
 
-/// The server's threads: their names, of which the system keeps 15 bytes, and how often each has waited.
+/// The server's threads: their names, of which the kernel keeps only 15 bytes, and how often each has waited.
 fn threads() -> BTreeMap<PathBuf, (String, u64)> {
     let tasks = fs::read_dir("/proc/self/task").unwrap();
     let of_task = |task: io::Result<fs::DirEntry>| {
         let path = task.ok()?.path();
-        // One that ends meanwhile has no name any more.
+        // A thread that ends meanwhile has no name any more.
         let name = fs::read_to_string(path.join("comm")).ok()?.trim_end().to_owned();
         let status = fs::read_to_string(path.join("status")).ok()?;
         let waits = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
@@ -36,15 +36,15 @@ fn count(name: &str) -> usize {
     threads().values().filter(|(other, _)| other == name).count()
 }
 
-/// Nothing happens to any thread for a while.
+/// Checks that no thread starts, ends or wakes up for a while.
 fn assert_asleep() {
     let before = threads();
-    sleep(Duration::from_secs(2)); // what is measured
+    sleep(Duration::from_secs(2)); // the time that is measured
     assert_eq!(threads(), before);
 }
 
 #[test]
-fn with_nothing_to_do_nobody_wakes_up() {
+fn with_nothing_to_do_no_thread_wakes_up() {
     without_clients();
     with_silent_clients();
 }
@@ -89,10 +89,10 @@ fn with_silent_clients() {
             client
         })
     });
-    // Collected output is looked for a few times more, and the threads are found to wait within a second.
+    // The gateway still checks for collected output a few times, and finds within a second that the threads wait.
     sleep(Duration::from_millis(2500));
     assert_asleep();
-    // A thread that is busy is looked at each second.
+    // A busy thread is checked every second.
     let waits = || threads().values().find(|(name, _)| name == "switchboard-gat").unwrap().1;
     let _busy = server.raw_websocket(Scheme::Ws, "/busy");
     let before = waits();

@@ -1,10 +1,12 @@
-//! What threads agree upon by atomics, in every order that the memory model allows: `mailbox.rs` and `lock.rs` as they are,
-//! over loom's threads and atomics.
+//! Tests `mailbox.rs`, `lock.rs` and `awaited.rs` in every order that the memory model allows: the source files as they are,
+//! but with loom's threads, locks and atomics.
 //!
-//! Where somebody relies on a wake-up that does not come, loom reports a deadlock. With two threads all orders are tried, from
-//! some hundred to some thousand; with three those with at most three interruptions, or two, which are up to 50,000. Each
-//! line of `--nocapture` tells how many.
+//! If a thread waits for a wake-up that does not come, loom reports a deadlock. With two threads all orders are tried, from
+//! a few hundred to a few thousand; with three threads those with at most two or three preemptions, up to 50,000. Each line
+//! of `--nocapture` says how many.
 
+#[path = "../src/awaited.rs"]
+mod awaited;
 #[path = "../src/connection/lock.rs"]
 #[allow(dead_code, reason = "not all of it is under test")]
 mod lock;
@@ -20,6 +22,7 @@ use std::{
 use loom::thread;
 
 use self::{
+    awaited::{Answer, Awaited},
     lock::{Guard, Lock, Owner, lock, try_lock},
     mailbox::{Addressed, Mailbox, Post, Sleep, Within},
     sync::{
@@ -32,19 +35,19 @@ use self::{
     },
 };
 
-/// What `src/sync.rs` has, with promises no stronger than those of the real ones. Loom's own locks are in an order that all
-/// threads agree upon at once, which would hide every fence that is missing.
+/// Replaces `src/sync.rs`, with guarantees no stronger than those of the real types. Loom's own locks have an order that all
+/// threads see immediately, which would hide missing fences.
 mod sync {
     pub(crate) use std::sync::{Arc, PoisonError};
     use std::{
         ops::{Deref, DerefMut},
         time::Duration,
-    }; // nothing here depends on who drops something last
+    }; // std's `Arc`, because no test depends on which thread drops it last
 
     pub(crate) mod atomic {
         pub(crate) use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
-        /// Loom does not know that what has been swapped in came before a later store, unless that is a swap as well.
+        /// Loom orders a store after an earlier swap only if the store is a swap, too.
         #[derive(Debug)]
         pub(crate) struct AtomicU8(loom::sync::atomic::AtomicU8);
 
@@ -79,7 +82,7 @@ mod sync {
 
     #[derive(Debug, Default)]
     pub(crate) struct Mutex<T> {
-        /// What `try_lock` looks at: it may not have heard yet that the lock is free.
+        /// What `try_lock` checks. It may still see the lock as held when it is already free.
         held: AtomicBool,
         value: loom::sync::Mutex<T>,
     }
@@ -141,11 +144,11 @@ mod sync {
     #[derive(Debug, Default)]
     pub(crate) struct Condvar(loom::sync::Condvar);
 
-    /// As of the standard library; whether the time was up is not asked.
+    /// As in the standard library, but without the result of the timeout, which is not used.
     type Waited<'a, T> = (MutexGuard<'a, T>, ());
 
     impl Condvar {
-        /// The time is never up.
+        /// The timeout never expires.
         pub(crate) fn wait_timeout<'a, T>(
             &self,
             mut guard: MutexGuard<'a, T>,
@@ -162,7 +165,7 @@ mod sync {
         }
     }
 
-    /// Who looks into a queue may not have heard yet of what was put in.
+    /// A thread that checks a queue may not yet see an item that was put in.
     pub(crate) mod queue {
         use std::{collections::VecDeque, sync::Arc};
 
@@ -171,14 +174,14 @@ mod sync {
         #[derive(Debug)]
         struct Queue<T> {
             len: AtomicUsize,
-            /// Loom changes threads only where something of its own is called.
+            /// Not loom's, so that loom does not switch threads here.
             items: std::sync::Mutex<VecDeque<T>>,
         }
 
         #[derive(Debug)]
         pub(crate) struct Sender<T>(Arc<Queue<T>>);
 
-        /// One at a time takes from it.
+        /// Only one thread at a time takes from it.
         #[derive(Debug)]
         pub(crate) struct Receiver<T>(Arc<Queue<T>>);
 
@@ -211,7 +214,7 @@ mod sync {
     }
 }
 
-/// Tries all orders; with a bound, all in which threads are interrupted at most so often where they could go on.
+/// Tries all orders, or all with at most this number of preemptions.
 fn explore(what: &str, preemptions: Option<usize>, model: impl Fn() + Send + Sync + 'static) {
     let count = Arc::new(Counter::new(0));
     let counting = count.clone();
@@ -232,7 +235,7 @@ fn join<const N: usize>(threads: [thread::JoinHandle<()>; N]) {
 
 struct Connection {
     mailbox: Mailbox,
-    /// What has happened to it: whoever looks has to see all that was posted.
+    /// Bits of events. The gateway has to see all events that were posted.
     state: AtomicUsize,
 }
 
@@ -248,11 +251,11 @@ impl Addressed for Connection {
     }
 }
 
-/// What wakes the poll, and stays until it does.
+/// Wakes the poll. A wake-up is kept until the poll takes it.
 #[derive(Default)]
 struct Waker {
     woken: loom::sync::Mutex<bool>,
-    told: loom::sync::Condvar,
+    condvar: loom::sync::Condvar,
     times: Counter,
 }
 
@@ -260,24 +263,24 @@ impl Waker {
     fn wake(&self) {
         self.times.fetch_add(1, Counted);
         *self.woken.lock().unwrap() = true;
-        self.told.notify_one();
+        self.condvar.notify_one();
     }
 
     fn wait(&self) {
         let mut woken = self.woken.lock().unwrap();
         while !*woken {
-            woken = self.told.wait(woken).unwrap();
+            woken = self.condvar.wait(woken).unwrap();
         }
         *woken = false;
     }
 
-    /// As a poll that does not wait.
+    /// Like a poll that does not wait.
     fn look(&self) {
         *self.woken.lock().unwrap() = false;
     }
 }
 
-/// A gateway that does with its mail what the reactor does.
+/// A gateway that handles its mail as the reactor does.
 struct Gateway {
     post: Arc<Post<Connection>>,
     mail: Receiver<Arc<Connection>>,
@@ -292,7 +295,7 @@ impl Gateway {
         Self { post: Arc::new(Post::new(sender, move || wakes.wake())), mail, waker }
     }
 
-    /// Returns what it sees of those that it is to look at.
+    /// Returns the events that it sees on the connections in the mail.
     fn read_mail(&self) -> usize {
         let mut seen = 0;
         while let Some(connection) = self.mail.try_recv() {
@@ -302,7 +305,7 @@ impl Gateway {
         seen
     }
 
-    /// Works, and sleeps so deep, until it has seen all of this.
+    /// Works, with this kind of sleep, until it has seen all these events.
     fn run(&self, sleep: Sleep, all: usize) {
         let mut seen = 0;
         loop {
@@ -320,7 +323,7 @@ impl Gateway {
         }
     }
 
-    /// Works and sleeps for a while, until its time is up.
+    /// Works and sleeps for this number of turns; the sleep ends by its timeout.
     fn run_for(&self, sleep: Sleep, turns: usize) {
         for _ in 0..turns {
             self.read_mail();
@@ -332,7 +335,7 @@ impl Gateway {
         }
     }
 
-    /// Has another thread change the state of a connection, and tell it.
+    /// Starts a thread that adds an event to a connection, and posts it to the gateway.
     fn poster(&self, on: &Arc<Connection>, event: usize, within: Within) -> thread::JoinHandle<()> {
         let (post, connection) = (self.post.clone(), on.clone());
         thread::spawn(move || {
@@ -343,7 +346,7 @@ impl Gateway {
 }
 
 #[test]
-fn what_is_posted_is_looked_at() {
+fn the_gateway_sees_everything_that_is_posted() {
     explore("two on one connection", Some(3), || {
         let (gateway, connection) = (Gateway::new(), Connection::new());
         gateway.poster(&connection, 1, Within::Now);
@@ -370,7 +373,7 @@ fn what_is_posted_is_looked_at() {
 }
 
 #[test]
-fn a_gateway_is_woken_that_would_sleep_too_long() {
+fn a_gateway_that_would_sleep_too_long_is_woken() {
     for (within, sleep) in
         [(Within::Now, Sleep::Nap), (Within::Millisecond, Sleep::Tick), (Within::Tick, Sleep::Long)]
     {
@@ -383,7 +386,7 @@ fn a_gateway_is_woken_that_would_sleep_too_long() {
 }
 
 #[test]
-fn a_gateway_is_not_woken_that_looks_in_time() {
+fn a_gateway_that_wakes_up_in_time_is_not_woken() {
     for (within, sleep) in [
         (Within::Now, Sleep::Awake),
         (Within::Millisecond, Sleep::Nap),
@@ -401,20 +404,20 @@ fn a_gateway_is_not_woken_that_looks_in_time() {
 }
 
 #[test]
-fn who_is_in_a_hurry_wakes_it_although_someone_who_is_not_was_first() {
+fn an_urgent_post_wakes_the_gateway_even_after_one_that_is_not_urgent() {
     for lazy in [Within::Tick, Within::Millisecond] {
         explore(&format!("{lazy:?}, then Now"), Some(3), move || {
             let (gateway, connection) = (Gateway::new(), Connection::new());
             gateway.poster(&connection, 1, lazy);
             gateway.poster(&connection, 2, Within::Now);
-            // Perhaps the first will be seen when its time has come. That of the other is now.
+            // The first may be seen later, after its own time limit. The urgent one has to be seen now.
             gateway.run(Sleep::Tick, 2);
         });
     }
 }
 
 #[test]
-fn a_gateway_that_sleeps_is_woken_once_and_one_that_has_risen_not_at_all() {
+fn a_sleeping_gateway_is_woken_once_and_an_awake_one_not_at_all() {
     explore("two wake a gateway", Some(3), || {
         let (gateway, connection) = (Gateway::new(), Connection::new());
         gateway.post.sleep(Sleep::Long);
@@ -432,10 +435,10 @@ fn a_gateway_that_sleeps_is_woken_once_and_one_that_has_risen_not_at_all() {
 
 struct Flushing {
     mailbox: Mailbox,
-    /// Output that was collected.
+    /// Collected output that was not sent yet.
     output: Mutex<usize>,
-    /// Whether the gateway has been told.
-    told: AtomicUsize,
+    /// Notifications that the gateway has not taken yet.
+    posts: AtomicUsize,
 }
 
 /// The gateway's part.
@@ -446,13 +449,13 @@ struct Flusher {
 
 impl Flushing {
     fn new() -> Arc<Self> {
-        Arc::new(Self { mailbox: Mailbox::new(), output: Mutex::new(0), told: AtomicUsize::new(0) })
+        Arc::new(Self { mailbox: Mailbox::new(), output: Mutex::new(0), posts: AtomicUsize::new(0) })
     }
 
     fn collect(&self) {
         *self.output.locked() += 1;
         if self.mailbox.collect() {
-            self.told.fetch_add(1, AcqRel);
+            self.posts.fetch_add(1, AcqRel);
         }
     }
 
@@ -463,13 +466,13 @@ impl Flushing {
 
 impl Flusher {
     fn read_mail(&mut self, connection: &Flushing) {
-        if connection.told.swap(0, AcqRel) > 0 && connection.mailbox.starts_flushing() {
-            assert!(!self.flushes, "it is looked at twice");
+        if connection.posts.swap(0, AcqRel) > 0 && connection.mailbox.starts_flushing() {
+            assert!(!self.flushes, "it is flushed twice");
             self.flushes = true;
         }
     }
 
-    /// As the gateway does when it flushes.
+    /// What the gateway does when it flushes.
     fn look(&mut self, connection: &Flushing) {
         if !self.flushes {
             return;
@@ -481,7 +484,7 @@ impl Flusher {
         }
     }
 
-    /// As the gateway does when it calls a handler itself.
+    /// What the gateway does when it calls a handler itself.
     fn call(&mut self, connection: &Flushing) {
         let flushes = connection.mailbox.flushes();
         connection.collect();
@@ -493,7 +496,7 @@ impl Flusher {
         }
     }
 
-    /// Nobody collects any more.
+    /// The rest of the work, when no more output is collected.
     fn rest(&mut self, connection: &Flushing) {
         self.read_mail(connection);
         while self.flushes {
@@ -503,7 +506,7 @@ impl Flusher {
     }
 }
 
-/// Collects so often.
+/// Starts a thread that collects output this many times.
 fn collector(connection: &Arc<Flushing>, times: usize) -> thread::JoinHandle<()> {
     let connection = connection.clone();
     thread::spawn(move || (0..times).for_each(|_| connection.collect()))
@@ -547,20 +550,20 @@ fn collected_output_is_flushed() {
 
 struct Thread {
     mailbox: Mailbox,
-    /// Its thread holds it while it waits in `recv`.
+    /// The connection's thread holds this lock while it waits in `recv`.
     inbox: Mutex<()>,
-    told: AtomicUsize,
+    posts: AtomicUsize,
 }
 
 impl Thread {
     fn new() -> Arc<Self> {
-        Arc::new(Self { mailbox: Mailbox::new(), inbox: Mutex::new(()), told: AtomicUsize::new(0) })
+        Arc::new(Self { mailbox: Mailbox::new(), inbox: Mutex::new(()), posts: AtomicUsize::new(0) })
     }
 
     fn read(&self) {
         drop(self.inbox.locked());
         if self.mailbox.watch() {
-            self.told.fetch_add(1, AcqRel);
+            self.posts.fetch_add(1, AcqRel);
         }
     }
 
@@ -570,8 +573,8 @@ impl Thread {
 
     /// A turn of the gateway. Returns whether it looks again after a tick.
     fn look(&self, watches: bool) -> bool {
-        let told = self.told.swap(0, AcqRel) > 0;
-        (watches || told) && (self.is_busy() || !self.mailbox.unwatch(|| self.is_busy()))
+        let posted = self.posts.swap(0, AcqRel) > 0;
+        (watches || posted) && (self.is_busy() || !self.mailbox.unwatch(|| self.is_busy()))
     }
 }
 
@@ -586,14 +589,14 @@ fn a_busy_thread_is_watched() {
             };
             let watches = (0..looks).fold(false, |watches, _| connection.look(watches));
             reader.join().unwrap();
-            assert!(watches || connection.told.load(Relaxed) > 0, "nobody looks at a busy thread");
+            assert!(watches || connection.posts.load(Relaxed) > 0, "a busy thread is not watched");
         });
     }
 }
 
-// The lock that cannot be left without a look.
+// The lock: a thread that unlocks it checks the outbox afterwards.
 
-/// What is sent: by whom, its number, and whether it is large, so that it is compressed without the lock.
+/// A message: the number of its sender, its own number, and whether it is large, so that it is compressed without the lock.
 type Sent = (usize, usize, bool);
 
 struct Pushed {
@@ -606,9 +609,9 @@ struct Pushed {
 #[derive(Default)]
 struct Core {
     sent: Vec<Sent>,
-    /// Nothing can be sent.
+    /// Nothing can be sent now.
     blocked: bool,
-    /// The compressor is out.
+    /// The compressor is lent out.
     compressing: bool,
     deferred: Option<Sent>,
 }
@@ -687,7 +690,7 @@ impl Pushed {
         drop(try_lock(self));
     }
 
-    /// Some thread pushes these, in this order.
+    /// Starts a thread that pushes these, in this order.
     fn pusher<const N: usize>(self: &Arc<Self>, by: usize, larges: [bool; N]) -> thread::JoinHandle<()> {
         let this = self.clone();
         thread::spawn(move || {
@@ -697,7 +700,7 @@ impl Pushed {
         })
     }
 
-    /// All is sent, and that of each thread in its order.
+    /// Checks that everything is sent, with the messages of each thread in order.
     fn check<const N: usize>(&self, counts: [usize; N]) {
         assert!(self.outbox.is_empty(), "left in the outbox");
         let core = lock(self);
@@ -733,7 +736,7 @@ fn nothing_is_left_in_the_outbox() {
 }
 
 #[test]
-fn what_cannot_be_sent_is_seen_to_by_whoever_makes_it_possible() {
+fn the_thread_that_unblocks_a_connection_sends_what_waits() {
     explore("two pushers, blocked", Some(2), || {
         let connection = Pushed::new(Core { blocked: true, ..Core::default() });
         let pushers = [connection.pusher(0, [false; 2]), connection.pusher(1, [false])];
@@ -747,7 +750,7 @@ fn what_cannot_be_sent_is_seen_to_by_whoever_makes_it_possible() {
 }
 
 #[test]
-fn nothing_overtakes_what_is_compressed_without_the_lock() {
+fn no_message_overtakes_one_that_is_compressed_without_the_lock() {
     explore("two pushers, large and short", Some(2), || {
         let connection = Pushed::new(Core::default());
         let pushers = [connection.pusher(0, [true, false]), connection.pusher(1, [true])];
@@ -758,8 +761,8 @@ fn nothing_overtakes_what_is_compressed_without_the_lock() {
 }
 
 #[test]
-fn who_waits_for_the_compressor_is_told() {
-    explore("a pusher, and someone who waits", Some(3), || {
+fn a_thread_that_waits_for_the_compressor_is_woken() {
+    explore("a pusher, and a thread that waits", Some(3), || {
         let connection = Pushed::new(Core::default());
         let pushers = [connection.pusher(0, [true]), connection.pusher(1, [false])];
         let core = lock(&*connection);
@@ -771,4 +774,105 @@ fn who_waits_for_the_compressor_is_told() {
         join(pushers);
         connection.check([1, 1]);
     });
+}
+
+// What is awaited.
+
+/// A connection that is being opened: what is pushed is queued, and then goes to the connection directly.
+#[derive(Default)]
+struct Opening {
+    got: loom::sync::Mutex<Vec<(usize, usize)>>,
+    /// It can be found, by those who did not look for it before.
+    known: Mutex<bool>,
+}
+
+type Pushes = Vec<(usize, usize)>;
+
+impl Opening {
+    fn new() -> Arc<Awaited<Pushes, Arc<Self>>> {
+        Arc::new(Awaited::new(Vec::new()))
+    }
+
+    /// The answer is yes.
+    fn open(awaited: &Awaited<Pushes, Arc<Self>>) -> Arc<Self> {
+        let connection = Arc::new(Self::default());
+        awaited.fulfil(
+            connection.clone(),
+            |queue| (!queue.is_empty()).then(|| std::mem::take(queue)),
+            |pushed| connection.got.lock().unwrap().extend(pushed),
+            || *connection.known.locked() = true,
+        );
+        connection
+    }
+
+    /// Pushes so much, and stops when it is refused.
+    fn pusher(
+        awaited: &Arc<Awaited<Pushes, Arc<Self>>>,
+        name: usize,
+        pushes: usize,
+    ) -> thread::JoinHandle<()> {
+        let awaited = awaited.clone();
+        thread::spawn(move || {
+            for n in 0..pushes {
+                match awaited.queue((name, n), Vec::push) {
+                    Ok(()) => {}
+                    Err((Answer::Here(connection), push)) => {
+                        assert!(*connection.known.locked(), "told before it can be found");
+                        connection.got.lock().unwrap().push(push);
+                    }
+                    Err((Answer::Never, _)) => return,
+                }
+            }
+        })
+    }
+
+    /// All has come, in the order of each pusher.
+    fn check<const N: usize>(&self, pushes: [usize; N]) {
+        let got = self.got.lock().unwrap();
+        for (name, pushes) in pushes.into_iter().enumerate() {
+            let of_pusher = got.iter().filter(|push| push.0 == name).map(|push| push.1);
+            assert_eq!(of_pusher.collect::<Vec<_>>(), (0..pushes).collect::<Vec<_>>(), "of {name}");
+        }
+    }
+}
+
+#[test]
+fn what_is_pushed_while_a_connection_is_opened_comes_in_order() {
+    explore("one pusher, and the answer", None, || {
+        let awaited = Opening::new();
+        let pushers = [Opening::pusher(&awaited, 0, 3)];
+        let connection = Opening::open(&awaited);
+        join(pushers);
+        connection.check([3]);
+    });
+    explore("two pushers, and the answer", Some(3), || {
+        let awaited = Opening::new();
+        let pushers = [Opening::pusher(&awaited, 0, 2), Opening::pusher(&awaited, 1, 2)];
+        let connection = Opening::open(&awaited);
+        join(pushers);
+        connection.check([2, 2]);
+    });
+}
+
+#[test]
+fn who_waits_until_a_connection_is_open_is_told() {
+    for opens in [true, false] {
+        explore(&format!("a pusher, one who waits, and the answer {opens}"), Some(3), move || {
+            let awaited = Opening::new();
+            let (pusher, waits) = (Opening::pusher(&awaited, 0, 1), awaited.clone());
+            let waiter = thread::spawn(move || match waits.wait(|| Some(Duration::MAX)) {
+                Some(Answer::Here(connection)) => assert!(opens && *connection.known.locked()),
+                Some(Answer::Never) => assert!(!opens),
+                None => panic!("no answer"),
+            });
+            if opens {
+                Opening::open(&awaited);
+            } else {
+                awaited.give_up();
+                assert!(matches!(awaited.queue((1, 0), Vec::push), Err((Answer::Never, (1, 0)))));
+            }
+            join([pusher, waiter]);
+            assert!(matches!(awaited.answer(), Some(Answer::Here(_))) == opens);
+        });
+    }
 }

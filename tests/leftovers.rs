@@ -1,7 +1,7 @@
 #![cfg(all(feature = "tls", target_os = "linux"))]
-//! When `run` has returned, nothing of the server is left: no thread, no descriptor.
+//! When `run` has returned, the server has left no thread and no descriptor behind.
 //!
-//! One test: whatever ran beside it in this process would be counted, too.
+//! This file has only one test, because others in the same process would be counted, too.
 mod common;
 
 use std::{
@@ -23,7 +23,7 @@ use tungstenite::Message;
 /// The names of the threads.
 fn threads() -> Vec<String> {
     let tasks = fs::read_dir("/proc/self/task").unwrap();
-    // One that ends meanwhile has no name any more.
+    // A thread that ends meanwhile has no name any more.
     let mut names: Vec<_> =
         tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok()).collect();
     names.sort();
@@ -33,7 +33,7 @@ fn threads() -> Vec<String> {
 /// What the descriptors are.
 fn descriptors() -> BTreeMap<String, String> {
     let all = fs::read_dir("/proc/self/fd").unwrap().flatten();
-    // The folder's own is among them, each time.
+    // The descriptor for reading this folder is always among them.
     let known = all.filter_map(|fd| Some((fd.file_name(), fs::read_link(fd.path()).ok()?)));
     known.map(|(fd, what)| (fd.into_string().unwrap(), what.display().to_string())).collect()
 }
@@ -50,8 +50,8 @@ fn start() -> (TestServer, mpsc::Receiver<WebSocketId>) {
         builder
             .limits(limits)
             .route("/echo", || app(echo))
-            .route("/panic", || app(|_| panic!("as the test wants")))
-            .route("/fail", || app(|_| Err("as the test wants".into())))
+            .route("/panic", || app(|_| panic!("on purpose")))
+            .route("/fail", || app(|_| Err("on purpose".into())))
             .route("/flood", || {
                 app(|ws| {
                     loop {
@@ -69,15 +69,15 @@ fn start() -> (TestServer, mpsc::Receiver<WebSocketId>) {
                     opening.set_shared_connection(true);
                     Ok(())
                 };
-                full_app(share, move |ws| Ok(tx.send(ws.websocket_id().clone())?), |_| {})
+                full_app(share, move |ws| Ok(tx.send(*ws.websocket_id())?), |_| {})
             })
             .http("/page", |_| Response::text(StatusCode::OK, "page"))
-            .http("/broken", |_| panic!("as the test wants"))
+            .http("/broken", |_| panic!("on purpose"))
     });
     (server, shared)
 }
 
-/// All kinds of ends of connections. Returns handles to shared ones that are over, or will be by the shutdown; and clients
+/// Makes connections end in all possible ways. Returns handles to shared ones that have ended or will end, and clients
 /// that are still connected.
 fn live(
     server: &TestServer,
@@ -117,7 +117,7 @@ fn live(
         ] {
             assert!(server.http(scheme, &request).starts_with("HTTP/1.1 "));
         }
-        // Half a handshake: ended, reset, and left open.
+        // Unfinished handshakes: ended, reset, and left open.
         for end in 0..3 {
             let mut client = server.raw(scheme);
             client.write_all(&handshake("/echo").as_bytes()[..20 + usize::from(n)]).unwrap();
@@ -127,7 +127,7 @@ fn live(
                 _ => connected.push(client),
             }
         }
-        // What is no TLS, and half of one; a client that does not trust this server.
+        // Data that is not TLS, an unfinished TLS handshake, and a client that does not trust this server.
         for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0x16, 3, 1, 2, 0, 1, 0]] {
             let mut client = Stream::connect(server.tls, Scheme::Ws);
             client.write_all(bytes).unwrap();
@@ -138,7 +138,7 @@ fn live(
         let stranger = Stream::connect(server.tls, Scheme::Ws);
         connector().connect("example.org", stranger).unwrap_err();
 
-        // Shared ones: ended by a handle, by the client's close, by its reset, and by the shutdown.
+        // Shared connections: ended by a handle, by the client's close, by its reset, and by the shutdown.
         for end in 0..4 {
             let mut client = server.raw_websocket(scheme, "/shared");
             let id = shared.recv_timeout(PATIENCE).unwrap();
@@ -156,7 +156,7 @@ fn live(
                 }
                 2 => client.reset(),
                 _ => {
-                    // It has messages that nobody reads.
+                    // It has unread messages.
                     client.write_all(&frame(0x81, &[b'x'; 50_000]).repeat(40)).unwrap();
                     connected.push(client);
                 }
@@ -178,7 +178,7 @@ fn live(
 
 #[test]
 fn nothing_is_left_when_run_has_returned() {
-    // What is made once, on both sides: certificates, random numbers, lazily opened files.
+    // Warm up what is created only once, on both sides: certificates, random numbers, lazily opened files.
     let (server, _shared) = start();
     for scheme in SCHEMES {
         drop(server.connect(scheme, "/echo"));
@@ -193,7 +193,7 @@ fn nothing_is_left_when_run_has_returned() {
         handles.extend(more);
         connected.extend(stay);
     }
-    // Let go of those that did not trust it, and so on: there is room again.
+    // Wait until the failed connections have ended, so that there are free slots again.
     connected.retain(|client| client.tcp().peer_addr().is_ok());
     eventually("they have ended", || server.handle.connections() <= connected.len());
 
@@ -205,9 +205,9 @@ fn nothing_is_left_when_run_has_returned() {
     for client in &mut hundred {
         assert_eq!(next_message(client), Message::text("hello"));
     }
-    assert!(threads().len() > threads_before.len() + 100, "the counting counts");
-    assert!(descriptors().len() > descriptors_before.len() + 200, "the counting counts");
-    // More than are let in.
+    assert!(threads().len() > threads_before.len() + 100, "the count works");
+    assert!(descriptors().len() > descriptors_before.len() + 200, "the count works");
+    // More clients than `max_connections`.
     let excess: Vec<_> = (0..60).map(|_| Stream::connect(server.plain, Scheme::Ws)).collect();
     let answers = thread::spawn(move || {
         for client in &mut hundred {
@@ -218,13 +218,13 @@ fn nothing_is_left_when_run_has_returned() {
     answers.join().unwrap();
     drop((connected, excess)); // the clients' side; the server's is gone already
 
-    assert!(hub.is_empty());
+    assert!(hub.is_empty().unwrap());
     assert_eq!(handles.len(), 2 * 6 * 4);
     for ws in &mut handles {
         assert!(ws.close_reason().is_some() && ws.read(0, PATIENCE).unwrap_err().is_closed());
     }
     assert_eq!(descriptors(), descriptors_before, "with handles to ended connections still held");
-    // A joined thread is in the list until the kernel has put it away.
+    // A joined thread stays in the list until the kernel has removed it.
     let begun = std::time::Instant::now();
     while threads() != threads_before {
         assert!(begun.elapsed() < Duration::from_secs(1), "{:?} before, {:?}", threads_before, threads());

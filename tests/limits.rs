@@ -1,5 +1,5 @@
 #![cfg(feature = "tls")]
-//! MODEL 3, 4 and 8: each limit has a number, and a close code or a status, and is kept.
+//! Each limit is kept, and has its close code or HTTP status.
 
 mod common;
 
@@ -26,7 +26,7 @@ fn limits(change: impl FnOnce(&mut Limits)) -> Limits {
     limits
 }
 
-/// A server with these limits that runs `handler` at `/`, and tells how each connection ended.
+/// A server with these limits that runs `handler` at `/`, and reports how each connection ended.
 fn serve_with<F>(limits: Limits, handler: F) -> (TestServer, mpsc::Receiver<CloseReason>)
 where
     F: Fn(&mut WebSocket) -> ServerResult + Clone + Send + Sync + 'static,
@@ -52,7 +52,7 @@ fn assert_echoes(client: &mut Client, text: &str) {
     assert_eq!(next_message(client), Message::text(text));
 }
 
-/// Reads until the stream ends, by whatever; true if it ended.
+/// Reads until the stream ends, in order or by an error. Returns whether it ended.
 fn ends(mut stream: impl Read) -> bool {
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -96,7 +96,7 @@ fn beyond_max_connections_tls_ends_at_once() {
     let (server, _closed) = serve_with(limits(|l| l.max_connections = 1), echo);
     let mut inside = server.connect(Scheme::Wss, "/");
     for _ in 0..3 {
-        // Nothing can be said before the TLS handshake, but nobody has to wait for it either.
+        // Before the TLS handshake there can be no response, but the client must not have to wait.
         let tcp = TcpStream::connect(server.tls).unwrap();
         tcp.set_read_timeout(Some(PATIENCE)).unwrap();
         assert!(ends(tcp), "the client waits for a TLS handshake that never begins");
@@ -116,7 +116,7 @@ fn max_connections_counts_handshakes() {
 }
 
 #[test]
-fn whatever_a_connection_comes_to_its_slot_is_free_again() {
+fn however_a_connection_ends_its_slot_is_free_again() {
     const ENDS: [&str; 7] = ["factory", "before", "refused", "server", "error", "after", "404"];
     let server = serve(|mut builder| {
         for end in ENDS {
@@ -281,7 +281,7 @@ fn a_frame_beyond_its_limit_is_1009() {
 }
 
 #[test]
-fn a_client_that_goes_on_sending_can_read_why_it_was_closed() {
+fn a_client_that_still_sends_can_read_the_close_frame() {
     let (server, _closed) = serve_with(limits(|l| l.max_message_size = 1000), echo);
     for scheme in SCHEMES {
         let mut client = server.connect(scheme, "/");
@@ -331,7 +331,7 @@ fn a_write_to_a_client_that_does_not_read_times_out() {
         let stream = server.raw_websocket(scheme, "/");
         let (is_timeout, after, is_closed) = rx.recv_timeout(PATIENCE).unwrap();
         assert!(is_timeout && after >= TIMEOUT, "{after:?}");
-        assert!(is_closed, "a part of a frame may be out: nothing can follow");
+        assert!(is_closed, "a part of a frame may have been sent, so nothing can follow");
         let reason = closed.recv_timeout(PATIENCE).unwrap();
         assert!(reason.by() == ClosedBy::Server && !reason.is_normal(), "{reason}");
         assert!(ends(stream), "the client gets what was sent, and the end");
@@ -351,7 +351,7 @@ fn a_slow_client_that_reads_in_time_gets_everything() {
     });
     for scheme in SCHEMES {
         let mut client = server.connect(scheme, "/");
-        // The socket takes some; then nothing more is written while nobody reads.
+        // The socket takes some; then `write` waits until the client reads.
         while rx.recv_timeout(Duration::from_millis(500)).is_ok() {}
         for i in 0..MESSAGES {
             assert!(next_message(&mut client) == Message::binary(vec![i; 1 << 20]), "message {i}");
@@ -365,10 +365,10 @@ fn a_slow_client_that_reads_in_time_gets_everything() {
 
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(400);
 
-/// So many messages are exchanged before a connection is closed: by then nobody looks at it for being new.
+/// Number of messages before a connection is closed, so that the gateway no longer treats it as new.
 const TALK: usize = 20;
 
-/// A connection to that server that is about to be closed: the close frame comes next.
+/// A connection that the server is about to close: the close frame comes next.
 fn connect_closing(server: &TestServer, scheme: Scheme, path: &str) -> Stream {
     let mut stream = server.raw_websocket(scheme, path);
     for _ in 0..TALK {
@@ -454,8 +454,8 @@ fn a_client_that_trickles_instead_of_closing_is_cut() {
             let mut client = connect_closing(&server, scheme, path);
             let begun = Instant::now();
             while closed.recv_timeout(Duration::from_millis(10)).is_err() {
-                assert!(begun.elapsed() < PATIENCE, "{path}: each message gives it more time");
-                // When it is cut this fails.
+                assert!(begun.elapsed() < PATIENCE, "{path}: each message extends the timeout");
+                // This fails once the connection is cut.
                 let _ = client.write_all(&frame(0x81, b"not yet"));
             }
         }
@@ -488,7 +488,7 @@ fn a_client_that_floods_instead_of_closing_is_cut() {
     assert!(still_read.is_empty(), "(path, whether it answered before): {still_read:?}");
 }
 
-/// Both ends of all connections are in this process.
+/// For both ends of all connections, which are in this process.
 fn raise_descriptor_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum.map_or(Some(4096), |most| Some(most.min(4096))).max(limit.current);
@@ -549,7 +549,7 @@ mod exhaustion {
         process::{COMMAND, Process},
     };
 
-    /// All of a process.
+    /// The number of open descriptors of a process.
     fn descriptors(id: u32) -> usize {
         fs::read_dir(format!("/proc/{id}/fd")).unwrap().count()
     }
@@ -570,16 +570,16 @@ mod exhaustion {
         let limited = "ulimit -n 40; exec \"$0\" --listen 127.0.0.1:0";
         let mut server = Process::spawn(Command::new("sh").args(["-c", limited, COMMAND]));
         let address = server.address("http");
-        server.line("cls is the original's example");
+        server.line("cls is the example of the IRIS documentation");
         let id = server.id();
-        // Its first client shows that it has all the descriptors that it needs for itself.
+        // After serving its first client it has opened all descriptors that it needs for itself.
         let mut first = ask(address);
         assert_eq!(Reply::read(&mut first).status, 101);
         let before = descriptors(id) - 1;
         drop(first);
         let mut capacity = None;
         for round in 0..3 {
-            // As many as it takes; the first beyond that is told so, or has to wait.
+            // As many clients as it can serve; the first one more is refused, or has to wait.
             let mut served = Vec::new();
             let mut waiting = loop {
                 assert!(served.len() < 40, "more clients than descriptors");
@@ -596,7 +596,7 @@ mod exhaustion {
             served.iter_mut().for_each(assert_echoes);
 
             let used = server.ticks();
-            std::thread::sleep(Duration::from_secs(1)); // what is measured
+            std::thread::sleep(Duration::from_secs(1)); // the time that is measured
             let used = server.ticks() - used;
             assert!(used < 30, "round {round}: {used} of 100 ticks of processor time for doing nothing");
             served.iter_mut().for_each(assert_echoes);
@@ -647,7 +647,7 @@ mod exhaustion {
     fn without_memory_for_a_thread_a_client_is_refused() {
         let mut command = Command::new(COMMAND);
         command.args(["--listen", "127.0.0.1:0", "--stack-size", "64M"]);
-        command.env("MALLOC_ARENA_MAX", "1"); // or each thread reserves memory of its own
+        command.env("MALLOC_ARENA_MAX", "1"); // else each thread reserves its own memory arena
         let mut server = Process::spawn(&mut command);
         let address = server.address("http");
         let mut first = ask(address);

@@ -1,5 +1,5 @@
 #![cfg(feature = "tls")]
-//! Where a server listens: TCP, IPv6, Unix sockets, listeners of the program's own; and what happens if it cannot.
+//! Where a server listens: TCP, IPv6, Unix sockets, the program's own listeners; and what happens if it cannot.
 
 mod common;
 
@@ -39,7 +39,7 @@ fn unix(path: &Path) -> String {
     format!("unix:{}", path.display())
 }
 
-/// Opens a WebSocket, and has a message echoed.
+/// Opens a WebSocket, and checks that a message is echoed.
 fn assert_echoes<S: Read + Write>(stream: S) {
     let (mut client, _) = tungstenite::client("ws://localhost/", stream).unwrap();
     client.send(tungstenite::Message::text("hello")).unwrap();
@@ -53,7 +53,7 @@ fn connect_unix(path: &Path) -> UnixStream {
     stream
 }
 
-/// It failed, of this address, for this reason, and says both.
+/// Checks that binding failed with this address and this reason, and that the error text has both.
 #[track_caller]
 fn assert_bind_error(result: Result<Server>, address: &str, kind: Option<ErrorKind>) {
     let error = result.unwrap_err();
@@ -92,7 +92,7 @@ fn a_listener_of_the_program_is_taken_over() {
     let own = TcpListener::bind("127.0.0.1:0").unwrap();
     own.set_nonblocking(false).unwrap();
     let address = own.local_addr().unwrap();
-    // Whoever came before the server existed is served, too.
+    // A client that connected before the server existed is served, too.
     let early = TcpStream::connect(address).unwrap();
     early.set_read_timeout(Some(PATIENCE)).unwrap();
     let server = Running::new(echoing().listener(own));
@@ -157,7 +157,7 @@ fn a_name_stands_for_all_of_its_addresses() {
 }
 
 #[test]
-fn a_unix_socket_is_served_and_its_file_goes_with_the_server() {
+fn a_unix_socket_is_served_and_its_file_removed_at_the_end() {
     let folder = Folder::new();
     let path = folder.join("socket");
     let show = |ws: &mut WebSocket| Ok(ws.write(format!("{:?} {:?}", ws.peer(), ws.client_address()))?);
@@ -204,7 +204,7 @@ fn a_server_that_never_runs_leaves_nothing_behind() {
 fn a_stale_unix_socket_is_replaced() {
     let folder = Folder::new();
     let path = folder.join("socket");
-    // The file stays when its process is killed; so it does when a listener is dropped.
+    // The file remains when a listener is dropped, just as when its process is killed.
     drop(UnixListener::bind(&path).unwrap());
     assert!(path.exists());
     let _server = Running::new(echoing().listen(unix(&path)));
@@ -221,7 +221,7 @@ fn a_unix_socket_in_use_is_not_replaced() {
 }
 
 #[test]
-fn what_is_no_socket_is_not_replaced() {
+fn a_file_that_is_not_a_socket_is_not_replaced() {
     let folder = Folder::new();
     let file = folder.join("file");
     fs::write(&file, "precious").unwrap();
@@ -233,7 +233,7 @@ fn what_is_no_socket_is_not_replaced() {
 }
 
 #[test]
-fn a_busy_port_is_named() {
+fn a_port_in_use_is_named_in_the_error() {
     let busy = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = busy.local_addr().unwrap().to_string();
     let folder = Folder::new();
@@ -245,11 +245,11 @@ fn a_busy_port_is_named() {
         &address,
         Some(ErrorKind::AddrInUse),
     );
-    assert!(!path.exists(), "what was bound before is given back");
+    assert!(!path.exists(), "addresses that were already bound are released");
 }
 
 #[test]
-fn what_is_no_address_is_named() {
+fn a_malformed_address_is_named_in_the_error() {
     for bad in ["", "nonsense", "127.0.0.1", "127.0.0.1:99999", "127.0.0.1:http", "[::1]", ":::1:80"] {
         assert_bind_error(echoing().listen(bad).bind(), bad, None);
     }
@@ -259,25 +259,25 @@ fn what_is_no_address_is_named() {
 
 #[test]
 fn a_unix_socket_needs_a_path() {
-    // Linux would choose a name that no client can know.
+    // With an empty path, Linux would choose a name that clients do not know.
     assert_bind_error(echoing().listen("unix:").bind(), "unix:", None);
 }
 
 #[test]
-fn a_port_is_free_again_at_once() {
+fn a_port_can_be_bound_again_at_once() {
     let server = Running::new(echoing().listen("127.0.0.1:0"));
     let address = server.addresses[0].tcp().unwrap();
     let mut client = Stream::connect(address, Scheme::Ws);
     assert_echoes(&mut client);
-    drop(server); // it closes first, so that the connection is in TIME_WAIT on its side
+    drop(server); // the server closes first, so that the connection is in TIME_WAIT on its side
     let again = Running::new(echoing().listen(address.to_string()));
     assert_eq!(again.addresses, [ListenAddr::Tcp(address)]);
     assert_echoes(Stream::connect(address, Scheme::Ws));
 }
 
-/// A Unix socket takes so many small messages and not one more, so this can be had exactly; over TCP it is luck.
+/// With a Unix socket, which takes an exact number of small messages. Over TCP this number varies.
 #[test]
-fn a_close_frame_that_finds_no_room_is_sent_when_there_is() {
+fn a_close_frame_for_a_full_socket_is_sent_later() {
     let folder = Folder::new();
     let path = folder.join("socket");
     let written = Arc::new(AtomicUsize::new(0));
@@ -301,7 +301,7 @@ fn a_close_frame_that_finds_no_room_is_sent_when_there_is() {
         stream.write_all(handshake(&format!("/?{most}")).as_bytes()).unwrap();
         stream
     };
-    // The first client only shows how much fits: it is written to until that stands still.
+    // The first client only measures how many messages fit into the socket.
     let stuck = open(usize::MAX);
     let (mut fits, mut since) = (0, Instant::now());
     while fits == 0 || since.elapsed() < Duration::from_millis(500) {
@@ -318,7 +318,7 @@ fn a_close_frame_that_finds_no_room_is_sent_when_there_is() {
     for messages in [fits - 1, fits] {
         let mut client = open(messages);
         rx.recv_timeout(PATIENCE).unwrap();
-        // The handler has returned, and nothing was read yet.
+        // The handler has returned, and this client has not read anything yet.
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             head.push(0);

@@ -16,7 +16,8 @@ use std::{
 };
 
 use common::{
-    PATIENCE, SCHEMES, Scheme, SharedEcho, Stream, TestServer, app, echo, eventually, frame, handshake, serve,
+    PATIENCE, SCHEMES, Scheme, SharedEcho, Stream, TestServer, app, connections, echo, eventually, frame,
+    handshake, serve,
 };
 use flate2::{Compress, Compression, FlushCompress};
 use rustix::net::sockopt::set_socket_recv_buffer_size;
@@ -76,15 +77,15 @@ fn closing_copies_nothing_that_is_queued() {
             .collect();
         // Until the sockets are full, and in each queue are some hundred.
         let mut sent = 0;
-        let full = || server.hub.connections().iter().filter(|info| info.queued > 3_000_000).count();
+        let full = || connections(&server.hub).iter().filter(|info| info.queued > 3_000_000).count();
         while full() < CLIENTS - READERS {
             for _ in 0..50 {
-                let to = server.hub.broadcast(Audience::All, vec![sent as u8; SIZE]);
+                let to = server.hub.broadcast(Audience::All, vec![sent as u8; SIZE]).unwrap();
                 assert_eq!(to.sent + to.queued, CLIENTS, "{to:?}");
                 sent += 1;
             }
         }
-        let ids = server.hub.connections().into_iter().map(|info| info.id);
+        let ids = connections(&server.hub).into_iter().map(|info| info.id);
         let pushers: Vec<_> = ids.map(|id| server.hub.pusher(&id).unwrap()).collect();
         let grown = grows(|| {
             server.handle.shutdown(PATIENCE * 10);
@@ -199,7 +200,7 @@ fn queues_of_many_clients_fill_no_memory() {
         let server =
             serve(|builder| builder.limits(limits).route("/", || app(echo)).route("/shared", || SharedEcho));
         let clients: Vec<_> = (0..CLIENTS).map(|_| server.raw_websocket(Scheme::Ws, path)).collect();
-        let slow: Vec<_> = server.hub.connections().into_iter().map(|info| info.id).collect();
+        let slow: Vec<_> = connections(&server.hub).into_iter().map(|info| info.id).collect();
         let mut healthy =
             [server.raw_websocket(Scheme::Ws, "/"), server.raw_websocket(Scheme::Ws, "/shared")];
         let mut closed = 0;
@@ -230,9 +231,9 @@ fn a_broadcast_counts_once() {
         let server =
             serve(|builder| builder.limits(limits).route("/", || app(echo)).route("/shared", || SharedEcho));
         let clients: Vec<_> = (0..CLIENTS).map(|_| server.raw_websocket(Scheme::Ws, path)).collect();
-        let queued = || server.hub.connections().iter().map(|info| info.queued).sum::<usize>();
+        let queued = || connections(&server.hub).iter().map(|info| info.queued).sum::<usize>();
         for _ in 0..12 {
-            let to = server.hub.broadcast(Audience::All, vec![7; 1 << 20]);
+            let to = server.hub.broadcast(Audience::All, vec![7; 1 << 20]).unwrap();
             assert_eq!(to.sent + to.queued, CLIENTS, "{path}: {to:?}");
         }
         assert!(queued() > 48 << 20, "{path}: {}", queued());
@@ -241,14 +242,14 @@ fn a_broadcast_counts_once() {
         let mut closed = 0;
         let grown = grows(|| {
             for _ in 0..40 {
-                closed = server.hub.broadcast(Audience::All, vec![7; 1 << 20]).gone;
+                closed = server.hub.broadcast(Audience::All, vec![7; 1 << 20]).unwrap().gone;
                 for client in &mut healthy {
                     assert_eq!(client.read_frame().1.len(), 1 << 20);
                     echoes(client, &[7; 100]);
                 }
             }
         });
-        assert!(closed > 0 || server.hub.len() < CLIENTS, "{path}");
+        assert!(closed > 0 || server.hub.len().unwrap() < CLIENTS, "{path}");
         assert!(grown < 60 << 20, "{path}: {} KiB more", grown / 1024);
         drop(clients);
     }

@@ -1,5 +1,5 @@
 #![cfg(feature = "tls")]
-//! MODEL 2: plain HTTP on the port of the WebSockets: pages made by handlers, and the files of a folder.
+//! Plain HTTP on the same port as the WebSockets: pages made by handlers, and the files of a folder.
 
 mod common;
 
@@ -80,7 +80,11 @@ fn files_are_served_with_their_type() {
                 let reply = server.get(scheme, &path);
                 assert_eq!(reply.status, 200, "{path}: {reply:?}");
                 assert_eq!(reply.header("content-type"), Some(content_type), "{path}");
-                assert_eq!(reply.header("x-content-type-options"), Some("nosniff"), "the type is no guess");
+                assert_eq!(
+                    reply.header("x-content-type-options"),
+                    Some("nosniff"),
+                    "browsers must not guess the type"
+                );
                 assert_eq!(reply.header("content-length"), Some(&*reply.body.len().to_string()));
                 assert_eq!(reply.header("connection"), Some("close"));
                 assert_eq!(reply.text(), format!("this is {file}"));
@@ -111,7 +115,7 @@ fn head_is_get_without_the_body() {
 }
 
 #[test]
-fn what_is_not_there_is_404() {
+fn a_missing_file_is_404() {
     let site = site();
     let server = serve_site(&site);
     for scheme in SCHEMES {
@@ -126,7 +130,7 @@ fn what_is_not_there_is_404() {
 }
 
 #[test]
-fn nothing_outside_and_nothing_hidden_is_served() {
+fn no_file_outside_the_folder_and_no_hidden_file_is_served() {
     let site = site();
     symlink(site.join("secret"), site.join("www/link")).unwrap();
     symlink("../secret", site.join("www/relative-link")).unwrap();
@@ -172,7 +176,11 @@ fn nothing_outside_and_nothing_hidden_is_served() {
             assert!(matches!(reply.status, 400 | 404), "{path}: {reply:?}");
             assert!(!reply.text().contains(SECRET), "{path}");
         }
-        assert_eq!(server.get(scheme, "/inside.css").text(), "this is style.css", "a link may stay inside");
+        assert_eq!(
+            server.get(scheme, "/inside.css").text(),
+            "this is style.css",
+            "a link may lead to a file inside"
+        );
     }
 }
 
@@ -194,7 +202,7 @@ fn a_folder_shows_its_index_html() {
             assert_eq!((reply.status, reply.text()), (200, &*format!("this is {file}")), "{path}");
             assert_eq!(reply.header("content-type"), Some("text/html; charset=utf-8"), "{path}");
         }
-        // Without the slash at its end, the relative links of its page would lead elsewhere.
+        // Without the slash at the end, the relative links of the page would be wrong.
         for (path, relative) in [("/sub", "sub/"), ("/below/sub", "sub/"), ("/sub/deep", "deep/")] {
             let reply = server.get(scheme, path);
             assert_eq!(reply.status, 301, "{path}: {reply:?}");
@@ -221,10 +229,10 @@ fn a_folder_may_have_any_name() {
             let location = reply.header("location").unwrap();
             let good = [format!("/{folder}/"), format!("./{folder}/"), format!("{folder}/")];
             assert!(good.iter().any(|good| good == location), "{location}");
-            // RFC 3986, section 4.2: what stands before a colon would be a scheme.
+            // RFC 3986, section 4.2: a name before a colon would be a scheme.
             assert!(!location.starts_with("a:"), "{location:?} is not on this server");
         }
-        // Not encoded as a URL has to be; an answer comes all the same.
+        // Not encoded correctly for a URL, but answered all the same.
         assert!(server.get(scheme, "/ä").status < 500);
         let bytes = b"GET /\xff\xfe HTTP/1.1\r\nHost: localhost\r\n\r\n";
         assert!(matches!(server.ask(scheme, bytes).status, 400 | 404));
@@ -284,7 +292,7 @@ fn a_file_can_only_be_read() {
 }
 
 #[test]
-fn whoever_sends_a_body_can_read_the_answer() {
+fn a_client_that_sends_a_body_can_read_the_answer() {
     let site = site();
     let server = serve_site(&site);
     for scheme in SCHEMES {
@@ -296,7 +304,7 @@ fn whoever_sends_a_body_can_read_the_answer() {
 }
 
 #[test]
-fn what_is_no_file_is_not_waited_for() {
+fn a_fifo_is_not_opened() {
     let site = site();
     let pipe = site.join("www/pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
@@ -305,9 +313,9 @@ fn what_is_no_file_is_not_waited_for() {
     stream.write_all(b"GET /pipe HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     stream.tcp().set_read_timeout(Some(PATIENCE / 4)).unwrap();
     let answer = stream.tcp().peek(&mut [0; 1]);
-    // Whoever waits in `open` for the other end wakes up now, so that the server can end.
+    // If a thread waits in `open` for the other end, this wakes it up, so that the server can end.
     drop(OpenOptions::new().read(true).write(true).open(&pipe).unwrap());
-    assert!(answer.is_ok(), "no answer: the connection's thread waits for the pipe, for ever");
+    assert!(answer.is_ok(), "no answer: the connection's thread waits for the FIFO");
     assert_eq!(Reply::read(&mut stream).status, 404);
 }
 
@@ -373,7 +381,7 @@ fn a_page_and_a_websocket_may_have_the_same_path() {
             let mut client = server.connect(scheme, path);
             client.send(Message::text("a WebSocket")).unwrap();
             assert_eq!(next_message(&mut client), Message::text("a WebSocket"));
-            // What does not want a WebSocket gets the page, whatever else it wants to become.
+            // A request that does not ask for a WebSocket gets the page, whatever else it asks to upgrade to.
             let h2c = format!(
                 "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
             );
@@ -383,12 +391,12 @@ fn a_page_and_a_websocket_may_have_the_same_path() {
 }
 
 #[test]
-fn a_handler_that_panics_is_500_and_hurts_nobody_else() {
+fn a_handler_that_panics_is_500_and_affects_no_other_client() {
     let server = serve(|builder| {
         builder
             .route("/echo", || app(echo))
             .http("/good", |_| Response::html("good"))
-            .http("/bad", |_| panic!("as the test wants"))
+            .http("/bad", |_| panic!("on purpose"))
             .http("/worse", |_| Response::new("no\r\nheader: value", ""))
     });
     for scheme in SCHEMES {
@@ -396,7 +404,7 @@ fn a_handler_that_panics_is_500_and_hurts_nobody_else() {
         for path in ["/bad", "/worse"] {
             let reply = server.get(scheme, path);
             assert_eq!(reply.status, 500, "{reply:?}");
-            assert!(!reply.refusal().contains("as the test wants"), "a stranger learns nothing: {reply:?}");
+            assert!(!reply.refusal().contains("on purpose"), "the client gets no details: {reply:?}");
         }
         assert_eq!(server.get(scheme, "/good").text(), "good");
         bystander.write_all(&frame(0x81, b"alive")).unwrap();
@@ -406,8 +414,8 @@ fn a_handler_that_panics_is_500_and_hurts_nobody_else() {
 }
 
 #[test]
-fn handlers_run_at_the_same_time() {
-    // Each waits for the other.
+fn handlers_run_in_parallel() {
+    // Each of the two handlers waits for the other.
     let both = Arc::new(Barrier::new(2));
     let server = serve(|builder| {
         builder.http("/", move |_| {
@@ -426,7 +434,7 @@ fn handlers_run_at_the_same_time() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_served_is_named_by_bind() {
+fn bind_names_a_folder_that_cannot_be_served() {
     let site = site();
     for bad in [site.join("nothing"), site.join("www/style.css")] {
         let result = Server::builder().listen("127.0.0.1:0").files("/*", &bad).bind();

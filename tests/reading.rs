@@ -1,5 +1,5 @@
 #![cfg(feature = "tls")]
-//! MODEL, section 3: what `read` promises.
+//! What `read` promises.
 mod common;
 
 use std::{
@@ -10,7 +10,7 @@ use std::{
 
 use common::{
     PATIENCE, SCHEMES, Stream, echo,
-    ends::{close_frame, serve_ends, told},
+    ends::{close_frame, reason_parts, serve_ends},
     frame, next_message, serve_app,
 };
 use switchboard::{
@@ -18,7 +18,7 @@ use switchboard::{
 };
 use tungstenite::Message;
 
-/// Far above what a call takes that does not wait, far below what one takes that does.
+/// Much longer than a call takes that does not wait, and much shorter than one that does.
 const SOON: Duration = Duration::from_secs(3);
 
 #[test]
@@ -69,7 +69,7 @@ fn read_returns_at_most_len_of_one_message() {
 }
 
 #[test]
-fn the_deadline_is_for_the_whole_call_however_bytes_trickle() {
+fn the_timeout_is_for_the_whole_call_even_if_bytes_trickle_in() {
     let (tx, rx) = mpsc::channel();
     let server = serve_app(move |ws| {
         let begun = Instant::now();
@@ -129,7 +129,7 @@ fn a_len_of_0_is_read_len() {
 }
 
 #[test]
-fn the_rest_of_a_message_comes_with_whatever_call_is_next() {
+fn any_call_returns_the_rest_of_a_message() {
     let server = serve_app(|ws| {
         assert!(ws.read(2, PATIENCE)? == "a🎉" && !ws.at_end());
         assert!(ws.read(1, PATIENCE)? == "ä" && !ws.at_end());
@@ -139,7 +139,7 @@ fn the_rest_of_a_message_comes_with_whatever_call_is_next() {
         assert!(ws.messages().next().unwrap() == "nd");
         assert_eq!(ws.read(1, PATIENCE)?, Data::from(vec![1]));
         assert_eq!(ws.read(usize::MAX, PATIENCE)?, Data::from(vec![2, 3]));
-        // An empty message is a message, of its kind.
+        // An empty message is a message, too, and keeps its kind.
         let empty = ws.read(0, PATIENCE)?;
         assert!(empty.is_text() && empty.is_empty() && ws.at_end());
         let empty = ws.read(5, PATIENCE)?;
@@ -162,7 +162,7 @@ fn the_rest_of_a_message_comes_with_whatever_call_is_next() {
     }
 }
 
-/// Reads with `try_read` until something comes, and tells how long the longest call took.
+/// Calls `try_read` until it returns something. Also returns how long the longest call took.
 fn poll(ws: &mut WebSocket) -> switchboard::Result<(Data, Duration)> {
     let (begun, mut longest) = (Instant::now(), Duration::ZERO);
     loop {
@@ -187,7 +187,7 @@ fn try_read_never_waits() {
     });
     for scheme in SCHEMES {
         let mut client = server.raw_websocket(scheme, "/");
-        // Nothing, a message that trickles in, one in fragments, and as many pongs and pings as it takes.
+        // Nothing, then a message that trickles in, one in fragments, and a flood of pongs and pings.
         assert!(rx.recv_timeout(Duration::from_millis(200)).is_err());
         for byte in frame(0x81, b"trickled") {
             client.write_all(&[byte]).unwrap();
@@ -211,23 +211,23 @@ fn try_read_never_waits() {
     }
 }
 
-/// Writes this, as often as the server takes it, until something is told.
-fn flood<T>(client: &mut Stream, bytes: &[u8], answers: usize, told: &mpsc::Receiver<T>) -> T {
+/// Writes these bytes again and again, until the handler reports something, and returns that.
+fn flood<T>(client: &mut Stream, bytes: &[u8], answers: usize, reports: &mpsc::Receiver<T>) -> T {
     let begun = Instant::now();
     loop {
         client.write_all(bytes).unwrap();
         for _ in 0..answers {
             client.read_frame();
         }
-        match told.try_recv() {
-            Ok(told) => return told,
+        match reports.try_recv() {
+            Ok(report) => return report,
             Err(_) => assert!(begun.elapsed() < PATIENCE, "it does not end"),
         }
     }
 }
 
 #[test]
-fn the_deadline_is_kept_though_the_client_floods() {
+fn the_timeout_is_kept_even_if_the_client_floods() {
     const TIME: Duration = Duration::from_millis(300);
     let (tx, rx) = mpsc::channel();
     let server = serve_app(move |ws| {
@@ -242,14 +242,14 @@ fn the_deadline_is_kept_though_the_client_floods() {
     });
     for scheme in SCHEMES {
         let mut client = server.raw_websocket(scheme, "/");
-        while rx.try_recv().is_ok() {} // of the one before
+        while rx.try_recv().is_ok() {} // reports of the previous client
         let pings: Vec<u8> = (0..50u8).flat_map(|n| frame(0x89, &[n; 20])).collect();
         let fragments = frame(0x00, b"").repeat(50);
         for (bytes, answers) in [(&pings, 50), (&frame(0x8a, b"").repeat(50), 0)] {
             let after = flood(&mut client, bytes, answers, &rx);
             assert!(after >= TIME && after < SOON, "{after:?}");
         }
-        // Of a message without an end.
+        // Fragments of a message that does not end.
         client.write_all(&frame(0x01, b"x")).unwrap();
         let after = flood(&mut client, &fragments, 0, &rx);
         assert!(after >= TIME && after < SOON, "{after:?}");
@@ -259,7 +259,7 @@ fn the_deadline_is_kept_though_the_client_floods() {
 }
 
 #[test]
-fn it_is_kept_also_when_the_client_does_not_read_its_pongs() {
+fn the_timeout_is_kept_even_if_the_client_does_not_read_its_pongs() {
     let (tx, rx) = mpsc::channel();
     let server = serve_app(move |ws| {
         let begun = Instant::now();
@@ -279,8 +279,8 @@ fn it_is_kept_also_when_the_client_does_not_read_its_pongs() {
                 }
                 Err(e) => panic!("{e}"),
             }
-            if let Ok(told) = rx.try_recv() {
-                break told;
+            if let Ok(report) = rx.try_recv() {
+                break report;
             }
         };
         assert!(timed_out && after >= Duration::from_secs(1) && after < SOON, "{after:?}");
@@ -288,7 +288,7 @@ fn it_is_kept_also_when_the_client_does_not_read_its_pongs() {
 }
 
 #[test]
-fn messages_go_on_until_the_close() {
+fn messages_iterates_until_the_close() {
     let (tx, rx) = mpsc::channel();
     let server = serve_app(move |ws| {
         assert!(ws.close_reason().is_none());
@@ -305,12 +305,12 @@ fn messages_go_on_until_the_close() {
         client.write_all(&[all, close_frame(4000, "done"), frame(0x81, b"after the end")].concat()).unwrap();
         let (all, reason) = rx.recv_timeout(PATIENCE).unwrap();
         assert_eq!(all, [Data::from("one"), Data::from(b"two".to_vec()), Data::from("")]);
-        assert_eq!(told(&reason), (4000, "done".into(), ClosedBy::Client));
+        assert_eq!(reason_parts(&reason), (4000, "done".into(), ClosedBy::Client));
     }
 }
 
 #[test]
-fn pings_are_answered_and_pongs_taken() {
+fn pings_are_answered_and_pongs_ignored() {
     let (server, ends) = serve_ends(Limits::default(), echo);
     for scheme in SCHEMES {
         let mut client = server.raw_websocket(scheme, "/");
@@ -318,11 +318,11 @@ fn pings_are_answered_and_pongs_taken() {
             client.write_all(&frame(0x89, payload)).unwrap();
             assert_eq!(client.read_frame(), (0x8a, payload.to_vec()));
         }
-        // Nobody asked for these.
+        // Unsolicited pongs.
         client
             .write_all(&[frame(0x8a, b""), frame(0x8a, &[7; 125]), frame(0x81, b"hello")].concat())
             .unwrap();
-        assert_eq!(client.read_frame(), (0x81, b"hello".to_vec()), "only what is a message");
+        assert_eq!(client.read_frame(), (0x81, b"hello".to_vec()), "only the message is echoed");
         client.write_all(&close_frame(1000, "")).unwrap();
         client.take_close();
         assert_eq!(ends.reason().0, 1000);
@@ -330,7 +330,7 @@ fn pings_are_answered_and_pongs_taken() {
 }
 
 #[test]
-fn fragments_are_one_message_whatever_comes_between_them() {
+fn fragments_are_one_message_with_any_control_frames_between_them() {
     let (server, ends) = serve_ends(Limits::default(), echo);
     for scheme in SCHEMES {
         let mut client = server.raw_websocket(scheme, "/");
@@ -339,7 +339,7 @@ fn fragments_are_one_message_whatever_comes_between_them() {
         assert_eq!(client.read_frame(), (0x8a, b"?".to_vec()));
         client.write_all(&[frame(0x8a, b"!"), frame(0x00, b""), frame(0x80, b"lo")].concat()).unwrap();
         assert_eq!(client.read_frame(), (0x81, b"Hello".to_vec()));
-        // A character in four fragments, and each byte by itself.
+        // A character in four fragments, and then each byte of these sent separately.
         let party = "🎉".as_bytes();
         let bytes: Vec<u8> = [(0x01, 0), (0x00, 1), (0x00, 2), (0x80, 3)]
             .iter()
@@ -351,13 +351,13 @@ fn fragments_are_one_message_whatever_comes_between_them() {
             client.write_all(&[byte]).unwrap();
         }
         assert_eq!(client.read_frame(), (0x81, party.to_vec()));
-        // Of nothing, and binary.
+        // Empty fragments, and binary ones.
         client.write_all(&[frame(0x01, b""), frame(0x80, b"")].concat()).unwrap();
         assert_eq!(client.read_frame(), (0x81, vec![]));
         client.write_all(&[frame(0x02, &[0xff]), frame(0x80, &[0xfe; 70_000])].concat()).unwrap();
         let (first, payload) = client.read_frame();
         assert!(first == 0x82 && payload.len() == 70_001 && payload[..2] == [0xff, 0xfe]);
-        // The close comes between fragments, too: what was begun is never whole.
+        // A close may come between fragments, too: the message stays incomplete.
         client.write_all(&[frame(0x01, b"never"), close_frame(4000, "")].concat()).unwrap();
         assert_eq!(client.take_close().0, 4000);
         assert_eq!(ends.reason().0, 4000);
@@ -365,7 +365,7 @@ fn fragments_are_one_message_whatever_comes_between_them() {
 }
 
 #[test]
-fn what_is_half_received_survives_any_number_of_timeouts() {
+fn a_message_received_in_part_survives_any_number_of_timeouts() {
     let (tx, rx) = mpsc::channel();
     let server = serve_app(move |ws| {
         let mut timeouts = 0;
@@ -385,7 +385,7 @@ fn what_is_half_received_survives_any_number_of_timeouts() {
         let mut client = server.raw_websocket(scheme, "/");
         let text = "größe 🎉 ".repeat(100);
         let bytes = frame(0x81, text.as_bytes());
-        // In the header, in the mask, in characters.
+        // Split in the header, in the mask, and in characters.
         let mut sent = 0;
         for upto in [1, 2, 3, 6, 11, 12, 20, 21, 22, 500, bytes.len() - 1] {
             client.write_all(&bytes[sent..upto]).unwrap();
@@ -410,7 +410,7 @@ fn what_is_half_received_survives_any_number_of_timeouts() {
     }
 }
 
-/// Reads until it is over, and returns the reason, which each further call gives again.
+/// Reads until the connection ends. Returns the reason, after checking that each further call returns it, too.
 fn read_to_the_end(ws: &mut WebSocket) -> CloseReason {
     let reason = |e: Error| match e {
         Error::Closed(reason) => reason,
@@ -431,7 +431,7 @@ fn read_to_the_end(ws: &mut WebSocket) -> CloseReason {
 }
 
 #[test]
-fn the_error_tells_how_the_client_ended_it() {
+fn the_error_says_how_the_client_ended_the_connection() {
     let (tx, rx) = mpsc::channel();
     let (server, ends) = serve_ends(Limits::default(), move |ws| -> ServerResult {
         tx.send(read_to_the_end(ws))?;
@@ -472,14 +472,14 @@ fn the_error_tells_how_the_client_ended_it() {
     }
 }
 
-/// Sends a whole message and these bytes. The message is answered; and then comes the close frame with this code, which
-/// no reset keeps from being read.
+/// Sends a whole message and these bytes. The message has to be answered, and then the close frame with this code has to
+/// arrive, without a reset.
 fn is_closed_with(code: u16, what: &[(&str, Vec<u8>)]) {
     let (server, ends) = serve_ends(Limits::default(), echo);
     for scheme in SCHEMES {
         for (name, bytes) in what {
             let mut client = server.raw_websocket(scheme, "/");
-            // What follows it means nothing any more.
+            // Everything after the broken frame is ignored.
             let all = [&frame(0x81, b"whole")[..], bytes, &frame(0x81, b"too late")];
             client.write_all(&all.concat()).unwrap();
             assert_eq!(client.read_frame(), (0x81, b"whole".to_vec()), "{name}");
@@ -535,10 +535,10 @@ fn text_that_is_not_utf_8_is_closed_with_1007() {
     let bad: [&[u8]; 8] = [
         b"\xff",                 // never in UTF-8
         b"caf\xe9",              // Latin-1
-        b"\xc0\xaf",             // longer than need be
+        b"\xc0\xaf",             // longer than necessary
         b"\xed\xa0\x80",         // half a surrogate pair
         b"\xf4\x90\x80\x80",     // beyond the last character
-        b"\x80",                 // a continuation of nothing
+        b"\x80",                 // a continuation byte without a first byte
         b"cut off \xf0\x9f\x8e", // the message ends within a character
         b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xed\xa0\x80edited",
     ];
@@ -556,7 +556,7 @@ fn text_that_is_not_utf_8_is_closed_with_1007() {
 }
 
 #[test]
-fn and_bytes_may_be_anything() {
+fn binary_messages_may_have_any_bytes() {
     let (server, _ends) = serve_ends(Limits::default(), echo);
     for scheme in SCHEMES {
         let mut client = server.raw_websocket(scheme, "/");
@@ -572,7 +572,9 @@ fn messages_that_came_before_the_close_are_read_before_it() {
     let (go, gone) = mpsc::channel::<()>();
     let gone = Arc::new(Mutex::new(gone));
     let (tx, rx) = mpsc::channel();
-    let (server, ends) = serve_ends(Limits::default(), move |ws| {
+    let mut limits = Limits::default();
+    limits.close_timeout = Duration::from_millis(500);
+    let (server, ends) = serve_ends(limits, move |ws| {
         gone.lock().unwrap().recv_timeout(PATIENCE)?;
         let mut all = Vec::new();
         let end = loop {
@@ -586,7 +588,7 @@ fn messages_that_came_before_the_close_are_read_before_it() {
         Ok(())
     });
     for scheme in SCHEMES {
-        // The close is answered, or the end seen, while the handler does something else; or it comes to it itself.
+        // The gateway sees the close or the end while the handler does something else, or the handler's own reads do.
         for waits in [true, false] {
             let mut client = server.raw_websocket(scheme, "/");
             client

@@ -1,5 +1,5 @@
 #![cfg(feature = "tls")]
-//! MODEL 6: sessions, from the first cookie to their end.
+//! Sessions, from the first cookie to their end.
 
 mod common;
 
@@ -25,7 +25,7 @@ use tungstenite::Message;
 
 const NAME: &str = "switchboard-session";
 
-/// Does to the session's value `k` what each message says, and answers.
+/// Each message is a command for the session's value `k`. Answers with the result.
 fn obey(ws: &mut WebSocket) -> ServerResult {
     for message in ws.messages() {
         let command = message.as_text().ok_or("a command is text")?.to_owned();
@@ -48,7 +48,7 @@ fn obey(ws: &mut WebSocket) -> ServerResult {
                     "remove" => session.remove("k"),
                     "touch" => session.touch(),
                     "end" => session.end(),
-                    "panic" => panic!("as it was told"),
+                    "panic" => panic!("on purpose"),
                     _ => {}
                 }
                 ws.write("done")?;
@@ -63,14 +63,14 @@ fn tell(client: &mut Client, command: &str) -> String {
     next_message(client).into_text().unwrap().to_string()
 }
 
-/// What the page does with the session: `?set=VALUE` sets `k`, `?look` looks at it, else it is left alone.
+/// The page: `?set=VALUE` sets `k` in the session, `?look` returns it, else the session is not used.
 fn page(exchange: &Exchange<'_>) -> Response {
     let request = exchange.request();
     if let Some(value) = request.query_value("set") {
         exchange.session().set("k", &value).unwrap();
     }
     let text = match request.query() {
-        "" => "who cares".to_owned(),
+        "" => "no session".to_owned(),
         _ => exchange.session().get("k").unwrap_or_else(|| "nothing".into()),
     };
     Response::text(StatusCode::OK, text)
@@ -80,7 +80,7 @@ fn serve_sessions(limits: Limits) -> TestServer {
     serve(|builder| builder.limits(limits).route("/", || app(obey)).http("/page", page))
 }
 
-/// Connects, with the cookie if there is one; returns the cookie that came.
+/// Connects, with the cookie if there is one. Also returns the cookie that the response sets.
 fn connect(server: &TestServer, scheme: Scheme, cookie: Option<&str>) -> (Client, Option<String>) {
     let headers: Vec<_> = cookie.iter().map(|cookie| ("cookie", *cookie)).collect();
     let (client, response) = server.try_connect(scheme, "/", &headers).unwrap();
@@ -103,7 +103,7 @@ fn connect_known(server: &TestServer, scheme: Scheme, cookie: &str) -> Client {
     client
 }
 
-/// The name and the value of a `Set-Cookie`.
+/// The name and the value in a `Set-Cookie` header.
 fn pair(cookie: &str) -> String {
     cookie.split(';').next().unwrap().to_owned()
 }
@@ -134,7 +134,7 @@ fn the_101_sets_the_cookie() {
             assert_eq!(tell(&mut client, "id"), id);
             ids.push(id.to_owned());
         }
-        assert_ne!(ids[0], ids[1], "without a cookie each connection is a stranger");
+        assert_ne!(ids[0], ids[1], "without a cookie each connection has a new session");
     }
 }
 
@@ -151,12 +151,12 @@ fn a_session_is_found_again_and_shared() {
         assert_eq!(tell(&mut second, "set Grace"), "done");
         assert_eq!(tell(&mut first, "get"), "Grace");
         let (mut stranger, _) = connect_new(&server, scheme);
-        assert_eq!(tell(&mut stranger, "get"), "nothing", "not everybody's");
+        assert_eq!(tell(&mut stranger, "get"), "nothing", "only for the connections of this session");
 
         close(first);
         close(second);
         let mut third = connect_known(&server, scheme, &cookie);
-        assert_eq!(tell(&mut third, "get"), "Grace", "it lives on after its connections");
+        assert_eq!(tell(&mut third, "get"), "Grace", "it outlives its connections");
         assert_eq!(tell(&mut third, "remove"), "done");
         assert_eq!(tell(&mut third, "get"), "nothing");
     }
@@ -177,7 +177,7 @@ fn a_page_has_the_same_session() {
         get(scheme, "set=Grace", &cookie);
         assert_eq!(tell(&mut client, "get"), "Grace");
 
-        // The other way round: made by the page, found by the WebSocket.
+        // In the other direction: made by the page, found by the WebSocket.
         let reply = get(scheme, "set=Joan", "a=b");
         let cookie = reply.header("set-cookie").unwrap();
         assert_eq!(cookie.contains("; Secure"), scheme == Scheme::Wss, "{cookie}");
@@ -186,7 +186,11 @@ fn a_page_has_the_same_session() {
         assert_eq!(tell(&mut client, "get"), "Joan");
 
         let reply = get(scheme, "", "a=b");
-        assert_eq!((reply.text(), reply.header("set-cookie")), ("who cares", None), "none was asked for");
+        assert_eq!(
+            (reply.text(), reply.header("set-cookie")),
+            ("no session", None),
+            "the page did not use the session"
+        );
     }
 }
 
@@ -207,7 +211,7 @@ fn an_id_that_the_server_did_not_make_is_not_adopted() {
 }
 
 #[test]
-fn a_session_may_end_with_a_connection_whatever_its_end() {
+fn a_session_may_end_with_a_connection_however_that_ends() {
     let server = serve(|builder| {
         builder.route("/", || app(obey)).route("/ending", || {
             full_app(
@@ -241,13 +245,13 @@ fn a_session_may_end_with_a_connection_whatever_its_end() {
             }
             eventually(&format!("{path} {end} ends the session"), || tell(&mut other, "get") == "nothing");
             assert_eq!(tell(&mut other, "set Grace"), "done");
-            assert_eq!(tell(&mut other, "get"), "Grace", "what is set later begins anew");
+            assert_eq!(tell(&mut other, "get"), "Grace", "values can be set again");
         }
     }
 }
 
 #[test]
-fn a_session_is_ended_for_all_who_share_it() {
+fn a_session_is_ended_for_all_that_share_it() {
     let server = serve_sessions(Limits::default());
     for scheme in SCHEMES {
         let (mut one, cookie) = connect_new(&server, scheme);
@@ -259,7 +263,7 @@ fn a_session_is_ended_for_all_who_share_it() {
 }
 
 #[test]
-fn a_session_that_nobody_uses_ends() {
+fn an_unused_session_ends() {
     let mut limits = Limits::default();
     limits.session_timeout = Duration::from_millis(200);
     let timeout = limits.session_timeout;
@@ -270,16 +274,16 @@ fn a_session_that_nobody_uses_ends() {
         let (mut closed, cookie) = connect_new(&server, scheme);
         tell(&mut closed, "set Grace");
         close(closed);
-        std::thread::sleep(timeout); // that nothing happens makes no event
+        std::thread::sleep(timeout); // waiting is the only way to see that nothing happens
         assert_eq!(tell(&mut open, "get"), "nothing");
         let (mut again, _) = connect(&server, scheme, Some(&cookie));
         assert_eq!(tell(&mut again, "get"), "nothing");
-        assert_eq!(tell(&mut open, "set Joan"), "done", "it begins anew");
+        assert_eq!(tell(&mut open, "set Joan"), "done", "it can be used again");
     }
 }
 
-/// Uses a session in this way, more often than it would have to, and for longer than it would last unused. `None`: the
-/// machine was too slow for that.
+/// Whether a session lives on if it is used in this way, often enough, for longer than its timeout. `None`: the
+/// machine was too slow to tell.
 fn outlives(server: &TestServer, cookie: &str, timeout: Duration, mut used: impl FnMut()) -> Option<bool> {
     let begun = Instant::now();
     let mut last = begun;
@@ -289,14 +293,14 @@ fn outlives(server: &TestServer, cookie: &str, timeout: Duration, mut used: impl
             return None;
         }
         last = Instant::now();
-        std::thread::sleep(timeout / 10); // that little happens makes no event
+        std::thread::sleep(timeout / 10); // there is no event to wait for
     }
     let lives = tell(&mut connect_known(server, Scheme::Ws, cookie), "get") == "Ada";
     (last.elapsed() < timeout).then_some(lives)
 }
 
 #[test]
-fn a_session_in_use_goes_on() {
+fn a_session_in_use_does_not_end() {
     let mut limits = Limits::default();
     limits.session_timeout = Duration::from_millis(1500);
     let timeout = limits.session_timeout;
@@ -318,7 +322,7 @@ fn a_session_in_use_goes_on() {
 }
 
 #[test]
-fn strangers_are_forgotten() {
+fn a_session_without_values_ends_with_its_connection() {
     let server = serve_sessions(Limits::default());
     for scheme in SCHEMES {
         let mut visits = vec![connect_new(&server, scheme)];
@@ -339,7 +343,7 @@ fn strangers_are_forgotten() {
 }
 
 #[test]
-fn the_store_has_a_bound_and_strangers_do_not_count() {
+fn the_store_is_bounded_and_sessions_without_values_do_not_count() {
     let mut limits = Limits::default();
     limits.max_sessions = 2;
     let server = serve_sessions(limits);
@@ -351,7 +355,7 @@ fn the_store_has_a_bound_and_strangers_do_not_count() {
         assert_eq!(tell(&mut open[1], "set Grace"), "done");
         assert_eq!(tell(&mut open[2], "set Joan"), "full");
         assert_eq!(tell(&mut open[2], "get"), "nothing", "nothing was stored");
-        assert_eq!(tell(&mut open[0], "set Ada again"), "done", "who holds something has room");
+        assert_eq!(tell(&mut open[0], "set Ada again"), "done", "a session with values may set more");
         assert_eq!(tell(&mut open[0], "end"), "done");
         assert_eq!(tell(&mut open[2], "set Joan"), "done");
         assert_eq!(tell(&mut open[1], "remove"), "done");
@@ -362,7 +366,7 @@ fn the_store_has_a_bound_and_strangers_do_not_count() {
     }
 }
 
-/// The sessions of a program that has some already.
+/// The session store of a program that already has sessions.
 #[derive(Debug, Default)]
 struct Own {
     values: Mutex<HashMap<(String, String), String>>,
@@ -407,12 +411,12 @@ impl SessionStore for Shared {
 }
 
 #[test]
-fn a_program_plugs_its_own_sessions_in() {
+fn a_program_can_provide_its_own_session_store() {
     let store = Shared::default();
     let routes = |builder: ServerBuilder| {
         builder
             .route("/", || app(obey))
-            .route("/panic", || full_app(|_: &mut Opening| panic!("as it was told"), obey, |_: &Closed| {}))
+            .route("/panic", || full_app(|_: &mut Opening| panic!("on purpose"), obey, |_: &Closed| {}))
             .route("/no", || {
                 full_app(|_: &mut Opening| Err(Refusal::from(StatusCode::FORBIDDEN)), obey, |_: &Closed| {})
             })
@@ -436,7 +440,7 @@ fn a_program_plugs_its_own_sessions_in() {
 
         assert_eq!(server.ask(scheme, handshake("/panic")).status, 500);
         assert_eq!(server.ask(scheme, handshake("/no")).status, 403);
-        assert_eq!(server.get(scheme, "/page").text(), "who cares");
+        assert_eq!(server.get(scheme, "/page").text(), "no session");
     }
     server.shutdown(PATIENCE);
     let (opened, released) = (store.0.opened.load(SeqCst), store.0.released.load(SeqCst));

@@ -1,4 +1,4 @@
-//! MODEL, section 5: shared connections.
+//! Shared connections.
 #![cfg(feature = "tls")]
 mod common;
 
@@ -20,7 +20,7 @@ use switchboard::{
 };
 use tungstenite::Message as Sent;
 
-/// What happened, told to the test.
+/// What happened to a connection, for the test.
 #[derive(Debug)]
 enum Event {
     Opened(WebSocketId),
@@ -41,7 +41,7 @@ where
 {
     fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
         opening.set_shared_connection(true);
-        self.events.send(Event::Opened(opening.websocket_id().clone())).unwrap();
+        self.events.send(Event::Opened(*opening.websocket_id())).unwrap();
         Ok(())
     }
 
@@ -54,8 +54,8 @@ where
     }
 
     fn on_post_server(&mut self, closed: &Closed) {
-        // A test that has ended does not listen any more.
-        let _ = self.events.send(Event::Closed(closed.websocket_id().clone(), closed.reason().code().0));
+        // Fails if the test has ended already.
+        let _ = self.events.send(Event::Closed(*closed.websocket_id(), closed.reason().code().0));
     }
 }
 
@@ -65,7 +65,7 @@ struct Fixture {
     events: mpsc::Receiver<Event>,
 }
 
-/// With a `server` that returns at once.
+/// Shared connections whose `server` returns at once.
 fn shared<F>(limits: impl FnOnce(&mut Limits), on_message: F) -> Fixture
 where
     F: FnMut(&WebSocket, Message) -> Handled + Clone + Send + Sync + 'static,
@@ -144,15 +144,18 @@ fn another_thread_opens_writes_reads_and_ends_it() {
         assert_eq!(read_close(&mut client).0, 1000);
         let id = other.join().unwrap();
         drop(client);
-        assert_eq!(fixture.closed(), (id.clone(), 1000));
+        assert_eq!(fixture.closed(), (id, 1000));
         assert!(matches!(fixture.hub.open_server(&id), Err(Error::UnknownId)));
     }
 }
 
 #[test]
-fn open_server_tells_its_errors_apart() {
+fn open_server_has_an_error_for_each_case() {
     let fixture = shared(|_| {}, leave);
-    assert!(matches!(fixture.hub.open_server(&"nobody".into()), Err(Error::UnknownId)));
+    assert!(matches!(
+        fixture.hub.open_server(&"AAAAAAAAAAAAAAAAAAAAAA".parse().unwrap()),
+        Err(Error::UnknownId)
+    ));
     let mut client = fixture.server.connect(SCHEMES[0], "/");
     let id = fixture.opened();
     fixture.hub.close(&id, 4000, "enough").unwrap();
@@ -164,7 +167,7 @@ fn open_server_tells_its_errors_apart() {
 
     let (tx, rx) = mpsc::channel();
     let synchronous = common::serve_app(move |ws| {
-        tx.send(ws.websocket_id().clone())?;
+        tx.send(*ws.websocket_id())?;
         ws.messages().next();
         Ok(())
     });
@@ -203,7 +206,7 @@ fn a_panic_in_on_client_message_ends_that_connection_only() {
         let fixture = shared(
             |limits| limits.workers = workers,
             |ws, message| {
-                assert!(message != "panic", "as asked");
+                assert!(message != "panic", "on purpose");
                 echo(ws, message)
             },
         );
@@ -274,14 +277,15 @@ fn a_full_inbox_holds_the_client_back_and_loses_nothing() {
             let message = ws.read_message(PATIENCE).unwrap();
             assert!(message.len() == 100_000 && message.as_bytes()[0] == n);
         }
+        drop(ws); // it answers no more
         drop(sender.join().unwrap());
         fixture.closed();
     }
 }
 
 #[test]
-fn messages_before_the_end_are_read_before_closed() {
-    let fixture = shared(|_| {}, leave);
+fn messages_before_the_end_can_still_be_read() {
+    let fixture = shared(|limits| limits.close_timeout = Duration::from_millis(200), leave);
     let mut client = fixture.server.connect(SCHEMES[0], "/");
     let id = fixture.opened();
     let mut ws = fixture.hub.open_server(&id).unwrap();
@@ -302,7 +306,7 @@ fn an_idle_shared_connection_is_closed_and_pings_do_not_count() {
         echo,
     );
     let mut client = fixture.server.connect(SCHEMES[0], "/");
-    assert_eq!(read_close(&mut client), (1000, "idle".into()));
+    assert_eq!(read_close(&mut client), (1001, "idle".into()));
 }
 
 #[test]
@@ -322,7 +326,7 @@ fn shutdown_ends_shared_connections_also_while_handles_are_held() {
     }
 }
 
-/// What breaks the rules, and the code that it is closed with.
+/// Frames that break the protocol, and the close code for each.
 fn broken_rules() -> [(Vec<u8>, u16); 5] {
     [
         (frame(0x83, b"a reserved opcode"), 1002),
@@ -333,13 +337,13 @@ fn broken_rules() -> [(Vec<u8>, u16); 5] {
     ]
 }
 
-/// Afterwards the handler is in its place, which it may take after the first message has come.
+/// After this, messages go to the handler. The first message may arrive before `server` has returned.
 fn assert_answers(client: &mut Stream) {
     client.write_all(&frame(0x81, b"quick")).unwrap();
     assert_eq!(client.read_frame(), (0x81, b"quick".to_vec()));
 }
 
-/// Returns when the gateway has seen all that other clients sent before: twice, as its turn may come before theirs.
+/// Returns when the gateway has received all that other clients sent before. Twice, because it may serve this one first.
 fn wait_for_the_gateway(bystander: &mut Stream) {
     for _ in 0..2 {
         bystander.write_all(&frame(0x89, b"ping")).unwrap();
@@ -347,7 +351,7 @@ fn wait_for_the_gateway(bystander: &mut Stream) {
     }
 }
 
-/// The server has sent nothing.
+/// Checks that the server has sent nothing.
 fn assert_silent(client: &Stream) {
     client.tcp().set_nonblocking(true).unwrap();
     let peeked = client.tcp().peek(&mut [0; 1]).map_err(|e| e.kind());
@@ -361,7 +365,7 @@ fn all_messages_before_a_broken_rule_are_answered_before_the_close_frame() {
         let fixture = shared(|limits| limits.workers = workers, echo);
         for scheme in SCHEMES {
             for (broken, code) in broken_rules() {
-                // Some, more than are decoded at a time, and more than the inbox takes.
+                // A few, more than are decoded at a time, and more than the inbox takes.
                 for count in [1, 2, 70, 600] {
                     let mut client = fixture.server.raw_websocket(scheme, "/");
                     let id = fixture.opened();
@@ -383,7 +387,7 @@ fn all_messages_before_a_broken_rule_are_answered_before_the_close_frame() {
 }
 
 #[test]
-fn answers_that_the_client_is_slow_to_take_come_before_the_close_frame() {
+fn answers_to_a_slow_client_come_before_the_close_frame() {
     const COUNT: u8 = 200;
     for workers in [0, 1, 2] {
         let fixture = shared(|limits| limits.workers = workers, echo);
@@ -464,8 +468,8 @@ fn the_close_frame_for_a_broken_rule_waits_for_a_slow_handler() {
 }
 
 #[test]
-fn a_broken_rule_waits_also_for_a_server_that_has_not_returned() {
-    /// As `SharedEcho`, but its `server` returns only when it is let go.
+fn the_close_frame_for_a_broken_rule_waits_until_server_has_returned() {
+    /// As `SharedEcho`, but its `server` returns only when the test allows it.
     struct Slow(Arc<Mutex<mpsc::Receiver<()>>>);
 
     impl WebSocketServer for Slow {
@@ -507,7 +511,7 @@ fn a_broken_rule_waits_also_for_a_server_that_has_not_returned() {
 
 #[test]
 fn a_broken_rule_ends_the_wait_of_a_server_that_reads() {
-    /// Its `server` answers what it reads, and tells how its last read ended.
+    /// Its `server` answers what it reads, and reports how its last read ended.
     struct Reads(mpsc::Sender<Error>);
 
     impl WebSocketServer for Reads {
@@ -542,7 +546,7 @@ fn a_broken_rule_ends_the_wait_of_a_server_that_reads() {
     }
 }
 
-/// Answers pings, and sends texts back, until the close. Tells the first byte of each frame that it has answered.
+/// Answers pings, and sends texts back, until the close. Reports the first byte of each frame that it has answered.
 fn answer(mut client: Stream) -> mpsc::Receiver<u8> {
     let (tx, answered) = mpsc::channel();
     thread::spawn(move || {
@@ -554,7 +558,7 @@ fn answer(mut client: Stream) -> mpsc::Receiver<u8> {
                 _ => return,
             };
             client.write_all(&frame(answer, &payload)).unwrap();
-            // A test that has ended does not listen any more.
+            // Fails if the test has ended already.
             let _ = tx.send(first);
         }
     });
@@ -562,7 +566,7 @@ fn answer(mut client: Stream) -> mpsc::Receiver<u8> {
 }
 
 #[test]
-fn a_client_whose_message_nobody_reads_and_that_answers_pings_is_not_cut() {
+fn a_client_with_an_unread_message_that_answers_pings_is_not_cut() {
     const INTERVAL: Duration = Duration::from_millis(50);
     const TIMEOUT: Duration = Duration::from_secs(2);
     let fixture = shared(
@@ -577,7 +581,7 @@ fn a_client_whose_message_nobody_reads_and_that_answers_pings_is_not_cut() {
         client.write_all(&frame(0x81, b"hello")).unwrap();
         (fixture.opened(), answer(client))
     });
-    // Its pings, which are so far apart at least, tell when a client that is taken for silent would have been cut.
+    // Its pings have at least this interval, and show when a client that counts as silent would have been cut.
     let bystander = answer(fixture.server.raw_websocket(Scheme::Ws, "/"));
     let other = fixture.opened();
     for _ in 0..TIMEOUT.as_millis() / INTERVAL.as_millis() + 4 {
@@ -601,8 +605,8 @@ fn a_client_whose_message_nobody_reads_and_that_answers_pings_is_not_cut() {
 }
 
 #[test]
-fn messages_that_wait_for_the_handler_come_before_later_ones_also_if_the_client_is_stuck() {
-    /// No socket takes an answer of this size at once, and these messages get one.
+fn messages_that_wait_for_the_handler_come_before_later_ones_even_if_the_client_is_stuck() {
+    /// No socket takes an answer of this size at once. The messages with the numbers in `LARGE` get one.
     const STUCK: usize = 8 << 20;
     const LARGE: [u32; 3] = [1, 5, 10];
     for workers in [0, 2] {
@@ -631,13 +635,13 @@ fn messages_that_wait_for_the_handler_come_before_later_ones_also_if_the_client_
             },
         );
         for scheme in SCHEMES {
-            // Some, and more than the inbox takes.
+            // A few, and more than the inbox takes.
             for count in [20, 600] {
                 let mut bystander = fixture.server.raw_websocket(scheme, "/");
                 let other = fixture.opened();
                 let mut client = fixture.server.raw_websocket(scheme, "/");
                 let id = fixture.opened();
-                // As it is, it does not grow, so the client is stuck each time.
+                // A buffer of fixed size does not grow, so the client gets stuck each time.
                 set_socket_recv_buffer_size(client.tcp(), 256 * 1024).unwrap();
                 let mut sent = 0;
                 let mut send = |count: u32| {
@@ -650,7 +654,7 @@ fn messages_that_wait_for_the_handler_come_before_later_ones_also_if_the_client_
                 for _ in [&id, &other] {
                     beginnings.recv_timeout(PATIENCE).unwrap();
                 }
-                // They come while `server` runs, while the handler is busy, and while the client is stuck.
+                // Messages arrive while `server` runs, while the handler is busy, and while the client is stuck.
                 send(count);
                 wait_for_the_gateway(&mut bystander);
                 for _ in [&id, &other] {
@@ -660,7 +664,7 @@ fn messages_that_wait_for_the_handler_come_before_later_ones_also_if_the_client_
                 send(20);
                 go.send(()).unwrap();
                 eventually("the client is stuck", || {
-                    fixture.hub.connection(&id).is_some_and(|info| info.queued > 1 << 20)
+                    fixture.hub.connection(&id).is_ok_and(|info| info.queued > 1 << 20)
                 });
                 let sent = send(20);
                 wait_for_the_gateway(&mut bystander);
@@ -694,21 +698,21 @@ fn a_burst_with_large_answers_is_answered_as_the_client_takes_them() {
             let mut bystander = fixture.server.raw_websocket(scheme, "/");
             let other = fixture.opened();
             let mut client = fixture.server.raw_websocket(scheme, "/");
-            // As it is, it does not grow, so more than a few MiB of each answer are not taken at once.
+            // A buffer of fixed size does not grow, so at most a few MiB of each answer are taken at once.
             set_socket_recv_buffer_size(client.tcp(), 256 * 1024).unwrap();
             let id = fixture.opened();
             let read = |client: &mut Stream, n| {
                 let (first, answer) = client.read_frame();
                 assert_eq!((first, answer.len(), answer[0]), (0x82, SIZE, n));
             };
-            // The first answer tells that `server` has returned.
+            // The first answer shows that `server` has returned.
             client.write_all(&frame(0x82, &[0])).unwrap();
             read(&mut client, 0);
             // In one segment, so that they are handled together.
             let burst: Vec<u8> = (1..11).flat_map(|n| frame(0x82, &[n])).collect();
             client.write_all(&burst).unwrap();
             eventually("the client is stuck", || {
-                fixture.hub.connection(&id).is_some_and(|info| info.queued > 1 << 20)
+                fixture.hub.connection(&id).is_ok_and(|info| info.queued > 1 << 20)
             });
             wait_for_the_gateway(&mut bystander);
             for n in 1..11 {
@@ -728,7 +732,7 @@ fn the_handler_gets_the_rest_of_a_message_that_server_has_read_in_part() {
         let fixture = shared_after(
             |limits| {
                 limits.workers = workers;
-                // With a single byte too many in its books the server would receive nothing more.
+                // If the server counted a single byte too much, it would receive nothing more.
                 limits.max_inbox_bytes = 1;
             },
             |ws| {
@@ -741,7 +745,7 @@ fn the_handler_gets_the_rest_of_a_message_that_server_has_read_in_part() {
         for scheme in SCHEMES {
             let mut client = fixture.server.raw_websocket(scheme, "/");
             let id = fixture.opened();
-            // In one segment, so that the second one waits, too, when `server` returns.
+            // In one segment, so that the second message has also arrived when `server` returns.
             let bytes = [frame(0x81, "grüßen".as_bytes()), frame(0x81, b"second")];
             client.write_all(&bytes.concat()).unwrap();
             assert_eq!(client.read_frame(), (0x81, "ßen".into()));
@@ -755,7 +759,7 @@ fn the_handler_gets_the_rest_of_a_message_that_server_has_read_in_part() {
             assert_eq!(ws.read_message(PATIENCE).unwrap(), " reader");
             client.write_all(&frame(0x81, b"last")).unwrap();
             assert_eq!(client.read_frame(), (0x81, b"last".to_vec()));
-            drop(client);
+            drop((ws, client));
             assert_eq!(fixture.closed(), (id, 1006));
         }
     }
@@ -766,7 +770,7 @@ mod flood {
     use super::*;
     use crate::common::process::Process;
 
-    /// One of many messages, each another one.
+    /// The message with this number; all are different.
     fn message(n: u64, size: usize) -> Vec<u8> {
         n.to_be_bytes().repeat(size / 8)
     }
@@ -775,12 +779,12 @@ mod flood {
     fn a_client_that_sends_and_never_reads_costs_nothing_and_later_gets_all_answers() {
         let mut server = Process::start(&["serve", "--listen", "127.0.0.1:0", "--workers", "2"]);
         let address = server.address("http");
-        // Of the short ones many wait in the server when it is stuck, of the long ones hardly any.
+        // When the client is stuck, many short messages wait in the server, but hardly any long ones.
         for size in [104, 4000, 100_000] {
             let mut client = Stream::connect(address, Scheme::Ws);
             client.write_all(handshake("/echo-shared").as_bytes()).unwrap();
             assert!(client.read_head().starts_with("HTTP/1.1 101 "));
-            // A send that waits for so long in vain is stalled; what the server did in that time is what is measured.
+            // When a send times out, the client is stuck. What the server does during that time is measured.
             let mut sending = client.tcp().try_clone().unwrap();
             sending.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
             let (mut sent, mut rest) = (0, Vec::new());
@@ -803,7 +807,7 @@ mod flood {
                 assert!(client.read_frame() == (0x82, message(n, size)), "{size}: message {n} of {sent}");
             }
             sender.join().unwrap();
-            // It is as good as new.
+            // The connection works as before.
             client.write_all(&frame(0x81, b"still here")).unwrap();
             assert_eq!(client.read_frame(), (0x81, b"still here".to_vec()));
             client.write_all(&close_frame(1000, "")).unwrap();
@@ -812,7 +816,7 @@ mod flood {
     }
 }
 
-/// However the messages before it fit into the inbox: fewer, as many, or more, of which some are not received yet.
+/// With fewer messages before the end than the inbox takes, exactly as many, or more, so that some are not received yet.
 #[test]
 fn the_end_of_the_stream_is_seen_as_soon_as_the_handler_has_caught_up() {
     for (count, size) in [(1, 5), (3, 5), (4, 5), (5, 5), (8, 5), (4, 10_000), (20, 10_000), (200, 10_000)] {
@@ -827,7 +831,7 @@ fn the_end_of_the_stream_is_seen_as_soon_as_the_handler_has_caught_up() {
             },
             move |_, _| {
                 entered.send(()).unwrap();
-                let _ = gate.lock().unwrap().recv_timeout(PATIENCE); // open when nobody sends any more
+                let _ = gate.lock().unwrap().recv_timeout(PATIENCE); // opened when `go` is dropped
                 Handled::Yes
             },
         );
@@ -847,7 +851,7 @@ fn the_end_of_the_stream_is_seen_as_soon_as_the_handler_has_caught_up() {
 }
 
 #[test]
-fn the_end_of_the_stream_is_seen_behind_more_than_a_turn_takes() {
+fn the_end_of_the_stream_is_seen_after_more_data_than_one_turn_receives() {
     let (entered, entries) = mpsc::channel();
     let (go, gate) = mpsc::channel::<()>();
     let gate = Arc::new(Mutex::new(gate));
@@ -869,10 +873,10 @@ fn the_end_of_the_stream_is_seen_behind_more_than_a_turn_takes() {
     fixture.opened();
     let mut client = fixture.server.raw_websocket(Scheme::Ws, "/");
     let id = fixture.opened();
-    // So the kernel takes more of it than is received at a time.
+    // So that the kernel's buffer grows, and takes more than the gateway receives at a time.
     client.write_all(&frame(0x82, &[7; 1_000_000]).repeat(8)).unwrap();
     wait_for_the_gateway(&mut client);
-    // All of this comes while the gateway waits.
+    // All of this arrives while the gateway waits in the handler.
     bystander.write_all(&frame(0x81, b"wait")).unwrap();
     entries.recv_timeout(PATIENCE).unwrap();
     client.write_all(&frame(0x81, b"x").repeat(64 * 1024 / 7 + 10)).unwrap();

@@ -1,5 +1,5 @@
 #![cfg(feature = "tls")]
-//! What `ServerHandle::shutdown` promises to clients in every state, and to whoever waits for `run`.
+//! What `ServerHandle::shutdown` promises to clients in every state, and to the thread that calls `run`.
 mod common;
 
 use std::{
@@ -12,14 +12,14 @@ use std::{
 
 use common::{
     PATIENCE, SCHEMES, Scheme, Stream, TestServer, app,
-    ends::{End, serve_ends, told},
+    ends::{End, reason_parts, serve_ends},
     eventually, frame, full_app, handshake,
     reply::Reply,
     serve, serve_app,
 };
 use switchboard::{ClosedBy, Error, Limits, Opening, Response, Server, ServerResult, StatusCode, WebSocket};
 
-/// What shows when it is not kept: far below the close timeout and each grace period of these tests.
+/// Much shorter than the close timeout and the grace periods of these tests, to see that none of them was used up.
 const SOON: Duration = Duration::from_secs(3);
 
 fn wait_for_close(ws: &mut WebSocket) -> ServerResult {
@@ -28,22 +28,22 @@ fn wait_for_close(ws: &mut WebSocket) -> ServerResult {
     }
 }
 
-fn has_accepted(server: &TestServer, connections: usize) {
+fn wait_for_accepted(server: &TestServer, connections: usize) {
     eventually("it is accepted", || server.handle.connections() == connections);
 }
 
-/// Bounded, where joining would not be.
-fn returns(server: TestServer) {
+/// Waits until `run` returns, but not for ever as `join` would.
+fn assert_returns(server: TestServer) {
     eventually("run returns", || server.has_ended());
     let (plain, tls) = (server.plain, server.tls);
-    drop(server); // it fails if `run` did
+    drop(server); // this fails if `run` returned an error
     for address in [plain, tls] {
         let refused = TcpStream::connect(address).map_err(|e| e.kind());
-        assert_eq!(refused.unwrap_err(), ErrorKind::ConnectionRefused, "afterwards");
+        assert_eq!(refused.unwrap_err(), ErrorKind::ConnectionRefused, "after the shutdown");
     }
 }
 
-fn is_503(stream: &mut Stream) {
+fn assert_503(stream: &mut Stream) {
     let reply = Reply::read(stream);
     assert_eq!(reply.status, 503, "{reply:?}");
     assert!(reply.header("retry-after").is_some(), "{reply:?}");
@@ -54,15 +54,15 @@ fn is_503(stream: &mut Stream) {
 fn without_connections_run_returns_at_once() {
     let server = serve_app(wait_for_close);
     server.handle.shutdown(PATIENCE * 10);
-    returns(server);
+    assert_returns(server);
 }
 
 #[test]
-fn handshakes_under_way_are_answered_with_503() {
+fn unfinished_handshakes_are_answered_with_503() {
     for scheme in SCHEMES {
         let server = serve_app(wait_for_close);
         let request = handshake("/");
-        // Nothing yet (but TLS), a part of the head, and all of it but the last byte.
+        // Nothing (except TLS), a part of the head, and all of it except the last byte.
         let mut clients: Vec<_> = [0, 30, request.len() - 1]
             .iter()
             .map(|&n| {
@@ -71,18 +71,18 @@ fn handshakes_under_way_are_answered_with_503() {
                 client
             })
             .collect();
-        has_accepted(&server, clients.len());
+        wait_for_accepted(&server, clients.len());
         server.handle.shutdown(PATIENCE * 10);
-        clients.iter_mut().for_each(is_503);
+        clients.iter_mut().for_each(assert_503);
         drop(clients);
-        returns(server);
+        assert_returns(server);
     }
 }
 
 #[test]
-fn a_tls_handshake_under_way_ends_at_once() {
+fn an_unfinished_tls_handshake_ends_at_once() {
     let server = serve_app(wait_for_close);
-    // A record of 512 bytes with a client's hello, of which the first come.
+    // The first bytes of a record of 512 bytes with a ClientHello.
     let hello = [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3];
     let mut clients: Vec<_> = [0, 1, hello.len()]
         .iter()
@@ -92,16 +92,16 @@ fn a_tls_handshake_under_way_ends_at_once() {
             client
         })
         .collect();
-    has_accepted(&server, clients.len());
+    wait_for_accepted(&server, clients.len());
     let begun = Instant::now();
     server.handle.shutdown(PATIENCE * 10);
     for client in &mut clients {
         let rest = client.read_to_any_end();
-        assert!(!rest.starts_with(b"HTTP"), "in the clear, where TLS is spoken");
+        assert!(!rest.starts_with(b"HTTP"), "a plaintext response on a TLS port");
     }
     assert!(begun.elapsed() < SOON, "it waited for the handshake timeout");
     drop(clients);
-    returns(server);
+    assert_returns(server);
 }
 
 #[test]
@@ -130,14 +130,14 @@ fn open_connections_are_closed_with_1001() {
             let (code, text) = client.answer_close_and_end();
             assert_eq!((code, &*text), (1001, "the server shuts down"));
         }
-        // What it had begun it completes, before its answer.
+        // This client completes its message before it answers the close.
         let (first, _) = clients[0].read_frame();
         assert_eq!(first, 0x88);
         clients[0].write_all(&frame(0x81, b"never whole")[9..]).unwrap();
         clients[0].write_all(&frame(0x88, &1001u16.to_be_bytes())).unwrap();
         assert_eq!(clients[0].read(&mut [0; 1]).unwrap(), 0);
         drop(clients);
-        returns(server);
+        assert_returns(server);
         assert!(begun.elapsed() < SOON, "it used up the close timeout, or the grace period");
         for _ in 0..5 {
             assert_eq!(ends.reason(), (1001, "the server shuts down".into(), ClosedBy::Server));
@@ -158,19 +158,19 @@ fn a_handler_that_computes_has_the_grace_period() {
         });
         let mut client = server.raw_websocket(scheme, "/");
         server.handle.shutdown(PATIENCE * 10);
-        assert_eq!(client.answer_close_and_end().0, 1001, "at once, though it computes");
-        eventually("nobody else is let in", || TcpStream::connect(server.address(scheme)).is_err());
+        assert_eq!(client.answer_close_and_end().0, 1001, "at once, although it computes");
+        eventually("no new client is accepted", || TcpStream::connect(server.address(scheme)).is_err());
         assert!(!server.has_ended(), "it waits for the handler");
         go.send(()).unwrap();
         drop(client);
-        returns(server);
+        assert_returns(server);
         assert_eq!(ends.next().reason.code().0, 1001);
         assert!(ends.none());
     }
 }
 
 #[test]
-fn and_when_it_is_over_its_socket_is_cut_but_the_thread_is_waited_for() {
+fn after_the_grace_period_a_busy_handlers_socket_is_cut_but_run_waits_for_its_thread() {
     const GRACE: Duration = Duration::from_millis(400);
     for scheme in SCHEMES {
         let (go, gone) = mpsc::channel::<()>();
@@ -189,16 +189,16 @@ fn and_when_it_is_over_its_socket_is_cut_but_the_thread_is_waited_for() {
         assert!(begun.elapsed() < SOON, "not cut when the grace period was over");
         assert!(!server.has_ended(), "a thread cannot be killed");
         go.send(()).unwrap();
-        returns(server);
+        assert_returns(server);
         assert_eq!(ends.next().reason.code().0, 1001);
         assert!(ends.none());
     }
 }
 
 #[test]
-fn a_client_that_does_not_answer_the_close_is_cut_by_whatever_ends_first() {
+fn a_client_that_does_not_answer_the_close_is_cut_by_the_shorter_time_limit() {
     for scheme in SCHEMES {
-        // The grace period ends long before the close timeout, and the other way round.
+        // The grace period is much shorter than the close timeout, or much longer.
         for (close_timeout, grace) in [(PATIENCE, 300), (Duration::from_millis(300), 100_000)] {
             let mut limits = Limits::default();
             limits.close_timeout = close_timeout;
@@ -210,7 +210,7 @@ fn a_client_that_does_not_answer_the_close_is_cut_by_whatever_ends_first() {
             assert!(client.read_to_any_end().is_empty());
             let after = begun.elapsed();
             assert!(after >= Duration::from_millis(280) && after < SOON, "{after:?}");
-            returns(server); // the client is still there
+            assert_returns(server); // the client is still there
             assert_eq!(ends.next().reason.code().0, 1001);
         }
     }
@@ -222,7 +222,7 @@ fn a_client_that_does_not_read_is_cut_too() {
         let (tx, rx) = mpsc::channel();
         let (server, ends) = serve_ends(Limits::default(), move |ws| {
             tx.send(())?;
-            // It waits in `write` until the end comes.
+            // The handler waits in `write` until the connection is cut.
             loop {
                 if let Err(e) = ws.write(vec![b'x'; 1 << 20]) {
                     assert!(e.is_closed(), "{e}");
@@ -234,13 +234,13 @@ fn a_client_that_does_not_read_is_cut_too() {
         rx.recv_timeout(PATIENCE).unwrap();
         let begun = Instant::now();
         server.handle.shutdown(Duration::from_millis(300));
-        returns(server);
+        assert_returns(server);
         assert!(begun.elapsed() < SOON + Duration::from_secs(1), "{:?}", begun.elapsed());
         assert_eq!(ends.next().reason.code().0, 1001);
     }
 }
 
-/// Shared connections that nobody serves, and their ends.
+/// Shared connections without a handler for messages: their IDs, and their ends.
 fn serve_shared() -> (TestServer, mpsc::Receiver<switchboard::WebSocketId>, mpsc::Receiver<End>) {
     let (tx, ids) = mpsc::channel();
     let (over, ends) = mpsc::channel();
@@ -252,7 +252,7 @@ fn serve_shared() -> (TestServer, mpsc::Receiver<switchboard::WebSocketId>, mpsc
                     opening.set_shared_connection(true);
                     Ok(())
                 },
-                move |ws| Ok(tx.send(ws.websocket_id().clone())?),
+                move |ws| Ok(tx.send(*ws.websocket_id())?),
                 move |closed| drop(over.send(closed.into())),
             )
         })
@@ -261,7 +261,7 @@ fn serve_shared() -> (TestServer, mpsc::Receiver<switchboard::WebSocketId>, mpsc
 }
 
 #[test]
-fn shared_connections_are_closed_with_1001_and_told_before_run_returns() {
+fn shared_connections_are_closed_with_1001_and_reported_before_run_returns() {
     for scheme in SCHEMES {
         let (server, ids, ends) = serve_shared();
         let mut client = server.raw_websocket(scheme, "/");
@@ -273,13 +273,13 @@ fn shared_connections_are_closed_with_1001_and_told_before_run_returns() {
         };
         server.handle.shutdown(PATIENCE * 10);
         assert_eq!(client.answer_close_and_end(), (1001, "the server shuts down".into()));
-        returns(server);
+        assert_returns(server);
         assert_eq!(ends.try_recv().unwrap().reason.code().0, 1001);
         assert!(ends.try_recv().is_err(), "once");
-        let is_told = |e: Error| matches!(e, Error::Closed(reason) if reason.code().0 == 1001);
-        assert!(is_told(reader.join().unwrap().unwrap_err()));
-        assert!(is_told(ws.read(0, PATIENCE).unwrap_err()));
-        assert!(is_told(ws.write("late").unwrap_err()));
+        let is_1001 = |e: Error| matches!(e, Error::Closed(reason) if reason.code().0 == 1001);
+        assert!(is_1001(reader.join().unwrap().unwrap_err()));
+        assert!(is_1001(ws.read(0, PATIENCE).unwrap_err()));
+        assert!(is_1001(ws.write("late").unwrap_err()));
         assert!(matches!(ws.hub().open_server(&id), Err(Error::UnknownId)));
     }
 }
@@ -294,13 +294,13 @@ fn a_shared_connection_whose_client_does_not_answer_is_cut_after_the_grace_perio
         server.handle.shutdown(Duration::from_millis(300));
         assert_eq!(client.read_frame().0, 0x88);
         assert!(client.read_to_any_end().is_empty());
-        returns(server);
+        assert_returns(server);
         assert!(begun.elapsed() >= Duration::from_millis(300) && begun.elapsed() < SOON);
-        assert_eq!(told(&ends.try_recv().unwrap().reason).0, 1001);
+        assert_eq!(reason_parts(&ends.try_recv().unwrap().reason).0, 1001);
     }
 }
 
-/// A page whose handler waits until it is told to answer.
+/// A page whose handler waits until the test lets it answer.
 fn serve_page() -> (TestServer, mpsc::Receiver<()>, mpsc::Sender<()>) {
     let (running, runs) = mpsc::channel();
     let (go, gone) = mpsc::channel();
@@ -316,25 +316,25 @@ fn serve_page() -> (TestServer, mpsc::Receiver<()>, mpsc::Sender<()>) {
 }
 
 #[test]
-fn a_plain_request_that_is_being_answered_gets_its_answer() {
+fn a_page_request_in_progress_gets_its_answer() {
     for scheme in SCHEMES {
         let (server, runs, go) = serve_page();
         let mut client = server.raw(scheme);
         client.write_all(b"GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
         runs.recv_timeout(PATIENCE).unwrap();
         server.handle.shutdown(PATIENCE * 10);
-        eventually("nobody else is let in", || TcpStream::connect(server.address(scheme)).is_err());
+        eventually("no new client is accepted", || TcpStream::connect(server.address(scheme)).is_err());
         assert!(!server.has_ended());
         go.send(()).unwrap();
         let reply = Reply::read(&mut client);
         assert_eq!((reply.status, reply.body.len()), (200, 100_000));
         drop(client);
-        returns(server);
+        assert_returns(server);
     }
 }
 
 #[test]
-fn and_is_cut_after_the_grace_period() {
+fn a_page_request_in_progress_is_cut_after_the_grace_period() {
     for scheme in SCHEMES {
         let (server, runs, go) = serve_page();
         let mut client = server.raw(scheme);
@@ -346,12 +346,12 @@ fn and_is_cut_after_the_grace_period() {
         assert!(begun.elapsed() >= Duration::from_millis(300) && begun.elapsed() < SOON);
         assert!(!server.has_ended());
         go.send(()).unwrap();
-        returns(server);
+        assert_returns(server);
     }
 }
 
 #[test]
-fn a_handler_still_in_on_pre_server_gets_to_its_end() {
+fn a_handler_still_in_on_pre_server_also_gets_on_post_server() {
     for scheme in SCHEMES {
         let (opening, opens) = mpsc::channel();
         let (over, ends) = mpsc::channel::<End>();
@@ -375,9 +375,9 @@ fn a_handler_still_in_on_pre_server_gets_to_its_end() {
         client.write_all(handshake("/").as_bytes()).unwrap();
         opens.recv_timeout(PATIENCE).unwrap();
         server.handle.shutdown(PATIENCE * 10);
-        eventually("nobody else is let in", || TcpStream::connect(server.address(scheme)).is_err());
+        eventually("no new client is accepted", || TcpStream::connect(server.address(scheme)).is_err());
         go.send(()).unwrap();
-        // It has said yes: so the client is connected, and closed.
+        // It has accepted the client: so the client is connected, and then closed.
         assert!(client.read_head().starts_with("HTTP/1.1 101 "));
         let begun = Instant::now();
         let (first, payload) = client.read_frame();
@@ -385,7 +385,7 @@ fn a_handler_still_in_on_pre_server_gets_to_its_end() {
         let _ = client.write_all(&frame(0x88, &1001u16.to_be_bytes()));
         let _ = client.read_to_any_end();
         drop(client);
-        returns(server);
+        assert_returns(server);
         assert!(begun.elapsed() < SOON);
         assert_eq!(ends.try_recv().unwrap().reason.code().0, 1001);
         assert!(ends.try_recv().is_err(), "once");
@@ -408,7 +408,7 @@ fn a_second_call_shortens_the_grace_period_and_a_longer_one_changes_nothing() {
             server.handle.shutdown(PATIENCE * 10);
             assert!(client.read_to_any_end().is_empty());
             assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
-            returns(server);
+            assert_returns(server);
         }
     }
 }
@@ -417,11 +417,11 @@ fn a_second_call_shortens_the_grace_period_and_a_longer_one_changes_nothing() {
 fn a_shutdown_before_run_makes_run_return_at_once() {
     let server = Server::builder()
         .listen("127.0.0.1:0")
-        .route("/", || app(|_| panic!("nobody is served")))
+        .route("/", || app(|_| panic!("no client is served")))
         .bind()
         .unwrap();
     let address = server.local_addrs()[0].tcp().unwrap();
-    // It is connected as soon as the address is bound, and never served.
+    // A client can connect as soon as the address is bound, but is never served.
     let mut early = Stream::connect(address, Scheme::Ws);
     early.write_all(handshake("/").as_bytes()).unwrap();
     server.handle().shutdown(Duration::from_secs(100));
@@ -450,7 +450,7 @@ fn a_shutdown_may_come_from_a_handler_and_the_hub_is_empty_afterwards() {
         assert_eq!(client.answer_close_and_end().0, 1001);
         assert_eq!(other.answer_close_and_end().0, 1001);
         let (hub, handle) = (server.hub.clone(), server.handle.clone());
-        returns(server);
-        assert!(hub.is_empty() && handle.connections() == 0);
+        assert_returns(server);
+        assert!(hub.is_empty().unwrap() && handle.connections() == 0);
     }
 }

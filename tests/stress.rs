@@ -13,7 +13,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use switchboard::{Audience, Limits, WebSocket};
 use tungstenite::Message as Sent;
 
-/// A text that tells who sent it and as which one, and whose rest can be checked.
+/// A text with the number of its sender and its own number, and a rest that can be checked.
 fn text(who: usize, n: usize) -> String {
     format!("{who} {n} {}", "x".repeat((who * 31 + n * 17) % 700))
 }
@@ -48,7 +48,7 @@ fn eight_threads_push_to_two_hundred_connections_whose_owners_write() {
         builder.limits(limits).route("/", move || {
             let (tx, released) = (tx.lock().unwrap().clone(), released.clone());
             app(move |ws: &mut WebSocket| {
-                tx.send(ws.websocket_id().clone())?;
+                tx.send(*ws.websocket_id())?;
                 drop(released.read());
                 for n in 0..EACH {
                     ws.write(text(PUSHERS, n))?;
@@ -106,8 +106,13 @@ fn four_thousand_parked_connections_get_messages_both_ways() {
     for (i, client) in clients.iter_mut().enumerate() {
         assert_eq!(next_message(client), Sent::text(format!("from {i}")));
     }
+    let page = server.hub.connections(Audience::All, None, most).unwrap();
+    assert_eq!(page.items.len(), 1000, "no more in a page");
+    assert_eq!(page.next.as_ref(), Some(&page.items[999].id));
+    let all: Vec<_> = server.hub.all_connections(Audience::Path("/")).map(|info| info.unwrap().id).collect();
+    assert!(all.len() == most && all.is_sorted_by(|a, b| a < b), "each once");
     for round in 0..3 {
-        let result = server.hub.broadcast(Audience::All, format!("round {round}"));
+        let result = server.hub.broadcast(Audience::All, format!("round {round}")).unwrap();
         assert_eq!(result.sent + result.queued, most);
         for client in &mut clients {
             assert_eq!(next_message(client), Sent::text(format!("round {round}")));

@@ -1,5 +1,5 @@
 #![cfg(feature = "tls")]
-//! MODEL 2: `wss://`, its certificates, and everything that may come to a TLS port.
+//! `wss://`, its certificates, and everything that may arrive at a TLS port.
 
 mod common;
 
@@ -29,7 +29,7 @@ fn tcp(address: SocketAddr) -> TcpStream {
     tcp
 }
 
-/// Waits for the end of the stream, however it comes; what it sends before that is returned.
+/// Waits for the end of the stream, in order or by a reset. Returns what was received before it.
 fn read_to_end(stream: &mut impl Read) -> Vec<u8> {
     let mut bytes = Vec::new();
     match stream.read_to_end(&mut bytes) {
@@ -38,7 +38,7 @@ fn read_to_end(stream: &mut impl Read) -> Vec<u8> {
     }
 }
 
-/// Nobody is left, and whoever comes next is served.
+/// Checks that no connection is left, and that the next client is served.
 fn assert_unharmed(server: &TestServer) {
     eventually("all are gone", || server.handle.connections() == 0);
     for scheme in common::SCHEMES {
@@ -229,16 +229,16 @@ fn tls_to_the_plain_port_does_no_harm() {
 
 #[test]
 fn broken_tls_does_no_harm() {
-    let (server, closed) = serve_and_tell();
+    let (server, closed) = serve_and_report();
     for garbage in [
         vec![0xff; 10_000],
         vec![0; 10_000],
         [&[22, 3, 3, 0xff, 0xff][..], &[0x5a; 70_000]].concat(), // longer than a record may be
-        [&client_hello([3, 3])[..], &[23, 3, 3, 0, 5, 1, 2, 3, 4, 5]].concat(), // data before there are keys
+        [&client_hello([3, 3])[..], &[23, 3, 3, 0, 5, 1, 2, 3, 4, 5]].concat(), // application data before the handshake is complete
         client_hello([3, 3])[..40].to_vec(),
     ] {
         let mut client = tcp(server.tls);
-        // It may be cut before it has said everything.
+        // The server may cut the connection before everything is sent.
         let _ = client.write_all(&garbage);
         let _ = client.shutdown(Shutdown::Write);
         read_to_end(&mut client);
@@ -255,8 +255,8 @@ fn broken_tls_does_no_harm() {
     assert_unharmed(&server);
 }
 
-/// A server that tells how each connection ended.
-fn serve_and_tell() -> (TestServer, mpsc::Receiver<CloseReason>) {
+/// A server that reports how each connection ended.
+fn serve_and_report() -> (TestServer, mpsc::Receiver<CloseReason>) {
     let (tx, rx) = mpsc::channel();
     let server = serve(|builder| {
         builder.route("/", move || {
@@ -275,7 +275,7 @@ fn serve_and_tell() -> (TestServer, mpsc::Receiver<CloseReason>) {
 
 #[test]
 fn the_end_of_tls_or_of_tcp_is_the_end_of_the_connection() {
-    let (server, closed) = serve_and_tell();
+    let (server, closed) = serve_and_report();
     for end in ["close_notify", "close_notify and FIN", "FIN", "reset"] {
         let mut stream = server.raw_websocket(Scheme::Wss, "/");
         stream.write_all(&frame(0x81, b"x")).unwrap();
@@ -303,7 +303,7 @@ fn the_end_of_tls_or_of_tcp_is_the_end_of_the_connection() {
     assert_unharmed(&server);
 }
 
-/// A socket that keeps what it receives.
+/// A socket that keeps a copy of what it receives.
 #[derive(Debug)]
 struct Tapped<S> {
     socket: S,
@@ -311,7 +311,7 @@ struct Tapped<S> {
 }
 
 impl<S: Read + Write + Debug> Tapped<S> {
-    /// TLS 1.2, where a record shows of what type it is.
+    /// With TLS 1.2, where the type of a record is not encrypted.
     fn connect(socket: S) -> TlsStream<Self> {
         only_1_2().connect("localhost", Self { socket, received: Vec::new() }).unwrap()
     }
@@ -335,13 +335,13 @@ impl<S: Write> Write for Tapped<S> {
     }
 }
 
-/// Reads to the end of the stream; what it says last within TLS is close_notify. Without that, what was read could have been
-/// cut short by anybody on the way.
+/// Reads to the end of the stream, and checks that the last TLS record is close_notify. Without it, an attacker could have
+/// cut the stream.
 #[track_caller]
 fn read_to_close_notify<S: Read + Write>(mut tls: TlsStream<Tapped<S>>) -> Vec<u8> {
     let mut read = Vec::new();
     tls.read_to_end(&mut read).unwrap();
-    // A client that was told of the end does not look further, nor does it say so if there was nothing but the end.
+    // The TLS client stops reading at close_notify, and does not report whether there was one.
     let Tapped { socket, received } = tls.get_mut();
     socket.read_to_end(received).unwrap();
     let mut records = &received[..];
@@ -367,7 +367,7 @@ fn a_response_ends_with_close_notify() {
 
 #[test]
 fn tls_ends_with_close_notify_however_full_the_socket_is() {
-    // Sends as many messages as it is told, or as many as the socket takes, and tells how many these were.
+    // Sends the requested number of messages, or as many as the socket takes, and reports how many these were.
     let (tx, sent) = mpsc::channel();
     let handler = move |ws: &mut WebSocket| {
         let count: usize = ws.read_message(PATIENCE)?.as_text().unwrap().parse().unwrap();

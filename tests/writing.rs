@@ -1,5 +1,5 @@
 #![cfg(feature = "tls")]
-//! MODEL, section 4: what `write` promises.
+//! What `write` promises.
 mod common;
 
 use std::{
@@ -14,17 +14,17 @@ use std::{
 
 use common::{
     PATIENCE, SCHEMES, Stream, TestServer, echo,
-    ends::{Ends, close_frame, serve_ends, told},
+    ends::{Ends, close_frame, reason_parts, serve_ends},
     frame, full_app, next_message, serve, serve_app,
 };
 use switchboard::{Bytes, ClosedBy, Error, Limits, Message, Opening, Text};
 use tungstenite::Message as Sent;
 
-/// What shows when it is not kept: far below the write timeout.
+/// Much shorter than the write timeout, to see that it was not used up.
 const SOON: Duration = Duration::from_secs(8);
 
 #[test]
-fn a_message_keeps_its_kind_and_all_else_is_as_binary_data_says() {
+fn a_message_keeps_its_kind_and_binary_data_decides_for_the_rest() {
     let server = serve_app(|ws| {
         for binary in [false, true, false] {
             ws.set_binary_data(binary);
@@ -86,7 +86,7 @@ fn binary_data_may_be_set_before_the_handshake_is_answered() {
 }
 
 #[test]
-fn bytes_that_are_no_text_are_not_sent_as_text() {
+fn bytes_that_are_not_utf8_are_not_sent_as_text() {
     let server = serve_app(|ws| {
         ws.write("before")?;
         for bytes in [&b"\xff"[..], b"caf\xe9", b"\xed\xa0\x80", b"\xf0\x9f\x8e", b"\xc0\xaf"] {
@@ -101,13 +101,13 @@ fn bytes_that_are_no_text_are_not_sent_as_text() {
     for scheme in SCHEMES {
         let mut client = server.raw_websocket(scheme, "/");
         assert_eq!(client.read_frame(), (0x81, b"before".to_vec()));
-        assert_eq!(client.read_frame(), (0x81, b"after".to_vec()), "nothing between");
+        assert_eq!(client.read_frame(), (0x81, b"after".to_vec()), "nothing was sent in between");
         assert_eq!(client.read_frame(), (0x82, vec![0xff]));
-        assert_eq!(client.answer_close_and_end().0, 1000, "it goes on as if nothing had been");
+        assert_eq!(client.answer_close_and_end().0, 1000, "the connection still works");
     }
 }
 
-/// So much that no socket buffer of a test machine takes it.
+/// More than any socket buffer of a test machine takes.
 fn large(seed: u8) -> Vec<u8> {
     (0..5_000_000u32).map(|n| (n % 251) as u8 ^ seed).collect()
 }
@@ -141,7 +141,7 @@ fn a_large_message_waits_for_a_reader_that_starts_late() {
 }
 
 #[test]
-fn a_large_message_both_ways_at_once_stops_nobody() {
+fn large_messages_in_both_directions_at_once_do_not_deadlock() {
     const SIZE: usize = 5_000_000;
     let mut limits = Limits::default();
     limits.max_message_size = SIZE;
@@ -179,7 +179,7 @@ fn a_large_message_both_ways_at_once_stops_nobody() {
 #[test]
 fn pipelined_messages_are_answered_whole_and_in_order() {
     const MESSAGES: usize = 5_000;
-    // Some are empty, some need a longer header, some are binary.
+    // Some messages are empty, some need a longer header, some are binary.
     let message = |n: usize| {
         let size = if n.is_multiple_of(97) { 300 } else { n % 40 };
         let payload = format!("{n} {}", "o".repeat(size)).into_bytes();
@@ -191,7 +191,7 @@ fn pipelined_messages_are_answered_whole_and_in_order() {
         let mut all: Vec<u8> =
             (0..MESSAGES).map(message).flat_map(|(first, payload)| frame(first, &payload)).collect();
         all.extend(close_frame(1000, ""));
-        // The server's answers fit the socket's buffers, if they have to.
+        // The answers fit into the socket's buffers, so the server does not wait for this client.
         client.write_all(&all).unwrap();
         for n in 0..MESSAGES {
             assert_eq!(client.read_frame(), message(n));
@@ -201,13 +201,13 @@ fn pipelined_messages_are_answered_whole_and_in_order() {
 }
 
 #[test]
-fn what_flush_has_flushed_is_with_the_kernel() {
+fn after_flush_the_kernel_has_everything() {
     let (tx, rx) = mpsc::channel();
     let server = serve_app(move |ws| {
-        ws.flush()?; // nothing is there to be flushed
+        ws.flush()?; // there is nothing to flush
         for n in 0..50 {
             ws.read_message(PATIENCE)?;
-            // The next message is there already, so this is collected.
+            // The next message has already arrived, so this answer is collected.
             ws.write(format!("{n}"))?;
             ws.flush()?;
             let info = ws.hub().connection(ws.websocket_id()).unwrap();
@@ -230,10 +230,10 @@ fn what_flush_has_flushed_is_with_the_kernel() {
     }
 }
 
-/// Why no more was written, unless the client was too slow, and how much was.
+/// Why writing stopped (`None`: the client was too slow), and how many messages had been written.
 type Stopped = (Option<(u16, String, ClosedBy)>, usize);
 
-/// A server that writes without end, and tells how the first write failed that did, and how many did not.
+/// A server that writes until a write fails, and reports why it failed, and how many had succeeded.
 fn serve_stream(limits: Limits) -> (TestServer, Ends, mpsc::Receiver<Stopped>) {
     let (tx, rx) = mpsc::channel();
     let (server, ends) = serve_ends(limits, move |ws| {
@@ -246,7 +246,7 @@ fn serve_stream(limits: Limits) -> (TestServer, Ends, mpsc::Receiver<Stopped>) {
             }
         };
         let reason = match &error {
-            Error::Closed(reason) => Some(told(reason)),
+            Error::Closed(reason) => Some(reason_parts(reason)),
             Error::Timeout => None,
             other => panic!("{other:?}"),
         };
@@ -263,14 +263,14 @@ fn serve_stream(limits: Limits) -> (TestServer, Ends, mpsc::Receiver<Stopped>) {
 const STREAMED: usize = 1_000_000;
 
 #[test]
-fn a_client_that_resets_while_it_is_written_to_ends_the_write() {
+fn a_reset_by_the_client_ends_a_write() {
     let (server, ends, rx) = serve_stream(Limits::default());
     for scheme in SCHEMES {
         let mut client = server.raw_websocket(scheme, "/");
         client.read_exact(&mut [0; 100_000]).unwrap();
         client.reset();
-        let (reason, _) = rx.recv_timeout(SOON).expect("it waits for the write timeout");
-        let (code, _, by) = reason.expect("not too slow, but gone");
+        let (reason, _) = rx.recv_timeout(SOON).expect("without waiting for the write timeout");
+        let (code, _, by) = reason.expect("the client is gone, not slow");
         assert_eq!((code, by), (1006, ClosedBy::Network));
         let (code, _, by) = ends.reason();
         assert_eq!((code, by), (1006, ClosedBy::Network));
@@ -278,14 +278,14 @@ fn a_client_that_resets_while_it_is_written_to_ends_the_write() {
 }
 
 #[test]
-fn a_client_that_closes_while_it_is_written_to_gets_what_was_begun_and_the_answer() {
+fn a_client_that_closes_during_a_write_gets_the_rest_of_it_and_the_answer() {
     let (server, ends, rx) = serve_stream(Limits::default());
     for scheme in SCHEMES {
         let mut client = server.raw_websocket(scheme, "/");
         client.write_all(&close_frame(4000, "enough")).unwrap();
         let begun = Instant::now();
         let mut messages = 0;
-        // It goes on reading until its close is answered, as RFC 6455 wants of it (section 7.1.2).
+        // It reads on until its close is answered, as RFC 6455 requires (section 7.1.2).
         let close = loop {
             assert!(begun.elapsed() < SOON, "{messages} messages after its close, and no answer to it");
             match client.read_frame() {
@@ -305,16 +305,16 @@ fn a_client_that_closes_while_it_is_written_to_gets_what_was_begun_and_the_answe
 }
 
 #[test]
-fn a_client_that_ends_its_stream_while_it_is_written_to_is_noticed() {
+fn the_end_of_the_clients_stream_is_noticed_during_a_write() {
     let (server, ends, rx) = serve_stream(Limits::default());
     for scheme in SCHEMES {
         let mut client = server.raw_websocket(scheme, "/");
         client.half_close();
         let begun = Instant::now();
         let mut bytes = vec![0; 1 << 20];
-        // It goes on reading; what it gets is cut, because nobody said goodbye.
+        // It reads on. Its stream is cut, because it sent no close frame.
         while client.read(&mut bytes).is_ok_and(|n| n > 0) {
-            assert!(begun.elapsed() < SOON, "it is still written to");
+            assert!(begun.elapsed() < SOON, "the server still writes");
         }
         let (code, _, by) = rx.recv_timeout(PATIENCE).unwrap().0.unwrap();
         assert_eq!((code, by), (1006, ClosedBy::Network));
@@ -323,7 +323,7 @@ fn a_client_that_ends_its_stream_while_it_is_written_to_is_noticed() {
 }
 
 #[test]
-fn one_that_closes_and_does_not_read_is_at_last_too_slow() {
+fn a_client_that_ends_its_stream_and_does_not_read_runs_into_the_write_timeout() {
     let mut limits = Limits::default();
     limits.write_timeout = Duration::from_secs(1);
     limits.close_timeout = Duration::from_millis(500);
@@ -337,7 +337,7 @@ fn one_that_closes_and_does_not_read_is_at_last_too_slow() {
             client.half_close();
             let (reason, _) = rx.recv_timeout(SOON).unwrap();
             let codes = if close { [1006, 4000] } else { [1006, 1006] };
-            // Whether the server sees the end or the slowness first is its own affair.
+            // The server may see the end or the write timeout first.
             assert!(reason.is_none_or(|(code, ..)| codes.contains(&code)));
             assert!(codes.contains(&ends.reason().0));
         }
@@ -345,13 +345,13 @@ fn one_that_closes_and_does_not_read_is_at_last_too_slow() {
 }
 
 #[test]
-fn last_words_are_read_though_the_handler_writes_first() {
+fn messages_before_the_close_can_be_read_after_a_failed_write() {
     let (gone, goes) = mpsc::channel::<()>();
     let goes = Arc::new(Mutex::new(goes));
     let (tx, rx) = mpsc::channel();
     let (server, ends) = serve_ends(Limits::default(), move |ws| {
         goes.lock().unwrap().recv_timeout(PATIENCE)?;
-        // The first goes out; the client's system answers it with a reset, on which the next ones fail.
+        // The first write succeeds; the client's kernel answers it with a reset, so that the next ones fail.
         let begun = Instant::now();
         let failed = loop {
             match ws.write("is somebody there?") {
@@ -380,11 +380,11 @@ fn last_words_are_read_though_the_handler_writes_first() {
                 }
                 gone.send(()).unwrap();
                 let (failed, words, end) = rx.recv_timeout(PATIENCE).unwrap();
-                assert!(failed, "{scheme:?} {how}: writes to nobody go on");
+                assert!(failed, "{scheme:?} {how}: writes to a closed client still succeed");
                 assert_eq!(words.unwrap().as_deref(), Some("last words"), "{scheme:?} {how}");
                 let end = end.unwrap_err();
                 let Error::Closed(reason) = &end else { panic!("{end:?}") };
-                assert_eq!(told(reason), (1000, "bye".into(), ClosedBy::Client), "{scheme:?} {how}");
+                assert_eq!(reason_parts(reason), (1000, "bye".into(), ClosedBy::Client), "{scheme:?} {how}");
                 assert_eq!(ends.reason(), (1000, "bye".into(), ClosedBy::Client), "{scheme:?} {how}");
             }
         }

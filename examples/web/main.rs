@@ -28,7 +28,7 @@ struct MyAsyncServer(Sender<WebSocketId>);
 
 impl WebSocketServer for MyAsyncServer {
     fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
-        let _ = self.0.send(opening.websocket_id().clone());
+        let _ = self.0.send(*opening.websocket_id());
         opening.set_shared_connection(true);
         Ok(())
     }

@@ -85,7 +85,7 @@ impl WebSocketServer for Broadcast {
 
     fn on_client_message(&mut self, ws: &WebSocket, message: Message) -> Handled {
         if self.0.take(message.len()) {
-            ws.hub().broadcast(Audience::Path(ws.path()), message);
+            let _ = ws.hub().broadcast(Audience::Path(ws.path()), message); // it cannot fail within a process
         } else {
             ws.close(1008, "more than 4 MiB at once, or 1 MiB a second");
         }
@@ -118,7 +118,7 @@ impl Default for Chat {
 impl Chat {
     fn tell(&self, line: String) {
         if let Some(hub) = &self.hub {
-            hub.broadcast(Audience::Topic(&self.topic()), line);
+            let _ = hub.broadcast(Audience::Topic(&self.topic()), line); // it cannot fail within a process
         }
     }
 
@@ -145,7 +145,7 @@ impl WebSocketServer for Chat {
     }
 
     fn server(&mut self, ws: &mut WebSocket) -> ServerResult {
-        ws.join(&self.topic());
+        ws.join(&self.topic())?;
         self.tell(format!("* {} came", self.name));
         Ok(())
     }

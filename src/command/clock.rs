@@ -68,9 +68,9 @@ fn run(signals: &Receiver<Signal>, hub: &Hub) {
                 Ok(Signal::Client) => {}
                 Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {
-                    let result = hub.broadcast(Audience::Path(PATH), time_of_day());
-                    if result.sent + result.queued == 0 {
-                        break;
+                    match hub.broadcast(Audience::Path(PATH), time_of_day()) {
+                        Ok(result) if result.sent + result.queued > 0 => {}
+                        _ => break,
                     }
                     next += SECOND;
                 }

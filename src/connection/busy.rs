@@ -28,9 +28,17 @@ impl Connection {
         self.mailbox.unwatch(|| self.is_busy())
     }
 
-    /// Receives what has come, for a thread that is busy.
-    pub(crate) fn receive_while_busy(self: &Arc<Self>) {
-        let Some(mut inbox) = self.inbox.try_locked() else { return };
+    /// Receives what has come, and does what is due, for a thread that is busy.
+    pub(crate) fn stand_in(self: &Arc<Self>) {
+        let now = self.context.clock.exact();
+        if self.receive_while_busy() {
+            self.handle_timeout(now);
+        }
+    }
+
+    /// Receives what has come, for a thread that is busy. False: it reads itself.
+    pub(super) fn receive_while_busy(self: &Arc<Self>) -> bool {
+        let Some(mut inbox) = self.inbox.try_locked() else { return false };
         self.look_is_due.store(false, Relaxed);
         for _ in 0..TURNS {
             if !self.receive_for(&mut inbox) {
@@ -42,12 +50,13 @@ impl Connection {
         if receiver.buffer.is_empty() {
             receiver.buffer = Vec::new();
         }
+        true
     }
 
     /// Receives once. False: that is all for now.
     fn receive_for(self: &Arc<Self>, inbox: &mut Inbox) -> bool {
         let limits = &self.context.limits;
-        let mut room = inbox.room(limits);
+        let (mut room, mut hold) = (inbox.room(limits), inbox.hold());
         let receiver = inbox.receiver(limits);
         let mut messages = Vec::new();
         let mut core = self.lock();
@@ -56,13 +65,14 @@ impl Connection {
             core.protocol.receive(&mut receiver.buffer, now);
         }
         while !room.is_none()
-            && let Some(message) = core.protocol.poll(Hold::Failures, now)
+            && let Some(message) = core.protocol.poll(hold, now)
         {
             room.take(&message);
             messages.push(message);
+            hold = Hold::Answers;
         }
         if room.is_none() {
-            core.protocol.pause();
+            core.pause(limits);
         } else {
             core.protocol.resume(now);
         }
@@ -76,15 +86,14 @@ impl Connection {
         }
         inbox.put_unread(messages);
         self.count(inbox);
-        let Some(socket) = socket else { return false };
+        let Some(socket) = socket else {
+            self.look_for_end();
+            return false;
+        };
         let received = inbox.receiver(limits).try_receive(&socket);
         match &received {
             Err(e) if e.kind() == WouldBlock => return false,
-            Ok(0) if !inbox.unread.is_empty() => {
-                let mut core = self.lock();
-                core.protocol.receive_end(Hold::All, now);
-            }
-            _ => self.received(received),
+            _ => self.received(received, hold),
         }
         true
     }

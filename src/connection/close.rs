@@ -31,7 +31,10 @@ impl Connection {
         if let Some(outbox) = self.outbox.get() {
             outbox.clear();
         }
-        self.close(code, text);
+        // Not `close`, which waits for the compressor: so does no push, and nothing that was queued is wanted.
+        let mut core = self.lock();
+        core.protocol.close(code, text, self.context.clock.exact());
+        self.flush_or_post(&mut core);
     }
 
     /// Ends the connection at once. Whoever drives it learns of it.
@@ -68,7 +71,7 @@ impl Connection {
                 (false, _) => receiver.receive(&socket, left),
             };
             ended |= matches!(received, Ok(0));
-            self.received(received);
+            self.received(received, Hold::Nothing);
         }
         drop(inbox);
         self.finish();
@@ -79,12 +82,17 @@ impl Connection {
         self.lock().protocol.is_over()
     }
 
-    /// What came of receiving; bytes are still to be taken in.
-    pub(super) fn received(self: &Arc<Self>, received: io::Result<usize>) {
+    /// Whether the last step of its end is done, or just about to be.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.finished.load(SeqCst)
+    }
+
+    /// What came of receiving; bytes are still to be taken in. An end has to wait for what `hold` says.
+    pub(super) fn received(self: &Arc<Self>, received: io::Result<usize>, hold: Hold) {
         match received {
             Ok(0) => {
                 let mut core = self.lock();
-                core.protocol.receive_end(Hold::Nothing, self.context.clock.coarse());
+                core.protocol.receive_end(hold, self.context.clock.coarse());
                 self.flush_or_post(&mut core);
             }
             Ok(_) => {}
@@ -102,7 +110,7 @@ impl Connection {
         if self.finished.swap(true, SeqCst) {
             return;
         }
-        self.context.observer.closed(self);
+        self.context.registrar.unregister(self);
         let mut inbox = self.inbox.locked();
         inbox.end();
         // What may still be read is with whoever has a handle.

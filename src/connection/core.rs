@@ -4,10 +4,11 @@
 
 use std::{io, sync::Arc};
 
-use super::{mailbox::Within, outbox::Outbox, socket::Socket};
+use super::{mailbox::Within, outbox::Outbox, socket::Socket, waiting::Waiting};
 use crate::{
     clock::Clock,
     codec::{Compressing, Outgoing},
+    limits::Limits,
     protocol::{Protocol, Transmit},
 };
 
@@ -28,9 +29,15 @@ pub(crate) struct Core {
     pub(super) emptied: u32,
     /// Messages taken from the outbox so far: whoever waits for its turn knows by this when it has come.
     pub(super) taken: u64,
+    /// Those whose pushes wait until they are sent; mostly nobody.
+    pub(super) waiting: Option<Box<Waiting>>,
+    /// How many have waited so far.
+    pub(super) callers: u32,
     pub(super) deferred: Deferred,
     /// Its own thread sees to the connection's end, and keeps the time for it.
     pub(super) ended_by_thread: bool,
+    /// The system keeps it alive.
+    keeps_alive: bool,
 }
 
 /// What is to be done when the lock is free.
@@ -59,8 +66,21 @@ impl Core {
             collected: false,
             emptied: 0,
             taken: 0,
+            waiting: None,
+            callers: 0,
             deferred: Deferred::default(),
             ended_by_thread: false,
+            keeps_alive: false,
+        }
+    }
+
+    /// Nothing is received for now. Pings would not be answered: the system finds out whether the peer is still there.
+    pub(super) fn pause(&mut self, limits: &Limits) {
+        self.protocol.pause();
+        if let (Some(socket), Some(interval), false) = (&self.socket, limits.ping_interval, self.keeps_alive)
+        {
+            socket.keep_alive(interval, limits.ping_timeout);
+            self.keeps_alive = true;
         }
     }
 
@@ -113,21 +133,29 @@ impl Core {
             if self.protocol.is_compressing() {
                 return false;
             }
-            let closes = self.protocol.owes_close();
-            if !closes && self.protocol.check_sendable().is_err() {
+            if self.protocol.owes_close() {
+                let took = outbox.is_some_and(|outbox| self.take_from(outbox));
+                if !self.protocol.is_compressing() && outbox.is_none_or(Outbox::is_empty) {
+                    self.protocol.complete_close();
+                } else if !took {
+                    return false;
+                }
+                continue;
+            }
+            if outbox.is_none() && self.waiting.is_none() {
+                return false;
+            }
+            if self.protocol.check_sendable().is_err() {
                 outbox.inspect(|outbox| outbox.clear());
                 return false;
             }
-            let took = outbox.is_some_and(|outbox| self.take_from(outbox));
-            if closes && !self.protocol.is_compressing() && outbox.is_none_or(Outbox::is_empty) {
-                self.protocol.complete_close();
-            } else if !took {
+            if !self.fill(outbox) {
                 return false;
             }
         }
     }
 
-    /// Appends messages of the outbox to the output, as long as that is short. False: there was none.
+    /// What goes before a close frame that waits for it: messages of the outbox. False: there was none.
     fn take_from(&mut self, outbox: &Outbox) -> bool {
         let before = self.taken;
         while self.deferred.compressing.is_none()
@@ -138,5 +166,29 @@ impl Core {
             self.taken += 1;
         }
         self.taken != before
+    }
+
+    /// Appends some of what is queued to the output, each in its turn. False: there is nothing.
+    fn fill(&mut self, outbox: Option<&Outbox>) -> bool {
+        let mut some = false;
+        while self.deferred.compressing.is_none()
+            && self.protocol.pending() < ENOUGH
+            && self.send_next(outbox)
+        {
+            some = true;
+        }
+        some
+    }
+
+    fn send_next(&mut self, outbox: Option<&Outbox>) -> bool {
+        if self.send_waiting(self.taken) {
+            return true;
+        }
+        let Some(outgoing) = outbox.and_then(Outbox::take) else {
+            return self.send_waiting(u64::MAX); // what was before it was taken by somebody else, and thrown away
+        };
+        self.send(outgoing);
+        self.taken += 1;
+        true
     }
 }

@@ -69,7 +69,7 @@ impl Connection {
         let limits = &self.context.limits;
         let (mut room, hold) = {
             let inbox = self.inbox.locked();
-            (inbox.room(limits), inbox.hold(self.handler().is_none()))
+            (inbox.room(limits), inbox.hold())
         };
         if self.reason().is_some() {
             room = Room::ENDLESS;
@@ -84,7 +84,7 @@ impl Connection {
             if !core.protocol.has_input() && !core.protocol.holds_end() {
                 return TakenIn { intake: Intake::Starved, has_messages: false, claims_handler: false };
             }
-            core.protocol.pause();
+            core.pause(limits);
             drop(core);
             // Somebody may have made room in between, and seen no pause.
             let is_paused = self.inbox.locked().pause(limits);
@@ -106,7 +106,7 @@ impl Connection {
         let has_messages = !messages.is_empty();
         let claims_handler = self.deliver(messages, has_ended);
         // It may have been answered in between, by someone who saw no hold.
-        if holds && is_starved && self.inbox.locked().hold_end(self.handler().is_none()) {
+        if holds && is_starved && self.inbox.locked().hold_end() {
             intake = Intake::Waits;
         }
         TakenIn { intake, has_messages, claims_handler }
@@ -133,7 +133,7 @@ impl Connection {
 
     /// The client's stream has ended, or is broken.
     pub(crate) fn take_in_end(self: &Arc<Self>, end: io::Result<()>) -> TakenIn {
-        let hold = self.inbox.locked().hold(self.handler().is_none());
+        let hold = self.inbox.locked().hold();
         let mut core = self.lock();
         match end {
             Ok(()) => core.protocol.receive_end(hold, self.context.clock.coarse()),
@@ -141,6 +141,18 @@ impl Connection {
         }
         drop(core);
         self.take_in(&mut Vec::new())
+    }
+
+    /// While it is not received from: a broken connection ends at once, and one whose client has ended its stream in a while.
+    pub(crate) fn look_for_end(self: &Arc<Self>) {
+        let Some(socket) = self.socket() else { return };
+        let is_end_in_sight = socket.is_end_in_sight();
+        let mut core = self.lock();
+        match is_end_in_sight {
+            Ok(false) => {}
+            Ok(true) => core.protocol.end_in_sight(self.context.clock.coarse()),
+            Err(e) => core.protocol.receive_failed(&e.to_string()),
+        }
     }
 
     /// The socket, until the connection is over.
@@ -166,9 +178,9 @@ impl Connection {
         (awaits, core.protocol.deadline())
     }
 
-    /// Whether its end has begun.
-    pub(crate) fn is_ending(self: &Arc<Self>) -> bool {
-        self.reason().is_some() || self.lock().protocol.holds_end()
+    /// Whether a connection with a thread needs the gateway: its output waits for the socket, or its end has begun.
+    pub(crate) fn needs_gateway(self: &Arc<Self>) -> bool {
+        self.is_blocked() || self.reason().is_some() || self.lock().protocol.holds_end()
     }
 
     /// Sends what was collected, or waited for the socket. True: it still waits.
@@ -221,6 +233,7 @@ impl Connection {
         } else if !inbox.unhandled.is_empty() {
             Batch::Messages(handler, inbox.take_unhandled(BATCH))
         } else {
+            inbox.handling = false;
             tell |= inbox.release_end();
             if std::mem::take(&mut inbox.over) { Batch::End(handler) } else { Batch::Nothing }
         };
@@ -276,7 +289,7 @@ impl Connection {
 fn poll_batch(protocol: &mut Protocol, mut room: Room, hold: Hold, now: Moment) -> (Vec<Message>, bool) {
     let mut messages = Vec::new();
     while !room.is_none() && messages.len() < BATCH {
-        let hold = if messages.is_empty() { hold } else { Hold::All };
+        let hold = if messages.is_empty() { hold } else { Hold::Answers };
         let Some(message) = protocol.poll(hold, now) else { return (messages, true) };
         let before = messages.len();
         messages.push(message);

@@ -2,7 +2,10 @@
 //!
 //! Its lock is also the right to receive: a synchronous connection's thread holds it while it waits in `recv`.
 
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 use super::receiver::Receiver;
 use crate::{
@@ -33,6 +36,8 @@ pub(super) struct Inbox {
     paused: bool,
     /// An end of the connection waits for answers: whoever gives the last of them tells the gateway.
     holds_end: bool,
+    /// How many have read a message and may be answering it: they have not read on.
+    answering: u32,
     /// How many wait in `read` of a shared connection.
     pub(super) waiting: u32,
     /// What receives. Of a shared connection the gateway does that, and this stays empty.
@@ -163,22 +168,39 @@ impl Inbox {
         self.unhandled.clear();
     }
 
-    /// What an end has to wait for. While the `server` of a shared connection runs, it has answered what it has read when it
-    /// reads on.
-    pub(super) fn hold(&self, server_runs: bool) -> Hold {
-        let is_read = self.unread.is_empty() && !(server_runs && self.waiting == 0);
-        if self.handling || !self.unhandled.is_empty() || !is_read { Hold::All } else { Hold::Nothing }
+    /// This reader has a message, which it may be about to answer. Its mark is only set and cleared with this lock.
+    pub(super) fn begin_answering(&mut self, reader: &AtomicBool) {
+        if !reader.load(Relaxed) {
+            reader.store(true, Relaxed);
+            self.answering += 1;
+        }
+    }
+
+    /// It has answered what it has read: it reads on, or never will.
+    pub(super) fn end_answering(&mut self, reader: &AtomicBool) {
+        if reader.load(Relaxed) {
+            reader.store(false, Relaxed);
+            self.answering -= 1;
+        }
+    }
+
+    /// What an end has to wait for.
+    pub(super) fn hold(&self) -> Hold {
+        let is_answered = self.unread.is_empty() && self.unhandled.is_empty();
+        if is_answered && !self.handling && self.answering == 0 { Hold::Nothing } else { Hold::Answers }
     }
 
     /// An end waits, unless it need not any more.
-    pub(super) fn hold_end(&mut self, server_runs: bool) -> bool {
-        self.holds_end = self.hold(server_runs) != Hold::Nothing;
+    pub(super) fn hold_end(&mut self) -> bool {
+        self.holds_end = self.hold() == Hold::Answers;
         self.holds_end
     }
 
     /// Whether an end has waited for what is answered now.
     pub(super) fn release_end(&mut self) -> bool {
-        std::mem::take(&mut self.holds_end)
+        let releases = self.holds_end && self.hold() == Hold::Nothing;
+        self.holds_end &= !releases;
+        releases
     }
 
     /// Nothing is received from now on, unless there is room by now.

@@ -21,12 +21,13 @@ mod read;
 mod receiver;
 mod shortage;
 mod socket;
+mod waiting;
 mod write;
 
 pub(crate) use self::{
     drive::{Batch, Intake, Rest, TakenIn},
     mailbox::{Post, Sleep},
-    parts::{About, Connection, Context, Handler, Observer},
+    parts::{About, Connection, Context, Handler, Registrar},
     socket::Socket,
 };
 pub use self::{
@@ -35,4 +36,4 @@ pub use self::{
 };
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

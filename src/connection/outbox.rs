@@ -6,10 +6,9 @@ use std::{
     error::Error,
     fmt,
     sync::{
-        Arc, Condvar, Mutex,
+        Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
-    time::Duration,
 };
 
 use crossbeam_channel::{Receiver, Sender};
@@ -17,14 +16,13 @@ use crossbeam_channel::{Receiver, Sender};
 use crate::{
     buffered::{Buffered, kib},
     codec::Outgoing,
-    deadline::Deadline,
     error::CloseReason,
     limits::Limits,
     message::Message,
-    sync::LockExt,
 };
 
-/// What becomes of a push when the connection's queue is full, because its client is too slow.
+/// What becomes of a push when the connection's queue is full, because its client is too slow. To wait for it instead is
+/// the caller's choice: see [`Hub::push_wait`](crate::Hub::push_wait).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Overflow {
@@ -33,12 +31,11 @@ pub enum Overflow {
     Disconnect,
     /// The new message is dropped, and the caller is told.
     DropNewest,
-    /// The caller waits for room, for so long at most; then the message is dropped, and the caller is told.
-    Block(Duration),
 }
 
 /// What became of a message that was pushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Pushed {
     /// The kernel has it.
     Sent,
@@ -48,10 +45,11 @@ pub enum Pushed {
 
 /// A push that failed; it gives the message back.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct PushError {
     /// Why.
     pub kind: PushErrorKind,
-    /// What was not sent.
+    /// What was not sent; with [`PushErrorKind::Pending`], what may still be.
     pub message: Message,
 }
 
@@ -61,18 +59,34 @@ pub struct PushError {
 pub enum PushErrorKind {
     /// No connection has this ID, or none has it any more.
     Unknown,
+    /// The connection was not opened: its handshake was refused, or came to nothing.
+    Refused,
     /// The connection is closing, or was just closed because its queue was full ([`Overflow::Disconnect`]).
     Closed(CloseReason),
-    /// The queue is full: dropped, as [`Overflow::DropNewest`] or [`Overflow::Block`] says.
+    /// The queue is full: dropped, as [`Overflow::DropNewest`] says, or because the connection is not open yet.
     Full,
+    /// `push_wait` only: the time is up, and nothing of the message was sent. Nor will it be.
+    Timeout,
+    /// `push_wait` only: the time is up while the message is being sent. What is left of it goes out as the client takes
+    /// it, so whoever sends it again may send it twice.
+    Pending,
+    /// `push_wait` was called by a thread of the gateway, which would wait for itself: in
+    /// [`on_client_message`](crate::WebSocketServer::on_client_message) or `on_post_server` of a shared connection with
+    /// [`Limits::workers`](crate::Limits::workers) 0, or in a [`HubObserver`](crate::HubObserver); or by the `on_pre_server`
+    /// that the connection itself waits for. Nothing was sent.
+    MustNotWait,
 }
 
 impl fmt::Display for PushError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
             PushErrorKind::Unknown => f.write_str("no connection has this ID"),
+            PushErrorKind::Refused => f.write_str("the connection was refused in its opening handshake"),
             PushErrorKind::Closed(reason) => write!(f, "connection closed: {reason}"),
             PushErrorKind::Full => f.write_str("the connection's queue is full"),
+            PushErrorKind::Timeout => f.write_str("timed out before anything was sent"),
+            PushErrorKind::Pending => f.write_str("timed out while the message is being sent"),
+            PushErrorKind::MustNotWait => f.write_str("this thread must not wait: it would wait for itself"),
         }
     }
 }
@@ -90,10 +104,6 @@ pub(super) struct Outbox {
     own_bytes: AtomicUsize,
     /// Where these count.
     buffered: Arc<Buffered>,
-    /// How many wait for room.
-    waiters: AtomicUsize,
-    waiting: Mutex<()>,
-    freed: Condvar,
 }
 
 impl Outbox {
@@ -106,9 +116,6 @@ impl Outbox {
             messages: AtomicUsize::new(0),
             own_bytes: AtomicUsize::new(0),
             buffered: buffered.clone(),
-            waiters: AtomicUsize::new(0),
-            waiting: Mutex::new(()),
-            freed: Condvar::new(),
         }
     }
 
@@ -158,29 +165,12 @@ impl Outbox {
         let own = outgoing.own_size();
         let before = self.own_bytes.fetch_sub(own, SeqCst);
         self.buffered.change(kib(before), kib(before - own));
-        if self.waiters.load(SeqCst) > 0 {
-            // With the lock, so that nobody is between its look and its wait.
-            let _guard = self.waiting.locked();
-            self.freed.notify_all();
-        }
         Some(outgoing)
     }
 
     /// Empties it: the connection ends.
     pub(super) fn clear(&self) {
         while self.take().is_some() {}
-    }
-
-    /// Waits until something was taken. False: the time was up.
-    pub(super) fn wait_for_room(&self, deadline: Deadline) -> bool {
-        let Some(left) = deadline.remaining() else { return false };
-        self.waiters.fetch_add(1, SeqCst);
-        let guard = self.waiting.locked();
-        if !self.is_empty() {
-            drop(self.freed.wait_timeout(guard, left));
-        }
-        self.waiters.fetch_sub(1, SeqCst);
-        true
     }
 }
 

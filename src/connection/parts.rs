@@ -82,8 +82,7 @@ pub(crate) struct Context {
     pub(crate) limits: Arc<Limits>,
     pub(crate) clock: Arc<Clock>,
     pub(crate) post: Post<Connection>,
-    /// Told when a connection is over.
-    pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) registrar: Arc<dyn Registrar>,
     /// What all connections of the server hold.
     pub(crate) buffered: Arc<Buffered>,
 }
@@ -121,9 +120,9 @@ pub(crate) trait Handler: Send + Sync + fmt::Debug {
     fn end(&self, connection: &Arc<Connection>);
 }
 
-/// Who knows of a connection as long as it is not over.
-pub(crate) trait Observer: Send + Sync + fmt::Debug {
-    fn closed(&self, connection: &Connection);
+/// Who has a connection registered as long as it is not over.
+pub(crate) trait Registrar: Send + Sync + fmt::Debug {
+    fn unregister(&self, connection: &Arc<Connection>);
     /// All that are not over, in no order.
     fn all(&self) -> Vec<Arc<Connection>>;
 }
@@ -367,11 +366,16 @@ impl Connection {
     }
 
     /// What a call on a connection returns that has ended.
-    pub(super) fn closed(&self) -> Error {
+    pub(crate) fn closed(&self) -> Error {
         Error::Closed(self.closed_reason())
     }
 
-    pub(super) fn closed_reason(&self) -> CloseReason {
+    /// Why nothing can be sent any more.
+    pub(super) fn why_unsendable(self: &Arc<Self>) -> CloseReason {
+        self.lock().protocol.check_sendable().err().unwrap_or_else(|| self.closed_reason())
+    }
+
+    pub(crate) fn closed_reason(&self) -> CloseReason {
         // Whoever asks has seen that it ended.
         let unknown = || CloseReason::new(CloseCode::ABNORMAL, "", ClosedBy::Network);
         self.reason().cloned().unwrap_or_else(unknown)
@@ -388,6 +392,9 @@ impl Owner for Arc<Connection> {
     }
 
     fn before_unlock(&self, core: &mut Core) -> Option<Deferred> {
+        if core.waiting.is_some() {
+            self.serve_waiting(core);
+        }
         self.publish(core);
         let blocked = core.protocol.is_blocked();
         if blocked != self.blocked.load(Relaxed) {
@@ -412,6 +419,7 @@ impl Owner for Arc<Connection> {
     }
 
     fn finish_deferred(&self, core: &mut Core, compressed: Box<Compressing>) {
+        core.waiting_compressed();
         core.protocol.compressed(*compressed);
         if core.protocol.owes_close() {
             self.drain_or_post(core); // what was compressed may have been the last that the close has waited for

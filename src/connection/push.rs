@@ -8,7 +8,6 @@ use super::{
 };
 use crate::{
     codec::{Forms, Outgoing},
-    deadline::Deadline,
     message::{CloseCode, Message},
 };
 
@@ -26,35 +25,25 @@ impl Connection {
         self.push_outgoing(self.prepare(message, forms))
     }
 
-    pub(super) fn push_outgoing(self: &Arc<Self>, mut outgoing: Outgoing) -> Result<Pushed, PushError> {
-        let mut deadline = None;
-        let kind = loop {
-            let kind = match self.try_push(outgoing) {
-                Ok(pushed) => {
-                    // Whoever pushes faster than others see to it does that itself.
-                    self.context.relieve();
-                    return Ok(pushed);
-                }
-                Err((kind, back)) => {
-                    outgoing = back;
-                    kind
-                }
-            };
-            match (&kind, self.about.overflow) {
-                (PushErrorKind::Full, Overflow::Disconnect) => {
-                    self.disconnect(CloseCode::TRY_AGAIN, "too slow");
-                    break PushErrorKind::Closed(self.closed_reason());
-                }
-                (PushErrorKind::Full, Overflow::Block(timeout)) => {
-                    let by = *deadline.get_or_insert_with(|| Deadline::after(timeout));
-                    if !self.outbox.get().is_some_and(|outbox| outbox.wait_for_room(by)) {
-                        break kind;
-                    }
-                }
-                _ => break kind,
+    /// Queues a message that was pushed before the connection was opened, behind the answer to its handshake and before
+    /// anything else. Nobody knows the connection yet, so nothing is sent.
+    pub(crate) fn push_ahead(&self, message: Message) {
+        let outbox = self.outbox.get_or_init(|| Box::new(Outbox::new(&self.context.buffered)));
+        // There is room: what was pushed before has had the same bounds.
+        let _ = outbox.put(self.prepare(message, None), &self.context.limits);
+    }
+
+    pub(super) fn push_outgoing(self: &Arc<Self>, outgoing: Outgoing) -> Result<Pushed, PushError> {
+        let pushed = self.try_push(outgoing);
+        // Whoever pushes faster than others see to it does that itself.
+        self.context.relieve();
+        pushed.map_err(|(mut kind, Outgoing { message, .. })| {
+            if matches!(kind, PushErrorKind::Full) && self.about.overflow == Overflow::Disconnect {
+                self.disconnect(CloseCode::TRY_AGAIN, "too slow");
+                kind = PushErrorKind::Closed(self.closed_reason());
             }
-        };
-        Err(PushError { kind, message: outgoing.message })
+            PushError { kind, message }
+        })
     }
 
     fn try_push(self: &Arc<Self>, outgoing: Outgoing) -> Result<Pushed, (PushErrorKind, Outgoing)> {

@@ -1,14 +1,18 @@
 //! Reading: by a connection's own thread, which waits in `recv`, and from a shared connection, by any thread.
 
 use std::{
-    io::ErrorKind::WouldBlock,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    io::{self, ErrorKind::WouldBlock},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use super::{inbox::Inbox, mailbox::Within, parts::Connection, receiver::Receiver, socket::Socket};
 use crate::{
     buffered::MUCH,
+    clock::Moment,
     deadline::Budget,
     error::{Error, Result},
     message::{Data, Message},
@@ -31,20 +35,44 @@ enum Next {
 }
 
 impl Connection {
-    /// At most `len` characters or bytes of the next message, or of the rest of one; and whether they reach its end.
-    pub(crate) fn read(self: &Arc<Self>, len: usize, timeout: Duration) -> Result<(Data, bool)> {
+    /// At most `len` characters or bytes of the next message, or of the rest of one; and whether they reach its end. An end of the
+    /// connection waits until this `reader` reads on, or [ends its answer](Self::end_answering).
+    pub(crate) fn read(
+        self: &Arc<Self>,
+        len: usize,
+        timeout: Duration,
+        reader: &AtomicBool,
+    ) -> Result<(Data, bool)> {
         if self.about.shared {
-            return self.read_shared(len, timeout);
+            return self.read_shared(len, timeout, reader);
         }
         let mut inbox = self.inbox.locked();
-        if let Some(read) = self.read_received(&mut inbox, len) {
-            return read;
+        let received = self.read_received(&mut inbox, len);
+        let is_new = received.is_none();
+        let read = received.unwrap_or_else(|| {
+            inbox.end_answering(reader);
+            self.receives.store(true, Relaxed);
+            self.read_own(&mut inbox, len, timeout)
+        });
+        if read.is_ok() {
+            inbox.begin_answering(reader);
         }
-        self.receives.store(true, Relaxed);
-        let read = self.read_own(&mut inbox, len, timeout);
-        self.receives.store(false, Relaxed);
-        self.be_watched();
+        if is_new {
+            self.receives.store(false, Relaxed);
+            self.be_watched();
+        }
         read
+    }
+
+    /// This reader answers no more.
+    pub(crate) fn end_answering(self: &Arc<Self>, reader: &AtomicBool) {
+        let mut inbox = self.inbox.locked();
+        inbox.end_answering(reader);
+        let releases = inbox.release_end();
+        drop(inbox);
+        if releases {
+            self.post(Within::Now);
+        }
     }
 
     /// What was received before, or that nothing of it is wanted.
@@ -60,19 +88,23 @@ impl Connection {
     }
 
     /// Waits for what the gateway receives.
-    fn read_shared(self: &Arc<Self>, len: usize, timeout: Duration) -> Result<(Data, bool)> {
+    fn read_shared(
+        self: &Arc<Self>,
+        len: usize,
+        timeout: Duration,
+        reader: &AtomicBool,
+    ) -> Result<(Data, bool)> {
         let mut budget = Budget::new(timeout);
         let mut inbox = self.inbox.locked();
+        inbox.end_answering(reader);
         loop {
             if self.has_hung_up() {
                 return Err(self.closed());
             }
             if let Some(piece) = inbox.read(len) {
+                inbox.begin_answering(reader);
                 self.count_less(&inbox);
-                let mut tell = inbox.resumes(&self.context.limits);
-                if inbox.unread.is_empty() && self.handler().is_some() {
-                    tell |= inbox.release_end();
-                }
+                let tell = inbox.resumes(&self.context.limits);
                 if !inbox.unread.is_empty() && inbox.waiting > 0 {
                     self.arrived.notify_one(); // there is something for another reader
                 }
@@ -86,11 +118,11 @@ impl Connection {
             if inbox.complete && inbox.unhandled.is_empty() && !inbox.handling {
                 return Err(self.closed());
             }
-            let Some(left) = budget.remaining() else { return Err(Error::Timeout) };
-            inbox.waiting += 1;
             if inbox.release_end() || !self.is_known.load(Relaxed) {
                 self.post(Within::Now);
             }
+            let Some(left) = budget.remaining() else { return Err(Error::Timeout) };
+            inbox.waiting += 1;
             inbox = match self.arrived.wait_timeout(inbox, left) {
                 Ok((inbox, _)) => inbox,
                 Err(poisoned) => poisoned.into_inner().0,
@@ -131,11 +163,11 @@ impl Connection {
                             receiver.try_receive(&socket)
                         }
                     };
-                    if received.as_ref().is_err_and(|e| e.kind() == WouldBlock) {
-                        // Nothing has come that would still have to be read before anything is judged late.
-                        self.handle_timeout();
-                    }
-                    self.received(received);
+                    let received = match received {
+                        Err(e) if e.kind() == WouldBlock => self.handle_silence(receiver, &socket),
+                        received => received,
+                    };
+                    self.received(received, Hold::Nothing);
                 }
                 Next::Send(socket) => {
                     if !socket.wait_writable(budget.deadline())? {
@@ -187,10 +219,21 @@ impl Connection {
         Next::Receive(socket)
     }
 
-    /// Does what is due.
-    pub(crate) fn handle_timeout(self: &Arc<Self>) {
+    /// Nothing came for a while: does what is due, unless something comes just now.
+    fn handle_silence(self: &Arc<Self>, receiver: &mut Receiver, socket: &Socket) -> io::Result<usize> {
+        // In this order, or what came while the process stood still would be judged late, and not read.
+        let now = self.context.clock.exact();
+        let received = receiver.try_receive(socket);
+        if received.as_ref().is_err_and(|e| e.kind() == WouldBlock) {
+            self.handle_timeout(now);
+        }
+        received
+    }
+
+    /// Does what is due at this time. What had come until then has been received.
+    pub(crate) fn handle_timeout(self: &Arc<Self>, now: Moment) {
         let mut core = self.lock();
-        core.protocol.handle_timeout(self.context.clock.exact());
+        core.protocol.handle_timeout(now);
         self.flush_or_post(&mut core);
     }
 }

@@ -56,7 +56,7 @@ impl Context {
     /// smaller part of all, with what they share.
     fn largest(&self) -> Largest {
         let mut all: Vec<_> =
-            self.observer.all().into_iter().map(|connection| (connection.held(), connection)).collect();
+            self.registrar.all().into_iter().map(|connection| (connection.held(), connection)).collect();
         let own: usize = all.iter().map(|((own, _), _)| *own as usize).sum();
         let is_shared = self.buffered.sum() > 2 * own;
         let held = |(own, shared): (u32, u32)| if is_shared { own.saturating_add(shared) } else { own };

@@ -18,6 +18,12 @@ const SEND: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
 #[cfg(target_vendor = "apple")] // there the standard library has set SO_NOSIGPIPE
 const SEND: SendFlags = SendFlags::DONTWAIT;
 
+/// That the peer has ended its stream. Where the system cannot say so, only that both have.
+#[cfg(not(target_vendor = "apple"))]
+const PEER_ENDED: PollFlags = PollFlags::RDHUP;
+#[cfg(target_vendor = "apple")]
+const PEER_ENDED: PollFlags = PollFlags::HUP;
+
 /// A connected stream socket, TCP or Unix. Closed when dropped.
 #[derive(Debug)]
 pub(crate) struct Socket(OwnedFd);
@@ -106,6 +112,38 @@ impl Socket {
     /// Waits until something arrived, or the socket takes more, or has ended. False: the time was up.
     pub(crate) fn wait_either(&self, deadline: Deadline) -> io::Result<bool> {
         self.wait(PollFlags::IN | PollFlags::OUT, deadline)
+    }
+
+    /// Whether the peer's stream has ended (FIN), perhaps behind bytes that have not been received.
+    ///
+    /// # Errors
+    /// The connection is broken, such as by a reset.
+    pub(crate) fn is_end_in_sight(&self) -> io::Result<bool> {
+        let mut fds = [PollFd::new(&self.0, PEER_ENDED)];
+        poll(&mut fds, Some(&timespec(Duration::ZERO)))?;
+        let told = fds[0].revents();
+        if told.contains(PollFlags::ERR) {
+            sockopt::socket_error(&self.0)??;
+        }
+        Ok(told.intersects(PEER_ENDED | PollFlags::HUP))
+    }
+
+    /// The system asks a peer that is silent whether it is still there, and breaks the connection of one that does not answer:
+    /// after this silence, and within this time.
+    pub(crate) fn keep_alive(&self, interval: Duration, timeout: Duration) {
+        const PROBES: u32 = 3;
+        let seconds = |time: Duration| Duration::from_secs(time.as_secs().max(1));
+        // What is refused is not TCP: a Unix socket's peer is a process, whose end is always told.
+        let _ = sockopt::set_tcp_keepidle(&self.0, seconds(interval));
+        let _ = sockopt::set_tcp_keepintvl(&self.0, seconds(timeout / PROBES));
+        let _ = sockopt::set_tcp_keepcnt(&self.0, PROBES);
+        let _ = sockopt::set_socket_keepalive(&self.0, true);
+        // Probes are only sent while nothing waits to be acknowledged.
+        #[cfg(target_os = "linux")]
+        let _ = sockopt::set_tcp_user_timeout(
+            &self.0,
+            (interval + timeout).as_millis().try_into().unwrap_or(u32::MAX),
+        );
     }
 
     fn wait(&self, flags: PollFlags, deadline: Deadline) -> io::Result<bool> {

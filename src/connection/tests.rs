@@ -16,7 +16,7 @@ use crate::{
     clock::Clock,
     codec::{Deflate, Stream},
     compression::Compression,
-    id::WebSocketId,
+    id::{NodeId, WebSocketId},
     limits::Limits,
     message::{CloseCode, Message},
     session::SessionId,
@@ -25,16 +25,22 @@ use crate::{
 #[derive(Debug)]
 struct Nobody;
 
-impl Observer for Nobody {
-    fn closed(&self, _: &Connection) {}
+impl Registrar for Nobody {
+    fn unregister(&self, _: &Arc<Connection>) {}
 
     fn all(&self) -> Vec<Arc<Connection>> {
         Vec::new()
     }
 }
 
+/// A connection with this ID, known to this registrar.
+pub(crate) fn connection_of(id: WebSocketId, registrar: Arc<dyn Registrar>) -> (Arc<Connection>, UnixStream) {
+    let (connection, client, _) = make_connection(id, None, registrar);
+    (connection, client)
+}
+
 /// A connection over a socket pair, without a gateway, and the client's end.
-fn connection() -> (Arc<Connection>, UnixStream) {
+pub(crate) fn connection() -> (Arc<Connection>, UnixStream) {
     let (connection, client, _) = posting_connection(None);
     (connection, client)
 }
@@ -43,11 +49,19 @@ fn connection() -> (Arc<Connection>, UnixStream) {
 fn posting_connection(
     deflate: Option<Deflate>,
 ) -> (Arc<Connection>, UnixStream, crossbeam_channel::Receiver<Arc<Connection>>) {
+    make_connection(WebSocketId::random(NodeId::new(1)), deflate, Arc::new(Nobody))
+}
+
+fn make_connection(
+    id: WebSocketId,
+    deflate: Option<Deflate>,
+    registrar: Arc<dyn Registrar>,
+) -> (Arc<Connection>, UnixStream, crossbeam_channel::Receiver<Arc<Connection>>) {
     let (server, client) = UnixStream::pair().unwrap();
     client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let clock = Clock::start();
     let about = Box::new(About {
-        id: WebSocketId::random(),
+        id,
         session_id: SessionId::new("s"),
         path: "/".into(),
         peer: None,
@@ -60,13 +74,9 @@ fn posting_connection(
     });
     let (sender, mail) = crossbeam_channel::unbounded();
     let post = Post::new(sender, || {});
-    let context = Arc::new(Context {
-        limits: Arc::new(Limits::default()),
-        clock: Arc::new(clock),
-        post,
-        observer: Arc::new(Nobody),
-        buffered: Arc::new(Buffered::new(usize::MAX)),
-    });
+    let limits = Arc::new(Limits::default());
+    let buffered = Arc::new(Buffered::new(usize::MAX));
+    let context = Arc::new(Context { limits, clock: Arc::new(clock), post, registrar, buffered });
     let socket = Arc::new(Socket::from(server));
     (Connection::new(about, socket, Stream::plain(), context), client, mail)
 }
@@ -151,4 +161,41 @@ fn collected_output_that_the_socket_does_not_take_is_told() {
 fn a_connection_is_small() {
     // What 18,000 parked ones cost; the rest of it is on the heap, and given back.
     assert!(size_of::<Connection>() <= 704, "{}", size_of::<Connection>());
+}
+
+/// Those that come later, and fill the queue again and again, do not overtake it.
+#[test]
+fn a_push_that_waits_has_its_place_among_the_others() {
+    let (connection, mut client) = connection();
+    let large = vec![0; 1 << 20];
+    assert_eq!(connection.push(large.clone().into(), None).unwrap(), Pushed::Queued);
+    let push = |text: &str| assert_eq!(connection.push(text.into(), None).unwrap(), Pushed::Queued);
+    push("1");
+    let waiters = [("2", "3"), ("4", "5")].map(|(waits, later)| {
+        let waiting = connection.clone();
+        let number = connection.lock().callers;
+        let waiter = thread::spawn(move || waiting.push_wait(waits.into(), Duration::from_secs(20)));
+        while connection.lock().callers == number {
+            thread::yield_now();
+        }
+        push(later);
+        waiter
+    });
+    let mut received = vec![0; 10 + large.len()];
+    let mut rest = [0; 15];
+    let driver = thread::spawn({
+        let connection = connection.clone();
+        move || {
+            while connection.flush_rest() {
+                thread::yield_now(); // in place of the gateway
+            }
+        }
+    });
+    client.read_exact(&mut received).unwrap();
+    client.read_exact(&mut rest).unwrap();
+    let texts: Vec<_> = rest.chunks(3).map(|frame| char::from(frame[2])).collect();
+    assert_eq!(texts, ['1', '2', '3', '4', '5']);
+    waiters.into_iter().for_each(|waiter| waiter.join().unwrap().unwrap());
+    driver.join().unwrap();
+    assert!(connection.lock().waiting.is_none(), "nothing is left of them");
 }

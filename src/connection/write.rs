@@ -2,7 +2,13 @@
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
-use super::{core::Core, mailbox::Within, parts::Connection, socket::Socket};
+use super::{
+    core::Core,
+    mailbox::Within,
+    outbox::{PushError, PushErrorKind},
+    parts::Connection,
+    socket::Socket,
+};
 use crate::{
     codec::Outgoing,
     deadline::{Budget, Deadline},
@@ -108,7 +114,12 @@ impl Connection {
         let is_next = !core.protocol.is_blocked() && !core.protocol.is_compressing();
         if !is_next || !self.outbox_is_empty() {
             drop(core);
-            return self.push_outgoing(outgoing).map(drop).map_err(|_| self.closed());
+            return match self.push_outgoing(outgoing) {
+                Ok(_) => Ok(()),
+                Err(PushError { kind: PushErrorKind::Full, .. }) => Err(Error::QueueFull),
+                Err(PushError { kind: PushErrorKind::Closed(reason), .. }) => Err(Error::Closed(reason)),
+                Err(_) => Err(self.closed()),
+            };
         }
         core.send(outgoing);
         if core.collects(more) {
@@ -116,6 +127,16 @@ impl Connection {
             self.tell_collected();
         } else if self.flush(&mut core) {
             // The gateway watches the socket, but may have seen it take more before it saw that this is awaited.
+            core.deferred.post = Some(Within::Now);
+        }
+        Ok(())
+    }
+
+    /// Sends what was collected, as far as the socket takes it. The gateway sends the rest.
+    pub(crate) fn flush_some(self: &Arc<Self>) -> Result<()> {
+        let mut core = self.lock();
+        core.protocol.check_sendable().map_err(Error::Closed)?;
+        if self.flush(&mut core) {
             core.deferred.post = Some(Within::Now);
         }
         Ok(())

@@ -40,7 +40,8 @@ pub(super) struct Entry {
     pub(super) armed: Option<Moment>,
     /// Something that was received may be left to be taken in.
     pub(super) has_rest: bool,
-    /// The poll has told that the client's stream ends, which it tells once: so it is received from until that comes.
+    /// The poll has told that the client's stream ends or is broken. It tells that once, so the connection is received from until
+    /// that comes.
     pub(super) end_in_sight: bool,
     /// The client's stream has ended: nothing more is to be received.
     pub(super) has_ended: bool,
@@ -146,4 +147,26 @@ impl Entries {
 
 fn address(connection: &Arc<Connection>) -> usize {
     Arc::as_ptr(connection).addr()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connection::tests::connection;
+
+    #[test]
+    fn a_key_never_finds_the_entry_that_took_the_place_of_its_own() {
+        let (first, second) = (connection().0, connection().0);
+        let mut entries = Entries::default();
+        let old = entries.find_or_insert(&first);
+        assert_eq!((entries.find_or_insert(&first), Key::from_token(old.token())), (old, old));
+        assert!(entries.remove(old).is_some_and(|removed| Arc::ptr_eq(&removed, &first)));
+        let new = entries.find_or_insert(&second);
+        assert_eq!(new.index, old.index, "it has another place: this test shows nothing");
+        assert!(
+            entries.get(old).is_none() && entries.get_mut(old).is_none() && entries.remove(old).is_none()
+        );
+        assert_eq!((entries.find(&first), entries.find(&second), entries.len()), (None, Some(new), 1));
+        assert!(entries.get(new).is_some_and(|entry| Arc::ptr_eq(&entry.connection, &second)));
+    }
 }

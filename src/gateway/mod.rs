@@ -26,9 +26,9 @@ use self::{reactor::Reactor, workers::Workers};
 use crate::{
     buffered::Buffered,
     clock::Clock,
-    connection::{Context, Observer},
+    connection::{Context, Registrar},
     limits::Limits,
-    thread::spawn,
+    thread::{forbid_waiting, spawn},
 };
 
 const STACK: usize = 256 * 1024;
@@ -48,7 +48,7 @@ impl Gateways {
     pub(crate) fn start(
         limits: &Arc<Limits>,
         clock: &Arc<Clock>,
-        observer: &Arc<dyn Observer>,
+        registrar: &Arc<dyn Registrar>,
         buffered: &Arc<Buffered>,
     ) -> io::Result<Self> {
         let mut all = Self {
@@ -59,11 +59,15 @@ impl Gateways {
             workers: Workers::start(limits)?,
         };
         for _ in 0..limits.gateways.max(1) {
-            let mut reactor = Reactor::new(limits, clock, observer, buffered, all.workers.dispatcher())?;
+            let mut reactor = Reactor::new(limits, clock, registrar, buffered, all.workers.dispatcher())?;
             all.contexts.push(reactor.context().clone());
             let stop = all.stop.clone();
             let stack_size = STACK.max(limits.stack_size);
-            all.threads.push(spawn("switchboard-gate", stack_size, move || reactor.run(&stop))?);
+            let run = move || {
+                forbid_waiting();
+                reactor.run(&stop);
+            };
+            all.threads.push(spawn("switchboard-gate", stack_size, run)?);
         }
         Ok(all)
     }

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     buffered::Buffered,
     clock::Clock,
-    connection::{Connection, Context, Observer, Post, Sleep},
+    connection::{Connection, Context, Post, Registrar, Sleep},
     limits::Limits,
 };
 
@@ -57,7 +57,7 @@ impl Reactor {
     pub(super) fn new(
         limits: &Arc<Limits>,
         clock: &Arc<Clock>,
-        observer: &Arc<dyn Observer>,
+        registrar: &Arc<dyn Registrar>,
         buffered: &Arc<Buffered>,
         workers: Dispatcher,
     ) -> io::Result<Self> {
@@ -82,7 +82,7 @@ impl Reactor {
                 limits: limits.clone(),
                 clock: clock.clone(),
                 post,
-                observer: observer.clone(),
+                registrar: registrar.clone(),
                 buffered: buffered.clone(),
             }),
             workers,
@@ -194,16 +194,19 @@ impl Reactor {
         while let Some(key) = self.deadlines.take_due(now, &mut self.entries) {
             let Some(entry) = self.entries.get_mut(key) else { continue };
             let connection = entry.connection.clone();
-            let is_shared = connection.about().shared;
-            // What has arrived is read before it is judged late.
-            if is_shared && connection.due().0 {
-                self.drive(key);
-            }
-            connection.handle_timeout();
-            if is_shared {
+            if connection.about().shared {
+                // What has arrived is read before it is judged late.
+                if connection.due().0 {
+                    self.drive(key);
+                }
+                connection.handle_timeout(now);
                 self.look_at_shared(connection);
                 self.park(key);
             } else {
+                // Its thread sees to everything else.
+                if connection.needs_gateway() {
+                    connection.handle_timeout(now);
+                }
                 self.look_at_threaded(&connection);
             }
         }
@@ -223,7 +226,7 @@ impl Reactor {
         let key = key.unwrap_or_else(|| self.entries.find_or_insert(&connection));
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(e) = self.entries.watch(key, self.poll.registry(), &socket, interest) {
-            log::error!("{}: cannot watch the socket: {e}", connection.id());
+            log::error!("{}: cannot watch the socket: {e}", connection.id().short());
             return self.end(key);
         }
         self.drive(key);
@@ -289,16 +292,14 @@ impl Reactor {
     /// `read` needs nothing else.
     fn look_at_threaded(&mut self, connection: &Arc<Connection>) {
         let key = self.entries.find(connection);
-        let is_blocked = connection.is_blocked();
-        let needs_us = is_blocked || connection.is_ending();
-        let Some(socket) = connection.socket().filter(|_| needs_us) else {
+        let Some(socket) = connection.socket().filter(|_| connection.needs_gateway()) else {
             return drop(key.and_then(|key| self.forget(key)));
         };
         let key = key.unwrap_or_else(|| self.entries.find_or_insert(connection));
-        if !is_blocked {
+        if !connection.is_blocked() {
             self.entries.unwatch(key, self.poll.registry());
         } else if let Err(e) = self.entries.watch(key, self.poll.registry(), &socket, Interest::WRITABLE) {
-            log::error!("{}: cannot watch the socket: {e}", connection.id());
+            log::error!("{}: cannot watch the socket: {e}", connection.id().short());
         }
         self.deadlines.arm(key, connection.due().1, &mut self.entries);
     }

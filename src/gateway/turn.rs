@@ -28,7 +28,7 @@ pub(super) fn turn(
 ) -> Turn {
     let connection = entry.connection.clone();
     if connection.is_blocked() && connection.flush_rest() && connection.is_stuck() {
-        return Turn::Waits;
+        return wait(entry);
     }
     let mut is_drained = false;
     for _ in 0..STEPS {
@@ -48,11 +48,20 @@ pub(super) fn turn(
         }
         match taken.intake {
             Intake::Starved | Intake::More => {}
-            Intake::Waits => return Turn::Waits,
+            Intake::Waits => return wait(entry),
             Intake::Over => return Turn::Over,
         }
     }
     Turn::More
+}
+
+/// It is not received from, but an end of the stream must not stay unseen. If it is the connection's end, the gateway is told so
+/// like anyone.
+fn wait(entry: &Entry) -> Turn {
+    if entry.end_in_sight {
+        entry.connection.look_for_end();
+    }
+    Turn::Waits
 }
 
 /// Receives once; says also whether the buffer was filled. `None`: there is nothing.

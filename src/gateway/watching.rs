@@ -60,8 +60,7 @@ impl Watching {
                 return false;
             }
             if connection.is_busy() {
-                connection.receive_while_busy();
-                connection.handle_timeout();
+                connection.stand_in();
                 return true;
             }
             !connection.unwatch()

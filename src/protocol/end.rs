@@ -83,14 +83,10 @@ impl Protocol {
     }
 
     pub(super) fn peer_ends(&mut self, end: PeerEnd, hold: Hold, now: Moment) {
-        let holds = match hold {
-            Hold::Nothing => false,
-            Hold::Failures => matches!(end, PeerEnd::Failure(_)),
-            Hold::All => true,
-        };
         let peer_ended = matches!(end, PeerEnd::EndOfStream);
-        if holds && matches!(self.phase, Phase::Open) {
-            let by = now + self.limits.close_timeout;
+        if hold == Hold::Answers && matches!(self.phase, Phase::Open) {
+            // One time for all of the end, if it was in sight before.
+            let by = self.timers.end_by.unwrap_or(now + self.limits.close_timeout);
             self.enter(Phase::Held { end: Box::new(end), peer_ended, by });
         } else {
             self.end_by_peer(end, peer_ended, now);
@@ -114,11 +110,7 @@ impl Protocol {
                 self.drain(peer_ended, now);
             }
             PeerEnd::EndOfStream => {
-                let why = match self.role {
-                    Role::Server => "the client's stream ended without a close frame",
-                    Role::Client => "the server's stream ended without a close frame",
-                };
-                self.set_reason(CloseCode::ABNORMAL, why, ClosedBy::Network);
+                self.set_reason(CloseCode::ABNORMAL, self.end_of_stream(), ClosedBy::Network);
                 self.drain(peer_ended, now);
             }
         }
@@ -128,6 +120,13 @@ impl Protocol {
     fn put_close(&mut self, code: CloseCode, text: &str) {
         if !self.owes_close {
             self.codec.close(code, text);
+        }
+    }
+
+    pub(super) fn end_of_stream(&self) -> &'static str {
+        match self.role {
+            Role::Server => "the client's stream ended without a close frame",
+            Role::Client => "the server's stream ended without a close frame",
         }
     }
 

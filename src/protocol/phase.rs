@@ -53,9 +53,6 @@ pub(super) enum Stream {
 pub(crate) enum Hold {
     /// For nothing: all that came before is answered.
     Nothing,
-    /// The application may be answering the last message: only a broken rule waits. A peer that says goodbye knows what it
-    /// has not got.
-    Failures,
-    /// Messages have not been taken by the application.
-    All,
+    /// For the application, which may still answer messages that came before.
+    Answers,
 }

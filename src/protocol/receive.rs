@@ -45,6 +45,19 @@ impl Protocol {
         }
     }
 
+    /// The peer's stream ends (FIN) behind bytes for which there is no room now. What it sent can still be answered, if
+    /// anything can, but not for ever.
+    pub(crate) fn end_in_sight(&mut self, now: Moment) {
+        match self.phase {
+            Phase::Open if self.timers.end_by.is_none() => {
+                self.timers.end_by = Some(now + self.limits.close_timeout);
+                self.changed = true;
+            }
+            Phase::Unsendable { .. } => self.end_held(now),
+            _ => {}
+        }
+    }
+
     /// Receiving failed: the connection is broken.
     pub(crate) fn receive_failed(&mut self, why: &str) {
         self.abort(ClosedBy::Network, why);

@@ -41,8 +41,9 @@ impl Protocol {
             Some((_, Timer::Message)) => {
                 self.close(CloseCode::POLICY, "a message was not completed in time", now)
             }
+            Some((_, Timer::End)) => self.abort(ClosedBy::Network, self.end_of_stream()),
             Some((_, Timer::Pong)) => self.abort(ClosedBy::Network, "no answer to a ping"),
-            Some((_, Timer::Idle)) => self.close(CloseCode::NORMAL, "idle", now),
+            Some((_, Timer::Idle)) => self.close(CloseCode::GOING_AWAY, "idle", now),
             Some((_, Timer::Ping)) => {
                 self.codec.park(false);
                 self.codec.ping(now.to_bytes());

@@ -25,6 +25,8 @@ pub(super) struct Timers {
     pub(super) blocked: Option<Moment>,
     /// Nothing is received at the moment, on purpose: so the peer's silence says nothing.
     pub(super) paused: bool,
+    /// The peer's stream ends behind what has not been received yet: when the connection ends at the latest.
+    pub(super) end_by: Option<Moment>,
     /// The compressor has memory to give back.
     pub(super) warm: bool,
     /// A shared connection may be ended because it is idle.
@@ -36,6 +38,8 @@ pub(super) struct Timers {
 pub(super) enum Timer {
     /// The peer does not take what is sent.
     Write,
+    /// The peer is gone, and what it sent before has not been received for too long.
+    End,
     /// The peer does not complete a message.
     Message,
     /// The peer has not answered a ping.
@@ -57,6 +61,7 @@ impl Timers {
             pinged: None,
             blocked: None,
             paused: false,
+            end_by: None,
             warm: false,
             shared,
         }
@@ -76,10 +81,11 @@ impl Timers {
     /// What is due next, and when. What is due at the same time comes in the order of [`Timer`].
     pub(super) fn next(&self, limits: &Limits) -> Option<(Moment, Timer)> {
         let write = self.blocked.map(|since| (since + limits.write_timeout + GRACE, Timer::Write));
+        let end = self.end_by.map(|by| (by, Timer::End));
         let idle = limits.shared_idle_timeout.filter(|_| self.shared && self.blocked.is_none());
         let idle = idle.map(|limit| (self.message + limit, Timer::Idle));
         let cool = self.warm.then(|| (self.message + COOL, Timer::Cool));
-        [write, self.completion(limits), self.keepalive(limits), idle, cool].into_iter().flatten().min()
+        [write, end, self.completion(limits), self.keepalive(limits), idle, cool].into_iter().flatten().min()
     }
 
     /// When a message that has begun has to go on; not while nothing is received.

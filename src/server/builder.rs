@@ -19,7 +19,9 @@ use crate::{
     compression::Compression,
     error::{Error, Result},
     http::{Files, Origins, Response},
+    id::NodeId,
     limits::Limits,
+    observer::HubObserver,
     session::{MemoryStore, SessionStore},
     websocket::WebSocketServer,
 };
@@ -125,6 +127,13 @@ impl ServerBuilder {
         self
     }
 
+    /// The node that this server is among several that work together: all IDs of its connections
+    /// [name](crate::WebSocketId::node) it. No two servers may have the same one. Default: a random one, new at each start.
+    pub fn node(mut self, node: NodeId) -> Self {
+        self.settings.node = Some(node);
+        self
+    }
+
     /// Replaces the default limits.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.settings.limits = limits;
@@ -134,6 +143,12 @@ impl ServerBuilder {
     /// Where sessions are stored. Default: in memory.
     pub fn session_store(mut self, store: impl SessionStore) -> Self {
         self.sessions = Some(Arc::new(store));
+        self
+    }
+
+    /// Tells this observer what happens to connections and topics. There may be several; they are told in this order.
+    pub fn observer(mut self, observer: impl HubObserver) -> Self {
+        self.settings.observers.add(observer);
         self
     }
 

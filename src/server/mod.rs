@@ -22,10 +22,11 @@ use self::{
 };
 pub use self::{builder::ServerBuilder, exchange::Exchange, listener::ListenAddr};
 use crate::{
-    connection::Observer,
+    connection::Registrar,
     error::{ClosedBy, Result},
     gateway::Gateways,
     hub::Hub,
+    id::NodeId,
     message::CloseCode,
     sync::LockExt,
 };
@@ -82,6 +83,11 @@ impl Server {
         all.any(|(other, listener)| other == address && !matches!(listener.security, Security::None))
     }
 
+    /// The node that this server is: what [`ServerBuilder::node`] set, or a random one.
+    pub fn node(&self) -> NodeId {
+        self.shared.registry.node()
+    }
+
     /// A handle to shut it down with, from any thread.
     pub fn handle(&self) -> ServerHandle {
         ServerHandle(self.shared.clone())
@@ -95,8 +101,8 @@ impl Server {
     /// accepted: then all open connections are closed with 1001 and have ten seconds to end.
     pub fn run(self) -> Result<()> {
         let shared = self.shared;
-        let observer: Arc<dyn Observer> = shared.registry.clone();
-        let gateways = Gateways::start(&shared.limits, &shared.clock, &observer, &shared.buffered)?;
+        let registrar: Arc<dyn Registrar> = shared.registry.clone();
+        let gateways = Gateways::start(&shared.limits, &shared.clock, &registrar, &shared.buffered)?;
         let threads = Threads::new(shared.clone(), gateways);
         let mut acceptors = Acceptors::new(shared.clone(), threads.clone())?;
         let started = acceptors.start(self.listeners);
@@ -195,7 +201,7 @@ fn cut_all(shared: &Shared) {
         socket.shutdown();
     }
     for connection in shared.registry.all() {
-        log::warn!("{}: cut off by the shutdown", connection.id());
+        log::warn!("{}: cut off by the shutdown", connection.id().short());
         connection.abort(ClosedBy::Server, "cut off by the shutdown");
     }
 }

@@ -1,11 +1,12 @@
 //! The routes: which WebSocket or page serves a path. The builder fills them; then the connections' threads only read them.
 
-use std::{collections::HashMap, fmt, panic::AssertUnwindSafe, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc};
 
 use http::{HeaderValue, Method, StatusCode, header};
 
 use super::exchange::Exchange;
 use crate::{
+    caught::caught,
     error::{Error, Result},
     http::{Files, Refusal, Response},
     websocket::WebSocketServer,
@@ -98,12 +99,10 @@ impl Routes {
     pub(super) fn respond(&self, exchange: &Exchange<'_>) -> std::result::Result<Response, Refusal> {
         let path = exchange.request().path();
         match self.pages.find(path) {
-            Some((Page::Handler(handler), _)) => {
-                std::panic::catch_unwind(AssertUnwindSafe(|| handler(exchange))).map_err(|_| {
-                    log::error!("the handler of {path} panicked");
-                    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the handler failed")
-                })
-            }
+            Some((Page::Handler(handler), _)) => caught(|| handler(exchange)).ok_or_else(|| {
+                log::error!("the handler of {path} panicked");
+                Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the handler failed")
+            }),
             Some((Page::Files(files), below)) => {
                 if matches!(*exchange.request().method(), Method::GET | Method::HEAD) {
                     files.get(below)

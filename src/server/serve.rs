@@ -23,14 +23,15 @@ use super::{
     shared::{Shared, Slot},
 };
 use crate::{
+    caught::caught,
     codec::{Deflate, Stream},
     connection::{About, Connection, Context, Handler, Socket},
     deadline::Deadline,
     error::Error,
     http::{Handshake, Refusal, Request, Response, is_upgrade},
-    id::WebSocketId,
     message::CloseCode,
     parked::Parked,
+    registry::Announced,
     session::Session,
     sync::LockExt,
     websocket::{Attached, Holder, Opening, ServerResult, WebSocket, WebSocketServer},
@@ -184,35 +185,38 @@ fn respond(shared: &Shared, incoming: &mut Incoming, response: Response, request
 }
 
 /// An application that has said yes to a handshake.
-struct Agreed {
+struct Agreed<'a> {
     app: Box<dyn WebSocketServer>,
     opening: Opening,
+    announced: Announced<'a>,
 }
 
 /// The checks of the opening handshake, ours and the application's.
 #[inline(never)]
-fn accept(shared: &Shared, request: &Arc<Request>) -> Result<(Handshake, Box<Agreed>), Refusal> {
+fn accept<'a>(shared: &'a Shared, request: &Arc<Request>) -> Result<(Handshake, Box<Agreed<'a>>), Refusal> {
     let factory = shared.routes.find_websocket(request.path())?;
     let mut handshake = Handshake::check(request, &shared.origins)?;
     let offered = std::mem::take(&mut handshake.subprotocols);
     Ok((handshake, ask(shared, request, factory, offered)?))
 }
 
-/// Asks the application.
+/// Asks the application, which learns the ID of the connection; the connection is known by that from here on.
 #[inline(never)]
-fn ask(
-    shared: &Shared,
+fn ask<'a>(
+    shared: &'a Shared,
     request: &Arc<Request>,
     factory: &Factory,
     offered: Vec<String>,
-) -> Result<Box<Agreed>, Refusal> {
-    let id = WebSocketId::random();
+) -> Result<Box<Agreed<'a>>, Refusal> {
+    let announced = shared.registry.announce();
+    let id = *announced.id();
     let opened = catch_unwind(AssertUnwindSafe(|| {
         let (session, cookie) = Session::open(&shared.sessions, request);
         let (compression, registry) = (shared.compression, shared.registry.clone());
         let mut agreed = Box::new(Agreed {
             app: factory(),
-            opening: Opening::new(id.clone(), request.clone(), session, offered, compression, registry),
+            opening: Opening::new(id, request.clone(), session, offered, compression, registry),
+            announced,
         });
         agreed.app.on_pre_server(&mut agreed.opening)?;
         if let Some((name, value)) = cookie {
@@ -221,23 +225,23 @@ fn ask(
         Ok(agreed)
     }));
     opened.unwrap_or_else(|_| {
-        log::error!("{id}: on_pre_server of {} panicked", request.path());
+        log::error!("{}: on_pre_server of {} panicked", id.short(), request.path());
         Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the handler failed"))
     })
 }
 
-/// Makes the connection, with the 101 as the first thing that it sends: so its ID is known before the client knows that it is
-/// connected.
+/// Makes the connection, with the 101 as the first thing that it sends: so it is known as open before the client knows that it
+/// is connected.
 #[inline(never)]
 fn connect(
     shared: &Arc<Shared>,
     context: &Arc<Context>,
     mut incoming: Box<Incoming>,
     handshake: &Handshake,
-    agreed: Box<Agreed>,
+    agreed: Box<Agreed<'_>>,
     slot: Slot,
 ) -> Box<Connected> {
-    let Agreed { app, opening } = *agreed;
+    let Agreed { app, opening, announced } = *agreed;
     let deflate = respond_yes(handshake, &opening, incoming.stream.output());
     let about = Box::new(About {
         id: opening.id,
@@ -255,7 +259,7 @@ fn connect(
     connection.binary_data.store(opening.binary_data, Relaxed);
     connection.session_end_on_close.store(opening.session_end_on_close, Relaxed);
     let attached = Box::new(Attached { request: opening.request, session: opening.session });
-    shared.registry.register(&connection);
+    shared.registry.register(announced, &connection);
     Box::new(Connected { connection, app, attached, slot })
 }
 
@@ -287,28 +291,13 @@ struct Connected {
 #[inline(never)]
 fn run(shared: &Arc<Shared>, connected: Box<Connected>) {
     let Connected { connection, mut app, attached, slot } = *connected;
-    log::debug!("{}: open: {} from {:?}", connection.id(), connection.about().path, connection.about().peer);
     let mut ws = WebSocket::new(connection.clone(), shared.registry.clone(), Holder::Server(attached));
-    match connection.flush_all() {
-        Ok(()) => {
-            if shared.is_stopping() {
-                connection.close(CloseCode::GOING_AWAY, "the server shuts down");
-            }
-            connection.attach();
-            match catch_unwind(AssertUnwindSafe(|| app.server(&mut ws))) {
-                Ok(result) => end(&connection, result),
-                Err(_) => {
-                    log::error!("{}: the handler panicked", connection.id());
-                    connection.close(CloseCode::INTERNAL_ERROR, "the handler failed");
-                }
-            }
-        }
-        Err(e) => {
-            log::debug!("{}: left during the handshake: {e}", connection.id());
-            connection.attach();
-        }
+    if caught(|| serve_app(shared, &connection, &mut *app, &mut ws)).is_none() {
+        log::error!("{}: the handler panicked", connection.id().short());
+        connection.close(CloseCode::INTERNAL_ERROR, "the handler failed");
     }
-    let session = ws.into_attached().map(|attached| attached.session);
+    let session = ws.take_attached().map(|attached| attached.session);
+    drop(ws);
     let session = session.filter(|_| connection.session_end_on_close.load(Relaxed));
     let parked = Parked::new(app, session, shared.registry.clone(), slot);
     if connection.about().shared {
@@ -319,12 +308,36 @@ fn run(shared: &Arc<Shared>, connected: Box<Connected>) {
     }
 }
 
+/// All that may panic: the application, and its error's `Display` and `drop`.
+fn serve_app(
+    shared: &Shared,
+    connection: &Arc<Connection>,
+    app: &mut dyn WebSocketServer,
+    ws: &mut WebSocket,
+) {
+    log::debug!(
+        "{}: open: {} from {:?}",
+        connection.id().short(),
+        connection.about().path,
+        connection.about().peer
+    );
+    let sent = connection.flush_all();
+    if shared.is_stopping() {
+        connection.close(CloseCode::GOING_AWAY, "the server shuts down");
+    }
+    connection.attach();
+    match sent {
+        Ok(()) => end(connection, app.server(ws)),
+        Err(e) => log::debug!("{}: ended during the handshake: {e}", connection.id().short()),
+    }
+}
+
 /// What the handler's result means for the connection. A handler that ended because the client left did not fail.
 fn end(connection: &Arc<Connection>, result: ServerResult) {
     if let Err(error) = result
         && !error.downcast_ref::<Error>().is_some_and(Error::is_closed)
     {
-        log::error!("{}: the handler failed: {error}", connection.id());
         connection.close(CloseCode::INTERNAL_ERROR, "the handler failed");
+        log::error!("{}: the handler failed: {error}", connection.id().short());
     }
 }

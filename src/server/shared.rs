@@ -15,7 +15,8 @@ use std::{
 use super::{routes::Routes, wake_pipe::WakePipe};
 use crate::{
     buffered::Buffered, clock::Clock, compression::Compression, connection::Socket, http::Origins,
-    limits::Limits, registry::Registry, session::SessionStore, sync::LockExt,
+    id::NodeId, limits::Limits, observer::Observers, registry::Registry, session::SessionStore,
+    sync::LockExt,
 };
 
 /// What the builder collects.
@@ -26,6 +27,9 @@ pub(super) struct Settings {
     pub(super) origins: Origins,
     pub(super) compression: Compression,
     pub(super) trusted_proxies: Vec<IpAddr>,
+    pub(super) observers: Observers,
+    /// `None`: random.
+    pub(super) node: Option<NodeId>,
 }
 
 #[derive(Debug)]
@@ -52,15 +56,17 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(settings: Settings, sessions: Arc<dyn SessionStore>) -> io::Result<Self> {
+        let limits = Arc::new(settings.limits);
+        let node = settings.node.unwrap_or_else(NodeId::random);
         Ok(Self {
             routes: settings.routes,
-            buffered: Arc::new(Buffered::new(settings.limits.buffered_bytes())),
-            limits: Arc::new(settings.limits),
+            buffered: Arc::new(Buffered::new(limits.buffered_bytes())),
+            registry: Arc::new(Registry::new(node, limits.clone(), settings.observers)),
+            limits,
             origins: settings.origins,
             compression: settings.compression,
             trusted_proxies: settings.trusted_proxies,
             sessions,
-            registry: Arc::default(),
             clock: Arc::new(Clock::start()),
             handshaking: Mutex::default(),
             supervisor: WakePipe::new()?,

@@ -12,8 +12,8 @@ use std::{
 };
 
 use switchboard::{
-    Closed, Exchange, Handled, Hub, Message, Opening, Refusal, Response, Server, ServerResult, StatusCode,
-    TlsIdentity, WebSocket, WebSocketServer,
+    Audience, Closed, Exchange, Handled, Hub, Message, Opening, Refusal, Response, Server, ServerResult,
+    StatusCode, TlsIdentity, WebSocket, WebSocketServer,
 };
 
 /// No wait takes longer.
@@ -182,14 +182,14 @@ fn permit(exchange: &Exchange<'_>) -> Response {
 
 /// The paths of all connections.
 fn connections(_: &Exchange<'_>) -> Response {
-    let hub = HUB.get().map(Hub::connections).unwrap_or_default();
-    let paths: Vec<_> = hub.iter().map(|connection| &*connection.path).collect();
+    let all = HUB.get().into_iter().flat_map(|hub| hub.all_connections(Audience::All)).flatten();
+    let paths: Vec<_> = all.map(|connection| connection.path.to_string()).collect();
     Response::text(StatusCode::OK, paths.join("\n"))
 }
 
 /// Waits until there is no connection, or says which are left.
 fn idle(exchange: &Exchange<'_>) -> Response {
-    match wait_for(|_| HUB.get()?.is_empty().then_some(())) {
+    match wait_for(|_| HUB.get()?.is_empty().ok()?.then_some(())) {
         Some(()) => Response::text(StatusCode::OK, ""),
         None => connections(exchange).with_status(StatusCode::GATEWAY_TIMEOUT),
     }

@@ -1,4 +1,4 @@
-//! How connections end: what `on_post_server` is told, and what the client sees.
+//! How connections end: what `on_post_server` gets, and what the client sees.
 
 use std::{
     io::{Read, Write},
@@ -29,7 +29,7 @@ pub struct End {
 impl From<&Closed> for End {
     fn from(closed: &Closed) -> Self {
         Self {
-            id: closed.websocket_id().clone(),
+            id: *closed.websocket_id(),
             session: closed.session_id().clone(),
             reason: closed.reason().clone(),
             duration: closed.duration(),
@@ -37,18 +37,18 @@ impl From<&Closed> for End {
     }
 }
 
-/// The ends of a server's connections, in their order.
+/// The ends of a server's connections, in order.
 pub struct Ends {
     ends: Receiver<End>,
     failures: Arc<Mutex<Vec<String>>>,
 }
 
 /// What a handler panics with on purpose.
-pub const ON_PURPOSE: &str = "as the test wants";
+pub const ON_PURPOSE: &str = "on purpose";
 
-/// A server that runs `handler` at all paths, and tells how each connection ended.
+/// A server that runs `handler` at all paths, and reports how each connection ended.
 ///
-/// An assertion that fails in the handler fails the test, although a panic after the close shows nowhere else.
+/// An assertion that fails in the handler fails the test. Without this, a panic after the close would not be seen.
 pub fn serve_ends<F>(limits: Limits, handler: F) -> (TestServer, Ends)
 where
     F: Fn(&mut WebSocket) -> ServerResult + Clone + Send + Sync + 'static,
@@ -84,19 +84,19 @@ impl Ends {
         end
     }
 
-    /// The next one's code, text, and who began.
+    /// Code, text and side of the next end.
     pub fn reason(&self) -> (u16, String, ClosedBy) {
-        told(&self.next().reason)
+        reason_parts(&self.next().reason)
     }
 
-    /// Nothing more was told. Of use when the server has ended.
+    /// Whether there are no more ends. Only useful after the server has ended.
     pub fn none(&self) -> bool {
         self.ends.try_recv().is_err()
     }
 }
 
-/// Code, text, and who began.
-pub fn told(reason: &CloseReason) -> (u16, String, ClosedBy) {
+/// Code, text, and which side began.
+pub fn reason_parts(reason: &CloseReason) -> (u16, String, ClosedBy) {
     (reason.code().0, reason.text().to_owned(), reason.by())
 }
 
@@ -106,8 +106,8 @@ pub fn close_frame(code: u16, text: &str) -> Vec<u8> {
 }
 
 impl Stream {
-    /// Reads the close frame that has to come next, answers it with its own code, and reads the end of the stream, which
-    /// may not be a reset.
+    /// Reads the close frame, which has to come next, answers it with its own code, and reads the end of the stream, which
+    /// must not be a reset.
     pub fn answer_close_and_end(&mut self) -> (u16, String) {
         let (first, payload) = self.read_frame();
         assert_eq!(first, 0x88, "no close frame, but {payload:?}");
@@ -118,14 +118,14 @@ impl Stream {
         (code, String::from_utf8(payload.get(2..).unwrap_or_default().to_vec()).unwrap())
     }
 
-    /// Reads the close frame that has to come next, and the end of the stream, and ends its own side: the server is done.
+    /// Reads the close frame, which has to come next, and the end of the stream, and then ends the client's side.
     pub fn take_close(&mut self) -> (u16, String) {
         let close = self.read_close_and_end();
-        let _ = self.tcp().shutdown(Shutdown::Write); // it may have ended that already
+        let _ = self.tcp().shutdown(Shutdown::Write); // fails if the socket is already closed
         close
     }
 
-    /// Sends nothing more, and says so: FIN, and over TLS the close_notify before it.
+    /// Ends the client's side of the stream: with FIN, and over TLS with close_notify before it.
     pub fn half_close(&mut self) {
         if let Self::Tls(tls) = self {
             tls.shutdown().unwrap();
@@ -133,7 +133,7 @@ impl Stream {
         self.tcp().shutdown(Shutdown::Write).unwrap();
     }
 
-    /// Reads to the end, whatever it is: an end or a reset. Fails if there is none.
+    /// Reads until the stream ends, in order or by a reset. Fails if it does not end.
     pub fn read_to_any_end(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         if let Err(e) = self.read_to_end(&mut bytes) {

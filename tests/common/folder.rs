@@ -1,4 +1,4 @@
-//! A folder for a test, which goes with it.
+//! A temporary folder for a test.
 
 use std::{
     fs,
@@ -7,20 +7,20 @@ use std::{
     sync::atomic::{AtomicU32, Ordering::Relaxed},
 };
 
-/// Dropping it removes it.
+/// Dropping this removes the folder.
 pub struct Folder(PathBuf);
 
 impl Folder {
     pub fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        // A short name: the path of a Unix socket has 100 bytes or so.
+        // A short name, because the path of a Unix socket may have only about 100 bytes.
         let name = format!("sb-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
         let folder = std::env::temp_dir().join(name);
         fs::create_dir(&folder).unwrap();
         Self(folder)
     }
 
-    /// Writes a file, and the folders that it is in.
+    /// Writes a file, and creates the folders that it is in. Returns its path.
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> String {
         let file = self.0.join(name);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -28,7 +28,7 @@ impl Folder {
         self.path(name)
     }
 
-    /// The path of what is in it, as text.
+    /// The path of a file in the folder, as text.
     pub fn path(&self, name: &str) -> String {
         self.0.join(name).to_str().unwrap().to_owned()
     }

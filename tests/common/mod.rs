@@ -1,6 +1,6 @@
-//! A server under test and its clients.
+//! A server to test, and its clients.
 //!
-//! Servers listen on loopback, on ports that the system chooses, plain and with TLS. Every wait has an end, so a test
+//! Servers listen on loopback, on ports that the system chooses, plain and with TLS. Every wait has a time limit, so a test
 //! that hangs fails.
 #![allow(dead_code, unreachable_pub, reason = "each test file is a crate of its own and uses what it needs")]
 
@@ -21,15 +21,15 @@ use std::{
 
 use native_tls::{Certificate, TlsConnector, TlsStream};
 use switchboard::{
-    Closed, Handled, Hub, Opening, Refusal, Server, ServerBuilder, ServerHandle, ServerResult, TlsIdentity,
-    WebSocket, WebSocketServer,
+    Audience, Closed, ConnectionInfo, Handled, Hub, Opening, Refusal, Server, ServerBuilder, ServerHandle,
+    ServerResult, TlsIdentity, WebSocket, WebSocketServer,
 };
 use tungstenite::{Message, client::IntoClientRequest, handshake::client::Response};
 
-/// No wait of a test takes longer.
+/// The time limit for every wait in a test.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What the tests run over: each promise holds with and without TLS.
+/// The tests run with and without TLS.
 pub const SCHEMES: [Scheme; 2] = [Scheme::Ws, Scheme::Wss];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub enum Scheme {
     Wss,
 }
 
-/// A running server. Dropping it shuts it down without grace and waits for its end.
+/// A running server. Dropping it shuts it down without a grace period, and waits for its end.
 pub struct TestServer {
     pub handle: ServerHandle,
     pub hub: Hub,
@@ -54,7 +54,7 @@ pub fn serve(configure: impl FnOnce(ServerBuilder) -> ServerBuilder) -> TestServ
     serve_on(std::thread::spawn, configure)
 }
 
-/// The same, with a thread of the caller's choice for `run`.
+/// As [`serve`]; `spawn` starts the thread for `run`.
 pub fn serve_on(
     spawn: impl FnOnce(Run) -> JoinHandle<switchboard::Result<()>>,
     configure: impl FnOnce(ServerBuilder) -> ServerBuilder,
@@ -62,7 +62,7 @@ pub fn serve_on(
     let identity = TlsIdentity::from_pem_files("certs/server.pem", "certs/server.key").unwrap();
     let builder = Server::builder().listen("127.0.0.1:0").listen_tls("127.0.0.1:0", identity);
     let server = configure(builder).bind().unwrap();
-    let addresses: Vec<_> = server.local_addrs().iter().map(|address| address.tcp().unwrap()).collect();
+    let addresses: Vec<_> = server.local_addrs().iter().filter_map(|address| address.tcp()).collect();
     let (handle, hub) = (server.handle(), server.hub());
     let thread = spawn(Box::new(move || server.run()));
     TestServer { handle, hub, plain: addresses[0], tls: addresses[1], thread: Some(thread) }
@@ -84,7 +84,7 @@ impl TestServer {
         }
     }
 
-    /// A TCP, or TLS, connection that has said nothing yet.
+    /// A TCP or TLS connection on which nothing has been sent yet.
     pub fn raw(&self, scheme: Scheme) -> Stream {
         Stream::connect(self.address(scheme), scheme)
     }
@@ -93,7 +93,7 @@ impl TestServer {
         self.try_connect(scheme, path, &[]).unwrap().0
     }
 
-    /// With more headers; the error is the HTTP response that came instead of a 101.
+    /// With additional headers. The error is the HTTP response that came instead of a 101.
     pub fn try_connect(
         &self,
         scheme: Scheme,
@@ -154,6 +154,11 @@ impl Drop for TestServer {
     }
 }
 
+/// All connections, in the order of their IDs.
+pub fn connections(hub: &Hub) -> Vec<ConnectionInfo> {
+    hub.all_connections(Audience::All).collect::<Result<_, _>>().unwrap()
+}
+
 /// An opening handshake as a request.
 pub fn handshake(path: &str) -> String {
     format!(
@@ -162,9 +167,9 @@ pub fn handshake(path: &str) -> String {
     )
 }
 
-/// Knows the test CA, and nothing else.
+/// A TLS client that trusts only the test CA.
 pub fn connector() -> TlsConnector {
-    // Making one takes longer than a handshake.
+    // Made once, because that takes longer than a handshake.
     static CONNECTOR: OnceLock<TlsConnector> = OnceLock::new();
     let make = || {
         let ca = Certificate::from_pem(&std::fs::read("certs/ca.pem").unwrap()).unwrap();
@@ -173,7 +178,7 @@ pub fn connector() -> TlsConnector {
     CONNECTOR.get_or_init(make).clone()
 }
 
-/// Waits for something that makes no event of its own.
+/// Polls for a condition for which there is no event.
 pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is_so() {
@@ -187,7 +192,7 @@ pub type Client = tungstenite::WebSocket<Stream>;
 /// What a client gets instead of a 101.
 pub type Refused = Box<tungstenite::http::Response<Option<Vec<u8>>>>;
 
-/// The next text or binary message; what lies between is skipped.
+/// The next message that is not a ping or a pong.
 pub fn next_message(client: &mut Client) -> Message {
     loop {
         match client.read().unwrap() {
@@ -197,7 +202,7 @@ pub fn next_message(client: &mut Client) -> Message {
     }
 }
 
-/// The code and the text of the close frame that comes, after whatever messages.
+/// The code and the text of the close frame; messages before it are skipped.
 pub fn read_close(client: &mut Client) -> (u16, String) {
     loop {
         match client.read() {
@@ -287,7 +292,7 @@ impl Stream {
         }
     }
 
-    /// Up to and with the empty line.
+    /// Reads a head, up to and including the empty line.
     pub fn read_head(&mut self) -> String {
         read_head(self)
     }
@@ -297,7 +302,7 @@ impl Stream {
         read_frame(self)
     }
 
-    /// The code and the text of the close frame that has to come next, and then the end of the stream, not a reset.
+    /// The code and the text of the close frame, which has to come next, followed by the end of the stream without a reset.
     pub fn read_close_and_end(&mut self) -> (u16, String) {
         let (first, payload) = self.read_frame();
         assert_eq!(first, 0x88, "no close frame");
@@ -311,7 +316,7 @@ impl Stream {
         let linger = Some(Duration::ZERO);
         rustix::net::sockopt::set_socket_linger(self.tcp(), linger).unwrap();
         if let Self::Tls(tls) = self {
-            // Dropped as it is: no close_notify.
+            // Dropped without a close_notify.
             drop(tls);
         }
     }
@@ -349,14 +354,14 @@ impl Write for Stream {
     }
 }
 
-/// An application of closures.
+/// An application made of closures.
 pub struct App<S, B, A> {
     before: B,
     server: S,
     after: A,
 }
 
-/// One with only a `server`.
+/// An application with only a `server`.
 pub fn app<S>(server: S) -> impl WebSocketServer
 where
     S: FnMut(&mut WebSocket) -> ServerResult + Send + 'static,
@@ -364,7 +369,7 @@ where
     full_app(|_: &mut Opening| Ok(()), server, |_: &Closed| {})
 }
 
-/// One with all three methods.
+/// An application with three methods.
 pub fn full_app<B, S, A>(before: B, server: S, after: A) -> App<S, B, A>
 where
     B: FnMut(&mut Opening) -> Result<(), Refusal> + Send + 'static,
@@ -401,7 +406,7 @@ pub fn echo(ws: &mut WebSocket) -> ServerResult {
     Ok(())
 }
 
-/// Sends each message back, of a shared connection.
+/// Sends each message back, on a shared connection.
 pub struct SharedEcho;
 
 impl WebSocketServer for SharedEcho {

@@ -1,4 +1,4 @@
-//! The command as a child process: its log, its signals, its end.
+//! The command as a child process: its log, signals, and exit.
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{PATIENCE, eventually};
 
-/// The command, as it was built for these tests.
+/// The path of the command that was built for these tests.
 pub const COMMAND: &str = env!("CARGO_BIN_EXE_switchboard");
 
 /// A running command. Dropping it kills it, and waits for its end.
@@ -21,7 +21,7 @@ pub struct Process {
     child: Child,
     lines: Receiver<String>,
     stdout: Option<JoinHandle<String>>,
-    /// What it wrote to standard error so far.
+    /// The lines of standard error that were read so far.
     pub stderr: Vec<String>,
 }
 
@@ -56,7 +56,7 @@ impl Process {
         self.child.id()
     }
 
-    /// Waits for a line of its log with this text.
+    /// Waits for a line of the log that contains this text.
     pub fn line(&mut self, text: &str) -> String {
         let begun = Instant::now();
         loop {
@@ -68,18 +68,18 @@ impl Process {
         }
     }
 
-    /// Waits for one more line.
+    /// Waits for the next line of the log.
     pub fn next_line(&mut self) -> String {
         match self.lines.recv_timeout(PATIENCE) {
             Ok(line) => {
                 self.stderr.push(line.clone());
                 line
             }
-            Err(e) => panic!("no more: {e}: {:#?}", self.stderr),
+            Err(e) => panic!("no more lines: {e}: {:#?}", self.stderr),
         }
     }
 
-    /// The next address that it says it serves pages at; `scheme` is `http` or `https`.
+    /// Waits for the log line with the next address of the page. `scheme` is `http` or `https`.
     pub fn address(&mut self, scheme: &str) -> SocketAddr {
         let line = self.line("/ is the page");
         let (before, address) = line.trim_end_matches("/ is the page").split_once("://").unwrap();
@@ -95,7 +95,7 @@ impl Process {
         fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
     }
 
-    /// What its memory has come to, in KiB, by a name that proc(5) has for it, such as `VmHWM`: the most that was resident.
+    /// A value about its memory in KiB, by its name in proc(5), such as `VmHWM`, the peak of resident memory.
     #[cfg(target_os = "linux")]
     pub fn memory(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
@@ -115,7 +115,7 @@ impl Process {
             match self.lines.recv_timeout(PATIENCE.saturating_sub(begun.elapsed())) {
                 Ok(line) => self.stderr.push(line),
                 Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => panic!("it goes on: {:#?}", self.stderr),
+                Err(RecvTimeoutError::Timeout) => panic!("it does not end: {:#?}", self.stderr),
             }
         }
         let mut status = None;
@@ -130,7 +130,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // After its end both do nothing.
+        // If it has ended already, both do nothing.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

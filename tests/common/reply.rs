@@ -1,4 +1,4 @@
-//! Plain HTTP: requests as they are written, responses as they come.
+//! Plain HTTP: raw requests, and parsed responses.
 
 use std::io::{Read, Write};
 
@@ -27,7 +27,7 @@ impl TestServer {
 }
 
 impl Reply {
-    /// Reads one to the end of the stream, which has to be a proper one; of a 101, the head only.
+    /// Reads a response to the end of the stream, which must not be a reset. Of a 101, reads only the head.
     pub fn read(stream: &mut Stream) -> Self {
         let head = stream.read_head();
         let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).unwrap_or_default();
@@ -54,7 +54,7 @@ impl Reply {
         std::str::from_utf8(&self.body).unwrap()
     }
 
-    /// The text of a refusal: one line that says why, and the end of the connection.
+    /// Checks a refusal: one line of text, and the end of the connection. Returns the line.
     pub fn refusal(&self) -> &str {
         assert!(self.status >= 300, "not refused: {self:?}");
         assert!(self.header("content-type").is_some_and(|kind| kind.starts_with("text/plain")), "{self:?}");

@@ -1,10 +1,10 @@
-//! A server with addresses of the test's own choice.
+//! A server whose addresses the test chooses.
 
 use std::{thread::JoinHandle, time::Duration};
 
 use switchboard::{ListenAddr, ServerBuilder, ServerHandle};
 
-/// Dropping it shuts it down without grace, and waits for its end.
+/// A running server. Dropping it shuts it down without a grace period, and waits for its end.
 pub struct Running {
     pub handle: ServerHandle,
     pub addresses: Vec<ListenAddr>,

@@ -8,6 +8,7 @@ use super::*;
 enum Step {
     Receive(Vec<u8>),
     ReceiveEnd(Hold),
+    EndInSight,
     ReceiveFailed,
     Poll(Hold),
     PollShort(usize),
@@ -47,10 +48,11 @@ fn bytes(from: Role) -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn step(from: Role) -> impl Strategy<Value = Step> {
-    let hold = || prop::sample::select(&[Hold::Nothing, Hold::Failures, Hold::All][..]);
+    let hold = || prop::sample::select(&[Hold::Nothing, Hold::Answers][..]);
     prop_oneof![
         30 => bytes(from).prop_map(Step::Receive),
         1 => hold().prop_map(Step::ReceiveEnd),
+        1 => Just(Step::EndInSight),
         1 => Just(Step::ReceiveFailed),
         20 => hold().prop_map(Step::Poll),
         5 => (0..20usize).prop_map(Step::PollShort),
@@ -77,6 +79,7 @@ fn apply(end: &mut Driven, out: &mut Out, step: Step) {
     match step {
         Step::Receive(mut bytes) => end.call(|protocol, now| protocol.receive(&mut bytes, now)),
         Step::ReceiveEnd(hold) => end.receive_end(hold),
+        Step::EndInSight => end.call(Protocol::end_in_sight),
         Step::ReceiveFailed => end.call(|protocol, _| protocol.receive_failed("reset")),
         Step::Poll(hold) => drop(end.poll_one(hold)),
         Step::PollShort(max) => {

@@ -2,10 +2,9 @@
 
 use super::*;
 
-/// What can happen, as the tables name it. A star stands for each [`Hold`]: none, `/failures` and `/all`; a
-/// tilde for the last two.
-const INPUTS: &str = "message* fragment* ping* pong* close-frame* 1002* 1007* 1009* end* poll* receive-failed \
-                      send close abort send-failed sent sent-some pause resume early timeout";
+/// What can happen, as the tables name it. A star stands for both [`Hold`]s: none, and `/held`.
+const INPUTS: &str = "message* fragment* ping* pong* close-frame* 1002* 1007* 1009* end* poll* end-in-sight \
+                      receive-failed send close abort send-failed sent sent-some pause resume early timeout";
 
 /// How each phase is reached, and what comes of each input: the phase afterwards, the reason, what is sent (what waits for
 /// the socket in parentheses), and whether a message was received. Where the roles differ: the server's / the client's.
@@ -13,102 +12,126 @@ const TABLES: &[(&str, &str)] = &[
     (
         "",
         "
-        message*                      | open                    |              | | got
-        fragment* pong* poll* sent    | open                    |              | |
-        sent-some pause resume early  | open                    |              | |
-        ping*                         | open                    |              | pong |
-        send                          | open                    |              | message |
-        timeout                       | open                    |              | ping |
-        close-frame                   | draining FIN / draining | 4001 by them | close 4001 FIN / close 4001 |
-        close-frame/failures          | draining FIN / draining | 4001 by them | close 4001 FIN / close 4001 |
-        1002                          | draining FIN / draining | 1002 by us   | close 1002 FIN / close 1002 |
-        1007                          | draining FIN / draining | 1007 by us   | close 1007 FIN / close 1007 |
-        1009                          | draining FIN / draining | 1009 by us   | close 1009 FIN / close 1009 |
-        close-frame/all end/all 1002~ | ending                  |              | |
-        1007~ 1009~                   | ending                  |              | |
-        end end/failures              | over                    | 1006 broken  | FIN |
-        receive-failed                | over                    | 1006 broken  | |
-        close                         | closing                 | 4000 by us   | close 4000 |
-        abort                         | over                    | 1006 by us   | |
-        send-failed                   | unsendable              |              | |
+        message*                                  | open                    |              | | got
+        fragment* pong* poll* sent                | open                    |              | |
+        sent-some pause resume early end-in-sight | open                    |              | |
+        ping*                                     | open                    |              | pong |
+        send                                      | open                    |              | message |
+        timeout                                   | open                    |              | ping |
+        close-frame                               | draining FIN / draining | 4001 by them | close 4001 FIN / close 4001 |
+        1002                                      | draining FIN / draining | 1002 by us   | close 1002 FIN / close 1002 |
+        1007                                      | draining FIN / draining | 1007 by us   | close 1007 FIN / close 1007 |
+        1009                                      | draining FIN / draining | 1009 by us   | close 1009 FIN / close 1009 |
+        close-frame/held end/held 1002/held       | ending                  |              | |
+        1007/held 1009/held                       | ending                  |              | |
+        end                                       | over                    | 1006 broken  | FIN |
+        receive-failed                            | over                    | 1006 broken  | |
+        close                                     | closing                 | 4000 by us   | close 4000 |
+        abort                                     | over                    | 1006 by us   | |
+        send-failed                               | unsendable              |              | |
+        ",
+    ),
+    // What the peer sent before its end has not been received.
+    (
+        "end-in-sight",
+        "
+        message*               | open                    |              | | got
+        fragment* pong* poll*  | open                    |              | |
+        pause resume early     | open                    |              | |
+        end-in-sight           | open                    |              | |
+        sent sent-some         | open                    |              | |
+        ping*                  | open                    |              | pong |
+        send                   | open                    |              | message |
+        close-frame            | draining FIN / draining | 4001 by them | close 4001 FIN / close 4001 |
+        1002                   | draining FIN / draining | 1002 by us   | close 1002 FIN / close 1002 |
+        1007                   | draining FIN / draining | 1007 by us   | close 1007 FIN / close 1007 |
+        1009                   | draining FIN / draining | 1009 by us   | close 1009 FIN / close 1009 |
+        close-frame/held       | ending                  |              | |
+        end/held 1002/held     | ending                  |              | |
+        1007/held 1009/held    | ending                  |              | |
+        end                    | over                    | 1006 broken  | FIN |
+        receive-failed timeout | over                    | 1006 broken  | |
+        close                  | closing                 | 4000 by us   | close 4000 |
+        abort                  | over                    | 1006 by us   | |
+        send-failed            | unsendable              |              | |
         ",
     ),
     (
         "full send",
         "
-        message*                                     | open         |              | (message) | got
-        fragment* pong* poll* sent-some pause resume | open         |              | (message) |
-        early                                        | open         |              | (message) |
-        ping*                                        | open         |              | (message pong) |
-        send                                         | open         |              | (message message) |
-        sent                                         | open         |              | message |
-        close-frame close-frame/failures             | draining     | 4001 by them | (message close 4001) |
-        1002                                         | draining     | 1002 by us   | (message close 1002) |
-        1007                                         | draining     | 1007 by us   | (message close 1007) |
-        1009                                         | draining     | 1009 by us   | (message close 1009) |
-        close-frame/all end/all 1002~ 1007~ 1009~    | ending       |              | (message) |
-        end end/failures                             | draining EOF | 1006 broken  | (message) |
-        receive-failed                               | over         | 1006 broken  | |
-        close                                        | closing      | 4000 by us   | (message close 4000) |
-        abort timeout                                | over         | 1006 by us   | |
-        send-failed                                  | unsendable   |              | |
+        message*                                                | open         |              | (message) | got
+        fragment* pong* poll* sent-some pause resume            | open         |              | (message) |
+        early end-in-sight                                      | open         |              | (message) |
+        ping*                                                   | open         |              | (message pong) |
+        send                                                    | open         |              | (message message) |
+        sent                                                    | open         |              | message |
+        close-frame                                             | draining     | 4001 by them | (message close 4001) |
+        1002                                                    | draining     | 1002 by us   | (message close 1002) |
+        1007                                                    | draining     | 1007 by us   | (message close 1007) |
+        1009                                                    | draining     | 1009 by us   | (message close 1009) |
+        close-frame/held end/held 1002/held 1007/held 1009/held | ending       |              | (message) |
+        end                                                     | draining EOF | 1006 broken  | (message) |
+        receive-failed                                          | over         | 1006 broken  | |
+        close                                                   | closing      | 4000 by us   | (message close 4000) |
+        abort timeout                                           | over         | 1006 by us   | |
+        send-failed                                             | unsendable   |              | |
         ",
     ),
     // Ending: what the peer sends after its end means nothing, and only who has nothing to wait for lets it take effect.
     (
-        "close-frame/all",
+        "close-frame/held",
         "
-        message~ fragment~ ping~     | ending                  |              | |
-        pong~ close-frame~ 1002~     | ending                  |              | |
-        1007~ 1009~ poll~ end* sent  | ending                  |              | |
-        sent-some pause resume early | ending                  |              | |
-        send                         | ending                  |              | message |
-        message fragment ping pong   | draining FIN / draining | 4001 by them | close 4001 FIN / close 4001 |
-        close-frame 1002 1007 1009   | draining FIN / draining | 4001 by them | close 4001 FIN / close 4001 |
-        poll timeout close           | draining FIN / draining | 4001 by them | close 4001 FIN / close 4001 |
-        send-failed                  | draining FIN            | 4001 by them | |
-        receive-failed abort         | over                    | 4001 by them | |
+        message/held fragment/held ping/held      | ending                  |              | |
+        pong/held close-frame/held 1002/held      | ending                  |              | |
+        1007/held 1009/held poll/held end* sent   | ending                  |              | |
+        sent-some pause resume early end-in-sight | ending                  |              | |
+        send                                      | ending                  |              | message |
+        message fragment ping pong                | draining FIN / draining | 4001 by them | close 4001 FIN / close 4001 |
+        close-frame 1002 1007 1009                | draining FIN / draining | 4001 by them | close 4001 FIN / close 4001 |
+        poll timeout close                        | draining FIN / draining | 4001 by them | close 4001 FIN / close 4001 |
+        send-failed                               | draining FIN            | 4001 by them | |
+        receive-failed abort                      | over                    | 4001 by them | |
         ",
     ),
     (
-        "close-frame/all end",
+        "close-frame/held end",
         "
-        message~ fragment~ ping~ pong~ close-frame~ 1002~ 1007~    | ending |              | |
-        1009~ poll~ end* sent sent-some pause resume early         | ending |              | |
-        send                                                       | ending |              | message |
-        message fragment ping pong close-frame 1002 1007 1009 poll | over   | 4001 by them | close 4001 FIN |
-        timeout close                                              | over   | 4001 by them | close 4001 FIN |
-        send-failed receive-failed abort                           | over   | 4001 by them | |
+        message/held fragment/held ping/held pong/held close-frame/held 1002/held 1007/held | ending |              | |
+        1009/held poll/held end* sent sent-some pause resume early end-in-sight             | ending |              | |
+        send                                                                                | ending |              | message |
+        message fragment ping pong close-frame 1002 1007 1009 poll                          | over   | 4001 by them | close 4001 FIN |
+        timeout close                                                                       | over   | 4001 by them | close 4001 FIN |
+        send-failed receive-failed abort                                                    | over   | 4001 by them | |
         ",
     ),
     (
-        "1002/all",
+        "1002/held",
         "
-        message~ fragment~ ping~ pong~ | ending                  |             | |
-        close-frame~ 1002~ 1007~ 1009~ | ending                  |             | |
-        poll~ end* sent sent-some      | ending                  |             | |
-        pause resume early             | ending                  |             | |
-        send                           | ending                  |             | message |
-        message fragment ping pong     | draining FIN / draining | 1002 by us  | close 1002 FIN / close 1002 |
-        close-frame 1002 1007 1009     | draining FIN / draining | 1002 by us  | close 1002 FIN / close 1002 |
-        poll timeout                   | draining FIN / draining | 1002 by us  | close 1002 FIN / close 1002 |
-        close                          | draining FIN / draining | 4000 by us  | close 4000 FIN / close 4000 |
-        send-failed                    | draining FIN            | 1002 by us  | |
-        receive-failed                 | over                    | 1006 broken | |
-        abort                          | over                    | 1006 by us  | |
+        message/held fragment/held ping/held pong/held | ending                  |             | |
+        close-frame/held 1002/held 1007/held 1009/held | ending                  |             | |
+        poll/held end* sent sent-some                  | ending                  |             | |
+        pause resume early end-in-sight                | ending                  |             | |
+        send                                           | ending                  |             | message |
+        message fragment ping pong                     | draining FIN / draining | 1002 by us  | close 1002 FIN / close 1002 |
+        close-frame 1002 1007 1009                     | draining FIN / draining | 1002 by us  | close 1002 FIN / close 1002 |
+        poll timeout                                   | draining FIN / draining | 1002 by us  | close 1002 FIN / close 1002 |
+        close                                          | draining FIN / draining | 4000 by us  | close 4000 FIN / close 4000 |
+        send-failed                                    | draining FIN            | 1002 by us  | |
+        receive-failed                                 | over                    | 1006 broken | |
+        abort                                          | over                    | 1006 by us  | |
         ",
     ),
     (
-        "end/all",
+        "end/held",
         "
-        message~ fragment~ ping~ pong~ close-frame~ 1002~ 1007~    | ending |             | |
-        1009~ poll~ end* sent sent-some pause resume early         | ending |             | |
-        send                                                       | ending |             | message |
-        message fragment ping pong close-frame 1002 1007 1009 poll | over   | 1006 broken | FIN |
-        timeout                                                    | over   | 1006 broken | FIN |
-        close                                                      | over   | 4000 by us  | close 4000 FIN |
-        send-failed receive-failed                                 | over   | 1006 broken | |
-        abort                                                      | over   | 1006 by us  | |
+        message/held fragment/held ping/held pong/held close-frame/held 1002/held 1007/held | ending |             | |
+        1009/held poll/held end* sent sent-some pause resume early end-in-sight             | ending |             | |
+        send                                                                                | ending |             | message |
+        message fragment ping pong close-frame 1002 1007 1009 poll                          | over   | 1006 broken | FIN |
+        timeout                                                                             | over   | 1006 broken | FIN |
+        close                                                                               | over   | 4000 by us  | close 4000 FIN |
+        send-failed receive-failed                                                          | over   | 1006 broken | |
+        abort                                                                               | over   | 1006 by us  | |
         ",
     ),
     // Nothing can be answered any more, so no end of the peer's waits for answers.
@@ -122,7 +145,7 @@ const TABLES: &[(&str, &str)] = &[
         1002*                                                       | draining FIN | 1002 by us   | |
         1007*                                                       | draining FIN | 1007 by us   | |
         1009*                                                       | draining FIN | 1009 by us   | |
-        end* receive-failed close timeout                           | over         | 1006 broken  | |
+        end* end-in-sight receive-failed close timeout              | over         | 1006 broken  | |
         abort                                                       | over         | 1006 by us   | |
         ",
     ),
@@ -130,18 +153,18 @@ const TABLES: &[(&str, &str)] = &[
     (
         "close",
         "
-        message* fragment* ping* pong* poll* send close | closing                 | 4000 by us | |
-        send-failed sent sent-some pause resume early   | closing                 | 4000 by us | |
-        close-frame* 1002* 1007* 1009*                  | draining FIN / draining | 4000 by us | FIN / |
-        end*                                            | over                    | 4000 by us | FIN |
-        receive-failed abort timeout                    | over                    | 4000 by us | |
+        message* fragment* ping* pong* poll* send close            | closing                 | 4000 by us | |
+        send-failed sent sent-some pause resume early end-in-sight | closing                 | 4000 by us | |
+        close-frame* 1002* 1007* 1009*                             | draining FIN / draining | 4000 by us | FIN / |
+        end*                                                       | over                    | 4000 by us | FIN |
+        receive-failed abort timeout                               | over                    | 4000 by us | |
         ",
     ),
     (
         "full close",
         "
         message* fragment* ping* pong* poll* send close sent-some | closing      | 4000 by us | (close 4000) |
-        pause resume early                                        | closing      | 4000 by us | (close 4000) |
+        pause resume early end-in-sight                           | closing      | 4000 by us | (close 4000) |
         sent                                                      | closing      | 4000 by us | close 4000 |
         send-failed                                               | closing      | 4000 by us | |
         close-frame* 1002* 1007* 1009*                            | draining     | 4000 by us | (close 4000) |
@@ -153,14 +176,14 @@ const TABLES: &[(&str, &str)] = &[
     (
         "full close-frame",
         "
-        message* fragment* ping*     | draining                | 4001 by them | (close 4001) |
-        pong* poll* close-frame*     | draining                | 4001 by them | (close 4001) |
-        1002* 1007* 1009* send close | draining                | 4001 by them | (close 4001) |
-        sent-some pause resume early | draining                | 4001 by them | (close 4001) |
-        end*                         | draining EOF            | 4001 by them | (close 4001) |
-        sent                         | draining FIN / draining | 4001 by them | close 4001 FIN / close 4001 |
-        send-failed                  | draining FIN            | 4001 by them | |
-        receive-failed abort timeout | over                    | 4001 by them | |
+        message* fragment* ping*                  | draining                | 4001 by them | (close 4001) |
+        pong* poll* close-frame*                  | draining                | 4001 by them | (close 4001) |
+        1002* 1007* 1009* send close              | draining                | 4001 by them | (close 4001) |
+        sent-some pause resume early end-in-sight | draining                | 4001 by them | (close 4001) |
+        end*                                      | draining EOF            | 4001 by them | (close 4001) |
+        sent                                      | draining FIN / draining | 4001 by them | close 4001 FIN / close 4001 |
+        send-failed                               | draining FIN            | 4001 by them | |
+        receive-failed abort timeout              | over                    | 4001 by them | |
         ",
     ),
     (
@@ -168,7 +191,7 @@ const TABLES: &[(&str, &str)] = &[
         "
         message* fragment* ping* pong* poll* close-frame* | draining EOF | 4001 by them | (close 4001) |
         1002* 1007* 1009* end* send close sent-some pause | draining EOF | 4001 by them | (close 4001) |
-        resume early                                      | draining EOF | 4001 by them | (close 4001) |
+        resume early end-in-sight                         | draining EOF | 4001 by them | (close 4001) |
         sent                                              | over         | 4001 by them | close 4001 FIN |
         send-failed receive-failed abort timeout          | over         | 4001 by them | |
         ",
@@ -178,7 +201,7 @@ const TABLES: &[(&str, &str)] = &[
         "
         message* fragment* ping* pong* poll* close-frame* | draining FIN / draining | 4001 by them | |
         1002* 1007* 1009* send close sent sent-some pause | draining FIN / draining | 4001 by them | |
-        resume early                                      | draining FIN / draining | 4001 by them | |
+        resume early end-in-sight                         | draining FIN / draining | 4001 by them | |
         send-failed                                       | draining FIN            | 4001 by them | |
         end*                                              | over                    | 4001 by them | / FIN |
         receive-failed abort timeout                      | over                    | 4001 by them | |
@@ -187,17 +210,17 @@ const TABLES: &[(&str, &str)] = &[
     (
         "close-frame silent-end",
         "
-        message* fragment* ping* pong* poll* close-frame* 1002* 1007* | over | 4001 by them | / FIN |
-        1009* end* send close sent sent-some pause resume early       | over | 4001 by them | / FIN |
-        send-failed receive-failed abort timeout                      | over | 4001 by them | |
+        message* fragment* ping* pong* poll* close-frame* 1002* 1007*        | over | 4001 by them | / FIN |
+        1009* end* send close sent sent-some pause resume early end-in-sight | over | 4001 by them | / FIN |
+        send-failed receive-failed abort timeout                             | over | 4001 by them | |
         ",
     ),
     (
-        "close-frame/all send-failed",
+        "close-frame/held send-failed",
         "
-        message* fragment* ping* pong* poll* close-frame* 1002* 1007*  | draining FIN | 4001 by them | |
-        1009* send close send-failed sent sent-some pause resume early | draining FIN | 4001 by them | |
-        end* receive-failed abort timeout                              | over         | 4001 by them | |
+        message* fragment* ping* pong* poll* close-frame* 1002* 1007*               | draining FIN | 4001 by them | |
+        1009* send close send-failed sent sent-some pause resume early end-in-sight | draining FIN | 4001 by them | |
+        end* receive-failed abort timeout                                           | over         | 4001 by them | |
         ",
     ),
     (
@@ -205,7 +228,7 @@ const TABLES: &[(&str, &str)] = &[
         "
         message* fragment* ping* pong* poll* close-frame* 1002* 1007*   | over | 4000 by us | |
         1009* end* send close send-failed sent sent-some receive-failed | over | 4000 by us | |
-        abort pause resume early timeout                                | over | 4000 by us | |
+        abort pause resume early end-in-sight timeout                   | over | 4000 by us | |
         ",
     ),
 ];
@@ -259,20 +282,15 @@ fn check(path: &str, input: &str, row: [&str; 4]) {
 
 fn expand(inputs: &str) -> impl Iterator<Item = String> {
     inputs.split_whitespace().flat_map(|word| {
-        let input = word.trim_end_matches(['*', '~']);
-        let holds: &[&str] = match word.strip_prefix(input) {
-            Some("*") => &["", "/failures", "/all"],
-            Some("~") => &["/failures", "/all"],
-            _ => &[""],
-        };
+        let input = word.trim_end_matches('*');
+        let holds: &[&str] = if word.ends_with('*') { &["", "/held"] } else { &[""] };
         holds.iter().map(move |hold| format!("{input}{hold}"))
     })
 }
 
 fn apply(end: &mut Driven, input: &str) {
     let (input, hold) = match input.split_once('/') {
-        Some((input, "failures")) => (input, Hold::Failures),
-        Some((input, _)) => (input, Hold::All),
+        Some((input, _)) => (input, Hold::Answers),
         None => (input, Hold::Nothing),
     };
     let peer = peer_of(end.role());
@@ -287,6 +305,7 @@ fn apply(end: &mut Driven, input: &str) {
         "1009" => end.receive(&frame(peer, 0x82, &[0; 101]), hold),
         "end" | "silent-end" => end.receive_end(hold),
         "poll" => end.poll(hold),
+        "end-in-sight" => end.call(Protocol::end_in_sight),
         "receive-failed" => end.call(|protocol, _| protocol.receive_failed("reset")),
         "send" if end.protocol.check_sendable().is_ok() => assert!(end.send("out".into()).is_none()),
         "send" => {}
@@ -324,9 +343,9 @@ fn a_compressor_comes_back_in_every_phase() {
         ("full", "(compressed)"),
         ("message ping", "compressed"),
         ("timeout", "compressed"),
-        ("close-frame/all", "compressed"),
-        ("1002/all", "compressed"),
-        ("end/all", "compressed"),
+        ("close-frame/held", "compressed"),
+        ("1002/held", "compressed"),
+        ("end/held", "compressed"),
         ("send-failed", ""),
         ("close", ""),
         ("full close", "(close 4000)"),
@@ -413,7 +432,7 @@ fn messages_before_an_end_come_first() {
             assert_eq!(end.received.last(), Some(&Message::from(message)));
         }
         assert_eq!(end.phase(), "open");
-        assert!(!end.poll_one(Hold::All) && !end.protocol.has_whole_message(), "nothing comes after it");
+        assert!(!end.poll_one(Hold::Answers) && !end.protocol.has_whole_message(), "nothing comes after it");
         assert_eq!(end.phase(), "ending");
     }
 }

@@ -223,8 +223,8 @@ fn a_shared_connection_without_messages_is_closed() {
     assert_eq!(end.due(), Some(1_100_000));
     end.at(1_100_000);
     end.pump();
-    assert_eq!((end.phase().as_str(), end.reason().as_str()), ("closing", "1000 by us"));
-    assert_eq!((end.wire(0).as_str(), end.due()), ("pong message close 1000", Some(1_105_000)));
+    assert_eq!((end.phase().as_str(), end.reason().as_str()), ("closing", "1001 by us"));
+    assert_eq!((end.wire(0).as_str(), end.due()), ("pong message close 1001", Some(1_105_000)));
 }
 
 #[test]
@@ -336,8 +336,8 @@ fn every_end_has_its_deadline() {
             match begin {
                 "close" => end.close(1000),
                 "peer closes" => end.receive(&close, Hold::Nothing),
-                "peer closes, held" => end.receive(&close, Hold::All),
-                "peer ends, held" => end.receive_end(Hold::All),
+                "peer closes, held" => end.receive(&close, Hold::Answers),
+                "peer ends, held" => end.receive_end(Hold::Answers),
                 "unsendable" => end.call(|protocol, now| protocol.send_failed("broken pipe", now)),
                 _ => end.call(|protocol, _| protocol.abort(ClosedBy::Server, "enough")),
             }
@@ -365,7 +365,7 @@ fn one_time_for_the_whole_closing_handshake() {
     end.pump();
     assert_eq!((end.phase().as_str(), end.due()), ("draining FIN", Some(5_000)));
     let mut end = driven(limits(), false);
-    end.receive(&close_frame(Role::Client, 1000), Hold::All);
+    end.receive(&close_frame(Role::Client, 1000), Hold::Answers);
     end.at(4_000);
     end.poll(Hold::Nothing);
     assert_eq!(

@@ -78,7 +78,7 @@ fn tls_is_ended_after_the_close_frame_and_before_the_stream() {
 
 #[test]
 fn the_end_of_tls_is_the_end_of_the_stream() {
-    for hold in [Hold::Nothing, Hold::All] {
+    for hold in [Hold::Nothing, Hold::Answers] {
         let (mut end, mut socket, client) = connected(|mut tls| {
             tls.write_all(&frame(Role::Client, 0x81, b"hi")).unwrap();
             tls.shutdown().unwrap();
@@ -91,7 +91,7 @@ fn the_end_of_tls_is_the_end_of_the_stream() {
             assert!(end.carry(&mut socket, hold), "seen without FIN");
         }
         let mut answer = Vec::new();
-        if hold == Hold::All {
+        if hold == Hold::Answers {
             assert_eq!(end.phase(), "ending");
             assert!(end.send("hello".into()).is_none());
             end.poll(Hold::Nothing);
@@ -115,7 +115,7 @@ fn broken_tls_is_a_broken_connection() {
     while end.received.is_empty() {
         end.carry(&mut socket, Hold::Nothing);
     }
-    end.receive(&[0x17, 3, 3, 0, 5, 1, 2, 3, 4, 5], Hold::All);
+    end.receive(&[0x17, 3, 3, 0, 5, 1, 2, 3, 4, 5], Hold::Answers);
     end.pump();
     assert_eq!((end.phase().as_str(), end.reason().as_str()), ("over", "1006 broken"));
     drop(socket);

@@ -76,7 +76,7 @@ impl WebSocketServer for Fan {
     }
 
     fn on_client_message(&mut self, ws: &WebSocket, message: Message) -> Handled {
-        ws.hub().broadcast(Audience::Path(ws.path()), message);
+        let _ = ws.hub().broadcast(Audience::Path(ws.path()), message);
         Handled::Yes
     }
 }

@@ -1,0 +1,276 @@
+//! The hub: finds connections by ID, path and topic, and pushes to them, from any thread.
+
+mod pages;
+mod pusher;
+
+use std::{borrow::Borrow, fmt, sync::Arc, time::Duration};
+
+pub use self::{pages::Page, pusher::Pusher};
+use crate::{
+    codec::Forms,
+    connection::{PushError, PushErrorKind, Pushed},
+    error::{Error, Result},
+    id::WebSocketId,
+    info::ConnectionInfo,
+    message::{CloseCode, Payload},
+    registry::{Audience, Registry},
+    websocket::{Holder, Opening, WebSocket},
+};
+
+/// Finds all connections of a server, and pushes to them. Clones refer to the same server.
+///
+/// What does not concern one connection returns a `Result` as well, although with the server's own hub it cannot fail: it
+/// will where the hub is that of another process or machine, which can be out of reach.
+///
+/// ```no_run
+/// # fn main() -> switchboard::Result<()> {
+/// # let server = switchboard::Server::builder().listen("127.0.0.1:0").bind()?;
+/// use switchboard::Audience;
+///
+/// let hub = server.hub();
+/// std::thread::spawn(move || loop {
+///     match hub.broadcast(Audience::Path("/clock"), "tick") {
+///         Ok(result) => println!("{} clients got it", result.sent + result.queued),
+///         Err(e) => eprintln!("nobody was reached: {e}"),
+///     }
+///     std::thread::sleep(std::time::Duration::from_secs(1));
+/// });
+/// server.run()
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Hub(Arc<Registry>);
+
+/// The result of a broadcast, in numbers of connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Broadcast {
+    /// The kernel has taken the message.
+    pub sent: usize,
+    /// The message is queued, because the client is slow or something else is just being sent to it.
+    pub queued: usize,
+    /// The message was dropped, because the client's queue was full.
+    pub dropped: usize,
+    /// The connection was closing, or was closed because its queue was full.
+    pub gone: usize,
+}
+
+impl Hub {
+    /// Sends a message to one connection, shared or not, and never waits for the network: it is sent at once if the
+    /// socket takes it, else queued, in order. This works even while the connection's own thread waits in `read`, or
+    /// computes. Strings are sent as text, bytes as binary.
+    ///
+    /// To a connection that is being [opened](Self::open_server) the message is queued, and is the first thing that the
+    /// client gets; if the handshake is refused, it is dropped. The queue has the same limits as later, but when it is full
+    /// this is an error whatever was chosen.
+    ///
+    /// # Errors
+    /// [`PushError`] gives the message back. [`Opening::set_overflow`](crate::Opening::set_overflow) chooses what happens
+    /// when the queue is full.
+    pub fn push(&self, id: &WebSocketId, data: impl Into<Payload>) -> std::result::Result<Pushed, PushError> {
+        self.0.push(id, data.into().into_message())
+    }
+
+    /// Sends a message to one connection, shared or not, and waits until the kernel has it: no longer than the timeout, and
+    /// not at all if the socket takes it at once. It is sent in order with what was pushed before and comes later, is never
+    /// collected, and does not count for the queue's limits. Strings are sent as text, bytes as binary. If the connection is
+    /// being [opened](Self::open_server), the wait for that is a part of the timeout.
+    ///
+    /// ```
+    /// # fn example(hub: &switchboard::Hub, id: &switchboard::WebSocketId) {
+    /// use std::time::Duration;
+    /// use switchboard::PushErrorKind;
+    ///
+    /// match hub.push_wait(id, "the last offer", Duration::from_secs(5)) {
+    ///     Ok(()) => println!("sent"),
+    ///     Err(e) if matches!(e.kind, PushErrorKind::Timeout) => println!("too slow: {:?} was not sent", e.message),
+    ///     Err(e) => println!("{e}"),
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`PushError`] gives the message back, and the connection stays as it is. [`PushErrorKind::Timeout`]: nothing of the
+    /// message was sent, nor will it be. [`PushErrorKind::Pending`]: a part of it may be out, and it may still arrive.
+    /// [`PushErrorKind::MustNotWait`] at once, and nothing is sent, when a thread of the gateway calls it, as that of
+    /// [`on_client_message`](crate::WebSocketServer::on_client_message) with [`Limits::workers`](crate::Limits::workers) 0:
+    /// all clients would wait. A worker may wait, and then does nothing else.
+    pub fn push_wait(
+        &self,
+        id: &WebSocketId,
+        data: impl Into<Payload>,
+        timeout: Duration,
+    ) -> std::result::Result<(), PushError> {
+        self.0.push_wait(id, data.into().into_message(), timeout)
+    }
+
+    /// Pushes many messages, each to a connection of its own or not: as [`push`](Self::push) for one after the other. Returns
+    /// a result for each, in their order.
+    ///
+    /// ```
+    /// # fn example(hub: &switchboard::Hub, red: &switchboard::WebSocketId, blue: &switchboard::WebSocketId) {
+    /// for result in hub.push_all([(red, "your turn"), (blue, "wait")]) {
+    ///     if let Err(e) = result {
+    ///         eprintln!("{:?} was not sent: {e}", e.message);
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    #[must_use = "each of the pushes may have failed"]
+    pub fn push_all<I: Borrow<WebSocketId>, D: Into<Payload>>(
+        &self,
+        messages: impl IntoIterator<Item = (I, D)>,
+    ) -> Vec<std::result::Result<Pushed, PushError>> {
+        messages.into_iter().map(|(id, data)| self.push(id.borrow(), data)).collect()
+    }
+
+    /// A handle that pushes to one connection, without looking it up each time. It may be made while the connection is being
+    /// [opened](Self::open_server), too.
+    ///
+    /// # Errors
+    /// [`Error::UnknownId`] if no connection has this ID.
+    pub fn pusher(&self, id: &WebSocketId) -> Result<Pusher> {
+        self.0.find(id).map(Pusher::new).ok_or(Error::UnknownId)
+    }
+
+    /// Sends a message to many connections; those that are still being opened are not among them. A dead or slow one does not
+    /// delay the others.
+    ///
+    /// # Errors
+    /// None for the server's own connections: those that cannot be sent to are [counted](Broadcast).
+    pub fn broadcast(&self, to: Audience<'_>, data: impl Into<Payload>) -> Result<Broadcast> {
+        let message = data.into().into_message();
+        let mut connections = self.0.select(to);
+        // In the order of their addresses: with many connections this causes fewer cache misses, here and in the kernel.
+        connections.sort_unstable_by_key(Arc::as_ptr);
+        let mut result = Broadcast::default();
+        // The bytes of a payload count once, however many queues it is in.
+        let Some(buffered) = connections.first().map(|first| first.buffered().clone()) else {
+            return Ok(result);
+        };
+        let forms = Forms::new(&buffered);
+        let message = message.shared(&buffered);
+        for connection in connections {
+            match connection.push(message.clone(), Some(&forms)) {
+                Ok(Pushed::Sent) => result.sent += 1,
+                Ok(Pushed::Queued) => result.queued += 1,
+                Err(PushError { kind: PushErrorKind::Full, .. }) => result.dropped += 1,
+                Err(_) => result.gone += 1,
+            }
+        }
+        Ok(result)
+    }
+
+    /// Starts the closing handshake of a connection, as [`WebSocket::close`](crate::WebSocket::close) does. Waits while the
+    /// connection is being [opened](Self::open_server).
+    ///
+    /// # Errors
+    /// [`Error::UnknownId`] if no connection has this ID; while it is being opened, as
+    /// [`open_server`](Self::open_server).
+    pub fn close(&self, id: &WebSocketId, code: impl Into<CloseCode>, text: &str) -> Result<()> {
+        self.0.open(id)?.close(code.into(), text);
+        Ok(())
+    }
+
+    /// One connection. Waits while it is being [opened](Self::open_server).
+    ///
+    /// # Errors
+    /// [`Error::UnknownId`] if no connection has this ID; while it is being opened, as
+    /// [`open_server`](Self::open_server).
+    pub fn connection(&self, id: &WebSocketId) -> Result<ConnectionInfo> {
+        Ok(ConnectionInfo::new(&self.0.open(id)?))
+    }
+
+    /// How many connections are open.
+    ///
+    /// # Errors
+    /// None for the server's own.
+    pub fn len(&self) -> Result<usize> {
+        Ok(self.0.len())
+    }
+
+    /// Whether no connection is open.
+    ///
+    /// # Errors
+    /// None for the server's own.
+    pub fn is_empty(&self) -> Result<bool> {
+        Ok(self.0.is_empty())
+    }
+
+    /// Makes a connection a member of a topic, until it leaves or ends. Joining again has no effect. Waits while the
+    /// connection is being [opened](Self::open_server).
+    ///
+    /// # Errors
+    /// [`Error::UnknownId`] if no connection has this ID; while it is being opened, as
+    /// [`open_server`](Self::open_server).
+    pub fn join(&self, id: &WebSocketId, topic: &str) -> Result<()> {
+        if self.0.join(self.0.open(id)?.id(), topic) { Ok(()) } else { Err(Error::UnknownId) }
+    }
+
+    /// Removes a connection from a topic, if it is a member; one that is being opened is a member of none.
+    ///
+    /// # Errors
+    /// [`Error::UnknownId`] if no connection has this ID.
+    pub fn leave(&self, id: &WebSocketId, topic: &str) -> Result<()> {
+        if self.0.leave(id, topic) { Ok(()) } else { Err(Error::UnknownId) }
+    }
+
+    /// Returns a [`WebSocket`] for a shared connection (`OpenServer`). Any number of threads may have one. On a thread of
+    /// the gateway its calls do not wait, as in [`on_client_message`](crate::WebSocketServer::on_client_message).
+    ///
+    /// An ID is valid as soon as `on_pre_server` can ask for it. Whoever is given it there may be faster than the opening
+    /// handshake: then this waits until the connection is open, for at most
+    /// [`Limits::handshake_timeout`](crate::Limits::handshake_timeout), and tells it if the handshake is refused. A thread of
+    /// the gateway does not wait.
+    ///
+    /// ```no_run
+    /// # fn example(hub: &switchboard::Hub, saved_id: &str) -> switchboard::Result<()> {
+    /// use std::time::Duration;
+    ///
+    /// let mut ws = hub.open_server(&saved_id.parse()?)?;
+    /// ws.write("are you there?")?;
+    /// let answer = ws.read_message(Duration::from_secs(10))?;
+    /// ws.end_server();
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::UnknownId`] if no connection has this ID, [`Error::Closed`] if it is closing, [`Error::NotShared`] if it
+    /// is not shared. While it is being opened: [`Error::Refused`] if it is refused, or its `on_pre_server` panics;
+    /// [`Error::Timeout`] if that takes longer; and at once [`Error::NotOpen`] in its own `on_pre_server`, which would wait
+    /// for itself, and on a thread of the gateway.
+    pub fn open_server(&self, id: &WebSocketId) -> Result<WebSocket> {
+        let connection = self.0.open(id)?;
+        if !connection.about().shared {
+            return Err(Error::NotShared);
+        }
+        match connection.reason() {
+            Some(reason) => Err(Error::Closed(reason.clone())),
+            None => Ok(WebSocket::new(connection, self.0.clone(), Holder::Anyone)),
+        }
+    }
+
+    pub(crate) fn new(registry: Arc<Registry>) -> Self {
+        Self(registry)
+    }
+}
+
+impl Opening {
+    /// The hub of this server.
+    pub fn hub(&self) -> Hub {
+        Hub(self.registry.clone())
+    }
+}
+
+impl WebSocket {
+    /// The hub of this server.
+    pub fn hub(&self) -> Hub {
+        Hub(self.registry().clone())
+    }
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Hub({} connections)", self.0.len())
+    }
+}

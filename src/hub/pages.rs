@@ -1,0 +1,122 @@
+//! What can be long comes page by page, in the order of the IDs: so the place where a page ended stays the same while
+//! connections come and go.
+
+use super::Hub;
+use crate::{error::Result, id::WebSocketId, info::ConnectionInfo, registry::Audience};
+
+/// What a page has at most.
+const MOST: usize = 1000;
+
+/// A part of a list; [`Hub::connections`] and [`Hub::members`] return it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Page<T> {
+    /// In the order of their IDs.
+    pub items: Vec<T>,
+    /// If there are more: the last ID of this page, after which the next one begins.
+    pub next: Option<WebSocketId>,
+}
+
+impl Hub {
+    /// Connections in the order of their IDs: the first of those whose IDs are after `after`. `limit` is how many at most;
+    /// 0, and whatever is more than 1,000, counts as 1,000. There may be fewer although there is a next page: those that
+    /// have ended just now are left out.
+    ///
+    /// Those that are open all the while are listed once, whatever others come and go between the pages.
+    ///
+    /// ```
+    /// # fn example(hub: &switchboard::Hub) -> switchboard::Result<()> {
+    /// use switchboard::Audience;
+    ///
+    /// let mut after = None;
+    /// loop {
+    ///     let page = hub.connections(Audience::Path("/news"), after.as_ref(), 100)?;
+    ///     for connection in &page.items {
+    ///         println!("{:?}: {} bytes wait", connection.peer, connection.queued);
+    ///     }
+    ///     after = page.next;
+    ///     if after.is_none() {
+    ///         break;
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// None for the server's own connections.
+    pub fn connections(
+        &self,
+        audience: Audience<'_>,
+        after: Option<&WebSocketId>,
+        limit: usize,
+    ) -> Result<Page<ConnectionInfo>> {
+        let Page { items: ids, next } = self.page(audience, after, limit);
+        let connections = ids.iter().filter_map(|id| self.0.find_open(id));
+        Ok(Page { items: connections.map(|connection| ConnectionInfo::new(&connection)).collect(), next })
+    }
+
+    /// All connections, in the order of their IDs, fetched page by page as they are asked for. After an error there is
+    /// nothing more.
+    ///
+    /// ```
+    /// # fn example(hub: &switchboard::Hub) -> switchboard::Result<()> {
+    /// for connection in hub.all_connections(switchboard::Audience::All) {
+    ///     println!("{}", connection?.path);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn all_connections<'a>(
+        &'a self,
+        audience: Audience<'a>,
+    ) -> impl Iterator<Item = Result<ConnectionInfo>> + use<'a> {
+        all(move |after| self.connections(audience, after, MOST))
+    }
+
+    /// The members of a topic, in the order of their IDs; `after` and `limit` are as in [`connections`](Self::connections).
+    ///
+    /// # Errors
+    /// None for the server's own connections.
+    pub fn members(
+        &self,
+        topic: &str,
+        after: Option<&WebSocketId>,
+        limit: usize,
+    ) -> Result<Page<WebSocketId>> {
+        Ok(self.page(Audience::Topic(topic), after, limit))
+    }
+
+    /// All members of a topic, as [`all_connections`](Self::all_connections).
+    pub fn all_members<'a>(&'a self, topic: &'a str) -> impl Iterator<Item = Result<WebSocketId>> + use<'a> {
+        all(move |after| self.members(topic, after, MOST))
+    }
+
+    fn page(&self, audience: Audience<'_>, after: Option<&WebSocketId>, limit: usize) -> Page<WebSocketId> {
+        let limit = if limit == 0 { MOST } else { limit.min(MOST) };
+        let mut items = self.0.first_ids(audience, after, limit + 1);
+        let has_more = items.len() > limit;
+        items.truncate(limit);
+        let next = items.last().filter(|_| has_more).cloned();
+        Page { items, next }
+    }
+}
+
+/// The items of all pages.
+fn all<T>(fetch: impl Fn(Option<&WebSocketId>) -> Result<Page<T>>) -> impl Iterator<Item = Result<T>> {
+    let mut items = Vec::new().into_iter();
+    // The ID after which the next page begins; none for the first one.
+    let mut next = Some(None);
+    std::iter::from_fn(move || {
+        loop {
+            if let Some(item) = items.next() {
+                return Some(Ok(item));
+            }
+            match fetch(next.take()?.as_ref()) {
+                Ok(page) => {
+                    items = page.items.into_iter();
+                    next = page.next.map(Some);
+                }
+                Err(e) => return Some(Err(e)),
+            }
+        }
+    })
+}

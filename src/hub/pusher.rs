@@ -1,0 +1,51 @@
+//! Pushing to one connection again and again.
+
+use std::time::Duration;
+
+use crate::{
+    connection::{PushError, Pushed},
+    error::CloseReason,
+    id::WebSocketId,
+    message::Payload,
+    registry::Found,
+};
+
+/// Pushes to one connection; made by [`Hub::pusher`](crate::Hub::pusher). It does not keep the connection open.
+#[derive(Clone, Debug)]
+pub struct Pusher(Found);
+
+impl Pusher {
+    pub(super) fn new(found: Found) -> Self {
+        Self(found)
+    }
+
+    /// As [`Hub::push`](crate::Hub::push).
+    ///
+    /// # Errors
+    /// As [`Hub::push`](crate::Hub::push); if the connection has ended,
+    /// [`PushErrorKind::Closed`](crate::PushErrorKind::Closed), and if it was never opened,
+    /// [`PushErrorKind::Refused`](crate::PushErrorKind::Refused).
+    pub fn push(&self, data: impl Into<Payload>) -> Result<Pushed, PushError> {
+        self.0.push(data.into().into_message())
+    }
+
+    /// As [`Hub::push_wait`](crate::Hub::push_wait).
+    ///
+    /// # Errors
+    /// As [`Hub::push_wait`](crate::Hub::push_wait); if the connection has ended,
+    /// [`PushErrorKind::Closed`](crate::PushErrorKind::Closed), and if it was never opened,
+    /// [`PushErrorKind::Refused`](crate::PushErrorKind::Refused).
+    pub fn push_wait(&self, data: impl Into<Payload>, timeout: Duration) -> Result<(), PushError> {
+        self.0.push_wait(data.into().into_message(), timeout)
+    }
+
+    /// The connection's ID.
+    pub fn websocket_id(&self) -> &WebSocketId {
+        self.0.id()
+    }
+
+    /// How the connection ended; `None` while it is open, before that, and if it was never opened.
+    pub fn close_reason(&self) -> Option<CloseReason> {
+        self.0.connection()?.reason().cloned()
+    }
+}

@@ -1,0 +1,142 @@
+//! A connection that is being opened: it has its ID, and its application is asked whether it may be opened. What is pushed to
+//! it is queued, and who needs the connection waits for the answer.
+
+use std::{
+    sync::{Arc, OnceLock},
+    thread::{self, ThreadId},
+    time::Duration,
+};
+
+use crate::{
+    awaited::{Answer, Awaited},
+    connection::{Connection, PushError, PushErrorKind, Pushed},
+    deadline::Deadline,
+    error::{Error, Result},
+    id::WebSocketId,
+    limits::Limits,
+    message::Message,
+    thread::must_not_wait,
+};
+
+/// A connection that is being opened, or was when somebody looked for it.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    id: WebSocketId,
+    /// The thread that asks the application, and must not wait for itself.
+    thread: ThreadId,
+    limits: Arc<Limits>,
+    awaited: Awaited<Queue, Arc<Connection>>,
+    /// For those who go on using this: so they need no lock later.
+    opened: OnceLock<Arc<Connection>>,
+}
+
+/// Messages that were pushed already.
+#[derive(Debug, Default)]
+struct Queue {
+    messages: Vec<Message>,
+    /// How many there were, and their bytes, those included that were handed over: so all of them find room in the
+    /// connection's own queue.
+    count: usize,
+    bytes: usize,
+}
+
+impl Queue {
+    /// An empty queue has room for any message, as that of an open connection.
+    fn put(&mut self, message: Message, limits: &Limits) -> Result<(), Message> {
+        let bytes = self.bytes.saturating_add(message.len());
+        if self.count >= limits.max_queue_messages.max(1) || (self.bytes > 0 && bytes > limits.queue_bytes())
+        {
+            return Err(message);
+        }
+        (self.count, self.bytes) = (self.count + 1, bytes);
+        self.messages.push(message);
+        Ok(())
+    }
+
+    fn take(&mut self) -> Option<Vec<Message>> {
+        (!self.messages.is_empty()).then(|| std::mem::take(&mut self.messages))
+    }
+}
+
+impl Pending {
+    /// Of the thread that calls it.
+    pub(crate) fn new(id: WebSocketId, limits: Arc<Limits>) -> Self {
+        let thread = thread::current().id();
+        Self { id, thread, limits, awaited: Awaited::new(Queue::default()), opened: OnceLock::new() }
+    }
+
+    pub(crate) fn id(&self) -> &WebSocketId {
+        &self.id
+    }
+
+    /// The connection, if it has been opened meanwhile.
+    pub(crate) fn get(&self) -> Option<&Arc<Connection>> {
+        self.opened.get()
+    }
+
+    /// Pushes to the connection: what it cannot send yet is queued, within the limits of its queue.
+    pub(crate) fn push(&self, message: Message) -> Result<Pushed, PushError> {
+        if let Some(connection) = self.get() {
+            return connection.push(message, None);
+        }
+        match self.awaited.queue(message, |queue, message| queue.put(message, &self.limits)) {
+            Ok(Ok(())) => Ok(Pushed::Queued),
+            Ok(Err(message)) => Err(PushError { kind: PushErrorKind::Full, message }),
+            Err((Answer::Here(connection), message)) => connection.push(message, None),
+            Err((Answer::Never, message)) => Err(PushError { kind: PushErrorKind::Refused, message }),
+        }
+    }
+
+    /// Waits until the connection is open, and then until the kernel has the message.
+    pub(crate) fn push_wait(&self, message: Message, timeout: Duration) -> Result<(), PushError> {
+        let deadline = Deadline::after(timeout);
+        match self.wait(deadline) {
+            Ok(connection) => connection.push_wait(message, deadline.remaining().unwrap_or_default()),
+            Err(e) => {
+                let kind = match e {
+                    Error::Timeout => PushErrorKind::Timeout,
+                    Error::NotOpen => PushErrorKind::MustNotWait,
+                    _ => PushErrorKind::Refused,
+                };
+                Err(PushError { kind, message })
+            }
+        }
+    }
+
+    /// Waits until the connection is open.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if it is not opened, [`Error::Timeout`], and at once [`Error::NotOpen`] on the thread that opens it
+    /// and on one that must not wait.
+    pub(crate) fn wait(&self, deadline: Deadline) -> Result<Arc<Connection>> {
+        let must_not_wait = || self.thread == thread::current().id() || must_not_wait();
+        let answer = match self.awaited.answer() {
+            None if must_not_wait() => return Err(Error::NotOpen),
+            None => self.awaited.wait(|| deadline.remaining()),
+            answered => answered,
+        };
+        match answer {
+            Some(Answer::Here(connection)) => Ok(connection),
+            Some(Answer::Never) => Err(Error::Refused),
+            None => Err(Error::Timeout),
+        }
+    }
+
+    /// The connection is open: it takes over what is queued; then it is made known.
+    pub(crate) fn open(&self, connection: &Arc<Connection>, make_known: impl FnOnce()) {
+        self.awaited.fulfil(
+            connection.clone(),
+            Queue::take,
+            |messages| messages.into_iter().for_each(|message| connection.push_ahead(message)),
+            || {
+                make_known();
+                let _ = self.opened.set(connection.clone());
+            },
+        );
+    }
+
+    /// It will not be opened: what is queued is dropped.
+    pub(crate) fn refuse(&self) {
+        self.awaited.give_up();
+    }
+}

@@ -1,0 +1,181 @@
+//! Sockets that take nothing more, because their clients do not read: whoever waits for one sleeps, and sends what is left as soon
+//! as it takes more.
+#![cfg(all(feature = "tls", target_os = "linux"))]
+mod common;
+
+use std::{
+    fs,
+    io::{ErrorKind, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use common::{PATIENCE, SCHEMES, Stream, TestServer, app, eventually, frame, handshake, serve};
+use rustix::net::{
+    AddressFamily, SocketType, socket,
+    sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size},
+};
+use switchboard::{Hub, Limits, Pushed, WebSocket};
+
+/// How long the server is watched.
+const WATCHED: Duration = Duration::from_millis(600);
+
+/// The processor time of all threads that serve connections, so far (proc(5), `schedstat`).
+fn processor_time() -> Duration {
+    let mut total = 0;
+    for task in fs::read_dir("/proc/self/task").unwrap() {
+        let folder = task.unwrap().path();
+        let read = |name| fs::read_to_string(folder.join(name)).unwrap_or_default(); // it may have ended
+        if read("comm").starts_with("switchboard-con") {
+            let spent = read("schedstat");
+            total += spent.split(' ').next().and_then(|spent| spent.parse().ok()).unwrap_or(0);
+        }
+    }
+    Duration::from_nanos(total)
+}
+
+fn assert_sleeps() {
+    let before = processor_time();
+    thread::sleep(WATCHED);
+    let spent = processor_time().saturating_sub(before);
+    assert!(spent < WATCHED / 4, "{spent:?} of {WATCHED:?}");
+}
+
+/// A client's socket with a small buffer, so that the server's is soon full.
+fn connect(address: SocketAddr) -> Stream {
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    set_socket_recv_buffer_size(&socket, 4096).unwrap();
+    rustix::net::connect(&socket, &address).unwrap();
+    let tcp = TcpStream::from(socket);
+    tcp.set_read_timeout(Some(PATIENCE)).unwrap();
+    tcp.set_write_timeout(Some(PATIENCE)).unwrap();
+    let mut client = Stream::Plain(tcp);
+    client.write_all(handshake("/").as_bytes()).unwrap();
+    assert!(client.read_head().starts_with("HTTP/1.1 101 "));
+    client
+}
+
+/// A server with a small send buffer. Its handler returns when the client has sent something.
+fn serve_small() -> (TestServer, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    set_socket_send_buffer_size(&listener, 4096).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut limits = Limits::default();
+    limits.close_timeout = PATIENCE;
+    let server = serve(|builder| {
+        builder.limits(limits).listener(listener).route("/", || {
+            app(|ws: &mut WebSocket| {
+                ws.read_message(PATIENCE)?;
+                Ok(())
+            })
+        })
+    });
+    (server, address)
+}
+
+fn queued(hub: &Hub) -> usize {
+    common::connections(hub).iter().map(|info| info.queued).sum()
+}
+
+/// A message that takes more than one piece of a small buffer.
+const MESSAGE: [u8; 100] = [b'x'; 100];
+
+/// Pushes until the socket takes nothing more, or so many. Returns how many it took, each whole.
+fn push(server: &TestServer, max: usize) -> usize {
+    let id = common::connections(&server.hub)[0].id;
+    for taken in 0..max {
+        server.hub.push(&id, &MESSAGE[..]).unwrap();
+        if queued(&server.hub) > 0 {
+            // The client's system may acknowledge later what came before.
+            thread::sleep(Duration::from_millis(200));
+            if queued(&server.hub) > 0 {
+                return taken;
+            }
+        }
+    }
+    max
+}
+
+#[test]
+fn a_close_frame_that_is_the_first_to_be_refused_is_sent_as_soon_as_the_client_reads() {
+    let (server, address) = serve_small();
+    // The first message that is refused tells how many there is room for.
+    let client = connect(address);
+    let room = push(&server, 10_000);
+    client.reset();
+    eventually("it is gone", || server.hub.is_empty().unwrap());
+    let mut client = connect(address);
+    let taken = push(&server, room);
+    assert_eq!((taken, queued(&server.hub)), (room, 0));
+    client.write_all(&frame(0x81, b"return")).unwrap();
+    eventually("the close frame waits", || queued(&server.hub) == 4);
+    assert_sleeps();
+    for _ in 0..taken {
+        assert_eq!(client.read_frame(), (0x82, MESSAGE.to_vec()));
+    }
+    assert_eq!(client.answer_close_and_end().0, 1000);
+}
+
+#[test]
+fn a_read_that_has_to_wait_until_pongs_are_taken_sleeps_and_then_goes_on() {
+    let (server, address) = serve_small();
+    let mut client = connect(address);
+    let ping = frame(0x89, &[b'p'; 125]);
+    // When a send times out, the server receives nothing more, since its pongs are not taken.
+    let mut sending = client.tcp().try_clone().unwrap();
+    sending.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let (mut sent, mut rest) = (0, Vec::new());
+    loop {
+        if rest.is_empty() {
+            rest = ping.repeat(100);
+            sent += 100;
+        }
+        match sending.write(&rest) {
+            Ok(n) => drop(rest.drain(..n)),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+            Err(e) => panic!("{e}"),
+        }
+    }
+    assert!(queued(&server.hub) > 0);
+    assert_sleeps();
+    sending.set_write_timeout(Some(PATIENCE)).unwrap();
+    rest.extend(frame(0x81, b"return"));
+    let sender = thread::spawn(move || sending.write_all(&rest).unwrap());
+    for _ in 0..sent {
+        assert_eq!(client.read_frame(), (0x8a, vec![b'p'; 125]));
+    }
+    sender.join().unwrap();
+    assert_eq!(client.answer_close_and_end().0, 1000);
+}
+
+/// What was pushed before is in the way, and then the message's own bytes are.
+#[test]
+fn a_write_takes_no_longer_than_its_timeout_whatever_it_waits_for() {
+    let timeout = Duration::from_secs(2);
+    let mut limits = Limits::default();
+    limits.write_timeout = timeout;
+    let (told, times) = mpsc::channel();
+    let server = serve(|builder| {
+        builder.limits(limits).route("/", move || {
+            let told = told.clone();
+            app(move |ws: &mut WebSocket| {
+                let hub = ws.hub();
+                while hub.push(ws.websocket_id(), vec![0; 50_000])? != Pushed::Queued {}
+                let begun = Instant::now();
+                let result = ws.write(vec![0; 900_000]);
+                told.send((begun.elapsed(), result.unwrap_err().is_timeout()))?;
+                Ok(())
+            })
+        })
+    });
+    for scheme in SCHEMES {
+        // Reads once in between, so that what was pushed gets out of the way, and the message does not.
+        let mut client = server.raw_websocket(scheme, "/");
+        thread::sleep(timeout / 2);
+        client.read_frame();
+        let (elapsed, is_timeout) = times.recv_timeout(PATIENCE).unwrap();
+        assert!(is_timeout && (timeout..timeout * 9 / 5).contains(&elapsed), "{scheme:?}: {elapsed:?}");
+    }
+}

@@ -3,14 +3,16 @@
 //! It is counted in whole KiB, and only changes of some size are: small messages cost no more than a comparison. Every part of a
 //! connection remembers what it has added, so what is added is taken away again, however inexact it was.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{
-        AtomicBool, AtomicU32, AtomicUsize,
-        Ordering::{Relaxed, SeqCst},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{
+            AtomicBool, AtomicU32, AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
+    time::Instant,
 };
-use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -162,7 +164,9 @@ mod tests {
                 }
             }
             drop(payloads);
-            parts.iter().for_each(|part| drop(part.set(0, &all)));
+            for part in &parts {
+                part.set(0, &all);
+            }
             prop_assert_eq!(all.sum(), 0);
         }
     }

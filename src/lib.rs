@@ -102,7 +102,12 @@
 //! | the client breaks the protocol; sends text that is not UTF-8; sends more than the limit | 1002; 1007; 1009 | the same, by the server |
 //! | the connection breaks, or ends without a close frame | | 1006 |
 //! | a write takes longer than the limit | no close frame: the connection is cut | 1006, by the server |
+//! | the client begins a message, and sends nothing more of it for [`Limits::message_timeout`] | 1008 | 1008, by the server |
+//! | all connections together hold too much, and this one most | 1013; no close frame if it takes nothing | 1013, by the server |
 //! | the server shuts down | 1001 | 1001, by the server |
+//!
+//! What was pushed before a close goes before the close frame, as far as the client takes it within [`Limits::close_timeout`].
+//! It stays in the queue until then, shared with other connections where it was broadcast.
 //!
 //! Messages that arrived before the client's end can still be answered: before its close frame, the end of its stream, or a
 //! protocol error. The end takes effect when the handler that has read them reads on, when whoever has
@@ -125,7 +130,8 @@
 //! Pushed messages that a client does not take at once are queued, up to [`Limits::max_queue_bytes`] and
 //! [`Limits::max_queue_messages`]. What happens when the queue is full is chosen in `on_pre_server`: see [`Overflow`]. What
 //! `on_client_message` writes is queued in the same way, since nothing in it waits. A thread that would rather wait until its
-//! message is sent calls [`Hub::push_wait`]. A client that sends more than is read is held back by TCP when its inbox is full;
+//! message is sent calls [`Hub::push_wait`]. A queue that is empty takes any message, and by default four of the largest that
+//! a client may send, so that one client does not empty a room of others. A client that sends more than is read is held back by TCP when its inbox is full;
 //! nothing is lost.
 //!
 //! # Observing
@@ -136,6 +142,7 @@
 //! # Limits
 //!
 //! Every wait has a deadline, every queue a maximum size, and every limit a close code or an HTTP status: see [`Limits`].
+//! What all connections hold together has a bound, too: [`Limits::max_buffered_bytes`], by default a quarter of the memory.
 //!
 //! # Shutdown
 //!
@@ -153,6 +160,9 @@
 //! | synchronous, plain, 4,000 of them | 14.5 KiB, more than half of it the thread's stack |
 //!
 //! Buffers grow with the bytes that arrive, never with the length that a frame announces, and are freed when they are empty.
+//! Every part of a connection (its protocol, inbox and outbox) tells a common sum what it holds, if that has changed by more
+//! than 8 KiB. Whoever sees the sum pass [`Limits::max_buffered_bytes`], the gateway or a thread that pushes, ends the largest
+//! connections; to find them takes no connection's lock.
 //!
 //! # Conformance
 //!
@@ -190,7 +200,7 @@
 //!
 //! | layer | module | what it holds |
 //! |---|---|---|
-//! | 0 | `error`, `message`, `limits`, `id`, `clock`, `deadline`, `sync`, `thread`, `caught`, `awaited` | values, time, locks, panics |
+//! | 0 | `error`, `message`, `limits`, `id`, `clock`, `deadline`, `sync`, `thread`, `caught`, `awaited`, `buffered`, `memory` | values, time, locks, panics, memory |
 //! | 1 | `codec` | bytes to messages and back, in memory: TLS, frames and compression |
 //! | 1 | `http` | a request in, a response out; the checks of the opening handshake |
 //! | 1 | `tls` | the server's certificate |

@@ -65,7 +65,7 @@ fn whatever_the_peer_does() {
 #[test]
 fn behind_the_answer_that_is_held() {
     let mut end = driven(Role::Server);
-    end.receive(&close_frame(Role::Client, 4001), Hold::All);
+    end.receive(&close_frame(Role::Client, 4001), Hold::Answers);
     end.close_behind(1001);
     assert!(end.send("first".into()).is_none());
     end.complete();

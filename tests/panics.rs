@@ -13,10 +13,10 @@ use std::{
     },
 };
 
-use common::{PATIENCE, SCHEMES, TestServer, eventually, frame, serve};
+use common::{PATIENCE, SCHEMES, TestServer, eventually, frame, handshake, serve};
 use switchboard::{
     Closed, Handled, Limits, Message, Opened, Opening, Refusal, Request, Result, ServerResult, SessionId,
-    SessionStore, WebSocket, WebSocketServer,
+    SessionStore, StatusCode, WebSocket, WebSocketServer,
 };
 
 /// Panics when it is dropped, shown, or both.
@@ -59,6 +59,12 @@ impl WebSocketServer for App {
         opening.set_shared_connection(self.shared);
         if self.how.contains("app-drop") {
             self.spiteful = Some(*spiteful(true, false));
+        }
+        if self.how.contains("pre") {
+            panic_any(spiteful(true, false));
+        }
+        if self.how.contains("refuse") {
+            return Err(Refusal::new(StatusCode::FORBIDDEN, "on purpose"));
         }
         Ok(())
     }
@@ -156,6 +162,26 @@ fn wherever_it_panics_the_connection_ends_and_its_place_is_free() {
         }
     }
     assert!(closed.try_recv().is_err(), "told once");
+}
+
+#[test]
+fn before_the_handshake_is_answered_a_panic_is_500_and_the_place_is_free() {
+    let (server, closed, store_fails) = start();
+    for (how, expected) in [
+        ("pre", "500"),
+        ("refuse", "403"),
+        ("pre-app-drop", "500"),
+        ("refuse-app-drop", "403"),
+        ("refuse-release", "403"),
+    ] {
+        store_fails.store(how == "refuse-release", SeqCst);
+        for scheme in SCHEMES {
+            let response = server.http(scheme, &handshake(&format!("/?how={how}")));
+            assert!(response.starts_with(&format!("HTTP/1.1 {expected} ")), "{how}: {response}");
+            eventually("its place is free", || server.handle.connections() == 0);
+        }
+    }
+    assert!(closed.try_recv().is_err(), "on_post_server is for those that were opened");
 }
 
 #[test]

@@ -7,7 +7,6 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -210,24 +209,29 @@ fn ask<'a>(
 ) -> Result<Box<Agreed<'a>>, Refusal> {
     let announced = shared.registry.announce();
     let id = *announced.id();
-    let opened = catch_unwind(AssertUnwindSafe(|| {
-        let (session, cookie) = Session::open(&shared.sessions, request);
-        let (compression, registry) = (shared.compression, shared.registry.clone());
-        let mut agreed = Box::new(Agreed {
-            app: factory(),
-            opening: Opening::new(id, request.clone(), session, offered, compression, registry),
-            announced,
-        });
-        agreed.app.on_pre_server(&mut agreed.opening)?;
-        if let Some((name, value)) = cookie {
-            agreed.opening.headers.push((name, value));
+    let failed = |what| {
+        log::error!("{}: {what} of {} panicked", id.short(), request.path());
+        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the handler failed")
+    };
+    let opened = caught(|| Session::open(&shared.sessions, request));
+    let (session, cookie) = opened.ok_or_else(|| failed("the session store"))?;
+    let app = caught(|| factory()).ok_or_else(|| failed("the factory"))?;
+    let (compression, registry) = (shared.compression, shared.registry.clone());
+    let opening = Opening::new(id, request.clone(), session, offered, compression, registry);
+    let mut agreed = Box::new(Agreed { app, opening, announced });
+    let answer = caught(|| agreed.app.on_pre_server(&mut agreed.opening));
+    let refusal = match answer {
+        Some(Ok(())) => {
+            agreed.opening.headers.extend(cookie);
+            return Ok(agreed);
         }
-        Ok(agreed)
-    }));
-    opened.unwrap_or_else(|_| {
-        log::error!("{}: on_pre_server of {} panicked", id.short(), request.path());
-        Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the handler failed"))
-    })
+        Some(Err(refusal)) => refusal,
+        None => failed("on_pre_server"),
+    };
+    if caught(|| drop(agreed)).is_none() {
+        failed("the drop of the application");
+    }
+    Err(refusal)
 }
 
 /// Makes the connection, with the 101 as the first thing that it sends: so it is known as open before the client knows that it

@@ -12,6 +12,7 @@ use std::{
 use super::{inbox::Inbox, mailbox::Within, parts::Connection, receiver::Receiver, socket::Socket};
 use crate::{
     clock::Moment,
+    codec::Work,
     deadline::Budget,
     error::{Error, Result},
     message::{Data, Message},
@@ -27,6 +28,8 @@ enum Next {
     /// Take this message; others have come behind it.
     Message(Message, Vec<Message>),
     Receive(Arc<Socket>),
+    /// Decode on: others may have had the lock in between.
+    GoOn,
     /// Wait until the socket takes what has to be sent first.
     Send(Arc<Socket>),
     /// The connection has ended.
@@ -167,7 +170,7 @@ impl Connection {
                         return Err(Error::Timeout);
                     }
                 }
-                Next::End => {}
+                Next::GoOn | Next::End => {}
             }
         }
     }
@@ -186,10 +189,15 @@ impl Connection {
                 }
                 core.protocol.receive(&mut receiver.buffer, now);
             }
-            if let Some(message) = core.protocol.poll(Hold::Nothing, now) {
+            let mut work = Work::piece();
+            if let Some(message) = core.protocol.poll(Hold::Nothing, &mut work, now) {
                 let mut others = Vec::new();
                 core.protocol.poll_short(&mut others, usize::MAX);
                 return Next::Message(message, others);
+            }
+            if work.is_done() {
+                receiver.pause = None; // or it might not be polled again
+                return Next::GoOn;
             }
             if receiver.pause.is_none() {
                 let due = core.protocol.deadline();

@@ -17,6 +17,7 @@ use std::{
 };
 
 use native_tls::{Certificate, TlsConnector, TlsStream};
+use rustix::net::sockopt::set_socket_linger;
 use switchboard::{
     Compression, Handled, Message, Opening, Refusal, Server, ServerResult, TlsIdentity, WebSocket,
     WebSocketServer,
@@ -248,6 +249,10 @@ fn flood(mut streams: Vec<Stream>, flood: &Flood, go: &Barrier, stop: &AtomicBoo
         if is_idle {
             thread::sleep(Duration::from_micros(200));
         }
+    }
+    for stream in &streams {
+        // With a reset, or what lies in the sockets would keep the connections.
+        let _ = set_socket_linger(stream.tcp(), Some(Duration::ZERO));
     }
     taken
 }

@@ -1356,7 +1356,7 @@ fn a_burst_of_compressed_messages_stops_at_the_bound_of_the_inbox() {
             let (mut stream, agreed) = open(&server, scheme, path, &[OFFER]);
             assert!(agreed.is_some());
             stream.write_all(&burst).unwrap();
-            let received = || server.hub.connections()[0].messages_in;
+            let received = || server.hub.connections(Audience::All, None, 1).unwrap().items[0].messages_in;
             let begun = Instant::now();
             while received() == 0 && begun.elapsed() < PATIENCE {
                 thread::sleep(Duration::from_millis(5));

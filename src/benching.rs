@@ -1,7 +1,7 @@
 //! The codec for `benches/codec.rs`. Not part of the API.
 
 use crate::{
-    codec::{Codec, Deflate, Event, Role, Stream, apply_mask},
+    codec::{Codec, Deflate, Event, Role, Stream, Work, apply_mask},
     compression::Compression,
     limits::Limits,
     message::Message,
@@ -49,7 +49,7 @@ impl Bench {
         self.buffer.extend_from_slice(bytes);
         self.codec.stream().feed(&mut self.buffer).expect("no broken rule");
         let (mut messages, mut short) = (0, Vec::new());
-        while let Some(event) = self.codec.next().expect("no broken rule") {
+        while let Some(event) = self.codec.next(&mut Work::of(usize::MAX)).expect("no broken rule") {
             messages += usize::from(matches!(event, Event::Message(_)));
             self.codec.take_short(&mut short, 15);
             messages += short.drain(..).len();

@@ -9,7 +9,7 @@ use flate2::{Decompress, FlushDecompress};
 use http::header;
 
 use crate::{
-    codec::{Codec, Deflate, Direction, Event, Failure, Role, Stream},
+    codec::{Codec, Deflate, Direction, Event, Failure, Role, Stream, Work},
     compression::Compression,
     http::{Handshake, Origins, parse_head},
     limits::Limits,
@@ -74,7 +74,7 @@ pub fn codec(input: &[u8]) {
                 codec.stream().feed(&mut argument.to_vec()).expect("plain");
                 loop {
                     let waiting = codec.has_whole_message();
-                    match codec.next() {
+                    match codec.next(&mut Work::of(usize::MAX)) {
                         Ok(Some(Event::Close(..))) => client.ending = true,
                         Ok(Some(_)) => assert!(waiting || deflate.is_some(), "nothing whole was there"),
                         Ok(None) => break,
@@ -135,12 +135,13 @@ fn any_cut(input: &[u8], deflate: Option<Deflate>) {
 
 fn any_cut_as(role: Role, input: &[u8], deflate: Option<Deflate>) {
     let Some((&first, input)) = input.split_first() else { return };
-    let decode = |chunk, together| decode(role, input, chunk, together, deflate);
-    // Short messages one by one, or as many as there are together.
-    let whole = decode(input.len(), usize::MAX);
-    let cut = decode(1 + usize::from(first), usize::from(first % 4));
-    let bytewise = decode(1, 0);
-    for other in [cut, bytewise] {
+    let decode = |chunk, together, piece| decode(role, input, chunk, together, piece, deflate);
+    // Short messages one by one, or as many as there are together; all at once, or in pieces of work.
+    let whole = decode(input.len(), usize::MAX, usize::MAX);
+    let cut = decode(1 + usize::from(first), usize::from(first % 4), 1 + usize::from(first) * 100);
+    let bytewise = decode(1, 0, 1);
+    let in_pieces = decode(input.len(), 0, 1);
+    for other in [cut, bytewise, in_pieces] {
         assert_eq!(whole.events, other.events);
         // Which of several mistakes in a compressed message is found first depends on how it was cut.
         let code = |outcome: &Outcome| {
@@ -162,8 +163,15 @@ struct Outcome {
     output: Vec<u8>,
 }
 
-/// Decodes `input` in pieces of `chunk` bytes, with up to `together` short messages taken at once.
-fn decode(role: Role, input: &[u8], chunk: usize, together: usize, deflate: Option<Deflate>) -> Outcome {
+/// Decodes `input` in pieces of `chunk` bytes and of `piece` work, with up to `together` short messages taken at once.
+fn decode(
+    role: Role,
+    input: &[u8],
+    chunk: usize,
+    together: usize,
+    piece: usize,
+    deflate: Option<Deflate>,
+) -> Outcome {
     let mut codec = Codec::new(role, Stream::plain(), &limits(), deflate);
     let (mut events, mut failure) = (Vec::new(), None);
     'all: for chunk in input.chunks(chunk.max(1)) {
@@ -172,13 +180,15 @@ fn decode(role: Role, input: &[u8], chunk: usize, together: usize, deflate: Opti
             let mut short = Vec::new();
             codec.take_short(&mut short, together);
             events.extend(short.into_iter().map(Event::Message));
-            match codec.next() {
+            let mut work = Work::of(piece);
+            match codec.next(&mut work) {
                 Ok(Some(event)) => {
                     if let Event::Message(message) = &event {
                         assert!(message.len() <= limits().max_message_size);
                     }
                     events.push(event);
                 }
+                Ok(None) if work.is_done() => {}
                 Ok(None) => break,
                 Err(e) => {
                     codec.fail(&e);

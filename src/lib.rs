@@ -139,6 +139,14 @@
 //! [`Hub::connections`] and [`Hub::members`] list what there is, page by page. A [`HubObserver`] is told what happens: when
 //! connections are opened and closed, and when topics get their first member and lose their last.
 //!
+//! # Fairness
+//!
+//! What some clients do does not stop others, whatever they send: empty fragments, pings, tiny messages, or what takes long to
+//! inflate. A connection is decoded in pieces of some 100 µs at most; then others have their turn, on the gateway and for the
+//! connection's lock, and those that sent less come first. The same holds for workers: 64 messages at a time. Only
+//! [`on_client_message`](WebSocketServer::on_client_message) may take as long as it likes, and keeps its worker for so long.
+//! `benches/README.md` has figures.
+//!
 //! # Limits
 //!
 //! Every wait has a deadline, every queue a maximum size, and every limit a close code or an HTTP status: see [`Limits`].
@@ -226,7 +234,7 @@
 //! takes over as its outbox when it is registered. Closing, whichever side begins it, is a phase of `protocol`; the thread that
 //! drives the connection sends what is left, and completes it.
 //!
-//! The lock of a connection is held for microseconds and never during a wait: a thread that reads waits in `recv` without it,
+//! The lock of a connection is held for microseconds, while it is decoded for 100 at most, and never during a wait: a thread that reads waits in `recv` without it,
 //! so that another thread can write meanwhile, over TLS, too.
 
 // Nothing that a peer or the system does may cause a panic; tests may unwrap.

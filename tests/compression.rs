@@ -2,9 +2,19 @@
 //! Compressed messages (permessage-deflate, RFC 7692), with a client that uses zlib directly.
 mod common;
 
-use std::{collections::HashMap, io::Write, thread};
+use std::{
+    collections::HashMap,
+    io::Write,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
 
-use common::{SCHEMES, Scheme, Stream, TestServer, echo, frame, handshake, reply::Reply, serve};
+use common::{PATIENCE, SCHEMES, Scheme, Stream, TestServer, echo, frame, handshake, reply::Reply, serve};
 use flate2::{Compress, Compression as Level, Decompress, DecompressError, FlushCompress, FlushDecompress};
 use rustix::net::sockopt::set_socket_recv_buffer_size;
 use switchboard::{
@@ -1279,5 +1289,85 @@ impl Code {
             next <<= 1;
         }
         Self(codes)
+    }
+}
+
+/// Does nothing until it is told to; then it takes its messages, and tells of each how long it is.
+struct Late {
+    go: Arc<AtomicBool>,
+    sizes: mpsc::Sender<usize>,
+}
+
+impl Late {
+    fn wait(&self) {
+        while !self.go.load(SeqCst) {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl WebSocketServer for Late {
+    fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
+        opening.set_shared_connection(!opening.path().starts_with("/own"));
+        Ok(())
+    }
+
+    fn server(&mut self, ws: &mut WebSocket) -> ServerResult {
+        if !ws.path().starts_with("/handler") {
+            self.wait();
+            for message in ws.messages() {
+                let _ = self.sizes.send(message.len());
+            }
+        }
+        Ok(())
+    }
+
+    fn on_client_message(&mut self, _ws: &WebSocket, message: Message) -> Handled {
+        self.wait();
+        let _ = self.sizes.send(message.len());
+        Handled::Yes
+    }
+}
+
+/// 64 messages that are a KiB each on the wire, and a MiB in memory, come at once, and nobody takes them. As many are inflated
+/// as the inbox has room for: one, and one that was begun.
+#[test]
+fn a_burst_of_compressed_messages_stops_at_the_bound_of_the_inbox() {
+    const COUNT: usize = 64;
+    const SIZE: usize = 1 << 20;
+    let burst = frame(BINARY | RSV1, &deflate_alone(&vec![0; SIZE])).repeat(COUNT);
+    for (compression, workers) in [(Compression::Pooled, 2), (DEDICATED, 2), (DEDICATED, 0)] {
+        for (scheme, path) in SCHEMES.into_iter().flat_map(|s| ["/own", "/open", "/handler"].map(|p| (s, p)))
+        {
+            if workers == 0 && path == "/handler" {
+                continue; // the gateway itself waits in it
+            }
+            let (go, (tx, sizes)) = (Arc::new(AtomicBool::new(false)), mpsc::channel());
+            let mut limits = Limits::default();
+            limits.workers = workers;
+            // So the gateway looks at busy threads every 100 ms.
+            limits.ping_timeout = Duration::from_millis(400);
+            limits.ping_interval = None;
+            let server = serve(|builder| {
+                let go = go.clone();
+                let late = move || Late { go: go.clone(), sizes: tx.clone() };
+                builder.limits(limits).compression(compression).route("/*", late)
+            });
+            let (mut stream, agreed) = open(&server, scheme, path, &[OFFER]);
+            assert!(agreed.is_some());
+            stream.write_all(&burst).unwrap();
+            let received = || server.hub.connections(Audience::All, None, 1).unwrap().items[0].messages_in;
+            let begun = Instant::now();
+            while received() == 0 && begun.elapsed() < PATIENCE {
+                thread::sleep(Duration::from_millis(5));
+            }
+            thread::sleep(Duration::from_millis(250)); // nothing tells that no more of them are
+            let inflated = received();
+            go.store(true, SeqCst);
+            assert!(inflated <= 2, "{inflated} at {path}, {scheme:?}, {compression:?}");
+            for _ in 0..COUNT {
+                assert_eq!(sizes.recv_timeout(PATIENCE), Ok(SIZE), "{path}, {scheme:?}");
+            }
+        }
     }
 }

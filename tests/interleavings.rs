@@ -45,7 +45,7 @@ mod sync {
     }; // std's `Arc`, because no test depends on which thread drops it last
 
     pub(crate) mod atomic {
-        pub(crate) use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+        pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering, fence};
 
         /// Loom orders a store after an earlier swap only if the store is a swap, too.
         #[derive(Debug)]

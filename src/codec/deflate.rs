@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use flate2::{Compress, Compression as Level, Decompress, FlushCompress, FlushDecompress, Status};
 
-use super::{failure::Failure, partial::Partial};
+use super::{failure::Failure, partial::Partial, work::Work};
 use crate::{
     buffered::{Buffered, MIN_SHARED, share},
     message::Message,
@@ -29,6 +29,12 @@ const CHUNK: usize = 16 * 1024;
 
 /// About what an inflater takes.
 const INFLATER_SIZE: usize = CHUNK + 48 * 1024;
+
+/// Bytes of compressed blocks taken at a time: they may inflate to nothing.
+const PIECE: usize = 4 * 1024;
+
+/// An empty block may have more bytes than this, but then it has them on purpose.
+const MAX_EMPTY: usize = 16;
 
 /// Compressing a message of at least this size takes a third of a millisecond or more: too long for the connection's lock.
 const MIN_LENT_SIZE: usize = 16 * 1024;
@@ -249,7 +255,8 @@ impl Deflater {
     }
 
     /// Inflates a piece of a message and appends it to `message`, which may become `max_size` bytes long. `is_last`: the
-    /// message ends with this piece.
+    /// message ends with this piece. Returns how much of the piece was taken, and whether all of it is through; if not, the
+    /// work is done, and this goes on with the rest, even if nothing is left of the piece.
     #[inline(never)] // most connections never need it, and inlined it would take stack in all of them
     pub(super) fn inflate(
         &mut self,
@@ -257,48 +264,66 @@ impl Deflater {
         is_last: bool,
         message: &mut Partial,
         max_size: u64,
-    ) -> Result<(), Failure> {
+        work: &mut Work,
+    ) -> Result<(usize, bool), Failure> {
         let mut inflater = match self.inflater.take() {
             Some(inflater) => inflater,
             None => {
                 let mut inflater = INFLATERS.take(Inflater::new);
-                inflater.restart(self.window())?;
+                inflater.restart();
+                inflater.load(self.window(), work)?;
                 inflater
             }
         };
-        self.inflate_piece(&mut inflater, piece, message, max_size)?;
-        if !is_last {
+        let (taken, is_through) = self.inflate_piece(&mut inflater, piece, message, max_size, work)?;
+        if !is_last || !is_through {
             self.inflater = Some(inflater);
-            return Ok(());
+            return Ok((taken, is_through));
         }
         // Some peers send an empty payload for an empty message, or after a block that is marked as the last one: no tail then.
         if inflater.raw.total_in() > 0 {
-            self.inflate_piece(&mut inflater, &TAIL, message, max_size)?;
+            let mut tail = &TAIL[..];
+            while !tail.is_empty() {
+                // So few bytes inflate to little.
+                let (taken, _) =
+                    self.inflate_piece(&mut inflater, tail, message, max_size, &mut Work::piece())?;
+                tail = &tail[taken..];
+            }
             if !inflater.is_between_blocks() {
                 return Err(corrupt());
             }
         }
         INFLATERS.give_back(inflater);
-        Ok(())
+        Ok((taken, true))
     }
 
+    /// Returns what [`inflate`](Self::inflate) does.
     fn inflate_piece(
         &mut self,
         inflater: &mut Inflater,
-        mut piece: &[u8],
+        piece: &[u8],
         message: &mut Partial,
         max_size: u64,
-    ) -> Result<(), Failure> {
+        work: &mut Work,
+    ) -> Result<(usize, bool), Failure> {
+        let mut at = 0;
         loop {
-            let (read, written) = (inflater.raw.total_in(), inflater.raw.total_out());
-            let status = inflater
-                .raw
-                .decompress(piece, &mut inflater.chunk, FlushDecompress::Sync)
-                .map_err(|_| corrupt())?;
-            let read = (inflater.raw.total_in() - read) as usize;
-            let written = (inflater.raw.total_out() - written) as usize;
+            if work.is_done() {
+                return Ok((at, false));
+            }
+            let rest = &piece[at..piece.len().min(at + PIECE)];
+            if !inflater.is_loaded && !rest.is_empty() {
+                if let Some(read) = inflater.skip_empty(rest) {
+                    work.restart(0);
+                    at += read;
+                    continue;
+                }
+                inflater.load(self.window(), work)?;
+            }
+            let (read, written, status) = inflater.inflate(rest)?;
+            work.inflate(read, written);
+            at += read;
             let inflated = &inflater.chunk[..written];
-            piece = &piece[read..];
             if (message.len() + written) as u64 > max_size {
                 return Err(Failure::too_big(format!("message of more than {max_size} bytes")));
             }
@@ -308,13 +333,13 @@ impl Deflater {
             }
             match status {
                 // A block may be marked as the last one (section 7.2.3.4): a new stream of blocks follows it.
-                Status::StreamEnd => inflater.restart(self.window())?,
+                Status::StreamEnd => inflater.restart(),
                 _ if written == inflater.chunk.len() => continue,
-                _ if read == 0 && written == 0 && !piece.is_empty() => return Err(corrupt()),
+                _ if read == 0 && written == 0 && !rest.is_empty() => return Err(corrupt()),
                 _ => {}
             }
-            if piece.is_empty() {
-                return Ok(());
+            if at == piece.len() {
+                return Ok((at, true));
             }
         }
     }
@@ -348,11 +373,13 @@ impl Deflater {
 struct Inflater {
     raw: Decompress,
     chunk: Box<[u8]>,
+    /// It knows what blocks may refer to.
+    is_loaded: bool,
 }
 
 impl Inflater {
     fn new() -> Self {
-        Self { raw: Decompress::new(false), chunk: vec![0; CHUNK].into() }
+        Self { raw: Decompress::new(false), chunk: vec![0; CHUNK].into(), is_loaded: false }
     }
 
     /// Whether a new block can begin here; if not, the message was cut off. The inflater has to be restarted afterwards.
@@ -363,13 +390,40 @@ impl Inflater {
         matches!(status, Ok(Status::StreamEnd)) && (self.raw.total_in(), self.raw.total_out()) == after
     }
 
-    /// Begins a stream of blocks that may refer to `history`.
-    fn restart(&mut self, history: &[u8]) -> Result<(), Failure> {
+    /// How much was read, and written to the chunk.
+    fn inflate(&mut self, piece: &[u8]) -> Result<(usize, usize, Status), Failure> {
+        let (read, written) = (self.raw.total_in(), self.raw.total_out());
+        let status =
+            self.raw.decompress(piece, &mut self.chunk, FlushDecompress::Sync).map_err(|_| corrupt())?;
+        let (read, written) = (self.raw.total_in() - read, self.raw.total_out() - written);
+        Ok((read as usize, written as usize, status))
+    }
+
+    /// Begins a stream of blocks.
+    fn restart(&mut self) {
         self.raw.reset(false);
+        self.is_loaded = false;
+    }
+
+    /// The blocks may refer to `history`.
+    fn load(&mut self, history: &[u8], work: &mut Work) -> Result<(), Failure> {
         if !history.is_empty() {
             self.raw.set_dictionary(history).map_err(|_| corrupt())?;
         }
+        work.restart(history.len());
+        self.is_loaded = true;
         Ok(())
+    }
+
+    /// Skips an empty block that is marked as the last one, if that comes next: it refers to nothing, so that a stream of these
+    /// does not load the history again and again. Returns its size.
+    fn skip_empty(&mut self, piece: &[u8]) -> Option<usize> {
+        let inflated = self.inflate(&piece[..piece.len().min(MAX_EMPTY)]);
+        self.raw.reset(false);
+        match inflated {
+            Ok((read, 0, Status::StreamEnd)) => Some(read),
+            _ => None,
+        }
     }
 }
 

@@ -16,6 +16,7 @@ mod partial;
 mod stream;
 #[cfg(feature = "tls")]
 mod tls;
+mod work;
 
 use bytes::Bytes;
 /// Which end of a connection this is: a client masks its frames, a server does not (RFC 6455, section 5.1).
@@ -27,6 +28,7 @@ pub(crate) use self::{
     failure::Failure,
     mask::apply_mask,
     stream::Stream,
+    work::Work,
 };
 use self::{
     deflate::Deflater,
@@ -115,7 +117,7 @@ impl Codec {
     /// Frees all memory, because the connection has ended.
     pub(crate) fn clear(&mut self) {
         self.stream = Stream::plain();
-        self.message = None;
+        (self.frame, self.message) = (None, None);
         self.deflater = None;
         self.close_received = true;
     }
@@ -156,29 +158,34 @@ impl Codec {
         }
     }
 
-    /// The next event; `None` if the input is not enough for one.
+    /// The next event; `None` if the input is not enough for one, or the work [is done](Work::is_done).
     ///
     /// After an error, [`close`](Self::close) tells the peer.
-    pub(crate) fn next(&mut self) -> Result<Option<Event>, Failure> {
-        while !self.close_received {
+    pub(crate) fn next(&mut self, work: &mut Work) -> Result<Option<Event>, Failure> {
+        while !self.close_received && !work.is_done() {
             if self.frame.is_none() {
                 let input = self.stream.input();
                 let Some(header) = Header::parse(input, self.role)? else { return Ok(None) };
                 let is_whole = header.total_size() <= input.len();
                 let opcode = match header.opcode {
                     OpCode::Control(_) if !is_whole => return Ok(None),
-                    OpCode::Control(opcode) => return self.take_control(opcode, &header).map(Some),
+                    OpCode::Control(opcode) => {
+                        work.frame(0);
+                        return self.take_control(opcode, &header).map(Some);
+                    }
                     OpCode::Data(opcode) => opcode,
                 };
                 let compressed = self.check(&header)?;
                 if is_whole && header.is_final && !compressed && self.message.is_none() {
+                    work.frame(header.total_size());
                     return self.take_whole(opcode, &header).map(|message| Some(Event::Message(message)));
                 }
+                work.frame(0);
                 self.begin(opcode, &header, compressed);
             }
-            match self.take_payload()? {
+            match self.take_payload(work)? {
                 Some(message) => return Ok(Some(Event::Message(message))),
-                None if self.frame.is_some() => return Ok(None),
+                None if self.frame.is_some() => return Ok(None), // the rest has not arrived, or the work is done
                 None => {} // a fragment is complete, but not its message
             }
         }
@@ -234,33 +241,45 @@ impl Codec {
         self.message.get_or_insert_with(new).announced += header.payload_size;
     }
 
-    /// Takes what has arrived of the frame's payload. Returns the message if it is complete then.
-    fn take_payload(&mut self) -> Result<Option<Message>, Failure> {
+    /// Takes what has arrived of the frame's payload, as far as the work goes. Returns the message if it is complete then.
+    fn take_payload(&mut self, work: &mut Work) -> Result<Option<Message>, Failure> {
         let (Some(frame), Some(message)) = (&mut self.frame, &mut self.message) else { return Ok(None) };
         let input = self.stream.input_mut();
         let arrived = input.len().min(usize::try_from(frame.rest).unwrap_or(usize::MAX));
         let piece = &mut input[..arrived];
-        if let Some(mask) = &mut frame.mask {
-            apply_mask(piece, *mask);
-            mask.rotate_left(arrived % 4); // so that it fits the next piece
+        if let Some(mask) = frame.mask {
+            apply_mask(piece, mask);
         }
-        frame.rest -= arrived as u64;
-        self.progress |= arrived > 0;
-        let frame_ends = frame.rest == 0;
-        let message_ends = frame_ends && frame.is_final;
-        match &mut self.deflater {
-            _ if self.forgets => {}
-            Some(deflater) if message.compressed => {
-                deflater.inflate(piece, message_ends, message, self.max_message)?;
+        let is_last = frame.is_final && frame.rest == arrived as u64;
+        let (taken, is_through) = match &mut self.deflater {
+            _ if self.forgets => {
+                work.payload(arrived);
+                (arrived, true)
             }
-            _ => message.push(piece)?,
+            Some(deflater) if message.compressed => {
+                deflater.inflate(piece, is_last, message, self.max_message, work)?
+            }
+            _ => {
+                work.payload(arrived);
+                message.push(piece)?;
+                (arrived, true)
+            }
+        };
+        if let Some(mask) = &mut frame.mask {
+            mask.rotate_left(taken % 4); // so that it fits the next piece
+            if taken < arrived {
+                apply_mask(&mut piece[taken..], *mask); // as it came
+            }
         }
-        self.stream.consume(arrived);
+        frame.rest -= taken as u64;
+        self.progress |= taken > 0;
+        self.stream.consume(taken);
         self.stream.note_growth();
-        if frame_ends {
-            self.frame = None;
+        if frame.rest > 0 || !is_through {
+            return Ok(None);
         }
-        if message_ends
+        self.frame = None;
+        if is_last
             && let Some(message) = self.message.take()
             && !self.forgets
         {
@@ -352,6 +371,12 @@ impl Codec {
             headers.push(header);
         }
         (headers, end)
+    }
+
+    /// Whether something has arrived that was not decoded.
+    pub(crate) fn has_input(&self) -> bool {
+        // The last bytes of a frame may be taken, and not all of what they inflate to.
+        !self.stream.input().is_empty() || self.frame.is_some_and(|frame| frame.rest == 0)
     }
 
     /// Whether a whole message or a whole control frame has arrived, so that `next` will return it.

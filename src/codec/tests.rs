@@ -36,7 +36,7 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 fn decode(codec: &mut Codec, bytes: &[u8]) -> Result<Vec<Event>, Failure> {
     codec.stream().feed(&mut bytes.to_vec())?;
     let mut events = Vec::new();
-    while let Some(event) = codec.next()? {
+    while let Some(event) = codec.next(&mut Work::of(usize::MAX))? {
         events.push(event);
     }
     Ok(events)
@@ -167,8 +167,8 @@ fn bad_text_is_refused_before_its_frame_is_complete() {
 fn messages_before_a_broken_rule_are_kept() {
     let mut codec = codec();
     codec.stream().feed(&mut [frame(0x81, b"good"), frame(0x83, b"bad")].concat()).unwrap();
-    assert_eq!(codec.next().unwrap(), Some(text("good")));
-    assert_eq!(codec.next().unwrap_err().code, 1002);
+    assert_eq!(codec.next(&mut Work::of(usize::MAX)).unwrap(), Some(text("good")));
+    assert_eq!(codec.next(&mut Work::of(usize::MAX)).unwrap_err().code, 1002);
 }
 
 #[test]
@@ -204,7 +204,10 @@ fn no_message_is_taken_past_the_limit() {
     codec.stream().feed(&mut frame(0x81, b"12345")).unwrap();
     let mut short = Vec::new();
     codec.take_short(&mut short, 9);
-    assert_eq!((short.len(), codec.next().unwrap_err().code), (0, CloseCode::TOO_BIG));
+    assert_eq!(
+        (short.len(), codec.next(&mut Work::of(usize::MAX)).unwrap_err().code),
+        (0, CloseCode::TOO_BIG)
+    );
 }
 
 #[test]
@@ -214,11 +217,11 @@ fn knows_whether_whole_messages_wait() {
     assert!(!codec.has_whole_message());
     codec.stream().feed(&mut bytes[..bytes.len() - 1].to_vec()).unwrap();
     assert!(codec.has_whole_message());
-    codec.next().unwrap();
+    codec.next(&mut Work::of(usize::MAX)).unwrap();
     assert!(codec.has_whole_message());
-    codec.next().unwrap();
+    codec.next(&mut Work::of(usize::MAX)).unwrap();
     assert!(!codec.has_whole_message(), "the third lacks a byte");
-    codec.next().unwrap();
+    codec.next(&mut Work::of(usize::MAX)).unwrap();
     codec.stream().feed(&mut bytes[bytes.len() - 1..].to_vec()).unwrap();
     assert!(codec.has_whole_message());
 }
@@ -312,7 +315,7 @@ proptest! {
             let (chunk, more) = rest.split_at((*size).min(rest.len()));
             codec.stream().feed(&mut chunk.to_vec()).unwrap();
             let mut waiting = codec.has_whole_message();
-            while let Some(event) = codec.next().unwrap() {
+            while let Some(event) = codec.next(&mut Work::of(usize::MAX)).unwrap() {
                 prop_assert!(waiting, "had no whole message, yet returned one");
                 events.push(event);
                 waiting = codec.has_whole_message();
@@ -345,4 +348,63 @@ proptest! {
         let mut client = WebSocket::from_raw_socket(std::io::Cursor::new(bytes), Role::Client, None);
         prop_assert_eq!(client.read().unwrap(), tungstenite::Message::binary(payload));
     }
+}
+
+/// Every piece of work gets somewhere, and all of them come to the same.
+#[test]
+fn work_is_done_in_pieces() {
+    let deflate = Deflate {
+        ours: Direction { window_bits: 15, no_context_takeover: false },
+        theirs: Direction { window_bits: 15, no_context_takeover: false },
+        level: 6,
+    };
+    let zeros = deflated(&vec![0; 1 << 20]);
+    for (name, bytes, at_least) in [
+        (
+            "empty continuations",
+            [frame(0x01, b""), frame(0x00, b"").repeat(10_000), frame(0x80, b"x")].concat(),
+            3,
+        ),
+        ("pings", [frame(0x89, b"").repeat(10_000), frame(0x81, b"x")].concat(), 3),
+        ("what inflates to a mebibyte", frame(0xc2, &zeros), 10),
+        ("empty final blocks", frame(0xc2, &[3, 0].repeat(20_000)), 20),
+        ("final blocks of a byte", frame(0xc2, &[0x4b, 4, 0].repeat(2_000)), 4),
+    ] {
+        let decode = |piece| {
+            let mut codec = Codec::new(Role::Server, Stream::plain(), &Limits::default(), Some(deflate));
+            codec.stream().feed(&mut bytes.clone()).unwrap();
+            let (mut messages, mut pieces) = (Vec::new(), 0);
+            loop {
+                let mut work = Work::of(piece);
+                loop {
+                    match codec.next(&mut work).unwrap() {
+                        Some(Event::Message(message)) => messages.push(message),
+                        Some(_) => {}
+                        None => break,
+                    }
+                }
+                pieces += 1;
+                if !work.is_done() {
+                    assert!(!codec.has_input(), "{name}: something is left");
+                    return (messages, pieces);
+                }
+                assert!(pieces < 1_000_000, "{name}: no end");
+            }
+        };
+        let (messages, pieces) = decode(usize::MAX);
+        assert_eq!((messages.len(), pieces), (1, 1), "{name}");
+        for piece in [1, 1000, 100_000] {
+            let (same, pieces) = decode(piece);
+            assert!(same == messages, "{name}: another message");
+            assert!(pieces >= at_least, "{name}: {pieces} pieces of {piece}");
+        }
+    }
+}
+
+fn deflated(payload: &[u8]) -> Vec<u8> {
+    let mut compress = flate2::Compress::new(flate2::Compression::new(6), false);
+    let mut out = Vec::with_capacity(payload.len());
+    compress.compress_vec(payload, &mut out, flate2::FlushCompress::Sync).unwrap();
+    out.truncate(out.len() - 4);
+    out
 }

@@ -7,10 +7,7 @@ use std::{
 };
 
 use super::{inbox::Inbox, parts::Connection};
-use crate::{protocol::Hold, sync::LockExt};
-
-/// It receives so often at a time.
-const TURNS: usize = 16;
+use crate::{codec::Work, protocol::Hold, sync::LockExt};
 
 impl Connection {
     /// Whether its thread does something else than to receive.
@@ -28,33 +25,33 @@ impl Connection {
         self.mailbox.unwatch(|| self.is_busy())
     }
 
-    /// Receives what has come, and does what is due, for a thread that is busy.
-    pub(crate) fn stand_in(self: &Arc<Self>) {
+    /// Receives what has come, a piece of work, and does what is due, for a thread that is busy. True: there is more.
+    pub(crate) fn stand_in(self: &Arc<Self>) -> bool {
         let now = self.context.clock.exact();
-        if self.receive_while_busy() {
-            self.handle_timeout(now);
-        }
+        let Some(more) = self.receive_while_busy() else { return false };
+        self.handle_timeout(now);
+        more
     }
 
-    /// Receives what has come, for a thread that is busy. False: it reads itself.
-    pub(super) fn receive_while_busy(self: &Arc<Self>) -> bool {
-        let Some(mut inbox) = self.inbox.try_locked() else { return false };
+    /// Receives what has come, for a thread that is busy: a piece of work. True: there is more. `None`: it reads itself.
+    pub(super) fn receive_while_busy(self: &Arc<Self>) -> Option<bool> {
+        let mut inbox = self.inbox.try_locked()?;
         self.look_is_due.store(false, Relaxed);
-        for _ in 0..TURNS {
-            if !self.receive_for(&mut inbox) {
-                break;
-            }
+        let mut work = Work::piece();
+        let mut goes_on = true;
+        while goes_on && !work.is_done() {
+            goes_on = self.receive_for(&mut inbox, &mut work);
         }
         // The next turn, or the thread, takes in what came last.
         let receiver = inbox.receiver(&self.context.limits);
         if receiver.buffer.is_empty() {
             receiver.buffer = Vec::new();
         }
-        true
+        Some(goes_on)
     }
 
-    /// Receives once. False: that is all for now.
-    fn receive_for(self: &Arc<Self>, inbox: &mut Inbox) -> bool {
+    /// Takes in what was received, and receives once. False: that is all for now.
+    fn receive_for(self: &Arc<Self>, inbox: &mut Inbox, work: &mut Work) -> bool {
         let limits = &self.context.limits;
         let (mut room, mut hold) = (inbox.room(limits), inbox.hold());
         let receiver = inbox.receiver(limits);
@@ -65,9 +62,10 @@ impl Connection {
             core.protocol.receive(&mut receiver.buffer, now);
         }
         while !room.is_none()
-            && let Some(message) = core.protocol.poll(hold, now)
+            && let Some(message) = core.protocol.poll(hold, work, now)
         {
             room.take(&message);
+            work.messages(1);
             messages.push(message);
             hold = Hold::Answers;
         }
@@ -90,7 +88,11 @@ impl Connection {
             self.look_for_end();
             return false;
         };
+        if work.is_done() {
+            return true;
+        }
         let received = inbox.receiver(limits).try_receive(&socket);
+        work.receive(*received.as_ref().unwrap_or(&0));
         match &received {
             Err(e) if e.kind() == WouldBlock => return false,
             _ => self.received(received, hold),

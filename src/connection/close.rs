@@ -9,7 +9,9 @@ use std::{
 };
 
 use super::parts::Connection;
-use crate::{deadline::Budget, error::ClosedBy, message::CloseCode, protocol::Hold, sync::LockExt};
+use crate::{
+    codec::Work, deadline::Budget, error::ClosedBy, message::CloseCode, protocol::Hold, sync::LockExt,
+};
 
 impl Connection {
     /// Starts the closing handshake, unless the connection has ended already. What was pushed before goes before.
@@ -58,11 +60,15 @@ impl Connection {
             if !receiver.buffer.is_empty() {
                 core.protocol.receive(&mut receiver.buffer, now);
             }
-            while core.protocol.poll(Hold::Nothing, now).is_some() {}
+            let mut work = Work::piece();
+            while core.protocol.poll(Hold::Nothing, &mut work, now).is_some() {}
             let blocked = self.drain(&mut core);
             let socket = core.socket.clone().filter(|_| !core.protocol.is_over());
             drop(core);
             let Some(socket) = socket else { break };
+            if work.is_done() {
+                continue;
+            }
             let received = match (blocked, ended) {
                 (true, true) => socket.wait_writable(budget.deadline()).and(Err(WouldBlock.into())),
                 (true, false) => {
@@ -78,6 +84,7 @@ impl Connection {
     }
 
     /// Whether the connection is over.
+    #[cfg(test)]
     pub(crate) fn is_over(self: &Arc<Self>) -> bool {
         self.lock().protocol.is_over()
     }

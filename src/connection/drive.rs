@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{
+    core::Core,
     inbox::{Inbox, Room},
     mailbox::Within,
     parts::{Connection, Handler},
@@ -15,12 +16,13 @@ use super::{
 };
 use crate::{
     clock::Moment,
+    codec::Work,
     message::Message,
     protocol::{Hold, Protocol},
     sync::LockExt,
 };
 
-/// So many messages are decoded, or handled, before others have their turn.
+/// So many messages are decoded with the lock held, or handled, at a time.
 const BATCH: usize = 64;
 
 /// What a call to [`take_in`](Connection::take_in) came to.
@@ -46,6 +48,26 @@ pub(crate) struct TakenIn {
     pub(crate) claims_handler: bool,
 }
 
+/// A look at a connection with a thread of its own.
+#[derive(Debug)]
+pub(crate) struct Look {
+    /// `None`: the connection is over.
+    pub(crate) socket: Option<Arc<Socket>>,
+    /// Output waits until the socket takes more.
+    pub(crate) is_blocked: bool,
+    /// Its end has begun.
+    pub(crate) is_ending: bool,
+    /// When something is due.
+    pub(crate) due: Option<Moment>,
+}
+
+impl Look {
+    /// Whether it needs the gateway: its output waits for the socket, or its end has begun.
+    pub(crate) fn needs_gateway(&self) -> bool {
+        self.is_blocked || self.is_ending
+    }
+}
+
 /// What there is for the handler.
 #[derive(Debug)]
 pub(crate) enum Batch<'a> {
@@ -64,8 +86,8 @@ pub(crate) struct Rest {
 }
 
 impl Connection {
-    /// Decodes what was received, as far as there is room for the messages, and puts them into the inbox.
-    pub(crate) fn take_in(self: &Arc<Self>, received: &mut Vec<u8>) -> TakenIn {
+    /// Decodes what was received, as far as the work goes and there is room for the messages, and puts them into the inbox.
+    pub(crate) fn take_in(self: &Arc<Self>, received: &mut Vec<u8>, work: &mut Work) -> TakenIn {
         let limits = &self.context.limits;
         let (mut room, hold) = {
             let inbox = self.inbox.locked();
@@ -92,7 +114,7 @@ impl Connection {
             return TakenIn { intake, has_messages: false, claims_handler: false };
         }
         core.protocol.resume(now);
-        let (messages, is_starved) = poll_batch(&mut core.protocol, room, hold, now);
+        let (messages, is_starved) = poll_batch(&mut core.protocol, room, hold, work, now);
         let is_blocked = self.flush(&mut core);
         let protocol = &mut core.protocol;
         let (holds, has_ended) = (protocol.holds_end(), protocol.reason().is_some());
@@ -132,7 +154,7 @@ impl Connection {
     }
 
     /// The client's stream has ended, or is broken.
-    pub(crate) fn take_in_end(self: &Arc<Self>, end: io::Result<()>) -> TakenIn {
+    pub(crate) fn take_in_end(self: &Arc<Self>, end: io::Result<()>, work: &mut Work) -> TakenIn {
         let hold = self.inbox.locked().hold();
         let mut core = self.lock();
         match end {
@@ -140,7 +162,7 @@ impl Connection {
             Err(e) => core.protocol.receive_failed(&e.to_string()),
         }
         drop(core);
-        self.take_in(&mut Vec::new())
+        self.take_in(&mut Vec::new(), work)
     }
 
     /// While it is not received from: a broken connection ends at once, and one whose client has ended its stream in a while.
@@ -178,16 +200,31 @@ impl Connection {
         (awaits, core.protocol.deadline())
     }
 
-    /// Whether a connection with a thread needs the gateway: its output waits for the socket, or its end has begun.
-    pub(crate) fn needs_gateway(self: &Arc<Self>) -> bool {
-        self.is_blocked() || self.reason().is_some() || self.lock().protocol.holds_end()
+    /// What the gateway has to know of a connection with a thread of its own. `None`: somebody has the lock. It is not waited
+    /// for, since its thread may not run for a while when it is one of many.
+    pub(crate) fn look(self: &Arc<Self>) -> Option<Look> {
+        let core = self.try_lock()?;
+        Some(Look {
+            socket: core.socket.clone(),
+            is_blocked: core.protocol.is_blocked(),
+            is_ending: core.protocol.reason().is_some() || core.protocol.holds_end(),
+            due: core.protocol.deadline(),
+        })
     }
 
     /// Sends what was collected, or waited for the socket. True: it still waits.
     pub(crate) fn flush_rest(self: &Arc<Self>) -> bool {
-        let mut core = self.lock();
+        self.flush_rest_of(&mut self.lock())
+    }
+
+    /// The same, unless somebody has the lock.
+    pub(crate) fn try_flush_rest(self: &Arc<Self>) -> Option<bool> {
+        Some(self.flush_rest_of(&mut *self.try_lock()?))
+    }
+
+    fn flush_rest_of(self: &Arc<Self>, core: &mut Core) -> bool {
         let was_blocked = core.protocol.is_blocked();
-        let blocked = (core.collected || was_blocked) && self.drain(&mut core);
+        let blocked = (core.collected || was_blocked) && self.drain(core);
         if blocked && !was_blocked {
             core.deferred.post = Some(Within::Now); // or nobody would watch the socket of a connection with a thread
         }
@@ -274,6 +311,11 @@ impl Connection {
         self.mailbox.take_collected()
     }
 
+    /// Output is still to be flushed that was found to be [collected](Self::take_collected).
+    pub(crate) fn is_still_collected(&self) {
+        self.mailbox.collect(); // who asked for it flushes
+    }
+
     /// Its caller flushes in place of the gateway, until it [stops](Self::stops_flushing). False: the gateway does.
     pub(crate) fn flushes_itself(&self) -> bool {
         self.mailbox.flushes()
@@ -286,15 +328,22 @@ impl Connection {
 }
 
 /// The next messages, as far as there is room; and whether there are no others. The peer's end waits for them.
-fn poll_batch(protocol: &mut Protocol, mut room: Room, hold: Hold, now: Moment) -> (Vec<Message>, bool) {
+fn poll_batch(
+    protocol: &mut Protocol,
+    mut room: Room,
+    hold: Hold,
+    work: &mut Work,
+    now: Moment,
+) -> (Vec<Message>, bool) {
     let mut messages = Vec::new();
     while !room.is_none() && messages.len() < BATCH {
         let hold = if messages.is_empty() { hold } else { Hold::Answers };
-        let Some(message) = protocol.poll(hold, now) else { return (messages, true) };
+        let Some(message) = protocol.poll(hold, work, now) else { return (messages, !work.is_done()) };
         let before = messages.len();
         messages.push(message);
         protocol.poll_short(&mut messages, room.messages - 1);
         messages[before..].iter().for_each(|message| room.take(message));
+        work.messages(messages.len() - before);
     }
     (messages, false)
 }

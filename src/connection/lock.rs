@@ -4,6 +4,9 @@
 //! holder does, which looks into the outbox after it has unlocked. The fences order the queueing before the try, and the
 //! unlocking before the look: one of the two sees the other.
 //!
+//! Whoever waits for it is the next to have it: a thread that takes it again and again, as one does whose client sends without
+//! end, would keep others from it for as long as that, since a thread that is woken comes too late.
+//!
 //! There is no other way to lock. `tests/interleavings.rs` tries this in every order.
 
 use std::{
@@ -13,16 +16,46 @@ use std::{
 
 use crate::sync::{
     Condvar, LockExt, Mutex, MutexGuard, PoisonError,
-    atomic::{Ordering::SeqCst, fence},
+    atomic::{
+        AtomicU32,
+        Ordering::{Relaxed, SeqCst},
+        fence,
+    },
 };
 
 /// A value behind the lock.
 #[derive(Debug)]
-pub(crate) struct Lock<T>(Mutex<T>);
+pub(crate) struct Lock<T> {
+    value: Mutex<T>,
+    /// Whoever waits for the value holds this; all others who want to wait, wait for this first.
+    next: Mutex<()>,
+    /// So many wait for the one or the other.
+    waiting: AtomicU32,
+}
 
 impl<T> Lock<T> {
     pub(crate) fn new(value: T) -> Self {
-        Self(Mutex::new(value))
+        Self { value: Mutex::new(value), next: Mutex::new(()), waiting: AtomicU32::new(0) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, T> {
+        // Whether somebody waits need not be seen at once: who waits has time.
+        if self.waiting.load(Relaxed) == 0
+            && let Some(value) = self.value.try_locked()
+        {
+            return value;
+        }
+        self.wait()
+    }
+
+    #[cold]
+    fn wait(&self) -> MutexGuard<'_, T> {
+        self.waiting.fetch_add(1, Relaxed);
+        let next = self.next.locked();
+        let value = self.value.locked();
+        drop(next);
+        self.waiting.fetch_sub(1, Relaxed);
+        value
     }
 }
 
@@ -55,13 +88,13 @@ pub(crate) struct Guard<'a, O: Owner> {
 
 /// Waits for the lock.
 pub(crate) fn lock<O: Owner>(owner: &O) -> Guard<'_, O> {
-    Guard { owner, core: Some(owner.core().0.locked()) }
+    Guard { owner, core: Some(owner.core().lock()) }
 }
 
 /// `None`: somebody holds it, and will look at what was queued before.
 pub(crate) fn try_lock<O: Owner>(owner: &O) -> Option<Guard<'_, O>> {
     fence(SeqCst);
-    let core = owner.core().0.try_locked()?;
+    let core = owner.core().value.try_locked()?;
     Some(Guard { owner, core: Some(core) })
 }
 
@@ -86,7 +119,7 @@ impl<O: Owner> Drop for Guard<'_, O> {
             if let Some(deferred) = deferred
                 && let Some(finished) = self.owner.after_unlock(deferred)
             {
-                core = self.owner.core().0.locked();
+                core = self.owner.core().lock();
                 self.owner.finish_deferred(&mut core, finished);
                 drained = true;
                 continue;
@@ -95,7 +128,7 @@ impl<O: Owner> Drop for Guard<'_, O> {
             if !drained || !self.owner.has_queued() {
                 return;
             }
-            let Some(again) = self.owner.core().0.try_locked() else { return };
+            let Some(again) = self.owner.core().value.try_locked() else { return };
             core = again;
             drained = self.owner.drain_queue(&mut core);
         }

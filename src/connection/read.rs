@@ -13,6 +13,7 @@ use super::{inbox::Inbox, mailbox::Within, parts::Connection, receiver::Receiver
 use crate::{
     buffered::MUCH,
     clock::Moment,
+    codec::Work,
     deadline::Budget,
     error::{Error, Result},
     message::{Data, Message},
@@ -28,6 +29,8 @@ enum Next {
     /// Take this message; others have come behind it.
     Message(Message, Vec<Message>),
     Receive(Arc<Socket>),
+    /// Decode on: others may have had the lock in between.
+    GoOn,
     /// Wait until the socket takes what has to be sent first.
     Send(Arc<Socket>),
     /// The connection has ended.
@@ -174,7 +177,7 @@ impl Connection {
                         return Err(Error::Timeout);
                     }
                 }
-                Next::End => {}
+                Next::GoOn | Next::End => {}
             }
         }
     }
@@ -193,10 +196,15 @@ impl Connection {
                 }
                 core.protocol.receive(&mut receiver.buffer, now);
             }
-            if let Some(message) = core.protocol.poll(Hold::Nothing, now) {
+            let mut work = Work::piece();
+            if let Some(message) = core.protocol.poll(Hold::Nothing, &mut work, now) {
                 let mut others = Vec::new();
                 core.protocol.poll_short(&mut others, usize::MAX);
                 return Next::Message(message, others);
+            }
+            if work.is_done() {
+                receiver.pause = None; // or it might not be polled again
+                return Next::GoOn;
             }
             if core.protocol.is_within_message() {
                 receiver.pause = None; // that it is not completed may be due first

@@ -160,7 +160,7 @@ fn collected_output_that_the_socket_does_not_take_is_told() {
 #[test]
 fn a_connection_is_small() {
     // What 18,000 parked ones cost; the rest of it is on the heap, and given back.
-    assert!(size_of::<Connection>() <= 704, "{}", size_of::<Connection>());
+    assert!(size_of::<Connection>() <= 712, "{}", size_of::<Connection>());
 }
 
 /// Those that come later, and fill the queue again and again, do not overtake it.

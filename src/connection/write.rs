@@ -17,6 +17,9 @@ use crate::{
     protocol::TOO_SLOW,
 };
 
+/// A thread that writes looks so often, at most, for what arrived.
+const LOOKS: usize = 16;
+
 /// What came of a write.
 enum Written {
     /// The kernel has it.
@@ -43,7 +46,8 @@ impl Connection {
     /// Sends one message. Returns when the kernel has it, or when it is collected with other answers.
     pub(crate) fn write(self: &Arc<Self>, message: Message) -> Result<()> {
         if self.look_is_due.load(Relaxed) {
-            self.receive_while_busy(); // all that was written is sent, so nothing is in the way now
+            // All that was written is sent, so nothing is in the way now. Later there will be another look.
+            let _ = (0..LOOKS).all(|_| self.receive_while_busy() == Some(true));
         }
         let mut writing = Writing { outgoing: Some(self.prepare(message, None)), turn: None };
         let mut budget = Budget::new(self.context.limits.write_timeout);

@@ -49,7 +49,9 @@ impl Flushing {
         self.connections.retain_mut(|(connection, quiet)| {
             if connection.take_collected() {
                 *quiet = 0;
-                connection.flush_rest();
+                if connection.try_flush_rest().is_none() {
+                    connection.is_still_collected();
+                }
                 return true;
             }
             *quiet += 1;

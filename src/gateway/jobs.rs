@@ -8,6 +8,9 @@ use std::{
 
 use crate::sync::LockExt;
 
+/// So many jobs may be taken before one that was begun goes on.
+const IN_FRONT: usize = 4;
+
 /// A queue of jobs for any number of threads.
 #[derive(Debug)]
 pub(crate) struct Jobs<Job> {
@@ -18,6 +21,10 @@ pub(crate) struct Jobs<Job> {
 #[derive(Debug)]
 struct State<Job> {
     jobs: VecDeque<Job>,
+    /// Those that were begun: they go on behind the others, now and then before them.
+    begun: VecDeque<Job>,
+    /// So many jobs were taken in a row while one that was begun waited.
+    in_front: usize,
     /// Threads that wait.
     idle: usize,
     /// Those of them that have been woken, and do not run yet.
@@ -27,7 +34,14 @@ struct State<Job> {
 
 impl<Job> Default for Jobs<Job> {
     fn default() -> Self {
-        let state = State { jobs: VecDeque::new(), idle: 0, woken: 0, closed: false };
+        let state = State {
+            jobs: VecDeque::new(),
+            begun: VecDeque::new(),
+            in_front: 0,
+            idle: 0,
+            woken: 0,
+            closed: false,
+        };
         Self { state: Mutex::new(state), given: Condvar::new() }
     }
 }
@@ -44,10 +58,20 @@ impl<Job> Jobs<Job> {
         Ok(state.jobs.len())
     }
 
+    /// As [`put`](Self::put), of a job that was begun and is not done yet.
+    pub(crate) fn put_back(&self, job: Job) -> Result<(), Job> {
+        let mut state = self.state.locked();
+        if state.closed {
+            return Err(job);
+        }
+        state.begun.push_back(job);
+        Ok(())
+    }
+
     /// Wakes as many threads as there are jobs.
     pub(crate) fn wake(&self) {
         let mut state = self.state.locked();
-        let more = state.jobs.len().min(state.idle).saturating_sub(state.woken);
+        let more = (state.jobs.len() + state.begun.len()).min(state.idle).saturating_sub(state.woken);
         state.woken += more;
         drop(state);
         for _ in 0..more {
@@ -59,7 +83,7 @@ impl<Job> Jobs<Job> {
     pub(crate) fn take(&self) -> Option<Job> {
         let mut state = self.state.locked();
         loop {
-            if let Some(job) = state.jobs.pop_front() {
+            if let Some(job) = state.pop() {
                 return Some(job);
             }
             if state.closed {
@@ -76,6 +100,17 @@ impl<Job> Jobs<Job> {
     pub(crate) fn close(&self) {
         self.state.locked().closed = true;
         self.given.notify_all();
+    }
+}
+
+impl<Job> State<Job> {
+    fn pop(&mut self) -> Option<Job> {
+        if self.begun.is_empty() || self.in_front < IN_FRONT && !self.jobs.is_empty() {
+            self.in_front += usize::from(!self.begun.is_empty());
+            return self.jobs.pop_front();
+        }
+        self.in_front = 0;
+        self.begun.pop_front()
     }
 }
 

@@ -9,6 +9,7 @@ mod entries;
 mod flushing;
 mod jobs;
 mod reactor;
+mod slice;
 mod turn;
 mod watching;
 mod workers;

@@ -1,6 +1,7 @@
 //! The gateway's loop: mail, sockets and deadlines.
 
 use std::{
+    collections::VecDeque,
     io,
     sync::{
         Arc,
@@ -16,6 +17,7 @@ use super::{
     deadlines::Deadlines,
     entries::{Entries, Key},
     flushing::{self, Flushing},
+    slice::Slice,
     turn::{Turn, dispatch, turn},
     watching::Watching,
     workers::Dispatcher,
@@ -46,8 +48,10 @@ pub(super) struct Reactor {
     workers: Dispatcher,
     entries: Entries,
     deadlines: Deadlines,
-    /// Shared connections with more to receive than their turn allowed.
-    ready: Vec<Key>,
+    /// Shared connections with more to receive than their turn allowed, each once. They go on in order, behind all others.
+    ready: VecDeque<Key>,
+    /// Connections with threads of their own that somebody had the lock of: to be looked at soon.
+    later: Vec<Arc<Connection>>,
     flushing: Flushing,
     watching: Watching,
     scratch: Vec<u8>,
@@ -88,7 +92,8 @@ impl Reactor {
             workers,
             entries: Entries::default(),
             deadlines: Deadlines::default(),
-            ready: Vec::new(),
+            ready: VecDeque::new(),
+            later: Vec::new(),
             flushing: Flushing::new(),
             watching: Watching::new(limits),
             scratch: Vec::with_capacity(SCRATCH),
@@ -105,19 +110,16 @@ impl Reactor {
             self.wait(&mut events);
             self.context.relieve();
             self.read_mail();
-            for key in std::mem::take(&mut self.ready) {
-                if let Some(entry) = self.entries.get_mut(key) {
-                    entry.is_ready = false;
-                    self.drive(key);
-                }
-            }
             for event in &events {
                 self.on_event(event);
             }
+            self.workers.wake();
             self.flushing.flush();
+            self.look_again();
+            // What can take longer has its slice, before the gateway looks for what has come in the meantime.
             self.watching.look(&self.context.clock);
             self.handle_timeouts();
-            self.workers.wake();
+            self.go_on();
         }
         // The ends of connections that nobody else will see.
         self.read_mail();
@@ -148,18 +150,21 @@ impl Reactor {
 
     /// How long there is nothing to do, unless somebody wakes us.
     fn timeout(&self) -> Option<Duration> {
-        if !self.ready.is_empty() {
+        if !self.ready.is_empty() || self.watching.is_looking() {
             return Some(Duration::ZERO);
         }
         let due = self.deadlines.next().into_iter().chain(self.watching.next()).min();
         let due = due.map(|due| due.since(self.context.clock.exact()));
-        let flush = (!self.flushing.is_empty()).then_some(flushing::INTERVAL);
+        let naps = !self.flushing.is_empty() || !self.later.is_empty();
+        let flush = naps.then_some(flushing::INTERVAL);
         due.into_iter().chain(flush).min()
     }
 
     /// Looks at the connections that asked for it.
     fn read_mail(&mut self) {
-        while let Ok(connection) = self.mail.try_recv() {
+        // Not what comes while it does that.
+        for _ in 0..self.mail.len() {
+            let Ok(connection) = self.mail.try_recv() else { return };
             connection.take_from_queue();
             if connection.starts_flushing() {
                 self.flushing.add(connection.clone());
@@ -184,14 +189,41 @@ impl Reactor {
         if entry.connection.about().shared {
             entry.end_in_sight |= event.is_read_closed() || event.is_error();
             self.drive(key);
-        } else if !(event.is_writable() && entry.connection.flush_rest()) {
-            self.entries.unwatch(key, self.poll.registry());
+            return;
         }
+        let still_waits = if event.is_writable() { entry.connection.try_flush_rest() } else { Some(false) };
+        match still_waits {
+            None => self.later.push(entry.connection.clone()),
+            Some(true) => {}
+            Some(false) => self.entries.unwatch(key, self.poll.registry()),
+        }
+    }
+
+    /// The next turns of those whose last one was not enough.
+    fn go_on(&mut self) {
+        if self.ready.is_empty() {
+            return;
+        }
+        let slice = Slice::new(self.context.clock.exact());
+        for _ in 0..self.ready.len() {
+            let Some(key) = self.ready.pop_front() else { break };
+            if let Some(entry) = self.entries.get_mut(key) {
+                entry.is_ready = false;
+                self.drive(key);
+            }
+            if slice.is_over(&self.context.clock) {
+                break;
+            }
+        }
+        self.workers.wake();
     }
 
     fn handle_timeouts(&mut self) {
         let now = self.context.clock.exact();
+        let slice = Slice::new(now);
+        let mut count = 0;
         while let Some(key) = self.deadlines.take_due(now, &mut self.entries) {
+            count += 1;
             let Some(entry) = self.entries.get_mut(key) else { continue };
             let connection = entry.connection.clone();
             if connection.about().shared {
@@ -204,11 +236,17 @@ impl Reactor {
                 self.park(key);
             } else {
                 // Its thread sees to everything else.
-                if connection.needs_gateway() {
+                if connection.look().is_some_and(|look| look.needs_gateway()) {
                     connection.handle_timeout(now);
                 }
                 self.look_at_threaded(&connection);
             }
+            if slice.is_over(&self.context.clock) {
+                break;
+            }
+        }
+        if count > 0 {
+            self.workers.wake();
         }
     }
 
@@ -252,7 +290,7 @@ impl Reactor {
             Turn::Waits => {}
             Turn::More => {
                 entry.is_ready = true;
-                self.ready.push(key);
+                self.ready.push_back(key);
             }
             Turn::Over => return self.end(key),
         }
@@ -291,16 +329,28 @@ impl Reactor {
     /// Has output sent that the socket did not take, and sees to an end that others have brought about. A thread that waits in
     /// `read` needs nothing else.
     fn look_at_threaded(&mut self, connection: &Arc<Connection>) {
+        let Some(look) = connection.look() else { return self.later.push(connection.clone()) };
         let key = self.entries.find(connection);
-        let Some(socket) = connection.socket().filter(|_| connection.needs_gateway()) else {
+        let Some(socket) = look.socket.clone().filter(|_| look.needs_gateway()) else {
             return drop(key.and_then(|key| self.forget(key)));
         };
         let key = key.unwrap_or_else(|| self.entries.find_or_insert(connection));
-        if !connection.is_blocked() {
+        if !look.is_blocked {
             self.entries.unwatch(key, self.poll.registry());
         } else if let Err(e) = self.entries.watch(key, self.poll.registry(), &socket, Interest::WRITABLE) {
             log::error!("{}: cannot watch the socket: {e}", connection.id().short());
         }
-        self.deadlines.arm(key, connection.due().1, &mut self.entries);
+        self.deadlines.arm(key, look.due, &mut self.entries);
+    }
+
+    /// Those whose lock somebody had.
+    fn look_again(&mut self) {
+        for connection in std::mem::take(&mut self.later) {
+            if connection.is_blocked() && connection.try_flush_rest().is_none() {
+                self.later.push(connection);
+            } else {
+                self.look_at_threaded(&connection);
+            }
+        }
     }
 }

@@ -1,12 +1,13 @@
 //! A turn of a shared connection: sends what waits to be sent, receives and takes in what is there, and has its handler called.
+//! It is a piece of work, which takes some 100 us at most, however much is there.
 
 use std::{io, sync::Arc};
 
 use super::{entries::Entry, flushing::Flushing, workers::Dispatcher};
-use crate::connection::{Connection, Intake, TakenIn};
-
-/// Bytes are received and taken in so often before others have their turn.
-const STEPS: usize = 16;
+use crate::{
+    codec::Work,
+    connection::{Connection, Intake, TakenIn},
+};
 
 /// What a turn came to.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,13 +32,15 @@ pub(super) fn turn(
         return wait(entry);
     }
     let mut is_drained = false;
-    for _ in 0..STEPS {
+    let mut work = Work::piece();
+    while !work.is_done() {
         let taken = if entry.has_rest {
-            connection.take_in(&mut Vec::new())
+            work.look();
+            connection.take_in(&mut Vec::new(), &mut work)
         } else if is_drained || entry.has_ended {
             return Turn::Waits; // what comes from now on wakes the gateway again
         } else {
-            let Some((taken, is_filled)) = receive(entry, scratch) else { return Turn::Waits };
+            let Some((taken, is_filled)) = receive(entry, scratch, &mut work) else { return Turn::Waits };
             is_drained = !is_filled && !entry.end_in_sight;
             taken
         };
@@ -65,19 +68,20 @@ fn wait(entry: &Entry) -> Turn {
 }
 
 /// Receives once; says also whether the buffer was filled. `None`: there is nothing.
-fn receive(entry: &mut Entry, scratch: &mut Vec<u8>) -> Option<(TakenIn, bool)> {
+fn receive(entry: &mut Entry, scratch: &mut Vec<u8>, work: &mut Work) -> Option<(TakenIn, bool)> {
     scratch.clear();
     let end = match entry.socket.as_ref()?.try_recv(scratch) {
         Ok(0) => Ok(()),
         Ok(n) => {
-            let taken = entry.connection.take_in(&mut scratch.to_vec());
+            work.receive(n);
+            let taken = entry.connection.take_in(&mut scratch.to_vec(), work);
             return Some((taken, n == scratch.capacity()));
         }
         Err(e) if e.kind() == io::ErrorKind::WouldBlock => return None,
         Err(e) => Err(e),
     };
     entry.has_ended = true;
-    Some((entry.connection.take_in_end(end), false))
+    Some((entry.connection.take_in_end(end, work), false))
 }
 
 /// Has the handler called of a connection that has [claimed](Connection::claims_handler) it.

@@ -88,7 +88,7 @@ impl Dispatcher {
 fn run(jobs: &Jobs<Arc<Connection>>) {
     while let Some(connection) = jobs.take() {
         let mut goes_on = handle(&connection);
-        if goes_on && let Err(connection) = jobs.put(connection) {
+        if goes_on && let Err(connection) = jobs.put_back(connection) {
             while goes_on {
                 goes_on = handle(&connection);
             }

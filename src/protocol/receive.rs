@@ -4,7 +4,12 @@ use super::{
     life::Protocol,
     phase::{Hold, PeerEnd, Phase, Stream},
 };
-use crate::{clock::Moment, codec::Event, error::ClosedBy, message::Message};
+use crate::{
+    clock::Moment,
+    codec::{Event, Work},
+    error::ClosedBy,
+    message::Message,
+};
 
 /// With more output than this unsent, nothing more is received: whoever does not read its pongs gets no more of them.
 pub(super) const CLOGGED: usize = 64 * 1024;
@@ -63,18 +68,19 @@ impl Protocol {
         self.abort(ClosedBy::Network, why);
     }
 
-    /// The next message. `None`: receive more, if that is [wanted](Self::wants_input).
+    /// The next message. `None`: receive more, if that is [wanted](Self::wants_input); unless the work
+    /// [is done](Work::is_done), then come back with a new piece of it first.
     ///
     /// An end that the peer brings about takes effect here, unless it has to wait for what `hold` says: then with the first
     /// call that waits for nothing, or when the time is up.
-    pub(crate) fn poll(&mut self, hold: Hold, now: Moment) -> Option<Message> {
+    pub(crate) fn poll(&mut self, hold: Hold, work: &mut Work, now: Moment) -> Option<Message> {
         if hold == Hold::Nothing
             && let Phase::Held { .. } = self.phase
         {
             self.end_held(now);
         }
         while self.decodes() {
-            match self.codec.next() {
+            match self.codec.next(work) {
                 Ok(Some(Event::Message(message))) if self.is_receiving() => {
                     self.counts.messages_in += 1;
                     self.timers.message = now;
@@ -85,6 +91,7 @@ impl Protocol {
                 Ok(Some(Event::Message(_) | Event::Ping)) => {}
                 Ok(Some(Event::Pong(payload))) => self.measure(&payload, now),
                 Ok(Some(Event::Close(code, text))) => self.peer_ends(PeerEnd::Close(code, text), hold, now),
+                Ok(None) if work.is_done() => break,
                 Ok(None) if self.codec.stream().ended() => {
                     self.peer_ends(PeerEnd::EndOfStream, hold, now);
                 }
@@ -100,7 +107,7 @@ impl Protocol {
     }
 
     /// Whether [`poll`](Self::poll) could do anything, if nothing was received since the last call.
-    pub(crate) fn can_poll(&mut self) -> bool {
+    pub(crate) fn can_poll(&self) -> bool {
         self.has_input() || self.holds_end()
     }
 
@@ -120,8 +127,8 @@ impl Protocol {
     }
 
     /// Whether bytes were received that have not been decoded.
-    pub(crate) fn has_input(&mut self) -> bool {
-        !self.codec.stream().input().is_empty()
+    pub(crate) fn has_input(&self) -> bool {
+        self.codec.has_input()
     }
 
     /// Whether more may be received now. If not, output has to be sent first.

@@ -11,10 +11,12 @@ mod tls;
 
 use std::{sync::Arc, time::Duration};
 
+use proptest::prelude::*;
+
 use super::{phase::*, receive::CLOGGED, *};
 use crate::{
     clock::Moment,
-    codec::{Codec, Compressing, Deflate, Direction, Role},
+    codec::{Codec, Compressing, Deflate, Direction, Role, Work},
     error::{CloseReason, ClosedBy},
     limits::Limits,
     message::{CloseCode, Message},
@@ -32,6 +34,11 @@ const DEFLATE: Deflate = Deflate {
     theirs: Direction { window_bits: 15, no_context_takeover: false },
     level: 1,
 };
+
+/// How much work is done at a time: all of it, or little.
+fn piece() -> impl Strategy<Value = usize> {
+    prop_oneof![Just(usize::MAX), 1..5_000usize]
+}
 
 /// What is compressed without the lock.
 fn long_message() -> Message {
@@ -52,6 +59,17 @@ struct Driven {
     ended: bool,
     received: Vec<Message>,
     bytes_in: u64,
+    /// So much work is done at a time.
+    piece: usize,
+}
+
+/// What came of polling once.
+#[derive(Debug, PartialEq, Eq)]
+enum Polled {
+    Message,
+    /// The work was done.
+    More,
+    Starved,
 }
 
 /// What a call may not take back.
@@ -98,6 +116,7 @@ impl Driven {
             ended: false,
             received: Vec::new(),
             bytes_in: 0,
+            piece: usize::MAX,
         }
     }
 
@@ -177,7 +196,7 @@ impl Driven {
 
     /// Polls what there is; of short messages, several at a time now and then.
     fn poll(&mut self, hold: Hold) {
-        while self.poll_one(hold) {
+        while self.poll_one(hold) != Polled::Starved {
             if self.received.len().is_multiple_of(3) {
                 let mut messages = Vec::new();
                 self.call(|protocol, _| protocol.poll_short(&mut messages, 4));
@@ -188,16 +207,24 @@ impl Driven {
         assert_eq!(self.protocol.counts().messages_in, self.received.len() as u64);
     }
 
-    fn poll_one(&mut self, hold: Hold) -> bool {
+    fn poll_one(&mut self, hold: Hold) -> Polled {
+        let mut work = Work::of(self.piece);
         let was = Seen::of(&self.protocol);
         let can_poll = self.protocol.has_whole_message();
         let before = self.received.len();
-        if let Some(message) = self.call(|protocol, now| protocol.poll(hold, now)) {
+        if let Some(message) = self.call(|protocol, now| protocol.poll(hold, &mut work, now)) {
             assert!(can_poll, "had no whole message");
             self.received.push(message);
         }
         self.check_held(&was, hold);
-        self.received.len() > before
+        match () {
+            () if self.received.len() > before => Polled::Message,
+            () if work.is_done() => Polled::More,
+            () => {
+                assert!(!self.protocol.has_whole_message(), "nothing comes of what is there");
+                Polled::Starved
+            }
+        }
     }
 
     fn receive_end(&mut self, hold: Hold) {

@@ -5,6 +5,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file is a crate of its own and uses what it needs")]
 
 pub mod ends;
+pub mod floods;
 pub mod folder;
 #[cfg(feature = "cli")]
 pub mod process;

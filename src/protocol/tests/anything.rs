@@ -129,9 +129,15 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(600))]
 
     #[test]
-    fn it_comes_to_its_end((role, steps) in steps(), deflate in any::<bool>(), shared in any::<bool>()) {
+    fn it_comes_to_its_end(
+        (role, steps) in steps(),
+        deflate in any::<bool>(),
+        shared in any::<bool>(),
+        piece in piece(),
+    ) {
         let limits = Arc::new(Limits { max_message_size: 200, ..Limits::default() });
         let mut end = Driven::new(role, &limits, deflate.then_some(DEFLATE), shared);
+        end.piece = piece;
         let mut out = None;
         for step in steps {
             apply(&mut end, &mut out, step);

@@ -309,8 +309,10 @@ proptest! {
         shared in any::<bool>(),
         steps in prop::collection::vec((0..2usize, step()), 0..120),
         goes_on in prop::bool::weighted(0.7),
+        piece in piece(),
     ) {
         let mut pair = Pair::new(deflate, shared);
+        pair.ends.iter_mut().for_each(|end| end.piece = piece);
         for (at, step) in steps {
             pair.step(at, step);
         }

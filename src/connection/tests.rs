@@ -4,7 +4,6 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
-        mpsc,
     },
     thread,
     time::Duration,
@@ -14,8 +13,9 @@ use super::{lock::Owner, *};
 use crate::{
     buffered::Buffered,
     clock::Clock,
-    codec::{Deflate, Stream},
+    codec::{Deflate, Forms, Stream, Work},
     compression::Compression,
+    error::ClosedBy,
     id::{NodeId, WebSocketId},
     limits::Limits,
     message::{CloseCode, Message},
@@ -115,31 +115,66 @@ fn no_push_is_lost_between_the_locks() {
     owner.join().unwrap();
 }
 
-/// The compressor is out for a message that was pushed before, and the outbox is empty: the close waits all the same.
+/// The compressor is out for a message that was pushed before, and the outbox is empty, or others wait there: the close frame
+/// comes behind them all the same, and nobody waits for it. Nothing comes behind the close frame.
 #[test]
 fn a_close_comes_behind_a_message_that_is_being_compressed() {
     let compression = Compression::Dedicated { window_bits: 15, level: 6 };
     let (deflate, _) = compression.negotiate(["permessage-deflate"]).unwrap();
-    let (connection, mut client, _mail) = posting_connection(Some(deflate));
-    let mut core = connection.lock();
-    core.send(Message::from(vec![7; 100_000]).into());
-    let mut compressing = core.deferred.compressing.take().unwrap();
-    drop(core);
-    let (closes, closed) = mpsc::channel();
-    let closer = thread::spawn({
-        let connection = connection.clone();
-        move || {
-            connection.close(CloseCode::NORMAL, "");
-            closes.send(()).unwrap();
+    for queued in [0, 1, 3] {
+        let (connection, mut client, _mail) = posting_connection(Some(deflate));
+        let mut core = connection.lock();
+        core.send(Message::from(vec![7; 100_000]).into());
+        let mut compressing = core.deferred.compressing.take().unwrap();
+        drop(core);
+        for _ in 0..queued {
+            assert_eq!(connection.push(Message::from("x"), None).unwrap(), Pushed::Queued);
         }
-    });
-    assert!(closed.recv_timeout(Duration::from_millis(50)).is_err(), "the close has not waited");
-    compressing.run();
-    connection.finish_deferred(&mut connection.lock(), compressing);
-    closer.join().unwrap();
-    let mut first = [0; 1];
-    client.read_exact(&mut first).unwrap();
-    assert_eq!(first, [0xc2]);
+        connection.close(CloseCode::GOING_AWAY, "");
+        assert_eq!(connection.reason().unwrap().code(), 1001);
+        assert!(connection.push(Message::from("late"), None).is_err());
+        compressing.run();
+        connection.finish_deferred(&mut connection.lock(), compressing);
+        let mut header = [0; 2];
+        client.read_exact(&mut header).unwrap();
+        assert!(header[0] == 0xc2 && header[1] < 126, "{header:?}");
+        client.read_exact(&mut vec![0; header[1].into()]).unwrap();
+        let mut rest = vec![0; 3 * queued + 4];
+        client.read_exact(&mut rest).unwrap();
+        assert_eq!(rest, [b"\x81\x01x".repeat(queued), vec![0x88, 2, 3, 0xe9]].concat());
+    }
+}
+
+/// Whatever was in it, and however it ends: the sum of what is held is that of nothing again.
+#[test]
+fn what_a_connection_has_held_is_free_at_its_end() {
+    for end in 0..4 {
+        let (connection, mut client) = connection();
+        let buffered = connection.buffered().clone();
+        let large = Message::from(vec![7; 1 << 20]);
+        let shared = large.clone().shared(&buffered);
+        let forms = Forms::new(&buffered);
+        for (message, forms) in
+            [(&large, None), (&shared, Some(&forms)), (&large, None), (&shared, Some(&forms))]
+        {
+            assert_eq!(connection.push(message.clone(), forms).unwrap(), Pushed::Queued);
+        }
+        let mut received = [&[0x02, 0xff, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], &[7; 40_000]].concat();
+        connection.take_in(&mut received, &mut Work::piece());
+        assert!(buffered.sum() > 2500, "{}", buffered.sum());
+        match end {
+            0 => {}
+            1 => connection.abort(ClosedBy::Server, ""),
+            2 => connection.finish(),
+            _ => {
+                connection.close(CloseCode::NORMAL, "");
+                client.set_nonblocking(true).unwrap();
+                while client.read(&mut [0; 4096]).is_ok() {}
+            }
+        }
+        drop((connection, large, shared, forms));
+        assert_eq!(buffered.sum(), 0, "{end}");
+    }
 }
 
 /// The gateway flushes what a busy thread has collected, and the socket does not take it: the gateway has to watch it.
@@ -160,7 +195,7 @@ fn collected_output_that_the_socket_does_not_take_is_told() {
 #[test]
 fn a_connection_is_small() {
     // What 18,000 parked ones cost; the rest of it is on the heap, and given back.
-    assert!(size_of::<Connection>() <= 712, "{}", size_of::<Connection>());
+    assert!(size_of::<Connection>() <= 728, "{}", size_of::<Connection>());
 }
 
 /// Those that come later, and fill the queue again and again, do not overtake it.

@@ -147,9 +147,10 @@ fn take_ended(clients: &mut Vec<Stream>) -> Vec<Stream> {
 }
 
 /// However many clients begin messages: those that hold most have to go, and nobody else notices.
+/// The memory that the allocator keeps for each thread is a part of what is measured; without the bound it were 400 MiB and more.
 #[test]
 fn unfinished_messages_of_many_clients_fill_no_memory() {
-    const CLIENTS: usize = 250;
+    const CLIENTS: usize = 400;
     let _alone = alone();
     for (scheme, path) in SCHEMES.into_iter().flat_map(|scheme| [(scheme, "/"), (scheme, "/shared")]) {
         let mut limits = Limits::default();
@@ -177,7 +178,7 @@ fn unfinished_messages_of_many_clients_fill_no_memory() {
         });
         assert!(clients.len() > 8, "{scheme:?} {path}: {} are left", clients.len());
 
-        assert!(grown < 120 << 20, "{scheme:?} {path}: {} KiB more", grown / 1024);
+        assert!(grown < 250 << 20, "{scheme:?} {path}: {} KiB more", grown / 1024);
         // Those that were ended hold nothing, whatever they still send.
         let grown = grows(|| {
             for client in &mut ended {

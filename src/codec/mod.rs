@@ -122,9 +122,9 @@ impl Codec {
         self.close_received = true;
     }
 
-    /// Whether what is [held](Self::held) may have become much since this was last asked.
-    pub(crate) fn has_grown(&mut self) -> bool {
-        self.stream.has_grown()
+    /// Whether what is [held](Self::held) may have changed by much since this was last asked.
+    pub(crate) fn take_resized(&mut self) -> bool {
+        self.stream.take_resized()
     }
 
     /// How much memory its buffers take.
@@ -141,6 +141,7 @@ impl Codec {
 
     /// Throws away what has arrived of a message, and what is still to arrive of messages: nobody wants them any more.
     pub(crate) fn forget_messages(&mut self) {
+        self.stream.note_resized();
         self.forgets = true;
         if let Some(message) = &mut self.message {
             message.clear();
@@ -233,7 +234,7 @@ impl Codec {
     /// Begins a data frame whose payload is taken as it arrives.
     fn begin(&mut self, opcode: Data, header: &Header, compressed: bool) {
         self.stream.consume(header.size);
-        self.stream.note_growth();
+        self.stream.note_resized();
         self.progress |= header.payload_size > 0;
         self.frame =
             Some(PartialFrame { rest: header.payload_size, mask: header.mask, is_final: header.is_final });
@@ -274,7 +275,7 @@ impl Codec {
         frame.rest -= taken as u64;
         self.progress |= taken > 0;
         self.stream.consume(taken);
-        self.stream.note_growth();
+        self.stream.note_resized();
         if frame.rest > 0 || !is_through {
             return Ok(None);
         }
@@ -406,7 +407,7 @@ impl Codec {
     pub(crate) fn encode(&mut self, mut outgoing: Outgoing) -> Option<Box<Compressing>> {
         if let Some(deflater) = &mut self.deflater {
             if deflater.takes_long(&outgoing) {
-                self.stream.note_growth();
+                self.stream.note_resized();
                 return Some(deflater.lend(outgoing));
             }
             deflater.deflate(&mut outgoing);
@@ -428,6 +429,7 @@ impl Codec {
     pub(crate) fn encode_compressed(&mut self, compressed: Compressing, is_sendable: bool) {
         if let Some(deflater) = &mut self.deflater {
             let outgoing = deflater.take_back(compressed);
+            self.stream.note_resized();
             if is_sendable {
                 self.append(outgoing);
             }

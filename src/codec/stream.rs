@@ -35,8 +35,8 @@ pub(crate) struct Stream {
     tail: Option<Box<Bytes>>,
     /// The tail's memory counts elsewhere.
     tail_is_shared: bool,
-    /// Its buffers may hold much; see [`has_grown`](Self::has_grown).
-    grown: bool,
+    /// What its buffers hold may have changed by much; see [`take_resized`](Self::take_resized).
+    resized: bool,
     /// The peer ended TLS (close_notify).
     ended: bool,
 }
@@ -69,13 +69,14 @@ impl Stream {
             sent: 0,
             tail: None,
             tail_is_shared: false,
-            grown: true,
+            resized: true,
             ended: false,
         }
     }
 
     /// Takes in what was received, and leaves an empty buffer behind.
     pub(crate) fn feed(&mut self, received: &mut Vec<u8>) -> Result<(), Failure> {
+        let before = self.input.capacity();
         match &mut self.security {
             Security::None if self.at == self.input.len() => {
                 std::mem::swap(&mut self.input, received);
@@ -92,12 +93,12 @@ impl Stream {
                 self.at = 0;
                 let result = tls.open(received, &mut self.input);
                 self.ended |= tls.ended();
-                self.grown |= tls.held() >= MUCH;
+                self.resized |= tls.held() >= MUCH;
                 result?;
             }
         }
         received.clear();
-        self.grown |= self.input.capacity() >= MUCH;
+        self.resized |= before.max(self.input.capacity()) >= MUCH;
         Ok(())
     }
 
@@ -107,6 +108,7 @@ impl Stream {
             return Vec::new();
         }
         self.at = 0;
+        self.resized |= self.input.capacity() >= MUCH;
         let mut buffer = std::mem::take(&mut self.input);
         buffer.clear();
         buffer
@@ -140,6 +142,7 @@ impl Stream {
         }
         let start = self.at + part.start;
         self.at = 0;
+        self.resized = true;
         Some(Bytes::from(std::mem::take(&mut self.input)).slice(start..))
     }
 
@@ -153,15 +156,15 @@ impl Stream {
 
     /// Appends a payload to be sent; a large one without a copy.
     pub(super) fn append(&mut self, payload: Bytes, is_shared: bool) {
-        let output = self.output();
         if payload.len() < MIN_TAIL_SIZE {
-            output.extend_from_slice(&payload);
-            self.note_output();
+            self.output().extend_from_slice(&payload);
         } else {
-            self.grown = true;
+            self.output();
             self.tail = Some(Box::new(payload));
             self.tail_is_shared = is_shared;
+            self.resized = true;
         }
+        self.note_output();
     }
 
     /// Encrypts what is to be sent, in TLS records as large as possible. To be called before `pending_parts`.
@@ -173,7 +176,7 @@ impl Stream {
                 if !self.output.is_empty() && tls.seal(&self.output)? {
                     clear(&mut self.output);
                 }
-                self.grown |= tls.held() >= MUCH;
+                self.resized |= tls.held() >= MUCH;
                 if self.output.is_empty()
                     && let Some(tail) = &self.tail
                     && tls.seal(tail)?
@@ -225,6 +228,7 @@ impl Stream {
             tail.advance(of_tail);
             if tail.is_empty() {
                 self.tail = None;
+                self.resized = true;
             }
         }
         self.sent += n - of_tail;
@@ -234,6 +238,7 @@ impl Stream {
             Security::Tls(tls) => tls.sealed_mut(),
         };
         if self.sent == buffer.len() {
+            self.resized |= buffer.capacity() > MAX_KEPT_CAPACITY;
             clear(buffer);
             self.sent = 0;
         } else if self.sent >= MAX_KEPT_CAPACITY && self.sent * 2 >= buffer.len() {
@@ -245,6 +250,7 @@ impl Stream {
 
     /// Discards everything that is to be sent, because it cannot be sent any more.
     pub(crate) fn discard_output(&mut self) {
+        self.resized = true;
         self.output = Vec::new();
         self.tail = None;
         #[cfg(feature = "tls")]
@@ -256,18 +262,18 @@ impl Stream {
 
     /// Something was appended to the [output](Self::output).
     pub(super) fn note_output(&mut self) {
-        self.grown |= self.output.capacity() >= MUCH;
+        self.resized |= self.output.capacity() >= MUCH;
     }
 
-    /// What is stored elsewhere may have become more.
-    pub(super) fn note_growth(&mut self) {
-        self.grown = true;
+    /// What is stored elsewhere may have changed.
+    pub(super) fn note_resized(&mut self) {
+        self.resized = true;
     }
 
-    /// Whether what is [held](Self::held) may have become much since this was last asked: mostly it has not, which costs
+    /// Whether what is [held](Self::held) may have changed by much since this was last asked: mostly it has not, which costs
     /// little to find out.
-    pub(super) fn has_grown(&mut self) -> bool {
-        std::mem::take(&mut self.grown)
+    pub(super) fn take_resized(&mut self) -> bool {
+        std::mem::take(&mut self.resized)
     }
 
     /// How much memory its buffers take.
@@ -283,6 +289,7 @@ impl Stream {
 
     /// Frees the buffers that are empty.
     pub(crate) fn park(&mut self) {
+        self.resized = true;
         if self.at == self.input.len() {
             self.input = Vec::new();
             self.at = 0;

@@ -400,7 +400,7 @@ impl Owner for Arc<Connection> {
         if blocked != self.blocked.load(Relaxed) {
             self.blocked.store(blocked, Relaxed);
         }
-        if core.protocol.has_grown() || self.held_by_core.get() > 0 {
+        if core.protocol.take_resized() {
             self.count_core(core);
         }
         core.deferred.take()

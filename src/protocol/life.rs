@@ -123,9 +123,9 @@ impl Protocol {
         }
     }
 
-    /// Whether what is [held](Self::held) may have become much since this was last asked.
-    pub(crate) fn has_grown(&mut self) -> bool {
-        self.codec.has_grown()
+    /// Whether what is [held](Self::held) may have changed by much since this was last asked.
+    pub(crate) fn take_resized(&mut self) -> bool {
+        self.codec.take_resized()
     }
 
     /// How much memory its buffers take.

@@ -15,6 +15,7 @@ use proptest::prelude::*;
 
 use super::{phase::*, receive::CLOGGED, *};
 use crate::{
+    buffered::MUCH,
     clock::Moment,
     codec::{Codec, Compressing, Deflate, Direction, Role, Work},
     error::{CloseReason, ClosedBy},
@@ -61,6 +62,8 @@ struct Driven {
     bytes_in: u64,
     /// So much work is done at a time.
     piece: usize,
+    /// What it held when it last said that this has changed.
+    held: usize,
 }
 
 /// What came of polling once.
@@ -117,6 +120,7 @@ impl Driven {
             received: Vec::new(),
             bytes_in: 0,
             piece: usize::MAX,
+            held: 0,
         }
     }
 
@@ -127,6 +131,15 @@ impl Driven {
         let result = call(&mut self.protocol, self.now);
         let changed = self.protocol.take_changed();
         let after = Seen::of(&self.protocol);
+        if self.protocol.take_resized() {
+            self.held = self.protocol.held();
+        }
+        // Of input, output and ciphertext so much each is not worth telling.
+        assert!(self.protocol.held() < self.held + 3 * MUCH, "buffers that nobody learns of");
+        assert!(
+            !self.protocol.is_over() || self.held == 0,
+            "buffers that are gone, and nobody learns of that"
+        );
         assert!(before.rank <= after.rank, "a phase came back: {:?}", self.protocol.phase);
         assert!(changed || before.rank == after.rank, "a new phase that nobody learns of");
         let is_earlier =

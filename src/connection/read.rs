@@ -21,7 +21,7 @@ use crate::{
     sync::LockExt,
 };
 
-/// How long `read` waits where no other time is given (the original's default).
+/// How long `read` waits where no other time is given (the default of IRIS).
 pub const READ_TIMEOUT: Duration = Duration::from_secs(86_400);
 
 /// What the thread of a connection does next.

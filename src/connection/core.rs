@@ -4,7 +4,14 @@
 
 use std::{io, sync::Arc};
 
-use super::{mailbox::Within, outbox::Outbox, socket::Socket, waiting::Waiting};
+use crossbeam_channel::Sender;
+
+use super::{
+    mailbox::Within,
+    outbox::Outbox,
+    socket::Socket,
+    waiting::{Caller, Left, Waiting},
+};
 use crate::{
     clock::Clock,
     codec::{Compressing, Outgoing},
@@ -190,5 +197,57 @@ impl Core {
         self.send(outgoing);
         self.taken += 1;
         true
+    }
+
+    // Those who wait until their message is sent.
+
+    pub(super) fn wait_in_queue(&mut self, outgoing: Outgoing, sent: Sender<()>, in_outbox: u64) -> u32 {
+        let (number, turn) = (self.callers, self.taken + in_outbox);
+        self.callers = number.wrapping_add(1);
+        self.waiting.get_or_insert_default().put(outgoing, turn, Caller { number, sent });
+        number
+    }
+
+    pub(super) fn leave_queue(&mut self, number: u32) -> Left {
+        self.waiting.as_mut().map_or(Left::Nowhere, |waiting| waiting.leave(number))
+    }
+
+    pub(super) fn has_queue(&self) -> bool {
+        self.waiting.as_ref().is_some_and(|waiting| waiting.has_queue())
+    }
+
+    /// Appends the next message whose caller waits, if so many taken from the outbox make it its turn. False: there is none.
+    fn send_waiting(&mut self, taken: u64) -> bool {
+        let next = self.waiting.as_mut().and_then(|waiting| waiting.take(taken));
+        let Some((outgoing, caller)) = next else { return false };
+        self.send(outgoing);
+        if let Some(waiting) = &mut self.waiting {
+            match self.deferred.compressing {
+                Some(_) => waiting.lend(caller),
+                None => waiting.send(caller, self.emptied),
+            }
+        }
+        true
+    }
+
+    /// The compressor is back: its message goes into the output, if it can still be sent.
+    pub(super) fn waiting_compressed(&mut self) {
+        let is_sendable = self.protocol.check_sendable().is_ok();
+        if let Some(waiting) = &mut self.waiting {
+            waiting.bring_back(self.emptied, is_sendable);
+        }
+    }
+
+    /// Tells those whose message was sent, or never will be.
+    pub(super) fn tell_waiting(&mut self) {
+        let Some(waiting) = &mut self.waiting else { return };
+        waiting.tell_sent(self.emptied);
+        if self.protocol.check_sendable().is_err() {
+            // What is in the output may still go out, before the close frame.
+            waiting.give_up(self.protocol.is_over() || self.protocol.pending() == 0);
+        }
+        if waiting.is_empty() {
+            self.waiting = None;
+        }
     }
 }

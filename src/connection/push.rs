@@ -1,14 +1,20 @@
-//! Pushing: sending from any thread, which never waits for the client.
+//! Pushing: sending from any thread, which does not wait for the client unless it wants to.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+
+use crossbeam_channel::{RecvTimeoutError, bounded};
 
 use super::{
+    core::Core,
+    mailbox::Within,
     outbox::{Outbox, Overflow, PushError, PushErrorKind, Pushed},
     parts::Connection,
+    waiting::Left,
 };
 use crate::{
     codec::{Forms, Outgoing},
     message::{CloseCode, Message},
+    thread,
 };
 
 impl Connection {
@@ -62,5 +68,57 @@ impl Connection {
         outbox.put(outgoing, &self.context.limits).map_err(|outgoing| (PushErrorKind::Full, outgoing))?;
         drop(self.try_lock()); // whoever holds the lock looks into the outbox afterwards
         Ok(Pushed::Queued)
+    }
+
+    /// Sends one message, and waits until the kernel has it.
+    ///
+    /// # Errors
+    /// Why it has not. With any but [`PushErrorKind::Pending`] the message is never sent.
+    pub(crate) fn push_wait(self: &Arc<Self>, message: Message, timeout: Duration) -> Result<(), PushError> {
+        self.try_push_wait(&message, timeout).map_err(|kind| PushError { kind, message })
+    }
+
+    fn try_push_wait(self: &Arc<Self>, message: &Message, timeout: Duration) -> Result<(), PushErrorKind> {
+        if thread::must_not_wait() {
+            return Err(PushErrorKind::MustNotWait);
+        }
+        if self.reason().is_some() {
+            return Err(PushErrorKind::Closed(self.closed_reason()));
+        }
+        let outgoing = self.prepare(message.clone(), None);
+        let (sent, told) = bounded(1);
+        let mut core = self.lock();
+        core.protocol.check_sendable().map_err(PushErrorKind::Closed)?;
+        let in_outbox = self.outbox.get().map_or(0, |outbox| outbox.len() as u64);
+        let number = core.wait_in_queue(outgoing, sent, in_outbox);
+        if self.drain(&mut core) {
+            core.deferred.post = Some(Within::Now); // from now on the gateway sends
+        }
+        drop(core);
+        match told.recv_timeout(timeout) {
+            Ok(()) => Ok(()),
+            Err(RecvTimeoutError::Disconnected) => Err(PushErrorKind::Closed(self.why_unsendable())),
+            Err(RecvTimeoutError::Timeout) => {
+                let left = self.lock().leave_queue(number);
+                match left {
+                    Left::Queue => Err(PushErrorKind::Timeout),
+                    Left::Output => Err(PushErrorKind::Pending),
+                    Left::Nowhere => told.recv().map_err(|_| PushErrorKind::Closed(self.why_unsendable())),
+                }
+            }
+        }
+    }
+
+    /// The last thing under the lock, where somebody waits: what can be sent is, and those who have waited long enough are told.
+    #[inline(never)]
+    pub(super) fn serve_waiting(&self, core: &mut Core) {
+        if core.has_queue()
+            && !core.protocol.is_blocked()
+            && !core.protocol.is_compressing()
+            && self.drain(core)
+        {
+            core.deferred.post = Some(Within::Now);
+        }
+        core.tell_waiting();
     }
 }

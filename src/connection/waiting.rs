@@ -6,17 +6,11 @@
 //!
 //! The messages do not count for the bounds of the queue. There are no more of them than threads that wait.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::collections::VecDeque;
 
-use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::Sender;
 
-use super::{
-    core::Core,
-    mailbox::Within,
-    outbox::{PushError, PushErrorKind},
-    parts::Connection,
-};
-use crate::{codec::Outgoing, message::Message, thread};
+use crate::codec::Outgoing;
 
 /// Those who wait at one connection.
 #[derive(Debug, Default)]
@@ -39,13 +33,13 @@ struct Queued {
 
 /// Told when the kernel has the message; dropped where it never will.
 #[derive(Debug)]
-struct Caller {
-    number: u32,
-    sent: Sender<()>,
+pub(super) struct Caller {
+    pub(super) number: u32,
+    pub(super) sent: Sender<()>,
 }
 
 /// Where the message of a caller was that has given up.
-enum Left {
+pub(super) enum Left {
     /// It was not touched.
     Queue,
     /// A part of it may be out, and the rest will follow.
@@ -55,11 +49,64 @@ enum Left {
 }
 
 impl Waiting {
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty() && self.compressing.is_none() && self.output.is_empty()
     }
 
-    fn leave(&mut self, number: u32) -> Left {
+    pub(super) fn has_queue(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Queues a message. It is its turn when so many were taken from the outbox.
+    pub(super) fn put(&mut self, outgoing: Outgoing, turn: u64, caller: Caller) {
+        self.queue.push_back(Queued { turn, outgoing, caller });
+    }
+
+    /// The next message, if so many taken from the outbox make it its turn.
+    pub(super) fn take(&mut self, taken: u64) -> Option<(Outgoing, Caller)> {
+        self.queue.front().filter(|queued| queued.turn <= taken)?;
+        self.queue.pop_front().map(|queued| (queued.outgoing, queued.caller))
+    }
+
+    /// This caller's message is being compressed.
+    pub(super) fn lend(&mut self, caller: Caller) {
+        self.compressing = Some(caller);
+    }
+
+    /// The message that was being compressed, if its caller waits, is in the output now, or cannot be sent any more.
+    pub(super) fn bring_back(&mut self, emptied: u32, is_sendable: bool) {
+        if let Some(caller) = self.compressing.take().filter(|_| is_sendable) {
+            self.output.push((emptied, caller));
+        }
+    }
+
+    /// This caller's message is in the output, which was empty so often before.
+    pub(super) fn send(&mut self, caller: Caller, emptied: u32) {
+        self.output.push((emptied, caller));
+    }
+
+    /// Tells those whose message was sent, since the output was empty so often by now.
+    pub(super) fn tell_sent(&mut self, emptied: u32) {
+        self.output.retain(|(before, caller)| {
+            let is_sent = *before != emptied;
+            if is_sent {
+                let _ = caller.sent.send(()); // it has room for one, and nobody else sends
+            }
+            !is_sent
+        });
+    }
+
+    /// Nothing can be sent any more, but perhaps what is in the output.
+    pub(super) fn give_up(&mut self, output_is_gone: bool) {
+        self.queue.clear();
+        self.compressing = None;
+        if output_is_gone {
+            self.output.clear();
+        }
+    }
+
+    /// This caller waits no more.
+    pub(super) fn leave(&mut self, number: u32) -> Left {
         if let Some(at) = self.queue.iter().position(|queued| queued.caller.number == number) {
             self.queue.remove(at);
             return Left::Queue;
@@ -68,132 +115,5 @@ impl Waiting {
         self.output.retain(|(_, caller)| caller.number != number);
         let was_compressing = self.compressing.take_if(|caller| caller.number == number).is_some();
         if was_compressing || self.output.len() < before { Left::Output } else { Left::Nowhere }
-    }
-}
-
-impl Connection {
-    /// Sends one message, and waits until the kernel has it.
-    ///
-    /// # Errors
-    /// Why it has not. With any but [`PushErrorKind::Pending`] the message is never sent.
-    pub(crate) fn push_wait(self: &Arc<Self>, message: Message, timeout: Duration) -> Result<(), PushError> {
-        self.try_push_wait(&message, timeout).map_err(|kind| PushError { kind, message })
-    }
-
-    fn try_push_wait(self: &Arc<Self>, message: &Message, timeout: Duration) -> Result<(), PushErrorKind> {
-        if thread::must_not_wait() {
-            return Err(PushErrorKind::MustNotWait);
-        }
-        if self.reason().is_some() {
-            return Err(PushErrorKind::Closed(self.closed_reason()));
-        }
-        let outgoing = self.prepare(message.clone(), None);
-        let (sent, told) = bounded(1);
-        let mut core = self.lock();
-        core.protocol.check_sendable().map_err(PushErrorKind::Closed)?;
-        let in_outbox = self.outbox.get().map_or(0, |outbox| outbox.len() as u64);
-        let number = core.wait_in_queue(outgoing, sent, in_outbox);
-        if self.drain(&mut core) {
-            core.deferred.post = Some(Within::Now); // from now on the gateway sends
-        }
-        drop(core);
-        match told.recv_timeout(timeout) {
-            Ok(()) => Ok(()),
-            Err(RecvTimeoutError::Disconnected) => Err(PushErrorKind::Closed(self.why_unsendable())),
-            Err(RecvTimeoutError::Timeout) => {
-                let left = self.lock().leave_queue(number);
-                match left {
-                    Left::Queue => Err(PushErrorKind::Timeout),
-                    Left::Output => Err(PushErrorKind::Pending),
-                    Left::Nowhere => told.recv().map_err(|_| PushErrorKind::Closed(self.why_unsendable())),
-                }
-            }
-        }
-    }
-
-    /// The last thing under the lock, where somebody waits: what can be sent is, and those who have waited long enough are told.
-    #[inline(never)]
-    pub(super) fn serve_waiting(&self, core: &mut Core) {
-        if core.has_queue()
-            && !core.protocol.is_blocked()
-            && !core.protocol.is_compressing()
-            && self.drain(core)
-        {
-            core.deferred.post = Some(Within::Now);
-        }
-        core.tell_waiting();
-    }
-}
-
-impl Core {
-    fn wait_in_queue(&mut self, outgoing: Outgoing, sent: Sender<()>, in_outbox: u64) -> u32 {
-        let turn = self.taken + in_outbox;
-        let number = self.callers;
-        self.callers = number.wrapping_add(1);
-        let waiting = self.waiting.get_or_insert_default();
-        waiting.queue.push_back(Queued { turn, outgoing, caller: Caller { number, sent } });
-        number
-    }
-
-    fn leave_queue(&mut self, number: u32) -> Left {
-        self.waiting.as_mut().map_or(Left::Nowhere, |waiting| waiting.leave(number))
-    }
-
-    fn has_queue(&self) -> bool {
-        self.waiting.as_ref().is_some_and(|waiting| !waiting.queue.is_empty())
-    }
-
-    /// Appends the next message whose caller waits, if so many taken from the outbox make it its turn. False: there is none.
-    pub(super) fn send_waiting(&mut self, taken: u64) -> bool {
-        let Some(waiting) = &mut self.waiting else { return false };
-        if waiting.queue.front().is_none_or(|queued| queued.turn > taken) {
-            return false;
-        }
-        let Some(queued) = waiting.queue.pop_front() else { return false };
-        self.send(queued.outgoing);
-        let Some(waiting) = &mut self.waiting else { return false };
-        if self.deferred.compressing.is_some() {
-            waiting.compressing = Some(queued.caller);
-        } else {
-            waiting.output.push((self.emptied, queued.caller));
-        }
-        true
-    }
-
-    /// The compressor is back: its message goes into the output, if it can still be sent.
-    pub(super) fn waiting_compressed(&mut self) {
-        let is_sendable = self.protocol.check_sendable().is_ok() || self.protocol.owes_close();
-        if let Some(waiting) = &mut self.waiting
-            && let Some(caller) = waiting.compressing.take()
-            && is_sendable
-        {
-            waiting.output.push((self.emptied, caller));
-        }
-    }
-
-    /// Tells those whose message was sent, or never will be.
-    fn tell_waiting(&mut self) {
-        let Some(waiting) = &mut self.waiting else { return };
-        let emptied = self.emptied;
-        waiting.output.retain(|(before, caller)| {
-            let is_sent = *before != emptied;
-            if is_sent {
-                let _ = caller.sent.send(()); // it has room for one, and nobody else sends
-            }
-            !is_sent
-        });
-        if self.protocol.check_sendable().is_err() {
-            waiting.queue.clear();
-            if !self.protocol.owes_close() {
-                waiting.compressing = None;
-            }
-            // What is in the output may still go out, before the close frame.
-            if self.protocol.is_over() || self.protocol.pending() == 0 {
-                waiting.output.clear();
-            }
-        }
-        if waiting.is_empty() {
-            self.waiting = None;
-        }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use super::{
     core::Core,
+    lock::Guard,
     mailbox::Within,
     outbox::{PushError, PushErrorKind},
     parts::Connection,
@@ -20,26 +21,14 @@ use crate::{
 /// A thread that writes looks so often, at most, for what arrived.
 const LOOKS: usize = 16;
 
-/// What came of a write.
-enum Written {
-    /// The kernel has it.
-    Sent,
-    /// It goes out with the answers to the messages that wait.
-    Collected,
-    /// It waits in the output, which was empty so often before.
-    Waits(u32),
-    /// It is compressed as soon as the lock is free, and then in the output.
-    Compressed,
-    /// Others are before it, and the socket takes no more.
-    Behind(Arc<Socket>),
-    /// Another message is being compressed, which goes first.
-    BehindCompressing,
-}
+type CoreGuard<'a> = Guard<'a, Arc<Connection>>;
 
-/// A message that is to be written, and the messages that were in the outbox before it.
-struct Writing {
-    outgoing: Option<Outgoing>,
-    turn: Option<u64>,
+/// What has to be waited for before a message can be sent.
+enum Obstacle {
+    /// Others are before it, and the socket takes no more.
+    Socket(Arc<Socket>),
+    /// Another message is being compressed, which goes first.
+    Compressing,
 }
 
 impl Connection {
@@ -49,64 +38,73 @@ impl Connection {
             // All that was written is sent, so nothing is in the way now. Later there will be another look.
             let _ = (0..LOOKS).all(|_| self.receive_while_busy() == Some(true));
         }
-        let mut writing = Writing { outgoing: Some(self.prepare(message, None)), turn: None };
+        let outgoing = self.prepare(message, None);
         let mut budget = Budget::new(self.context.limits.write_timeout);
+        let mut turn = None;
         loop {
-            let written = self.try_write(&mut self.lock(), &mut writing)?;
-            match written {
-                Written::Sent => return Ok(()),
-                Written::Collected => {
-                    self.tell_collected();
-                    return Ok(());
+            let mut core = self.lock();
+            core.protocol.check_sendable().map_err(Error::Closed)?;
+            let obstacle = self.obstacle(&mut core, &mut turn)?;
+            let in_time = match obstacle {
+                None => return self.write_next(core, outgoing, budget),
+                Some(Obstacle::Socket(socket)) => {
+                    drop(core);
+                    socket.wait_writable(budget.deadline())?
                 }
-                Written::Waits(emptied) => return self.wait_sent(emptied, budget.deadline()),
-                Written::Compressed => return self.wait_all_sent(budget.deadline()),
-                Written::Behind(socket) => {
-                    if !socket.wait_writable(budget.deadline())? {
-                        return Err(self.is_too_slow());
-                    }
+                Some(Obstacle::Compressing) => {
+                    drop(core);
+                    self.wait_compressed(budget.deadline())
                 }
-                Written::BehindCompressing => {
-                    if !self.wait_compressed(budget.deadline()) {
-                        return Err(self.is_too_slow());
-                    }
-                }
+            };
+            if !in_time {
+                return Err(self.is_too_slow());
             }
         }
     }
 
-    fn try_write(&self, core: &mut Core, writing: &mut Writing) -> Result<Written> {
+    /// What is in the way of a message. Its turn comes when so many messages were taken from the outbox.
+    fn obstacle(&self, core: &mut Core, turn: &mut Option<u64>) -> Result<Option<Obstacle>> {
+        if core.protocol.is_compressing() {
+            return Ok(Some(Obstacle::Compressing));
+        }
+        if !core.protocol.is_blocked() && self.outbox_is_empty() {
+            return Ok(None);
+        }
+        let waiting = self.outbox.get().map_or(0, |outbox| outbox.len() as u64);
+        let turn = *turn.get_or_insert(core.taken + waiting);
+        let blocked = self.drain(core);
         core.protocol.check_sendable().map_err(Error::Closed)?;
         if core.protocol.is_compressing() {
-            return Ok(Written::BehindCompressing);
+            return Ok(Some(Obstacle::Compressing));
         }
-        if core.protocol.is_blocked() || !self.outbox_is_empty() {
-            let waiting = self.outbox.get().map_or(0, |outbox| outbox.len() as u64);
-            let turn = *writing.turn.get_or_insert(core.taken + waiting);
-            let blocked = self.drain(core);
-            core.protocol.check_sendable().map_err(Error::Closed)?;
-            if core.protocol.is_compressing() {
-                return Ok(Written::BehindCompressing);
-            }
-            if let (true, Some(socket)) = (blocked && core.taken < turn, &core.socket) {
-                return Ok(Written::Behind(socket.clone()));
-            }
-        }
-        if let Some(outgoing) = writing.outgoing.take() {
-            core.send(outgoing);
-        }
+        let is_behind = blocked && core.taken < turn;
+        Ok(core.socket.clone().filter(|_| is_behind).map(Obstacle::Socket))
+    }
+
+    /// Sends a message that nothing is in the way of.
+    fn write_next(
+        self: &Arc<Self>,
+        mut core: CoreGuard<'_>,
+        outgoing: Outgoing,
+        mut budget: Budget,
+    ) -> Result<()> {
+        core.send(outgoing);
         if core.collects(self.has_unread.load(Relaxed)) {
-            return Ok(Written::Collected);
+            drop(core);
+            self.tell_collected();
+            return Ok(());
         }
         let emptied = core.emptied;
-        let waits = self.flush(core);
+        let waits = self.flush(&mut core);
         if core.deferred.compressing.is_some() {
-            return Ok(Written::Compressed);
+            drop(core);
+            return self.wait_all_sent(budget.deadline());
         }
         if core.emptied == emptied {
             core.protocol.check_sendable().map_err(Error::Closed)?;
         }
-        Ok(if waits { Written::Waits(emptied) } else { Written::Sent })
+        drop(core);
+        if waits { self.wait_sent(emptied, budget.deadline()) } else { Ok(()) }
     }
 
     /// Sends one message of a handler that is called for each message, and never waits: what the socket does not take

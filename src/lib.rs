@@ -163,7 +163,7 @@
 //!
 //! | connection | each |
 //! |---|---|
-//! | shared, plain, 18,000 of them on one gateway | 0.9 KiB |
+//! | shared, plain, 18,000 of them on one gateway | 1.0 KiB |
 //! | shared, TLS (OpenSSL 3), 2,000 of them | 15 KiB |
 //! | synchronous, plain, 4,000 of them | 14.5 KiB, more than half of it the thread's stack |
 //!

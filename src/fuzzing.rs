@@ -79,7 +79,7 @@ pub fn codec(input: &[u8]) {
                         Ok(Some(_)) => assert!(waiting || deflate.is_some(), "nothing whole was there"),
                         Ok(None) => break,
                         Err(failure) => {
-                            codec.fail(&failure);
+                            codec.close(failure.code, &failure.text);
                             client.ending = true;
                             break;
                         }
@@ -191,7 +191,7 @@ fn decode(
                 Ok(None) if work.is_done() => {}
                 Ok(None) => break,
                 Err(e) => {
-                    codec.fail(&e);
+                    codec.close(e.code, &e.text);
                     failure = Some(e);
                     break 'all;
                 }

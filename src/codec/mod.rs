@@ -468,14 +468,6 @@ impl Codec {
         (code, text)
     }
 
-    /// Appends the close frame that tells the peer of a failure of [`next`](Self::next), if one can be sent.
-    #[cfg(any(test, fuzzing))]
-    pub(crate) fn fail(&mut self, failure: &Failure) {
-        if failure.code.is_sendable() {
-            self.close(failure.code, &failure.text);
-        }
-    }
-
     /// Appends a control frame; its payload has at most 125 bytes (RFC 6455, section 5.5).
     fn put_control(&mut self, opcode: Control, payload: &[u8]) {
         self.put_frame(OpCode::Control(opcode), false, payload);

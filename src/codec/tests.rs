@@ -56,7 +56,7 @@ fn sent(codec: &mut Codec) -> Vec<u8> {
 fn refused(bytes: &[u8]) -> u16 {
     let mut codec = codec();
     let failure = decode(&mut codec, bytes).unwrap_err();
-    codec.fail(&failure);
+    codec.close(failure.code, &failure.text);
     let close = sent(&mut codec);
     assert_eq!(close[0], 0x88);
     assert_eq!(close[2..4], failure.code.0.to_be_bytes());
@@ -335,7 +335,7 @@ proptest! {
             match decode(&mut codec, chunk) {
                 Ok(events) if events.iter().any(|e| matches!(e, Event::Close(..))) => break,
                 Ok(_) => {}
-                Err(failure) => { codec.fail(&failure); break }
+                Err(failure) => { codec.close(failure.code, &failure.text); break }
             }
         }
     }

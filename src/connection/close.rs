@@ -33,7 +33,7 @@ impl Connection {
         if let Some(outbox) = self.outbox.get() {
             outbox.clear();
         }
-        // Not `close`, which waits for the compressor: so does no push, and nothing that was queued is wanted.
+        // Not `close`, whose frame comes behind a message that is being compressed: nothing that was queued is wanted.
         let mut core = self.lock();
         core.protocol.close(code, text, self.context.clock.exact());
         self.flush_or_post(&mut core);

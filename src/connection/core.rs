@@ -141,7 +141,7 @@ impl Core {
                 return false;
             }
             if self.protocol.owes_close() {
-                let took = outbox.is_some_and(|outbox| self.take_from(outbox));
+                let took = self.fill(|core| core.send_queued(outbox));
                 if !self.protocol.is_compressing() && outbox.is_none_or(Outbox::is_empty) {
                     self.protocol.complete_close();
                 } else if !took {
@@ -156,44 +156,29 @@ impl Core {
                 outbox.inspect(|outbox| outbox.clear());
                 return false;
             }
-            if !self.fill(outbox) {
+            if !self.fill(|core| core.send_next(outbox)) {
                 return false;
             }
         }
     }
 
-    /// What goes before a close frame that waits for it: messages of the outbox. False: there was none.
-    fn take_from(&mut self, outbox: &Outbox) -> bool {
-        let before = self.taken;
-        while self.deferred.compressing.is_none()
-            && self.protocol.pending() < ENOUGH
-            && let Some(outgoing) = outbox.take()
-        {
-            self.send(outgoing);
-            self.taken += 1;
-        }
-        self.taken != before
-    }
-
-    /// Appends some of what is queued to the output, each in its turn. False: there is nothing.
-    fn fill(&mut self, outbox: Option<&Outbox>) -> bool {
+    /// Appends messages to the output, as long as that is not enough and there are any. False: there was none.
+    fn fill(&mut self, send_next: impl Fn(&mut Self) -> bool) -> bool {
         let mut some = false;
-        while self.deferred.compressing.is_none()
-            && self.protocol.pending() < ENOUGH
-            && self.send_next(outbox)
-        {
+        while self.deferred.compressing.is_none() && self.protocol.pending() < ENOUGH && send_next(self) {
             some = true;
         }
         some
     }
 
+    /// Appends the next message of all that are queued. False: there is none.
     fn send_next(&mut self, outbox: Option<&Outbox>) -> bool {
-        if self.send_waiting(self.taken) {
-            return true;
-        }
-        let Some(outgoing) = outbox.and_then(Outbox::take) else {
-            return self.send_waiting(u64::MAX); // what was before it was taken by somebody else, and thrown away
-        };
+        self.send_waiting(self.taken) || self.send_queued(outbox) || self.send_waiting(u64::MAX) // what was before it was taken by somebody else, and thrown away
+    }
+
+    /// Appends the next message of the outbox; a close frame that waits for those waits for no others. False: there is none.
+    fn send_queued(&mut self, outbox: Option<&Outbox>) -> bool {
+        let Some(outgoing) = outbox.and_then(Outbox::take) else { return false };
         self.send(outgoing);
         self.taken += 1;
         true

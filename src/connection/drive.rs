@@ -193,11 +193,15 @@ impl Connection {
         self.lock().protocol.park_if_quiet(quiet, self.context.clock.exact())
     }
 
-    /// Whether something is due unless what it waits for has arrived, and when the next thing is due.
-    pub(crate) fn due(self: &Arc<Self>) -> (bool, Option<Moment>) {
+    /// Whether something is awaited from the client that makes what is due undone: a pong, or the rest of a message.
+    pub(crate) fn awaits_input(self: &Arc<Self>) -> bool {
         let core = self.lock();
-        let awaits = core.protocol.is_measuring() || core.protocol.is_within_message();
-        (awaits, core.protocol.deadline())
+        core.protocol.is_measuring() || core.protocol.is_within_message()
+    }
+
+    /// When something is due.
+    pub(crate) fn deadline(self: &Arc<Self>) -> Option<Moment> {
+        self.lock().protocol.deadline()
     }
 
     /// What the gateway has to know of a connection with a thread of its own. `None`: somebody has the lock. It is not waited
@@ -264,20 +268,20 @@ impl Connection {
         }
         self.count(&inbox);
         let mut tell = inbox.resumes(&self.context.limits);
-        let batch = if self.is_stuck() {
+        let is_stuck = self.is_stuck();
+        inbox.handling = !is_stuck && !inbox.unhandled.is_empty();
+        let batch = if is_stuck {
             tell = true; // it may take more by now
             Batch::Nothing
-        } else if !inbox.unhandled.is_empty() {
+        } else if inbox.handling {
             Batch::Messages(handler, inbox.take_unhandled(BATCH))
         } else {
-            inbox.handling = false;
             tell |= inbox.release_end();
             if std::mem::take(&mut inbox.over) { Batch::End(handler) } else { Batch::Nothing }
         };
-        if let Batch::Messages(..) = batch {
+        if inbox.handling {
             drop(inbox);
         } else {
-            inbox.handling = false;
             self.wake_readers(inbox);
         }
         if tell {

@@ -221,14 +221,14 @@ impl Reactor {
     fn handle_timeouts(&mut self) {
         let now = self.context.clock.exact();
         let slice = Slice::new(now);
-        let mut count = 0;
+        let mut has_any = false;
         while let Some(key) = self.deadlines.take_due(now, &mut self.entries) {
-            count += 1;
+            has_any = true;
             let Some(entry) = self.entries.get_mut(key) else { continue };
             let connection = entry.connection.clone();
             if connection.about().shared {
                 // What has arrived is read before it is judged late.
-                if connection.due().0 {
+                if connection.awaits_input() {
                     self.drive(key);
                 }
                 connection.handle_timeout(now);
@@ -245,7 +245,7 @@ impl Reactor {
                 break;
             }
         }
-        if count > 0 {
+        if has_any {
             self.workers.wake();
         }
     }
@@ -268,7 +268,7 @@ impl Reactor {
             return self.end(key);
         }
         self.drive(key);
-        self.deadlines.arm(key, connection.due().1, &mut self.entries);
+        self.deadlines.arm(key, connection.deadline(), &mut self.entries);
         if connection.claims_handler() {
             self.dispatch(&connection);
         }

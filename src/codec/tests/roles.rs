@@ -125,7 +125,7 @@ fn a_client_refuses_a_masked_frame() {
     let [_, mut client] = Pair::new(None).ends;
     let failure = decode(&mut client, &frame(0x81, b"x")).unwrap_err();
     assert_eq!(failure.code, CloseCode::PROTOCOL_ERROR);
-    client.fail(&failure);
+    client.close(failure.code, &failure.text);
     let close = sent(&mut client);
     assert_eq!((close[0], close[1] & 0x80), (0x88, 0x80), "the client's own is masked");
 }

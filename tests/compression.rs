@@ -5,16 +5,14 @@ mod common;
 use std::{
     collections::HashMap,
     io::Write,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
-        mpsc,
-    },
+    sync::{Arc, Mutex, mpsc},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use common::{PATIENCE, SCHEMES, Scheme, Stream, TestServer, echo, frame, handshake, reply::Reply, serve};
+use common::{
+    PATIENCE, SCHEMES, Scheme, Stream, TestServer, echo, eventually, frame, handshake, reply::Reply, serve,
+};
 use flate2::{Compress, Compression as Level, Decompress, DecompressError, FlushCompress, FlushDecompress};
 use rustix::net::sockopt::set_socket_recv_buffer_size;
 use switchboard::{
@@ -1294,15 +1292,14 @@ impl Code {
 
 /// Does nothing until it is told to; then it takes its messages, and tells of each how long it is.
 struct Late {
-    go: Arc<AtomicBool>,
+    /// Its other end is dropped then.
+    gate: Arc<Mutex<mpsc::Receiver<()>>>,
     sizes: mpsc::Sender<usize>,
 }
 
 impl Late {
     fn wait(&self) {
-        while !self.go.load(SeqCst) {
-            thread::sleep(Duration::from_millis(5));
-        }
+        let _ = self.gate.lock().unwrap().recv_timeout(PATIENCE);
     }
 }
 
@@ -1342,28 +1339,25 @@ fn a_burst_of_compressed_messages_stops_at_the_bound_of_the_inbox() {
             if workers == 0 && path == "/handler" {
                 continue; // the gateway itself waits in it
             }
-            let (go, (tx, sizes)) = (Arc::new(AtomicBool::new(false)), mpsc::channel());
+            let ((go, gate), (tx, sizes)) = (mpsc::channel(), mpsc::channel());
+            let gate = Arc::new(Mutex::new(gate));
             let mut limits = Limits::default();
             limits.workers = workers;
             // So the gateway looks at busy threads every 100 ms.
             limits.ping_timeout = Duration::from_millis(400);
             limits.ping_interval = None;
             let server = serve(|builder| {
-                let go = go.clone();
-                let late = move || Late { go: go.clone(), sizes: tx.clone() };
+                let late = move || Late { gate: gate.clone(), sizes: tx.clone() };
                 builder.limits(limits).compression(compression).route("/*", late)
             });
             let (mut stream, agreed) = open(&server, scheme, path, &[OFFER]);
             assert!(agreed.is_some());
             stream.write_all(&burst).unwrap();
             let received = || server.hub.connections(Audience::All, None, 1).unwrap().items[0].messages_in;
-            let begun = Instant::now();
-            while received() == 0 && begun.elapsed() < PATIENCE {
-                thread::sleep(Duration::from_millis(5));
-            }
+            eventually("the first is inflated", || received() > 0);
             thread::sleep(Duration::from_millis(250)); // nothing tells that no more of them are
             let inflated = received();
-            go.store(true, SeqCst);
+            drop(go);
             assert!(inflated <= 2, "{inflated} at {path}, {scheme:?}, {compression:?}");
             for _ in 0..COUNT {
                 assert_eq!(sizes.recv_timeout(PATIENCE), Ok(SIZE), "{path}, {scheme:?}");

@@ -89,6 +89,17 @@ fn quiet(shared: bool) -> Fixture {
     fixture(shared, Overflow::default(), Compression::Off, |_| {})
 }
 
+/// With a new client of each kind, with and without TLS.
+fn on_each_kind(test: impl Fn(&Hub, Client, WebSocketId)) {
+    for shared in KINDS {
+        let fixture = quiet(shared);
+        for scheme in SCHEMES {
+            let (client, id) = fixture.connect(scheme);
+            test(&fixture.server.hub, client, id);
+        }
+    }
+}
+
 /// Has the socket of a client that does not read filled, by a message that is partly out.
 fn fill(hub: &Hub, id: &WebSocketId) {
     let error = hub.push_wait(id, vec![0; HUGE], MOMENT).unwrap_err();
@@ -98,72 +109,58 @@ fn fill(hub: &Hub, id: &WebSocketId) {
 
 #[test]
 fn a_push_that_is_answered_was_taken_by_the_kernel() {
-    for shared in KINDS {
-        let fixture = quiet(shared);
-        for scheme in SCHEMES {
-            let (mut client, id) = fixture.connect(scheme);
-            let pusher = fixture.server.hub.pusher(&id).unwrap();
-            for n in 0..100u8 {
-                fixture.server.hub.push_wait(&id, vec![n; 1000], Duration::ZERO).unwrap();
-                assert_eq!(fixture.server.hub.connection(&id).unwrap().queued, 0);
-                pusher.push_wait("text", PATIENCE).unwrap();
-                assert_eq!(next_message(&mut client), Sent::binary(vec![n; 1000]));
-                assert_eq!(next_message(&mut client), Sent::text("text"));
-            }
-            let waits = thread::spawn(move || pusher.push_wait(vec![7; HUGE], PATIENCE));
-            assert_eq!(next_message(&mut client).len(), HUGE);
-            waits.join().unwrap().unwrap();
+    on_each_kind(|hub, mut client, id| {
+        let pusher = hub.pusher(&id).unwrap();
+        for n in 0..100u8 {
+            hub.push_wait(&id, vec![n; 1000], Duration::ZERO).unwrap();
+            assert_eq!(hub.connection(&id).unwrap().queued, 0);
+            pusher.push_wait("text", PATIENCE).unwrap();
+            assert_eq!(next_message(&mut client), Sent::binary(vec![n; 1000]));
+            assert_eq!(next_message(&mut client), Sent::text("text"));
         }
-    }
+        let waits = thread::spawn(move || pusher.push_wait(vec![7; HUGE], PATIENCE));
+        assert_eq!(next_message(&mut client).len(), HUGE);
+        waits.join().unwrap().unwrap();
+    });
 }
 
 #[test]
 fn one_that_times_out_says_whether_it_may_still_arrive_and_ends_nothing() {
-    for shared in KINDS {
-        let fixture = quiet(shared);
-        let hub = &fixture.server.hub;
-        for scheme in SCHEMES {
-            let (mut client, id) = fixture.connect(scheme);
-            fill(hub, &id);
-            for timeout in [Duration::ZERO, MOMENT] {
-                let error = hub.push_wait(&id, "never sent", timeout).unwrap_err();
-                assert!(matches!(error.kind, PushErrorKind::Timeout) && error.message == "never sent");
-            }
-            assert_eq!(hub.push(&id, "pushed").unwrap(), Pushed::Queued);
-            let waits = thread::spawn({
-                let (hub, id) = (hub.clone(), id);
-                move || hub.push_wait(&id, "waited", PATIENCE)
-            });
-            assert_eq!(next_message(&mut client).len(), HUGE, "what was pending");
-            assert_eq!(next_message(&mut client), Sent::text("pushed"));
-            waits.join().unwrap().unwrap();
-            assert_eq!(next_message(&mut client), Sent::text("waited"));
-            hub.push_wait(&id, "as before", PATIENCE).unwrap();
-            assert_eq!(next_message(&mut client), Sent::text("as before"));
+    on_each_kind(|hub, mut client, id| {
+        fill(hub, &id);
+        for timeout in [Duration::ZERO, MOMENT] {
+            let error = hub.push_wait(&id, "never sent", timeout).unwrap_err();
+            assert!(matches!(error.kind, PushErrorKind::Timeout) && error.message == "never sent");
         }
-    }
+        assert_eq!(hub.push(&id, "pushed").unwrap(), Pushed::Queued);
+        let waits = thread::spawn({
+            let (hub, id) = (hub.clone(), id);
+            move || hub.push_wait(&id, "waited", PATIENCE)
+        });
+        assert_eq!(next_message(&mut client).len(), HUGE, "what was pending");
+        assert_eq!(next_message(&mut client), Sent::text("pushed"));
+        waits.join().unwrap().unwrap();
+        assert_eq!(next_message(&mut client), Sent::text("waited"));
+        hub.push_wait(&id, "as before", PATIENCE).unwrap();
+        assert_eq!(next_message(&mut client), Sent::text("as before"));
+    });
 }
 
 #[test]
 fn callers_that_give_up_leave_nothing_behind() {
-    for shared in KINDS {
-        let fixture = quiet(shared);
-        let hub = &fixture.server.hub;
-        for scheme in SCHEMES {
-            let (mut client, id) = fixture.connect(scheme);
-            fill(hub, &id);
-            let queued = hub.connection(&id).unwrap().queued;
-            let message = Message::from(vec![1; 100_000]);
-            for _ in 0..10_000 {
-                let error = hub.push_wait(&id, &message, Duration::ZERO).unwrap_err();
-                assert!(matches!(error.kind, PushErrorKind::Timeout));
-            }
-            assert!(hub.connection(&id).unwrap().queued <= queued);
-            assert_eq!(next_message(&mut client).len(), HUGE);
-            hub.push_wait(&id, "the next", PATIENCE).unwrap();
-            assert_eq!(next_message(&mut client), Sent::text("the next"));
+    on_each_kind(|hub, mut client, id| {
+        fill(hub, &id);
+        let queued = hub.connection(&id).unwrap().queued;
+        let message = Message::from(vec![1; 100_000]);
+        for _ in 0..10_000 {
+            let error = hub.push_wait(&id, &message, Duration::ZERO).unwrap_err();
+            assert!(matches!(error.kind, PushErrorKind::Timeout));
         }
-    }
+        assert!(hub.connection(&id).unwrap().queued <= queued);
+        assert_eq!(next_message(&mut client).len(), HUGE);
+        hub.push_wait(&id, "the next", PATIENCE).unwrap();
+        assert_eq!(next_message(&mut client), Sent::text("the next"));
+    });
 }
 
 #[test]
@@ -376,21 +373,16 @@ fn in_any_mixture_each_is_sent_once_in_order_and_as_was_answered() {
 
 #[test]
 fn a_close_comes_behind_what_is_being_sent() {
-    for shared in KINDS {
-        let fixture = quiet(shared);
-        let hub = &fixture.server.hub;
-        for scheme in SCHEMES {
-            let (mut client, id) = fixture.connect(scheme);
-            let begun = Instant::now();
-            let waits = thread::spawn({
-                let (hub, id) = (hub.clone(), id);
-                move || hub.push_wait(&id, vec![7; HUGE], PATIENCE)
-            });
-            eventually("a part is out", || hub.connection(&id).unwrap().bytes_out > 10_000);
-            hub.close(&id, 4001, "").unwrap();
-            assert_eq!(next_message(&mut client).len(), HUGE, "after {:?}", begun.elapsed());
-            assert_eq!(read_close(&mut client).0, 4001);
-            waits.join().unwrap().expect("the kernel has it, and the client got it");
-        }
-    }
+    on_each_kind(|hub, mut client, id| {
+        let begun = Instant::now();
+        let waits = thread::spawn({
+            let (hub, id) = (hub.clone(), id);
+            move || hub.push_wait(&id, vec![7; HUGE], PATIENCE)
+        });
+        eventually("a part is out", || hub.connection(&id).unwrap().bytes_out > 10_000);
+        hub.close(&id, 4001, "").unwrap();
+        assert_eq!(next_message(&mut client).len(), HUGE, "after {:?}", begun.elapsed());
+        assert_eq!(read_close(&mut client).0, 4001);
+        waits.join().unwrap().expect("the kernel has it, and the client got it");
+    });
 }

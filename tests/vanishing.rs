@@ -65,6 +65,18 @@ fn fill(client: &mut Stream, server: &TestServer, id: &WebSocketId) {
     assert!(received() < SENT);
 }
 
+/// A client of a shared connection whose inbox is full.
+fn connect_full(
+    server: &TestServer,
+    ids: &mpsc::Receiver<WebSocketId>,
+    scheme: Scheme,
+) -> (Stream, WebSocketId) {
+    let mut client = server.raw_websocket(scheme, "/");
+    let id = ids.recv_timeout(PATIENCE).unwrap();
+    fill(&mut client, server, &id);
+    (client, id)
+}
+
 /// Whether one of the server's sockets is kept alive by the system: its timer is that of keepalive (proc_pid_net(5)).
 fn is_kept_alive(server: SocketAddr, client: SocketAddr) -> bool {
     let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
@@ -87,9 +99,7 @@ fn assert_broken(reason: &CloseReason) {
 fn a_reset_ends_a_shared_connection_whose_inbox_is_full() {
     let (server, ids, ends) = serve_unread(small_inbox(NEVER));
     for scheme in SCHEMES {
-        let mut client = server.raw_websocket(scheme, "/");
-        let id = ids.recv_timeout(PATIENCE).unwrap();
-        fill(&mut client, &server, &id);
+        let (client, _) = connect_full(&server, &ids, scheme);
         client.reset();
         assert_broken(&ends.recv_timeout(PATIENCE).unwrap());
         assert!(server.hub.is_empty().unwrap());
@@ -100,9 +110,7 @@ fn a_reset_ends_a_shared_connection_whose_inbox_is_full() {
 fn what_was_sent_before_a_fin_can_be_read_in_spite_of_a_full_inbox_and_then_it_is_over() {
     let (server, ids, ends) = serve_unread(small_inbox(NEVER));
     for scheme in SCHEMES {
-        let mut client = server.raw_websocket(scheme, "/");
-        let id = ids.recv_timeout(PATIENCE).unwrap();
-        fill(&mut client, &server, &id);
+        let (mut client, id) = connect_full(&server, &ids, scheme);
         client.half_close();
         let mut ws = server.hub.open_server(&id).unwrap();
         for n in 0..SENT {
@@ -119,9 +127,7 @@ fn what_was_sent_before_a_fin_can_be_read_in_spite_of_a_full_inbox_and_then_it_i
 fn a_shared_connection_with_a_full_inbox_ends_a_close_timeout_after_a_fin() {
     let (server, ids, ends) = serve_unread(small_inbox(Duration::from_millis(300)));
     for scheme in SCHEMES {
-        let mut client = server.raw_websocket(scheme, "/");
-        let id = ids.recv_timeout(PATIENCE).unwrap();
-        fill(&mut client, &server, &id);
+        let (mut client, _) = connect_full(&server, &ids, scheme);
         client.half_close();
         assert_broken(&ends.recv_timeout(PATIENCE).unwrap());
     }
@@ -150,9 +156,7 @@ fn a_reset_ends_a_connection_whose_end_waits_for_answers() {
 fn a_failed_send_ends_a_connection_whose_inbox_is_full() {
     let (server, ids, ends) = serve_unread(small_inbox(NEVER));
     for scheme in SCHEMES {
-        let mut client = server.raw_websocket(scheme, "/");
-        let id = ids.recv_timeout(PATIENCE).unwrap();
-        fill(&mut client, &server, &id);
+        let (client, id) = connect_full(&server, &ids, scheme);
         let pusher = server.hub.pusher(&id).unwrap();
         // Closed at both ends: the first push is answered with a reset.
         drop(client);
@@ -166,13 +170,7 @@ fn all_places_of_vanished_clients_are_free_again() {
     let mut limits = small_inbox(NEVER);
     limits.max_connections = 50;
     let (server, ids, ends) = serve_unread(limits);
-    let mut clients: Vec<_> = (0..50)
-        .map(|_| {
-            let mut client = server.raw_websocket(Scheme::Ws, "/");
-            fill(&mut client, &server, &ids.recv_timeout(PATIENCE).unwrap());
-            client
-        })
-        .collect();
+    let mut clients: Vec<_> = (0..50).map(|_| connect_full(&server, &ids, Scheme::Ws).0).collect();
     assert!(server.http(Scheme::Ws, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 503 "));
     clients.drain(..).for_each(Stream::reset);
     (0..50).for_each(|_| assert_broken(&ends.recv_timeout(PATIENCE).unwrap()));
@@ -245,11 +243,13 @@ fn a_busy_handler_answers_what_came_before_a_close_frame_and_before_a_fin() {
             let before = received();
             if ends_stream {
                 client.half_close();
-                // Over TLS a close_notify came before. Else nothing tells that the gateway has looked: give it the time.
-                thread::sleep(Duration::from_millis(300));
             } else {
                 client.write_all(&close_frame(4001, "bye")).unwrap();
-                eventually("the gateway has looked", || received() > before);
+            }
+            if ends_stream && scheme == Scheme::Ws {
+                thread::sleep(Duration::from_millis(300)); // nothing tells that the gateway has looked
+            } else {
+                eventually("the gateway has looked", || received() > before); // a close frame, or close_notify
             }
             go.send(()).unwrap();
             assert_eq!(client.read_frame(), (0x81, b"first".to_vec()), "{scheme:?} {ends_stream}");

@@ -67,6 +67,11 @@ impl Buffered {
         self.is_short.swap(false, SeqCst)
     }
 
+    /// Whether so many bytes more are within the bound.
+    pub(crate) fn has_room(&self, bytes: usize) -> bool {
+        self.sum() + kib(bytes) as usize <= self.max
+    }
+
     /// How many KiB are too many. A little more has to go than what is beyond the bound, or the next byte would be too
     /// much again.
     pub(crate) fn excess(&self) -> usize {

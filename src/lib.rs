@@ -143,7 +143,8 @@
 //!
 //! What some clients do does not stop others, whatever they send: empty fragments, pings, tiny messages, or what takes long to
 //! inflate. A connection is decoded in pieces of some 100 µs at most; then others have their turn, on the gateway and for the
-//! connection's lock, and those that sent less come first. The same holds for workers: 64 messages at a time. Only
+//! connection's lock, and those that sent less come first. Of the threads of connections that take longer, only as many decode at
+//! a time as there are processors. The same holds for workers: 64 messages at a time. Only
 //! [`on_client_message`](WebSocketServer::on_client_message) may take as long as it likes, and keeps its worker for so long.
 //! `benches/README.md` has figures.
 //!

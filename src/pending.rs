@@ -9,6 +9,7 @@ use std::{
 
 use crate::{
     awaited::{Answer, Awaited},
+    buffered::{Buffered, Held},
     connection::{Connection, PushError, PushErrorKind, Pushed},
     deadline::Deadline,
     error::{Error, Result},
@@ -31,9 +32,12 @@ pub(crate) struct Pending {
 }
 
 /// Messages that were pushed already.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Queue {
     messages: Vec<Message>,
+    /// What they add to what all connections hold.
+    held: Held,
+    buffered: Arc<Buffered>,
     /// How many there were, and their bytes, those included that were handed over: so all of them find room in the
     /// connection's own queue.
     count: usize,
@@ -41,28 +45,42 @@ struct Queue {
 }
 
 impl Queue {
-    /// An empty queue has room for any message, as that of an open connection.
+    fn new(buffered: Arc<Buffered>) -> Self {
+        Self { messages: Vec::new(), held: Held::default(), buffered, count: 0, bytes: 0 }
+    }
+
+    /// An empty queue has room for any message, as that of an open connection; but nobody is ended for it.
     fn put(&mut self, message: Message, limits: &Limits) -> Result<(), Message> {
         let bytes = self.bytes.saturating_add(message.len());
-        if self.count >= limits.max_queue_messages.max(1) || (self.bytes > 0 && bytes > limits.queue_bytes())
-        {
+        let has_room = self.count < limits.max_queue_messages.max(1)
+            && (self.bytes == 0 || bytes <= limits.queue_bytes())
+            && self.buffered.has_room(message.len());
+        if !has_room {
             return Err(message);
         }
         (self.count, self.bytes) = (self.count + 1, bytes);
         self.messages.push(message);
+        self.held.set(bytes, &self.buffered);
         Ok(())
     }
 
     fn take(&mut self) -> Option<Vec<Message>> {
+        self.held.set(0, &self.buffered); // the connection counts them now
         (!self.messages.is_empty()).then(|| std::mem::take(&mut self.messages))
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.held.set(0, &self.buffered);
     }
 }
 
 impl Pending {
     /// Of the thread that calls it.
-    pub(crate) fn new(id: WebSocketId, limits: Arc<Limits>) -> Self {
-        let thread = thread::current().id();
-        Self { id, thread, limits, awaited: Awaited::new(Queue::default()), opened: OnceLock::new() }
+    pub(crate) fn new(id: WebSocketId, limits: Arc<Limits>, buffered: Arc<Buffered>) -> Self {
+        let (thread, awaited) = (thread::current().id(), Awaited::new(Queue::new(buffered)));
+        Self { id, thread, limits, awaited, opened: OnceLock::new() }
     }
 
     pub(crate) fn id(&self) -> &WebSocketId {

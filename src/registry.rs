@@ -15,6 +15,7 @@ use std::{
 };
 
 use crate::{
+    buffered::Buffered,
     connection::{Connection, PushError, PushErrorKind, Pushed, Registrar},
     deadline::Deadline,
     error::{Error, Result},
@@ -46,6 +47,7 @@ pub(crate) struct Registry {
     /// The node that the IDs name.
     node: NodeId,
     limits: Arc<Limits>,
+    buffered: Arc<Buffered>,
     by_id: [Mutex<Part>; PARTS],
     paths: Groups,
     topics: Groups,
@@ -109,10 +111,16 @@ fn connections(group: &Group) -> Vec<Arc<Connection>> {
 }
 
 impl Registry {
-    pub(crate) fn new(node: NodeId, limits: Arc<Limits>, observers: Observers) -> Self {
+    pub(crate) fn new(
+        node: NodeId,
+        limits: Arc<Limits>,
+        buffered: Arc<Buffered>,
+        observers: Observers,
+    ) -> Self {
         Self {
             node,
             limits,
+            buffered,
             by_id: Default::default(),
             paths: Groups::default(),
             topics: Groups::default(),
@@ -223,7 +231,7 @@ impl Registry {
     /// A connection is being opened, by the thread that calls this: from now on it has an ID.
     pub(crate) fn announce(&self) -> Announced<'_> {
         let id = WebSocketId::random(self.node);
-        let pending = Arc::new(Pending::new(id, self.limits.clone()));
+        let pending = Arc::new(Pending::new(id, self.limits.clone(), self.buffered.clone()));
         self.part(&id).locked().opening.insert(id, pending.clone());
         Announced { registry: self, pending, is_registered: false }
     }
@@ -442,7 +450,8 @@ mod tests {
     use crate::connection::tests::connection_of;
 
     fn registry() -> Arc<Registry> {
-        Arc::new(Registry::new(NodeId::new(1), Arc::default(), Observers::default()))
+        let buffered = Arc::new(Buffered::new(usize::MAX));
+        Arc::new(Registry::new(NodeId::new(1), Arc::default(), buffered, Observers::default()))
     }
 
     #[test]

@@ -194,6 +194,35 @@ fn a_thread_that_opens_at_once_gets_the_connection() {
     }
 }
 
+/// What is pushed to many that are being opened counts for the bound of all, and no longer than it is kept.
+#[test]
+fn all_queues_of_those_that_are_opened_have_one_bound() {
+    const SIZE: usize = 100 << 10;
+    let mut limits = Limits::default();
+    limits.max_buffered_bytes = Some(4 * SIZE);
+    let gated = gated(true, limits);
+    let push = |id: &WebSocketId| gated.server.hub.push(id, vec![0; SIZE]);
+    for answer in [Answer::No, Answer::Panic, Answer::Yes] {
+        let mut opening: Vec<_> = (0..6).map(|_| gated.begin(Scheme::Ws)).collect();
+        let taken = opening.iter().filter(|(_, id)| match push(id) {
+            Ok(pushed) => pushed == Pushed::Queued,
+            Err(e) => !matches!(e.kind, PushErrorKind::Full) || e.message.len() != SIZE,
+        });
+        assert_eq!(taken.count(), 4, "{answer:?}");
+        opening.iter().for_each(|_| gated.answer(answer));
+        for (n, (client, _)) in opening.iter_mut().enumerate() {
+            if answer == Answer::Yes {
+                opened(client);
+                assert!(n >= 4 || client.read_frame() == (0x82, vec![0; SIZE]));
+            } else {
+                client.read_head();
+            }
+        }
+        drop(opening);
+        eventually("the places are free", || gated.server.handle.connections() == 0);
+    }
+}
+
 #[test]
 fn a_thread_that_opens_at_once_learns_that_it_is_not_shared() {
     let (server, results) = serve_hasty(false, 2, |hub, id| {

@@ -21,6 +21,7 @@ mod read;
 mod receiver;
 mod shortage;
 mod socket;
+mod turns;
 mod waiting;
 mod write;
 
@@ -29,6 +30,7 @@ pub(crate) use self::{
     mailbox::{Post, Sleep},
     parts::{About, Connection, Context, Handler, Registrar},
     socket::Socket,
+    turns::Turns,
 };
 pub use self::{
     outbox::{Overflow, PushError, PushErrorKind, Pushed},

@@ -20,6 +20,7 @@ use super::{
     mailbox::{Addressed, Mailbox, Post, Within},
     outbox::{Outbox, Overflow},
     socket::Socket,
+    turns::Turns,
 };
 use crate::{
     buffered::{Buffered, Held},
@@ -85,6 +86,8 @@ pub(crate) struct Context {
     pub(crate) registrar: Arc<dyn Registrar>,
     /// What all connections of the server hold.
     pub(crate) buffered: Arc<Buffered>,
+    /// The same for all gateways of a server.
+    pub(crate) turns: Arc<Turns>,
 }
 
 /// What is known of a connection from its opening handshake on.

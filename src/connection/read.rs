@@ -146,7 +146,11 @@ impl Connection {
                 return Err(self.closed());
             }
             let receiver = inbox.receiver(&self.context.limits);
-            match self.next(receiver) {
+            let next = {
+                let _turn = receiver.takes_turns().then(|| self.context.turns.wait());
+                self.next(receiver)
+            };
+            match next {
                 Next::Message(message, others) => {
                     let piece = inbox.read_first(message, others, len);
                     if inbox.bytes() >= MUCH {
@@ -204,6 +208,7 @@ impl Connection {
             }
             if work.is_done() {
                 receiver.pause = None; // or it might not be polled again
+                receiver.takes_long();
                 return Next::GoOn;
             }
             if core.protocol.is_within_message() {

@@ -27,6 +27,8 @@ pub(super) struct Receiver {
     timeout: Option<Duration>,
     /// After about so long without a byte, the protocol has something to do. `None`: that is to be found out.
     pub(super) pause: Option<Duration>,
+    /// What was received last, or before that, took longer to decode than a piece of work.
+    is_long: [bool; 2],
 }
 
 impl Receiver {
@@ -38,6 +40,7 @@ impl Receiver {
             small: 0,
             timeout: None,
             pause: None,
+            is_long: [false; 2],
         }
     }
 
@@ -73,8 +76,21 @@ impl Receiver {
         self.adapt(result)
     }
 
+    /// What was received last takes another piece of work.
+    pub(super) fn takes_long(&mut self) {
+        self.is_long[0] = true;
+    }
+
+    /// Whether to decode is to take turns with others.
+    pub(super) fn takes_turns(&self) -> bool {
+        self.is_long != [false; 2]
+    }
+
     fn adapt(&mut self, result: io::Result<usize>) -> io::Result<usize> {
         let n = *result.as_ref().unwrap_or(&0);
+        if n > 0 {
+            self.is_long = [false, self.is_long[0]];
+        }
         if n == self.buffer.capacity() {
             self.size = (self.size * 2).min(self.max_size);
         }

@@ -76,7 +76,8 @@ fn make_connection(
     let post = Post::new(sender, || {});
     let limits = Arc::new(Limits::default());
     let buffered = Arc::new(Buffered::new(usize::MAX));
-    let context = Arc::new(Context { limits, clock: Arc::new(clock), post, registrar, buffered });
+    let turns = Arc::new(Turns::new());
+    let context = Arc::new(Context { limits, clock: Arc::new(clock), post, registrar, buffered, turns });
     let socket = Arc::new(Socket::from(server));
     (Connection::new(about, socket, Stream::plain(), context), client, mail)
 }

@@ -27,7 +27,7 @@ use self::{reactor::Reactor, workers::Workers};
 use crate::{
     buffered::Buffered,
     clock::Clock,
-    connection::{Context, Registrar},
+    connection::{Context, Registrar, Turns},
     limits::Limits,
     thread::{forbid_waiting, spawn},
 };
@@ -59,8 +59,10 @@ impl Gateways {
             threads: Vec::new(),
             workers: Workers::start(limits)?,
         };
+        let turns = Arc::new(Turns::new());
         for _ in 0..limits.gateways.max(1) {
-            let mut reactor = Reactor::new(limits, clock, registrar, buffered, all.workers.dispatcher())?;
+            let dispatcher = all.workers.dispatcher();
+            let mut reactor = Reactor::new(limits, clock, registrar, buffered, &turns, dispatcher)?;
             all.contexts.push(reactor.context().clone());
             let stop = all.stop.clone();
             let stack_size = STACK.max(limits.stack_size);

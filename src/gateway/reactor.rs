@@ -25,7 +25,7 @@ use super::{
 use crate::{
     buffered::Buffered,
     clock::Clock,
-    connection::{Connection, Context, Post, Registrar, Sleep},
+    connection::{Connection, Context, Post, Registrar, Sleep, Turns},
     limits::Limits,
 };
 
@@ -63,6 +63,7 @@ impl Reactor {
         clock: &Arc<Clock>,
         registrar: &Arc<dyn Registrar>,
         buffered: &Arc<Buffered>,
+        turns: &Arc<Turns>,
         workers: Dispatcher,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
@@ -88,6 +89,7 @@ impl Reactor {
                 post,
                 registrar: registrar.clone(),
                 buffered: buffered.clone(),
+                turns: turns.clone(),
             }),
             workers,
             entries: Entries::default(),

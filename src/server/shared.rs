@@ -58,10 +58,11 @@ impl Shared {
     pub(super) fn new(settings: Settings, sessions: Arc<dyn SessionStore>) -> io::Result<Self> {
         let limits = Arc::new(settings.limits);
         let node = settings.node.unwrap_or_else(NodeId::random);
+        let buffered = Arc::new(Buffered::new(limits.buffered_bytes()));
         Ok(Self {
             routes: settings.routes,
-            buffered: Arc::new(Buffered::new(limits.buffered_bytes())),
-            registry: Arc::new(Registry::new(node, limits.clone(), settings.observers)),
+            registry: Arc::new(Registry::new(node, limits.clone(), buffered.clone(), settings.observers)),
+            buffered,
             limits,
             origins: settings.origins,
             compression: settings.compression,

@@ -9,13 +9,14 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     os::unix::net::UnixStream,
     path::Path,
+    process::Command,
 };
 
 use common::{
     Client, PATIENCE, SCHEMES, Scheme, Stream, eventually,
     folder::Folder,
     frame, handshake, next_message,
-    process::{Ended, Process},
+    process::{COMMAND, Ended, Process},
     read_close,
     reply::Reply,
 };
@@ -363,6 +364,27 @@ fn a_signal_shuts_it_down() {
         assert_eq!(ended.status.code(), Some(0), "{signal:?}: {:#?}", ended.stderr);
         assert!(ended.stderr.last().is_some_and(|line| line.contains("ended")), "{:#?}", ended.stderr);
         assert!(addresses.iter().all(|address| TcpStream::connect(address).is_err()));
+    }
+}
+
+/// Whoever hangs up, it goes on; and where SIGHUP is ignored, as by `nohup`, not even the log has a line of it.
+#[test]
+fn sighup_never_ends_it() {
+    for ignored in [false, true] {
+        let mut command = Command::new(if ignored { "nohup" } else { COMMAND });
+        command.args(ignored.then_some(COMMAND)).args(["--listen", ANY]);
+        let mut process = Process::spawn(&mut command);
+        let mut client = connect(process.address("http"), Scheme::Ws, "/echo");
+        for n in 0..3 {
+            process.signal(Signal::HUP);
+            if !ignored {
+                process.line("SIGHUP has no effect");
+            }
+            assert_echoes(&mut client, Message::text(n.to_string()));
+        }
+        drop(client);
+        let told = stop(process).stderr.iter().filter(|line| line.contains("SIGHUP")).count();
+        assert_eq!(told, if ignored { 0 } else { 3 });
     }
 }
 

@@ -6,27 +6,20 @@ mod args;
 mod clock;
 mod logging;
 mod page;
+mod signals;
 
-use std::{
-    error::Error,
-    fs,
-    process::ExitCode,
-    sync::atomic::{AtomicBool, Ordering::SeqCst},
-    time::Duration,
-};
+use std::{error::Error, fs, process::ExitCode, time::Duration};
 
 use clap::Parser;
 use log::{info, warn};
 use rustix::process::{Resource, getrlimit, setrlimit};
-use switchboard::{Limits, ListenAddr, Origins, Server, ServerHandle, TlsIdentity};
+use switchboard::{Limits, ListenAddr, Origins, Server, TlsIdentity};
 
 use self::{
     args::{Cli, Serve},
     clock::Clock,
+    signals::{Hangup, stop_on_signals},
 };
-
-/// How long connections have to end after the first Ctrl-C.
-const GRACE: Duration = Duration::from_secs(10);
 
 pub(crate) fn main() -> ExitCode {
     let serve = Cli::parse().serve();
@@ -40,8 +33,10 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn run(args: &Serve) -> Result<(), Box<dyn Error>> {
+    let hangup = Hangup::block()?;
     logging::init(args.log_level, args.log_file.as_deref())?;
     raise_descriptor_limit(args.max_connections);
+    hangup.watch()?;
     let mut clock = Clock::new();
     let server = build(args, &clock)?;
     stop_on_signals(server.handle())?;
@@ -119,18 +114,6 @@ fn raise_descriptor_limit(max_connections: u32) {
             warn!("the limit on open files is too low for --max-connections {max_connections}");
         }
     }
-}
-
-fn stop_on_signals(server: ServerHandle) -> Result<(), ctrlc::Error> {
-    let interrupted = AtomicBool::new(false);
-    ctrlc::set_handler(move || {
-        if interrupted.swap(true, SeqCst) {
-            warn!("exiting at once");
-            std::process::exit(130);
-        }
-        info!("shutting down; interrupt again to exit at once");
-        server.shutdown(GRACE);
-    })
 }
 
 fn announce(server: &Server, args: &Serve) {

@@ -239,6 +239,7 @@
 //! so that another thread can write meanwhile, over TLS, too.
 
 // Nothing that a peer or the system does may cause a panic; tests may unwrap.
+#![warn(missing_docs)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 #[cfg(not(unix))]

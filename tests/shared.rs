@@ -10,8 +10,8 @@ use std::{
 };
 
 use common::{
-    PATIENCE, SCHEMES, Scheme, Stream, TestServer, ends::close_frame, eventually, frame, handshake,
-    next_message, read_close, serve,
+    PATIENCE, SCHEMES, Scheme, Stream, TestServer, ends::close_frame, eventually, frame, next_message,
+    read_close, serve,
 };
 use rustix::net::sockopt::set_socket_recv_buffer_size;
 use switchboard::{
@@ -782,7 +782,7 @@ mod flood {
         // When the client is stuck, many short messages wait in the server, but hardly any long ones.
         for size in [104, 4000, 100_000] {
             let mut client = Stream::connect(address, Scheme::Ws);
-            client.write_all(handshake("/echo-shared").as_bytes()).unwrap();
+            client.write_all(common::handshake("/echo-shared").as_bytes()).unwrap();
             assert!(client.read_head().starts_with("HTTP/1.1 101 "));
             // When a send times out, the client is stuck. What the server does during that time is measured.
             let mut sending = client.tcp().try_clone().unwrap();

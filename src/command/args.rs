@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use log::LevelFilter;
 use switchboard::Compression;
+
+#[cfg(feature = "tls")]
+use super::tls::Tls;
 
 /// WebSockets for threaded programs: a server to try them with.
 #[derive(Debug, Parser)]
@@ -36,32 +39,14 @@ const ROOMS: &str = "What one client may send into a room is limited, beyond it 
     once and then 1 MiB a second; in a chat 64 KiB at once and then 16 KiB a second, in lines of up to 16 KiB.";
 
 #[derive(Debug, Args)]
-#[command(after_help = ROOMS, group = ArgGroup::new("certificate").args(["cert", "identity"]))]
+#[command(after_help = ROOMS)]
 pub(super) struct Serve {
-    /// Listen here: HOST:PORT or unix:PATH; repeatable [default: 127.0.0.1:8080, if there is no --tls-listen]
+    /// Listen here: HOST:PORT or unix:PATH; repeatable [default: 127.0.0.1:8080, if nothing else is given]
     #[arg(long, value_name = "ADDR")]
     listen: Vec<String>,
-    /// Listen here with TLS, which needs --cert and --key, or --identity and --password-file; repeatable
-    #[arg(long, value_name = "ADDR", requires = "certificate")]
-    pub(super) tls_listen: Vec<String>,
-    /// The certificate chain, in PEM
-    #[arg(long, value_name = "FILE", requires = "key", requires = "tls_listen")]
-    pub(super) cert: Option<PathBuf>,
-    /// The certificate's PKCS#8 key, in PEM
-    #[arg(long, value_name = "FILE", requires = "cert")]
-    pub(super) key: Option<PathBuf>,
-    /// Certificate and key in one, in PKCS#12
-    #[arg(
-        long,
-        value_name = "FILE",
-        requires = "password_file",
-        requires = "tls_listen",
-        conflicts_with = "cert"
-    )]
-    pub(super) identity: Option<PathBuf>,
-    /// A file with the password of --identity
-    #[arg(long, value_name = "FILE", requires = "identity")]
-    pub(super) password_file: Option<PathBuf>,
+    #[cfg(feature = "tls")]
+    #[command(flatten)]
+    pub(super) tls: Tls,
     /// Serve the files of this folder instead of the demo page
     #[arg(long, value_name = "DIR")]
     pub(super) www: Option<PathBuf>,
@@ -125,10 +110,20 @@ impl From<Compress> for Compression {
 
 impl Serve {
     pub(super) fn listen(&self) -> Vec<&str> {
-        if self.listen.is_empty() && self.tls_listen.is_empty() {
+        if self.listen.is_empty() && !self.has_tls() {
             return vec!["127.0.0.1:8080"];
         }
         self.listen.iter().map(String::as_str).collect()
+    }
+
+    #[cfg(feature = "tls")]
+    fn has_tls(&self) -> bool {
+        !self.tls.tls_listen.is_empty()
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn has_tls(&self) -> bool {
+        false
     }
 }
 
@@ -163,6 +158,11 @@ mod tests {
         assert_eq!(parse(&[]).unwrap().listen(), ["127.0.0.1:8080"]);
         assert_eq!(parse(&["serve", "--listen", "a:1", "--listen", "b:2"]).unwrap().listen(), ["a:1", "b:2"]);
         assert_eq!(parse(&["--listen", "a:1"]).unwrap().listen(), ["a:1"]);
+    }
+
+    #[cfg(feature = "tls")]
+    #[test]
+    fn with_tls_there_is_no_default() {
         let tls = parse(&["--tls-listen", "a:1", "--cert", "c", "--key", "k"]).unwrap();
         assert!(tls.listen().is_empty());
     }

@@ -7,13 +7,15 @@ mod clock;
 mod logging;
 mod page;
 mod signals;
+#[cfg(feature = "tls")]
+mod tls;
 
-use std::{error::Error, fs, process::ExitCode, time::Duration};
+use std::{error::Error, process::ExitCode, time::Duration};
 
 use clap::Parser;
 use log::{info, warn};
 use rustix::process::{Resource, getrlimit, setrlimit};
-use switchboard::{Limits, ListenAddr, Origins, Server, TlsIdentity};
+use switchboard::{Limits, ListenAddr, Origins, Server};
 
 use self::{
     args::{Cli, Serve},
@@ -76,10 +78,9 @@ fn build(args: &Serve, clock: &Clock) -> Result<Server, Box<dyn Error>> {
     for address in args.listen() {
         builder = builder.listen(address);
     }
-    if let Some(identity) = identity(args)? {
-        for address in &args.tls_listen {
-            builder = builder.listen_tls(address, identity.clone());
-        }
+    #[cfg(feature = "tls")]
+    {
+        builder = args.tls.listen(builder)?;
     }
     Ok(builder.bind()?)
 }
@@ -90,18 +91,6 @@ fn origins(allowed: &[String]) -> Origins {
         list if list.iter().any(|origin| origin == "*") => Origins::Any,
         list => Origins::List(list.to_vec()),
     }
-}
-
-fn identity(args: &Serve) -> Result<Option<TlsIdentity>, Box<dyn Error>> {
-    if let (Some(cert), Some(key)) = (&args.cert, &args.key) {
-        return Ok(Some(TlsIdentity::from_pem_files(cert, key)?));
-    }
-    let (Some(identity), Some(password_file)) = (&args.identity, &args.password_file) else {
-        return Ok(None);
-    };
-    let password = fs::read_to_string(password_file)
-        .map_err(|e| format!("cannot read {}: {e}", password_file.display()))?;
-    Ok(Some(TlsIdentity::from_pkcs12_file(identity, password.trim_end_matches(['\r', '\n']))?))
 }
 
 /// Raises the limit on open files, which is often only 1,024 by default: every connection takes a descriptor.

@@ -6,7 +6,8 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, UNIX_EPOCH};
 
 use switchboard::{
-    Error, Hub, Opening, Refusal, Response, Server, ServerResult, WebSocket, WebSocketId, WebSocketServer,
+    Error, Hub, Opening, Refusal, Response, Server, ServerError, ServerResult, WebSocket, WebSocketId,
+    WebSocketServer,
 };
 
 struct MyWebSocketServer;
@@ -14,6 +15,7 @@ struct MyWebSocketServer;
 impl WebSocketServer for MyWebSocketServer {
     fn server(&mut self, ws: &mut WebSocket) -> ServerResult {
         loop {
+            // At most so many characters of one message: the next read returns the rest, and `at_end` tells.
             match ws.read(32656, Duration::from_secs(10)) {
                 Err(Error::Timeout) => ws.write(format!("Server timed-out at {}", horolog()))?,
                 Ok(data) if data == "exit" => return Ok(()),
@@ -40,8 +42,9 @@ impl WebSocketServer for MyAsyncServer {
 
 /// What the other thread does each second with a connection, of which it has the ID.
 fn visit(hub: &Hub, id: &WebSocketId) -> switchboard::Result<()> {
-    let mut ws = hub.open_server(id)?;
+    let ws = hub.open_server(id)?;
     ws.write(format!("Server wrote at {}", horolog()))?;
+    // Messages that have come, each in pieces of 32656 characters at most.
     while let Some(data) = ws.try_read(0)? {
         if data == "exit" {
             ws.end_server();
@@ -57,7 +60,7 @@ fn horolog() -> String {
     format!("{},{}", seconds / 86_400 + 47_117, seconds % 86_400)
 }
 
-fn main() -> switchboard::Result<()> {
+fn main() -> Result<(), ServerError> {
     let (save, saved) = channel();
     let server = Server::builder()
         .listen(std::env::args().nth(1).unwrap_or("127.0.0.1:8080".into()))

@@ -15,8 +15,8 @@ struct MyWebSocketServer;
 impl WebSocketServer for MyWebSocketServer {
     fn server(&mut self, ws: &mut WebSocket) -> ServerResult {
         loop {
-            // At most so many characters of one message: the next read returns the rest, and `at_end` tells.
             match ws.read(32656, Duration::from_secs(10)) {
+                // so much of one message; the rest comes next
                 Err(Error::Timeout) => ws.write(format!("Server timed-out at {}", horolog()))?,
                 Ok(data) if data == "exit" => return Ok(()),
                 Ok(data) => ws.write(data)?,
@@ -44,8 +44,8 @@ impl WebSocketServer for MyAsyncServer {
 fn visit(hub: &Hub, id: &WebSocketId) -> switchboard::Result<()> {
     let ws = hub.open_server(id)?;
     ws.write(format!("Server wrote at {}", horolog()))?;
-    // Messages that have come, each in pieces of 32656 characters at most.
     while let Some(data) = ws.try_read(0)? {
+        // as above: 0 stands for 32656 characters
         if data == "exit" {
             ws.end_server();
         }

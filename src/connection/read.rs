@@ -26,7 +26,7 @@ use crate::{
 pub const READ_TIMEOUT: Duration = Duration::from_secs(86_400);
 
 /// How often a thread asks whether another one, which reads the same synchronous connection, has returned: rarer and rarer.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+const SHORTEST_PAUSE: Duration = Duration::from_micros(100);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// What the thread of a connection does next.
@@ -91,13 +91,13 @@ impl Connection {
             if let Some(inbox) = self.inbox.try_locked() {
                 return Ok((inbox, left.unwrap_or_default()));
             }
-            if self.is_busy() {
-                thread::yield_now(); // nobody waits in `recv`
-                continue;
+            // Else it is being looked into, which takes no time that counts.
+            let another_reads = !self.is_busy();
+            if another_reads && left.is_none() {
+                return Err(Error::Timeout);
             }
-            let Some(left) = left else { return Err(Error::Timeout) };
-            thread::sleep(left.min(pause));
-            pause = LONGEST_PAUSE.min(pause * 2);
+            thread::sleep(left.map_or(pause, |left| left.min(pause)));
+            pause = if another_reads { LONGEST_PAUSE.min(pause * 2) } else { SHORTEST_PAUSE };
         }
     }
 

@@ -303,7 +303,7 @@ mod tests {
         refusal.headers_mut().append(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         let (head, _) = sent(refusal);
         assert!(head.contains("www-authenticate: Basic\r\nwww-authenticate: Bearer\r\n"), "{head}");
-        assert!(!head.contains("Wrong") && head.matches("content-type").count() == 1, "{head}");
+        assert!(!head.contains("Wrong") && head.matches("\ncontent-type").count() == 1, "{head}");
         let (head, _) = sent(Response::html("").with_header("Content-Type", "text/x"));
         assert!(head.contains("content-type: text/x\r\n") && !head.contains("text/html"), "{head}");
     }

@@ -1,13 +1,12 @@
 //! Both programs of InterSystems' documentation of `%CSP.WebSocket`, each with a page that uses its JavaScript.
 //!
-//! Open <http://127.0.0.1:8080/>. For pages of your own: `reconnecting.js`, a WebSocket that connects again by itself.
+//! Open <http://127.0.0.1:8080/>. To copy: `reconnecting.js`. (`read` returns 32656 characters at most, and then the rest.)
 
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, UNIX_EPOCH};
 
 use switchboard::{
-    Error, Hub, Opening, Refusal, Response, Server, ServerError, ServerResult, WebSocket, WebSocketId,
-    WebSocketServer,
+    Error, Hub, Opening, Refusal, Response, Server, ServerResult, WebSocket, WebSocketId, WebSocketServer,
 };
 
 struct MyWebSocketServer;
@@ -16,7 +15,6 @@ impl WebSocketServer for MyWebSocketServer {
     fn server(&mut self, ws: &mut WebSocket) -> ServerResult {
         loop {
             match ws.read(32656, Duration::from_secs(10)) {
-                // so much of one message; the rest comes next
                 Err(Error::Timeout) => ws.write(format!("Server timed-out at {}", horolog()))?,
                 Ok(data) if data == "exit" => return Ok(()),
                 Ok(data) => ws.write(data)?,
@@ -45,7 +43,6 @@ fn visit(hub: &Hub, id: &WebSocketId) -> switchboard::Result<()> {
     let ws = hub.open_server(id)?;
     ws.write(format!("Server wrote at {}", horolog()))?;
     while let Some(data) = ws.try_read(0)? {
-        // as above: 0 stands for 32656 characters
         if data == "exit" {
             ws.end_server();
         }
@@ -60,7 +57,7 @@ fn horolog() -> String {
     format!("{},{}", seconds / 86_400 + 47_117, seconds % 86_400)
 }
 
-fn main() -> Result<(), ServerError> {
+fn main() -> Result<(), switchboard::ServerError> {
     let (save, saved) = channel();
     let server = Server::builder()
         .listen(std::env::args().nth(1).unwrap_or("127.0.0.1:8080".into()))

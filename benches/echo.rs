@@ -6,7 +6,7 @@ use std::{hint::black_box, net::TcpStream, time::Duration};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use switchboard::{
-    Handled, Limits, Message, Opening, Refusal, Server, ServerHandle, ServerResult, WebSocket,
+    Handled, Limits, Message, Opening, Refusal, Server, ServerError, ServerHandle, ServerResult, WebSocket,
     WebSocketServer,
 };
 use tungstenite::Message as Sent;
@@ -39,7 +39,7 @@ impl WebSocketServer for Echo {
 
 type Client = tungstenite::WebSocket<TcpStream>;
 
-fn serve(shared: bool) -> (ServerHandle, std::thread::JoinHandle<switchboard::Result<()>>, Client) {
+fn serve(shared: bool) -> (ServerHandle, std::thread::JoinHandle<Result<(), ServerError>>, Client) {
     let mut limits = Limits::default();
     limits.workers = 0;
     let server = Server::builder()

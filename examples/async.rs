@@ -11,7 +11,9 @@ use std::{
     time::Duration,
 };
 
-use switchboard::{Hub, Opening, Refusal, Server, ServerResult, WebSocket, WebSocketId, WebSocketServer};
+use switchboard::{
+    Hub, Opening, Refusal, Server, ServerError, ServerResult, WebSocket, WebSocketId, WebSocketServer,
+};
 
 struct MyWebSocketServer {
     save: Sender<WebSocketId>,
@@ -32,9 +34,10 @@ impl WebSocketServer for MyWebSocketServer {
 /// What another part of the program does with one connection.
 fn talk(hub: &Hub, id: &WebSocketId) -> switchboard::Result<()> {
     // The re-established connection to the client.
-    let mut ws = hub.open_server(id)?;
+    let ws = hub.open_server(id)?;
     // The exchange with the client.
     ws.write("What is your name?")?;
+    // At most `READ_LEN` characters of one message, as in the original; `read_message` returns all of them.
     let name = ws.read(0, Duration::from_secs(60))?;
     ws.write(format!("Hello {}", name.as_text().unwrap_or("somebody")))?;
     // The close of the WebSocket on the server's side.
@@ -53,7 +56,7 @@ fn unrelated(hub: &Hub, retrieve: &Receiver<WebSocketId>) {
     }
 }
 
-fn main() -> switchboard::Result<()> {
+fn main() -> Result<(), ServerError> {
     let address = std::env::args().nth(1).unwrap_or("127.0.0.1:8080".into());
     let (save, retrieve) = channel();
     let server = Server::builder()

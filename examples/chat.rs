@@ -1,8 +1,8 @@
 //! A page, and a chat with rooms. Its connections are shared: thousands of silent people take no threads.
 
 use switchboard::{
-    Audience, Handled, Message, Opening, Refusal, Response, Server, ServerResult, StatusCode, WebSocket,
-    WebSocketServer,
+    Audience, Handled, Message, Opening, Refusal, Response, Server, ServerError, ServerResult, StatusCode,
+    WebSocket, WebSocketServer,
 };
 
 const PAGE: &str = r#"<!doctype html><meta charset="utf-8"><title>Chat</title>
@@ -43,7 +43,8 @@ impl WebSocketServer for Person {
     fn server(&mut self, ws: &mut WebSocket) -> ServerResult {
         // The path is the room.
         ws.join(ws.path())?;
-        ws.hub().broadcast(Audience::Topic(ws.path()), format!("* {} came", self.name))?;
+        let result = ws.hub().broadcast(Audience::Topic(ws.path()), format!("* {} came", self.name))?;
+        println!("{}: {} people", ws.path(), result.sent + result.queued);
         Ok(())
     }
 
@@ -57,7 +58,7 @@ impl WebSocketServer for Person {
     }
 }
 
-fn main() -> switchboard::Result<()> {
+fn main() -> Result<(), ServerError> {
     let address = std::env::args().nth(1).unwrap_or("127.0.0.1:8080".into());
     let server = Server::builder()
         .listen(address)

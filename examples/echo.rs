@@ -11,7 +11,9 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use switchboard::{Closed, Error, Opening, Refusal, Server, ServerResult, WebSocket, WebSocketServer};
+use switchboard::{
+    Closed, Error, Opening, Refusal, Server, ServerError, ServerResult, WebSocket, WebSocketServer,
+};
 
 struct MyWebSocketServer;
 
@@ -24,6 +26,7 @@ impl WebSocketServer for MyWebSocketServer {
         let timeout = Duration::from_secs(10);
         loop {
             let len = 32656;
+            // At most so many characters of one message: the next read returns the rest, and `at_end` tells.
             match ws.read(len, timeout) {
                 Err(Error::Closed(_)) => break,
                 Err(Error::Timeout) => ws.write(format!("Server timed-out at {}", horolog()))?,
@@ -47,7 +50,7 @@ fn horolog() -> String {
     format!("{},{}", seconds / 86_400 + 47_117, seconds % 86_400)
 }
 
-fn main() -> switchboard::Result<()> {
+fn main() -> Result<(), ServerError> {
     let address = std::env::args().nth(1).unwrap_or("127.0.0.1:8080".into());
     let server = Server::builder()
         .listen(address)

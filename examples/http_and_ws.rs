@@ -34,7 +34,7 @@ impl WebSocketServer for Report {
                 ws.write(count.to_string())?;
             }
             // Nothing is expected from the client. Reading waits, answers pings, and sees the close.
-            match ws.read(0, Duration::from_millis(100)) {
+            match ws.read_message(Duration::from_millis(100)) {
                 Err(e) if !e.is_timeout() => return Err(e.into()),
                 _ => {}
             }

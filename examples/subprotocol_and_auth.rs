@@ -4,7 +4,8 @@
 //! sends it may connect. A browser does so by itself.
 
 use switchboard::{
-    Exchange, Opening, Refusal, Response, Server, ServerResult, StatusCode, WebSocket, WebSocketServer,
+    Exchange, Opening, Refusal, Response, Server, ServerError, ServerResult, StatusCode, WebSocket,
+    WebSocketServer,
 };
 
 /// Speaks `shout.v1`, which is upper case, or `whisper.v1`, which is lower case.
@@ -57,7 +58,7 @@ fn login(exchange: &Exchange<'_>) -> Response {
     }
 }
 
-fn main() -> switchboard::Result<()> {
+fn main() -> Result<(), ServerError> {
     let address = std::env::args().nth(1).unwrap_or("127.0.0.1:8080".into());
     let server =
         Server::builder().listen(address).http("/login", login).route("/voice", Voice::default).bind()?;

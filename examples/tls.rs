@@ -11,7 +11,7 @@
 
 use std::path::Path;
 
-use switchboard::{Response, Server, ServerResult, TlsIdentity, WebSocket, WebSocketServer};
+use switchboard::{Response, Server, ServerError, ServerResult, TlsIdentity, WebSocket, WebSocketServer};
 
 struct Echo;
 
@@ -24,7 +24,7 @@ impl WebSocketServer for Echo {
     }
 }
 
-fn main() -> switchboard::Result<()> {
+fn main() -> Result<(), ServerError> {
     let address = std::env::args().nth(1).unwrap_or("127.0.0.1:8443".into());
     let certs = Path::new(env!("CARGO_MANIFEST_DIR")).join("certs");
     let identity = TlsIdentity::from_pem_files(certs.join("server.pem"), certs.join("server.key"))?;

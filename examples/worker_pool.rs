@@ -4,7 +4,7 @@
 //! different connections at the same time. Here the work is to count primes, which takes a while.
 
 use switchboard::{
-    Handled, Limits, Message, Opening, Refusal, Server, ServerResult, WebSocket, WebSocketServer,
+    Handled, Limits, Message, Opening, Refusal, Server, ServerError, ServerResult, WebSocket, WebSocketServer,
 };
 
 /// One instance for each connection, as always: it may keep what belongs to its client.
@@ -42,7 +42,7 @@ fn count_primes(below: u32) -> usize {
     (2..below).filter(|n| (2..).take_while(|d| d * d <= *n).all(|d| n % d != 0)).count()
 }
 
-fn main() -> switchboard::Result<()> {
+fn main() -> Result<(), ServerError> {
     let address = std::env::args().nth(1).unwrap_or("127.0.0.1:8080".into());
     let mut limits = Limits::default();
     limits.workers = 4;

@@ -33,7 +33,7 @@ const POOLED_LEVEL: u8 = 6;
 ///     .compression(Compression::Pooled)
 ///     .route("/echo", || Echo)
 ///     .bind()?;
-/// # Ok::<(), switchboard::Error>(())
+/// # Ok::<(), switchboard::ServerError>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

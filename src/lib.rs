@@ -12,15 +12,15 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use switchboard::{Error, READ_LEN, Server, ServerResult, WebSocket, WebSocketServer};
+//! use switchboard::{Error, Server, ServerError, ServerResult, WebSocket, WebSocketServer};
 //!
 //! struct Echo;
 //!
 //! impl WebSocketServer for Echo {
 //!     fn server(&mut self, ws: &mut WebSocket) -> ServerResult {
 //!         loop {
-//!             match ws.read(READ_LEN, Duration::from_secs(10)) {
-//!                 Ok(data) => ws.write(data)?,
+//!             match ws.read_message(Duration::from_secs(10)) {
+//!                 Ok(message) => ws.write(message)?,
 //!                 Err(Error::Timeout) => ws.write("still there?")?,
 //!                 Err(closed) => return Err(closed.into()),
 //!             }
@@ -28,7 +28,7 @@
 //!     }
 //! }
 //!
-//! # fn main() -> switchboard::Result<()> {
+//! # fn main() -> Result<(), ServerError> {
 //! let server = Server::builder().listen("127.0.0.1:0").route("/echo", || Echo).bind()?;
 //! println!("ws://{}/echo", server.local_addrs()[0]);
 //! # let handle = server.handle();
@@ -57,8 +57,9 @@
 //!
 //! Which thread may call what:
 //!
-//! - [`read`](WebSocket::read) of a synchronous connection: its own thread. Of a shared one: any thread that has opened it
-//!   with [`Hub::open_server`], several at once; each gets different messages.
+//! - [`read`](WebSocket::read) of a synchronous connection: the thread of `server`, and those that it starts and lends the
+//!   [`WebSocket`] to ([an example](WebSocket)); one reads at a time. Of a shared one: any thread that has opened it with
+//!   [`Hub::open_server`], several at once. Each gets different messages.
 //! - [`write`](WebSocket::write): any thread that has the [`WebSocket`]. Messages are never mixed with each other, and those
 //!   of one thread keep their order. It waits for a slow client, except in `on_client_message`.
 //! - [`Hub::push`], [`Hub::push_all`], [`Pusher::push`], [`Hub::broadcast`]: any thread, to any connection, without waiting
@@ -221,7 +222,7 @@
 //! | 4 | `pending` | a connection that is being opened: what is pushed to it, and who waits for it |
 //! | 4 | `registry` | connections by ID, path and topic |
 //! | 4 | `gateway` | drives shared connections, receives for busy threads, keeps the deadlines |
-//! | 5 | `websocket`, `parked` | the types that your code uses; how it is called without a thread of its own |
+//! | 5 | `opening`, `websocket`, `parked` | the types that your code uses; how it is called without a thread of its own |
 //! | 6 | `hub` | finds connections and pushes to them |
 //! | 7 | `server` | listeners, the threads of the connections, routes, shutdown |
 //!
@@ -269,6 +270,7 @@ mod limits;
 mod memory;
 mod message;
 mod observer;
+mod opening;
 mod parked;
 mod pending;
 mod protocol;
@@ -289,18 +291,19 @@ pub use crate::tls::TlsIdentity;
 pub use crate::{
     compression::Compression,
     connection::{Overflow, PushError, PushErrorKind, Pushed, READ_TIMEOUT},
-    error::{BindError, CloseReason, ClosedBy, Error, Result},
+    error::{BindError, CloseReason, ClosedBy, Error, Result, ServerError},
     http::{Origins, Refusal, Request, Response},
     hub::{Broadcast, Hub, Page, Pusher},
     id::{InvalidId, NodeId, WebSocketId},
     info::ConnectionInfo,
     limits::Limits,
-    message::{CloseCode, Data, Message, Payload, Text},
+    message::{CloseCode, Message, Payload, Text},
     observer::HubObserver,
+    opening::Opening,
     registry::Audience,
     server::{Exchange, ListenAddr, Server, ServerBuilder, ServerHandle},
     session::{Opened, Session, SessionId, SessionStore},
-    websocket::{Closed, Handled, Messages, Opening, READ_LEN, ServerResult, WebSocket, WebSocketServer},
+    websocket::{Closed, Handled, Messages, READ_LEN, ServerResult, WebSocket, WebSocketServer},
 };
 
 /// Compiles the code in the README.

@@ -9,7 +9,9 @@ use tungstenite::{Utf8Bytes, protocol::frame::coding};
 
 use crate::buffered::{Buffered, MIN_SHARED, share};
 
-/// One WebSocket message, whole (RFC 6455, section 5.6).
+/// One WebSocket message (RFC 6455, section 5.6), or the piece of one that a [`read`](crate::WebSocket::read) returned.
+///
+/// The protocol has these two kinds, and no others: a `match` needs no further arm.
 ///
 /// Cloning it copies no bytes. A received message keeps the buffer in which it arrived in memory: up to 2 KiB, or up to twice
 /// its own size. A program that keeps many short messages for a long time should copy their contents.
@@ -27,9 +29,6 @@ pub enum Message {
     /// Bytes of any kind.
     Binary(Bytes),
 }
-
-/// What one [`read`](crate::WebSocket::read) returns: a message, or a piece of one. The kinds are the same.
-pub type Data = Message;
 
 impl Message {
     /// The text, if this is text.

@@ -4,13 +4,13 @@ use std::{fmt, fs, path::Path};
 
 use native_tls::{HandshakeError, Identity, Protocol, TlsAcceptor, TlsConnector};
 
-use crate::error::{Error, Result};
+use crate::error::{Result, ServerError};
 
 /// A certificate with its key, for [`listen_tls`](crate::ServerBuilder::listen_tls). The server speaks TLS 1.2 or later;
 /// with OpenSSL only TLS 1.2, because `native-tls` turns TLS 1.3 off.
 ///
 /// ```
-/// # fn main() -> switchboard::Result<()> {
+/// # fn main() -> Result<(), switchboard::ServerError> {
 /// use switchboard::TlsIdentity;
 /// let identity = TlsIdentity::from_pem_files("certs/server.pem", "certs/server.key")?;
 /// # Ok(()) }
@@ -22,8 +22,8 @@ impl TlsIdentity {
     /// From PEM: the certificate chain, the server's own first, and its PKCS#8 key (`BEGIN PRIVATE KEY`).
     ///
     /// # Errors
-    /// [`Error::Tls`] if one of them cannot be read, or if the key belongs to another certificate.
-    pub fn from_pem(certificates: &[u8], key: &[u8]) -> Result<Self> {
+    /// [`ServerError::Tls`] if one of them cannot be read, or if the key belongs to another certificate.
+    pub fn from_pem(certificates: &[u8], key: &[u8]) -> Result<Self, ServerError> {
         let text = String::from_utf8_lossy(key);
         if !text.contains("-----BEGIN PRIVATE KEY-----") {
             let what = if text.contains("BEGIN ENCRYPTED PRIVATE KEY") {
@@ -33,15 +33,15 @@ impl TlsIdentity {
             } else {
                 "there is no PEM key (BEGIN PRIVATE KEY) in the key file"
             };
-            return Err(Error::tls(what));
+            return Err(ServerError::tls(what));
         }
         if !String::from_utf8_lossy(certificates).contains("-----BEGIN CERTIFICATE-----") {
-            return Err(Error::tls(
+            return Err(ServerError::tls(
                 "there is no PEM certificate (BEGIN CERTIFICATE) in the certificate file",
             ));
         }
         let identity = Identity::from_pkcs8(certificates, key)
-            .map_err(|e| Error::tls(format!("the certificate or its key cannot be read: {e}")))?;
+            .map_err(|e| ServerError::tls(format!("the certificate or its key cannot be read: {e}")))?;
         Self::new(identity)
     }
 
@@ -49,24 +49,27 @@ impl TlsIdentity {
     ///
     /// # Errors
     /// As [`from_pem`](Self::from_pem), and if a file cannot be read. The text names the file.
-    pub fn from_pem_files(certificates: impl AsRef<Path>, key: impl AsRef<Path>) -> Result<Self> {
+    pub fn from_pem_files(
+        certificates: impl AsRef<Path>,
+        key: impl AsRef<Path>,
+    ) -> Result<Self, ServerError> {
         let (certificates, key) = (certificates.as_ref(), key.as_ref());
         Self::from_pem(&read(certificates)?, &read(key)?)
-            .map_err(|e| Error::tls(format!("{} with {}: {e}", certificates.display(), key.display())))
+            .map_err(|e| ServerError::tls(format!("{} with {}: {e}", certificates.display(), key.display())))
     }
 
     /// From PKCS#12 (`.p12`, `.pfx`): certificate chain and key in one archive, protected by a password.
     ///
     /// # Errors
-    /// [`Error::Tls`] if it cannot be read, or if the password is wrong.
-    pub fn from_pkcs12(archive: &[u8], password: &str) -> Result<Self> {
+    /// [`ServerError::Tls`] if it cannot be read, or if the password is wrong.
+    pub fn from_pkcs12(archive: &[u8], password: &str) -> Result<Self, ServerError> {
         let identity = Identity::from_pkcs12(archive, password).map_err(|e| {
             let text = e.to_string();
             // OpenSSL and Secure Transport have different texts for this.
             if ["mac verify", "invalid password", "passphrase", "password"].iter().any(|s| text.contains(s)) {
-                Error::tls("the password of the PKCS#12 archive is wrong")
+                ServerError::tls("the password of the PKCS#12 archive is wrong")
             } else {
-                Error::tls(format!("no PKCS#12 archive, or one with outdated encryption: {text}"))
+                ServerError::tls(format!("no PKCS#12 archive, or one with outdated encryption: {text}"))
             }
         })?;
         Self::new(identity)
@@ -76,17 +79,17 @@ impl TlsIdentity {
     ///
     /// # Errors
     /// As [`from_pkcs12`](Self::from_pkcs12), and if the file cannot be read. The text names the file.
-    pub fn from_pkcs12_file(archive: impl AsRef<Path>, password: &str) -> Result<Self> {
+    pub fn from_pkcs12_file(archive: impl AsRef<Path>, password: &str) -> Result<Self, ServerError> {
         let archive = archive.as_ref();
         Self::from_pkcs12(&read(archive)?, password)
-            .map_err(|e| Error::tls(format!("{}: {e}", archive.display())))
+            .map_err(|e| ServerError::tls(format!("{}: {e}", archive.display())))
     }
 
-    fn new(identity: Identity) -> Result<Self> {
-        let acceptor = TlsAcceptor::builder(identity)
-            .min_protocol_version(Some(Protocol::Tlsv12))
-            .build()
-            .map_err(|e| Error::tls(format!("the certificate and the key do not make a TLS server: {e}")))?;
+    fn new(identity: Identity) -> Result<Self, ServerError> {
+        let acceptor =
+            TlsAcceptor::builder(identity).min_protocol_version(Some(Protocol::Tlsv12)).build().map_err(
+                |e| ServerError::tls(format!("the certificate and the key do not make a TLS server: {e}")),
+            )?;
         let identity = Self(acceptor);
         identity.check()?;
         Ok(identity)
@@ -98,17 +101,17 @@ impl TlsIdentity {
 
     /// Does a handshake between this identity and a client in this process. OpenSSL accepts a key that belongs to another
     /// certificate, and only the handshakes of clients would fail then.
-    fn check(&self) -> Result<()> {
+    fn check(&self) -> Result<(), ServerError> {
         let mismatch = |e: native_tls::Error| {
             log::debug!("the test handshake failed: {e}");
-            Error::tls("the key does not match the certificate")
+            ServerError::tls("the key does not match the certificate")
         };
         let connector = TlsConnector::builder()
             .danger_accept_invalid_certs(true)
             .danger_accept_invalid_hostnames(true)
             .disable_built_in_roots(true)
             .build()
-            .map_err(|e| Error::tls(e.to_string()))?;
+            .map_err(|e| ServerError::tls(e.to_string()))?;
         let (client, server) = std::os::unix::net::UnixStream::pair()?;
         client.set_nonblocking(true)?;
         server.set_nonblocking(true)?;
@@ -127,7 +130,7 @@ impl TlsIdentity {
                 done => done,
             };
         }
-        Err(Error::tls("the TLS library did not complete a handshake with itself"))
+        Err(ServerError::tls("the TLS library did not complete a handshake with itself"))
     }
 }
 
@@ -138,15 +141,15 @@ impl fmt::Debug for TlsIdentity {
     }
 }
 
-fn read(file: &Path) -> Result<Vec<u8>> {
-    fs::read(file).map_err(|e| Error::tls(format!("cannot read {}: {e}", file.display())))
+fn read(file: &Path) -> Result<Vec<u8>, ServerError> {
+    fs::read(file).map_err(|e| ServerError::tls(format!("cannot read {}: {e}", file.display())))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn error(result: Result<TlsIdentity>) -> String {
+    fn error(result: Result<TlsIdentity, ServerError>) -> String {
         result.unwrap_err().to_string()
     }
 

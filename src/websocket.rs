@@ -9,15 +9,13 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderName, HeaderValue};
-
 use crate::{
-    compression::Compression,
-    connection::{Connection, Overflow, READ_TIMEOUT},
+    connection::{Connection, READ_TIMEOUT},
     error::{CloseReason, Error, Result},
     http::{Refusal, Request},
     id::WebSocketId,
-    message::{CloseCode, Data, Message, Payload},
+    message::{CloseCode, Message, Payload},
+    opening::Opening,
     registry::Registry,
     session::{Session, SessionId},
     thread,
@@ -53,7 +51,8 @@ pub trait WebSocketServer: Send + 'static {
     /// subprotocol, save the ID, or refuse.
     ///
     /// # Errors
-    /// A [`Refusal`] is sent as the HTTP response; then neither `server` nor `on_post_server` is called.
+    /// A [`Refusal`] is sent as the HTTP response; then neither `server` nor `on_post_server` is called. `?` makes one of a
+    /// [`StatusCode`](crate::StatusCode) and of an [`Error`]; for others there is [`Refusal::internal`].
     fn on_pre_server(&mut self, opening: &mut Opening) -> std::result::Result<(), Refusal> {
         let _ = opening;
         Ok(())
@@ -73,7 +72,8 @@ pub trait WebSocketServer: Send + 'static {
     ///
     /// Nothing that is called on `ws` waits for the client here. [`write`](WebSocket::write) queues what is not taken at once;
     /// [`Error::QueueFull`] says that the queue has no more room. [`flush`](WebSocket::flush) sends what the client takes.
-    /// [`messages`](WebSocket::messages) ends with those that were left before. While the queue is not empty, nothing more
+    /// [`messages`](WebSocket::messages) ends with those that were left before, and [`read`](WebSocket::read) reports a
+    /// timeout when there is none of them. While the queue is not empty, nothing more
     /// is received from this client.
     fn on_client_message(&mut self, ws: &WebSocket, message: Message) -> Handled {
         let _ = (ws, message);
@@ -89,6 +89,7 @@ pub trait WebSocketServer: Send + 'static {
 
 /// Whether [`on_client_message`](WebSocketServer::on_client_message) has handled a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Handled {
     /// The message needs nothing more.
     Yes,
@@ -96,146 +97,46 @@ pub enum Handled {
     No,
 }
 
-/// An opening handshake, in [`on_pre_server`](WebSocketServer::on_pre_server).
+/// An open connection: in [`server`](WebSocketServer::server), or opened by its ID with
+/// [`Hub::open_server`](crate::Hub::open_server).
+///
+/// All of it can be used by several threads at once. So a handler may read in one thread and write in another:
 ///
 /// ```
-/// use switchboard::{Opening, Refusal, StatusCode};
+/// use std::{sync::mpsc, thread, time::Duration};
+/// use switchboard::{ServerResult, WebSocket, WebSocketServer};
 ///
-/// fn on_pre_server(opening: &mut Opening) -> Result<(), Refusal> {
-///     if opening.request().cookie("user").is_none() {
-///         return Err(Refusal::new(StatusCode::UNAUTHORIZED, "log in first"));
+/// struct Duplex;
+///
+/// impl WebSocketServer for Duplex {
+///     fn server(&mut self, ws: &mut WebSocket) -> ServerResult {
+///         let ws = &*ws; // for both threads
+///         let (done, is_done) = mpsc::channel::<()>();
+///         thread::scope(|scope| {
+///             scope.spawn(move || {
+///                 // Once a second, until the client has left or nobody reads any more.
+///                 while is_done.recv_timeout(Duration::from_secs(1)) == Err(mpsc::RecvTimeoutError::Timeout)
+///                     && ws.write("tick").is_ok()
+///                 {}
+///             });
+///             for message in ws.messages() {
+///                 println!("received {message:?}");
+///             }
+///             drop(done);
+///         });
+///         Ok(())
 ///     }
-///     opening.choose_subprotocol(&["chat.v2", "chat.v1"]);
-///     Ok(())
 /// }
 /// ```
-#[derive(Debug)]
-pub struct Opening {
-    pub(crate) request: Arc<Request>,
-    pub(crate) id: WebSocketId,
-    pub(crate) session: Session,
-    pub(crate) offered: Vec<String>,
-    pub(crate) subprotocol: Option<String>,
-    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
-    pub(crate) binary_data: bool,
-    pub(crate) session_end_on_close: bool,
-    pub(crate) shared: bool,
-    pub(crate) overflow: Overflow,
-    pub(crate) compression: Compression,
-    pub(crate) registry: Arc<Registry>,
-}
-
-impl Opening {
-    pub(crate) fn new(
-        id: WebSocketId,
-        request: Arc<Request>,
-        session: Session,
-        offered: Vec<String>,
-        compression: Compression,
-        registry: Arc<Registry>,
-    ) -> Self {
-        Self {
-            request,
-            id,
-            session,
-            offered,
-            subprotocol: None,
-            headers: Vec::new(),
-            binary_data: false,
-            session_end_on_close: false,
-            shared: false,
-            overflow: Overflow::default(),
-            compression,
-            registry,
-        }
-    }
-
-    /// The HTTP request: path, query, headers, cookies, and the client's address.
-    pub fn request(&self) -> &Request {
-        &self.request
-    }
-
-    /// The path of the request.
-    pub fn path(&self) -> &str {
-        self.request.path()
-    }
-
-    /// The client's address (`GWClientAddress`); see [`Request::client_address`].
-    pub fn client_address(&self) -> Option<IpAddr> {
-        self.request.client_address()
-    }
-
-    /// The ID of the connection (`WebSocketID`). It is valid from now on, for any thread: see
-    /// [`Hub::open_server`](crate::Hub::open_server). Messages that are pushed to it now, also from here, are the first that
-    /// the client gets.
-    pub fn websocket_id(&self) -> &WebSocketId {
-        &self.id
-    }
-
-    /// The session's ID (`SessionId`).
-    pub fn session_id(&self) -> &SessionId {
-        self.session.id()
-    }
-
-    /// The session: what all connections and requests of this user share.
-    pub fn session(&self) -> &Session {
-        &self.session
-    }
-
-    /// The subprotocols that the client offers, in its order of preference (RFC 6455, section 1.9).
-    pub fn subprotocols(&self) -> &[String] {
-        &self.offered
-    }
-
-    /// Chooses the first of these that the client offers, and returns it. By default none is chosen; then a browser that
-    /// offered some closes the connection.
-    pub fn choose_subprotocol<'a>(&mut self, preferred: &[&'a str]) -> Option<&'a str> {
-        let chosen = preferred.iter().copied().find(|name| self.offered.iter().any(|offer| offer == name));
-        self.subprotocol = chosen.map(str::to_owned);
-        chosen
-    }
-
-    /// Adds a header line to the response, such as a cookie.
-    pub fn add_header(&mut self, name: HeaderName, value: HeaderValue) {
-        self.headers.push((name, value));
-    }
-
-    /// `SharedConnection`: the connection is not bound to its thread. [`server`](WebSocketServer::server) may return at
-    /// once; the connection lives on, and any thread that has its ID may read from it and write to it, with
-    /// [`Hub::open_server`](crate::Hub::open_server), until it is closed. The gateway receives its messages, and they go to
-    /// [`on_client_message`](WebSocketServer::on_client_message) or to threads that call `read`. Off by default.
-    pub fn set_shared_connection(&mut self, on: bool) {
-        self.shared = on;
-    }
-
-    /// What happens to a push when this client is so slow that its queue is full. Default: [`Overflow::Disconnect`].
-    pub fn set_overflow(&mut self, overflow: Overflow) {
-        self.overflow = overflow;
-    }
-
-    /// How messages are compressed, if the client offers it. Default: what
-    /// [`ServerBuilder::compression`](crate::ServerBuilder::compression) says.
-    pub fn set_compression(&mut self, compression: Compression) {
-        self.compression = compression;
-    }
-
-    /// `BinaryData`: see [`WebSocket::set_binary_data`]. Off by default.
-    pub fn set_binary_data(&mut self, on: bool) {
-        self.binary_data = on;
-    }
-
-    /// `SessionEndOnClose`: the session ends with this connection, for all that share it. Off by default.
-    pub fn set_session_end_on_close(&mut self, on: bool) {
-        self.session_end_on_close = on;
-    }
-}
-
-/// An open connection: in [`server`](WebSocketServer::server), or opened by its ID with [`Hub::open_server`](crate::Hub::open_server).
+///
+/// If several threads read, each message goes to one of them. Of a synchronous connection one thread reads at a time, and the
+/// others wait for their turn, within their timeouts. They share [`at_end`](Self::at_end), and an end of the connection waits
+/// for answers until one of them reads on; of a shared connection each can have a `WebSocket` of its own.
 #[derive(Debug)]
 pub struct WebSocket {
     connection: Arc<Connection>,
     registry: Arc<Registry>,
-    at_end: bool,
+    at_end: AtomicBool,
     /// It has read a message, and has not read on: it may be answering, and an end of the connection waits for that.
     is_answering: AtomicBool,
     holder: Holder,
@@ -269,7 +170,13 @@ pub(crate) struct Attached {
 
 impl WebSocket {
     pub(crate) fn new(connection: Arc<Connection>, registry: Arc<Registry>, holder: Holder) -> Self {
-        Self { connection, registry, at_end: true, is_answering: AtomicBool::new(false), holder }
+        Self {
+            connection,
+            registry,
+            at_end: AtomicBool::new(true),
+            is_answering: AtomicBool::new(false),
+            holder,
+        }
     }
 
     pub(crate) fn registry(&self) -> &Arc<Registry> {
@@ -299,9 +206,12 @@ impl WebSocket {
         }
     }
 
-    fn receive(&self, len: usize, timeout: Duration) -> Result<(Data, bool)> {
+    #[inline] // for each message
+    fn receive(&self, len: usize, timeout: Duration) -> Result<Message> {
         let timeout = if self.may_wait() { timeout } else { Duration::ZERO };
-        self.connection.read(len, timeout, &self.is_answering)
+        let (message, at_end) = self.connection.read(len, timeout, &self.is_answering)?;
+        self.at_end.store(at_end, Relaxed);
+        Ok(message)
     }
 
     fn attached(&self) -> Option<&Attached> {
@@ -311,7 +221,8 @@ impl WebSocket {
         }
     }
 
-    /// Waits for the next message, or returns the rest of one that was read in part (`Read`).
+    /// Waits for the next message, or returns the rest of one that was read in part (`Read`). For whole messages, whatever
+    /// their length, there is [`read_message`](Self::read_message).
     ///
     /// Returns at most `len` characters of a text, or bytes of a binary message, and never parts of two messages. The
     /// next call returns the rest; [`at_end`](Self::at_end) says whether there is one. A `len` of 0 means [`READ_LEN`].
@@ -322,38 +233,37 @@ impl WebSocket {
     /// # Errors
     /// [`Error::Timeout`]: nothing is lost, not even a message that has arrived in part.
     /// [`Error::Closed`]: the connection has ended, whichever side closed it.
-    pub fn read(&mut self, len: usize, timeout: Duration) -> Result<Data> {
-        let len = if len == 0 { READ_LEN } else { len };
-        let (data, at_end) = self.receive(len, timeout)?;
-        self.at_end = at_end;
-        Ok(data)
+    pub fn read(&self, len: usize, timeout: Duration) -> Result<Message> {
+        self.receive(if len == 0 { READ_LEN } else { len }, timeout)
     }
 
-    /// Whether the last read reached the end of its message (`AtEnd`). True before the first one.
+    /// Whether the last read through this `WebSocket`, of whatever kind, reached the end of its message (`AtEnd`). True
+    /// before the first one.
     pub fn at_end(&self) -> bool {
-        self.at_end
+        self.at_end.load(Relaxed)
     }
 
-    /// The next whole message, or the rest of one that a `read` began.
+    /// Waits for the next whole message, or returns the rest of one that a `read` began. A message has at most
+    /// [`Limits::max_message_size`](crate::Limits) bytes.
     ///
     /// # Errors
     /// As [`read`](Self::read).
-    pub fn read_message(&mut self, timeout: Duration) -> Result<Message> {
-        self.read(usize::MAX, timeout)
+    pub fn read_message(&self, timeout: Duration) -> Result<Message> {
+        self.receive(usize::MAX, timeout)
     }
 
     /// As [`read`](Self::read), but never waits: `None` if no whole message has arrived.
     ///
     /// # Errors
     /// [`Error::Closed`] if the connection has ended.
-    pub fn try_read(&mut self, len: usize) -> Result<Option<Data>> {
+    pub fn try_read(&self, len: usize) -> Result<Option<Message>> {
         match self.read(len, Duration::ZERO) {
             Err(Error::Timeout) => Ok(None),
             other => other.map(Some),
         }
     }
 
-    /// An iterator over the messages to come, until the connection ends; [`close_reason`](Self::close_reason) says how. In
+    /// An iterator over the messages to come, each as from [`read_message`](Self::read_message), until the connection ends; [`close_reason`](Self::close_reason) says how. In
     /// `on_client_message` it does not wait, and ends with those that are there.
     pub fn messages(&self) -> Messages<'_> {
         Messages(self)
@@ -371,8 +281,7 @@ impl WebSocket {
     /// [`Error::NotUtf8`] for bytes that would have to be text: nothing is sent. [`Error::QueueFull`] only in
     /// `on_client_message`, which does not wait for a slow client.
     pub fn write(&self, data: impl Into<Payload>) -> Result<()> {
-        let binary = self.connection.binary_data.load(Relaxed);
-        let message = data.into().into_message_as(binary).map_err(|_| Error::NotUtf8)?;
+        let message = data.into().into_message_as(self.binary_data()).map_err(|_| Error::NotUtf8)?;
         match &self.holder {
             Holder::Handler { more } => self.connection.post_message(message, more.load(Relaxed)),
             _ if self.may_wait() => self.connection.write(message),
@@ -415,9 +324,19 @@ impl WebSocket {
         self.connection.binary_data.store(on, Relaxed);
     }
 
+    /// Whether [`BinaryData`](Self::set_binary_data) is on.
+    pub fn binary_data(&self) -> bool {
+        self.connection.binary_data.load(Relaxed)
+    }
+
     /// `SessionEndOnClose`: the session ends with this connection, for all that share it. Off by default.
     pub fn set_session_end_on_close(&self, on: bool) {
         self.connection.session_end_on_close.store(on, Relaxed);
+    }
+
+    /// Whether the session ends with this connection.
+    pub fn session_end_on_close(&self) -> bool {
+        self.connection.session_end_on_close.load(Relaxed)
     }
 
     /// The connection's ID (`WebSocketID`).
@@ -487,6 +406,7 @@ impl WebSocket {
 
 /// The messages of a connection until its end; made by [`WebSocket::messages`].
 #[derive(Debug)]
+#[must_use = "nothing is read until it is iterated over"]
 pub struct Messages<'a>(&'a WebSocket);
 
 impl Iterator for Messages<'_> {
@@ -495,7 +415,7 @@ impl Iterator for Messages<'_> {
     fn next(&mut self) -> Option<Message> {
         loop {
             match self.0.receive(usize::MAX, READ_TIMEOUT) {
-                Ok((message, _)) => return Some(message),
+                Ok(message) => return Some(message),
                 Err(Error::Timeout) if self.0.may_wait() => {}
                 Err(_) => return None,
             }

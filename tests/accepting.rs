@@ -15,7 +15,7 @@ use std::{
 use common::{
     PATIENCE, Scheme, Stream, TestServer, app, echo, eventually, handshake, running::Running, serve,
 };
-use switchboard::{Error, Limits, Response, Server, StatusCode, WebSocket};
+use switchboard::{Limits, Response, Server, ServerError, StatusCode, WebSocket};
 
 /// A server whose handlers report which thread they run on, and return.
 fn serve_threads(keep_alive: Duration) -> (TestServer, mpsc::Receiver<ThreadId>) {
@@ -163,7 +163,7 @@ fn a_listener_that_is_shut_down_elsewhere_ends_the_server() {
     rustix::net::shutdown(&shared, rustix::net::Shutdown::Both).unwrap();
     assert_eq!(client.answer_close_and_end().0, 1001);
     let result = thread.join().unwrap();
-    assert!(matches!(result, Err(Error::Io(_))), "{result:?}");
+    assert!(matches!(result, Err(ServerError::Io(_))), "{result:?}");
     assert_eq!(TcpStream::connect(other_address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
 }
 

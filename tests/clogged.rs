@@ -90,7 +90,7 @@ const MESSAGE: [u8; 100] = [b'x'; 100];
 fn push(server: &TestServer, max: usize) -> usize {
     let id = common::connections(&server.hub)[0].id;
     for taken in 0..max {
-        server.hub.push(&id, &MESSAGE[..]).unwrap();
+        let _ = server.hub.push(&id, &MESSAGE[..]).unwrap();
         if queued(&server.hub) > 0 {
             // The client's system may acknowledge later what came before.
             thread::sleep(Duration::from_millis(200));

@@ -719,15 +719,15 @@ fn pushes_and_broadcasts_are_compressed_too() {
                 sizes.push(size);
             };
             for _ in 0..2 {
-                server.hub.push(&id, &long).unwrap();
+                let _ = server.hub.push(&id, &long).unwrap();
                 next(&mut peer, &long);
-                server.hub.pusher(&id).unwrap().push(&long).unwrap();
+                let _ = server.hub.pusher(&id).unwrap().push(&long).unwrap();
                 next(&mut peer, &long);
                 assert_eq!(server.hub.broadcast(Audience::Path(&path), &long).unwrap().gone, 0);
                 next(&mut peer, &long);
                 peer.send(TEXT, long.as_bytes());
                 next(&mut peer, &long);
-                server.hub.push(&id, "short").unwrap();
+                let _ = server.hub.push(&id, "short").unwrap();
                 assert_eq!(peer.receive(), (TEXT, b"short".to_vec()));
                 if kind == "/shared" {
                     server.hub.open_server(&id).unwrap().write(&long).unwrap();
@@ -798,7 +798,7 @@ fn messages_of_many_threads_are_one_stream() {
                     let (hub, id) = (&server.hub, &id);
                     scope.spawn(move || {
                         for n in 0..EACH {
-                            hub.push(id, message(who, n)).unwrap();
+                            let _ = hub.push(id, message(who, n)).unwrap();
                         }
                     });
                 }

@@ -56,7 +56,7 @@ impl WebSocketServer for Obedient {
                 format!("{:?}", ws.messages().map(|left| left.as_text().unwrap().len()).collect::<Vec<_>>())
             }
             "open" => {
-                let mut opened = ws.hub().open_server(ws.websocket_id()).unwrap();
+                let opened = ws.hub().open_server(ws.websocket_id()).unwrap();
                 for _ in 0..LOTS {
                     opened.write(vec![b'x'; 1 << 20]).unwrap();
                 }

@@ -19,8 +19,8 @@ use common::{
     next_message, reply::Reply, serve, serve_app,
 };
 use switchboard::{
-    Closed, Error, HeaderName, HeaderValue, Limits, Opening, Origins, Refusal, Response, Server, StatusCode,
-    WebSocket, header,
+    Closed, HeaderName, HeaderValue, Limits, Opening, Origins, Refusal, Response, Server, ServerError,
+    StatusCode, WebSocket, header,
 };
 use tungstenite::Message;
 
@@ -147,7 +147,7 @@ fn the_application_adds_headers_and_cookies() {
                 |opening: &mut Opening| {
                     opening
                         .add_header(HeaderName::from_static("x-served-by"), HeaderValue::from_static("me"));
-                    opening.add_header(header::SET_COOKIE, HeaderValue::from_static("a=1; Path=/"));
+                    opening.add_header("Set-Cookie", "a=1; Path=/");
                     opening.add_header(header::SET_COOKIE, HeaderValue::from_static("b=2"));
                     Ok(())
                 },
@@ -704,11 +704,11 @@ fn paths_are_routed() {
 fn routes_that_cannot_work_are_named_by_bind() {
     for bad in ["", "echo", "/a*", "/a/*/b", "/a?b", "*", "/a b"] {
         let result = Server::builder().listen("127.0.0.1:0").route(bad, || app(echo)).bind();
-        assert!(matches!(&result, Err(Error::Config(text)) if text.contains(bad)), "{bad}: {result:?}");
+        assert!(matches!(&result, Err(ServerError::Config(text)) if text.contains(bad)), "{bad}: {result:?}");
     }
     for twice in ["/a", "/a/*"] {
         let builder = Server::builder().listen("127.0.0.1:0").route(twice, || app(echo));
         let result = builder.route(twice, || app(echo)).bind();
-        assert!(matches!(&result, Err(Error::Config(text)) if text.contains("twice")), "{result:?}");
+        assert!(matches!(&result, Err(ServerError::Config(text)) if text.contains("twice")), "{result:?}");
     }
 }

@@ -63,7 +63,7 @@ fn a_push_reaches_a_client_whose_thread_waits_in_read() {
             assert_eq!(next_message(&mut client), Sent::text(n.to_string()));
         }
         assert!(sent > 50, "mostly nobody else has the connection: {sent}");
-        server.hub.pusher(&id).unwrap().push(vec![1, 2]).unwrap();
+        let _ = server.hub.pusher(&id).unwrap().push(vec![1, 2]).unwrap();
         assert_eq!(next_message(&mut client), Sent::binary(vec![1, 2]));
     }
 }
@@ -84,7 +84,7 @@ fn a_busy_handler_delays_no_push_and_no_pong_and_a_close_only_for_the_close_time
     for scheme in SCHEMES {
         let mut client = server.raw_websocket(scheme, "/");
         let id = ids.recv_timeout(PATIENCE).unwrap();
-        server.hub.push(&id, "pushed").unwrap();
+        let _ = server.hub.push(&id, "pushed").unwrap();
         assert_eq!(client.read_frame(), (0x81, b"pushed".to_vec()));
         use std::io::Write;
         client.write_all(&[frame(0x89, b"ping"), frame(0x81, b"sent meanwhile")].concat()).unwrap();
@@ -122,7 +122,7 @@ fn messages_of_many_threads_are_whole_and_in_order_per_thread() {
                 let pusher = server.hub.pusher(&id).unwrap();
                 thread::spawn(move || {
                     for n in 0..MESSAGES {
-                        pusher.push(format!("{thread} {n} {}", "o".repeat(n * 7 % 3000))).unwrap();
+                        let _ = pusher.push(format!("{thread} {n} {}", "o".repeat(n * 7 % 3000))).unwrap();
                     }
                 })
             })
@@ -445,7 +445,7 @@ fn keepalive_cuts_dead_clients_and_keeps_silent_ones() {
         let _ = dead.read_to_end(&mut rest);
         eventually("the dead one is gone", || server.hub.connection(&dead_id).is_err());
         eventually("a round trip", || server.hub.connection(&silent_id).unwrap().round_trip.is_some());
-        server.hub.push(&silent_id, Message::from("still here")).unwrap();
+        let _ = server.hub.push(&silent_id, Message::from("still here")).unwrap();
         assert_eq!(reader.join().unwrap(), Sent::text("still here"));
     }
 }

@@ -142,7 +142,7 @@ fn live(
         for end in 0..4 {
             let mut client = server.raw_websocket(scheme, "/shared");
             let id = shared.recv_timeout(PATIENCE).unwrap();
-            let mut ws = server.hub.open_server(&id).unwrap();
+            let ws = server.hub.open_server(&id).unwrap();
             client.write_all(&frame(0x81, b"hello")).unwrap();
             assert_eq!(ws.read_message(PATIENCE).unwrap(), "hello");
             match end {

@@ -24,7 +24,7 @@ use common::{
     PATIENCE, Scheme, Stream, app, connector, echo, eventually, folder::Folder, handshake, next_message,
     running::Running,
 };
-use switchboard::{Error, ListenAddr, Message, Result, Server, ServerBuilder, TlsIdentity, WebSocket};
+use switchboard::{ListenAddr, Message, Server, ServerBuilder, ServerError, TlsIdentity, WebSocket};
 
 fn identity() -> TlsIdentity {
     TlsIdentity::from_pem_files("certs/server.pem", "certs/server.key").unwrap()
@@ -55,9 +55,9 @@ fn connect_unix(path: &Path) -> UnixStream {
 
 /// Checks that binding failed with this address and this reason, and that the error text has both.
 #[track_caller]
-fn assert_bind_error(result: Result<Server>, address: &str, kind: Option<ErrorKind>) {
+fn assert_bind_error(result: Result<Server, ServerError>, address: &str, kind: Option<ErrorKind>) {
     let error = result.unwrap_err();
-    let Error::Bind(bind) = &error else { panic!("{error:?}") };
+    let ServerError::Bind(bind) = &error else { panic!("{error:?}") };
     assert_eq!(bind.address, address);
     assert!(kind.is_none_or(|kind| bind.source.kind() == kind), "{error}");
     let text = error.to_string();
@@ -254,7 +254,7 @@ fn a_malformed_address_is_named_in_the_error() {
         assert_bind_error(echoing().listen(bad).bind(), bad, None);
     }
     let result = echoing().bind();
-    assert!(matches!(&result, Err(Error::Config(text)) if text.contains("listen")), "{result:?}");
+    assert!(matches!(&result, Err(ServerError::Config(text)) if text.contains("listen")), "{result:?}");
 }
 
 #[test]

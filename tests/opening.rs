@@ -141,7 +141,7 @@ const TIMES: usize = 500;
 const KINDS: [(bool, usize); 3] = [(false, 2), (true, 2), (true, 0)];
 
 fn push(hub: &Hub, id: &WebSocketId, text: &str) {
-    hub.push(id, text).unwrap_or_else(|e| panic!("{text}: {e}"));
+    let _ = hub.push(id, text).unwrap_or_else(|e| panic!("{text}: {e}"));
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn a_thread_that_pushes_at_once_is_heard_behind_the_101() {
             push(hub, &id, "one");
             let pusher = hub.pusher(&id)?;
             for text in ["two", "three"] {
-                pusher.push(text).unwrap();
+                let _ = pusher.push(text).unwrap();
             }
             push(hub, &id, "four");
             assert_eq!(pusher.websocket_id(), &id);
@@ -173,7 +173,7 @@ fn a_thread_that_pushes_at_once_is_heard_behind_the_101() {
 fn a_thread_that_opens_at_once_gets_the_connection() {
     for (share, workers) in [(true, 2), (true, 0)] {
         let (server, results) = serve_hasty(share, workers, |hub, id| {
-            let mut ws = hub.open_server(&id)?;
+            let ws = hub.open_server(&id)?;
             hub.join(&id, "room")?;
             assert!(hub.members("room", None, 0).unwrap().items.contains(&id));
             assert_eq!(hub.connection(&id).unwrap().id, id);
@@ -276,7 +276,7 @@ fn pushes_keep_their_order_while_the_connection_is_opened() {
                                 let message = format!("{name} {n} {}", "o".repeat(n));
                                 let pushed =
                                     if n % 2 == 0 { kept.push(message) } else { hub.push(&id, message) };
-                                pushed.unwrap();
+                                let _ = pushed.unwrap();
                                 if n == round * 10 {
                                     started.send(()).unwrap();
                                 }
@@ -433,9 +433,8 @@ fn a_client_that_leaves_meanwhile_leaves_nothing_behind() {
             let (client, id) = gated.begin(scheme);
             let hub = gated.server.hub.clone();
             let pusher = hub.pusher(&id).unwrap();
-            pusher.push("x").unwrap();
-            let opener =
-                thread::spawn(move || hub.open_server(&id).and_then(|mut ws| ws.read_message(PATIENCE)));
+            let _ = pusher.push("x").unwrap();
+            let opener = thread::spawn(move || hub.open_server(&id).and_then(|ws| ws.read_message(PATIENCE)));
             client.reset();
             gated.answer(Answer::Yes);
             let end = gated.ends.recv_timeout(PATIENCE).unwrap();
@@ -483,7 +482,7 @@ fn on_pre_server_may_push_to_its_own_connection_and_does_not_wait_for_it() {
             for expected in ["welcome", "to the room"] {
                 assert_eq!(text(&mut client), expected);
             }
-            server.hub.broadcast(Audience::Path("/"), "to all").unwrap();
+            let _ = server.hub.broadcast(Audience::Path("/"), "to all").unwrap();
             assert_eq!(text(&mut client), "to all");
             drop(client);
             eventually("it is gone", || server.hub.is_empty().unwrap());
@@ -538,7 +537,7 @@ fn what_was_queued_is_freed_with_whatever_ends_the_handshake() {
                 let (client, id) = gated.begin(scheme);
                 let pusher = gated.server.hub.pusher(&id).unwrap();
                 for _ in 0..10 {
-                    pusher.push(message()).unwrap();
+                    let _ = pusher.push(message()).unwrap();
                 }
                 assert_eq!(alive.load(SeqCst), 10);
                 client.reset();
@@ -559,7 +558,7 @@ fn a_shutdown_leaves_nobody_waiting() {
     client.write_all(handshake("/").as_bytes()).unwrap();
     let id = ids.recv_timeout(PATIENCE).unwrap();
     let hub = server.hub.clone();
-    let opener = thread::spawn(move || hub.open_server(&id).and_then(|mut ws| ws.read_message(PATIENCE)));
+    let opener = thread::spawn(move || hub.open_server(&id).and_then(|ws| ws.read_message(PATIENCE)));
     server.handle.shutdown(Duration::ZERO);
     answers.send(Answer::Yes).unwrap();
     let answer = opener.join().unwrap();

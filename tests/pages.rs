@@ -16,7 +16,7 @@ use common::{
     PATIENCE, SCHEMES, Scheme, TestServer, app, echo, folder::Folder, frame, handshake, next_message,
     reply::Reply, serve,
 };
-use switchboard::{Error, Exchange, Response, Server, StatusCode};
+use switchboard::{Exchange, Response, Server, ServerError, StatusCode};
 use tungstenite::Message;
 
 const SECRET: &str = "what is outside of the folder";
@@ -439,9 +439,9 @@ fn bind_names_a_folder_that_cannot_be_served() {
     for bad in [site.join("nothing"), site.join("www/style.css")] {
         let result = Server::builder().listen("127.0.0.1:0").files("/*", &bad).bind();
         let name = bad.to_str().unwrap();
-        assert!(matches!(&result, Err(Error::Config(text)) if text.contains(name)), "{result:?}");
+        assert!(matches!(&result, Err(ServerError::Config(text)) if text.contains(name)), "{result:?}");
     }
     let builder = Server::builder().listen("127.0.0.1:0").http("/x", |_| Response::html(""));
     let result = builder.files("/x", site.join("www")).bind();
-    assert!(matches!(&result, Err(Error::Config(text)) if text.contains("twice")), "{result:?}");
+    assert!(matches!(&result, Err(ServerError::Config(text)) if text.contains("twice")), "{result:?}");
 }

@@ -5,16 +5,18 @@ mod common;
 use std::{
     io::{ErrorKind, Read, Write},
     sync::{Arc, Mutex, mpsc},
+    thread,
     time::{Duration, Instant},
 };
 
 use common::{
-    PATIENCE, SCHEMES, Stream, echo,
+    Client, PATIENCE, SCHEMES, Stream, app, echo,
     ends::{close_frame, reason_parts, serve_ends},
-    frame, next_message, serve_app,
+    frame, next_message, serve, serve_app,
 };
 use switchboard::{
-    CloseReason, ClosedBy, Data, Error, Limits, READ_LEN, READ_TIMEOUT, ServerResult, WebSocket,
+    CloseReason, ClosedBy, Error, Limits, Message as Received, Opening, READ_LEN, READ_TIMEOUT, Refusal,
+    ServerResult, WebSocket, WebSocketId, WebSocketServer,
 };
 use tungstenite::Message;
 
@@ -57,7 +59,7 @@ fn read_returns_at_most_len_of_one_message() {
         client.send(Message::text("größe🎉")).unwrap();
         client.send(Message::binary(vec![1, 2, 3, 4, 5])).unwrap();
         client.send(Message::text("")).unwrap();
-        let expected: Vec<(Data, bool)> = vec![
+        let expected: Vec<(Received, bool)> = vec![
             ("größ".into(), false),
             ("e🎉".into(), true),
             (vec![1, 2, 3, 4].into(), false),
@@ -115,12 +117,12 @@ fn a_len_of_0_is_read_len() {
         client.send(Message::text("🎉".repeat(32_656))).unwrap();
         client.send(Message::text("last")).unwrap();
         for (expected, at_end) in [
-            (Data::from("ä".repeat(32_656)), false),
-            (Data::from("ä".repeat(40_000 - 32_656)), true),
-            (Data::from(&bytes(40_000)[..32_656]), false),
-            (Data::from(&bytes(40_000)[32_656..]), true),
-            (Data::from("🎉".repeat(32_656)), true),
-            (Data::from("last"), true),
+            (Received::from("ä".repeat(32_656)), false),
+            (Received::from("ä".repeat(40_000 - 32_656)), true),
+            (Received::from(&bytes(40_000)[..32_656]), false),
+            (Received::from(&bytes(40_000)[32_656..]), true),
+            (Received::from("🎉".repeat(32_656)), true),
+            (Received::from("last"), true),
         ] {
             let (data, is_at_end) = rx.recv_timeout(PATIENCE).unwrap();
             assert!(data == expected && is_at_end == at_end, "{} bytes, {is_at_end}", data.len());
@@ -136,9 +138,9 @@ fn any_call_returns_the_rest_of_a_message() {
         assert!(ws.read_message(PATIENCE)? == "bcdef" && ws.at_end());
         assert!(ws.read(3, PATIENCE)? == "sec" && !ws.at_end());
         assert!(ws.try_read(1)?.unwrap() == "o" && !ws.at_end());
-        assert!(ws.messages().next().unwrap() == "nd");
-        assert_eq!(ws.read(1, PATIENCE)?, Data::from(vec![1]));
-        assert_eq!(ws.read(usize::MAX, PATIENCE)?, Data::from(vec![2, 3]));
+        assert!(ws.messages().next().unwrap() == "nd" && ws.at_end());
+        assert_eq!(ws.read(1, PATIENCE)?, Received::from(vec![1]));
+        assert_eq!(ws.read(usize::MAX, PATIENCE)?, Received::from(vec![2, 3]));
         // An empty message is a message, too, and keeps its kind.
         let empty = ws.read(0, PATIENCE)?;
         assert!(empty.is_text() && empty.is_empty() && ws.at_end());
@@ -162,8 +164,142 @@ fn any_call_returns_the_rest_of_a_message() {
     }
 }
 
+/// Writes in one thread, and reads in another: first on its own, and then what the other has read.
+fn duplex(ws: &WebSocket) -> switchboard::Result<()> {
+    let (read, is_read) = mpsc::channel();
+    thread::scope(|scope| {
+        let writer = scope.spawn(move || {
+            // The other thread waits all the while: the client says nothing yet.
+            for n in 0..100 {
+                ws.write(format!("{n} {}", "x".repeat(n * 100)))?;
+            }
+            for message in is_read {
+                ws.write(message)?;
+            }
+            Ok::<(), Error>(())
+        });
+        for message in ws.messages() {
+            assert!(ws.at_end());
+            read.send(message).unwrap();
+        }
+        drop(read);
+        writer.join().unwrap()
+    })
+}
+
+#[test]
+fn one_thread_reads_while_another_writes() {
+    let server = serve(|builder| {
+        let app = || app(|ws: &mut WebSocket| Ok(duplex(ws)?));
+        builder.route("/", app).route("/shared", || Shared)
+    });
+    let talk = |client: &mut Client| {
+        for n in 0..100 {
+            assert_eq!(next_message(client), Message::text(format!("{n} {}", "x".repeat(n * 100))));
+        }
+        for n in 0..100 {
+            client.send(Message::text(n.to_string())).unwrap();
+        }
+        for n in 0..100 {
+            assert_eq!(next_message(client), Message::text(n.to_string()));
+        }
+        client.close(None).unwrap();
+    };
+    for scheme in SCHEMES {
+        let mut client = server.connect(scheme, "/");
+        talk(&mut client);
+        assert_eq!(common::read_close(&mut client).0, 1005, "1011: see the handler's panic");
+        let mut client = server.connect(scheme, "/shared");
+        let id: WebSocketId = next_message(&mut client).to_text().unwrap().parse().unwrap();
+        let ws = server.hub.open_server(&id).unwrap();
+        thread::scope(|scope| {
+            let handler = scope.spawn(|| duplex(&ws));
+            talk(&mut client);
+            handler.join().unwrap().unwrap();
+        });
+        assert!(ws.close_reason().is_some_and(|reason| reason.is_normal()));
+    }
+}
+
+/// A shared connection that tells its ID, and leaves its messages to others.
+struct Shared;
+
+impl WebSocketServer for Shared {
+    fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
+        opening.set_shared_connection(true);
+        Ok(())
+    }
+
+    fn server(&mut self, ws: &mut WebSocket) -> ServerResult {
+        Ok(ws.write(ws.websocket_id().as_str())?)
+    }
+}
+
+#[test]
+fn each_kind_of_read_of_a_shared_connection_says_whether_it_reached_the_end() {
+    let server = serve(|builder| builder.route("/", || Shared));
+    for scheme in SCHEMES {
+        let mut client = server.connect(scheme, "/");
+        let id: WebSocketId = next_message(&mut client).to_text().unwrap().parse().unwrap();
+        let ws = server.hub.open_server(&id).unwrap();
+        for _ in 0..4 {
+            client.send(Message::text("hello")).unwrap();
+        }
+        assert!(ws.at_end(), "before the first");
+        assert!(ws.read(2, PATIENCE).unwrap() == "he" && !ws.at_end());
+        assert!(ws.messages().next().unwrap() == "llo" && ws.at_end());
+        assert!(ws.read(2, PATIENCE).unwrap() == "he" && !ws.at_end());
+        assert!(ws.read_message(PATIENCE).unwrap() == "llo" && ws.at_end());
+        assert!(ws.read(2, PATIENCE).unwrap() == "he" && !ws.at_end());
+        assert!(ws.try_read(1).unwrap().unwrap() == "l" && !ws.at_end());
+        assert!(ws.try_read(0).unwrap().unwrap() == "lo" && ws.at_end());
+    }
+}
+
+#[test]
+fn several_threads_read_a_synchronous_connection_each_within_its_time() {
+    const MESSAGES: usize = 200;
+    let (tx, rx) = mpsc::channel();
+    let server = serve_app(move |ws| {
+        let ws = &*ws;
+        thread::scope(|scope| {
+            let first = scope.spawn(|| ws.messages().collect::<Vec<_>>());
+            // This thread or the first one waits for the other: neither longer than it wants to.
+            for _ in 0..10 {
+                let begun = Instant::now();
+                assert!(ws.try_read(0).unwrap().is_none());
+                assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+                let result = ws.read_message(Duration::from_millis(20));
+                assert!(
+                    result.is_err_and(|e| e.is_timeout()) && begun.elapsed() < SOON,
+                    "{:?}",
+                    begun.elapsed()
+                );
+            }
+            ws.write("go").unwrap();
+            let mut all: Vec<_> = ws.messages().collect();
+            all.extend(first.join().unwrap());
+            tx.send(all).unwrap();
+        });
+        Ok(())
+    });
+    for scheme in SCHEMES {
+        let mut client = server.connect(scheme, "/");
+        assert_eq!(next_message(&mut client), Message::text("go"));
+        for n in 0..MESSAGES {
+            client.send(Message::text(format!("{n:03}"))).unwrap();
+        }
+        client.close(None).unwrap();
+        let mut all = rx.recv_timeout(PATIENCE).unwrap();
+        all.sort_by_key(|message| message.as_text().unwrap().to_owned());
+        let expected: Vec<_> = (0..MESSAGES).map(|n| Received::from(format!("{n:03}"))).collect();
+        assert_eq!(all, expected, "each message went to one of them");
+        assert_eq!(common::read_close(&mut client).0, 1005);
+    }
+}
+
 /// Calls `try_read` until it returns something. Also returns how long the longest call took.
-fn poll(ws: &mut WebSocket) -> switchboard::Result<(Data, Duration)> {
+fn poll(ws: &mut WebSocket) -> switchboard::Result<(Received, Duration)> {
     let (begun, mut longest) = (Instant::now(), Duration::ZERO);
     loop {
         let call = Instant::now();
@@ -304,7 +440,7 @@ fn messages_iterates_until_the_close() {
         let all = [frame(0x81, b"one"), frame(0x89, b""), frame(0x82, b"two"), frame(0x81, b"")].concat();
         client.write_all(&[all, close_frame(4000, "done"), frame(0x81, b"after the end")].concat()).unwrap();
         let (all, reason) = rx.recv_timeout(PATIENCE).unwrap();
-        assert_eq!(all, [Data::from("one"), Data::from(b"two".to_vec()), Data::from("")]);
+        assert_eq!(all, [Received::from("one"), Received::from(b"two".to_vec()), Received::from("")]);
         assert_eq!(reason_parts(&reason), (4000, "done".into(), ClosedBy::Client));
     }
 }

@@ -128,7 +128,7 @@ fn another_thread_opens_writes_reads_and_ends_it() {
         let mut client = fixture.server.connect(scheme, "/");
         let (id, hub) = (fixture.opened(), fixture.hub.clone());
         let other = thread::spawn(move || {
-            let mut ws = hub.open_server(&id).unwrap();
+            let ws = hub.open_server(&id).unwrap();
             ws.write("hello").unwrap();
             let piece = ws.read(3, PATIENCE).unwrap();
             assert!(piece == "ans" && !ws.at_end());
@@ -230,7 +230,7 @@ fn several_readers_get_different_messages() {
     let id = fixture.opened();
     let readers: Vec<_> = (0..4)
         .map(|_| {
-            let mut ws = fixture.hub.open_server(&id).unwrap();
+            let ws = fixture.hub.open_server(&id).unwrap();
             thread::spawn(move || {
                 let mut got = Vec::new();
                 while let Ok(message) = ws.read_message(PATIENCE) {
@@ -254,7 +254,7 @@ fn a_read_that_waits_ends_when_another_thread_ends_the_connection() {
     let fixture = shared(|_| {}, leave);
     let _client = fixture.server.raw_websocket(SCHEMES[0], "/");
     let id = fixture.opened();
-    let mut waiting = fixture.hub.open_server(&id).unwrap();
+    let waiting = fixture.hub.open_server(&id).unwrap();
     let reader = thread::spawn(move || waiting.read_message(PATIENCE));
     fixture.hub.open_server(&id).unwrap().end_server();
     assert!(matches!(reader.join().unwrap(), Err(Error::Closed(reason)) if reason.code() == 1000));
@@ -272,7 +272,7 @@ fn a_full_inbox_holds_the_client_back_and_loses_nothing() {
             }
             client
         });
-        let mut ws = fixture.hub.open_server(&id).unwrap();
+        let ws = fixture.hub.open_server(&id).unwrap();
         for n in 0..200 {
             let message = ws.read_message(PATIENCE).unwrap();
             assert!(message.len() == 100_000 && message.as_bytes()[0] == n);
@@ -288,7 +288,7 @@ fn messages_before_the_end_can_still_be_read() {
     let fixture = shared(|limits| limits.close_timeout = Duration::from_millis(200), leave);
     let mut client = fixture.server.connect(SCHEMES[0], "/");
     let id = fixture.opened();
-    let mut ws = fixture.hub.open_server(&id).unwrap();
+    let ws = fixture.hub.open_server(&id).unwrap();
     client.send(Sent::text("last words")).unwrap();
     client.close(None).unwrap();
     assert_eq!(read_close(&mut client).0, 1005);
@@ -315,7 +315,7 @@ fn shutdown_ends_shared_connections_also_while_handles_are_held() {
         let Fixture { server, hub, events } = shared(|limits| limits.workers = workers, leave);
         let mut client = server.connect(SCHEMES[1], "/");
         let Event::Opened(id) = events.recv_timeout(PATIENCE).unwrap() else { panic!() };
-        let mut handle = hub.open_server(&id).unwrap();
+        let handle = hub.open_server(&id).unwrap();
         let stopper = thread::spawn(move || server.shutdown(PATIENCE));
         assert_eq!(read_close(&mut client).0, 1001);
         drop(client);
@@ -589,7 +589,7 @@ fn a_client_with_an_unread_message_that_answers_pings_is_not_cut() {
     }
     for (id, answered) in clients {
         assert!(answered.try_iter().count() > 0, "no ping has been answered");
-        let mut ws = fixture.hub.open_server(&id).unwrap();
+        let ws = fixture.hub.open_server(&id).unwrap();
         assert_eq!(ws.read_message(PATIENCE).unwrap(), "hello");
         for _ in 0..3 {
             assert_eq!(answered.recv_timeout(PATIENCE).unwrap(), 0x89);
@@ -753,7 +753,7 @@ fn the_handler_gets_the_rest_of_a_message_that_server_has_read_in_part() {
             client.write_all(&frame(0x81, b"third")).unwrap();
             assert_eq!(client.read_frame(), (0x81, b"third".to_vec()));
             client.write_all(&frame(0x81, b"for a reader")).unwrap();
-            let mut ws = fixture.hub.open_server(&id).unwrap();
+            let ws = fixture.hub.open_server(&id).unwrap();
             let piece = ws.read(5, PATIENCE).unwrap();
             assert!(piece == "for a" && !ws.at_end());
             assert_eq!(ws.read_message(PATIENCE).unwrap(), " reader");

@@ -266,9 +266,9 @@ fn shared_connections_are_closed_with_1001_and_reported_before_run_returns() {
         let (server, ids, ends) = serve_shared();
         let mut client = server.raw_websocket(scheme, "/");
         let id = ids.recv_timeout(PATIENCE).unwrap();
-        let mut ws = server.hub.open_server(&id).unwrap();
+        let ws = server.hub.open_server(&id).unwrap();
         let reader = {
-            let mut ws = server.hub.open_server(&id).unwrap();
+            let ws = server.hub.open_server(&id).unwrap();
             thread::spawn(move || ws.read_message(PATIENCE))
         };
         server.handle.shutdown(PATIENCE * 10);

@@ -76,7 +76,7 @@ fn eight_threads_push_to_two_hundred_connections_whose_owners_write() {
             thread::spawn(move || {
                 for n in 0..EACH {
                     for id in &ids {
-                        hub.push(id, text(who, n)).unwrap();
+                        let _ = hub.push(id, text(who, n)).unwrap();
                     }
                 }
             })

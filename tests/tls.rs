@@ -18,7 +18,9 @@ use common::{
     handshake, next_message, running::Running, serve, serve_app,
 };
 use native_tls::{Protocol, TlsConnector, TlsStream};
-use switchboard::{CloseReason, Closed, ClosedBy, Error, Limits, Opening, Server, TlsIdentity, WebSocket};
+use switchboard::{
+    CloseReason, Closed, ClosedBy, Limits, Opening, Server, ServerError, TlsIdentity, WebSocket,
+};
 use tungstenite::Message;
 
 /// Nothing but a TCP connection.
@@ -121,7 +123,7 @@ fn mistakes_are_named_when_the_identity_is_loaded() {
         (p12(half_archive, "switchboard"), &["PKCS#12", "half.p12"]),
     ] {
         let error = result.unwrap_err();
-        assert!(matches!(error, Error::Tls(_)), "{error:?}");
+        assert!(matches!(error, ServerError::Tls(_)), "{error:?}");
         let text = error.to_string();
         assert!(words.iter().all(|word| text.contains(word)), "{words:?}: {text}");
         assert!(!text.contains('\n'), "one line: {text}");

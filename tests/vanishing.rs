@@ -112,7 +112,7 @@ fn what_was_sent_before_a_fin_can_be_read_in_spite_of_a_full_inbox_and_then_it_i
     for scheme in SCHEMES {
         let (mut client, id) = connect_full(&server, &ids, scheme);
         client.half_close();
-        let mut ws = server.hub.open_server(&id).unwrap();
+        let ws = server.hub.open_server(&id).unwrap();
         for n in 0..SENT {
             assert_eq!(ws.read_message(PATIENCE).unwrap(), *n.to_string());
             ws.write("got it").unwrap();

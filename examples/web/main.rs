@@ -1,6 +1,6 @@
 //! Both programs of InterSystems' documentation of `%CSP.WebSocket`, each with a page that uses its JavaScript.
 //!
-//! Open <http://127.0.0.1:8080/>. For pages of your own: `reconnecting.js`, a WebSocket that connects again by itself.
+//! Open <http://127.0.0.1:8080/>. To copy: `reconnecting.js`. (`read` returns 32656 characters at most, and then the rest.)
 
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, UNIX_EPOCH};
@@ -40,7 +40,7 @@ impl WebSocketServer for MyAsyncServer {
 
 /// What the other thread does each second with a connection, of which it has the ID.
 fn visit(hub: &Hub, id: &WebSocketId) -> switchboard::Result<()> {
-    let mut ws = hub.open_server(id)?;
+    let ws = hub.open_server(id)?;
     ws.write(format!("Server wrote at {}", horolog()))?;
     while let Some(data) = ws.try_read(0)? {
         if data == "exit" {
@@ -57,7 +57,7 @@ fn horolog() -> String {
     format!("{},{}", seconds / 86_400 + 47_117, seconds % 86_400)
 }
 
-fn main() -> switchboard::Result<()> {
+fn main() -> Result<(), switchboard::ServerError> {
     let (save, saved) = channel();
     let server = Server::builder()
         .listen(std::env::args().nth(1).unwrap_or("127.0.0.1:8080".into()))

@@ -27,6 +27,7 @@ pub(super) struct MyWebSocketServer;
 impl WebSocketServer for MyWebSocketServer {
     fn server(&mut self, ws: &mut WebSocket) -> ServerResult {
         loop {
+            // At most so many characters of one message: the next read returns the rest.
             match ws.read(READ_LEN, Duration::from_secs(10)) {
                 Err(Error::Timeout) => ws.write(format!("Server timed-out at {}", time_of_day()))?,
                 Ok(data) if data == "exit" => break,

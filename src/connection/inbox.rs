@@ -8,11 +8,7 @@ use std::{
 };
 
 use super::receiver::Receiver;
-use crate::{
-    limits::Limits,
-    message::{Data, Message},
-    protocol::Hold,
-};
+use crate::{limits::Limits, message::Message, protocol::Hold};
 
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
@@ -92,7 +88,7 @@ impl Inbox {
     }
 
     /// At most `len` characters or bytes of the next message for a reader, and whether they reach its end.
-    pub(super) fn read(&mut self, len: usize) -> Option<(Data, bool)> {
+    pub(super) fn read(&mut self, len: usize) -> Option<(Message, bool)> {
         if self.read == 0 && self.unread.front()?.len() <= len {
             let message = self.unread.pop_front()?;
             self.bytes -= message.len();
@@ -112,7 +108,12 @@ impl Inbox {
     }
 
     /// At most `len` characters or bytes of the first of these messages; the rest is kept for the next reader.
-    pub(super) fn read_first(&mut self, message: Message, others: Vec<Message>, len: usize) -> (Data, bool) {
+    pub(super) fn read_first(
+        &mut self,
+        message: Message,
+        others: Vec<Message>,
+        len: usize,
+    ) -> (Message, bool) {
         // A text of so few bytes cannot have more characters.
         if message.len() <= len {
             self.put_unread(others);

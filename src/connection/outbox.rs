@@ -35,6 +35,7 @@ pub enum Overflow {
 
 /// What became of a message that was pushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "the message may have been sent, or only be queued"]
 #[non_exhaustive]
 pub enum Pushed {
     /// The kernel has it.

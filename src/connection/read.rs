@@ -3,9 +3,10 @@
 use std::{
     io::{self, ErrorKind::WouldBlock},
     sync::{
-        Arc,
+        Arc, MutexGuard,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
+    thread,
     time::Duration,
 };
 
@@ -16,13 +17,17 @@ use crate::{
     codec::Work,
     deadline::Budget,
     error::{Error, Result},
-    message::{Data, Message},
+    message::Message,
     protocol::Hold,
     sync::LockExt,
 };
 
 /// How long `read` waits where no other time is given (the default of IRIS).
 pub const READ_TIMEOUT: Duration = Duration::from_secs(86_400);
+
+/// How often a thread asks whether another one, which reads the same synchronous connection, has returned: rarer and rarer.
+const SHORTEST_PAUSE: Duration = Duration::from_micros(100);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// What the thread of a connection does next.
 enum Next {
@@ -45,11 +50,11 @@ impl Connection {
         len: usize,
         timeout: Duration,
         reader: &AtomicBool,
-    ) -> Result<(Data, bool)> {
+    ) -> Result<(Message, bool)> {
         if self.about.shared {
             return self.read_shared(len, timeout, reader);
         }
-        let mut inbox = self.inbox.locked();
+        let (mut inbox, timeout) = self.inbox_within(timeout)?;
         let received = self.read_received(&mut inbox, len);
         let is_new = received.is_none();
         let read = received.unwrap_or_else(|| {
@@ -67,6 +72,35 @@ impl Connection {
         read
     }
 
+    /// The inbox of a connection with a thread, and what is then left of the time. Another thread of the handler that reads
+    /// has it for as long as it waits, the gateway for a moment.
+    #[inline(always)] // for each message
+    fn inbox_within(&self, timeout: Duration) -> Result<(MutexGuard<'_, Inbox>, Duration)> {
+        match self.inbox.try_locked() {
+            Some(inbox) => Ok((inbox, timeout)),
+            None => self.await_inbox(timeout),
+        }
+    }
+
+    #[inline(never)]
+    fn await_inbox(&self, timeout: Duration) -> Result<(MutexGuard<'_, Inbox>, Duration)> {
+        let mut budget = Budget::new(timeout);
+        let mut pause = SHORTEST_PAUSE;
+        loop {
+            let left = budget.remaining();
+            if let Some(inbox) = self.inbox.try_locked() {
+                return Ok((inbox, left.unwrap_or_default()));
+            }
+            // Else it is being looked into, which takes no time that counts.
+            let another_reads = !self.is_busy();
+            if another_reads && left.is_none() {
+                return Err(Error::Timeout);
+            }
+            thread::sleep(left.map_or(pause, |left| left.min(pause)));
+            pause = if another_reads { LONGEST_PAUSE.min(pause * 2) } else { SHORTEST_PAUSE };
+        }
+    }
+
     /// This reader answers no more.
     pub(crate) fn end_answering(self: &Arc<Self>, reader: &AtomicBool) {
         let mut inbox = self.inbox.locked();
@@ -80,7 +114,7 @@ impl Connection {
 
     /// What was received before, or that nothing of it is wanted.
     #[inline(always)] // for each message
-    fn read_received(&self, inbox: &mut Inbox, len: usize) -> Option<Result<(Data, bool)>> {
+    fn read_received(&self, inbox: &mut Inbox, len: usize) -> Option<Result<(Message, bool)>> {
         if self.has_hung_up() {
             return Some(Err(self.closed()));
         }
@@ -96,7 +130,7 @@ impl Connection {
         len: usize,
         timeout: Duration,
         reader: &AtomicBool,
-    ) -> Result<(Data, bool)> {
+    ) -> Result<(Message, bool)> {
         let mut budget = Budget::new(timeout);
         let mut inbox = self.inbox.locked();
         inbox.end_answering(reader);
@@ -135,7 +169,12 @@ impl Connection {
     }
 
     /// For the connection's own thread.
-    fn read_own(self: &Arc<Self>, inbox: &mut Inbox, len: usize, timeout: Duration) -> Result<(Data, bool)> {
+    fn read_own(
+        self: &Arc<Self>,
+        inbox: &mut Inbox,
+        len: usize,
+        timeout: Duration,
+    ) -> Result<(Message, bool)> {
         let mut budget = Budget::new(timeout);
         let mut is_last_look = false;
         loop {
@@ -177,7 +216,7 @@ impl Connection {
                     self.received(received, Hold::Nothing);
                 }
                 Next::Send(socket) => {
-                    if !socket.wait_writable(budget.deadline())? {
+                    if !self.wait_writable(&socket, budget.deadline())? {
                         return Err(Error::Timeout);
                     }
                 }

@@ -107,7 +107,7 @@ fn no_push_is_lost_between_the_locks() {
     });
     for round in 1..=ROUNDS {
         go.store(round, SeqCst);
-        connection.push(Message::from("x"), None).unwrap();
+        let _ = connection.push(Message::from("x"), None).unwrap();
         let mut frame = [0; 3];
         client.read_exact(&mut frame).unwrap_or_else(|e| panic!("round {round}: {e}"));
         assert_eq!(&frame, b"\x81\x01x");

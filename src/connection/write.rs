@@ -49,7 +49,7 @@ impl Connection {
                 None => return self.write_next(core, outgoing, budget),
                 Some(Obstacle::Socket(socket)) => {
                     drop(core);
-                    socket.wait_writable(budget.deadline())?
+                    self.wait_writable(&socket, budget.deadline())?
                 }
                 Some(Obstacle::Compressing) => {
                     drop(core);
@@ -179,9 +179,20 @@ impl Connection {
             if !in_time {
                 return Err(self.is_too_slow());
             }
-            in_time =
-                if compresses { self.wait_compressed(deadline) } else { socket.wait_writable(deadline)? };
+            in_time = if compresses {
+                self.wait_compressed(deadline)
+            } else {
+                self.wait_writable(&socket, deadline)?
+            };
         }
+    }
+
+    /// Waits until the socket takes more. False: the time was up. A socket that cannot be waited for ends the connection.
+    pub(super) fn wait_writable(self: &Arc<Self>, socket: &Socket, deadline: Deadline) -> Result<bool> {
+        socket.wait_writable(deadline).map_err(|e| {
+            self.lock().protocol.abort(ClosedBy::Network, &e.to_string());
+            self.closed()
+        })
     }
 
     /// Waits until the compressor is back. False: the time was up.

@@ -74,7 +74,7 @@ impl Files {
 fn redirect_to_folder(path: &str) -> Response {
     let name = path.rsplit('/').next().unwrap_or(path);
     Response::text(StatusCode::MOVED_PERMANENTLY, "this is a folder\n")
-        .with_header("location", &format!("./{name}/"))
+        .with_header("location", format!("./{name}/"))
 }
 
 fn content_type(file: &Path) -> &'static str {

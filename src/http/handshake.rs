@@ -6,7 +6,7 @@ use super::{
     request::Request,
     response::{Refusal, begin_head, push_line},
 };
-use crate::error::Error;
+use crate::error::ServerError;
 
 /// The only version of the protocol (RFC 6455, section 4.1).
 const VERSION: &str = "13";
@@ -32,11 +32,11 @@ impl Origins {
     /// Checks that browsers can send each origin of a list: any other would never match.
     ///
     /// # Errors
-    /// [`Error::Config`] for the first that no browser sends.
-    pub(crate) fn check(&self) -> Result<(), Error> {
+    /// [`ServerError::Config`] for the first that no browser sends.
+    pub(crate) fn check(&self) -> Result<(), ServerError> {
         let Self::List(list) = self else { return Ok(()) };
         list.iter().find(|origin| !is_origin(origin)).map_or(Ok(()), |origin| {
-            Err(Error::config(format!(
+            Err(ServerError::config(format!(
                 "no browser sends the origin {origin:?}: write SCHEME://HOST, or SCHEME://HOST:PORT if the port is not \
                  the default one"
             )))

@@ -4,14 +4,16 @@
 
 mod files;
 mod handshake;
+mod header;
 mod request;
 mod response;
 
 pub(crate) use self::{
     files::Files,
     handshake::{Handshake, is_upgrade},
+    header::header_line,
     request::parse_head,
-    response::Body,
+    response::{Body, FAILED},
 };
 pub use self::{
     handshake::Origins,

@@ -5,19 +5,34 @@ use std::{borrow::Cow, fmt, fs::File};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
+use super::header::header_line;
+use crate::error::Error;
+
+/// What a client is told of a mistake in the application.
+pub(crate) const FAILED: &str = "the handler failed";
+
 /// A plain HTTP response. The connection is closed after it.
+///
+/// Names and values of header lines are strings, or typed as [`HeaderName`](crate::HeaderName) and
+/// [`HeaderValue`](crate::HeaderValue). What cannot be in a header, such as a line break, is never sent: then the response is
+/// a 500, whatever else is set, and the log names the header.
 ///
 /// ```
 /// use switchboard::{Response, StatusCode};
 /// let page = Response::html("<p>hello</p>").with_header("cache-control", "no-store");
 /// let error = Response::text(StatusCode::CONFLICT, "somebody was faster");
+/// let mistake = Response::html("").with_header("x-user", "ada\r\nset-cookie: a=b");
 /// # assert_eq!(page.status(), 200); assert_eq!(error.status(), 409);
+/// assert_eq!(mistake.status(), StatusCode::INTERNAL_SERVER_ERROR);
 /// ```
 #[derive(Debug)]
+#[must_use = "a response is sent when the handler returns it"]
 pub struct Response {
     status: StatusCode,
     headers: HeaderMap,
     body: Body,
+    /// What went wrong, for the log: this is a 500, and stays one.
+    fault: Option<Box<str>>,
 }
 
 #[derive(Debug)]
@@ -29,10 +44,7 @@ pub(crate) enum Body {
 
 impl Response {
     /// Status 200, with this body and content type, such as `application/json`.
-    ///
-    /// # Panics
-    /// If the content type is not a valid header value.
-    pub fn new(content_type: &str, body: impl Into<Bytes>) -> Self {
+    pub fn new(content_type: impl TryInto<HeaderValue>, body: impl Into<Bytes>) -> Self {
         Self::with_body(content_type, Body::Bytes(body.into()))
     }
 
@@ -46,25 +58,35 @@ impl Response {
         Self::new("text/plain; charset=utf-8", body.into()).with_status(status)
     }
 
-    pub(crate) fn with_body(content_type: &str, body: Body) -> Self {
-        let response = Self { status: StatusCode::OK, headers: HeaderMap::new(), body };
-        response.with_header("content-type", content_type).with_header("x-content-type-options", "nosniff")
+    pub(crate) fn with_body(content_type: impl TryInto<HeaderValue>, body: Body) -> Self {
+        let response = Self { status: StatusCode::OK, headers: HeaderMap::new(), body, fault: None };
+        response
+            .with_header(header::CONTENT_TYPE, content_type)
+            .with_header(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"))
     }
 
     /// Sets the status.
     pub fn with_status(mut self, status: StatusCode) -> Self {
-        self.status = status;
+        if self.fault.is_none() {
+            self.status = status;
+        }
         self
     }
 
-    /// Sets a header line; it replaces earlier ones of the same name.
-    ///
-    /// # Panics
-    /// If the name or the value is not valid in a header.
-    pub fn with_header(mut self, name: &str, value: &str) -> Self {
-        let name = HeaderName::from_bytes(name.as_bytes()).expect("a valid header name");
-        self.headers.insert(name, HeaderValue::from_str(value).expect("a valid header value"));
-        self
+    /// Sets a header line; it replaces earlier ones of the same name. For several of one name:
+    /// [`headers_mut`](Self::headers_mut).
+    pub fn with_header(
+        mut self,
+        name: impl TryInto<HeaderName> + AsRef<[u8]>,
+        value: impl TryInto<HeaderValue>,
+    ) -> Self {
+        if self.fault.is_some() {
+            return self;
+        }
+        match set_header(&mut self.headers, name, value) {
+            Ok(()) => self,
+            Err(fault) => Refusal::internal(fault).into(),
+        }
     }
 
     /// The status.
@@ -77,6 +99,11 @@ impl Response {
         &mut self.headers
     }
 
+    /// Why it is not the response that was meant: for the log, and not for the client.
+    pub(crate) fn fault(&self) -> Option<&str> {
+        self.fault.as_deref()
+    }
+
     /// The bytes of the head, and the body to be sent after it.
     pub(crate) fn into_parts(mut self) -> (Vec<u8>, Body) {
         let length = match &self.body {
@@ -86,6 +113,22 @@ impl Response {
         self.headers.insert(header::CONTENT_LENGTH, length.into());
         self.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         (encode_head(self.status, &self.headers), self.body)
+    }
+}
+
+/// Sets a header line in place of those of its name.
+///
+/// # Errors
+/// What is wrong with it, for the log.
+fn set_header(
+    headers: &mut HeaderMap,
+    name: impl TryInto<HeaderName> + AsRef<[u8]>,
+    value: impl TryInto<HeaderValue>,
+) -> Result<(), Box<str>> {
+    let (name, value) = header_line(name, value)?;
+    match headers.try_insert(name, value) {
+        Ok(_) => Ok(()),
+        Err(_) => Err("there are too many header lines".into()),
     }
 }
 
@@ -118,33 +161,80 @@ pub(super) fn push_line(name: &HeaderName, value: &[u8], head: &mut Vec<u8>) {
 
 /// The refusal of an opening handshake: an HTTP status, and one line that says why.
 ///
+/// In [`on_pre_server`](crate::WebSocketServer::on_pre_server) `?` makes one of a [`StatusCode`](crate::StatusCode) and of an
+/// [`Error`](crate::Error) of this crate. What else can fail there is either the client's mistake, which a refusal of your own
+/// explains, or [internal](Self::internal).
+///
 /// ```
-/// use switchboard::{Refusal, StatusCode};
-/// let refusal = Refusal::new(StatusCode::FORBIDDEN, "members only");
-/// assert_eq!(refusal.to_string(), "403 Forbidden: members only");
+/// use switchboard::{Opening, Refusal, StatusCode};
+///
+/// fn on_pre_server(opening: &mut Opening) -> Result<(), Refusal> {
+///     let request = opening.request();
+///     let user = request.cookie("user").ok_or(StatusCode::UNAUTHORIZED)?;
+///     let room = request.query_value("room").unwrap_or_default();
+///     let room: u32 = room.parse().map_err(|_| Refusal::new(StatusCode::BAD_REQUEST, "say ?room=NUMBER"))?;
+///     let banned = std::fs::read_to_string("banned.txt").map_err(Refusal::internal)?;
+///     if banned.lines().any(|name| name == user) {
+///         return Err(Refusal::new(StatusCode::FORBIDDEN, "not you"));
+///     }
+///     opening.session().set("room", &room.to_string())?;
+///     Ok(())
+/// }
+///
+/// let refusal = Refusal::new(StatusCode::UNAUTHORIZED, "members only").with_header("www-authenticate", "Basic");
+/// assert_eq!(refusal.to_string(), "401 Unauthorized: members only");
 /// ```
 #[derive(Debug, Clone)]
+#[must_use = "a refusal is sent when `on_pre_server` returns it"]
 pub struct Refusal {
     status: StatusCode,
     reason: Cow<'static, str>,
-    headers: Vec<(HeaderName, HeaderValue)>,
+    /// Few have any.
+    headers: Option<Box<HeaderMap>>,
+    /// What went wrong, for the log.
+    fault: Option<Box<str>>,
 }
 
 impl Refusal {
     /// The reason is sent to the client, so it must not contain secrets.
     pub fn new(status: StatusCode, reason: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, reason: reason.into(), headers: Vec::new() }
+        Self { status, reason: reason.into(), headers: None, fault: None }
     }
 
-    /// Adds a header line, such as `WWW-Authenticate`.
-    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.push((name, value));
-        self
+    /// 500, for an error that is not the client's: the client is told only that the handler failed, and the error is logged.
+    /// Use it as `.map_err(Refusal::internal)?`.
+    pub fn internal(error: impl fmt::Display) -> Self {
+        let fault = Some(error.to_string().into());
+        Self { fault, ..Self::new(StatusCode::INTERNAL_SERVER_ERROR, FAILED) }
+    }
+
+    /// Sets a header line, such as `WWW-Authenticate`; it replaces earlier ones of the same name. For several of one name:
+    /// [`headers_mut`](Self::headers_mut). Name and value are as in a [`Response`]: with what cannot be in a header, this
+    /// becomes a 500, and the log names the header.
+    pub fn with_header(
+        mut self,
+        name: impl TryInto<HeaderName> + AsRef<[u8]>,
+        value: impl TryInto<HeaderValue>,
+    ) -> Self {
+        match set_header(self.headers_mut(), name, value) {
+            Ok(()) => self,
+            Err(fault) => Self::internal(fault),
+        }
     }
 
     /// The status.
     pub fn status(&self) -> StatusCode {
         self.status
+    }
+
+    /// The header lines.
+    pub fn headers_mut(&mut self) -> &mut HeaderMap {
+        self.headers.get_or_insert_default()
+    }
+
+    /// What went wrong, for the log and not for the client.
+    pub(crate) fn fault(&self) -> Option<&str> {
+        self.fault.as_deref()
     }
 }
 
@@ -154,16 +244,34 @@ impl fmt::Display for Refusal {
     }
 }
 
+impl std::error::Error for Refusal {}
+
 impl From<StatusCode> for Refusal {
     fn from(status: StatusCode) -> Self {
         Self::new(status, "refused")
     }
 }
 
+/// 503 if the session store has no room, else 500: none of these errors is the client's. The client is not told which one it
+/// is; the log is.
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        let refusal = Self::internal(&error);
+        match error {
+            Error::SessionsFull => {
+                let busy = Self::new(StatusCode::SERVICE_UNAVAILABLE, "try again later");
+                Self { fault: refusal.fault, ..busy.with_header(header::RETRY_AFTER, 5) }
+            }
+            _ => refusal,
+        }
+    }
+}
+
 impl From<Refusal> for Response {
     fn from(refusal: Refusal) -> Self {
         let mut response = Self::text(refusal.status, format!("{refusal}\n"));
-        response.headers.extend(refusal.headers.into_iter().map(|(name, value)| (Some(name), value)));
+        response.headers.extend(refusal.headers.into_iter().flat_map(|headers| *headers));
+        response.fault = refusal.fault;
         response
     }
 }
@@ -172,14 +280,80 @@ impl From<Refusal> for Response {
 mod tests {
     use super::*;
 
+    fn sent(response: impl Into<Response>) -> (String, String) {
+        let (head, Body::Bytes(body)) = response.into().into_parts() else { panic!() };
+        (String::from_utf8(head).unwrap(), String::from_utf8(body.into()).unwrap())
+    }
+
     #[test]
     fn a_refusal_is_one_line_with_its_status() {
-        let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "no")
-            .with_header(header::ALLOW, HeaderValue::from_static("GET"));
-        let (head, Body::Bytes(body)) = Response::from(refusal).into_parts() else { panic!() };
-        let head = String::from_utf8(head).unwrap();
+        let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "no").with_header(header::ALLOW, "GET");
+        let (head, body) = sent(refusal);
         assert!(head.starts_with("HTTP/1.1 405 Method Not Allowed\r\n"), "{head}");
         assert!(head.contains("allow: GET\r\n") && head.contains("connection: close\r\n"));
         assert_eq!(body, "405 Method Not Allowed: no\n");
+    }
+
+    #[test]
+    fn a_header_replaces_those_of_its_name_and_there_may_be_several() {
+        let mut refusal = Refusal::from(StatusCode::UNAUTHORIZED)
+            .with_header("Content-Type", "text/x")
+            .with_header("www-authenticate", "Wrong")
+            .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic"));
+        refusal.headers_mut().append(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        let (head, _) = sent(refusal);
+        assert!(head.contains("www-authenticate: Basic\r\nwww-authenticate: Bearer\r\n"), "{head}");
+        assert!(!head.contains("Wrong") && head.matches("\ncontent-type").count() == 1, "{head}");
+        let (head, _) = sent(Response::html("").with_header("Content-Type", "text/x"));
+        assert!(head.contains("content-type: text/x\r\n") && !head.contains("text/html"), "{head}");
+    }
+
+    #[test]
+    fn a_header_that_cannot_be_makes_a_500_that_stays_one() {
+        let good = || Response::html("secret").with_header("x-first", "1");
+        for bad in ["a\r\nset-cookie: b", "a\nb", "\0", "\x7f"] {
+            for response in [
+                good().with_header("X-User", bad),
+                good().with_header("X-User", bad).with_status(StatusCode::OK).with_header("x-user", "fine"),
+                good().with_header(format!("X-User{bad}"), "fine"),
+                Response::new(bad, "secret"),
+                Refusal::new(StatusCode::FORBIDDEN, "secret").with_header("x-user", bad).into(),
+            ] {
+                let fault = response.fault().unwrap().to_owned();
+                assert!(
+                    ["x-user", "X-User", "content-type"].iter().any(|name| fault.contains(name)),
+                    "{fault}"
+                );
+                assert_eq!(response.status(), 500);
+                let (head, body) = sent(response);
+                assert_eq!(body, "500 Internal Server Error: the handler failed\n");
+                assert!(
+                    !head.to_ascii_lowercase().contains("x-user") && !head.contains("set-cookie"),
+                    "{head}"
+                );
+                assert!(!head.contains("x-first") && head.contains("content-type: text/plain"), "{head}");
+            }
+        }
+        let (head, body) =
+            sent(Response::html("kept").with_header("x-name", "Zoë").with_header("x-tab", "a\tb"));
+        assert!(head.starts_with("HTTP/1.1 200 ") && head.contains("x-name: Zoë\r\n"), "{head}");
+        assert_eq!(body, "kept");
+        assert_eq!(Response::html("").with_header("ä", "a").status(), 500);
+    }
+
+    #[test]
+    fn an_error_is_for_the_log_and_not_for_the_client() {
+        let told = |refusal: Refusal| (refusal.fault().map(str::to_owned), sent(refusal).1);
+        let failed = "500 Internal Server Error: the handler failed\n".to_owned();
+        let internal = std::fs::read("/no such file").map_err(Refusal::internal).unwrap_err();
+        assert!(internal.fault().unwrap().contains("No such file"));
+        assert_eq!(told(internal).1, failed);
+        assert_eq!(told(Error::NotShared.into()), (Some(Error::NotShared.to_string()), failed));
+        let full = Refusal::from(Error::SessionsFull);
+        assert!(sent(full.clone()).0.contains("retry-after: 5\r\n"));
+        let text = "503 Service Unavailable: try again later\n".to_owned();
+        assert_eq!(told(full), (Some(Error::SessionsFull.to_string()), text));
+        let boxed: Box<dyn std::error::Error + Send + Sync> = Refusal::from(StatusCode::NOT_FOUND).into();
+        assert_eq!(boxed.to_string(), "404 Not Found: refused");
     }
 }

@@ -13,8 +13,9 @@ use crate::{
     id::WebSocketId,
     info::ConnectionInfo,
     message::{CloseCode, Payload},
+    opening::Opening,
     registry::{Audience, Registry},
-    websocket::{Holder, Opening, WebSocket},
+    websocket::{Holder, WebSocket},
 };
 
 /// Finds all connections of a server, and pushes to them. Clones refer to the same server.
@@ -23,7 +24,7 @@ use crate::{
 /// will where the hub is that of another process or machine, which can be out of reach.
 ///
 /// ```no_run
-/// # fn main() -> switchboard::Result<()> {
+/// # fn main() -> Result<(), switchboard::ServerError> {
 /// # let server = switchboard::Server::builder().listen("127.0.0.1:0").bind()?;
 /// use switchboard::Audience;
 ///
@@ -43,6 +44,7 @@ pub struct Hub(Arc<Registry>);
 
 /// The result of a broadcast, in numbers of connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use = "it says whom the message did not reach"]
 #[non_exhaustive]
 pub struct Broadcast {
     /// The kernel has taken the message.
@@ -227,7 +229,7 @@ impl Hub {
     /// # fn example(hub: &switchboard::Hub, saved_id: &str) -> switchboard::Result<()> {
     /// use std::time::Duration;
     ///
-    /// let mut ws = hub.open_server(&saved_id.parse()?)?;
+    /// let ws = hub.open_server(&saved_id.parse()?)?;
     /// ws.write("are you there?")?;
     /// let answer = ws.read_message(Duration::from_secs(10))?;
     /// ws.end_server();

@@ -9,6 +9,7 @@ const MOST: usize = 1000;
 
 /// A part of a list; [`Hub::connections`] and [`Hub::members`] return it.
 #[derive(Clone, Debug)]
+#[must_use = "a list is only to be read"]
 #[non_exhaustive]
 pub struct Page<T> {
     /// In the order of their IDs.

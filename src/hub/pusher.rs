@@ -12,6 +12,7 @@ use crate::{
 
 /// Pushes to one connection; made by [`Hub::pusher`](crate::Hub::pusher). It does not keep the connection open.
 #[derive(Clone, Debug)]
+#[must_use = "nothing is pushed until `push`"]
 pub struct Pusher(Found);
 
 impl Pusher {

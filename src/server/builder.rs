@@ -17,7 +17,7 @@ use super::{
 use crate::tls::TlsIdentity;
 use crate::{
     compression::Compression,
-    error::{Error, Result},
+    error::{Result, ServerError},
     http::{Files, Origins, Response},
     id::NodeId,
     limits::Limits,
@@ -36,7 +36,7 @@ pub struct ServerBuilder {
     settings: Settings,
     sessions: Option<Arc<dyn SessionStore>>,
     /// The first mistake, for `bind` to report.
-    first_error: Option<Error>,
+    first_error: Option<ServerError>,
 }
 
 /// Where to listen.
@@ -101,7 +101,7 @@ impl ServerBuilder {
     pub fn files(mut self, path: &str, folder: impl AsRef<Path>) -> Self {
         let folder = folder.as_ref();
         let result = Files::new(folder)
-            .map_err(|e| Error::config(format!("cannot serve files of {}: {e}", folder.display())))
+            .map_err(|e| ServerError::config(format!("cannot serve files of {}: {e}", folder.display())))
             .and_then(|files| self.settings.routes.files(path, files));
         self.keep_error(result);
         self
@@ -153,12 +153,12 @@ impl ServerBuilder {
     }
 
     /// Checks the settings and binds the addresses, for [`bind`](Self::bind).
-    pub(super) fn build(mut self) -> Result<(Vec<Listener>, Arc<Shared>)> {
+    pub(super) fn build(mut self) -> Result<(Vec<Listener>, Arc<Shared>), ServerError> {
         if let Some(error) = self.first_error.take() {
             return Err(error);
         }
         if self.endpoints.is_empty() {
-            return Err(Error::config("a server needs an address: call `listen` before `bind`"));
+            return Err(ServerError::config("a server needs an address: call `listen` before `bind`"));
         }
         let mut listeners = Vec::new();
         for (endpoint, security) in self.endpoints {
@@ -175,7 +175,7 @@ impl ServerBuilder {
     }
 
     /// Keeps the first error for `bind`, so that the calls can be chained.
-    fn keep_error(&mut self, result: Result<()>) {
+    fn keep_error(&mut self, result: Result<(), ServerError>) {
         if self.first_error.is_none() {
             self.first_error = result.err();
         }

@@ -17,7 +17,7 @@ use rustix::{
 use crate::tls::TlsIdentity;
 use crate::{
     connection::Socket,
-    error::{BindError, Error, Result},
+    error::{BindError, Result, ServerError},
 };
 
 /// How many connections the system keeps for us until we accept them.
@@ -85,8 +85,8 @@ impl fmt::Display for ListenAddr {
 
 impl Listener {
     /// All listeners of one address: `HOST:PORT`, of which a name may have several, or `unix:PATH`.
-    pub(super) fn bind(address: &str, security: &Security) -> Result<Vec<Self>> {
-        let failed = |source| Error::Bind(Box::new(BindError { address: address.to_owned(), source }));
+    pub(super) fn bind(address: &str, security: &Security) -> Result<Vec<Self>, ServerError> {
+        let failed = |source| ServerError::Bind(Box::new(BindError { address: address.to_owned(), source }));
         let bind = || -> io::Result<Vec<Listening>> {
             if let Some(path) = address.strip_prefix("unix:") {
                 return Ok(vec![bind_unix(Path::new(path))?]);
@@ -107,7 +107,7 @@ impl Listener {
     }
 
     /// One that the program has bound already.
-    pub(super) fn adopt(listener: TcpListener, security: Security) -> Result<Self> {
+    pub(super) fn adopt(listener: TcpListener, security: Security) -> Result<Self, ServerError> {
         Ok(Self::new(Listening::Tcp(listener), security)?)
     }
 
@@ -122,7 +122,7 @@ impl Listener {
         Ok(listener)
     }
 
-    pub(super) fn local_addr(&self) -> Result<ListenAddr> {
+    pub(super) fn local_addr(&self) -> Result<ListenAddr, ServerError> {
         Ok(match &self.socket {
             Listening::Tcp(socket) => ListenAddr::Tcp(socket.local_addr()?),
             Listening::Unix(_, path) => ListenAddr::Unix(path.0.clone()),

@@ -23,7 +23,7 @@ use self::{
 pub use self::{builder::ServerBuilder, exchange::Exchange, listener::ListenAddr};
 use crate::{
     connection::Registrar,
-    error::{ClosedBy, Result},
+    error::{ClosedBy, Result, ServerError},
     gateway::Gateways,
     hub::Hub,
     id::NodeId,
@@ -45,7 +45,7 @@ const GRACE: Duration = Duration::from_secs(10);
 /// use switchboard::Server;
 /// use std::time::Duration;
 ///
-/// # fn main() -> switchboard::Result<()> {
+/// # fn main() -> Result<(), switchboard::ServerError> {
 /// let server = Server::builder().listen("127.0.0.1:0").route("/echo", || Echo).bind()?;
 /// let handle = server.handle();
 /// let thread = std::thread::spawn(move || server.run());
@@ -55,6 +55,7 @@ const GRACE: Duration = Duration::from_secs(10);
 /// # Ok(()) }
 /// ```
 #[derive(Debug)]
+#[must_use = "nobody is served until `run`"]
 pub struct Server {
     listeners: Vec<Listener>,
     addresses: Vec<ListenAddr>,
@@ -97,9 +98,9 @@ impl Server {
     /// and one for each connection. When it returns, all of them are joined and all sockets closed.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io) if the system refuses to start the first threads, or if no more clients can be
+    /// [`ServerError::Io`] if the system refuses to start the first threads, or if no more clients can be
     /// accepted: then all open connections are closed with 1001 and have ten seconds to end.
-    pub fn run(self) -> Result<()> {
+    pub fn run(self) -> Result<(), ServerError> {
         let shared = self.shared;
         let registrar: Arc<dyn Registrar> = shared.registry.clone();
         let gateways = Gateways::start(&shared.limits, &shared.clock, &registrar, &shared.buffered)?;
@@ -123,11 +124,11 @@ impl ServerBuilder {
     /// Binds all addresses. Clients can connect from now on; they are served when the server [runs](Server::run).
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) for the first mistake made above, [`Error::Bind`](crate::Error::Bind) for an
-    /// address that cannot be listened on.
-    pub fn bind(self) -> Result<Server> {
+    /// [`ServerError::Config`] for the first mistake made above, [`ServerError::Bind`] for an address that cannot be listened
+    /// on.
+    pub fn bind(self) -> Result<Server, ServerError> {
         let (listeners, shared) = self.build()?;
-        let addresses = listeners.iter().map(Listener::local_addr).collect::<Result<_>>()?;
+        let addresses = listeners.iter().map(Listener::local_addr).collect::<Result<_, _>>()?;
         Ok(Server { listeners, addresses, shared })
     }
 }
@@ -158,7 +159,7 @@ impl ServerHandle {
 ///
 /// # Errors
 /// Why no more clients can be accepted.
-fn supervise(shared: &Shared, acceptors: &Acceptors, threads: &Threads) -> Result<()> {
+fn supervise(shared: &Shared, acceptors: &Acceptors, threads: &Threads) -> Result<(), ServerError> {
     while !shared.is_stopping() {
         if let Some(e) = acceptors.take_failure() {
             return Err(e.into());

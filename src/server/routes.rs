@@ -7,8 +7,8 @@ use http::{HeaderValue, Method, StatusCode, header};
 use super::exchange::Exchange;
 use crate::{
     caught::caught,
-    error::{Error, Result},
-    http::{Files, Refusal, Response},
+    error::{Result, ServerError},
+    http::{FAILED, Files, Refusal, Response},
     websocket::WebSocketServer,
 };
 
@@ -43,9 +43,9 @@ impl<T> Default for Table<T> {
 
 impl<T> Table<T> {
     /// `/a/*` stands for everything below `/a/`; a path without the star stands for itself.
-    fn insert(&mut self, path: &str, target: T) -> Result<()> {
+    fn insert(&mut self, path: &str, target: T) -> Result<(), ServerError> {
         if !path.starts_with('/') || path.trim_end_matches('*').contains(['*', '?', '#', ' ']) {
-            return Err(Error::config(format!(
+            return Err(ServerError::config(format!(
                 "route {path:?}: a path must start with /, and have no ?, #, space, or * except for /* at its end"
             )));
         }
@@ -57,9 +57,9 @@ impl<T> Table<T> {
                 self.prefixes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
                 taken
             }
-            Some(_) => return Err(Error::config(format!("route {path:?}: a prefix must end with /*"))),
+            Some(_) => return Err(ServerError::config(format!("route {path:?}: a prefix must end with /*"))),
         };
-        if taken { Err(Error::config(format!("route {path:?} is registered twice"))) } else { Ok(()) }
+        if taken { Err(ServerError::config(format!("route {path:?} is registered twice"))) } else { Ok(()) }
     }
 
     fn paths(&self) -> Vec<String> {
@@ -77,15 +77,15 @@ impl<T> Table<T> {
 }
 
 impl Routes {
-    pub(super) fn websocket(&mut self, path: &str, factory: Factory) -> Result<()> {
+    pub(super) fn websocket(&mut self, path: &str, factory: Factory) -> Result<(), ServerError> {
         self.websockets.insert(path, factory)
     }
 
-    pub(super) fn page(&mut self, path: &str, handler: Handler) -> Result<()> {
+    pub(super) fn page(&mut self, path: &str, handler: Handler) -> Result<(), ServerError> {
         self.pages.insert(path, Page::Handler(handler))
     }
 
-    pub(super) fn files(&mut self, path: &str, files: Files) -> Result<()> {
+    pub(super) fn files(&mut self, path: &str, files: Files) -> Result<(), ServerError> {
         self.pages.insert(path, Page::Files(files))
     }
 
@@ -101,7 +101,7 @@ impl Routes {
         match self.pages.find(path) {
             Some((Page::Handler(handler), _)) => caught(|| handler(exchange)).ok_or_else(|| {
                 log::error!("the handler of {path} panicked");
-                Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the handler failed")
+                Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, FAILED)
             }),
             Some((Page::Files(files), below)) => {
                 if matches!(*exchange.request().method(), Method::GET | Method::HEAD) {

@@ -27,13 +27,14 @@ use crate::{
     connection::{About, Connection, Context, Handler, Socket},
     deadline::Deadline,
     error::Error,
-    http::{Handshake, Refusal, Request, Response, is_upgrade},
+    http::{FAILED, Handshake, Refusal, Request, Response, is_upgrade},
     message::CloseCode,
+    opening::Opening,
     parked::Parked,
     registry::Announced,
     session::Session,
     sync::LockExt,
-    websocket::{Attached, Holder, Opening, ServerResult, WebSocket, WebSocketServer},
+    websocket::{Attached, Holder, ServerResult, WebSocket, WebSocketServer},
 };
 
 /// An accepted socket, and its place among `max_connections`.
@@ -165,6 +166,9 @@ fn name(peer: Option<SocketAddr>) -> String {
 fn answer(shared: &Shared, incoming: &mut Incoming, request: &Request) {
     let exchange = Exchange::new(request, &shared.sessions);
     let mut response = shared.routes.respond(&exchange).unwrap_or_else(Response::from);
+    if let Some(fault) = response.fault() {
+        log::error!("the handler of {} failed: {fault}", request.path());
+    }
     log::debug!("{}: {} {}: {}", name(incoming.peer), request.method(), request.path(), response.status());
     if let Some((name, value)) = exchange.into_cookie() {
         response.headers_mut().append(name, value);
@@ -209,9 +213,10 @@ fn ask<'a>(
 ) -> Result<Box<Agreed<'a>>, Refusal> {
     let announced = shared.registry.announce();
     let id = *announced.id();
+    let panicked = |what| log::error!("{}: {what} of {} panicked", id.short(), request.path());
     let failed = |what| {
-        log::error!("{}: {what} of {} panicked", id.short(), request.path());
-        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the handler failed")
+        panicked(what);
+        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, FAILED)
     };
     let opened = caught(|| Session::open(&shared.sessions, request));
     let (session, cookie) = opened.ok_or_else(|| failed("the session store"))?;
@@ -220,16 +225,20 @@ fn ask<'a>(
     let opening = Opening::new(id, request.clone(), session, offered, compression, registry);
     let mut agreed = Box::new(Agreed { app, opening, announced });
     let answer = caught(|| agreed.app.on_pre_server(&mut agreed.opening));
-    let refusal = match answer {
-        Some(Ok(())) => {
+    let refusal = match (answer, agreed.opening.fault.take()) {
+        (Some(Ok(())), None) => {
             agreed.opening.headers.extend(cookie);
             return Ok(agreed);
         }
-        Some(Err(refusal)) => refusal,
-        None => failed("on_pre_server"),
+        (Some(Ok(())), Some(fault)) => Refusal::internal(fault),
+        (Some(Err(refusal)), _) => refusal,
+        (None, _) => failed("on_pre_server"),
     };
+    if let Some(fault) = refusal.fault() {
+        log::error!("{}: on_pre_server of {} failed: {fault}", id.short(), request.path());
+    }
     if caught(|| drop(agreed)).is_none() {
-        failed("the drop of the application");
+        panicked("the drop of the application");
     }
     Err(refusal)
 }
@@ -298,7 +307,7 @@ fn run(shared: &Arc<Shared>, connected: Box<Connected>) {
     let mut ws = WebSocket::new(connection.clone(), shared.registry.clone(), Holder::Server(attached));
     if caught(|| serve_app(shared, &connection, &mut *app, &mut ws)).is_none() {
         log::error!("{}: the handler panicked", connection.id().short());
-        connection.close(CloseCode::INTERNAL_ERROR, "the handler failed");
+        connection.close(CloseCode::INTERNAL_ERROR, FAILED);
     }
     let session = ws.take_attached().map(|attached| attached.session);
     drop(ws);
@@ -341,7 +350,7 @@ fn end(connection: &Arc<Connection>, result: ServerResult) {
     if let Err(error) = result
         && !error.downcast_ref::<Error>().is_some_and(Error::is_closed)
     {
-        connection.close(CloseCode::INTERNAL_ERROR, "the handler failed");
+        connection.close(CloseCode::INTERNAL_ERROR, FAILED);
         log::error!("{}: the handler failed: {error}", connection.id().short());
     }
 }

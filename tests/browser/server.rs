@@ -12,8 +12,8 @@ use std::{
 };
 
 use switchboard::{
-    Audience, Closed, Exchange, Handled, Hub, Message, Opening, Refusal, Response, Server, ServerResult,
-    StatusCode, TlsIdentity, WebSocket, WebSocketServer,
+    Audience, Closed, Exchange, Handled, Hub, Message, Opening, Refusal, Response, Server, ServerError,
+    ServerResult, StatusCode, TlsIdentity, WebSocket, WebSocketServer,
 };
 
 /// No wait takes longer.
@@ -199,7 +199,7 @@ fn session(exchange: &Exchange<'_>) -> Response {
     Response::text(StatusCode::OK, exchange.session().id().as_str())
 }
 
-fn main() -> switchboard::Result<()> {
+fn main() -> Result<(), ServerError> {
     let routes = [
         ("echo", Behavior { open: nothing, message: echo }),
         ("count", Behavior { open: nothing, message: count }),

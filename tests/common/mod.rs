@@ -22,8 +22,8 @@ use std::{
 
 use native_tls::{Certificate, TlsConnector, TlsStream};
 use switchboard::{
-    Audience, Closed, ConnectionInfo, Handled, Hub, Opening, Refusal, Server, ServerBuilder, ServerHandle,
-    ServerResult, TlsIdentity, WebSocket, WebSocketServer,
+    Audience, Closed, ConnectionInfo, Handled, Hub, Opening, Refusal, Server, ServerBuilder, ServerError,
+    ServerHandle, ServerResult, TlsIdentity, WebSocket, WebSocketServer,
 };
 use tungstenite::{Message, client::IntoClientRequest, handshake::client::Response};
 
@@ -45,10 +45,10 @@ pub struct TestServer {
     pub hub: Hub,
     pub plain: SocketAddr,
     pub tls: SocketAddr,
-    thread: Option<JoinHandle<switchboard::Result<()>>>,
+    thread: Option<JoinHandle<Result<(), ServerError>>>,
 }
 
-type Run = Box<dyn FnOnce() -> switchboard::Result<()> + Send>;
+type Run = Box<dyn FnOnce() -> Result<(), ServerError> + Send>;
 
 /// Starts a server on a plain and a TLS port.
 pub fn serve(configure: impl FnOnce(ServerBuilder) -> ServerBuilder) -> TestServer {
@@ -57,7 +57,7 @@ pub fn serve(configure: impl FnOnce(ServerBuilder) -> ServerBuilder) -> TestServ
 
 /// As [`serve`]; `spawn` starts the thread for `run`.
 pub fn serve_on(
-    spawn: impl FnOnce(Run) -> JoinHandle<switchboard::Result<()>>,
+    spawn: impl FnOnce(Run) -> JoinHandle<Result<(), ServerError>>,
     configure: impl FnOnce(ServerBuilder) -> ServerBuilder,
 ) -> TestServer {
     let identity = TlsIdentity::from_pem_files("certs/server.pem", "certs/server.key").unwrap();

@@ -2,13 +2,13 @@
 
 use std::{thread::JoinHandle, time::Duration};
 
-use switchboard::{ListenAddr, ServerBuilder, ServerHandle};
+use switchboard::{ListenAddr, ServerBuilder, ServerError, ServerHandle};
 
 /// A running server. Dropping it shuts it down without a grace period, and waits for its end.
 pub struct Running {
     pub handle: ServerHandle,
     pub addresses: Vec<ListenAddr>,
-    thread: Option<JoinHandle<switchboard::Result<()>>>,
+    thread: Option<JoinHandle<Result<(), ServerError>>>,
 }
 
 impl Running {

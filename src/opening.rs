@@ -1,0 +1,199 @@
+//! What an application sees of an opening handshake, and sets for the connection that it asks for.
+
+use std::{net::IpAddr, sync::Arc};
+
+use http::{HeaderName, HeaderValue};
+
+use crate::{
+    compression::Compression,
+    connection::Overflow,
+    http::{Request, header_line},
+    id::WebSocketId,
+    registry::Registry,
+    session::{Session, SessionId},
+};
+
+/// An opening handshake, in [`on_pre_server`](crate::WebSocketServer::on_pre_server).
+///
+/// What each `set_` method has set, the method of that name without `set_` tells. [`Refusal`](crate::Refusal) shows what `?`
+/// does here.
+///
+/// ```
+/// use switchboard::{Opening, Refusal, StatusCode};
+///
+/// fn on_pre_server(opening: &mut Opening) -> Result<(), Refusal> {
+///     if opening.request().cookie("user").is_none() {
+///         return Err(Refusal::new(StatusCode::UNAUTHORIZED, "log in first"));
+///     }
+///     opening.choose_subprotocol(&["chat.v2", "chat.v1"]);
+///     opening.add_header("set-cookie", "seen=1; Path=/");
+///     Ok(())
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Opening {
+    pub(crate) request: Arc<Request>,
+    pub(crate) id: WebSocketId,
+    pub(crate) session: Session,
+    pub(crate) offered: Vec<String>,
+    pub(crate) subprotocol: Option<String>,
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    /// Why the handshake has to be refused, for the log: a header line that cannot be one.
+    pub(crate) fault: Option<Box<str>>,
+    pub(crate) binary_data: bool,
+    pub(crate) session_end_on_close: bool,
+    pub(crate) shared: bool,
+    pub(crate) overflow: Overflow,
+    pub(crate) compression: Compression,
+    pub(crate) registry: Arc<Registry>,
+}
+
+impl Opening {
+    pub(crate) fn new(
+        id: WebSocketId,
+        request: Arc<Request>,
+        session: Session,
+        offered: Vec<String>,
+        compression: Compression,
+        registry: Arc<Registry>,
+    ) -> Self {
+        Self {
+            request,
+            id,
+            session,
+            offered,
+            subprotocol: None,
+            headers: Vec::new(),
+            fault: None,
+            binary_data: false,
+            session_end_on_close: false,
+            shared: false,
+            overflow: Overflow::default(),
+            compression,
+            registry,
+        }
+    }
+
+    /// The HTTP request: path, query, headers, cookies, and the client's address.
+    pub fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// The path of the request.
+    pub fn path(&self) -> &str {
+        self.request.path()
+    }
+
+    /// The client's address (`GWClientAddress`); see [`Request::client_address`].
+    pub fn client_address(&self) -> Option<IpAddr> {
+        self.request.client_address()
+    }
+
+    /// The ID of the connection (`WebSocketID`). It is valid from now on, for any thread: see
+    /// [`Hub::open_server`](crate::Hub::open_server). Messages that are pushed to it now, also from here, are the first that
+    /// the client gets.
+    pub fn websocket_id(&self) -> &WebSocketId {
+        &self.id
+    }
+
+    /// The session's ID (`SessionId`).
+    pub fn session_id(&self) -> &SessionId {
+        self.session.id()
+    }
+
+    /// The session: what all connections and requests of this user share.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// The subprotocols that the client offers, in its order of preference (RFC 6455, section 1.9).
+    pub fn subprotocols(&self) -> &[String] {
+        &self.offered
+    }
+
+    /// Chooses the first of these that the client offers, and returns it. By default none is chosen; then a browser that
+    /// offered some closes the connection.
+    pub fn choose_subprotocol<'a>(&mut self, preferred: &[&'a str]) -> Option<&'a str> {
+        let chosen = preferred.iter().copied().find(|name| self.offered.iter().any(|offer| offer == name));
+        self.subprotocol = chosen.map(str::to_owned);
+        chosen
+    }
+
+    /// The subprotocol that was [chosen](Self::choose_subprotocol).
+    pub fn subprotocol(&self) -> Option<&str> {
+        self.subprotocol.as_deref()
+    }
+
+    /// Adds a header line to the response, such as a cookie. Name and value are strings, or typed as
+    /// [`HeaderName`](crate::HeaderName) and [`HeaderValue`](crate::HeaderValue). With what cannot be in a header, such as a
+    /// line break, the handshake is refused with 500, and the log names the header.
+    pub fn add_header(
+        &mut self,
+        name: impl TryInto<HeaderName> + AsRef<[u8]>,
+        value: impl TryInto<HeaderValue>,
+    ) {
+        match header_line(name, value) {
+            Ok(line) => self.headers.push(line),
+            Err(fault) => self.fault = self.fault.take().or(Some(fault)),
+        }
+    }
+
+    /// The header lines that were [added](Self::add_header).
+    pub fn headers(&self) -> &[(HeaderName, HeaderValue)] {
+        &self.headers
+    }
+
+    /// `SharedConnection`: the connection is not bound to its thread. [`server`](crate::WebSocketServer::server) may return at
+    /// once; the connection lives on, and any thread that has its ID may read from it and write to it, with
+    /// [`Hub::open_server`](crate::Hub::open_server), until it is closed. The gateway receives its messages, and they go to
+    /// [`on_client_message`](crate::WebSocketServer::on_client_message) or to threads that call `read`. Off by default.
+    pub fn set_shared_connection(&mut self, on: bool) {
+        self.shared = on;
+    }
+
+    /// Whether the connection will be [shared](Self::set_shared_connection).
+    pub fn shared_connection(&self) -> bool {
+        self.shared
+    }
+
+    /// What happens to a push when this client is so slow that its queue is full. Default: [`Overflow::Disconnect`].
+    pub fn set_overflow(&mut self, overflow: Overflow) {
+        self.overflow = overflow;
+    }
+
+    /// What happens to a push when the client's queue is full.
+    pub fn overflow(&self) -> Overflow {
+        self.overflow
+    }
+
+    /// How messages are compressed, if the client offers it. Default: what
+    /// [`ServerBuilder::compression`](crate::ServerBuilder::compression) says.
+    pub fn set_compression(&mut self, compression: Compression) {
+        self.compression = compression;
+    }
+
+    /// How messages are compressed, if the client offers it.
+    pub fn compression(&self) -> Compression {
+        self.compression
+    }
+
+    /// `BinaryData`: see [`WebSocket::set_binary_data`](crate::WebSocket::set_binary_data). Off by default.
+    pub fn set_binary_data(&mut self, on: bool) {
+        self.binary_data = on;
+    }
+
+    /// Whether [`BinaryData`](Self::set_binary_data) is on.
+    pub fn binary_data(&self) -> bool {
+        self.binary_data
+    }
+
+    /// `SessionEndOnClose`: the session ends with this connection, for all that share it. Off by default.
+    pub fn set_session_end_on_close(&mut self, on: bool) {
+        self.session_end_on_close = on;
+    }
+
+    /// Whether the session ends with this connection.
+    pub fn session_end_on_close(&self) -> bool {
+        self.session_end_on_close
+    }
+}

@@ -55,8 +55,14 @@ pub enum Error {
     InvalidId(InvalidId),
     /// The connection exists, but is not shared: only its own thread may read from it.
     NotShared,
-    /// The session store is full: nothing was stored.
+    /// The session store is full, and every session in it has an open connection: nothing was stored.
     SessionsFull,
+    /// The session has another ID now ([`Session::renew`](crate::Session::renew)), and nothing can be stored under the old one.
+    SessionRenewed,
+    /// The session store failed, with this error.
+    SessionStore(Box<dyn std::error::Error + Send + Sync>),
+    /// [`Session::renew`](crate::Session::renew) after the answer to the request: the client cannot be told a new ID any more.
+    TooLate,
 }
 
 impl Error {
@@ -86,6 +92,9 @@ impl fmt::Display for Error {
             Self::InvalidId(e) => e.fmt(f),
             Self::NotShared => f.write_str("the connection is not shared: call set_shared_connection in on_pre_server"),
             Self::SessionsFull => f.write_str("the session store is full"),
+            Self::SessionRenewed => f.write_str("the session has another ID now: the client has to come again"),
+            Self::SessionStore(e) => write!(f, "the session store failed: {e}"),
+            Self::TooLate => f.write_str("the request is answered: no cookie can be set any more"),
         }
     }
 }
@@ -94,6 +103,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::InvalidId(e) => Some(e),
+            Self::SessionStore(e) => Some(&**e),
             _ => None,
         }
     }

@@ -302,7 +302,7 @@ pub use crate::{
     opening::Opening,
     registry::Audience,
     server::{Exchange, ListenAddr, Server, ServerBuilder, ServerHandle},
-    session::{Opened, Session, SessionId, SessionStore},
+    session::{FoundSession, InvalidSessionId, Session, SessionCookie, SessionId, SessionStore, StoreResult},
     websocket::{Closed, Handled, Messages, READ_LEN, ServerResult, WebSocket, WebSocketServer},
 };
 

@@ -95,9 +95,13 @@ pub struct Limits {
     pub workers: usize,
     /// Gateway threads, each with its share of the connections. Default 1, which is enough for tens of thousands.
     pub gateways: usize,
-    /// A session that was not used for this long ends. Default 900 s.
+    /// A session that was not used for this long ends: its values are removed. While a connection is open, its session is in
+    /// use. Default 900 s. For the sessions in memory; another [store](crate::SessionStore) is asked eight times within this
+    /// time to keep what is in use.
     pub session_timeout: Duration,
-    /// Sessions that hold values, at the same time. At this number, storing into another session fails with
+    /// Sessions that hold values, at the same time, in memory. At this number others are given up for a new one: first those
+    /// that nobody has come back to, then those that were not [renewed](crate::Session::renew), and of them the least recently
+    /// used, but none that has an open connection. If all have one, storing into another session fails with
     /// [`Error::SessionsFull`](crate::Error::SessionsFull). Default 10,000.
     pub max_sessions: usize,
 }

@@ -1,21 +1,24 @@
 //! What an application sees of an opening handshake, and sets for the connection that it asks for.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{Arc, OnceLock},
+};
 
 use http::{HeaderName, HeaderValue};
 
 use crate::{
     compression::Compression,
     connection::Overflow,
-    http::{Request, header_line},
+    http::{Refusal, Request, header_line},
     id::WebSocketId,
     registry::Registry,
-    session::{Session, SessionId},
+    session::{Session, SessionId, Sessions},
 };
 
 /// An opening handshake, in [`on_pre_server`](crate::WebSocketServer::on_pre_server).
 ///
-/// What each `set_` method has set, the method of that name without `set_` tells. [`Refusal`](crate::Refusal) shows what `?`
+/// What each `set_` method has set, the method of that name without `set_` tells. [`Refusal`] shows what `?`
 /// does here.
 ///
 /// ```
@@ -34,7 +37,10 @@ use crate::{
 pub struct Opening {
     pub(crate) request: Arc<Request>,
     pub(crate) id: WebSocketId,
-    pub(crate) session: Session,
+    sessions: Arc<Sessions>,
+    /// Opened when it is asked for, or when the handshake is answered.
+    session: OnceLock<Session>,
+    use_session: bool,
     pub(crate) offered: Vec<String>,
     pub(crate) subprotocol: Option<String>,
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
@@ -52,7 +58,8 @@ impl Opening {
     pub(crate) fn new(
         id: WebSocketId,
         request: Arc<Request>,
-        session: Session,
+        sessions: Arc<Sessions>,
+        use_session: bool,
         offered: Vec<String>,
         compression: Compression,
         registry: Arc<Registry>,
@@ -60,7 +67,9 @@ impl Opening {
         Self {
             request,
             id,
-            session,
+            sessions,
+            session: OnceLock::new(),
+            use_session,
             offered,
             subprotocol: None,
             headers: Vec::new(),
@@ -96,14 +105,63 @@ impl Opening {
         &self.id
     }
 
-    /// The session's ID (`SessionId`).
-    pub fn session_id(&self) -> &SessionId {
-        self.session.id()
+    /// The session's ID (`SessionId`). If the session is [renewed](Session::renew), it changes.
+    ///
+    /// # Errors
+    /// As [`session`](Self::session).
+    pub fn session_id(&self) -> Result<SessionId, Refusal> {
+        Ok(self.session()?.id())
     }
 
-    /// The session: what all connections and requests of this user share.
-    pub fn session(&self) -> &Session {
-        &self.session
+    /// The session: what all connections and requests of this user share. It is found or made at the first call, or else when
+    /// `on_pre_server` has returned, unless the connection [has none](Self::set_use_session).
+    ///
+    /// # Errors
+    /// A [`SessionStore`](crate::SessionStore) of the program's may fail; the default one does not. The [`Refusal`] answers 503.
+    pub fn session(&self) -> Result<&Session, Refusal> {
+        if let Some(session) = self.session.get() {
+            return Ok(session);
+        }
+        let session = Session::open(&self.sessions, &self.request)?;
+        Ok(self.session.get_or_init(|| session))
+    }
+
+    /// `UseSession`: with false no session is looked up or made, and no cookie set: the connection has no `session()` and no
+    /// `session_id()`. If the session was looked up before, it is forgotten; a later call of [`session`](Self::session) looks it up
+    /// again, and the connection has it. Default: true, or what [`ServerBuilder::use_session`](crate::ServerBuilder::use_session)
+    /// says.
+    pub fn set_use_session(&mut self, on: bool) {
+        self.use_session = on;
+        if !on {
+            self.session.take();
+        }
+    }
+
+    /// Whether the connection will [have a session](Self::set_use_session).
+    pub fn use_session(&self) -> bool {
+        self.use_session || self.session.get().is_some()
+    }
+
+    /// The application has said yes: from now on the session is what it is, and its cookie is a part of the answer.
+    ///
+    /// # Errors
+    /// As [`session`](Self::session).
+    pub(crate) fn settle(&mut self) -> Result<(), Refusal> {
+        if self.use_session {
+            self.session()?;
+        }
+        let cookie = self.take_cookie();
+        self.headers.extend(cookie);
+        Ok(())
+    }
+
+    /// The cookie of a session that the client has to be told.
+    pub(crate) fn take_cookie(&mut self) -> Option<(HeaderName, HeaderValue)> {
+        self.session.get()?.answer(self.request.is_secure())
+    }
+
+    pub(crate) fn take_session(&mut self) -> Option<Session> {
+        self.session.take()
     }
 
     /// The subprotocols that the client offers, in its order of preference (RFC 6455, section 1.9).

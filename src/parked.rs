@@ -3,7 +3,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use crate::{
@@ -11,7 +14,7 @@ use crate::{
     connection::{Connection, Handler},
     message::{CloseCode, Message},
     registry::Registry,
-    session::Session,
+    session::Sessions,
     sync::LockExt,
     websocket::{Closed, Handled, Holder, WebSocket, WebSocketServer},
 };
@@ -21,12 +24,11 @@ pub(crate) struct Parked<Slot> {
     /// `None` after the end of the connection.
     app: Mutex<Option<App<Slot>>>,
     registry: Arc<Registry>,
+    sessions: Arc<Sessions>,
 }
 
 struct App<Slot> {
     server: Box<dyn WebSocketServer>,
-    /// The session, if it has to end with the connection, which is rare.
-    session: Option<Box<Session>>,
     /// The connection's slot of `Limits::max_connections`; dropped last.
     slot: Slot,
 }
@@ -34,11 +36,21 @@ struct App<Slot> {
 impl<Slot> Parked<Slot> {
     pub(crate) fn new(
         server: Box<dyn WebSocketServer>,
-        session: Option<Session>,
         registry: Arc<Registry>,
+        sessions: Arc<Sessions>,
         slot: Slot,
     ) -> Self {
-        Self { app: Mutex::new(Some(App { server, session: session.map(Box::new), slot })), registry }
+        Self { app: Mutex::new(Some(App { server, slot })), registry, sessions }
+    }
+}
+
+impl<Slot> Parked<Slot> {
+    /// The session ends, too, or goes on without this connection. Where the store fails, the log says so.
+    fn leave_session(&self, closed: &Closed) {
+        if let Some(id) = closed.session_id() {
+            let ends = closed.session_end_on_close.load(Relaxed);
+            let _ = if ends { self.sessions.end(id) } else { self.sessions.release(id) };
+        }
     }
 }
 
@@ -65,10 +77,16 @@ impl<Slot: Send> Handler for Parked<Slot> {
     fn end(&self, connection: &Arc<Connection>) {
         let app = self.app.locked().take();
         let (Some(app), Some(reason)) = (app, connection.reason().cloned()) else { return };
-        let App { mut server, session, slot } = app;
+        let App { mut server, slot } = app;
         let about = connection.about();
-        let closed =
-            Closed { id: about.id, session_id: about.session_id.clone(), reason, duration: connection.age() };
+        let session_end_on_close = AtomicBool::new(connection.session_end_on_close.load(Relaxed));
+        let closed = Closed {
+            id: about.id,
+            session_id: about.session_id.clone(),
+            session_end_on_close,
+            reason,
+            duration: connection.age(),
+        };
         log::debug!("{}: closed: {}", about.id.short(), closed.reason);
         if caught(|| server.on_post_server(&closed)).is_none() {
             log::error!("{}: on_post_server panicked", about.id.short());
@@ -76,10 +94,9 @@ impl<Slot: Send> Handler for Parked<Slot> {
         if caught(|| drop(server)).is_none() {
             log::error!("{}: the drop of the application panicked", about.id.short());
         }
-        if caught(|| session.as_deref().map(Session::end)).is_none() {
+        if caught(|| self.leave_session(&closed)).is_none() {
             log::error!("{}: the session store panicked", about.id.short());
         }
-        drop(session);
         drop(slot);
     }
 }

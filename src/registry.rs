@@ -24,6 +24,7 @@ use crate::{
     message::Message,
     observer::{Observers, TopicEvent},
     pending::Pending,
+    session::{InUse, SessionId},
     sync::LockExt,
 };
 
@@ -367,6 +368,17 @@ impl Drop for Announced<'_> {
             self.registry.part(self.id()).locked().opening.remove(self.id());
             self.pending.refuse();
         }
+    }
+}
+
+impl InUse for Registry {
+    fn session_ids(&self) -> Vec<SessionId> {
+        let mut ids = Vec::new();
+        for part in &self.by_id {
+            let part = part.locked();
+            ids.extend(part.open.iter().filter_map(|member| member.0.about().session_id.clone()));
+        }
+        ids
     }
 }
 

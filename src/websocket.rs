@@ -165,7 +165,7 @@ pub(crate) enum Holder {
 #[derive(Debug)]
 pub(crate) struct Attached {
     pub(crate) request: Arc<Request>,
-    pub(crate) session: Session,
+    pub(crate) session: Option<Session>,
 }
 
 impl WebSocket {
@@ -181,13 +181,6 @@ impl WebSocket {
 
     pub(crate) fn registry(&self) -> &Arc<Registry> {
         &self.registry
-    }
-
-    pub(crate) fn take_attached(&mut self) -> Option<Box<Attached>> {
-        match std::mem::replace(&mut self.holder, Holder::Anyone) {
-            Holder::Server(attached) => Some(attached),
-            _ => None,
-        }
     }
 
     /// Sets whether more messages wait behind the one that `on_client_message` is called for.
@@ -344,19 +337,20 @@ impl WebSocket {
         self.connection.id()
     }
 
-    /// The session's ID (`SessionId`).
-    pub fn session_id(&self) -> &SessionId {
-        &self.connection.about().session_id
+    /// The session's ID (`SessionId`), as it was when the connection was opened; `None` if it has no session
+    /// ([`Opening::set_use_session`]).
+    pub fn session_id(&self) -> Option<&SessionId> {
+        self.connection.about().session_id.as_ref()
     }
 
     /// The session, in `server`: what all connections and requests of this user share. `None` for a shared connection
-    /// after `server` has returned, and if it was opened by its ID.
+    /// after `server` has returned, if it was opened by its ID, and if it has [no session](Opening::set_use_session).
     pub fn session(&self) -> Option<&Session> {
-        self.attached().map(|attached| &attached.session)
+        self.attached().and_then(|attached| attached.session.as_ref())
     }
 
-    /// The request that opened the connection, in `server`: query, headers, cookies. `None` as with
-    /// [`session`](Self::session).
+    /// The request that opened the connection, in `server`: query, headers, cookies. `None` for a shared connection after
+    /// `server` has returned, and if it was opened by its ID.
     pub fn request(&self) -> Option<&Request> {
         self.attached().map(|attached| &*attached.request)
     }
@@ -427,20 +421,33 @@ impl Iterator for Messages<'_> {
 #[derive(Debug)]
 pub struct Closed {
     pub(crate) id: WebSocketId,
-    pub(crate) session_id: SessionId,
+    pub(crate) session_id: Option<SessionId>,
+    pub(crate) session_end_on_close: AtomicBool,
     pub(crate) reason: CloseReason,
     pub(crate) duration: Duration,
 }
 
 impl Closed {
+    /// Of a connection that was not opened, although its application wanted it.
+    pub(crate) fn unopened(id: WebSocketId, reason: CloseReason) -> Self {
+        let session_end_on_close = AtomicBool::new(false);
+        Self { id, session_id: None, session_end_on_close, reason, duration: Duration::ZERO }
+    }
+
     /// The ID that it had (`WebSocketID`); no other connection will ever have it.
     pub fn websocket_id(&self) -> &WebSocketId {
         &self.id
     }
 
-    /// The ID of its session (`SessionId`).
-    pub fn session_id(&self) -> &SessionId {
-        &self.session_id
+    /// The ID of its session (`SessionId`), as it was when the connection was opened; `None` if it had none.
+    pub fn session_id(&self) -> Option<&SessionId> {
+        self.session_id.as_ref()
+    }
+
+    /// `SessionEndOnClose`: the session ends when `on_post_server` has returned, for all that share it. Default: what was set
+    /// before the end.
+    pub fn set_session_end_on_close(&self, on: bool) {
+        self.session_end_on_close.store(on, Relaxed);
     }
 
     /// How it ended.

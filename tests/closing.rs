@@ -312,7 +312,7 @@ fn on_post_server_is_called_once_with_the_reason_the_ids_and_the_duration() {
             let (begun, over, gone) = (begun.clone(), over.clone(), gone.clone());
             full_app(
                 move |opening: &mut Opening| {
-                    begun.send((*opening.websocket_id(), opening.session_id().clone())).unwrap();
+                    begun.send((*opening.websocket_id(), opening.session_id().ok())).unwrap();
                     if opening.path() == "/leaves" {
                         gone.lock().unwrap().recv_timeout(PATIENCE).unwrap();
                     }

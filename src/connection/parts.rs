@@ -94,7 +94,8 @@ pub(crate) struct Context {
 #[derive(Debug)]
 pub(crate) struct About {
     pub(crate) id: WebSocketId,
-    pub(crate) session_id: SessionId,
+    /// `None`: it has none (`UseSession`).
+    pub(crate) session_id: Option<SessionId>,
     pub(crate) path: Arc<str>,
     pub(crate) peer: Option<SocketAddr>,
     /// The client's address, if it is not the peer's.

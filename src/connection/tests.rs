@@ -19,7 +19,6 @@ use crate::{
     id::{NodeId, WebSocketId},
     limits::Limits,
     message::{CloseCode, Message},
-    session::SessionId,
 };
 
 #[derive(Debug)]
@@ -62,7 +61,7 @@ fn make_connection(
     let clock = Clock::start();
     let about = Box::new(About {
         id,
-        session_id: SessionId::new("s"),
+        session_id: None,
         path: "/".into(),
         peer: None,
         forwarded: None,

@@ -88,14 +88,21 @@ impl Request {
         }
     }
 
-    /// Sets what is known from the socket. `trusted` are the proxies whose `X-Forwarded-For` is trusted.
+    /// Sets what is known from the socket. `trusted` are the proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are trusted.
     pub(crate) fn set_peer(&mut self, peer: Option<SocketAddr>, is_secure: bool, trusted: &[IpAddr]) {
         self.peer = peer;
         self.is_secure = is_secure;
         self.client = peer.map(|peer| peer.ip().to_canonical());
         if self.client.is_some_and(|ip| trusted.contains(&ip)) {
             self.client = self.forwarded(trusted).or(self.client);
+            self.is_secure |= self.is_forwarded_secure();
         }
+    }
+
+    /// Whether the proxy has received it over TLS; of several proxies, the one that the client is connected to.
+    fn is_forwarded_secure(&self) -> bool {
+        let proto = self.tokens(HeaderName::from_static("x-forwarded-proto")).next().unwrap_or_default();
+        proto.eq_ignore_ascii_case("https") || proto.eq_ignore_ascii_case("wss")
     }
 
     /// The nearest address that is not a trusted proxy: the client may have invented the addresses before it.
@@ -169,7 +176,8 @@ impl Request {
         self.client
     }
 
-    /// Whether it was received over TLS.
+    /// Whether the client's connection has TLS: this server's, or that of one of the
+    /// [`trusted_proxies`](crate::ServerBuilder::trusted_proxies), which says so by `X-Forwarded-Proto: https` (or `wss`).
     pub fn is_secure(&self) -> bool {
         self.is_secure
     }

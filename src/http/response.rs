@@ -252,16 +252,18 @@ impl From<StatusCode> for Refusal {
     }
 }
 
-/// 503 if the session store has no room, else 500: none of these errors is the client's. The client is not told which one it
-/// is; the log is.
+/// 503 if the session store has failed or has no room, else 500: none of these errors is the client's. The client is not told
+/// which one it is; the log is.
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         let refusal = Self::internal(&error);
+        let busy = |fault| {
+            let busy = Self::new(StatusCode::SERVICE_UNAVAILABLE, "try again later");
+            Self { fault, ..busy.with_header(header::RETRY_AFTER, 5) }
+        };
         match error {
-            Error::SessionsFull => {
-                let busy = Self::new(StatusCode::SERVICE_UNAVAILABLE, "try again later");
-                Self { fault: refusal.fault, ..busy.with_header(header::RETRY_AFTER, 5) }
-            }
+            Error::SessionsFull => busy(refusal.fault),
+            Error::SessionStore(_) => busy(None), // it was logged when it happened
             _ => refusal,
         }
     }

@@ -22,7 +22,7 @@ use crate::{
     id::NodeId,
     limits::Limits,
     observer::HubObserver,
-    session::{MemoryStore, SessionStore},
+    session::{SessionCookie, SessionKeys, SessionStore},
     websocket::WebSocketServer,
 };
 
@@ -34,7 +34,6 @@ use crate::{
 pub struct ServerBuilder {
     endpoints: Vec<(Endpoint, Security)>,
     settings: Settings,
-    sessions: Option<Arc<dyn SessionStore>>,
     /// The first mistake, for `bind` to report.
     first_error: Option<ServerError>,
 }
@@ -120,7 +119,8 @@ impl ServerBuilder {
         self
     }
 
-    /// Proxies whose `X-Forwarded-For` is trusted; see [`Request::client_address`](crate::Request::client_address).
+    /// Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are trusted; see
+    /// [`Request::client_address`](crate::Request::client_address) and [`Request::is_secure`](crate::Request::is_secure).
     /// Default: none.
     pub fn trusted_proxies(mut self, proxies: impl IntoIterator<Item = IpAddr>) -> Self {
         self.settings.trusted_proxies = proxies.into_iter().map(|ip| ip.to_canonical()).collect();
@@ -140,9 +140,35 @@ impl ServerBuilder {
         self
     }
 
+    /// Whether WebSockets have a session, unless `on_pre_server` [says otherwise](crate::Opening::set_use_session)
+    /// (`UseSession`). Default: true. A page has one if its handler [asks for it](crate::Exchange::session).
+    pub fn use_session(mut self, on: bool) -> Self {
+        self.settings.without_session = !on;
+        self
+    }
+
+    /// The keys that session IDs are signed with: the first one signs, and all of them verify, so that a new one can be put
+    /// in front of the old one, and the old one be taken away when its cookies have been replaced, which each visit does.
+    /// Several servers may have the same ones. Default: a random one, new at each start; then no ID outlives the process.
+    ///
+    /// Each has at least 32 bytes, which are secret and random; `openssl rand -base64 32` makes one. For one that is too short,
+    /// or for none, `bind` returns an error.
+    pub fn session_keys(mut self, keys: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Self {
+        let result = SessionKeys::new(keys).map(|keys| self.settings.sessions.keys = Some(keys));
+        self.keep_error(result);
+        self
+    }
+
+    /// The cookie that names a session. Default: `switchboard-session`, which ends with the browser.
+    pub fn session_cookie(mut self, cookie: SessionCookie) -> Self {
+        self.keep_error(cookie.check());
+        self.settings.sessions.cookie = cookie;
+        self
+    }
+
     /// Where sessions are stored. Default: in memory.
     pub fn session_store(mut self, store: impl SessionStore) -> Self {
-        self.sessions = Some(Arc::new(store));
+        self.settings.sessions.store = Some(Box::new(store));
         self
     }
 
@@ -167,11 +193,7 @@ impl ServerBuilder {
                 Endpoint::Listener(listener) => listeners.push(Listener::adopt(listener, security)?),
             }
         }
-        let limits = &self.settings.limits;
-        let sessions = self
-            .sessions
-            .unwrap_or_else(|| Arc::new(MemoryStore::new(limits.session_timeout, limits.max_sessions)));
-        Ok((listeners, Arc::new(Shared::new(self.settings, sessions)?)))
+        Ok((listeners, Arc::new(Shared::new(self.settings)?)))
     }
 
     /// Keeps the first error for `bind`, so that the calls can be chained.

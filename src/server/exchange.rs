@@ -16,7 +16,7 @@ use crate::{
     deadline::Deadline,
     http::{Body, Refusal, Request, Response, parse_head},
     limits::Limits,
-    session::{Session, SessionStore},
+    session::{Session, Sessions},
 };
 
 /// How much of a file is sent at a time.
@@ -29,12 +29,12 @@ const LINGER: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Exchange<'a> {
     request: &'a Request,
-    sessions: &'a Arc<dyn SessionStore>,
-    session: OnceLock<(Session, Option<(HeaderName, HeaderValue)>)>,
+    sessions: &'a Arc<Sessions>,
+    session: OnceLock<Session>,
 }
 
 impl<'a> Exchange<'a> {
-    pub(super) fn new(request: &'a Request, sessions: &'a Arc<dyn SessionStore>) -> Self {
+    pub(super) fn new(request: &'a Request, sessions: &'a Arc<Sessions>) -> Self {
         Self { request, sessions, session: OnceLock::new() }
     }
 
@@ -43,14 +43,22 @@ impl<'a> Exchange<'a> {
         self.request
     }
 
-    /// The session of this client, the same that its WebSockets have. A new one's cookie is added to the response.
-    pub fn session(&self) -> &Session {
-        &self.session.get_or_init(|| Session::open(self.sessions, self.request)).0
+    /// The session of this client, the same that its WebSockets have. It is found or made at the first call: a page that does
+    /// not call this has no session. The response gets the cookie of one that is new or was [renewed](Session::renew).
+    ///
+    /// # Errors
+    /// A [`SessionStore`](crate::SessionStore) of the program's may fail; the default one does not. The [`Refusal`] answers 503.
+    pub fn session(&self) -> Result<&Session, Refusal> {
+        if let Some(session) = self.session.get() {
+            return Ok(session);
+        }
+        let session = Session::open(self.sessions, self.request)?;
+        Ok(self.session.get_or_init(|| session))
     }
 
-    /// The cookie of a session that was made.
+    /// The cookie of a session that the client has to be told.
     pub(super) fn into_cookie(self) -> Option<(HeaderName, HeaderValue)> {
-        self.session.into_inner().and_then(|(_, cookie)| cookie)
+        self.session.get()?.answer(self.request.is_secure())
     }
 }
 

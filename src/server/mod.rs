@@ -22,12 +22,15 @@ use self::{
 };
 pub use self::{builder::ServerBuilder, exchange::Exchange, listener::ListenAddr};
 use crate::{
+    caught::caught,
     connection::Registrar,
+    deadline::Deadline,
     error::{ClosedBy, Result, ServerError},
     gateway::Gateways,
     hub::Hub,
     id::NodeId,
     message::CloseCode,
+    session::InUse,
     sync::LockExt,
 };
 
@@ -160,14 +163,30 @@ impl ServerHandle {
 /// # Errors
 /// Why no more clients can be accepted.
 fn supervise(shared: &Shared, acceptors: &Acceptors, threads: &Threads) -> Result<(), ServerError> {
+    let next_keeping = || Deadline::after(shared.sessions.interval());
+    let mut keeping = next_keeping();
     while !shared.is_stopping() {
         if let Some(e) = acceptors.take_failure() {
             return Err(e.into());
         }
         threads.join_ended();
-        shared.supervisor.wait(None)?;
+        match keeping.remaining() {
+            Some(left) => shared.supervisor.wait(Some(left))?,
+            None => {
+                keep_sessions(shared);
+                keeping = next_keeping();
+            }
+        }
     }
     Ok(())
+}
+
+/// An open connection keeps its session alive.
+fn keep_sessions(shared: &Shared) {
+    let ids = shared.registry.session_ids();
+    if caught(|| shared.sessions.keep(&ids)).is_none() {
+        log::error!("the session store panicked");
+    }
 }
 
 /// Ends all connections, and joins their threads. Nothing is accepted any more.

@@ -26,7 +26,7 @@ use crate::{
     codec::{Deflate, Stream},
     connection::{About, Connection, Context, Handler, Socket},
     deadline::Deadline,
-    error::Error,
+    error::{CloseReason, ClosedBy, Error},
     http::{FAILED, Handshake, Refusal, Request, Response, is_upgrade},
     message::CloseCode,
     opening::Opening,
@@ -34,7 +34,7 @@ use crate::{
     registry::Announced,
     session::Session,
     sync::LockExt,
-    websocket::{Attached, Holder, ServerResult, WebSocket, WebSocketServer},
+    websocket::{Attached, Closed, Holder, ServerResult, WebSocket, WebSocketServer},
 };
 
 /// An accepted socket, and its place among `max_connections`.
@@ -218,18 +218,18 @@ fn ask<'a>(
         panicked(what);
         Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, FAILED)
     };
-    let opened = caught(|| Session::open(&shared.sessions, request));
-    let (session, cookie) = opened.ok_or_else(|| failed("the session store"))?;
     let app = caught(|| factory()).ok_or_else(|| failed("the factory"))?;
     let (compression, registry) = (shared.compression, shared.registry.clone());
-    let opening = Opening::new(id, request.clone(), session, offered, compression, registry);
+    let (sessions, use_session) = (shared.sessions.clone(), shared.use_session);
+    let opening = Opening::new(id, request.clone(), sessions, use_session, offered, compression, registry);
     let mut agreed = Box::new(Agreed { app, opening, announced });
     let answer = caught(|| agreed.app.on_pre_server(&mut agreed.opening));
     let refusal = match (answer, agreed.opening.fault.take()) {
-        (Some(Ok(())), None) => {
-            agreed.opening.headers.extend(cookie);
-            return Ok(agreed);
-        }
+        (Some(Ok(())), None) => match caught(|| agreed.opening.settle()) {
+            Some(Ok(())) => return Ok(agreed),
+            Some(Err(refusal)) => end_unopened(&mut agreed, refusal),
+            None => end_unopened(&mut agreed, failed("the session store")),
+        },
         (Some(Ok(())), Some(fault)) => Refusal::internal(fault),
         (Some(Err(refusal)), _) => refusal,
         (None, _) => failed("on_pre_server"),
@@ -243,6 +243,18 @@ fn ask<'a>(
     Err(refusal)
 }
 
+/// The application has said yes, but there is no session for it: it learns that the connection is over.
+#[cold]
+#[inline(never)]
+fn end_unopened(agreed: &mut Agreed<'_>, refusal: Refusal) -> Refusal {
+    let reason = CloseReason::new(CloseCode::ABNORMAL, "the session store failed", ClosedBy::Server);
+    let closed = Closed::unopened(agreed.opening.id, reason);
+    if caught(|| agreed.app.on_post_server(&closed)).is_none() {
+        log::error!("{}: on_post_server panicked", agreed.opening.id.short());
+    }
+    refusal
+}
+
 /// Makes the connection, with the 101 as the first thing that it sends: so it is known as open before the client knows that it
 /// is connected.
 #[inline(never)]
@@ -254,11 +266,12 @@ fn connect(
     agreed: Box<Agreed<'_>>,
     slot: Slot,
 ) -> Box<Connected> {
-    let Agreed { app, opening, announced } = *agreed;
+    let Agreed { app, mut opening, announced } = *agreed;
     let deflate = respond_yes(handshake, &opening, incoming.stream.output());
+    let session = opening.take_session();
     let about = Box::new(About {
         id: opening.id,
-        session_id: opening.session.id().clone(),
+        session_id: session.as_ref().map(Session::id),
         path: shared.registry.path(opening.request.path()),
         peer: opening.request.peer(),
         forwarded: forwarded(&opening.request),
@@ -271,7 +284,7 @@ fn connect(
     let connection = Connection::new(about, incoming.socket, incoming.stream, context.clone());
     connection.binary_data.store(opening.binary_data, Relaxed);
     connection.session_end_on_close.store(opening.session_end_on_close, Relaxed);
-    let attached = Box::new(Attached { request: opening.request, session: opening.session });
+    let attached = Box::new(Attached { request: opening.request, session });
     shared.registry.register(announced, &connection);
     Box::new(Connected { connection, app, attached, slot })
 }
@@ -309,10 +322,8 @@ fn run(shared: &Arc<Shared>, connected: Box<Connected>) {
         log::error!("{}: the handler panicked", connection.id().short());
         connection.close(CloseCode::INTERNAL_ERROR, FAILED);
     }
-    let session = ws.take_attached().map(|attached| attached.session);
     drop(ws);
-    let session = session.filter(|_| connection.session_end_on_close.load(Relaxed));
-    let parked = Parked::new(app, session, shared.registry.clone(), slot);
+    let parked = Parked::new(app, shared.registry.clone(), shared.sessions.clone(), slot);
     if connection.about().shared {
         connection.park(Box::new(parked));
     } else {

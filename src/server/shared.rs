@@ -3,7 +3,6 @@
 
 use std::{
     collections::HashMap,
-    io,
     net::IpAddr,
     sync::{
         Arc, Mutex,
@@ -14,8 +13,17 @@ use std::{
 
 use super::{routes::Routes, wake_pipe::WakePipe};
 use crate::{
-    buffered::Buffered, clock::Clock, compression::Compression, connection::Socket, http::Origins,
-    id::NodeId, limits::Limits, observer::Observers, registry::Registry, session::SessionStore,
+    buffered::Buffered,
+    clock::Clock,
+    compression::Compression,
+    connection::Socket,
+    error::ServerError,
+    http::Origins,
+    id::NodeId,
+    limits::Limits,
+    observer::Observers,
+    registry::Registry,
+    session::{SessionSettings, Sessions},
     sync::LockExt,
 };
 
@@ -28,6 +36,9 @@ pub(super) struct Settings {
     pub(super) compression: Compression,
     pub(super) trusted_proxies: Vec<IpAddr>,
     pub(super) observers: Observers,
+    pub(super) sessions: SessionSettings,
+    /// WebSockets have no session unless they ask for one.
+    pub(super) without_session: bool,
     /// `None`: random.
     pub(super) node: Option<NodeId>,
 }
@@ -39,7 +50,8 @@ pub(super) struct Shared {
     pub(super) origins: Origins,
     pub(super) compression: Compression,
     pub(super) trusted_proxies: Vec<IpAddr>,
-    pub(super) sessions: Arc<dyn SessionStore>,
+    pub(super) sessions: Arc<Sessions>,
+    pub(super) use_session: bool,
     pub(super) registry: Arc<Registry>,
     pub(super) clock: Arc<Clock>,
     pub(super) buffered: Arc<Buffered>,
@@ -55,19 +67,22 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(settings: Settings, sessions: Arc<dyn SessionStore>) -> io::Result<Self> {
+    pub(super) fn new(settings: Settings) -> Result<Self, ServerError> {
         let limits = Arc::new(settings.limits);
         let node = settings.node.unwrap_or_else(NodeId::random);
         let buffered = Arc::new(Buffered::new(limits.buffered_bytes()));
+        let registry = Arc::new(Registry::new(node, limits.clone(), buffered.clone(), settings.observers));
+        let sessions = Arc::new(Sessions::new(settings.sessions, &limits, registry.clone())?);
         Ok(Self {
             routes: settings.routes,
-            registry: Arc::new(Registry::new(node, limits.clone(), buffered.clone(), settings.observers)),
+            registry,
             buffered,
             limits,
             origins: settings.origins,
             compression: settings.compression,
             trusted_proxies: settings.trusted_proxies,
             sessions,
+            use_session: !settings.without_session,
             clock: Arc::new(Clock::start()),
             handshaking: Mutex::default(),
             supervisor: WakePipe::new()?,

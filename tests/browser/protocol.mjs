@@ -497,9 +497,11 @@ const checks = {
     assert.ok(ids[0].length >= 20 && ids.every((id) => id === ids[0]), ids.join(" "));
     assert.deepEqual([first.readable, second.readable], ["", ""]);
     const [{ value, httpOnly, sameSite, secure, expires }, ...others] = await context.cookies();
+    const [id, signature] = value.split(".");
     const isSecure = tab.base.startsWith("https");
-    const wanted = { value: ids[0], httpOnly: true, sameSite: "Lax", secure: isSecure, expires: -1 };
-    assert.deepEqual({ value, httpOnly, sameSite, secure, expires }, wanted);
+    const wanted = { id: ids[0], httpOnly: true, sameSite: "Lax", secure: isSecure, expires: -1 };
+    assert.deepEqual({ id, httpOnly, sameSite, secure, expires }, wanted);
+    assert.equal(signature.length, 22);
     assert.equal(others.length, 0);
     await context.clearCookies();
     const stranger = await tab.run(open, at("session")[0]);

@@ -13,7 +13,7 @@ use std::{
 
 use switchboard::{
     Audience, Closed, Exchange, Handled, Hub, Message, Opening, Refusal, Response, Server, ServerError,
-    ServerResult, StatusCode, TlsIdentity, WebSocket, WebSocketServer,
+    ServerResult, SessionId, StatusCode, TlsIdentity, WebSocket, WebSocketServer,
 };
 
 /// No wait takes longer.
@@ -158,7 +158,7 @@ fn say_subprotocol(ws: &WebSocket) -> ServerResult {
 /// Stores something, so that the session outlives the connection.
 fn say_session(ws: &WebSocket) -> ServerResult {
     ws.session().expect("in server").set("seen", "yes")?;
-    Ok(ws.write(ws.session_id().as_str())?)
+    Ok(ws.write(ws.session_id().map_or("none", SessionId::as_str))?)
 }
 
 /// Sends as fast as the client takes it, until the client leaves.
@@ -196,7 +196,10 @@ fn idle(exchange: &Exchange<'_>) -> Response {
 }
 
 fn session(exchange: &Exchange<'_>) -> Response {
-    Response::text(StatusCode::OK, exchange.session().id().as_str())
+    match exchange.session() {
+        Ok(session) => Response::text(StatusCode::OK, session.id().as_str()),
+        Err(refusal) => refusal.into(),
+    }
 }
 
 fn main() -> Result<(), ServerError> {

@@ -21,7 +21,7 @@ use super::{PATIENCE, Stream, TestServer, frame, full_app, serve};
 #[derive(Debug)]
 pub struct End {
     pub id: WebSocketId,
-    pub session: SessionId,
+    pub session: Option<SessionId>,
     pub reason: CloseReason,
     pub duration: Duration,
 }
@@ -30,7 +30,7 @@ impl From<&Closed> for End {
     fn from(closed: &Closed) -> Self {
         Self {
             id: *closed.websocket_id(),
-            session: closed.session_id().clone(),
+            session: closed.session_id().cloned(),
             reason: closed.reason().clone(),
             duration: closed.duration(),
         }

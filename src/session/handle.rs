@@ -1,0 +1,149 @@
+//! The session of one connection or request, as handlers use it.
+
+use std::sync::{Arc, Mutex};
+
+use http::{HeaderName, HeaderValue, StatusCode, header};
+
+use super::{
+    id::SessionId,
+    sessions::{Sessions, Visit},
+};
+use crate::{
+    error::{Error, Result},
+    http::{Refusal, Request},
+    sync::LockExt,
+};
+
+/// The session of a synchronous connection, or of a request: values that all connections and requests of one user share. The
+/// values outlive the connection.
+///
+/// ```no_run
+/// # fn handler(ws: &mut switchboard::WebSocket) -> switchboard::Result<()> {
+/// if let Some(session) = ws.session() {
+///     session.set("name", "Ada")?;
+///     assert_eq!(session.get("name")?.as_deref(), Some("Ada"));
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Session {
+    sessions: Arc<Sessions>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    visit: Visit,
+    /// The response is made: no cookie can be set any more.
+    is_answered: bool,
+}
+
+impl Session {
+    /// Finds or makes the session of a request.
+    ///
+    /// # Errors
+    /// If the store fails: 503.
+    pub(crate) fn open(sessions: &Arc<Sessions>, request: &Request) -> Result<Self, Refusal> {
+        // Whatever error it is, the log has it, and the client may try again.
+        let visit = sessions.find(request).map_err(|_| {
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the session store failed")
+                .with_header(header::RETRY_AFTER, 5)
+        })?;
+        Ok(Self { sessions: sessions.clone(), state: Mutex::new(State { visit, is_answered: false }) })
+    }
+
+    /// The response is being made. Returns the cookie that belongs to it, if the client needs one.
+    pub(crate) fn answer(&self, secure: bool) -> Option<(HeaderName, HeaderValue)> {
+        let mut state = self.state.locked();
+        state.is_answered = true;
+        state.visit.needs_cookie.then(|| self.sessions.cookie(&state.visit, secure))
+    }
+
+    /// The session's ID, after a [`renew`](Self::renew) the new one.
+    pub fn id(&self) -> SessionId {
+        self.state.locked().visit.id.clone()
+    }
+
+    /// A value of this session, set by any of its connections and requests.
+    ///
+    /// # Errors
+    /// [`Error::SessionStore`] if the store fails; the default one does not.
+    pub fn get(&self, key: &str) -> Result<Option<String>> {
+        self.sessions.get(&self.id(), key)
+    }
+
+    /// Stores a value for all connections and requests of this session.
+    ///
+    /// # Errors
+    /// [`Error::SessionsFull`] if the store has no room. [`Error::SessionRenewed`] if the session has another ID now.
+    /// [`Error::SessionStore`] if the store fails.
+    pub fn set(&self, key: &str, value: &str) -> Result<()> {
+        self.sessions.set(&self.id(), key, value)
+    }
+
+    /// Removes a value.
+    ///
+    /// # Errors
+    /// [`Error::SessionStore`] if the store fails.
+    pub fn remove(&self, key: &str) -> Result<()> {
+        self.sessions.remove(&self.id(), key)
+    }
+
+    /// Restarts the session's timeout: values of a session that was not used for 900 s
+    /// ([`Limits::session_timeout`](crate::Limits::session_timeout)) are removed. `get`, `set` and each opening handshake do this,
+    /// too, and while a connection is open its session is in use.
+    ///
+    /// # Errors
+    /// [`Error::SessionStore`] if the store fails.
+    pub fn touch(&self) -> Result<()> {
+        self.sessions.touch(&self.id())
+    }
+
+    /// Ends the session for all connections and requests that share it: removes all values. New ones can be set, and the ID stays
+    /// the same.
+    ///
+    /// # Errors
+    /// [`Error::SessionStore`] if the store fails: then the session may go on.
+    pub fn end(&self) -> Result<()> {
+        self.sessions.end(&self.id())
+    }
+
+    /// Gives the session a new ID, which it returns, and moves the values to it: to be called when a user has logged in, so that
+    /// nobody who knew the ID before, or planted it, shares the session. The old ID is dead at once: requests that come with it get
+    /// another one, and connections that have it see no values, and can store none. So sockets have to reconnect, as with a reload
+    /// of the page.
+    ///
+    /// The response to the request sets the new cookie. So this works in a handler of [`http`](crate::ServerBuilder::http) and in
+    /// [`on_pre_server`](crate::WebSocketServer::on_pre_server), where it may also refuse. In
+    /// [`server`](crate::WebSocketServer::server) it is too late, since no cookie can be set through an open WebSocket: a page
+    /// that logs in through one has to make a request after it, by `fetch`, whose handler renews the session.
+    ///
+    /// ```
+    /// use switchboard::{Exchange, Refusal, Response, StatusCode};
+    ///
+    /// fn login(exchange: &Exchange<'_>) -> Result<Response, Refusal> {
+    ///     let session = exchange.session()?;
+    ///     session.renew()?;
+    ///     session.set("user", "ada")?;
+    ///     Ok(Response::text(StatusCode::OK, "hello"))
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::TooLate`] in `server`: nothing has changed. [`Error::SessionRenewed`] if it has another ID already.
+    /// [`Error::SessionStore`] if the store fails, or cannot do this.
+    pub fn renew(&self) -> Result<SessionId> {
+        let old = {
+            let state = self.state.locked();
+            if state.is_answered {
+                return Err(Error::TooLate);
+            }
+            state.visit.id.clone()
+        };
+        let id = self.sessions.renew(&old)?;
+        let mut state = self.state.locked();
+        state.visit.id = id.clone();
+        state.visit.needs_cookie = true;
+        Ok(id)
+    }
+}

@@ -1,0 +1,431 @@
+//! The default store: in memory, with a timeout and a maximum number of sessions. Only those that hold values take memory, and
+//! for a while those whose ID is dead.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, Instant},
+};
+
+use super::{
+    id::SessionId,
+    store::{SessionStore, StoreResult},
+};
+use crate::{error::Error, sync::LockExt};
+
+/// When the store is full, this part of it is given up at once: to find out which takes a look at each.
+const PART_GIVEN_UP: usize = 64;
+
+/// To ask which sessions have open connections takes a look at each connection, of which so many take less time than the
+/// handshake of one stranger: there has to be a stranger for each so many.
+const LOOKS_FOR_ONE: usize = 200;
+
+/// Knows which sessions have open connections. No connection takes memory in the store.
+pub(crate) trait InUse: Send + Sync + fmt::Debug {
+    /// The sessions of all open connections; some more than once.
+    fn session_ids(&self) -> Vec<SessionId>;
+}
+
+#[derive(Debug)]
+pub(crate) struct MemoryStore {
+    table: Mutex<Table>,
+    timeout: Duration,
+    max: usize,
+    in_use: Arc<dyn InUse>,
+    asking: Mutex<Asking>,
+}
+
+/// Held while it is asked which sessions have open connections.
+#[derive(Debug, Default)]
+struct Asking {
+    /// How many connections there were.
+    connections: usize,
+    /// How often nobody has asked since then, who wanted to.
+    passed: usize,
+}
+
+#[derive(Debug)]
+struct Table {
+    known: HashMap<SessionId, Entry>,
+    /// When `keep` was last called, and when the time before. Whose last use is before that is not in use: it would have been kept.
+    kept: Instant,
+    kept_before: Instant,
+}
+
+#[derive(Debug)]
+struct Entry {
+    values: BTreeMap<String, String>, // most are small, and a small one takes little memory
+    standing: Standing,
+    used: Instant,
+    /// An open connection has it, or may have: since it was last known, a connection or a request came with it.
+    is_open: bool,
+}
+
+/// Of a full store those are given up first that stand lower: thousands of strangers who never come again push out each other, not
+/// those who do, and least of all those who have logged in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    /// The ID was replaced by another one, and is not taken again.
+    Dead,
+    New,
+    /// It has come again: its client keeps cookies.
+    Returned,
+    /// The session has been given a new ID, as at a login.
+    Renewed,
+}
+
+impl Entry {
+    fn new(standing: Standing) -> Self {
+        Self { values: BTreeMap::new(), standing, used: Instant::now(), is_open: true }
+    }
+}
+
+impl Table {
+    fn is_over(&self, entry: &Entry, timeout: Duration) -> bool {
+        entry.used < self.kept_before && entry.used.elapsed() >= timeout
+    }
+
+    /// A session that is known, and whose timeout is not over.
+    fn find(&mut self, id: &SessionId, timeout: Duration) -> Option<&mut Entry> {
+        if self.is_over(self.known.get(id)?, timeout) {
+            self.known.remove(id);
+        }
+        self.known.get_mut(id)
+    }
+
+    /// Makes room for one more, from those that stand as high as this at most. False: all of them are in use, as far as is known.
+    fn make_room(&mut self, timeout: Duration, max: usize, highest: Standing) -> bool {
+        if self.known.len() < max {
+            return true;
+        }
+        let mut candidates: Vec<_> = self
+            .known
+            .iter()
+            .map(|(id, entry)| (Reverse(self.is_over(entry, timeout)), entry.is_open, entry, id))
+            .filter(|&(Reverse(is_over), is_open, entry, _)| is_over || !is_open && entry.standing <= highest)
+            .map(|(is_over, _, entry, id)| (is_over, entry.standing, entry.used, id))
+            .collect();
+        let count = (max / PART_GIVEN_UP).max(1).min(candidates.len());
+        if count == 0 {
+            return false;
+        }
+        candidates.select_nth_unstable(count - 1);
+        let given_up: Vec<_> = candidates[..count].iter().map(|(.., id)| (*id).clone()).collect();
+        for id in given_up {
+            self.known.remove(&id);
+        }
+        self.known.len() < max
+    }
+
+    /// These are the sessions of open connections. Those last used before `since` that are not among them have none.
+    fn mark_open(&mut self, ids: &[SessionId], since: Instant) {
+        let now = Instant::now();
+        for entry in self.known.values_mut() {
+            entry.is_open &= entry.used >= since;
+        }
+        for id in ids {
+            if let Some(entry) = self.known.get_mut(id) {
+                entry.is_open = true;
+                entry.used = now;
+            }
+        }
+    }
+}
+
+impl MemoryStore {
+    pub(crate) fn new(timeout: Duration, max: usize, in_use: Arc<dyn InUse>) -> Self {
+        let now = Instant::now();
+        let table = Table { known: HashMap::new(), kept: now, kept_before: now };
+        Self { table: Mutex::new(table), timeout, max, in_use, asking: Mutex::default() }
+    }
+
+    fn with<R>(&self, id: &SessionId, change: impl FnOnce(&mut Entry) -> R) -> Option<R> {
+        self.table.locked().find(id, self.timeout).map(change)
+    }
+
+    /// Makes room for one more, if there is a session that nobody uses.
+    fn make_room<'a>(&'a self, mut table: MutexGuard<'a, Table>) -> StoreResult<MutexGuard<'a, Table>> {
+        if table.make_room(self.timeout, self.max, Standing::New) {
+            return Ok(table);
+        }
+        drop(table); // as it takes a while to ask, and other locks
+        self.ask();
+        table = self.table.locked();
+        if table.make_room(self.timeout, self.max, Standing::Renewed) {
+            Ok(table)
+        } else {
+            Err(Error::SessionsFull.into())
+        }
+    }
+
+    /// Asks which sessions have open connections.
+    fn ask(&self) {
+        let mut asking = self.asking.locked();
+        asking.passed += 1;
+        if asking.passed * LOOKS_FOR_ONE >= asking.connections {
+            let begun = Instant::now();
+            let ids = self.in_use.session_ids();
+            *asking = Asking { connections: ids.len(), passed: 0 };
+            self.table.locked().mark_open(&ids, begun);
+        }
+    }
+}
+
+impl SessionStore for MemoryStore {
+    fn open(&self, id: &SessionId) -> StoreResult<bool> {
+        let is_alive = self.with(id, |entry| {
+            if entry.standing == Standing::Dead {
+                return false;
+            }
+            entry.standing = entry.standing.max(Standing::Returned);
+            entry.used = Instant::now();
+            entry.is_open = true;
+            true
+        });
+        Ok(is_alive.unwrap_or(true))
+    }
+
+    fn get(&self, id: &SessionId, key: &str) -> StoreResult<Option<String>> {
+        let value = self.with(id, |entry| {
+            entry.used = Instant::now();
+            entry.values.get(key).cloned()
+        });
+        Ok(value.flatten())
+    }
+
+    fn set(&self, id: &SessionId, key: &str, value: &str) -> StoreResult<()> {
+        let mut table = self.table.locked();
+        if table.find(id, self.timeout).is_none() {
+            table = self.make_room(table)?;
+        }
+        let entry = table.known.entry(id.clone()).or_insert_with(|| Entry::new(Standing::New));
+        if entry.standing == Standing::Dead {
+            return Err(Error::SessionRenewed.into());
+        }
+        entry.used = Instant::now();
+        entry.values.insert(key.to_owned(), value.to_owned());
+        Ok(())
+    }
+
+    fn remove(&self, id: &SessionId, key: &str) -> StoreResult<()> {
+        let mut table = self.table.locked();
+        if let Some(entry) = table.find(id, self.timeout) {
+            let removed = entry.values.remove(key);
+            if removed.is_some() && entry.values.is_empty() {
+                table.known.remove(id);
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&self, id: &SessionId) -> StoreResult<()> {
+        let mut table = self.table.locked();
+        if table.find(id, self.timeout).is_some_and(|entry| entry.standing != Standing::Dead) {
+            table.known.remove(id);
+        }
+        Ok(())
+    }
+
+    fn renew(&self, old: &SessionId, new: SessionId) -> StoreResult<SessionId> {
+        let mut table = self.table.locked();
+        if table.find(old, self.timeout).is_some_and(|entry| entry.standing == Standing::Dead) {
+            return Err(Error::SessionRenewed.into());
+        }
+        let before = table.known.remove(old);
+        // It takes the place of the old one. That a session which holds nothing is one of a login, and that an ID is dead, is kept
+        // where there is room for it.
+        if before.is_some() || table.make_room(self.timeout, self.max, Standing::New) {
+            let values = before.map(|entry| entry.values).unwrap_or_default();
+            table.known.insert(new.clone(), Entry { values, ..Entry::new(Standing::Renewed) });
+        }
+        if table.make_room(self.timeout, self.max, Standing::New) {
+            table.known.insert(old.clone(), Entry::new(Standing::Dead));
+        }
+        Ok(new)
+    }
+
+    fn touch(&self, id: &SessionId) -> StoreResult<()> {
+        self.with(id, |entry| entry.used = Instant::now());
+        Ok(())
+    }
+
+    fn keep(&self, ids: &[SessionId]) -> StoreResult<()> {
+        let table = &mut *self.table.locked();
+        // Who was used since the last time may be one whose handshake is under way.
+        table.mark_open(ids, table.kept);
+        table.kept_before = std::mem::replace(&mut table.kept, Instant::now());
+        let kept_before = table.kept_before;
+        let timeout = self.timeout;
+        table.known.retain(|_, entry| entry.used >= kept_before || entry.used.elapsed() < timeout);
+        Ok(())
+    }
+
+    /// Its timeout begins.
+    fn release(&self, id: &SessionId) -> StoreResult<()> {
+        self.touch(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::session::store::StoreResult;
+
+    /// The sessions that have open connections.
+    #[derive(Debug, Default)]
+    struct Open(Mutex<HashSet<SessionId>>);
+
+    impl InUse for Open {
+        fn session_ids(&self) -> Vec<SessionId> {
+            self.0.locked().iter().cloned().collect()
+        }
+    }
+
+    const LONG: Duration = Duration::from_secs(900);
+
+    fn store(timeout: Duration, max: usize) -> (MemoryStore, Arc<Open>) {
+        let open = Arc::new(Open::default());
+        (MemoryStore::new(timeout, max, open.clone()), open)
+    }
+
+    impl MemoryStore {
+        fn len(&self) -> usize {
+            self.table.locked().known.len()
+        }
+
+        /// As the server does, again and again.
+        fn keep_open(&self) {
+            self.keep(&self.in_use.session_ids()).unwrap();
+        }
+    }
+
+    fn is_full(result: StoreResult<()>) -> bool {
+        result.is_err_and(|e| matches!(e.downcast_ref(), Some(Error::SessionsFull)))
+    }
+
+    #[test]
+    fn sessions_without_values_leave_nothing_behind() {
+        let (store, _) = store(LONG, 10);
+        for _ in 0..1000 {
+            let id = SessionId::random();
+            assert!(store.open(&id).unwrap(), "an ID lives, although nothing is known of it");
+            assert_eq!(store.get(&id, "k").unwrap(), None);
+            store.touch(&id).unwrap();
+            store.remove(&id, "k").unwrap();
+            store.release(&id).unwrap();
+        }
+        assert_eq!(store.len(), 0);
+        let id = SessionId::random();
+        for end in [|store: &MemoryStore, id| store.remove(id, "k"), |store: &MemoryStore, id| store.end(id)]
+        {
+            store.set(&id, "k", "v").unwrap();
+            assert_eq!(store.len(), 1);
+            end(&store, &id).unwrap();
+            assert_eq!(store.len(), 0);
+        }
+    }
+
+    #[test]
+    fn a_session_ends_when_it_is_unused_unless_a_connection_is_open() {
+        let (store, open) = store(Duration::ZERO, 10);
+        let (used, unused) = (SessionId::random(), SessionId::random());
+        store.set(&used, "k", "v").unwrap();
+        store.set(&unused, "k", "v").unwrap();
+        open.0.locked().insert(used.clone());
+        assert!(store.get(&unused, "k").unwrap().is_some(), "not before it is known what is in use");
+        for _ in 0..3 {
+            store.keep_open();
+        }
+        assert_eq!(store.get(&used, "k").unwrap().as_deref(), Some("v"));
+        assert_eq!((store.get(&unused, "k").unwrap(), store.len()), (None, 1));
+        open.0.locked().clear();
+        for _ in 0..3 {
+            store.keep_open();
+        }
+        assert_eq!(store.len(), 0);
+    }
+
+    #[test]
+    fn of_a_full_store_those_are_given_up_first_that_nobody_comes_back_to() {
+        let (store, open) = store(LONG, 100);
+        let [renewed, returned, connected] = [0; 3].map(|_| SessionId::random());
+        store.set(&returned, "k", "v").unwrap();
+        store.set(&connected, "k", "v").unwrap();
+        store.open(&returned).unwrap();
+        open.0.locked().insert(connected.clone());
+        let renewed = store.renew(&renewed, SessionId::random()).unwrap();
+        store.set(&renewed, "k", "v").unwrap();
+        let strangers: Vec<_> = (0..1000).map(|_| SessionId::random()).collect();
+        for stranger in &strangers {
+            store.set(stranger, "k", "v").unwrap();
+        }
+        for id in [&renewed, &returned, &connected, &strangers[999], &strangers[950]] {
+            assert!(store.get(id, "k").unwrap().is_some(), "{id:?}");
+        }
+        assert!(store.len() <= 100 && store.get(&strangers[0], "k").unwrap().is_none());
+        // Those who come back push out each other, too, and not who has logged in.
+        for stranger in &strangers {
+            store.set(stranger, "k", "v").unwrap();
+            store.open(stranger).unwrap();
+        }
+        for id in [&renewed, &connected, &strangers[999], &strangers[950]] {
+            assert!(store.get(id, "k").unwrap().is_some(), "{id:?}");
+        }
+        assert!(store.len() <= 100 && store.get(&returned, "k").unwrap().is_none());
+    }
+
+    #[test]
+    fn it_is_full_only_of_sessions_in_use() {
+        let (store, open) = store(LONG, 2);
+        let ids = [0; 3].map(|_| SessionId::random());
+        open.0.locked().extend(ids.iter().cloned());
+        store.set(&ids[0], "k", "v").unwrap();
+        store.set(&ids[1], "k", "v").unwrap();
+        assert!(is_full(store.set(&ids[2], "k", "v")));
+        store.set(&ids[1], "another", "v").unwrap();
+        assert_eq!((store.get(&ids[2], "k").unwrap(), store.len()), (None, 2));
+        open.0.locked().remove(&ids[0]);
+        store.set(&ids[2], "k", "v").unwrap();
+        assert_eq!((store.get(&ids[0], "k").unwrap(), store.len()), (None, 2));
+        let (none, _) = self::store(LONG, 0);
+        assert!(is_full(none.set(&ids[0], "k", "v")));
+    }
+
+    #[test]
+    fn a_renewed_id_has_the_values_and_the_old_one_is_dead() {
+        let (store, _) = store(LONG, 10);
+        let old = SessionId::random();
+        store.set(&old, "k", "v").unwrap();
+        let new = store.renew(&old, SessionId::random()).unwrap();
+        assert_eq!(store.get(&new, "k").unwrap().as_deref(), Some("v"));
+        assert!(!store.open(&old).unwrap() && store.open(&new).unwrap());
+        assert_eq!(store.get(&old, "k").unwrap(), None);
+        store.end(&old).unwrap();
+        store.remove(&old, "k").unwrap();
+        let is_renewed = |error: Box<dyn std::error::Error + Send + Sync>| {
+            matches!(error.downcast_ref(), Some(Error::SessionRenewed))
+        };
+        assert!(is_renewed(store.set(&old, "k", "v").unwrap_err()));
+        assert!(is_renewed(store.renew(&old, SessionId::random()).unwrap_err()));
+        let newest = store.renew(&new, SessionId::random()).unwrap();
+        assert_eq!(store.get(&newest, "k").unwrap().as_deref(), Some("v"));
+        assert!(!store.open(&old).unwrap() && !store.open(&new).unwrap());
+    }
+
+    #[test]
+    fn renewing_needs_no_room() {
+        let (store, open) = store(LONG, 1);
+        let old = SessionId::random();
+        store.set(&old, "k", "v").unwrap();
+        open.0.locked().insert(old.clone());
+        let new = store.renew(&old, SessionId::random()).unwrap();
+        assert_eq!(store.get(&new, "k").unwrap().as_deref(), Some("v"));
+        assert_eq!(store.len(), 1);
+        store.renew(&SessionId::random(), SessionId::random()).unwrap();
+        assert_eq!((store.len(), store.get(&new, "k").unwrap().is_some()), (1, true));
+    }
+}

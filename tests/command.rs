@@ -496,3 +496,67 @@ fn help_and_version_go_to_standard_output() {
         assert!(ended.stdout.contains(text), "{}", ended.stdout);
     }
 }
+
+/// The cookie that a new connection gets, and whether another one that comes with it is known.
+fn session(address: SocketAddr, cookie: Option<&str>) -> Option<String> {
+    let line = cookie.map(|cookie| format!("\r\nCookie: {cookie}\r\n\r\n"));
+    let head = handshake("/echo").replace("\r\n\r\n", line.as_deref().unwrap_or("\r\n\r\n"));
+    let reply = ask(address, Scheme::Ws, &head);
+    assert_eq!(reply.status, 101);
+    reply.header("set-cookie").map(|cookie| cookie.split(';').next().unwrap().to_owned())
+}
+
+#[test]
+fn with_a_key_file_session_ids_outlive_a_restart() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new();
+    let file = folder.path("session.key");
+    let start = || Process::start(&["--listen", ANY, "--session-key-file", &file]);
+    let mut process = start();
+    let cookie = session(process.address("http"), None).unwrap();
+    stop(process);
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::read_dir(&*folder).unwrap().count(), 1, "no other file is left");
+    let key = fs::read_to_string(&file).unwrap();
+    let mut process = start();
+    assert_eq!(session(process.address("http"), Some(&cookie)), None, "it is known");
+    stop(process);
+    assert_eq!(fs::read_to_string(&file).unwrap(), key);
+
+    fs::write(&file, format!("{}\n\n  {key}", "another key, which is long enough")).unwrap();
+    let mut process = start();
+    let replaced = session(process.address("http"), Some(&cookie)).expect("signed by the first key");
+    assert_eq!(replaced.split('.').next(), cookie.split('.').next());
+    let ended = stop(process);
+    assert!(!ended.stderr.join("\n").contains("another key"));
+}
+
+#[test]
+fn a_key_file_that_cannot_be_used_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new();
+    let good = "0123456789abcdef0123456789abcdef";
+    for (content, mode, why) in [
+        (good, 0o644, "its mode is 644: everybody can read it"),
+        (&good[1..], 0o600, "a key has 31 characters: it needs at least 32"),
+        ("\n  \n", 0o600, "there is none"),
+    ] {
+        let file = folder.write("session.key", content);
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        assert_session_keys_refused(&file, why);
+        fs::remove_file(&file).unwrap();
+    }
+    let file = folder.path("session.key");
+    fs::write(&file, [0xff; 40]).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    assert_session_keys_refused(&file, "UTF-8");
+    assert_session_keys_refused(&folder.path("no/such/folder"), "No such file or directory");
+    assert_session_keys_refused(folder.to_str().unwrap(), "");
+}
+
+fn assert_session_keys_refused(file: &str, why: &str) {
+    let ended = Process::start(&["--listen", ANY, "--session-key-file", file]).end();
+    assert_eq!(ended.status.code(), Some(1), "{:#?}", ended.stderr);
+    let last = ended.stderr.last().unwrap();
+    assert!(last.contains("session keys: ") && last.contains(file) && last.contains(why), "{last}");
+}

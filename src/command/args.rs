@@ -54,6 +54,10 @@ pub(super) struct Serve {
     /// the same host]
     #[arg(long, value_name = "ORIGIN")]
     pub(super) allow_origin: Vec<String>,
+    /// Sign session IDs with the key in this file, so that they outlive a restart; made if it does not exist. Several lines: the
+    /// first signs, all verify [default: a new key at each start]
+    #[arg(long, value_name = "FILE")]
+    pub(super) session_key_file: Option<PathBuf>,
     /// Maximum number of connections; more are answered with 503
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) max_connections: u32,

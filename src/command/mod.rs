@@ -6,6 +6,7 @@ mod args;
 mod clock;
 mod logging;
 mod page;
+mod session_key;
 mod signals;
 #[cfg(feature = "tls")]
 mod tls;
@@ -75,6 +76,9 @@ fn build(args: &Serve, clock: &Clock) -> Result<Server, Box<dyn Error>> {
         Some(folder) => builder.files("/*", folder),
         None => page::serve(builder),
     };
+    if let Some(file) = &args.session_key_file {
+        builder = builder.session_keys(session_key::read(file)?);
+    }
     for address in args.listen() {
         builder = builder.listen(address);
     }

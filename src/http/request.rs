@@ -95,14 +95,15 @@ impl Request {
         self.client = peer.map(|peer| peer.ip().to_canonical());
         if self.client.is_some_and(|ip| trusted.contains(&ip)) {
             self.client = self.forwarded(trusted).or(self.client);
-            self.is_secure |= self.is_forwarded_secure();
+            self.is_secure = self.forwarded_security().unwrap_or(is_secure);
         }
     }
 
-    /// Whether the proxy has received it over TLS; of several proxies, the one that the client is connected to.
-    fn is_forwarded_secure(&self) -> bool {
-        let proto = self.tokens(HeaderName::from_static("x-forwarded-proto")).next().unwrap_or_default();
-        proto.eq_ignore_ascii_case("https") || proto.eq_ignore_ascii_case("wss")
+    /// What the proxy says: whether the client's connection to it uses TLS.
+    fn forwarded_security(&self) -> Option<bool> {
+        let scheme = self.tokens(HeaderName::from_static("x-forwarded-proto")).next()?;
+        let is_one_of = |names: [&str; 2]| names.iter().any(|name| scheme.eq_ignore_ascii_case(name));
+        if is_one_of(["https", "wss"]) { Some(true) } else { is_one_of(["http", "ws"]).then_some(false) }
     }
 
     /// The nearest address that is not a trusted proxy: the client may have invented the addresses before it.
@@ -176,8 +177,8 @@ impl Request {
         self.client
     }
 
-    /// Whether the client's connection has TLS: this server's, or that of one of the
-    /// [`trusted_proxies`](crate::ServerBuilder::trusted_proxies), which says so by `X-Forwarded-Proto: https` (or `wss`).
+    /// Whether the client's connection uses TLS: that to the server, or, behind a trusted proxy, that to the proxy if it says so
+    /// (`X-Forwarded-Proto`).
     pub fn is_secure(&self) -> bool {
         self.is_secure
     }

@@ -1,0 +1,65 @@
+//! The file with the keys of session IDs.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, ErrorKind, Read, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::Path,
+};
+
+/// Bytes of the largest file that is read.
+const MAX_SIZE: u64 = 64 * 1024;
+
+/// Characters of a key at least.
+const MIN_KEY_LEN: usize = 32;
+
+/// The keys in the file, one a line. If it does not exist, it is made, with a random one.
+pub(super) fn read(path: &Path) -> Result<Vec<String>, String> {
+    let failed = |e: io::Error| format!("session keys: {}: {e}", path.display());
+    let file = match File::open(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => make(path).and_then(|()| File::open(path)),
+        opened => opened,
+    };
+    let file = file.map_err(failed)?;
+    let mode = file.metadata().map_err(failed)?.permissions().mode();
+    if mode & 0o007 != 0 {
+        let mode = mode & 0o777;
+        return Err(format!(
+            "session keys: {}: its mode is {mode:o}: everybody can read it; set it to 600, and replace the key",
+            path.display()
+        ));
+    }
+    let mut text = String::new();
+    file.take(MAX_SIZE).read_to_string(&mut text).map_err(failed)?;
+    let keys: Vec<_> =
+        text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
+    match keys.iter().map(String::len).min() {
+        Some(MIN_KEY_LEN..) => Ok(keys),
+        Some(short) => Err(format!(
+            "session keys: {}: a key has {short} characters: it needs at least {MIN_KEY_LEN}, secret and random, such as of \
+             `openssl rand -base64 32`",
+            path.display()
+        )),
+        None => Err(format!("session keys: {}: there is none", path.display())),
+    }
+}
+
+/// Makes the file. Who is faster has made it; and whenever the power fails, there is all of it or nothing.
+fn make(path: &Path) -> io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".{}", std::process::id()));
+    let _ = fs::remove_file(&temporary); // of another process, which was cut off
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    let mut key = [0; 32];
+    getrandom::fill(&mut key).map_err(|e| io::Error::other(e.to_string()))?;
+    let text = format!("{}\n", data_encoding::BASE64.encode(&key));
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+    let made = written.and_then(|()| match fs::hard_link(&temporary, path) {
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
+        // Some file systems have no links.
+        Err(_) => fs::rename(&temporary, path),
+        linked => linked,
+    });
+    let _ = fs::remove_file(&temporary); // unless it was renamed
+    made
+}

@@ -49,7 +49,7 @@
 //!
 //! | thread | what it does | how many |
 //! |---|---|---|
-//! | the one that calls [`Server::run`] | waits for the shutdown, and joins the other threads | 1 |
+//! | the one that calls [`Server::run`] | waits for the shutdown, joins the other threads, and keeps the [sessions](#sessions) of open connections alive | 1 |
 //! | `switchboard-accept` | accepts clients, and hands their sockets to the connection threads | one for each listener |
 //! | `switchboard-conn` | all of one connection: TLS and the opening handshake, your methods, the closing handshake; then waits for another connection, for [`Limits::thread_keep_alive`] | one for each synchronous connection, and those that wait |
 //! | `switchboard-gate` | the sockets of shared connections, output that a socket did not take at once, pings, deadlines | [`Limits::gateways`] |
@@ -78,7 +78,8 @@
 //!
 //! A panic in your code ends only that connection, with close code 1011. A thread serves one connection after another: if a
 //! handler changes a property of its thread, such as priority or affinity, it has to restore it. Without clients all threads
-//! sleep; with silent clients only the pings wake them.
+//! sleep, but for the one that looks after sessions, eight times within their timeout of 900 s; with silent clients only the
+//! pings wake them.
 //!
 //! # Flushing
 //!
@@ -148,6 +149,33 @@
 //! a time as there are processors. The same holds for workers: 64 messages at a time. Only
 //! [`on_client_message`](WebSocketServer::on_client_message) may take as long as it likes, and keeps its worker for so long.
 //! `benches/README.md` has figures.
+//!
+//! # Sessions
+//!
+//! A [`Session`] is what one user has, in all tabs: an ID, and values that all connections and HTTP requests with the same cookie
+//! share.
+//!
+//! - The cookie is set by the 101 of a WebSocket, or by the response of a page whose handler calls [`Exchange::session`]. It holds
+//!   the ID and its signature: so nobody can make one up, and the ID stays the same as long as the browser keeps the cookie,
+//!   although the server keeps nothing of a session that holds nothing. How long that is: [`SessionCookie::max_age`].
+//! - The key of the signatures is random at each start, unless [`ServerBuilder::session_keys`] sets it.
+//! - A page and the sockets that it opens have one session, if the page's handler calls [`Exchange::session`]. A page that is a file
+//!   sets no cookie: then its first socket gets one, and what is opened at the same time, without a cookie yet, has sessions of
+//!   its own, of which the browser keeps the last.
+//! - Values end when they were not used for [`Limits::session_timeout`]. While a connection is open, shared or not, its
+//!   session is in use; when it ends, the time begins.
+//! - In `server`, [`WebSocket::session`] reads and writes the values. A shared connection has its
+//!   [`session_id`](WebSocket::session_id) for all of its life, but a [`Session`] only until `server` returns: take from it there
+//!   what `on_client_message` needs, or keep the values by the ID.
+//! - When a user has logged in, [`Session::renew`] gives the session a new ID; when one logs out, [`Session::end`] or
+//!   [`set_session_end_on_close`](WebSocket::set_session_end_on_close) removes all values.
+//! - Who needs none of this calls [`Opening::set_use_session`] or [`ServerBuilder::use_session`] with false: then there is no
+//!   cookie, and nothing is looked up.
+//! - The values are in memory. A program that has sessions already, or a database for them, has its own [`SessionStore`]. If that
+//!   fails, a handshake that uses its session is answered with 503, and others are not touched.
+//!
+//! The number of sessions with values in memory has a bound, [`Limits::max_sessions`]. Beyond it others are given up, first those of
+//! strangers who never came again: so they lock nobody out, even if an application stores something for everybody.
 //!
 //! # Limits
 //!

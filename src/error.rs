@@ -55,7 +55,8 @@ pub enum Error {
     InvalidId(InvalidId),
     /// The connection exists, but is not shared: only its own thread may read from it.
     NotShared,
-    /// The session store is full, and every session in it has an open connection: nothing was stored.
+    /// Nothing was stored: the session holds [as much as it may](crate::Limits::max_session_bytes), or the store is
+    /// [full](crate::Limits::max_sessions) of sessions that all have open connections.
     SessionsFull,
     /// The session has another ID now ([`Session::renew`](crate::Session::renew)), and nothing can be stored under the old one.
     SessionRenewed,
@@ -91,7 +92,7 @@ impl fmt::Display for Error {
             Self::NotOpen => f.write_str("the connection is not open before its on_pre_server has returned"),
             Self::InvalidId(e) => e.fmt(f),
             Self::NotShared => f.write_str("the connection is not shared: call set_shared_connection in on_pre_server"),
-            Self::SessionsFull => f.write_str("the session store is full"),
+            Self::SessionsFull => f.write_str("the session store has no room"),
             Self::SessionRenewed => f.write_str("the session has another ID now: the client has to come again"),
             Self::SessionStore(e) => write!(f, "the session store failed: {e}"),
             Self::TooLate => f.write_str("the request is answered: no cookie can be set any more"),

@@ -104,6 +104,10 @@ pub struct Limits {
     /// used, but none that has an open connection. If all have one, storing into another session fails with
     /// [`Error::SessionsFull`](crate::Error::SessionsFull). Default 10,000.
     pub max_sessions: usize,
+    /// Bytes of the keys and values of one session in memory, and 64 for each value. Beyond it nothing more is stored into it:
+    /// [`Error::SessionsFull`](crate::Error::SessionsFull). Default 64 KiB. So what strangers make an application store has a bound:
+    /// this times [`max_sessions`](Self::max_sessions).
+    pub max_session_bytes: usize,
 }
 
 impl Default for Limits {
@@ -133,6 +137,7 @@ impl Default for Limits {
             gateways: 1,
             session_timeout: Duration::from_secs(900),
             max_sessions: 10_000,
+            max_session_bytes: 64 * 1024,
         }
     }
 }

@@ -1,6 +1,9 @@
 //! The session of one connection or request, as handlers use it.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+};
 
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
@@ -25,13 +28,11 @@ use crate::{
 /// }
 /// # Ok(()) }
 /// ```
-#[derive(Debug)]
 pub struct Session {
     sessions: Arc<Sessions>,
     state: Mutex<State>,
 }
 
-#[derive(Debug)]
 struct State {
     visit: Visit,
     /// The response is made: no cookie can be set any more.
@@ -75,7 +76,7 @@ impl Session {
     /// Stores a value for all connections and requests of this session.
     ///
     /// # Errors
-    /// [`Error::SessionsFull`] if the store has no room. [`Error::SessionRenewed`] if the session has another ID now.
+    /// [`Error::SessionsFull`] if there is no room. [`Error::SessionRenewed`] if the session has another ID now.
     /// [`Error::SessionStore`] if the store fails.
     pub fn set(&self, key: &str, value: &str) -> Result<()> {
         self.sessions.set(&self.id(), key, value)
@@ -145,5 +146,12 @@ impl Session {
         state.visit.id = id.clone();
         state.visit.needs_cookie = true;
         Ok(id)
+    }
+}
+
+/// Not what it holds.
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Session").field(&self.id()).finish()
     }
 }

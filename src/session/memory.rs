@@ -13,10 +13,13 @@ use super::{
     id::SessionId,
     store::{SessionStore, StoreResult},
 };
-use crate::{error::Error, sync::LockExt};
+use crate::{error::Error, limits::Limits, sync::LockExt};
 
 /// When the store is full, this part of it is given up at once: to find out which takes a look at each.
 const PART_GIVEN_UP: usize = 64;
+
+/// Bytes that each value takes beside those of its key and its own.
+const VALUE_COST: usize = 64;
 
 /// To ask which sessions have open connections takes a look at each connection, of which so many take less time than the
 /// handshake of one stranger: there has to be a stranger for each so many.
@@ -28,11 +31,12 @@ pub(crate) trait InUse: Send + Sync + fmt::Debug {
     fn session_ids(&self) -> Vec<SessionId>;
 }
 
-#[derive(Debug)]
 pub(crate) struct MemoryStore {
     table: Mutex<Table>,
     timeout: Duration,
     max: usize,
+    /// Bytes of one session.
+    max_bytes: usize,
     in_use: Arc<dyn InUse>,
     asking: Mutex<Asking>,
 }
@@ -46,7 +50,6 @@ struct Asking {
     passed: usize,
 }
 
-#[derive(Debug)]
 struct Table {
     known: HashMap<SessionId, Entry>,
     /// When `keep` was last called, and when the time before. Whose last use is before that is not in use: it would have been kept.
@@ -54,7 +57,6 @@ struct Table {
     kept_before: Instant,
 }
 
-#[derive(Debug)]
 struct Entry {
     values: BTreeMap<String, String>, // most are small, and a small one takes little memory
     standing: Standing,
@@ -80,6 +82,17 @@ impl Entry {
     fn new(standing: Standing) -> Self {
         Self { values: BTreeMap::new(), standing, used: Instant::now(), is_open: true }
     }
+
+    /// Bytes of its values, but for this key.
+    fn bytes_beside(&self, key: &str) -> usize {
+        let others = self.values.iter().filter(|(other, _)| *other != key);
+        others.map(|(key, value)| cost(key, value)).sum()
+    }
+}
+
+/// Bytes that a value takes, with its key.
+fn cost(key: &str, value: &str) -> usize {
+    key.len() + value.len() + VALUE_COST
 }
 
 impl Table {
@@ -135,10 +148,16 @@ impl Table {
 }
 
 impl MemoryStore {
-    pub(crate) fn new(timeout: Duration, max: usize, in_use: Arc<dyn InUse>) -> Self {
+    pub(crate) fn new(limits: &Limits, in_use: Arc<dyn InUse>) -> Self {
         let now = Instant::now();
-        let table = Table { known: HashMap::new(), kept: now, kept_before: now };
-        Self { table: Mutex::new(table), timeout, max, in_use, asking: Mutex::default() }
+        Self {
+            table: Mutex::new(Table { known: HashMap::new(), kept: now, kept_before: now }),
+            timeout: limits.session_timeout,
+            max: limits.max_sessions,
+            max_bytes: limits.max_session_bytes,
+            in_use,
+            asking: Mutex::default(),
+        }
     }
 
     fn with<R>(&self, id: &SessionId, change: impl FnOnce(&mut Entry) -> R) -> Option<R> {
@@ -197,7 +216,11 @@ impl SessionStore for MemoryStore {
 
     fn set(&self, id: &SessionId, key: &str, value: &str) -> StoreResult<()> {
         let mut table = self.table.locked();
-        if table.find(id, self.timeout).is_none() {
+        let others = table.find(id, self.timeout).map(|entry| entry.bytes_beside(key));
+        if others.unwrap_or(0) + cost(key, value) > self.max_bytes {
+            return Err(Error::SessionsFull.into());
+        }
+        if others.is_none() {
             table = self.make_room(table)?;
         }
         let entry = table.known.entry(id.clone()).or_insert_with(|| Entry::new(Standing::New));
@@ -268,6 +291,13 @@ impl SessionStore for MemoryStore {
     }
 }
 
+/// Not what the sessions hold.
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MemoryStore")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -289,7 +319,13 @@ mod tests {
 
     fn store(timeout: Duration, max: usize) -> (MemoryStore, Arc<Open>) {
         let open = Arc::new(Open::default());
-        (MemoryStore::new(timeout, max, open.clone()), open)
+        let limits = Limits {
+            session_timeout: timeout,
+            max_sessions: max,
+            max_session_bytes: 164,
+            ..Limits::default()
+        };
+        (MemoryStore::new(&limits, open.clone()), open)
     }
 
     impl MemoryStore {
@@ -393,6 +429,20 @@ mod tests {
         assert_eq!((store.get(&ids[0], "k").unwrap(), store.len()), (None, 2));
         let (none, _) = self::store(LONG, 0);
         assert!(is_full(none.set(&ids[0], "k", "v")));
+    }
+
+    #[test]
+    fn what_one_session_holds_is_bounded() {
+        let (store, _) = store(LONG, 10);
+        let id = SessionId::random();
+        assert!(is_full(store.set(&id, "k", &"x".repeat(100))));
+        assert_eq!(store.len(), 0);
+        store.set(&id, "k", &"x".repeat(99)).unwrap();
+        store.set(&id, "k", &"y".repeat(99)).unwrap();
+        assert!(is_full(store.set(&id, "l", "")));
+        assert_eq!(store.get(&id, "k").unwrap(), Some("y".repeat(99)));
+        store.set(&id, "k", "").unwrap();
+        store.set(&id, "l", &"x".repeat(34)).unwrap();
     }
 
     #[test]

@@ -70,12 +70,11 @@ impl Sessions {
     /// # Errors
     /// If the operating system has no random numbers for a key.
     pub(crate) fn new(settings: SessionSettings, limits: &Limits, in_use: Arc<dyn InUse>) -> Result<Self, ServerError> {
-        let (timeout, max) = (limits.session_timeout, limits.max_sessions);
         Ok(Self {
-            store: settings.store.unwrap_or_else(|| Box::new(MemoryStore::new(timeout, max, in_use))),
+            store: settings.store.unwrap_or_else(|| Box::new(MemoryStore::new(limits, in_use))),
             keys: settings.keys.map_or_else(SessionKeys::random, Ok)?,
             cookie: settings.cookie,
-            interval: (timeout / PARTS).max(SHORTEST_PART),
+            interval: (limits.session_timeout / PARTS).max(SHORTEST_PART),
             complained: Mutex::new(None),
         })
     }

@@ -133,7 +133,7 @@ pub trait SessionStore: Send + Sync + fmt::Debug + 'static {
     /// Restarts the timeouts of these sessions, since there are open connections that have them. Called eight times within each
     /// [`Limits::session_timeout`](crate::Limits::session_timeout), by the thread that called
     /// [`Server::run`](crate::Server::run), with the IDs of all open connections; some may be in it more than once, and some may
-    /// hold nothing. Default: [`touch`](Self::touch) for each.
+    /// hold nothing. A shutdown waits for it. Default: [`touch`](Self::touch) for each.
     ///
     /// # Errors
     /// If that failed; it is tried again the next time.
@@ -167,7 +167,8 @@ impl FoundSession {
         Self { id, is_new: false, max_age: None }
     }
 
-    /// One that the client does not know yet: the response sets the [cookie](crate::SessionCookie), with this ID.
+    /// One that the client does not know yet: the response sets the [cookie](crate::SessionCookie), with this ID. Also for one whose
+    /// cookie is to be set again, so that it lives longer.
     pub fn new(id: SessionId) -> Self {
         Self { id, is_new: true, max_age: None }
     }

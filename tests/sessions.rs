@@ -598,6 +598,7 @@ fn on_pre_server_may_renew_also_if_it_refuses() {
                     session.set("k", "Ada")?;
                     match opening.request().query() {
                         "refuse" => Err(StatusCode::FORBIDDEN.into()),
+                        "panic" => panic!("on purpose"),
                         _ => Ok(()),
                     }
                 },
@@ -617,13 +618,18 @@ fn on_pre_server_may_renew_also_if_it_refuses() {
         );
         assert_eq!(tell(&mut connect_known(&server, scheme, &renewed), "get"), "Ada");
 
-        let refused =
-            handshake("/login?refuse").replace("\r\n\r\n", &format!("\r\nCookie: {renewed}\r\n\r\n"));
-        let refused = server.ask(scheme, refused);
-        assert_eq!(refused.status, 403);
-        let newest = pair(refused.header("set-cookie").expect("or the client would have lost its session"));
-        assert_ne!(id_in(&newest), id_in(&renewed));
-        assert_eq!(tell(&mut connect_known(&server, scheme, &newest), "get"), "Ada");
+        let mut cookie = renewed;
+        for (query, status) in [("refuse", 403), ("panic", 500)] {
+            let head = handshake(&format!("/login?{query}"));
+            let refused =
+                server.ask(scheme, head.replace("\r\n\r\n", &format!("\r\nCookie: {cookie}\r\n\r\n")));
+            assert_eq!(refused.status, status);
+            let newest =
+                pair(refused.header("set-cookie").expect("or the client would have lost its session"));
+            assert_ne!(id_in(&newest), id_in(&cookie));
+            assert_eq!(tell(&mut connect_known(&server, scheme, &newest), "get"), "Ada");
+            cookie = newest;
+        }
     }
 }
 
@@ -936,6 +942,8 @@ fn a_store_that_fails_is_503_for_those_who_need_it() {
         let mut client = server.connect(scheme, "/app?without");
         assert_eq!(next_message(&mut client), Message::text("open"));
         read_close(&mut client);
+        let _ = client.flush();
+        drop(client);
         assert_eq!(ends.recv_timeout(PATIENCE).unwrap(), (1000, false));
         store.0.fails.store(false, SeqCst);
         assert_eq!(tell(&mut open, "get"), "nothing", "it works again");

@@ -224,18 +224,22 @@ fn ask<'a>(
     let opening = Opening::new(id, request.clone(), sessions, use_session, offered, compression, registry);
     let mut agreed = Box::new(Agreed { app, opening, announced });
     let answer = caught(|| agreed.app.on_pre_server(&mut agreed.opening));
-    let refusal = match (answer, agreed.opening.fault.take()) {
+    let mut refusal = match (answer, agreed.opening.fault.take()) {
         (Some(Ok(())), None) => match caught(|| agreed.opening.settle()) {
             Some(Ok(())) => return Ok(agreed),
             Some(Err(refusal)) => end_unopened(&mut agreed, refusal),
             None => end_unopened(&mut agreed, failed("the session store")),
         },
-        (Some(Ok(())), Some(fault)) => Refusal::internal(fault),
+        (Some(Ok(())), Some(fault)) => end_unopened(&mut agreed, Refusal::internal(fault)),
         (Some(Err(refusal)), _) => refusal,
         (None, _) => failed("on_pre_server"),
     };
     if let Some(fault) = refusal.fault() {
         log::error!("{}: on_pre_server of {} failed: {fault}", id.short(), request.path());
+    }
+    // What the application has stored in the session is not lost, nor is the session itself, if it has a new ID.
+    if let Some((name, value)) = agreed.opening.take_cookie() {
+        refusal.headers_mut().append(name, value);
     }
     if caught(|| drop(agreed)).is_none() {
         panicked("the drop of the application");
@@ -243,11 +247,11 @@ fn ask<'a>(
     Err(refusal)
 }
 
-/// The application has said yes, but there is no session for it: it learns that the connection is over.
+/// The application has said yes, but there is no session for it, or no valid header: it learns that the connection is over.
 #[cold]
 #[inline(never)]
 fn end_unopened(agreed: &mut Agreed<'_>, refusal: Refusal) -> Refusal {
-    let reason = CloseReason::new(CloseCode::ABNORMAL, "the session store failed", ClosedBy::Server);
+    let reason = CloseReason::new(CloseCode::ABNORMAL, "the handshake failed", ClosedBy::Server);
     let closed = Closed::unopened(agreed.opening.id, reason);
     if caught(|| agreed.app.on_post_server(&closed)).is_none() {
         log::error!("{}: on_post_server panicked", agreed.opening.id.short());

@@ -16,7 +16,7 @@ struct Voice {
 
 impl WebSocketServer for Voice {
     fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
-        if opening.session()?.get("user")?.is_none() {
+        if opening.session().get("user")?.is_none() {
             return Err(Refusal::new(StatusCode::UNAUTHORIZED, "log in first, at /login?user=NAME"));
         }
         match opening.choose_subprotocol(&["shout.v1", "whisper.v1"]) {
@@ -27,7 +27,8 @@ impl WebSocketServer for Voice {
     }
 
     fn server(&mut self, ws: &mut WebSocket) -> ServerResult {
-        let user = ws.session().map(|session| session.get("user")).transpose()?.flatten().unwrap_or_default();
+        let session = ws.session().ok_or("it has one: on_pre_server asked for it")?;
+        let user = session.get("user")?.unwrap_or_default();
         ws.write(format!("hello {user}"))?;
         for message in ws.messages() {
             match message.as_text() {
@@ -56,7 +57,7 @@ fn try_login(exchange: &Exchange<'_>) -> Result<Response, Refusal> {
     let Some(user) = exchange.request().query_value("user") else {
         return Err(Refusal::new(StatusCode::BAD_REQUEST, "who? /login?user=NAME"));
     };
-    let session = exchange.session()?;
+    let session = exchange.session();
     session.renew()?; // so that nobody who knew the session before is logged in, too
     session.set("user", &user)?;
     Ok(Response::text(StatusCode::OK, "logged in\n"))

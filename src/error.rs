@@ -92,7 +92,7 @@ impl fmt::Display for Error {
             Self::NotOpen => f.write_str("the connection is not open before its on_pre_server has returned"),
             Self::InvalidId(e) => e.fmt(f),
             Self::NotShared => f.write_str("the connection is not shared: call set_shared_connection in on_pre_server"),
-            Self::SessionsFull => f.write_str("the session store has no room"),
+            Self::SessionsFull => f.write_str("the session store is full"),
             Self::SessionRenewed => f.write_str("the session has another ID now: the client has to come again"),
             Self::SessionStore(e) => write!(f, "the session store failed: {e}"),
             Self::TooLate => f.write_str("the request is answered: no cookie can be set any more"),

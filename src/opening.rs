@@ -10,7 +10,8 @@ use http::{HeaderName, HeaderValue};
 use crate::{
     compression::Compression,
     connection::Overflow,
-    http::{Refusal, Request, header_line},
+    error::Result,
+    http::{Request, header_line},
     id::WebSocketId,
     registry::Registry,
     session::{Session, SessionId, Sessions},
@@ -18,7 +19,7 @@ use crate::{
 
 /// An opening handshake, in [`on_pre_server`](crate::WebSocketServer::on_pre_server).
 ///
-/// What each `set_` method has set, the method of that name without `set_` tells. [`Refusal`] shows what `?`
+/// What each `set_` method has set, the method of that name without `set_` tells. [`Refusal`](crate::Refusal) shows what `?`
 /// does here.
 ///
 /// ```
@@ -108,22 +109,18 @@ impl Opening {
     /// The session's ID (`SessionId`). If the session is [renewed](Session::renew), it changes.
     ///
     /// # Errors
-    /// As [`session`](Self::session).
-    pub fn session_id(&self) -> Result<SessionId, Refusal> {
-        Ok(self.session()?.id())
+    /// As [`Session::id`].
+    pub fn session_id(&self) -> Result<SessionId> {
+        self.session().id()
     }
 
     /// The session: what all connections and requests of this user share. It is found or made at the first call, or else when
     /// `on_pre_server` has returned, unless the connection [has none](Self::set_use_session).
     ///
-    /// # Errors
-    /// A [`SessionStore`](crate::SessionStore) of the program's may fail; the default one does not. The [`Refusal`] answers 503.
-    pub fn session(&self) -> Result<&Session, Refusal> {
-        if let Some(session) = self.session.get() {
-            return Ok(session);
-        }
-        let session = Session::open(&self.sessions, &self.request)?;
-        Ok(self.session.get_or_init(|| session))
+    /// A [`SessionStore`](crate::SessionStore) of the program's may fail; then the methods of the session return an error, which
+    /// `?` makes a refusal with 503, and a handshake that is not refused for it by the application is refused nevertheless.
+    pub fn session(&self) -> &Session {
+        self.session.get_or_init(|| Session::open(&self.sessions, &self.request))
     }
 
     /// `UseSession`: with false no session is looked up or made, and no cookie set: the connection has no `session()` and no
@@ -145,10 +142,10 @@ impl Opening {
     /// The application has said yes: from now on the session is what it is, and its cookie is a part of the answer.
     ///
     /// # Errors
-    /// As [`session`](Self::session).
-    pub(crate) fn settle(&mut self) -> Result<(), Refusal> {
-        if self.use_session {
-            self.session()?;
+    /// If there is no session, because the store has failed.
+    pub(crate) fn settle(&mut self) -> Result<()> {
+        if self.use_session() {
+            self.session_id()?;
         }
         let cookie = self.take_cookie();
         self.headers.extend(cookie);

@@ -201,6 +201,12 @@ fn what_an_opening_is_set_to_it_tells() {
             );
             assert_eq!((opening.overflow(), opening.compression()), (Overflow::Disconnect, Compression::Off));
             assert!(opening.subprotocol().is_none() && opening.headers().is_empty());
+            assert!(opening.use_session());
+            opening.set_use_session(false);
+            assert!(!opening.use_session());
+            assert!(opening.session_id().is_ok() && opening.use_session(), "who asks for it has one");
+            opening.set_use_session(false);
+            assert!(!opening.use_session());
             opening.set_shared_connection(true);
             opening.set_binary_data(true);
             opening.set_session_end_on_close(true);
@@ -224,4 +230,25 @@ fn what_an_opening_is_set_to_it_tells() {
     let head = handshake("/").replace("\r\n\r\n", "\r\nSec-WebSocket-Protocol: a\r\n\r\n");
     let reply = server.ask(Scheme::Ws, head);
     assert_eq!((reply.status, reply.header("sec-websocket-protocol")), (101, Some("a")), "{reply:?}");
+    assert_eq!(reply.headers("set-cookie"), ["c=d"]);
+}
+
+#[test]
+fn who_has_said_yes_is_told_that_a_header_has_refused_the_handshake() {
+    let (told, tells) = std::sync::mpsc::channel();
+    let server = common::serve(|builder| {
+        builder.route("/", move || {
+            let told = told.clone();
+            common::full_app(
+                |opening: &mut Opening| {
+                    opening.add_header("x", "\n");
+                    Ok(())
+                },
+                |_: &mut switchboard::WebSocket| Ok(()),
+                move |closed: &switchboard::Closed| told.send(closed.reason().code().0).unwrap(),
+            )
+        })
+    });
+    assert_eq!(server.ask(Scheme::Ws, handshake("/")).status, 500);
+    assert_eq!(tells.recv_timeout(common::PATIENCE).unwrap(), 1006);
 }

@@ -46,14 +46,10 @@ impl<'a> Exchange<'a> {
     /// The session of this client, the same that its WebSockets have. It is found or made at the first call: a page that does
     /// not call this has no session. The response gets the cookie of one that is new or was [renewed](Session::renew).
     ///
-    /// # Errors
-    /// A [`SessionStore`](crate::SessionStore) of the program's may fail; the default one does not. The [`Refusal`] answers 503.
-    pub fn session(&self) -> Result<&Session, Refusal> {
-        if let Some(session) = self.session.get() {
-            return Ok(session);
-        }
-        let session = Session::open(self.sessions, self.request)?;
-        Ok(self.session.get_or_init(|| session))
+    /// A [`SessionStore`](crate::SessionStore) of the program's may fail; then the methods of the session return an error, which is
+    /// a [`Refusal`] with 503 to answer with: `Refusal::from(error)`, or `?`.
+    pub fn session(&self) -> &Session {
+        self.session.get_or_init(|| Session::open(self.sessions, self.request))
     }
 
     /// The cookie of a session that the client has to be told.

@@ -32,7 +32,6 @@ use crate::{
     opening::Opening,
     parked::Parked,
     registry::Announced,
-    session::Session,
     sync::LockExt,
     websocket::{Attached, Closed, Holder, ServerResult, WebSocket, WebSocketServer},
 };
@@ -227,7 +226,7 @@ fn ask<'a>(
     let mut refusal = match (answer, agreed.opening.fault.take()) {
         (Some(Ok(())), None) => match caught(|| agreed.opening.settle()) {
             Some(Ok(())) => return Ok(agreed),
-            Some(Err(refusal)) => end_unopened(&mut agreed, refusal),
+            Some(Err(error)) => end_unopened(&mut agreed, error.into()),
             None => end_unopened(&mut agreed, failed("the session store")),
         },
         (Some(Ok(())), Some(fault)) => end_unopened(&mut agreed, Refusal::internal(fault)),
@@ -275,7 +274,7 @@ fn connect(
     let session = opening.take_session();
     let about = Box::new(About {
         id: opening.id,
-        session_id: session.as_ref().map(Session::id),
+        session_id: session.as_ref().and_then(|session| session.id().ok()),
         path: shared.registry.path(opening.request.path()),
         peer: opening.request.peer(),
         forwarded: forwarded(&opening.request),

@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, header};
 
-use crate::{
-    error::ServerError,
-    http::Request,
-};
+use crate::{error::ServerError, http::Request};
 
 /// The cookie that names a session: for [`ServerBuilder::session_cookie`](crate::ServerBuilder::session_cookie).
 ///

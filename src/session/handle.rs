@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue};
 
 use super::{
     id::SessionId,
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    http::{Refusal, Request},
+    http::Request,
     sync::LockExt,
 };
 
@@ -34,35 +34,34 @@ pub struct Session {
 }
 
 struct State {
-    visit: Visit,
+    /// `None`: the store has failed.
+    visit: Option<Visit>,
     /// The response is made: no cookie can be set any more.
     is_answered: bool,
 }
 
 impl Session {
-    /// Finds or makes the session of a request.
-    ///
-    /// # Errors
-    /// If the store fails: 503.
-    pub(crate) fn open(sessions: &Arc<Sessions>, request: &Request) -> Result<Self, Refusal> {
-        // Whatever error it is, the log has it, and the client may try again.
-        let visit = sessions.find(request).map_err(|_| {
-            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the session store failed")
-                .with_header(header::RETRY_AFTER, 5)
-        })?;
-        Ok(Self { sessions: sessions.clone(), state: Mutex::new(State { visit, is_answered: false }) })
+    /// Finds or makes the session of a request. If the store fails, which the log says, all methods of the session do.
+    pub(crate) fn open(sessions: &Arc<Sessions>, request: &Request) -> Self {
+        let visit = sessions.find(request).ok();
+        Self { sessions: sessions.clone(), state: Mutex::new(State { visit, is_answered: false }) }
     }
 
     /// The response is being made. Returns the cookie that belongs to it, if the client needs one.
     pub(crate) fn answer(&self, secure: bool) -> Option<(HeaderName, HeaderValue)> {
         let mut state = self.state.locked();
         state.is_answered = true;
-        state.visit.needs_cookie.then(|| self.sessions.cookie(&state.visit, secure))
+        let visit = state.visit.as_ref().filter(|visit| visit.needs_cookie)?;
+        Some(self.sessions.cookie(visit, secure))
     }
 
     /// The session's ID, after a [`renew`](Self::renew) the new one.
-    pub fn id(&self) -> SessionId {
-        self.state.locked().visit.id.clone()
+    ///
+    /// # Errors
+    /// [`Error::SessionStore`] if the store could not find or make the session. The default one does not fail, nor does this in
+    /// [`server`](crate::WebSocketServer::server): who has no session is not connected.
+    pub fn id(&self) -> Result<SessionId> {
+        self.state.locked().id()
     }
 
     /// A value of this session, set by any of its connections and requests.
@@ -70,7 +69,7 @@ impl Session {
     /// # Errors
     /// [`Error::SessionStore`] if the store fails; the default one does not.
     pub fn get(&self, key: &str) -> Result<Option<String>> {
-        self.sessions.get(&self.id(), key)
+        self.sessions.get(&self.id()?, key)
     }
 
     /// Stores a value for all connections and requests of this session.
@@ -79,7 +78,7 @@ impl Session {
     /// [`Error::SessionsFull`] if there is no room. [`Error::SessionRenewed`] if the session has another ID now.
     /// [`Error::SessionStore`] if the store fails.
     pub fn set(&self, key: &str, value: &str) -> Result<()> {
-        self.sessions.set(&self.id(), key, value)
+        self.sessions.set(&self.id()?, key, value)
     }
 
     /// Removes a value.
@@ -87,7 +86,7 @@ impl Session {
     /// # Errors
     /// [`Error::SessionStore`] if the store fails.
     pub fn remove(&self, key: &str) -> Result<()> {
-        self.sessions.remove(&self.id(), key)
+        self.sessions.remove(&self.id()?, key)
     }
 
     /// Restarts the session's timeout: values of a session that was not used for 900 s
@@ -97,7 +96,7 @@ impl Session {
     /// # Errors
     /// [`Error::SessionStore`] if the store fails.
     pub fn touch(&self) -> Result<()> {
-        self.sessions.touch(&self.id())
+        self.sessions.touch(&self.id()?)
     }
 
     /// Ends the session for all connections and requests that share it: removes all values. New ones can be set, and the ID stays
@@ -106,7 +105,7 @@ impl Session {
     /// # Errors
     /// [`Error::SessionStore`] if the store fails: then the session may go on.
     pub fn end(&self) -> Result<()> {
-        self.sessions.end(&self.id())
+        self.sessions.end(&self.id()?)
     }
 
     /// Gives the session a new ID, which it returns, and moves the values to it: to be called when a user has logged in, so that
@@ -123,7 +122,7 @@ impl Session {
     /// use switchboard::{Exchange, Refusal, Response, StatusCode};
     ///
     /// fn login(exchange: &Exchange<'_>) -> Result<Response, Refusal> {
-    ///     let session = exchange.session()?;
+    ///     let session = exchange.session();
     ///     session.renew()?;
     ///     session.set("user", "ada")?;
     ///     Ok(Response::text(StatusCode::OK, "hello"))
@@ -139,19 +138,27 @@ impl Session {
             if state.is_answered {
                 return Err(Error::TooLate);
             }
-            state.visit.id.clone()
+            state.id()?
         };
         let id = self.sessions.renew(&old)?;
-        let mut state = self.state.locked();
-        state.visit.id = id.clone();
-        state.visit.needs_cookie = true;
+        if let Some(visit) = &mut self.state.locked().visit {
+            visit.id = id.clone();
+            visit.needs_cookie = true;
+        }
         Ok(id)
+    }
+}
+
+impl State {
+    fn id(&self) -> Result<SessionId> {
+        let failed = || Error::SessionStore("it could not open the session".into());
+        self.visit.as_ref().map(|visit| visit.id.clone()).ok_or_else(failed)
     }
 }
 
 /// Not what it holds.
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Session").field(&self.id()).finish()
+        f.debug_tuple("Session").field(&self.id().ok()).finish()
     }
 }

@@ -49,7 +49,9 @@ impl SessionKeys {
         for (n, key) in keys.into_iter().enumerate() {
             signers.push(signer(key.as_ref()).ok_or_else(|| {
                 let (n, len) = (n + 1, key.as_ref().len());
-                ServerError::config(format!("session key {n} has {len} bytes: it needs at least {MIN_KEY_LEN}"))
+                ServerError::config(format!(
+                    "session key {n} has {len} bytes: it needs at least {MIN_KEY_LEN}"
+                ))
             })?);
         }
         let mut signers = signers.into_iter();

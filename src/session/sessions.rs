@@ -69,7 +69,11 @@ pub(super) struct Visit {
 impl Sessions {
     /// # Errors
     /// If the operating system has no random numbers for a key.
-    pub(crate) fn new(settings: SessionSettings, limits: &Limits, in_use: Arc<dyn InUse>) -> Result<Self, ServerError> {
+    pub(crate) fn new(
+        settings: SessionSettings,
+        limits: &Limits,
+        in_use: Arc<dyn InUse>,
+    ) -> Result<Self, ServerError> {
         Ok(Self {
             store: settings.store.unwrap_or_else(|| Box::new(MemoryStore::new(limits, in_use))),
             keys: settings.keys.map_or_else(SessionKeys::random, Ok)?,

@@ -154,7 +154,7 @@ impl ServerBuilder {
     /// Each has at least 32 bytes, which are secret and random; `openssl rand -base64 32` makes one. For one that is too short,
     /// or for none, `bind` returns an error.
     pub fn session_keys(mut self, keys: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Self {
-        let result = SessionKeys::new(keys).map(|keys| self.settings.sessions.keys = Some(keys));
+        let result = SessionKeys::new(keys).map(|keys| self.settings.sessions.signing = Some(keys));
         self.keep_error(result);
         self
     }

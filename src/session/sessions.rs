@@ -40,7 +40,7 @@ pub(crate) struct SessionSettings {
     /// `None`: in memory.
     pub(crate) store: Option<Box<dyn SessionStore>>,
     /// `None`: a random one.
-    pub(crate) keys: Option<SessionKeys>,
+    pub(crate) signing: Option<SessionKeys>,
     pub(crate) cookie: SessionCookie,
 }
 
@@ -76,7 +76,7 @@ impl Sessions {
     ) -> Result<Self, ServerError> {
         Ok(Self {
             store: settings.store.unwrap_or_else(|| Box::new(MemoryStore::new(limits, in_use))),
-            keys: settings.keys.map_or_else(SessionKeys::random, Ok)?,
+            keys: settings.signing.map_or_else(SessionKeys::random, Ok)?,
             cookie: settings.cookie,
             interval: (limits.session_timeout / PARTS).max(SHORTEST_PART),
             complained: Mutex::new(None),

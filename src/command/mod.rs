@@ -79,6 +79,9 @@ fn build(args: &Serve, clock: &Clock) -> Result<Server, Box<dyn Error>> {
     if let Some(file) = &args.session_key_file {
         builder = builder.session_keys(session_key::read(file)?);
     }
+    for (name, value) in &args.header {
+        builder = builder.header(name.as_str(), value.as_str());
+    }
     for address in args.listen() {
         builder = builder.listen(address);
     }

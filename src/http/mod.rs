@@ -4,19 +4,21 @@
 
 mod files;
 mod handshake;
+mod head;
 mod header;
 mod request;
 mod response;
 
-pub(crate) use self::{
-    files::Files,
-    handshake::{Handshake, is_upgrade},
-    header::header_line,
-    request::parse_head,
-    response::{Body, FAILED},
-};
 pub use self::{
+    files::Files,
     handshake::Origins,
     request::Request,
     response::{Refusal, Response},
+};
+pub(crate) use self::{
+    handshake::{Handshake, is_upgrade},
+    head::CommonHeaders,
+    header::header_line,
+    request::parse_head,
+    response::{Body, FAILED},
 };

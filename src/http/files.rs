@@ -7,7 +7,7 @@ use std::{
 };
 
 use http::StatusCode;
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::response::{Body, Refusal, Response};
 
@@ -24,8 +24,8 @@ impl Files {
         if root.is_dir() { Ok(Self { root }) } else { Err(io::ErrorKind::NotADirectory.into()) }
     }
 
-    /// The file at `path`, which is relative to the folder and percent-encoded as in a URL; for a folder its
-    /// `index.html`.
+    /// The file at `path`, which is relative to the folder, and [normal](super::normalize): nothing in it is encoded. For a
+    /// folder its `index.html`.
     pub(crate) fn get(&self, path: &str) -> Result<Response, Refusal> {
         let not_found = || Refusal::new(StatusCode::NOT_FOUND, "no such file");
         let mut file = self.resolve(path).ok_or_else(not_found)?;
@@ -56,8 +56,7 @@ impl Files {
 
     /// `None` for what does not exist, is hidden, or leads out of the folder, by `..` or by a link.
     fn resolve(&self, path: &str) -> Option<PathBuf> {
-        let path = percent_decode_str(path).decode_utf8().ok()?;
-        let relative = Path::new(path.trim_start_matches('/'));
+        let relative = Path::new(path);
         let plain = |part: Component<'_>| match part {
             Component::Normal(name) => !name.as_encoded_bytes().starts_with(b"."),
             _ => false,
@@ -73,8 +72,9 @@ impl Files {
 /// because a name with a colon would be taken for a URL with a scheme.
 fn redirect_to_folder(path: &str) -> Response {
     let name = path.rsplit('/').next().unwrap_or(path);
+    const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
     Response::text(StatusCode::MOVED_PERMANENTLY, "this is a folder\n")
-        .with_header("location", format!("./{name}/"))
+        .with_header("location", format!("./{}/", utf8_percent_encode(name, ENCODED)))
 }
 
 fn content_type(file: &Path) -> &'static str {
@@ -120,12 +120,16 @@ mod tests {
         let found = |path: &str| files.get(path).map(|mut r| r.headers_mut()["content-type"].clone()).ok();
 
         assert_eq!(found("").unwrap(), "text/html; charset=utf-8");
-        assert_eq!(found("sub%20dir/%C3%A4.js").unwrap(), "text/javascript; charset=utf-8");
-        assert_eq!(files.get("sub%20dir").unwrap().status(), 301);
-        for bad in ["../secret", "%2e%2e/secret", "..%2fsecret", "sub%20dir/../../secret", "/../secret"] {
+        assert_eq!(found("sub dir/ä.js").unwrap(), "text/javascript; charset=utf-8");
+        let mut redirect = files.get("sub dir").unwrap();
+        assert_eq!(
+            (redirect.status().as_u16(), &redirect.headers_mut()["location"].clone()),
+            (301, &"./sub%20dir/".parse().unwrap())
+        );
+        for bad in ["../secret", "..%2fsecret", "sub dir/../../secret", "/../secret"] {
             assert!(found(bad).is_none(), "{bad}");
         }
-        for bad in ["link", ".hidden", "nothing", "sub%20dir/", "%00", "%ff", "/etc/passwd"] {
+        for bad in ["link", ".hidden", "nothing", "sub dir/", "sub%20dir/", "\0", "/etc/passwd"] {
             assert!(found(bad).is_none(), "{bad}");
         }
         assert!(Files::new(&root.join("index.html")).is_err());

@@ -5,18 +5,24 @@
 mod files;
 mod handshake;
 mod header;
+mod host;
+mod hosts;
+mod origin;
 mod request;
 mod response;
+mod target;
 
 pub(crate) use self::{
     files::Files,
     handshake::{Handshake, is_upgrade},
     header::header_line,
+    hosts::Hosts,
     request::parse_head,
     response::{Body, FAILED},
+    target::normalize,
 };
 pub use self::{
-    handshake::Origins,
+    origin::Origins,
     request::Request,
     response::{Refusal, Response},
 };

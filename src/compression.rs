@@ -71,9 +71,9 @@ impl Compression {
     /// Accepts the first of the client's offers that can be accepted. Returns the parameters, as seen from the server's end,
     /// and the value of the response's `Sec-WebSocket-Extensions`. An offer that is malformed, or has anything unknown in it,
     /// is declined.
-    pub(crate) fn negotiate<'a>(
+    pub(crate) fn negotiate(
         self,
-        headers: impl IntoIterator<Item = &'a str>,
+        headers: impl IntoIterator<Item = impl AsRef<[u8]>>,
     ) -> Option<(Deflate, String)> {
         let (pooled, window_bits, level) = match self {
             Self::Off => return None,
@@ -82,11 +82,12 @@ impl Compression {
                 (false, window_bits.clamp(MIN_WINDOW_BITS, MAX_WINDOW_BITS), level.clamp(1, 9))
             }
         };
-        headers
-            .into_iter()
-            .flat_map(|header| split(header, ','))
-            .filter_map(Offer::parse)
-            .find_map(|offer| offer.accept(pooled, window_bits, level))
+        headers.into_iter().find_map(|header| {
+            // What is not text declines only the offer that it is in.
+            let header = String::from_utf8_lossy(header.as_ref());
+            let mut offers = split(&header, ',').filter_map(Offer::parse);
+            offers.find_map(|offer| offer.accept(pooled, window_bits, level))
+        })
     }
 }
 

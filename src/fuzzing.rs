@@ -29,13 +29,14 @@ pub fn head(input: &[u8]) {
     let (again, same) =
         parse_head(&input[..length], MAX_HEAD).ok().flatten().expect("the same without what follows");
     assert_eq!((again.path(), same), (request.path(), length));
+    let path = request.path();
+    assert!(!path.contains('\0') && !["//", "/./", "/../"].iter().any(|odd| path.contains(odd)), "{path:?}");
     request.query_value("room");
     request.cookie("session");
     let Ok(handshake) = Handshake::check(&request, &Origins::SameHost) else { return };
     for compression in [Compression::Pooled, Compression::Dedicated { window_bits: 10, level: 1 }] {
-        let offers = request.headers().get_all(header::SEC_WEBSOCKET_EXTENSIONS).iter();
-        let agreed = compression.negotiate(offers.filter_map(|offer| offer.to_str().ok()));
-        let (deflate, extensions) = agreed.unzip();
+        let offers = request.headers().get_all(header::SEC_WEBSOCKET_EXTENSIONS);
+        let (deflate, extensions) = compression.negotiate(offers).unzip();
         if let Some(deflate) = deflate {
             assert!((9..=15).contains(&deflate.ours.window_bits));
             assert!((8..=15).contains(&deflate.theirs.window_bits));

@@ -182,6 +182,16 @@
 //! Every wait has a deadline, every queue a maximum size, and every limit a close code or an HTTP status: see [`Limits`].
 //! What all connections hold together has a bound, too: [`Limits::max_buffered_bytes`], by default a quarter of the memory.
 //!
+//! # Strangers' pages
+//!
+//! A browser lets any page open a WebSocket to any server, with the cookies of that server. So a handshake with an `Origin` is
+//! answered with 403 unless the page is of the same host, or of those that [`ServerBuilder::origins`] allows. A stranger's page
+//! can also make a browser take the stranger's own name for an address in the browser's network (DNS rebinding), and so be of
+//! the same host as a server there. So where a connection's own address is loopback or private, pages and their handshakes are
+//! answered with 421 if their `Host` is a name that a stranger can own: see [`ServerBuilder::hosts`].
+//!
+//! Routes, handlers and files compare one form of a path, however it was sent: see [`Request::path`].
+//!
 //! # Shutdown
 //!
 //! [`ServerHandle::shutdown`] from any thread, with a grace period. [`Server::run`] returns when every thread is joined and
@@ -212,7 +222,7 @@
 //!
 //! | | section | |
 //! |---|---|---|
-//! | opening handshake | 6455: 4.2, 10.2 | all checks; `Origin`; HTTP 400, 403, 405, 426 |
+//! | opening handshake | 6455: 4.2, 10.2 | all checks; `Origin`; HTTP 400, 403, 405, 421, 426 |
 //! | frames | 6455: 5.2, 5.3 | unmasked frames, reserved bits and opcodes, lengths in more bytes than needed: 1002 |
 //! | fragments | 6455: 5.4 | any number, with control frames between them; messages are sent unfragmented |
 //! | control frames | 6455: 5.5 | each ping is answered with a pong |

@@ -238,6 +238,11 @@ fn allow_origin_decides_which_pages_may_connect() {
             &["--allow-origin", "https://example.com", "--allow-origin", "http://localhost:3000"],
             [false, true, true, false],
         ),
+        (
+            &["--allow-origin", "https://example.com", "--allow-origin", "same-host"],
+            [true, true, false, false],
+        ),
+        (&["--allow-origin", "same-host"], [true, false, false, false]),
         (&["--allow-origin", "*"], [true; 4]),
     ] {
         let mut process = Process::start(&[&["--listen", ANY][..], arguments].concat());
@@ -249,6 +254,48 @@ fn allow_origin_decides_which_pages_may_connect() {
         }
         stop(process);
     }
+}
+
+#[test]
+fn host_and_trusted_proxy_decide_which_hosts_may_be_asked_for() {
+    for (arguments, served) in [
+        (&[][..], [true, false, false]),
+        (&["--host", "box.example", "--host", "*.friend.example"], [true, true, false]),
+        (&["--trusted-proxy", "127.0.0.1"], [true; 3]),
+        (&["--host", "*"], [true; 3]),
+    ] {
+        let mut process = Process::start(&[&["--listen", ANY][..], arguments].concat());
+        let address = process.address("http");
+        for (host, is_served) in ["localhost", "box.example", "evil.example"].into_iter().zip(served) {
+            let page = ask(address, Scheme::Ws, &format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+            assert_eq!(page.status, if is_served { 200 } else { 421 }, "{arguments:?}: {host}");
+        }
+        stop(process);
+    }
+}
+
+#[test]
+fn the_log_says_why_a_page_may_not_connect() {
+    let mut process = Process::start(&["--listen", ANY, "--log-level", "debug"]);
+    let address = process.address("http");
+    let with = |lines: &str| handshake("/echo").replace("Host: localhost", lines);
+    let foreign = with("Host: localhost:8080\r\nOrigin: http://evil.example\u{202e}");
+    assert_eq!(ask(address, Scheme::Ws, &foreign).status, 403);
+    let line = process.line("refused: 403");
+    for part in ["\"/echo\"", r#""http://evil.example\u{202e}""#, "\"localhost:8080\"", "127.0.0.1:"] {
+        assert!(line.contains(part), "{line}");
+    }
+    let rebound = with("Host: evil.example\r\nOrigin: http://evil.example");
+    assert_eq!(ask(address, Scheme::Ws, &rebound).status, 421);
+    let line = process.line("refused: 421");
+    for part in ["\"evil.example\"", "--host", "--trusted-proxy"] {
+        assert!(line.contains(part), "{line}");
+    }
+    // A path is decoded, and shown escaped.
+    assert_eq!(get(address, Scheme::Ws, "/x%0d%0a[INFO]%1b%E2%80%AE").status, 404);
+    let line = process.line("/x");
+    assert!(line.contains(r#""/x\r\n[INFO]\u{1b}\u{202e}""#), "{line}");
+    stop(process);
 }
 
 #[test]

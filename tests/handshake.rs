@@ -19,8 +19,8 @@ use common::{
     next_message, reply::Reply, serve, serve_app,
 };
 use switchboard::{
-    Closed, HeaderName, HeaderValue, Limits, Opening, Origins, Refusal, Response, Server, ServerError,
-    StatusCode, WebSocket, header,
+    Closed, Compression, HeaderName, HeaderValue, Limits, Opening, Origins, Refusal, Response, Server,
+    ServerError, StatusCode, WebSocket, header,
 };
 use tungstenite::Message;
 
@@ -63,6 +63,8 @@ fn the_key_is_answered_with_its_accept_value() {
         for (key, accept) in [
             ("dGhlIHNhbXBsZSBub25jZQ==", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), // RFC 6455, section 1.3
             ("x3JJHMbDL1EzLkh9GBhXDw==", "HSmrc0sMlYUkAGmm5OPpG2HaGWk="),
+            // 22 random letters: bits of the last one belong to no byte, and are answered as they were sent.
+            ("dGhlIHNhbXBsZSBub25jZR==", "Zgw8jYXtqX5qJr7MJ1Q/MqzeSRI="),
         ] {
             let reply = server.ask(scheme, changed("dGhlIHNhbXBsZSBub25jZQ==", key));
             assert_eq!(reply.status, 101, "{reply:?}");
@@ -251,10 +253,12 @@ fn malformed_handshakes_are_400() {
         ("Key", changed(KEY, "Sec-WebSocket-Key:\r\n")),
         ("Key", changed(KEY, "Sec-WebSocket-Key: not base64!\r\n")),
         ("Key", changed(KEY, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25j\r\n")), // 15 bytes
+        ("Key", changed(KEY, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ\r\n")), // unpadded, which others refuse, too
         ("Key", changed(KEY, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQEC\r\n")), // 18 bytes
         ("Key", changed(KEY, &KEY.repeat(2))),
         ("Version", changed("Sec-WebSocket-Version: 13\r\n", "")),
         ("Protocol", with_line("Sec-WebSocket-Protocol: two words")),
+        ("Origin", with_line("Origin: http://localhost\r\nOrigin: http://localhost")),
         ("HTTP", changed("HTTP/1.1", "HTTP/7.0")),
         ("HTTP", changed("GET / ", "GET /a b ")),
         ("HTTP", with_line("bad name: x")),
@@ -286,38 +290,209 @@ fn a_host_is_a_name_with_an_optional_port() {
     }
 }
 
+/// Pages of the same host, however it is written: the `Host` and the `Origin`, and over which of [`SCHEMES`].
+const SAME_HOST: [(&str, &str, [bool; 2]); 12] = [
+    ("localhost", "http://localhost", [true, false]),
+    ("localhost:80", "ws://LOCALHOST", [true, false]),
+    ("localhost.", "http://localhost:80", [true, false]),
+    ("localhost:8080", "http://localhost:8080", [true, false]),
+    ("[::1]:8080", "http://[0:0:0:0:0:0:0:1]:8080", [true, false]),
+    ("127.0.0.1", "http://127.1", [true, false]),
+    // The connection that is not secure comes from a proxy, which is.
+    ("localhost", "https://LOCALHOST:443", [true, true]),
+    ("localhost:443", "https://localhost", [true, true]),
+    ("box:443", "wss://box", [true, true]),
+    ("box", "wss://box:443", [true, true]),
+    ("Box:8443", "https://box.:8443", [true, true]),
+    ("[2001:DB8::A]", "https://[2001:db8:0::a]", [true, true]),
+];
+
+/// Pages of other hosts.
+const FOREIGN: [(&str, &str); 12] = [
+    ("localhost:8080", "http://localhost:9090"),
+    ("localhost:8080", "http://localhost"),
+    ("localhost:443", "http://localhost"),
+    ("localhost:80", "https://localhost"),
+    ("localhost", "http://localhost.evil.example"),
+    ("localhost", "http://evil.example"),
+    ("localhost", "javascript://localhost"),
+    ("localhost", "app://localhost"),
+    ("localhost", "file://localhost"),
+    ("localhost", "file://"),
+    ("localhost", "null"),
+    ("localhost", "http://localhost/"),
+];
+
 #[test]
 fn a_foreign_origin_is_403() {
-    const CLIENTS: [(&str, &str); 10] = [
-        ("localhost", "http://localhost"),
-        ("localhost", "https://LOCALHOST:443"),
-        ("localhost:8080", "http://localhost:8080"),
-        ("[::1]:8080", "http://[::1]:8080"),
-        ("localhost:8080", "http://localhost:9090"),
-        ("localhost:8080", "http://localhost"),
-        ("localhost", "http://localhost.evil.example"),
-        ("localhost", "http://evil.example"),
+    let ask = |server: &TestServer, scheme, host: &str, origin: &str| {
+        let reply =
+            server.ask(scheme, changed("Host: localhost", &format!("Host: {host}\r\nOrigin: {origin}")));
+        if reply.status != 101 {
+            assert_eq!(reply.status, 403, "{reply:?}");
+            let said = [origin, host].iter().all(|text| reply.refusal().contains(&format!("\"{text}\"")));
+            assert!(said, "it says what was compared: {reply:?}");
+        }
+        reply.status == 101
+    };
+    let list = || {
+        vec!["https://friend.example".to_owned(), "http://localhost:9090".to_owned(), "file://".to_owned()]
+    };
+    let of_list = [
         ("localhost", "https://friend.example"),
-        ("localhost", "null"),
+        ("localhost", "wss://FRIEND.example:443"),
+        ("localhost:8080", "http://localhost:9090"),
+        ("localhost", "file://"),
     ];
-    let list = vec!["https://friend.example".to_owned(), "http://localhost:9090".to_owned()];
-    for (origins, allowed) in [
-        (Origins::SameHost, [true, true, true, true, false, false, false, false, false, false]),
-        (Origins::List(list), [false, false, false, false, true, false, false, false, true, false]),
-        (Origins::Any, [true; 10]),
+    for (origins, same_host, listed, any) in [
+        (Origins::SameHost, true, false, false),
+        (Origins::SameHostAnd(list()), true, true, false),
+        (Origins::List(list()), false, true, false),
+        (Origins::Any, true, true, true),
     ] {
         let server = serve(|builder| builder.origins(origins.clone()).route("/", || app(echo)));
-        for scheme in SCHEMES {
-            for ((host, origin), is_allowed) in CLIENTS.into_iter().zip(allowed) {
-                let head = changed("Host: localhost", &format!("Host: {host}\r\nOrigin: {origin}"));
-                let reply = server.ask(scheme, head);
-                assert_eq!(reply.status == 101, is_allowed, "{origins:?}: {origin} at {host}: {reply:?}");
-                if !is_allowed {
-                    assert_eq!(reply.status, 403);
-                    assert!(reply.refusal().contains("Origin"), "{reply:?}");
-                }
+        for (i, scheme) in SCHEMES.into_iter().enumerate() {
+            let check = |host, origin, expected| {
+                let is_allowed = ask(&server, scheme, host, origin);
+                assert_eq!(is_allowed, expected || any, "{origins:?}: {origin} at {host}, {scheme:?}");
+            };
+            for (host, origin, is_same) in SAME_HOST {
+                check(host, origin, same_host && is_same[i]);
+            }
+            for (host, origin) in FOREIGN.into_iter().filter(|page| !of_list.contains(page)) {
+                check(host, origin, false);
+            }
+            for (host, origin) in of_list {
+                check(host, origin, listed);
             }
             assert_eq!(server.ask(scheme, handshake("/")).status, 101, "{origins:?}: without an Origin");
+        }
+    }
+}
+
+#[test]
+fn a_trusted_proxy_says_whether_the_client_uses_tls() {
+    for (trusted, is_same_host) in [(vec![], true), (vec![IpAddr::from([127, 0, 0, 1])], false)] {
+        let server = serve(|builder| builder.trusted_proxies(trusted).route("/", || app(echo)));
+        let lines = "Host: localhost\r\nX-Forwarded-Proto: https\r\nOrigin: http://localhost";
+        let reply = server.ask(Scheme::Ws, changed("Host: localhost", lines));
+        assert_eq!(
+            reply.status == 101,
+            is_same_host,
+            "a page of http, and a client that uses TLS: {reply:?}"
+        );
+        let lines = "Host: localhost\r\nX-Forwarded-Proto: https\r\nOrigin: https://localhost";
+        assert_eq!(server.ask(Scheme::Ws, changed("Host: localhost", lines)).status, 101);
+    }
+}
+
+/// The handshake with one more line, of bytes.
+fn with_bytes(line: &[u8]) -> Vec<u8> {
+    let good = handshake("/");
+    let lines = good.strip_suffix("\r\n").unwrap().as_bytes();
+    [lines, line, b"\r\n\r\n"].concat()
+}
+
+#[test]
+fn what_is_not_text_hides_nothing_else() {
+    let server = serve_app(|ws: &mut WebSocket| {
+        let request = ws.request().unwrap();
+        let cookies = ["a", "name", "b"].map(|name| request.cookie(name).map(str::to_owned));
+        ws.write(format!("{cookies:?} {:?}", request.header("x-name")))?;
+        Ok(())
+    });
+    for scheme in SCHEMES {
+        for (line, seen) in [
+            (&b"Cookie: name=Zo\xc3\xab; a=1; b=2"[..], r#"[Some("1"), Some("Zoë"), Some("2")] None"#),
+            (b"Cookie: a=1; name=Zo\xeb; b=2", r#"[Some("1"), None, Some("2")] None"#),
+            (b"Cookie: a=1\r\nCookie: \xff\r\nCookie: b=\xff; b=2", r#"[Some("1"), None, Some("2")] None"#),
+            (b"X-Name: Zo\xc3\xab", r#"[None, None, None] Some("Zoë")"#),
+            (b"X-Name: Zo\xeb", "[None, None, None] None"),
+        ] {
+            let mut stream = server.raw(scheme);
+            stream.write_all(&with_bytes(line)).unwrap();
+            assert_eq!(Reply::read(&mut stream).status, 101, "{line:?}");
+            assert_eq!(stream.read_frame(), (0x81, seen.as_bytes().to_vec()), "{line:?}");
+        }
+        // In lists, too; but a subprotocol has to be a token.
+        let head = handshake("/");
+        let (before, after) = head.split_once("Upgrade\r\n").unwrap();
+        let upgrade = [before.as_bytes(), b"\xff, Upgrade\r\n", after.as_bytes()].concat();
+        assert_eq!(server.ask(scheme, upgrade).status, 101);
+        assert_eq!(server.ask(scheme, with_bytes(b"Sec-WebSocket-Protocol: \xff, chat")).status, 400);
+        assert_eq!(server.ask(scheme, with_bytes(b"Origin: http://localhost\xff")).status, 403);
+    }
+    let server = serve(|builder| builder.compression(Compression::Pooled).route("/", || app(echo)));
+    let reply =
+        server.ask(Scheme::Ws, with_bytes(b"Sec-WebSocket-Extensions: x; y=\"\xff\", permessage-deflate"));
+    assert!(reply.header("sec-websocket-extensions").is_some(), "{reply:?}");
+}
+
+#[test]
+fn a_session_survives_a_cookie_that_is_not_ascii() {
+    let server = serve_app(|ws: &mut WebSocket| Ok(ws.session().unwrap().set("seen", "yes")?));
+    for scheme in SCHEMES {
+        let reply = server.ask(scheme, handshake("/"));
+        let cookie = reply.header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+        eventually("the session is stored", || {
+            let again = server.ask(scheme, with_line(&format!("Cookie: {cookie}")));
+            again.header("set-cookie").is_none()
+        });
+        for name in [&b"name=Zo\xc3\xab"[..], b"name=Zo\xeb"] {
+            let line = [b"Cookie: ", name, b"; ", cookie.as_bytes()].concat();
+            let reply = server.ask(scheme, with_bytes(&line));
+            assert_eq!((reply.status, reply.header("set-cookie")), (101, None), "the session is lost");
+        }
+    }
+}
+
+#[test]
+fn a_handshake_with_a_body_is_400() {
+    let server = serve_app(echo);
+    for scheme in SCHEMES {
+        for line in [
+            "Content-Length: 6",
+            "Transfer-Encoding: chunked",
+            "Transfer-Encoding: identity",
+            "Content-Length: x",
+        ] {
+            let body = String::from_utf8_lossy(&frame(0x81, b"")).into_owned();
+            let reply = server.ask(scheme, with_line(line) + &body);
+            assert_eq!(reply.status, 400, "{line}: {reply:?}");
+            assert!(reply.refusal().contains("Content-Length"), "{reply:?}");
+        }
+        assert_eq!(server.ask(scheme, with_line("Content-Length: 0")).status, 101, "that is none");
+    }
+}
+
+#[test]
+fn a_query_may_contain_what_a_url_may_not() {
+    let server = serve_app(|ws: &mut WebSocket| Ok(ws.write(ws.request().unwrap().query())?));
+    for scheme in SCHEMES {
+        for query in ["q=\"x\"", "<a>", "{|}\\^`", "ä", "%", "a=b?c=/d", ""] {
+            let mut stream = server.raw_websocket(scheme, &format!("/?{query}"));
+            assert_eq!(stream.read_frame(), (0x81, query.as_bytes().to_vec()));
+        }
+    }
+}
+
+#[test]
+fn a_target_is_a_path_or_a_url() {
+    let server = serve_app(echo);
+    for scheme in SCHEMES {
+        for (target, status) in [
+            ("http://other.example/", 101),
+            ("wss://localhost:1/?x", 101),
+            ("http://localhost", 101),
+            ("localhost", 400),
+            ("localhost:80", 400),
+            ("?x", 400),
+            ("http:/x", 400),
+            ("http://", 400),
+            ("http://user@localhost/", 400),
+            ("*", 404),
+        ] {
+            assert_eq!(server.ask(scheme, handshake(target)).status, status, "{target}");
         }
     }
 }
@@ -327,7 +502,7 @@ fn a_path_without_a_route_is_404() {
     let server =
         serve(|builder| builder.route("/", || app(echo)).http("/page", |_| Response::html("<p>a page</p>")));
     for scheme in SCHEMES {
-        for path in ["/nothing", "/page", "/x/", "//", "*"] {
+        for path in ["/nothing", "/page", "/x/", "//x", "*"] {
             let reply = server.ask(scheme, handshake(path));
             assert_eq!(reply.status, 404, "{path}: {reply:?}");
             assert!(reply.refusal().len() > "404 Not Found".len(), "{reply:?}");
@@ -369,6 +544,8 @@ fn no_upgrade_or_another_version_is_426_with_the_version() {
             assert_eq!(reply.status, 426, "{head}{reply:?}");
             assert_eq!(reply.header("sec-websocket-version"), Some("13"), "{reply:?}"); // RFC 6455, section 4.2.2
             assert_eq!(reply.header("upgrade"), Some("websocket"), "{reply:?}"); // RFC 9110, section 15.5.22
+            let connection = reply.header("connection").unwrap();
+            assert!(connection.split(", ").any(|option| option == "Upgrade"), "{reply:?}"); // and section 7.8
             assert!(reply.refusal().len() > "426 Upgrade Required".len(), "{reply:?}");
         }
     }
@@ -677,13 +854,20 @@ fn paths_are_routed() {
             .route("/chat/rooms/*", names("rooms"))
             .route("/chat/rooms/1", names("room"))
             .route("/csp/user/MyApp.MyWebSocketServer.cls", names("class"))
+            .route("/café", names("umlaut"))
     });
     for scheme in SCHEMES {
         for (target, expected) in [
             ("/exact", "exact /exact"),
             ("/exact?a=/chat/x", "exact /exact"),
             ("/chat/x", "chat /chat/x"),
-            ("/chat/x/y%20z", "chat /chat/x/y%20z"),
+            ("/chat/x/y%20z", "chat /chat/x/y z"),
+            ("//chat/./x/", "chat /chat/x/"),
+            ("/%63hat/x", "chat /chat/x"),
+            ("/x/../chat/x", "chat /chat/x"),
+            ("/chat/x%2Fy", "chat /chat/x%2Fy"),
+            ("http://localhost//chat/%78", "chat /chat/x"),
+            ("/caf%C3%A9", "umlaut /café"),
             ("/chat/rooms", "chat /chat/rooms"),
             ("/chat/rooms/2", "rooms /chat/rooms/2"),
             ("/chat/rooms/1", "room /chat/rooms/1"),
@@ -691,18 +875,23 @@ fn paths_are_routed() {
             ("/csp/user/MyApp.MyWebSocketServer.cls", "class /csp/user/MyApp.MyWebSocketServer.cls"),
             ("/csp/user/MyApp.MyWebSocketServer.cls?CSPCHD=1", "class /csp/user/MyApp.MyWebSocketServer.cls"),
         ] {
-            let mut client = server.connect(scheme, target);
-            assert_eq!(next_message(&mut client), Message::text(expected), "{target}");
+            let mut stream = server.raw_websocket(scheme, target);
+            assert_eq!(stream.read_frame(), (0x81, expected.as_bytes().to_vec()), "{target}");
         }
-        for target in ["/", "/exact/", "/exact/x", "/Exact", "/chat", "/chatter/x", "/csp/user/other.cls"] {
+        for target in
+            ["/", "/exact/", "/exact/x", "/Exact", "/chat", "/chat%2Fx", "/chatter/x", "/csp/user/other.cls"]
+        {
             assert_eq!(server.ask(scheme, handshake(target)).status, 404, "{target}");
+        }
+        for target in ["/chat/%00", "/chat/%ff", "/chat/%c0%af"] {
+            assert_eq!(server.ask(scheme, handshake(target)).status, 400, "{target}");
         }
     }
 }
 
 #[test]
 fn routes_that_cannot_work_are_named_by_bind() {
-    for bad in ["", "echo", "/a*", "/a/*/b", "/a?b", "*", "/a b"] {
+    for bad in ["", "echo", "/a*", "/a/*/b", "/a?b", "*", "//a", "/a/../b", "/caf%C3%A9", "/%ff"] {
         let result = Server::builder().listen("127.0.0.1:0").route(bad, || app(echo)).bind();
         assert!(matches!(&result, Err(ServerError::Config(text)) if text.contains(bad)), "{bad}: {result:?}");
     }

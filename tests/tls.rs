@@ -208,13 +208,16 @@ fn tls_1_1_and_older_are_refused() {
 }
 
 #[test]
-fn plain_http_to_the_tls_port_does_no_harm() {
+fn plain_http_to_the_tls_port_is_told_so() {
     let server = serve_app(echo);
-    for request in [handshake("/"), "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned()] {
+    for request in [&handshake("/"), "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "P", "POST / HTTP/1.1\r\n"]
+    {
         let mut plain = tcp(server.tls);
         plain.write_all(request.as_bytes()).unwrap();
-        let answer = read_to_end(&mut plain);
-        assert!(!answer.starts_with(b"HTTP/1.1 101"), "without TLS: {answer:?}");
+        let answer = String::from_utf8(read_to_end(&mut plain)).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("connection: close\r\n"), "{answer}");
+        let text = answer.split("\r\n\r\n").nth(1).unwrap();
+        assert!(text.contains("TLS") && text.contains("https://") && text.contains("wss://"), "{answer}");
     }
     assert_unharmed(&server);
 }

@@ -1,6 +1,6 @@
 //! The command-line options.
 
-use std::path::PathBuf;
+use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use log::LevelFilter;
@@ -50,8 +50,8 @@ pub(super) struct Serve {
     /// Serve the files of this folder instead of the demo page
     #[arg(long, value_name = "DIR")]
     pub(super) www: Option<PathBuf>,
-    /// Allow only pages of this origin to connect, such as https://example.com; * for any; repeatable [default: pages of
-    /// the same host]
+    /// Allow only pages of this origin to connect, such as https://example.com; same-host for pages of the same host, * for
+    /// any; repeatable [default: same-host]
     #[arg(long, value_name = "ORIGIN")]
     pub(super) allow_origin: Vec<String>,
     /// Sign session IDs with the key in this file, so that they outlive a restart; made if it does not exist. Several lines: the
@@ -62,6 +62,13 @@ pub(super) struct Serve {
     /// of --www, too, which is else no-cache
     #[arg(long, value_name = "NAME: VALUE", value_parser = header)]
     pub(super) header: Vec<(String, String)>,
+    /// A name by which this server is reached, such as box.example.com, *.example.com, or * for any; pages of other names are
+    /// refused in private networks, unless no stranger can own them, such as localhost and box.local; repeatable
+    #[arg(long, value_name = "NAME")]
+    pub(super) host: Vec<String>,
+    /// A proxy that is trusted to say who the client is (X-Forwarded-For, X-Forwarded-Proto), and for which Host; repeatable
+    #[arg(long, value_name = "IP")]
+    pub(super) trusted_proxy: Vec<IpAddr>,
     /// Maximum number of connections; more are answered with 503
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) max_connections: u32,
@@ -204,6 +211,7 @@ mod tests {
             &["--header", "X Y: z"],
             &["--header", "X-Y: a\nb"],
             &["--header", "Content-Length: 5"],
+            &["--trusted-proxy", "example.com"],
             &["--nonsense"],
         ] {
             assert!(parse(bad).is_err(), "{bad:?}");

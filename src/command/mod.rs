@@ -66,6 +66,8 @@ fn build(args: &Serve, clock: &Clock) -> Result<Server, Box<dyn Error>> {
         .limits(limits)
         .compression(args.compress.into())
         .origins(origins(&args.allow_origin))
+        .hosts(&args.host)
+        .trusted_proxies(args.trusted_proxy.iter().copied())
         .route("/echo", || apps::Echo)
         .route("/csp/user/MyApp.MyWebSocketServer.cls", || apps::MyWebSocketServer)
         .route("/echo-shared", || apps::EchoShared)
@@ -93,10 +95,13 @@ fn build(args: &Serve, clock: &Clock) -> Result<Server, Box<dyn Error>> {
 }
 
 fn origins(allowed: &[String]) -> Origins {
-    match allowed {
-        [] => Origins::SameHost,
-        list if list.iter().any(|origin| origin == "*") => Origins::Any,
-        list => Origins::List(list.to_vec()),
+    let (same_host, list): (Vec<_>, Vec<_>) =
+        allowed.iter().cloned().partition(|origin| origin == "same-host");
+    match list.is_empty() {
+        true => Origins::SameHost,
+        false if list.iter().any(|origin| origin == "*") => Origins::Any,
+        false if same_host.is_empty() => Origins::List(list),
+        false => Origins::SameHostAnd(list),
     }
 }
 

@@ -1,6 +1,11 @@
 //! The socket of a connection: the few calls that are needed, none of which leaves a descriptor behind.
 
-use std::{io, io::IoSlice, net::TcpStream, os::unix::net::UnixStream, time::Duration};
+use std::{
+    io::{self, IoSlice},
+    net::{IpAddr, SocketAddr, TcpStream},
+    os::unix::net::UnixStream,
+    time::Duration,
+};
 
 use rustix::{
     buffer::spare_capacity,
@@ -95,6 +100,12 @@ impl Socket {
                 result => return Ok(result?),
             }
         }
+    }
+
+    /// Its own address on this machine; `None` for a Unix socket, or if the connection is broken.
+    pub(crate) fn local_ip(&self) -> Option<IpAddr> {
+        let address: SocketAddr = net::getsockname(&self.0).ok()?.try_into().ok()?;
+        Some(address.ip())
     }
 
     /// How long a `recv` waits.

@@ -1,74 +1,16 @@
 //! The opening handshake (RFC 6455, section 4.2): the checks, and the 101 response. No I/O.
 
-use http::{HeaderName, HeaderValue, Method, StatusCode, header, uri::Authority};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::{
     head::{CommonHeaders, begin_head, push_line},
+    origin::Origins,
     request::Request,
-    response::Refusal,
+    response::{Refusal, quoted},
 };
-use crate::error::ServerError;
 
 /// The only version of the protocol (RFC 6455, section 4.1).
 const VERSION: &str = "13";
-
-/// Which web pages may connect, by the `Origin` that a browser sends with its handshake.
-///
-/// Requests without `Origin` are always allowed: they do not come from a web page.
-#[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub enum Origins {
-    /// Pages of the same host and port as in the `Host` header, whatever the scheme. The default.
-    #[default]
-    SameHost,
-    /// Only these, each written as the browser sends it: `https://example.com`, `http://localhost:3000`. Pages of the
-    /// same host are allowed only if they are in the list, too. For an origin that no browser sends, such as
-    /// `example.com` or `https://example.com/`, `bind` returns an error.
-    List(Vec<String>),
-    /// Any page. Only for services that do not identify their users by cookies.
-    Any,
-}
-
-impl Origins {
-    /// Checks that browsers can send each origin of a list: any other would never match.
-    ///
-    /// # Errors
-    /// [`ServerError::Config`] for the first that no browser sends.
-    pub(crate) fn check(&self) -> Result<(), ServerError> {
-        let Self::List(list) = self else { return Ok(()) };
-        list.iter().find(|origin| !is_origin(origin)).map_or(Ok(()), |origin| {
-            Err(ServerError::config(format!(
-                "no browser sends the origin {origin:?}: write SCHEME://HOST, or SCHEME://HOST:PORT if the port is not \
-                 the default one"
-            )))
-        })
-    }
-
-    fn allow(&self, origin: &str, host: &str) -> bool {
-        match self {
-            Self::Any => true,
-            Self::List(list) => list.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin)),
-            Self::SameHost => {
-                let Some((scheme, authority)) = origin.split_once("://") else { return false };
-                let port = default_port(scheme);
-                let bare = |name: &str| name.strip_suffix(port).unwrap_or(name).to_ascii_lowercase();
-                bare(authority) == bare(host)
-            }
-        }
-    }
-}
-
-/// Whether it is an origin as browsers write it (RFC 6454, section 6.2): without a path, and without the default port.
-fn is_origin(origin: &str) -> bool {
-    let is_tuple = |(scheme, host): (&str, &str)| {
-        !scheme.is_empty() && (host.is_empty() || is_host(host) && !host.ends_with(default_port(scheme)))
-    };
-    origin == "null" || origin.split_once("://").is_some_and(is_tuple)
-}
-
-fn default_port(scheme: &str) -> &'static str {
-    if scheme.eq_ignore_ascii_case("https") { ":443" } else { ":80" }
-}
 
 /// Whether the request asks for a WebSocket.
 pub(crate) fn is_upgrade(request: &Request) -> bool {
@@ -89,11 +31,8 @@ impl Handshake {
     pub(crate) fn check(request: &Request, origins: &Origins) -> Result<Self, Refusal> {
         check_head(request, origins)?;
         let accept = accept_key(request)?;
-        let subprotocols: Vec<String> =
-            request.tokens(header::SEC_WEBSOCKET_PROTOCOL).map(str::to_owned).collect();
-        if subprotocols.iter().any(|name| HeaderName::from_bytes(name.as_bytes()).is_err()) {
-            return Err(bad("Sec-WebSocket-Protocol: a name is not a token"));
-        }
+        let names = request.tokens(header::SEC_WEBSOCKET_PROTOCOL).map(token).collect::<Option<_>>();
+        let subprotocols = names.ok_or_else(|| bad("Sec-WebSocket-Protocol: a name is not a token"))?;
         Ok(Self { accept, subprotocols })
     }
 
@@ -145,41 +84,66 @@ fn check_head(request: &Request, origins: &Origins) -> Result<(), Refusal> {
     if !request.has_token(header::CONNECTION, "upgrade") {
         return Err(bad("Connection: Upgrade is missing"));
     }
-    let Some(host) = request.header("host").filter(|host| is_host(host)) else {
-        return Err(bad("Host is missing or malformed"));
-    };
-    match request.header("sec-websocket-version") {
+    if has_body(request) {
+        return Err(bad(
+            "an opening handshake has no body, and so neither Content-Length nor Transfer-Encoding",
+        ));
+    }
+    if request.raw_host().is_empty() {
+        return Err(bad("Host is missing"));
+    }
+    match request.headers().get(header::SEC_WEBSOCKET_VERSION) {
         None => return Err(bad("Sec-WebSocket-Version is missing")),
-        Some(version) if version.trim() == VERSION => {}
+        Some(version) if version.as_bytes() == VERSION.as_bytes() => {}
         Some(_) => return Err(upgrade_required("only Sec-WebSocket-Version 13 is supported")),
     }
-    if let Some(origin) = request.headers().get(header::ORIGIN) {
-        let allowed = origin.to_str().is_ok_and(|origin| origins.allow(origin, host));
-        if !allowed {
-            return Err(Refusal::new(StatusCode::FORBIDDEN, "this Origin is not allowed here"));
+    let mut lines = request.headers().get_all(header::ORIGIN).iter();
+    match (lines.next(), lines.next()) {
+        (None, _) => Ok(()),
+        (Some(_), Some(_)) => Err(bad("there may be one Origin")),
+        (Some(origin), None) => {
+            let allow = |host| origins.allow(origin.as_bytes(), host, request.is_secure());
+            if request.host().is_some_and(allow) { Ok(()) } else { Err(foreign(origin, request)) }
         }
     }
-    Ok(())
 }
 
-/// The value of `Sec-WebSocket-Accept`. The client's key must be 16 bytes in base64.
+/// What follows a handshake are frames. (A length of 0 is no body.)
+fn has_body(request: &Request) -> bool {
+    let is_zero = |length: &HeaderValue| !length.is_empty() && length.as_bytes().iter().all(|&b| b == b'0');
+    let lengths = request.headers().get_all(header::CONTENT_LENGTH);
+    request.headers().contains_key(header::TRANSFER_ENCODING) || !lengths.iter().all(is_zero)
+}
+
+/// Says what was compared, for the one who has to find out why; it is in the log, too.
+#[cold]
+#[inline(never)]
+fn foreign(origin: &HeaderValue, request: &Request) -> Refusal {
+    let (origin, host) = (quoted(origin.as_bytes()), quoted(request.raw_host()));
+    let by = if request.is_secure() { " over TLS" } else { "" };
+    Refusal::new(StatusCode::FORBIDDEN, format!("the Origin {origin} is not allowed at the Host {host}{by}"))
+}
+
+/// The value of `Sec-WebSocket-Accept`. The client's key must be 16 bytes in base64. It is taken as it was sent, also with bits set
+/// in its last letter that belong to no byte: small devices send 22 random letters.
 #[inline(never)]
 fn accept_key(request: &Request) -> Result<String, Refusal> {
     let mut keys = request.headers().get_all(header::SEC_WEBSOCKET_KEY).iter();
     let (Some(key), None) = (keys.next(), keys.next()) else {
         return Err(bad("there must be one Sec-WebSocket-Key"));
     };
-    match data_encoding::BASE64.decode(key.as_bytes()) {
-        Ok(nonce) if nonce.len() == 16 => Ok(tungstenite::handshake::derive_accept_key(key.as_bytes())),
+    let is_letter = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/');
+    match key.as_bytes().strip_suffix(b"==") {
+        Some(letters) if letters.len() == 22 && letters.iter().all(is_letter) => {
+            Ok(tungstenite::handshake::derive_accept_key(key.as_bytes()))
+        }
         _ => Err(bad("Sec-WebSocket-Key must be 16 bytes in base64")),
     }
 }
 
-/// Whether it is a name or an address, with or without a port: no user, no scheme (RFC 9110, section 7.2).
-fn is_host(host: &str) -> bool {
-    let Ok(authority) = host.parse::<Authority>() else { return false };
-    let port = host.strip_prefix(authority.host()).and_then(|rest| rest.strip_prefix(':').or(Some(rest)));
-    port.is_some_and(|port| port.bytes().all(|b| b.is_ascii_digit()))
+/// A token (RFC 9110, section 5.6.2), as the name of a header is one.
+fn token(bytes: &[u8]) -> Option<String> {
+    HeaderName::from_bytes(bytes).ok().and_then(|_| String::from_utf8(bytes.to_vec()).ok())
 }
 
 fn bad(reason: &'static str) -> Refusal {
@@ -232,7 +196,7 @@ mod tests {
         assert_eq!(status("Upgrade: WebSocket", "Upgrade: h2c"), 426);
         assert_eq!(status("HTTP/1.1", "HTTP/1.0"), 400);
         assert_eq!(status("upgrade\r\n", "x\r\n"), 400);
-        assert_eq!(status("Host: h.example:80", "Host: a b"), 400);
+        assert_eq!(status("Host: h.example:80", "Host:"), 400);
         assert_eq!(status("Version: 13", "Version: 8"), 426);
         assert_eq!(status("Sec-WebSocket-Version: 13\r\n", ""), 400);
         assert_eq!(status("dGhlIHNhbXBsZSBub25jZQ==", "c2hvcnQ="), 400);
@@ -245,28 +209,42 @@ mod tests {
     }
 
     #[test]
-    fn origins() {
-        assert!(Origins::SameHost.allow("https://a.example", "A.example:443"));
-        assert!(Origins::SameHost.allow("http://[::1]:8080", "[::1]:8080"));
-        let list = Origins::List(vec!["https://a.example".into()]);
-        assert!(list.allow("https://A.example", "b") && !list.allow("http://a.example", "b"));
-        let listed = |origin: &str| Origins::List(vec!["null".into(), origin.into()]).check();
-        for good in ["https://a.example", "http://[::1]:8080", "http://localhost:443", "file://", "app://x"] {
-            assert!(listed(good).is_ok(), "{good}");
-        }
+    fn a_key_is_taken_as_it_was_sent() {
+        let accept = |key: &str| check(&GOOD.replace("dGhlIHNhbXBsZSBub25jZQ==", key)).map(|h| h.accept);
+        assert_eq!(accept("dGhlIHNhbXBsZSBub25jZR==").unwrap(), "Zgw8jYXtqX5qJr7MJ1Q/MqzeSRI=");
+        assert!(accept("  abcdefghijklmnopqrstuZ==  ").is_ok());
         for bad in [
-            "",
-            "*",
-            "a.example",
-            "a.example:80",
-            "https://a.example/",
-            "https://a.example:443",
-            "://a",
-            "http://a b",
+            "dGhlIHNhbXBsZSBub25jZQ",
+            "dGhlIHNhbXBsZSBub25jZQ=",
+            "dGhlIHNhbXBsZSBub25j_Q==",
+            "==================",
         ] {
-            assert!(listed(bad).unwrap_err().to_string().contains(&format!("{bad:?}")), "{bad}");
+            assert!(accept(bad).is_err(), "{bad}");
         }
-        assert!(Origins::Any.allow("null", "b"));
-        assert!(check(&GOOD.replace("Origin: http://h.example\r\n", "")).is_ok());
+    }
+
+    #[test]
+    fn a_refused_origin_is_named_with_the_host() {
+        let text = |head: &str| check(head).unwrap_err().to_string();
+        let foreign = GOOD.replace("Origin: http://h.example", "Origin: http://evil.example\u{202e}\"");
+        let expected =
+            r#"the Origin "http://evil.example\u{202e}\"" is not allowed at the Host "h.example:80""#;
+        assert!(text(&foreign).contains(expected), "{}", text(&foreign));
+        let twice = GOOD.replace("Origin:", "Origin: http://h.example\r\nOrigin:");
+        assert!(text(&twice).starts_with("400 "));
+    }
+
+    #[test]
+    fn a_handshake_with_a_body_is_refused() {
+        let with = |line: &str| check(&GOOD.replace("Origin:", &format!("{line}\r\nOrigin:")));
+        for bad in [
+            "Content-Length: 5",
+            "Content-Length:",
+            "Transfer-Encoding: chunked",
+            "Transfer-Encoding: identity",
+        ] {
+            assert_eq!(with(bad).unwrap_err().status(), 400, "{bad}");
+        }
+        assert!(with("Content-Length: 0").is_ok());
     }
 }

@@ -6,12 +6,16 @@ mod files;
 mod handshake;
 mod head;
 mod header;
+mod host;
+mod hosts;
+mod origin;
 mod request;
 mod response;
+mod target;
 
 pub use self::{
     files::Files,
-    handshake::Origins,
+    origin::Origins,
     request::Request,
     response::{Refusal, Response},
 };
@@ -19,6 +23,8 @@ pub(crate) use self::{
     handshake::{Handshake, is_upgrade},
     head::CommonHeaders,
     header::header_line,
+    hosts::Hosts,
     request::parse_head,
     response::{Body, FAILED},
+    target::normalize,
 };

@@ -5,9 +5,9 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 
-use super::response::Refusal;
+use super::{host::Host, response::Refusal, target::Target};
 
 /// More header lines than any browser or proxy sends.
 const MAX_HEADERS: usize = 100;
@@ -16,11 +16,12 @@ const MAX_HEADERS: usize = 100;
 #[derive(Debug)]
 pub struct Request {
     method: Method,
-    uri: Uri,
+    target: Target,
     version: Version,
     headers: HeaderMap,
     peer: Option<SocketAddr>,
     client: Option<IpAddr>,
+    is_proxied: bool,
     is_secure: bool,
 }
 
@@ -64,14 +65,16 @@ fn too_large(what: String) -> Refusal {
 impl Request {
     fn new(head: &httparse::Request<'_, '_>) -> Result<Box<Self>, Refusal> {
         let method = head.method.unwrap_or_default();
-        let target = head.path.unwrap_or_default();
+        let method = Method::from_bytes(method.as_bytes()).map_err(|_| bad("malformed HTTP method"))?;
+        let target = Target::parse(head.path.unwrap_or_default(), method == Method::CONNECT).map_err(bad)?;
         let mut request = Box::new(Self {
-            method: Method::from_bytes(method.as_bytes()).map_err(|_| bad("malformed HTTP method"))?,
-            uri: target.parse().map_err(|_| bad("the HTTP request target is not a URI"))?,
+            method,
+            target,
             version: if head.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 },
             headers: HeaderMap::with_capacity(head.headers.len()),
             peer: None,
             client: None,
+            is_proxied: false,
             is_secure: false,
         });
         for line in head.headers.iter() {
@@ -81,10 +84,13 @@ impl Request {
                 HeaderValue::from_bytes(line.value).map_err(|_| bad("malformed HTTP header value"))?;
             request.headers.append(name, value);
         }
-        match request.headers.get_all(header::HOST).iter().count() {
-            1 => Ok(request),
-            0 if request.is_http_10() => Ok(request),
-            _ => Err(bad("there must be one Host header")), // RFC 9112, section 3.2
+        // RFC 9112, section 3.2. It may be empty.
+        let mut hosts = request.headers.get_all(header::HOST).iter();
+        match (hosts.next(), hosts.next()) {
+            (Some(host), None) if host.is_empty() || Host::parse(host.as_bytes()).is_some() => Ok(request),
+            (Some(_), None) => Err(bad("the Host header is malformed")),
+            (None, None) if request.is_http_10() => Ok(request),
+            _ => Err(bad("there must be one Host header")),
         }
     }
 
@@ -93,7 +99,8 @@ impl Request {
         self.peer = peer;
         self.is_secure = is_secure;
         self.client = peer.map(|peer| peer.ip().to_canonical());
-        if self.client.is_some_and(|ip| trusted.contains(&ip)) {
+        self.is_proxied = self.client.is_some_and(|ip| trusted.contains(&ip));
+        if self.is_proxied {
             self.client = self.forwarded(trusted).or(self.client);
             self.is_secure = self.forwarded_security().unwrap_or(is_secure);
         }
@@ -102,7 +109,8 @@ impl Request {
     /// What the proxy says: whether the client's connection to it uses TLS.
     fn forwarded_security(&self) -> Option<bool> {
         let scheme = self.tokens(HeaderName::from_static("x-forwarded-proto")).next()?;
-        let is_one_of = |names: [&str; 2]| names.iter().any(|name| scheme.eq_ignore_ascii_case(name));
+        let is_one_of =
+            |names: [&str; 2]| names.iter().any(|name| scheme.eq_ignore_ascii_case(name.as_bytes()));
         if is_one_of(["https", "wss"]) { Some(true) } else { is_one_of(["http", "ws"]).then_some(false) }
     }
 
@@ -127,17 +135,22 @@ impl Request {
         &self.method
     }
 
-    /// The path, as it was sent (percent-encoded), without the query.
+    /// The path, without the query, in the one form that routes and files are compared with: percent-decoded, without empty
+    /// segments, `.` and `..`. A slash that was sent encoded stays so (`%2F`), and separates nothing; a slash at the end stays.
+    ///
+    /// So `//private/./x` and `/%70rivate/x` are `/private/x`, for whoever guards `/private/*`, too.
     pub fn path(&self) -> &str {
-        match self.uri.path() {
-            "" => "/",
-            path => path,
-        }
+        self.target.path()
+    }
+
+    /// The path as it was sent (percent-encoded), without the query: for a link to it, or to check a signature.
+    pub fn raw_path(&self) -> &str {
+        self.target.raw_path()
     }
 
     /// The query as it was sent, without the `?`; empty if there is none.
     pub fn query(&self) -> &str {
-        self.uri.query().unwrap_or_default()
+        self.target.query()
     }
 
     /// The first value of that name in the query, decoded.
@@ -145,25 +158,41 @@ impl Request {
         form_urlencoded::parse(self.query().as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value)
     }
 
-    /// All header lines.
+    /// All header lines. Their values are bytes: what a client sends need not be text.
     pub fn headers(&self) -> &HeaderMap {
         &self.headers
     }
 
-    /// The first header line of that name (in any case), if its value is visible ASCII.
+    /// The first header line of that name (in any case), if its value is text, in UTF-8.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name)?.to_str().ok()
+        str::from_utf8(self.headers.get(name)?.as_bytes()).ok()
     }
 
-    /// The value of a cookie that the client sent.
+    /// The value of a cookie that the client sent: the first of that name whose value is text, in UTF-8. It is as it was sent:
+    /// neither quotes nor percent-encoding are removed. What other cookies contain does not matter.
     pub fn cookie(&self, name: &str) -> Option<&str> {
-        let lines = self.headers.get_all(header::COOKIE).iter();
-        lines
-            .filter_map(|line| line.to_str().ok())
-            .flat_map(|line| line.split(';'))
-            .filter_map(|pair| pair.trim().split_once('='))
-            .find(|(key, _)| *key == name)
-            .map(|(_, value)| value)
+        self.cookies(name).next()
+    }
+
+    /// The values of all cookies of that name: a browser may send several, for different paths.
+    pub(crate) fn cookies(&self, name: &str) -> impl Iterator<Item = &str> {
+        let pairs = self.items(header::COOKIE, b';');
+        let values = pairs.filter_map(move |pair| {
+            let at = pair.iter().position(|&b| b == b'=')?;
+            (pair[..at].trim_ascii_end() == name.as_bytes()).then(|| pair[at + 1..].trim_ascii_start())
+        });
+        values.filter_map(|value| str::from_utf8(value).ok())
+    }
+
+    /// The host that the client wants (RFC 9112, section 3.2.2). `None`: it does not say.
+    pub(super) fn host(&self) -> Option<Host<'_>> {
+        Host::parse(self.raw_host())
+    }
+
+    /// The same, as it was sent.
+    pub(super) fn raw_host(&self) -> &[u8] {
+        let line = || self.headers.get(header::HOST).map(HeaderValue::as_bytes);
+        self.target.authority().map(str::as_bytes).or_else(line).unwrap_or_default()
     }
 
     /// The address of the socket's other end; `None` on a Unix socket.
@@ -183,23 +212,32 @@ impl Request {
         self.is_secure
     }
 
+    /// Whether it comes from a trusted proxy.
+    pub(crate) fn is_proxied(&self) -> bool {
+        self.is_proxied
+    }
+
     pub(crate) fn is_http_10(&self) -> bool {
         self.version == Version::HTTP_10
     }
 
     /// Whether a header that is a list of tokens contains this one, in any case.
     pub(crate) fn has_token(&self, name: HeaderName, token: &str) -> bool {
-        self.tokens(name).any(|t| t.eq_ignore_ascii_case(token))
+        self.tokens(name).any(|t| t.eq_ignore_ascii_case(token.as_bytes()))
     }
 
     /// The items of a header that is a comma-separated list, over all of its lines.
-    pub(crate) fn tokens(&self, name: HeaderName) -> impl Iterator<Item = &str> {
+    pub(crate) fn tokens(&self, name: HeaderName) -> impl Iterator<Item = &[u8]> {
+        self.items(name, b',')
+    }
+
+    /// Cut as bytes: one item that is not text leaves the others as they are.
+    fn items(&self, name: HeaderName, separator: u8) -> impl Iterator<Item = &[u8]> {
         let lines = self.headers.get_all(name).into_iter();
         lines
-            .filter_map(|v| v.to_str().ok())
-            .flat_map(|v| v.split(','))
-            .map(str::trim)
-            .filter(|t| !t.is_empty())
+            .flat_map(move |line| line.as_bytes().split(move |&b| b == separator))
+            .map(<[u8]>::trim_ascii)
+            .filter(|item| !item.is_empty())
     }
 }
 
@@ -220,8 +258,8 @@ mod tests {
         let (request, length) = parse("GET /p?q HTTP/1.1\r\nHost: h\r\n\r\nrest").unwrap().unwrap();
         assert_eq!((request.path(), request.query(), length), ("/p", "q", 30));
         assert!(parse("GET /p HTTP/1.1\r\nHost: h\r\n").unwrap().is_none());
-        let (absolute, _) = parse("GET http://h HTTP/1.1\r\nHost: h\r\n\r\n").unwrap().unwrap();
-        assert_eq!(absolute.path(), "/", "RFC 9112, section 3.2.2");
+        let (absolute, _) = parse("GET http://h HTTP/1.1\r\nHost: x\r\n\r\n").unwrap().unwrap();
+        assert_eq!((absolute.path(), absolute.raw_host()), ("/", &b"h"[..]), "RFC 9112, section 3.2.2");
     }
 
     #[test]
@@ -232,6 +270,9 @@ mod tests {
         assert_eq!(status("GET / HTTP/1.1\r\nbad name: x\r\n\r\n"), 400);
         assert_eq!(status("GET / HTTP/1.1\r\n\r\n"), 400);
         assert_eq!(status("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"), 400);
+        assert_eq!(status("GET / HTTP/1.1\r\nHost: a b\r\n\r\n"), 400);
+        assert_eq!(status("GET /%00 HTTP/1.1\r\nHost: a\r\n\r\n"), 400);
+        assert_eq!(status("GET a HTTP/1.1\r\nHost: a\r\n\r\n"), 400);
         assert_eq!(status(&format!("GET / HTTP/1.1\r\nx: {}", "y".repeat(1000))), 431);
         assert_eq!(status(&format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(101))), 431);
     }
@@ -244,6 +285,41 @@ mod tests {
         assert_eq!(request.cookie("b"), Some("2"));
         assert_eq!(request.cookie("c"), Some("3=4"));
         assert_eq!(request.header("x-y"), Some("z"));
+        assert_eq!((request.path(), request.raw_path()), ("/a b", "/a%20b"));
+    }
+
+    #[test]
+    fn what_is_not_text_hides_nothing_else() {
+        let head = b"GET / HTTP/1.1\r\nHost: h\r\nX-Text: Zo\xc3\xab\r\nX-Bytes: Zo\xeb\r\nConnection: \xff, Upgrade\r\n\
+            Cookie: name=Zo\xeb; a=1; \xff=2; b = Zo\xc3\xab ;a=3;=4;no; c=\r\nCookie: d=\xff; d=5; \xff\r\n\r\n";
+        let request = parse_head(head, 1000).unwrap().unwrap().0;
+        assert_eq!((request.header("x-text"), request.header("x-bytes")), (Some("Zoë"), None));
+        assert!(request.has_token(header::CONNECTION, "upgrade"));
+        let names = ["a", "b", "c", "d", "name", "no"];
+        assert_eq!(
+            names.map(|name| request.cookie(name)),
+            [Some("1"), Some("Zoë"), Some(""), Some("5"), None, None]
+        );
+        assert_eq!(request.cookies("a").collect::<Vec<_>>(), ["1", "3"]);
+    }
+
+    #[test]
+    fn a_trusted_proxy_says_whether_the_client_is_secure() {
+        for (lines, by_tls, is_trusted, is_secure) in [
+            ("X-Forwarded-Proto: https\r\n", false, true, true),
+            ("X-Forwarded-Proto: WSS\r\n", false, true, true),
+            ("X-Forwarded-Proto: https, http\r\n", false, true, true),
+            ("X-Forwarded-Proto: http\r\n", true, true, false),
+            ("X-Forwarded-Proto: what\r\n", true, true, true),
+            ("X-Forwarded-Proto: https\r\n", false, false, false),
+            ("", false, true, false),
+            ("", true, true, true),
+        ] {
+            let mut request = request(lines);
+            let trusted = if is_trusted { vec![[10, 0, 0, 1].into()] } else { vec![] };
+            request.set_peer(Some("10.0.0.1:5".parse().unwrap()), by_tls, &trusted);
+            assert_eq!((request.is_secure(), request.is_proxied()), (is_secure, is_trusted), "{lines}");
+        }
     }
 
     #[test]

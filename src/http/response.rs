@@ -163,7 +163,10 @@ impl Response {
             };
             self.headers.insert(header::CONTENT_LENGTH, length.into());
         }
-        self.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        // Who sends Upgrade says so in Connection, too (RFC 9110, section 7.8).
+        let names_upgrade = self.headers.contains_key(header::UPGRADE);
+        let connection = if names_upgrade { "Upgrade, close" } else { "close" };
+        self.headers.insert(header::CONNECTION, HeaderValue::from_static(connection));
         (encode_head(self.status, &self.headers, common), self.body)
     }
 }
@@ -318,6 +321,14 @@ impl From<Refusal> for Response {
         response.fault = refusal.fault;
         response
     }
+}
+
+/// What a stranger sent, for a text that is read: in quotes, escaped, and not too long.
+pub(super) fn quoted(bytes: &[u8]) -> String {
+    const MOST: usize = 100;
+    let shown = &bytes[..bytes.len().min(MOST)];
+    let more = if bytes.len() > MOST { "…" } else { "" };
+    format!("{:?}{more}", String::from_utf8_lossy(shown))
 }
 
 #[cfg(test)]

@@ -71,7 +71,7 @@ impl ServerBuilder {
     /// Serves a WebSocket at this path. `factory` makes the instance for each connection, on that connection's thread.
     ///
     /// A path such as `/chat/*` stands for all paths below `/chat/`. If several match, the longest wins; an exact path
-    /// wins over all of them.
+    /// wins over all of them. It is written as in [`Request::path`](crate::Request::path): not encoded.
     pub fn route<S: WebSocketServer>(
         mut self,
         path: &str,
@@ -151,14 +151,38 @@ impl ServerBuilder {
         self
     }
 
+    /// Names by which this server is reached, such as `box.example.com`, or `*.example.com` for all below a name. Of any other
+    /// name, a web page or a request of one is answered with 421 where the connection's own address is loopback or private. A
+    /// page of a stranger can make a browser take the stranger's own name for such an address (DNS rebinding): then `Host` and
+    /// `Origin` agree, and only the name gives it away.
+    ///
+    /// Always allowed are names that no stranger can own: addresses, `localhost`, names without a dot, and those that end with
+    /// `.local`, `.lan`, `.internal`, `.home.arpa` or `.localhost`. Not checked are requests from
+    /// [`trusted_proxies`](Self::trusted_proxies), over Unix sockets, and handshakes without an `Origin`, which are no web
+    /// page's. `*` allows any name. Each call adds to those before it.
+    ///
+    /// ```
+    /// # use switchboard::Server;
+    /// let builder = Server::builder().listen("0.0.0.0:8080").hosts(["box.example.com"]);
+    /// ```
+    pub fn hosts(mut self, names: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
+        for name in names {
+            let result = self.settings.hosts.add(name.as_ref());
+            self.keep_error(result);
+        }
+        self
+    }
+
     /// How messages are compressed, except on routes that choose it themselves. Default: [`Compression::Off`].
     pub fn compression(mut self, compression: Compression) -> Self {
         self.settings.compression = compression;
         self
     }
 
-    /// Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are trusted; see
-    /// [`Request::client_address`](crate::Request::client_address) and [`Request::is_secure`](crate::Request::is_secure).
+    /// Proxies that are trusted to say who the client is (`X-Forwarded-For`, see
+    /// [`Request::client_address`](crate::Request::client_address)), whether it uses TLS (`X-Forwarded-Proto`, see
+    /// [`Request::is_secure`](crate::Request::is_secure)), and by which names this server is reached (see
+    /// [`hosts`](Self::hosts)). They must replace these lines if a client sent them, or append to `X-Forwarded-For`.
     /// Default: none.
     pub fn trusted_proxies(mut self, proxies: impl IntoIterator<Item = IpAddr>) -> Self {
         self.settings.trusted_proxies = proxies.into_iter().map(|ip| ip.to_canonical()).collect();

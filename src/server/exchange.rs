@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::{
     codec::{Failure, Stream},
@@ -79,7 +79,7 @@ impl Incoming {
     /// Receives the request's head, with the TLS handshake before it. What follows it stays in the stream.
     pub(super) fn read_head(&mut self, limits: &Limits) -> Result<Box<Request>, NoRequest> {
         let gone = |e: io::Error| NoRequest::Gone(e.to_string());
-        let (mut buffer, mut seen) = (Vec::new(), 0);
+        let (mut buffer, mut seen, mut begun) = (Vec::new(), 0, false);
         loop {
             buffer.reserve(1024);
             let left = self.deadline.remaining().ok_or_else(|| NoRequest::Gone("took too long".into()))?;
@@ -91,6 +91,11 @@ impl Incoming {
                     continue;
                 }
                 Err(e) => return Err(gone(e)),
+            }
+            if self.is_secure && !std::mem::replace(&mut begun, true) && is_plain_http(&buffer) {
+                self.stream = Stream::plain(); // to be understood
+                let why = "this port speaks TLS: use https:// or wss://";
+                return Err(NoRequest::Refused(Refusal::new(StatusCode::BAD_REQUEST, why)));
             }
             let fed = self.stream.feed(&mut buffer);
             self.send_pending()?; // what TLS has to say, also if it failed
@@ -188,6 +193,11 @@ impl Incoming {
         }
         Ok(())
     }
+}
+
+/// Whether this, the first that came, is the beginning of HTTP, and not of a TLS record (RFC 8446, section 5.1).
+fn is_plain_http(received: &[u8]) -> bool {
+    received.first().is_some_and(u8::is_ascii_uppercase)
 }
 
 /// Whether parsing is worth its time: at the first bytes, which show what is no HTTP at all, and when an empty line

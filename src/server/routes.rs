@@ -8,7 +8,7 @@ use super::exchange::Exchange;
 use crate::{
     caught::caught,
     error::{Result, ServerError},
-    http::{FAILED, Files, Refusal, Response},
+    http::{FAILED, Files, Refusal, Response, normalize},
     websocket::WebSocketServer,
 };
 
@@ -44,10 +44,18 @@ impl<T> Default for Table<T> {
 impl<T> Table<T> {
     /// `/a/*` stands for everything below `/a/`; a path without the star stands for itself.
     fn insert(&mut self, path: &str, target: T) -> Result<(), ServerError> {
-        if !path.starts_with('/') || path.trim_end_matches('*').contains(['*', '?', '#', ' ']) {
+        if !path.starts_with('/') || path.trim_end_matches('*').contains(['*', '?', '#']) {
             return Err(ServerError::config(format!(
-                "route {path:?}: a path must start with /, and have no ?, #, space, or * except for /* at its end"
+                "route {path:?}: a path must start with /, and have no ?, #, or * except for /* at its end"
             )));
+        }
+        match normalize(path) {
+            Ok(normal) if normal == path => {}
+            Ok(normal) => {
+                let why = "the paths of requests are compared in their decoded, shortest form";
+                return Err(ServerError::config(format!("route {path:?}: write {normal:?}: {why}")));
+            }
+            Err(why) => return Err(ServerError::config(format!("route {path:?}: {why}"))),
         }
         let taken = match path.strip_suffix('*') {
             None => self.exact.insert(path.to_owned(), target).is_some(),
@@ -113,7 +121,7 @@ impl Routes {
         let path = exchange.request().path();
         match self.pages.find(path) {
             Some((Page::Handler(handler), _)) => caught(|| handler(exchange)).ok_or_else(|| {
-                log::error!("the handler of {path} panicked");
+                log::error!("the handler of {path:?} panicked");
                 Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, FAILED)
             }),
             Some((Page::Files(files), below)) => {

@@ -65,8 +65,7 @@ fn open(shared: &Arc<Shared>, context: &Arc<Context>, job: Box<Job>) -> Option<B
     match accept(shared, &request) {
         Ok((handshake, agreed)) => Some(connect(shared, context, incoming, &handshake, agreed, slot)),
         Err(refusal) => {
-            log::info!("{}: {}: refused: {refusal}", name(peer), request.path());
-            refuse(shared, &mut incoming, refusal, Some(&request));
+            turn_away(shared, &mut incoming, refusal, &request);
             None
         }
     }
@@ -147,6 +146,10 @@ fn read_request(shared: &Shared, incoming: &mut Incoming) -> Option<Arc<Request>
         }
     };
     request.set_peer(peer, incoming.is_secure, &shared.trusted_proxies);
+    if let Err(refusal) = shared.hosts.check(&request, || incoming.socket.local_ip()) {
+        turn_away(shared, incoming, refusal, &request);
+        return None;
+    }
     let path = request.path();
     if is_upgrade(&request) || (shared.routes.is_websocket(path) && !shared.routes.has_page(path)) {
         return Some(request.into());
@@ -166,13 +169,20 @@ fn answer(shared: &Shared, incoming: &mut Incoming, request: &Request) {
     let exchange = Exchange::new(request, &shared.sessions);
     let mut response = shared.routes.respond(&exchange).unwrap_or_else(Response::from);
     if let Some(fault) = response.fault() {
-        log::error!("the handler of {} failed: {fault}", request.path());
+        log::error!("the handler of {:?} failed: {fault}", request.path());
     }
-    log::debug!("{}: {} {}: {}", name(incoming.peer), request.method(), request.path(), response.status());
+    log::debug!("{}: {} {:?}: {}", name(incoming.peer), request.method(), request.path(), response.status());
     if let Some((name, value)) = exchange.into_cookie() {
         response.headers_mut().append(name, value);
     }
     respond(shared, incoming, response, Some(request));
+}
+
+/// Answers a request that is well-formed, and says so in the log.
+#[inline(never)]
+fn turn_away(shared: &Shared, incoming: &mut Incoming, refusal: Refusal, request: &Request) {
+    log::info!("{}: {:?}: refused: {refusal}", name(incoming.peer), request.path());
+    refuse(shared, incoming, refusal, Some(request));
 }
 
 #[inline(never)]
@@ -213,7 +223,7 @@ fn ask<'a>(
 ) -> Result<Box<Agreed<'a>>, Refusal> {
     let announced = shared.registry.announce();
     let id = *announced.id();
-    let panicked = |what| log::error!("{}: {what} of {} panicked", id.short(), request.path());
+    let panicked = |what| log::error!("{}: {what} of {:?} panicked", id.short(), request.path());
     let failed = |what| {
         panicked(what);
         Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, FAILED)
@@ -307,8 +317,7 @@ fn respond_yes(
     opening: &Opening,
     output: &mut Vec<u8>,
 ) -> Option<Deflate> {
-    let offers = opening.request.headers().get_all(header::SEC_WEBSOCKET_EXTENSIONS).iter();
-    let offers = offers.filter_map(|offer| offer.to_str().ok());
+    let offers = opening.request.headers().get_all(header::SEC_WEBSOCKET_EXTENSIONS);
     let (deflate, extensions) = opening.compression.negotiate(offers).unzip();
     let (subprotocol, added) = (opening.subprotocol.as_deref(), &opening.headers);
     handshake.respond(subprotocol, extensions.as_deref(), added, &shared.headers, output);
@@ -350,7 +359,7 @@ fn serve_app(
     ws: &mut WebSocket,
 ) {
     log::debug!(
-        "{}: open: {} from {:?}",
+        "{}: open: {:?} from {:?}",
         connection.id().short(),
         connection.about().path,
         connection.about().peer

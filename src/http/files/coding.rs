@@ -43,7 +43,7 @@ pub(super) fn choose(request: &Request, available: impl Iterator<Item = Coding>)
     let weight = |is_called: &dyn Fn(&str) -> bool| {
         let mut rest = None;
         for item in request.tokens(header::ACCEPT_ENCODING) {
-            let Some((name, weight)) = parse(item) else { continue };
+            let Some((name, weight)) = str::from_utf8(item).ok().and_then(parse) else { continue };
             if is_called(name) {
                 return Some(weight);
             }

@@ -84,7 +84,8 @@ impl Validators {
     /// Whether the header is `*`, or a list that has our tag. `compared` takes from each what is compared.
     fn is_among(&self, request: &Request, name: HeaderName, compared: fn(&str) -> &str) -> bool {
         // No tag contains a quote, so that also of one that contains a comma no part can be taken for ours.
-        request.tokens(name).any(|tag| tag == "*" || Some(compared(tag)) == self.etag.as_deref())
+        let mut tags = request.tokens(name).filter_map(|tag| str::from_utf8(tag).ok());
+        tags.any(|tag| tag == "*" || Some(compared(tag)) == self.etag.as_deref())
     }
 }
 

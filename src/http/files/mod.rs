@@ -15,7 +15,7 @@ use std::{
 };
 
 use http::{HeaderValue, Method, StatusCode, header};
-use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use self::{
     coding::Coding,
@@ -101,14 +101,14 @@ impl Files {
         self.cache_control.get_or_insert_with(|| value.clone());
     }
 
-    /// Answers a GET or a HEAD for the file at `path`, which is relative to the folder; for a folder its `index.html`.
+    /// Answers a GET or a HEAD for the file at `path`, which is relative to the folder, and normal: nothing in it is
+    /// encoded. For a folder its `index.html`.
     pub(crate) fn get(&self, path: &str, request: &Request) -> Response {
         self.find(path, request).unwrap_or_else(Response::from)
     }
 
     fn find(&self, path: &str, request: &Request) -> Result<Response, Refusal> {
-        let path = percent_decode_str(path).decode_utf8().map_err(|_| not_found())?;
-        let below = visible(&path).ok_or_else(not_found)?;
+        let below = visible(path).ok_or_else(not_found)?;
         let refuse = |below: &Path, e: io::Error| refuse(&self.folder.join(below), &e);
         let root = Root::new(&self.folder).map_err(|e| refuse(below, e))?;
         let open = |below: &Path| root.open(below).map_err(|e| refuse(below, e));
@@ -118,7 +118,7 @@ impl Files {
                 self.send(&root, below, (file, metadata), request)
             }
             Opened::Folder if !asks_for_folder => {
-                Ok(self.with_cache_control(redirect_to_folder(&path, request.query())))
+                Ok(self.with_cache_control(redirect_to_folder(path, request.query())))
             }
             Opened::File(..) => Err(not_found()),
             Opened::Folder => {
@@ -294,12 +294,14 @@ mod tests {
 
         assert_eq!(found(""), (200, HeaderValue::from_static("text/html; charset=utf-8")));
         let script = (200, HeaderValue::from_static("text/javascript; charset=utf-8"));
-        assert_eq!(found("sub%20dir/%C3%A4.js"), script);
-        assert_eq!(found("sub%20dir").0, 301);
-        for bad in ["../secret", "%2e%2e/secret", "..%2fsecret", "sub%20dir/../../secret", "/../secret"] {
+        assert_eq!(found("sub dir/ä.js"), script);
+        assert_eq!(found("sub dir").0, 301);
+        for bad in ["../secret", "..%2fsecret", "sub dir/../../secret", "/../secret"] {
             assert_eq!(found(bad).0, 404, "{bad}");
         }
-        for bad in ["link", ".hidden", "nothing", "sub%20dir/", "%00", "%ff", "/etc/passwd", "index.html/"] {
+        for bad in
+            ["link", ".hidden", "nothing", "sub dir/", "sub%20dir/", "\0", "/etc/passwd", "index.html/"]
+        {
             assert_eq!(found(bad).0, 404, "{bad}");
         }
         assert!(Files::new(root.join("index.html")).open().is_err());

@@ -23,7 +23,7 @@ use crate::{
 
 /// So many cookies of the same name are looked at: browsers send the one that they were given, and those that others have
 /// planted for the same host.
-const MOST_COOKIES: usize = 8;
+const MOST_COOKIES: usize = 32;
 
 /// A store that fails is logged so often.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);

@@ -1,6 +1,6 @@
 //! HTTP as far as a WebSocket server needs it: the request head in, the 101 or a refusal out, and plain pages.
 //!
-//! No I/O: bytes to values and back. Only `files` reads from the disk.
+//! No I/O: bytes to values and back. Only `files` and `part` read from the disk.
 
 mod files;
 mod handshake;
@@ -9,6 +9,7 @@ mod header;
 mod host;
 mod hosts;
 mod origin;
+mod part;
 mod request;
 mod response;
 mod target;

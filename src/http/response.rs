@@ -1,6 +1,6 @@
 //! Responses: pages and refusals, and their encoding as bytes. No I/O.
 
-use std::{borrow::Cow, fmt, fs::File, io, ops::Range, os::unix::fs::FileExt};
+use std::{borrow::Cow, fmt};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use super::{
     head::{CommonHeaders, begin_head, push_line},
     header::header_line,
+    part::FilePart,
 };
 use crate::error::Error;
 
@@ -42,47 +43,6 @@ pub struct Response {
 pub(crate) enum Body {
     Bytes(Bytes),
     File(FilePart),
-}
-
-/// A part of a file, to be read in pieces. So much is read as its range says, whatever becomes of the file meanwhile.
-#[derive(Debug)]
-pub(crate) struct FilePart {
-    file: File,
-    left: Range<u64>,
-}
-
-impl FilePart {
-    pub(super) fn new(file: File, range: Range<u64>) -> Self {
-        Self { file, left: range }
-    }
-
-    /// How many bytes are left.
-    pub(crate) fn len(&self) -> u64 {
-        self.left.end - self.left.start
-    }
-
-    /// Reads the next bytes; 0 when there are none left.
-    ///
-    /// # Errors
-    /// `UnexpectedEof` if the file has become shorter: what was announced cannot be sent any more, so the connection has to
-    /// end.
-    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let most = usize::try_from(self.len()).unwrap_or(usize::MAX).min(buffer.len());
-        if most == 0 {
-            return Ok(0);
-        }
-        loop {
-            match self.file.read_at(&mut buffer[..most], self.left.start) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(n) => {
-                    self.left.start += n as u64;
-                    return Ok(n);
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
-    }
 }
 
 impl Response {

@@ -26,8 +26,9 @@ use self::{
 };
 use super::{
     header::header_line,
+    part::FilePart,
     request::Request,
-    response::{Body, FilePart, Refusal, Response},
+    response::{Body, Refusal, Response},
 };
 
 /// So much older than its original, in seconds, a compressed copy may be: some write the copy first.

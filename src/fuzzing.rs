@@ -11,7 +11,7 @@ use http::header;
 use crate::{
     codec::{Codec, Deflate, Direction, Event, Failure, Role, Stream, Work},
     compression::Compression,
-    http::{Handshake, Origins, parse_head},
+    http::{CommonHeaders, Handshake, Origins, parse_head},
     limits::Limits,
     message::{CloseCode, Message},
 };
@@ -41,7 +41,7 @@ pub fn head(input: &[u8]) {
             assert!((8..=15).contains(&deflate.theirs.window_bits));
         }
         let mut response = Vec::new();
-        handshake.respond(None, extensions.as_deref(), &[], &mut response);
+        handshake.respond(None, extensions.as_deref(), &[], &CommonHeaders::default(), &mut response);
         let mut lines = [httparse::EMPTY_HEADER; 16];
         let mut parsed = httparse::Response::new(&mut lines);
         assert!(parsed.parse(&response).expect("a response").is_complete());

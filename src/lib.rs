@@ -191,6 +191,7 @@
 //! | closing handshake | 6455: 5.5.1, 7 | codes 1000-1003, 1007-1014 and 3000-4999 both ways, others are answered with 1002; the server ends the stream first |
 //! | text | 6455: 8.1 | checked as it arrives, not when it is complete: 1007 |
 //! | subprotocols | 6455: 1.9, 4.2.2 | chosen by the application |
+//! | files | 9110: 8.8, 12.5.3, 13, 14 | validators and all conditions; copies compressed by brotli or gzip; one range at a time |
 //! | compression | 7692: 5, 7 | offers that are malformed or unknown are declined; windows of 9 to 15 bits for what the server sends, 8 to 15 for the client |
 //!
 //! Not supported: HTTP/2 (RFC 8441), and a window of 8 bits for what the server sends, because zlib does not support it.
@@ -292,7 +293,7 @@ pub use crate::{
     compression::Compression,
     connection::{Overflow, PushError, PushErrorKind, Pushed, READ_TIMEOUT},
     error::{BindError, CloseReason, ClosedBy, Error, Result, ServerError},
-    http::{Origins, Refusal, Request, Response},
+    http::{Files, Origins, Refusal, Request, Response},
     hub::{Broadcast, Hub, Page, Pusher},
     id::{InvalidId, NodeId, WebSocketId},
     info::ConnectionInfo,

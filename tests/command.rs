@@ -125,6 +125,25 @@ fn it_serves_a_page_and_both_echoes() {
     }
 }
 
+#[test]
+fn headers_are_added_to_all_responses() {
+    let folder = Folder::new();
+    folder.write("page.html", "page");
+    let folder = folder.path("");
+    let hsts = ["--header", "Strict-Transport-Security: max-age=31536000"];
+    let policy = ["--header", "content-security-policy:frame-ancestors 'none'"];
+    let mut process = Process::start(&[&["--listen", ANY, "--www", &folder][..], &hsts, &policy].concat());
+    let address = process.address("http");
+    for path in ["/page.html", "/nothing"] {
+        let reply = get(address, Scheme::Ws, path);
+        assert_eq!(reply.header("strict-transport-security"), Some("max-age=31536000"), "{path}");
+        assert_eq!(reply.header("content-security-policy"), Some("frame-ancestors 'none'"), "{path}");
+    }
+    let reply = ask(address, Scheme::Ws, &handshake("/echo"));
+    assert_eq!((reply.status, reply.header("strict-transport-security")), (101, Some("max-age=31536000")));
+    stop(process);
+}
+
 /// So that the page can show a subprotocol.
 #[test]
 fn the_shared_echo_chooses_the_first_subprotocol_offered() {
@@ -459,6 +478,9 @@ fn wrong_usage_exits_with_2_and_says_what_is_wrong() {
         (&["--max-message-size", "1G"], "--max-message-size"),
         (&["--max-message-size", "0"], "--max-message-size"),
         (&["--log-level", "loud"], "--log-level"),
+        (&["--header", "X-Y"], "NAME: VALUE"),
+        (&["--header", "X Y: z"], "X Y"),
+        (&["--header", "Connection: close"], "the server sets it itself"),
         (&["--tls-listen", ANY, "--cert", "certs/server.pem"], "--key"),
         (&["--tls-listen", ANY, "--key", "certs/server.key"], "--cert"),
         (&["--tls-listen", ANY, "--identity", "certs/server.p12"], "--password-file"),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use log::LevelFilter;
-use switchboard::Compression;
+use switchboard::{Compression, Server};
 
 #[cfg(feature = "tls")]
 use super::tls::Tls;
@@ -54,6 +54,10 @@ pub(super) struct Serve {
     /// the same host]
     #[arg(long, value_name = "ORIGIN")]
     pub(super) allow_origin: Vec<String>,
+    /// Add this header line to all responses, as for a Content-Security-Policy; repeatable. Cache-Control is that of the files
+    /// of --www, too, which is else no-cache
+    #[arg(long, value_name = "NAME: VALUE", value_parser = header)]
+    pub(super) header: Vec<(String, String)>,
     /// Maximum number of connections; more are answered with 503
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) max_connections: u32,
@@ -127,6 +131,14 @@ impl Serve {
     }
 }
 
+/// Splits a header line. The server says which it takes.
+fn header(line: &str) -> Result<(String, String), String> {
+    let (name, value) = line.split_once(':').ok_or("must be NAME: VALUE")?;
+    let (name, value) = (name.trim(), value.trim());
+    Server::builder().header(name, value).check().map(drop).map_err(|e| e.to_string())?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
 fn stack_size(text: &str) -> Result<usize, String> {
     match size(text)? {
         fits @ 0x10000..=0x1000_0000 => Ok(fits),
@@ -184,10 +196,16 @@ mod tests {
             &["--stack-size", "1K"],
             &["--gateways", "0"],
             &["--compress", "gzip"],
+            &["--header", "X-Y"],
+            &["--header", "X Y: z"],
+            &["--header", "X-Y: a\nb"],
+            &["--header", "Content-Length: 5"],
             &["--nonsense"],
         ] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
         assert_eq!(parse(&["--max-message-size", "16M"]).unwrap().max_message_size, 16 << 20);
+        let headers = parse(&["--header", "X-Y: z: a", "--header", "x-e:"]).unwrap().header;
+        assert_eq!(headers, [("X-Y".into(), "z: a".into()), ("x-e".into(), String::new())]);
     }
 }

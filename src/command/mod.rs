@@ -75,6 +75,9 @@ fn build(args: &Serve, clock: &Clock) -> Result<Server, Box<dyn Error>> {
         Some(folder) => builder.files("/*", folder),
         None => page::serve(builder),
     };
+    for (name, value) in &args.header {
+        builder = builder.header(name.as_str(), value.as_str());
+    }
     for address in args.listen() {
         builder = builder.listen(address);
     }

@@ -3,8 +3,9 @@
 use http::{HeaderName, HeaderValue, Method, StatusCode, header, uri::Authority};
 
 use super::{
+    head::{CommonHeaders, begin_head, push_line},
     request::Request,
-    response::{Refusal, begin_head, push_line},
+    response::Refusal,
 };
 use crate::error::ServerError;
 
@@ -97,12 +98,14 @@ impl Handshake {
     }
 
     /// Appends the 101 response (RFC 6455, section 4.2.2) to `output`. Of the header lines `added` by the application, those
-    /// that the handshake sets itself are left out.
+    /// that the handshake sets itself are left out. All of the `common` ones belong here, too: a browser heeds some of them,
+    /// such as HSTS, and those about pages do no harm.
     pub(crate) fn respond(
         &self,
         subprotocol: Option<&str>,
         extensions: Option<&str>,
         added: &[(HeaderName, HeaderValue)],
+        common: &CommonHeaders,
         output: &mut Vec<u8>,
     ) {
         let own = [
@@ -121,6 +124,7 @@ impl Handshake {
         for (name, value) in added.iter().filter(|(name, _)| own.iter().all(|(other, _)| other != name)) {
             push_line(name, value.as_bytes(), output);
         }
+        common.write(|name| added.iter().any(|(other, _)| other == name), output);
         output.extend_from_slice(b"\r\n");
     }
 }
@@ -210,7 +214,7 @@ mod tests {
             (header::UPGRADE, HeaderValue::from_static("another")),
         ];
         let mut response = Vec::new();
-        handshake.respond(Some("chat"), None, &added, &mut response);
+        handshake.respond(Some("chat"), None, &added, &CommonHeaders::default(), &mut response);
         let response = String::from_utf8(response).unwrap();
         assert!(response.starts_with("HTTP/1.1 101 Switching Protocols\r\n"));
         assert!(response.contains("sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"));

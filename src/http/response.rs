@@ -1,11 +1,15 @@
 //! Responses: pages and refusals, and their encoding as bytes. No I/O.
 
-use std::{borrow::Cow, fmt, fs::File};
+use std::{borrow::Cow, fmt};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
-use super::header::header_line;
+use super::{
+    head::{CommonHeaders, begin_head, push_line},
+    header::header_line,
+    part::FilePart,
+};
 use crate::error::Error;
 
 /// What a client is told of a mistake in the application.
@@ -38,8 +42,7 @@ pub struct Response {
 #[derive(Debug)]
 pub(crate) enum Body {
     Bytes(Bytes),
-    /// This many bytes of a file, from its current position.
-    File(File, u64),
+    File(FilePart),
 }
 
 impl Response {
@@ -63,6 +66,10 @@ impl Response {
         response
             .with_header(header::CONTENT_TYPE, content_type)
             .with_header(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"))
+    }
+
+    pub(super) fn without_body(status: StatusCode) -> Self {
+        Self { status, headers: HeaderMap::new(), body: Body::Bytes(Bytes::new()), fault: None }
     }
 
     /// Sets the status.
@@ -104,15 +111,20 @@ impl Response {
         self.fault.as_deref()
     }
 
-    /// The bytes of the head, and the body to be sent after it.
-    pub(crate) fn into_parts(mut self) -> (Vec<u8>, Body) {
-        let length = match &self.body {
-            Body::Bytes(bytes) => bytes.len() as u64,
-            Body::File(_, length) => *length,
-        };
-        self.headers.insert(header::CONTENT_LENGTH, length.into());
+    /// The bytes of the head, and the body to be sent after it. `common` are the header lines of all responses.
+    pub(crate) fn into_parts(mut self, common: &CommonHeaders) -> (Vec<u8>, Body) {
+        if has_no_body(self.status) {
+            self.headers.remove(header::CONTENT_LENGTH);
+            self.body = Body::Bytes(Bytes::new());
+        } else {
+            let length = match &self.body {
+                Body::Bytes(bytes) => bytes.len() as u64,
+                Body::File(part) => part.len(),
+            };
+            self.headers.insert(header::CONTENT_LENGTH, length.into());
+        }
         self.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        (encode_head(self.status, &self.headers), self.body)
+        (encode_head(self.status, &self.headers, common), self.body)
     }
 }
 
@@ -132,31 +144,21 @@ fn set_header(
     }
 }
 
+/// Whether a response of this status ends with its head, whatever that says (RFC 9112, section 6.3).
+fn has_no_body(status: StatusCode) -> bool {
+    status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
 /// The status line and the header lines (RFC 9112, section 2.1).
-fn encode_head(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
+fn encode_head(status: StatusCode, headers: &HeaderMap, common: &CommonHeaders) -> Vec<u8> {
     let mut head = Vec::new();
     begin_head(status, &mut head);
     for (name, value) in headers {
         push_line(name, value.as_bytes(), &mut head);
     }
+    common.write(|name| headers.contains_key(name), &mut head);
     head.extend_from_slice(b"\r\n");
     head
-}
-
-/// Appends the status line, and reserves memory for a usual head.
-pub(super) fn begin_head(status: StatusCode, head: &mut Vec<u8>) {
-    head.reserve(512);
-    let reason = status.canonical_reason().unwrap_or_default();
-    for part in ["HTTP/1.1 ", status.as_str(), " ", reason, "\r\n"] {
-        head.extend_from_slice(part.as_bytes());
-    }
-}
-
-/// Appends a header line.
-pub(super) fn push_line(name: &HeaderName, value: &[u8], head: &mut Vec<u8>) {
-    for part in [name.as_str().as_bytes(), b": ", value, b"\r\n"] {
-        head.extend_from_slice(part);
-    }
 }
 
 /// The refusal of an opening handshake: an HTTP status, and one line that says why.
@@ -281,7 +283,9 @@ mod tests {
     use super::*;
 
     fn sent(response: impl Into<Response>) -> (String, String) {
-        let (head, Body::Bytes(body)) = response.into().into_parts() else { panic!() };
+        let (head, Body::Bytes(body)) = response.into().into_parts(&CommonHeaders::default()) else {
+            panic!()
+        };
         (String::from_utf8(head).unwrap(), String::from_utf8(body.into()).unwrap())
     }
 
@@ -355,5 +359,14 @@ mod tests {
         assert_eq!(told(full), (Some(Error::SessionsFull.to_string()), text));
         let boxed: Box<dyn std::error::Error + Send + Sync> = Refusal::from(StatusCode::NOT_FOUND).into();
         assert_eq!(boxed.to_string(), "404 Not Found: refused");
+    }
+
+    #[test]
+    fn some_responses_have_no_body_whatever_was_given() {
+        for status in [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED] {
+            let response = Response::text(status, "text").with_header("content-length", "4");
+            let (head, Body::Bytes(body)) = response.into_parts(&CommonHeaders::default()) else { panic!() };
+            assert!(!String::from_utf8(head).unwrap().contains("content-length") && body.is_empty());
+        }
     }
 }

@@ -164,13 +164,14 @@ impl Acceptor {
 
     /// Hands a client's socket to a thread, if there is a place for it.
     fn admit(&mut self, socket: Socket, peer: Option<SocketAddr>) {
-        let Some(slot) = self.common.shared.take_slot() else {
-            return self.rejected.add(socket, &self.listener.security);
+        let shared = &self.common.shared;
+        let Some(slot) = shared.take_slot() else {
+            return self.rejected.add(socket, &self.listener.security, &shared.headers);
         };
         let job = Job { socket, peer, security: self.listener.security.clone(), slot };
         if let Err((e, job)) = self.common.threads.hand_over(job) {
             if let Some(Job { socket, security, .. }) = job {
-                self.rejected.add(socket, &security);
+                self.rejected.add(socket, &security, &shared.headers);
             }
             self.back_off(&e.to_string());
         }
@@ -180,7 +181,7 @@ impl Acceptor {
     fn on_exhaustion(&mut self, e: &io::Error) {
         self.spare = None;
         if let Ok((socket, _)) = self.listener.accept() {
-            reject_at_once(socket, &self.listener.security);
+            reject_at_once(socket, &self.listener.security, &self.common.shared.headers);
         }
         self.spare = open_spare();
         self.back_off(&format!("cannot accept: {e}"));

@@ -3,9 +3,10 @@
 
 use std::{
     net::{IpAddr, TcpListener},
-    path::Path,
     sync::Arc,
 };
+
+use http::{HeaderName, HeaderValue, header};
 
 use super::{
     exchange::Exchange,
@@ -95,14 +96,51 @@ impl ServerBuilder {
         self
     }
 
-    /// Serves the files of a folder: at a path like `/files/*` all files below it, at an exact path like `/` only its
-    /// `index.html`. Files outside the folder, and those whose name begins with a dot, are not served: the answer is
-    /// 404. For a file that exists but cannot be opened it is 503, and the log says why.
-    pub fn files(mut self, path: &str, folder: impl AsRef<Path>) -> Self {
-        let folder = folder.as_ref();
-        let result = Files::new(folder)
-            .map_err(|e| ServerError::config(format!("cannot serve files of {}: {e}", folder.display())))
-            .and_then(|files| self.settings.routes.files(path, files));
+    /// Serves the files of a folder, given by its path or as [`Files`]: at a path like `/files/*` all files below it, at an
+    /// exact path like `/` only its `index.html`. A folder's path without the slash at its end is redirected.
+    ///
+    /// Files outside the folder, and those whose name begins with a dot, except `.well-known`, are not served: the answer is
+    /// 404. A link may lead to a file inside. For a file that exists but cannot be opened the answer is 503, and the log says
+    /// why.
+    ///
+    /// Conditional requests and ranges are answered as RFC 9110 says: 304, 206, 412, 416; where several ranges are asked for,
+    /// with the whole file. If `app.js.br` or `app.js.gz` is beside `app.js`, and not older, clients that accept it get that
+    /// instead, as the same file in another coding. The type is that of the file's name, text is taken to be UTF-8, and
+    /// browsers are told not to guess another one (`X-Content-Type-Options: nosniff`).
+    pub fn files(mut self, path: &str, folder: impl Into<Files>) -> Self {
+        let opened = folder.into().open().map_err(ServerError::config);
+        let result = opened.and_then(|files| self.settings.routes.files(path, files));
+        self.keep_error(result);
+        self
+    }
+
+    /// Adds a header line to all responses: pages, files, refusals, and the 101 of a WebSocket. One that the application sets
+    /// itself on a response wins over those of the same name that are set here, except that of `Vary` both are sent. May be
+    /// called several times, also with the same name: then all lines are sent.
+    ///
+    /// `bind` refuses what cannot be in a header, those that are the server's to set for each response (`Connection`,
+    /// `Content-Length`, `Content-Type`, `Content-Encoding`, `Content-Range`, `Date`, `ETag`, `Keep-Alive`, `Last-Modified`,
+    /// `TE`, `Trailer`, `Transfer-Encoding`, `Upgrade`, all `Sec-WebSocket-…`), and more than 16 KiB of them.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), switchboard::ServerError> {
+    /// use switchboard::{Server, header};
+    ///
+    /// let server = Server::builder()
+    ///     .listen("127.0.0.1:0")
+    ///     // Pages load and connect to nothing but this server, and no other site shows them in a frame.
+    ///     .header(header::CONTENT_SECURITY_POLICY, "default-src 'self'; frame-ancestors 'none'")
+    ///     // Browsers that came by TLS once use nothing else for a year. They heed it only where it comes by TLS.
+    ///     .header("Strict-Transport-Security", "max-age=31536000")
+    ///     .bind()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn header(
+        mut self,
+        name: impl TryInto<HeaderName> + AsRef<[u8]>,
+        value: impl TryInto<HeaderValue>,
+    ) -> Self {
+        let result = self.settings.headers.add(name, value);
         self.keep_error(result);
         self
     }
@@ -152,10 +190,19 @@ impl ServerBuilder {
         self
     }
 
+    /// Reports the first mistake so far, as [`bind`](Self::bind) would, and changes nothing.
+    ///
+    /// # Errors
+    /// [`ServerError::Config`].
+    pub fn check(mut self) -> Result<Self, ServerError> {
+        self.first_error.take().map_or(Ok(self), Err)
+    }
+
     /// Checks the settings and binds the addresses, for [`bind`](Self::bind).
     pub(super) fn build(mut self) -> Result<(Vec<Listener>, Arc<Shared>), ServerError> {
-        if let Some(error) = self.first_error.take() {
-            return Err(error);
+        self = self.check()?;
+        if !self.settings.headers.contains(&header::CACHE_CONTROL) {
+            self.settings.routes.set_default_cache_control(&HeaderValue::from_static("no-cache"));
         }
         if self.endpoints.is_empty() {
             return Err(ServerError::config("a server needs an address: call `listen` before `bind`"));

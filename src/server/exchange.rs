@@ -2,7 +2,7 @@
 //! connection's own thread, blocking, under one deadline. It knows nothing of routes.
 
 use std::{
-    io::{self, Read, Seek},
+    io,
     net::SocketAddr,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -14,7 +14,7 @@ use crate::{
     codec::{Failure, Stream},
     connection::Socket,
     deadline::Deadline,
-    http::{Body, Refusal, Request, Response, parse_head},
+    http::{Body, CommonHeaders, Refusal, Request, Response, parse_head},
     limits::Limits,
     session::{Session, SessionStore},
 };
@@ -114,9 +114,10 @@ impl Incoming {
         &mut self,
         response: Response,
         method: Option<&Method>,
+        headers: &CommonHeaders,
         limits: &Limits,
     ) -> io::Result<()> {
-        let (head, body) = response.into_parts();
+        let (head, body) = response.into_parts(headers);
         self.stream.output().extend_from_slice(&head);
         let deadline = || Deadline::after(limits.write_timeout);
         match body {
@@ -127,9 +128,7 @@ impl Incoming {
                     self.send(deadline())?;
                 }
             }
-            Body::File(mut file, length) => {
-                file.rewind()?;
-                let mut file = file.take(length);
+            Body::File(mut file) => {
                 let mut chunk = vec![0; CHUNK];
                 loop {
                     let n = file.read(&mut chunk)?;

@@ -11,7 +11,7 @@ use http::{HeaderValue, StatusCode, header};
 use super::listener::Security;
 use crate::{
     connection::Socket,
-    http::{Body, Refusal, Response},
+    http::{Body, CommonHeaders, Refusal, Response},
 };
 
 /// How long a rejected client has to read its 503.
@@ -26,8 +26,8 @@ pub(super) struct Rejected(VecDeque<(Instant, Socket)>);
 
 impl Rejected {
     /// Answers a client with 503, and keeps its socket for a while.
-    pub(super) fn add(&mut self, socket: Socket, security: &Security) {
-        send_503(&socket, security);
+    pub(super) fn add(&mut self, socket: Socket, security: &Security, headers: &CommonHeaders) {
+        send_503(&socket, security, headers);
         if self.0.len() == MOST_REJECTED
             && let Some((_, oldest)) = self.0.pop_front()
         {
@@ -56,17 +56,17 @@ impl Drop for Rejected {
 }
 
 /// Answers a client with 503 and closes its socket at once, for there is no descriptor left to keep it.
-pub(super) fn reject_at_once(socket: Socket, security: &Security) {
-    send_503(&socket, security);
+pub(super) fn reject_at_once(socket: Socket, security: &Security, headers: &CommonHeaders) {
+    send_503(&socket, security, headers);
     close(socket);
 }
 
 /// Within TLS nothing can be said before its handshake, which would take a thread: there the stream just ends.
-fn send_503(socket: &Socket, security: &Security) {
+fn send_503(socket: &Socket, security: &Security, headers: &CommonHeaders) {
     if matches!(security, Security::None) {
         let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many connections")
             .with_header(header::RETRY_AFTER, HeaderValue::from_static("5"));
-        let (mut bytes, body) = Response::from(refusal).into_parts();
+        let (mut bytes, body) = Response::from(refusal).into_parts(headers);
         if let Body::Bytes(text) = body {
             bytes.extend_from_slice(&text);
         }
@@ -94,7 +94,7 @@ mod tests {
     fn reject(rejected: &mut Rejected) -> UnixStream {
         let (mut client, socket) = UnixStream::pair().unwrap();
         client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
-        rejected.add(socket.into(), &Security::None);
+        rejected.add(socket.into(), &Security::None, &CommonHeaders::default());
         client
     }
 

@@ -67,6 +67,10 @@ impl<T> Table<T> {
         self.exact.keys().cloned().chain(prefixes).collect()
     }
 
+    fn targets_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.exact.values_mut().chain(self.prefixes.iter_mut().map(|(_, target)| target))
+    }
+
     /// The target of the best match, and the part of the path after its prefix.
     fn find<'a>(&self, path: &'a str) -> Option<(&T, &'a str)> {
         if let Some(target) = self.exact.get(path) {
@@ -89,6 +93,15 @@ impl Routes {
         self.pages.insert(path, Page::Files(files))
     }
 
+    /// The `Cache-Control` of files for which none was chosen.
+    pub(super) fn set_default_cache_control(&mut self, value: &HeaderValue) {
+        for page in self.pages.targets_mut() {
+            if let Page::Files(files) = page {
+                files.set_default_cache_control(value);
+            }
+        }
+    }
+
     /// The application for the WebSocket at this path.
     pub(super) fn find_websocket(&self, path: &str) -> std::result::Result<&Factory, Refusal> {
         let not_found = || Refusal::new(StatusCode::NOT_FOUND, "no WebSocket at this path");
@@ -105,7 +118,7 @@ impl Routes {
             }),
             Some((Page::Files(files), below)) => {
                 if matches!(*exchange.request().method(), Method::GET | Method::HEAD) {
-                    files.get(below)
+                    Ok(files.get(below, exchange.request()))
                 } else {
                     Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "use GET or HEAD for a file")
                         .with_header(header::ALLOW, HeaderValue::from_static("GET, HEAD")))

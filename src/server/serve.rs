@@ -182,7 +182,8 @@ fn refuse(shared: &Shared, incoming: &mut Incoming, refusal: Refusal, request: O
 }
 
 fn respond(shared: &Shared, incoming: &mut Incoming, response: Response, request: Option<&Request>) {
-    if let Err(e) = incoming.respond(response, request.map(Request::method), &shared.limits) {
+    if let Err(e) = incoming.respond(response, request.map(Request::method), &shared.headers, &shared.limits)
+    {
         log::debug!("a response was not taken: {e}");
     }
 }
@@ -255,7 +256,7 @@ fn connect(
     slot: Slot,
 ) -> Box<Connected> {
     let Agreed { app, opening, announced } = *agreed;
-    let deflate = respond_yes(handshake, &opening, incoming.stream.output());
+    let deflate = respond_yes(shared, handshake, &opening, incoming.stream.output());
     let about = Box::new(About {
         id: opening.id,
         session_id: opening.session.id().clone(),
@@ -284,11 +285,17 @@ fn forwarded(request: &Request) -> Option<Box<IpAddr>> {
 
 /// The 101, with what is agreed.
 #[inline(never)]
-fn respond_yes(handshake: &Handshake, opening: &Opening, output: &mut Vec<u8>) -> Option<Deflate> {
+fn respond_yes(
+    shared: &Shared,
+    handshake: &Handshake,
+    opening: &Opening,
+    output: &mut Vec<u8>,
+) -> Option<Deflate> {
     let offers = opening.request.headers().get_all(header::SEC_WEBSOCKET_EXTENSIONS).iter();
     let offers = offers.filter_map(|offer| offer.to_str().ok());
     let (deflate, extensions) = opening.compression.negotiate(offers).unzip();
-    handshake.respond(opening.subprotocol.as_deref(), extensions.as_deref(), &opening.headers, output);
+    let (subprotocol, added) = (opening.subprotocol.as_deref(), &opening.headers);
+    handshake.respond(subprotocol, extensions.as_deref(), added, &shared.headers, output);
     deflate
 }
 

@@ -14,8 +14,16 @@ use std::{
 
 use super::{routes::Routes, wake_pipe::WakePipe};
 use crate::{
-    buffered::Buffered, clock::Clock, compression::Compression, connection::Socket, http::Origins,
-    id::NodeId, limits::Limits, observer::Observers, registry::Registry, session::SessionStore,
+    buffered::Buffered,
+    clock::Clock,
+    compression::Compression,
+    connection::Socket,
+    http::{CommonHeaders, Origins},
+    id::NodeId,
+    limits::Limits,
+    observer::Observers,
+    registry::Registry,
+    session::SessionStore,
     sync::LockExt,
 };
 
@@ -25,6 +33,7 @@ pub(super) struct Settings {
     pub(super) routes: Routes,
     pub(super) limits: Limits,
     pub(super) origins: Origins,
+    pub(super) headers: CommonHeaders,
     pub(super) compression: Compression,
     pub(super) trusted_proxies: Vec<IpAddr>,
     pub(super) observers: Observers,
@@ -37,6 +46,8 @@ pub(super) struct Shared {
     pub(super) routes: Routes,
     pub(super) limits: Arc<Limits>,
     pub(super) origins: Origins,
+    /// Of all responses.
+    pub(super) headers: CommonHeaders,
     pub(super) compression: Compression,
     pub(super) trusted_proxies: Vec<IpAddr>,
     pub(super) sessions: Arc<dyn SessionStore>,
@@ -65,6 +76,7 @@ impl Shared {
             buffered,
             limits,
             origins: settings.origins,
+            headers: settings.headers,
             compression: settings.compression,
             trusted_proxies: settings.trusted_proxies,
             sessions,

@@ -4,8 +4,10 @@
 //
 // Run from the root of the repository. Screenshots go to target/test-logs/browser/: look at them.
 import assert from "node:assert/strict";
-import { mkdirSync, readFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { brotliCompressSync } from "node:zlib";
 import { PATIENCE, finish, start, startServer, test, withBrowser, within } from "./harness.mjs";
 
 const [command, example] = process.argv.slice(2);
@@ -547,6 +549,52 @@ async function originals(browser) {
   assert.deepEqual(problems, []);
 }
 
+/** The files of a folder: compressed, kept and asked for again, new when they change, in parts; and in no frame. */
+async function files(browser) {
+  const folder = mkdtempSync(join(tmpdir(), "sb-www-"));
+  const write = (name, content) => writeFileSync(join(folder, name), content);
+  const script = (text) => {
+    const code = `document.title = "${text}"; ${"// long ".repeat(1000)}`;
+    write("x.js", code);
+    write("x.js.br", brotliCompressSync(code));
+  };
+  write("index.html", '<!doctype html><link rel="icon" href="data:,"><script src="x.js"></script>');
+  write("ten.txt", "0123456789");
+  script("first");
+  const policy = ["--header", "Content-Security-Policy: default-src 'self'; img-src data:; frame-ancestors 'none'"];
+  const server = await startServer(command, ["--www", folder, ...policy], { tls: false });
+  try {
+    const url = `http://127.0.0.1:${server.port}/`;
+    const page = await open(browser, url);
+    const received = async () => page.evaluate(() => {
+      const { transferSize, encodedBodySize, decodedBodySize } = performance.getEntriesByType("resource")
+        .find((entry) => entry.name.endsWith("/x.js"));
+      const isSent = transferSize > 300; // which is what it counts for the head alone
+      return [document.title, isSent ? "sent" : "kept", isSent && encodedBodySize < decodedBodySize / 10];
+    });
+    assert.deepEqual(await received(), ["first", "sent", true]);
+    await page.reload();
+    assert.deepEqual(await received(), ["first", "kept", false]);
+    script("second");
+    await page.reload();
+    assert.deepEqual(await received(), ["second", "sent", true]);
+    const part = await page.evaluate(async () => {
+      const response = await fetch("ten.txt", { headers: { Range: "bytes=2-4" } });
+      return [response.status, await response.text()];
+    });
+    assert.deepEqual(part, [206, "234"]);
+    await close(page);
+    const frame = await open(browser, "about:blank");
+    const refused = frame.waitForEvent("requestfailed");
+    await frame.setContent(`<iframe src="${url}"></iframe>`);
+    assert.match((await refused).failure().errorText, /BLOCKED/);
+    await frame.context().close();
+  } finally {
+    await server.stop();
+    rmSync(folder, { recursive: true });
+  }
+}
+
 mkdirSync(SHOTS, { recursive: true });
 const server = await startServer(command, ["--compress", "pooled"]);
 const url = `http://127.0.0.1:${server.port}/`;
@@ -574,6 +622,7 @@ await withBrowser(async (browser) => {
   await test("nothing is too wide", () => fits(browser, url));
   await test("screenshots", () => looks(browser, url));
   await test("the lines of the README", on(url, readme));
+  await test("the files of a folder", () => files(browser));
   if (example) await test("the pages of the example", () => originals(browser), 30_000);
 });
 await server.stop();

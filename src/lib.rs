@@ -211,6 +211,7 @@
 //! | layer | module | what it holds |
 //! |---|---|---|
 //! | 0 | `error`, `message`, `limits`, `id`, `clock`, `deadline`, `sync`, `thread`, `caught`, `awaited`, `buffered`, `memory` | values, time, locks, panics, memory |
+//! | 0 | `shown`, `seldom`, `incidents` | what the log shows of strangers, and how often |
 //! | 1 | `codec` | bytes to messages and back, in memory: TLS, frames and compression |
 //! | 1 | `http` | a request in, a response out; the checks of the opening handshake |
 //! | 1 | `tls` | the server's certificate |
@@ -265,6 +266,7 @@ mod gateway;
 mod http;
 mod hub;
 mod id;
+mod incidents;
 mod info;
 mod limits;
 mod memory;
@@ -275,8 +277,10 @@ mod parked;
 mod pending;
 mod protocol;
 mod registry;
+mod seldom;
 mod server;
 mod session;
+mod shown;
 mod sync;
 mod thread;
 #[cfg(feature = "tls")]

@@ -11,14 +11,19 @@ use std::{
 };
 
 use http::{HeaderName, HeaderValue, header};
+use log::Level;
 use smol_str::SmolStr;
 
 use crate::{
     caught::caught,
     error::{Error, Result},
     http::Request,
+    seldom::Seldom,
     sync::LockExt,
 };
+
+/// Each connection may cause it.
+static PANICKED: Seldom = Seldom::new(Duration::from_secs(10));
 
 /// The name of the cookie.
 const COOKIE: &str = "switchboard-session";
@@ -178,7 +183,7 @@ impl Drop for Session {
     fn drop(&mut self) {
         // It may be dropped because of a panic: another one would abort the process.
         if caught(|| self.store.release(&self.id)).is_none() {
-            log::error!("the session store panicked");
+            PANICKED.log(Level::Error, format_args!("the session store panicked"));
         }
     }
 }

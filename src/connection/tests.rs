@@ -17,6 +17,7 @@ use crate::{
     compression::Compression,
     error::ClosedBy,
     id::{NodeId, WebSocketId},
+    incidents::Incidents,
     limits::Limits,
     message::{CloseCode, Message},
     session::SessionId,
@@ -77,7 +78,9 @@ fn make_connection(
     let limits = Arc::new(Limits::default());
     let buffered = Arc::new(Buffered::new(usize::MAX));
     let turns = Arc::new(Turns::new());
-    let context = Arc::new(Context { limits, clock: Arc::new(clock), post, registrar, buffered, turns });
+    let incidents = Arc::new(Incidents::new(|| {}));
+    let clock = Arc::new(clock);
+    let context = Arc::new(Context { limits, clock, post, registrar, buffered, turns, incidents });
     let socket = Arc::new(Socket::from(server));
     (Connection::new(about, socket, Stream::plain(), context), client, mail)
 }

@@ -4,12 +4,18 @@ use std::{
     fs::File,
     io,
     path::{Component, Path, PathBuf},
+    time::Duration,
 };
 
 use http::StatusCode;
+use log::Level;
 use percent_encoding::percent_decode_str;
 
 use super::response::{Body, Refusal, Response};
+use crate::{seldom::Seldom, shown::Shown};
+
+/// Any stranger can ask for a file as often as they like.
+static CANNOT_OPEN: Seldom = Seldom::new(Duration::from_secs(60));
 
 /// A folder that is served.
 #[derive(Debug)]
@@ -47,7 +53,7 @@ impl Files {
         let (handle, length) = open().map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => not_found(),
             _ => {
-                log::error!("cannot open {}: {e}", file.display());
+                CANNOT_OPEN.log(Level::Error, format_args!("cannot open {}: {e}", Shown(file.display())));
                 Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the file cannot be opened")
             }
         })?;

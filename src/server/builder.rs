@@ -160,6 +160,7 @@ impl ServerBuilder {
         if self.endpoints.is_empty() {
             return Err(ServerError::config("a server needs an address: call `listen` before `bind`"));
         }
+        self.settings.limits.check()?;
         let mut listeners = Vec::new();
         for (endpoint, security) in self.endpoints {
             match endpoint {

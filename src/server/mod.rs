@@ -2,6 +2,7 @@
 //! use it.
 
 mod acceptor;
+mod addresses;
 mod builder;
 mod exchange;
 mod listener;
@@ -9,10 +10,14 @@ mod rejected;
 mod routes;
 mod serve;
 mod shared;
+mod socket_file;
 mod threads;
 mod wake_pipe;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use self::{
     acceptor::Acceptors,
@@ -103,7 +108,8 @@ impl Server {
     pub fn run(self) -> Result<(), ServerError> {
         let shared = self.shared;
         let registrar: Arc<dyn Registrar> = shared.registry.clone();
-        let gateways = Gateways::start(&shared.limits, &shared.clock, &registrar, &shared.buffered)?;
+        let Shared { limits, clock, buffered, incidents, .. } = &*shared;
+        let gateways = Gateways::start(limits, clock, &registrar, buffered, incidents)?;
         let threads = Threads::new(shared.clone(), gateways);
         let mut acceptors = Acceptors::new(shared.clone(), threads.clone())?;
         let started = acceptors.start(self.listeners);
@@ -116,6 +122,7 @@ impl Server {
         stop(&shared, &threads);
         // This ends the gateways, too. All connections are over; what is left is to tell some of their handlers.
         drop(threads);
+        shared.incidents.sum_up();
         result
     }
 }
@@ -155,7 +162,8 @@ impl ServerHandle {
     }
 }
 
-/// Waits for the shutdown, while other threads accept and serve; joins those that end meanwhile.
+/// Waits for the shutdown, while other threads accept and serve; joins those that end meanwhile, and sums up what clients bring
+/// about.
 ///
 /// # Errors
 /// Why no more clients can be accepted.
@@ -165,7 +173,7 @@ fn supervise(shared: &Shared, acceptors: &Acceptors, threads: &Threads) -> Resul
             return Err(e.into());
         }
         threads.join_ended();
-        shared.supervisor.wait(None)?;
+        shared.supervisor.wait(shared.incidents.sum_up_if_due(Instant::now()))?;
     }
     Ok(())
 }
@@ -201,8 +209,11 @@ fn cut_all(shared: &Shared) {
     for socket in shared.handshaking.locked().values() {
         socket.shutdown();
     }
-    for connection in shared.registry.all() {
-        log::warn!("{}: cut off by the shutdown", connection.id().short());
+    let open = shared.registry.all();
+    if !open.is_empty() {
+        log::warn!("the grace period is over: {} connections are cut off", open.len());
+    }
+    for connection in open {
         connection.abort(ClosedBy::Server, "cut off by the shutdown");
     }
 }

@@ -97,10 +97,12 @@ enum Task {
 
 fn write_all(tasks: &Receiver<Task>, mut sink: File, lost: &AtomicUsize) {
     for task in tasks {
-        if let Task::Write(line) = task
-            && write(&mut sink, &line).is_err()
-        {
-            lost.fetch_add(1, SeqCst); // the reader is gone, or the disk full: perhaps not for ever
+        match task {
+            Task::Write(line) if write(&mut sink, &line).is_err() => {
+                lost.fetch_add(1, SeqCst); // the reader is gone, or the disk full: perhaps not for ever
+            }
+            Task::Write(_) => {}
+            Task::Tell(done) => drop(done),
         }
     }
 }

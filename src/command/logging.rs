@@ -28,6 +28,9 @@ const QUEUE: usize = 1024;
 /// Longer lines are cut. So many bytes of a pipe are never mixed with what others write into it.
 const LONGEST: usize = 4096;
 
+/// Of the thread that writes.
+const STACK: usize = 64 * 1024;
+
 /// How long the end of the program waits for the log to be written.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -47,7 +50,8 @@ pub(super) fn init(level: LevelFilter, file: Option<&Path>) -> Result<(), Box<dy
     let (queue, lines) = bounded(QUEUE);
     let dropped = Arc::new(AtomicUsize::new(0));
     let lost = dropped.clone();
-    thread::Builder::new().name("switchboard-log".into()).spawn(move || write_all(&lines, sink, &lost))?;
+    let writer = thread::Builder::new().name("switchboard-log".into()).stack_size(STACK);
+    writer.spawn(move || write_all(&lines, sink, &lost))?;
     log::set_boxed_logger(Box::new(Logger { format: Format::new(level, colors), queue, dropped }))?;
     log::set_max_level(level);
     if env::var_os("RUST_BACKTRACE").is_none() {

@@ -131,8 +131,8 @@ impl ServerBuilder {
     /// Binds all addresses. Clients can connect from now on; they are served when the server [runs](Server::run).
     ///
     /// # Errors
-    /// [`ServerError::Config`] for the first mistake made above, [`ServerError::Bind`] for an address that cannot be listened
-    /// on.
+    /// [`ServerError::Config`] for the first mistake made above, or a limit that makes no sense; [`ServerError::Bind`] for an
+    /// address that cannot be listened on.
     pub fn bind(self) -> Result<Server, ServerError> {
         let (listeners, shared) = self.build()?;
         let addresses = listeners.iter().map(Listener::local_addr).collect::<Result<_, _>>()?;

@@ -2,10 +2,7 @@
 
 use std::{fmt::Display, ops::RangeBounds, time::Duration};
 
-use crate::{
-    error::ServerError,
-    memory,
-};
+use crate::{error::ServerError, memory};
 
 /// By default buffers may take this part of the memory, or so many bytes where nobody knows how much there is.
 const PART_OF_MEMORY: usize = 4;
@@ -191,7 +188,12 @@ impl Limits {
         ] {
             check(name, number.unwrap_or(1), 1.., "at least 1, or none")?;
         }
-        check("stack_size", self.stack_size, 64 << 10..=1 << 30, "from 65536 (64 KiB) to 1073741824 (1 GiB)")?;
+        check(
+            "stack_size",
+            self.stack_size,
+            64 << 10..=1 << 30,
+            "from 65536 (64 KiB) to 1073741824 (1 GiB)",
+        )?;
         check("max_head", self.max_head, 128..=1 << 20, "from 128 to 1048576 (1 MiB)")?;
         check("max_read_buffer", self.max_read_buffer, 512..=16 << 20, "from 512 to 16777216 (16 MiB)")?;
         check("workers", self.workers, ..=1024, "at most 1024")?;

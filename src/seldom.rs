@@ -59,14 +59,9 @@ mod tests {
         let seldom = Seldom::new(Duration::from_secs(1));
         let start = Instant::now();
         let turn = |millis| seldom.take_turn(start + Duration::from_millis(millis));
-        assert_eq!([turn(0), turn(1), turn(999), turn(1000), turn(1001), turn(3000), turn(5000)], [
-            Some(0),
-            None,
-            None,
-            Some(2),
-            None,
-            Some(1),
-            Some(0)
-        ]);
+        assert_eq!(
+            [turn(0), turn(1), turn(999), turn(1000), turn(1001), turn(3000), turn(5000)],
+            [Some(0), None, None, Some(2), None, Some(1), Some(0)]
+        );
     }
 }

@@ -528,7 +528,12 @@ fn a_unix_socket_with_a_mode() {
     let path = folder.path("socket");
     // A umask that leaves nothing.
     let mut command = Command::new("sh");
-    command.args(["-c", "umask 777; exec \"$0\" --listen \"$1\"", COMMAND, &format!("unix:{path},mode=0660")]);
+    command.args([
+        "-c",
+        "umask 777; exec \"$0\" --listen \"$1\"",
+        COMMAND,
+        &format!("unix:{path},mode=0660"),
+    ]);
     let mut process = Process::spawn(&mut command);
     process.line("listening on");
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o660);
@@ -565,7 +570,9 @@ fn the_limit_on_open_files_is_raised_to_what_can_be_needed() {
             let ended = stop(process);
             let warning = ended.stderr.iter().find(|line| line.contains("the limit on open files is"));
             assert_eq!(warning.is_some(), hard < needed, "{warning:?}");
-            let says = |line: &String| line.contains(&format!("is {hard},")) && line.contains(&format!("need {needed}:"));
+            let says = |line: &String| {
+                line.contains(&format!("is {hard},")) && line.contains(&format!("need {needed}:"))
+            };
             assert!(warning.is_none_or(says), "{warning:?}");
         }
     }
@@ -599,6 +606,7 @@ fn what_is_counted_for_open_files_is_enough() {
     clients.iter_mut().for_each(|client| client.read_exact(&mut some).unwrap());
     drop(clients);
     let ended = stop(process);
-    let error = ended.stderr.iter().find(|line| line.contains("[ERROR]") || line.contains("limit on open files"));
+    let error =
+        ended.stderr.iter().find(|line| line.contains("[ERROR]") || line.contains("limit on open files"));
     assert_eq!(error, None);
 }

@@ -13,8 +13,8 @@ use std::{
 };
 
 use common::{
-    PATIENCE, SCHEMES, Scheme, Stream, app, echo, ends::close_frame, eventually, folder::Folder, frame, handshake,
-    process::COMMAND, reply::Reply, serve,
+    PATIENCE, SCHEMES, Scheme, Stream, app, echo, ends::close_frame, eventually, folder::Folder, frame,
+    handshake, process::COMMAND, reply::Reply, serve,
 };
 use log::{Level, LevelFilter};
 use rustix::process::{Pid, Signal, kill_process};
@@ -57,7 +57,8 @@ impl Log {
 }
 
 /// A message, a reason, or whatever: what it does to a terminal, or to whoever reads the log.
-const EVIL: &str = "\u{1b}[2J\r\n2026-01-01 [ERROR] forged\u{85}\u{9b}31m\u{2028}\u{202e}\u{2066}\u{200b}\u{feff}end";
+const EVIL: &str =
+    "\u{1b}[2J\r\n2026-01-01 [ERROR] forged\u{85}\u{9b}31m\u{2028}\u{202e}\u{2066}\u{200b}\u{feff}end";
 
 #[test]
 fn what_strangers_send_is_escaped_and_cut() {
@@ -65,7 +66,9 @@ fn what_strangers_send_is_escaped_and_cut() {
     let server = serve(|builder| {
         builder
             .route("/", || app(echo))
-            .route("/fails", || app(|ws: &mut WebSocket| Err(ws.read_message(PATIENCE)?.as_text().unwrap_or_default().into())))
+            .route("/fails", || {
+                app(|ws: &mut WebSocket| Err(ws.read_message(PATIENCE)?.as_text().unwrap_or_default().into()))
+            })
             .http("/panics/*", |_| panic!("on purpose"))
     });
     for scheme in SCHEMES {
@@ -89,7 +92,11 @@ fn what_strangers_send_is_escaped_and_cut() {
             assert!(server.ask(scheme, request).status >= 400);
         }
         let mut client = server.raw(scheme);
-        client.write_all(handshake("/").replace("\r\n\r\n", "\r\nSec-WebSocket-Protocol: a\u{1b}\r\n\r\n").as_bytes()).unwrap();
+        client
+            .write_all(
+                handshake("/").replace("\r\n\r\n", "\r\nSec-WebSocket-Protocol: a\u{1b}\r\n\r\n").as_bytes(),
+            )
+            .unwrap();
         Reply::read(&mut client);
     }
     drop(server);
@@ -99,7 +106,8 @@ fn what_strangers_send_is_escaped_and_cut() {
         assert_eq!(evil, None, "{}", line.escape_debug());
         assert!(line.chars().count() < 500 || line.starts_with("in the last minute"), "{line}");
     }
-    let shown = r"\u{1b}[2J\r\n2026-01-01 [ERROR] forged\u{85}\u{9b}31m\u{2028}\u{202e}\u{2066}\u{200b}\u{feff}end";
+    let shown =
+        r"\u{1b}[2J\r\n2026-01-01 [ERROR] forged\u{85}\u{9b}31m\u{2028}\u{202e}\u{2066}\u{200b}\u{feff}end";
     for prefix in ["closed: 4000 by the client: ", "the handler failed: "] {
         let text = format!("{prefix}{shown}");
         assert!(lines.iter().any(|(_, line)| line.contains(&text)), "{text}: {lines:#?}");
@@ -139,11 +147,9 @@ fn what_strangers_do_wrong_is_summed_up_in_one_line() {
         no_tls.write_all(b"no TLS at all, and long enough to show it\r\n\r\n").unwrap();
         let _ = no_tls.read_to_end(&mut Vec::new());
         all_left();
-        for (bad, code) in [
-            (frame(0x83, b""), 1002),
-            (frame(0x81, b"\xff"), 1007),
-            (frame(0x82, &[0; 1001]), 1009),
-        ] {
+        for (bad, code) in
+            [(frame(0x83, b""), 1002), (frame(0x81, b"\xff"), 1007), (frame(0x82, &[0; 1001]), 1009)]
+        {
             let mut client = server.raw_websocket(scheme, "/");
             client.write_all(&bad).unwrap();
             assert_eq!(client.read_close_and_end().0, code);
@@ -158,7 +164,8 @@ fn what_strangers_do_wrong_is_summed_up_in_one_line() {
     }
     drop(server);
     let lines = log.lines();
-    let above: Vec<_> = lines.iter().filter(|(level, _)| *level < Level::Debug).map(|(_, line)| line).collect();
+    let above: Vec<_> =
+        lines.iter().filter(|(level, _)| *level < Level::Debug).map(|(_, line)| line).collect();
     let [shutdown, sum] = &above[..] else { panic!("{above:#?}") };
     assert!(shutdown.starts_with("shutting down"), "{shutdown}");
     assert!(sum.starts_with("in the last minute"), "{sum}");
@@ -204,7 +211,8 @@ fn clients_that_are_too_slow_are_summed_up_too() {
     });
     drop((clients, server));
     let lines = log.lines();
-    let above: Vec<_> = lines.iter().filter(|(level, _)| *level < Level::Debug).map(|(_, line)| line).collect();
+    let above: Vec<_> =
+        lines.iter().filter(|(level, _)| *level < Level::Debug).map(|(_, line)| line).collect();
     assert!(above.len() == 2 && above[1].contains("3 closed with 1013"), "{above:#?}");
 }
 
@@ -218,9 +226,11 @@ fn a_stranger_cannot_fill_the_log_with_failures_of_a_handler() {
     }
     drop(server);
     let lines = log.lines();
-    let errors = lines.iter().filter(|(level, line)| *level == Level::Error && line.ends_with("failed: it fails"));
+    let errors =
+        lines.iter().filter(|(level, line)| *level == Level::Error && line.ends_with("failed: it fails"));
     assert_eq!(errors.count(), 10);
-    let sum = lines.iter().find(|(level, line)| *level == Level::Warn && line.starts_with("in the last minute"));
+    let sum =
+        lines.iter().find(|(level, line)| *level == Level::Warn && line.starts_with("in the last minute"));
     assert!(sum.is_some_and(|(_, line)| line.contains("50 failures of handlers")), "{sum:?}");
 }
 
@@ -300,7 +310,8 @@ fn a_log_whose_reader_is_stuck_holds_nobody() {
     };
     let dropped: usize = lines.iter().filter_map(dropped).sum();
     assert!(dropped > 100, "{dropped}");
-    let refused = lines.iter().filter(|line| line.contains("[DEBUG]") && line.contains("refused: 404")).count();
+    let refused =
+        lines.iter().filter(|line| line.contains("[DEBUG]") && line.contains("refused: 404")).count();
     assert!(refused > 100 && refused + dropped >= 2001, "{refused} + {dropped}");
     assert!(lines.last().unwrap().contains("ended"), "{:?}", lines.last());
 }

@@ -70,7 +70,8 @@ mod tests {
     #[test]
     fn everything_is_counted() {
         assert_eq!(NEEDED.sum(), 4096 + 35 + 2 + 26);
-        let with = |files, listeners, gateways| Needed { files, listeners, gateways, ..NEEDED }.sum() - NEEDED.sum();
+        let with =
+            |files, listeners, gateways| Needed { files, listeners, gateways, ..NEEDED }.sum() - NEEDED.sum();
         assert_eq!((with(true, 1, 1), with(false, 3, 1), with(false, 1, 4)), (4096, 70, 6));
     }
 

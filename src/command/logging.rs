@@ -4,6 +4,7 @@
 use std::{
     env,
     error::Error,
+    fmt,
     fs::{self, File, OpenOptions},
     io::{self, ErrorKind, IsTerminal, Write},
     os::{fd::AsFd, unix::fs::FileTypeExt},
@@ -160,7 +161,9 @@ impl Log for Logger {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let line = self.format.line(record.level(), record.target(), &record.args().to_string());
+        let mut text = String::new();
+        let _ = fmt::write(&mut text, *record.args()); // a value that cannot be formatted ends it
+        let line = self.format.line(record.level(), record.target(), &text);
         if line.is_empty() {
             return;
         }
@@ -269,8 +272,9 @@ mod tests {
     }
 
     fn log(logger: &Logger, text: &str) {
-        logger
-            .log(&Record::builder().level(Level::Info).target("switchboard").args(format_args!("{text}")).build());
+        logger.log(
+            &Record::builder().level(Level::Info).target("switchboard").args(format_args!("{text}")).build(),
+        );
     }
 
     fn text(task: Task) -> String {

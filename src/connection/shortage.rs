@@ -6,9 +6,7 @@
 use std::{cmp::Reverse, sync::Arc};
 
 use super::parts::{Connection, Context};
-use crate::{
-    buffered::kib, error::ClosedBy, incidents::Incident, message::CloseCode, sync::LockExt,
-};
+use crate::{buffered::kib, error::ClosedBy, incidents::Incident, message::CloseCode, sync::LockExt};
 
 const SHORT_OF_MEMORY: &str = "the server is short of memory";
 

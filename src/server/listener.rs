@@ -144,9 +144,7 @@ fn bind_tcp(address: &str) -> io::Result<Vec<TcpListener>> {
         return Ok(vec![TcpListener::bind(literal)?]);
     }
     let found = address.to_socket_addrs().map_err(|e| match e.kind() {
-        io::ErrorKind::InvalidInput => {
-            io::Error::new(e.kind(), format!("{e}: write HOST:PORT or unix:PATH"))
-        }
+        io::ErrorKind::InvalidInput => io::Error::new(e.kind(), format!("{e}: write HOST:PORT or unix:PATH")),
         _ => e,
     });
     bind_name(address, found?)

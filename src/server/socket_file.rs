@@ -92,7 +92,8 @@ fn parse(address: &str) -> io::Result<(&Path, Option<u32>)> {
     }
     let Some(option) = option else { return Ok((Path::new(path), None)) };
     let digits = option.strip_prefix("mode=").filter(|_| address.as_bytes()[path.len()] == b',');
-    let is_octal = |digits: &&str| (1..=4).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
+    let is_octal =
+        |digits: &&str| (1..=4).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
     let mode = digits.filter(is_octal).and_then(|digits| u32::from_str_radix(digits, 8).ok());
     match mode {
         Some(mode @ ..=0o777) => Ok((Path::new(path), Some(mode))),

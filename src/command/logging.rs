@@ -15,7 +15,7 @@ use std::{
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -33,7 +33,7 @@ const LONGEST: usize = 4096;
 const STACK: usize = 64 * 1024;
 
 /// How long the end of the program waits for the log to be written.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Logs to the file, or else to standard error.
 pub(super) fn init(level: LevelFilter, file: Option<&Path>) -> Result<(), Box<dyn Error>> {
@@ -140,6 +140,14 @@ impl Logger {
         self.queue.try_send(Task::Write(line)).is_ok()
     }
 
+    /// Waits until what is in the queue is written.
+    fn drain(&self, deadline: Instant) {
+        let (done, told) = bounded(0);
+        if self.queue.send_deadline(Task::Tell(done), deadline).is_ok() {
+            let _ = told.recv_deadline(deadline);
+        }
+    }
+
     /// Says how many lines were dropped, if there is room for that.
     fn tell_dropped(&self) {
         let dropped = self.dropped.swap(0, SeqCst);
@@ -175,10 +183,11 @@ impl Log for Logger {
 
     /// Waits until all is written, but not for a reader that is stuck.
     fn flush(&self) {
-        self.tell_dropped();
-        let (done, told) = bounded(0);
-        if self.queue.send_timeout(Task::Tell(done), PATIENCE).is_ok() {
-            let _ = told.recv_timeout(PATIENCE);
+        let deadline = Instant::now() + PATIENCE;
+        self.drain(deadline);
+        if self.dropped.load(SeqCst) > 0 {
+            self.tell_dropped(); // there is room for it only now
+            self.drain(deadline);
         }
     }
 }

@@ -24,7 +24,7 @@ use common::{
     PATIENCE, Scheme, Stream, app, connector, echo, eventually, folder::Folder, handshake, next_message,
     running::Running,
 };
-use switchboard::{ListenAddr, Message, Server, ServerBuilder, ServerError, TlsIdentity, WebSocket};
+use switchboard::{Limits, ListenAddr, Message, Server, ServerBuilder, ServerError, TlsIdentity, WebSocket};
 
 fn identity() -> TlsIdentity {
     TlsIdentity::from_pem_files("certs/server.pem", "certs/server.key").unwrap()
@@ -178,6 +178,18 @@ fn a_unix_socket_is_served_and_its_file_removed_at_the_end() {
     assert!(response.starts_with("HTTP/1.1 200 ") && response.ends_with("\r\n\r\npage"), "{response}");
     drop(server);
     assert!(!path.exists());
+}
+
+#[test]
+fn clients_of_a_unix_socket_have_no_address_that_counts() {
+    let folder = Folder::new();
+    let path = folder.join("socket");
+    let mut limits = Limits::default();
+    limits.max_connections_per_address = Some(1);
+    let _server = Running::new(echoing().limits(limits).listen(unix(&path)));
+    let clients: Vec<_> =
+        (0..3).map(|_| tungstenite::client("ws://localhost/", connect_unix(&path)).unwrap().0).collect();
+    assert_eq!(clients.len(), 3);
 }
 
 #[test]

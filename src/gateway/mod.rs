@@ -62,7 +62,7 @@ impl Gateways {
             workers: Workers::start(limits)?,
         };
         let turns = Arc::new(Turns::new());
-        for _ in 0..limits.gateways.max(1) {
+        for _ in 0..limits.gateways {
             let context = |post| Context {
                 limits: limits.clone(),
                 clock: clock.clone(),

@@ -3,15 +3,12 @@
 //! It is counted in whole KiB, and only changes of some size are: small messages cost no more than a comparison. Every part of a
 //! connection remembers what it has added, so what is added is taken away again, however inexact it was.
 
-use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{
-            AtomicBool, AtomicU32, AtomicUsize,
-            Ordering::{Relaxed, SeqCst},
-        },
+use std::sync::{
+    Arc, Mutex,
+    atomic::{
+        AtomicBool, AtomicU32, AtomicUsize,
+        Ordering::{Relaxed, SeqCst},
     },
-    time::Instant,
 };
 
 use bytes::Bytes;
@@ -33,8 +30,8 @@ pub(crate) struct Buffered {
     /// In KiB, like the bound.
     sum: AtomicUsize,
     max: usize,
-    /// Whoever sees to it has this, with when it was last logged.
-    pub(crate) relief: Mutex<Option<Instant>>,
+    /// Whoever sees to it has this.
+    pub(crate) relief: Mutex<()>,
 }
 
 impl Buffered {

@@ -192,6 +192,21 @@
 //!
 //! Routes, handlers and files compare one form of a path, however it was sent: see [`Request::path`].
 //!
+//! # Log
+//!
+//! The library writes to the `log` facade; what becomes of it is your program's choice. What a client has sent, such as a path or
+//! the reason of its close frame, stands in it on one line, escaped (control characters, line ends, marks of direction and
+//! whatever else cannot be seen), and cut to 200 characters; of an ID there are the first 8.
+//!
+//! What clients do wrong makes no lines above the level `debug`: refused handshakes, connections without a request, protocol
+//! errors, clients that are too slow or one too many. They are counted by kind, and summed up once a minute in one line, at `info`,
+//! or at `warn` if a limit of the server or a handler was among the causes; the first ones are quoted in it. Failures of your
+//! handlers have a line each at `error`, ten a minute at most.
+//!
+//! Lines are written by the thread that has something to say: of a connection, of the gateway, or the one that accepts. Your logger
+//! must not hold it: one that waits for a reader or a disk makes clients wait. The `switchboard` command puts its lines into a
+//! bounded queue for a thread that writes them, and drops what does not fit.
+//!
 //! # Shutdown
 //!
 //! [`ServerHandle::shutdown`] from any thread, with a grace period. [`Server::run`] returns when every thread is joined and
@@ -250,6 +265,7 @@
 //! | layer | module | what it holds |
 //! |---|---|---|
 //! | 0 | `error`, `message`, `limits`, `id`, `clock`, `deadline`, `sync`, `thread`, `caught`, `awaited`, `buffered`, `memory` | values, time, locks, panics, memory |
+//! | 0 | `shown`, `seldom`, `incidents` | what the log shows of strangers, and how often |
 //! | 1 | `codec` | bytes to messages and back, in memory: TLS, frames and compression |
 //! | 1 | `http` | a request in, a response out; the checks of the opening handshake |
 //! | 1 | `tls` | the server's certificate |
@@ -304,6 +320,7 @@ mod gateway;
 mod http;
 mod hub;
 mod id;
+mod incidents;
 mod info;
 mod limits;
 mod memory;
@@ -314,8 +331,10 @@ mod parked;
 mod pending;
 mod protocol;
 mod registry;
+mod seldom;
 mod server;
 mod session;
+mod shown;
 mod sync;
 mod thread;
 #[cfg(feature = "tls")]

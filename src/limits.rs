@@ -1,8 +1,8 @@
 //! All limits that a user may set, each with its effect, its default, and the cost of another value.
 
-use std::time::Duration;
+use std::{fmt::Display, ops::RangeBounds, time::Duration};
 
-use crate::memory;
+use crate::{error::ServerError, memory};
 
 /// By default buffers may take this part of the memory, or so many bytes where nobody knows how much there is.
 const PART_OF_MEMORY: usize = 4;
@@ -11,7 +11,13 @@ const UNKNOWN_MEMORY: usize = 256 << 20;
 /// By default a queue takes so many messages of the largest size.
 const LARGEST_IN_QUEUE: usize = 4;
 
+/// The shortest time that a timeout may be: less would end what has not even begun.
+const SHORTEST: Duration = Duration::from_millis(1);
+
 /// The limits of a server, so that no client can use more than its share. Times, sizes and numbers of threads are here, too.
+///
+/// A value that makes no sense is refused by [`bind`](crate::ServerBuilder::bind), with a text that says what it has to be.
+/// Unless a field says something else, a number must be 1 at least, and a time 1 ms.
 ///
 /// ```
 /// use switchboard::Limits;
@@ -25,18 +31,28 @@ const LARGEST_IN_QUEUE: usize = 4;
 #[non_exhaustive]
 pub struct Limits {
     /// Connections at the same time, including those in their handshake. Beyond it: HTTP 503 with `Retry-After`.
-    /// Default 4,096. Each takes a file descriptor, and a synchronous one a thread with its stack.
+    /// Default 4,096. Each takes a file descriptor, and another one while it is sent a file; and a synchronous one a thread
+    /// with its stack.
     pub max_connections: usize,
-    /// Stack of each thread that runs handlers, in bytes. Default 256 KiB: deep recursion in a handler needs more. Only
-    /// what is really used becomes resident memory, but all stacks together have to fit into a 32-bit address space.
+    /// Connections of one client's address at the same time, so that one client cannot take all places. Beyond it: HTTP 429
+    /// with `Retry-After`; over TLS, where nothing can be said before its handshake, the stream just ends. Default `None`:
+    /// no limit of its own. Of IPv6 the first 64 bits count as the address, since a client has all of the others.
+    ///
+    /// Behind a proxy that is one of the [trusted](crate::ServerBuilder::trusted_proxies) the forwarded address counts, as
+    /// soon as a request has told it, and never the proxy's own. Behind any other proxy all clients have one address. Unix
+    /// sockets have none, and are not counted. Many people may share an address: those of a company, or of a mobile network.
+    pub max_connections_per_address: Option<usize>,
+    /// Stack of each thread that runs handlers, in bytes, from 64 KiB to 1 GiB. Default 256 KiB: deep recursion in a handler
+    /// needs more. Only what is really used becomes resident memory, but all stacks together have to fit into a 32-bit
+    /// address space.
     pub stack_size: usize,
     /// How long a thread whose connection has ended waits for another one before it ends. Default 2 s. A longer time saves
-    /// starting threads when clients come in bursts; with zero each connection has a new thread.
+    /// starting threads when clients come in bursts; with zero, which is allowed, each connection has a new thread.
     pub thread_keep_alive: Duration,
     /// From the accept to the end of the opening handshake, TLS included; then the connection is cut. And how long
     /// [`open_server`](crate::Hub::open_server) waits for a connection that is being opened. Default 10 s.
     pub handshake_timeout: Duration,
-    /// Bytes of a request's head. Beyond it: HTTP 431. Default 16 KiB; long cookies need more.
+    /// Bytes of a request's head, from 128 to 1 MiB. Beyond it: HTTP 431. Default 16 KiB; long cookies need more.
     pub max_head: usize,
     /// Bytes of one incoming message: all fragments together, and decompressed. Beyond it: close code 1009. Default 1 MiB.
     pub max_message_size: usize,
@@ -44,10 +60,10 @@ pub struct Limits {
     /// effect.
     pub max_frame_size: usize,
     /// Messages of fewer bytes are sent uncompressed even where [compression](crate::Compression) is on. Default 64:
-    /// shorter messages seldom become smaller.
+    /// shorter messages seldom become smaller. Any value; with 0 every message is compressed.
     pub min_compressed_size: usize,
-    /// Bytes of the largest receive buffer. A buffer starts with half a KiB, grows while reads fill it, and shrinks
-    /// again when they do not. Default 64 KiB; a smaller value saves memory, but large messages need more system calls.
+    /// Bytes of the largest receive buffer, from 512 to 16 MiB. A buffer starts with half a KiB, grows while reads fill it, and
+    /// shrinks again when they do not. Default 64 KiB; a smaller value saves memory, but large messages need more system calls.
     pub max_read_buffer: usize,
     /// How long `write` waits for a slow client; then it fails with `Timeout` and the connection is closed. Default
     /// 30 s.
@@ -74,7 +90,8 @@ pub struct Limits {
     /// not take what it was sent before, is cut. What is sent to many counts once. Not in it are the stacks of threads, what
     /// [compression](crate::Compression) keeps between messages, the buffers that threads are receiving into
     /// ([`max_read_buffer`](Self::max_read_buffer) each, at most), what messages cost beside their bytes, and what your code
-    /// holds. While many threads fill buffers at once, the sum may be above it for a moment.
+    /// holds. While many threads fill buffers at once, the sum may be above it for a moment. It must be 64 KiB at least; with
+    /// less than [`max_message_size`](Self::max_message_size) the largest messages would not arrive.
     ///
     /// Default `None`: a quarter of the least of the machine's memory, the memory limits of the process's cgroups (v1 and v2)
     /// and its address space limit (`RLIMIT_AS`), as they are when the server is bound; 256 MiB where none is known.
@@ -90,10 +107,10 @@ pub struct Limits {
     /// A shared connection without a message in either direction for this long is closed with 1001. Pings do not count.
     /// Default `None`: never. A page that reconnects comes again: it would take 1000 as final.
     pub shared_idle_timeout: Option<Duration>,
-    /// Threads that call [`on_client_message`](crate::WebSocketServer::on_client_message). Default 2. With 0 the gateway
-    /// calls it: this is the fastest if handlers never wait, but one that waits stops all connections of its gateway.
+    /// Threads that call [`on_client_message`](crate::WebSocketServer::on_client_message), 1,024 at most. Default 2. With 0 the
+    /// gateway calls it: this is the fastest if handlers never wait, but one that waits stops all connections of its gateway.
     pub workers: usize,
-    /// Gateway threads, each with its share of the connections. Default 1, which is enough for tens of thousands.
+    /// Gateway threads, from 1 to 64, each with its share of the connections. Default 1, which is enough for tens of thousands.
     pub gateways: usize,
     /// A session that was not used for this long ends: its values are removed. While a connection is open, its session is in
     /// use. Default 900 s. For the sessions in memory; another [store](crate::SessionStore) is asked eight times within this
@@ -114,6 +131,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_connections: 4096,
+            max_connections_per_address: None,
             stack_size: 256 * 1024,
             thread_keep_alive: Duration::from_secs(2),
             handshake_timeout: Duration::from_secs(10),
@@ -143,6 +161,56 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// Checks that each makes sense.
+    ///
+    /// # Errors
+    /// [`ServerError::Config`] for the first that does not.
+    pub(crate) fn check(&self) -> Result<(), ServerError> {
+        let times = [
+            ("handshake_timeout", Some(self.handshake_timeout)),
+            ("write_timeout", Some(self.write_timeout)),
+            ("close_timeout", Some(self.close_timeout)),
+            ("message_timeout", self.message_timeout),
+            ("ping_interval", self.ping_interval),
+            ("ping_timeout", Some(self.ping_timeout)),
+            ("shared_idle_timeout", self.shared_idle_timeout),
+            ("session_timeout", Some(self.session_timeout)),
+        ];
+        for (name, time) in times {
+            check_time(name, time)?;
+        }
+        let numbers = [
+            ("max_connections", self.max_connections),
+            ("max_message_size", self.max_message_size),
+            ("max_frame_size", self.max_frame_size),
+            ("max_queue_messages", self.max_queue_messages),
+            ("max_inbox_bytes", self.max_inbox_bytes),
+            ("max_inbox_messages", self.max_inbox_messages),
+            ("max_sessions", self.max_sessions),
+        ];
+        for (name, number) in numbers {
+            check(name, number, 1.., "at least 1")?;
+        }
+        for (name, number) in [
+            ("max_connections_per_address", self.max_connections_per_address),
+            ("max_queue_bytes", self.max_queue_bytes),
+        ] {
+            check(name, number.unwrap_or(1), 1.., "at least 1, or none")?;
+        }
+        check(
+            "stack_size",
+            self.stack_size,
+            64 << 10..=1 << 30,
+            "from 65536 (64 KiB) to 1073741824 (1 GiB)",
+        )?;
+        check("max_head", self.max_head, 128..=1 << 20, "from 128 to 1048576 (1 MiB)")?;
+        check("max_read_buffer", self.max_read_buffer, 512..=16 << 20, "from 512 to 16777216 (16 MiB)")?;
+        check("workers", self.workers, ..=1024, "at most 1024")?;
+        check("gateways", self.gateways, 1..=64, "from 1 to 64")?;
+        let buffered = self.max_buffered_bytes.unwrap_or(usize::MAX);
+        check("max_buffered_bytes", buffered, 64 << 10.., "at least 65536 (64 KiB), or none")
+    }
+
     /// What [`max_buffered_bytes`](Self::max_buffered_bytes) comes to.
     pub(crate) fn buffered_bytes(&self) -> usize {
         let part = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX) / PART_OF_MEMORY;
@@ -152,5 +220,91 @@ impl Limits {
     /// What [`max_queue_bytes`](Self::max_queue_bytes) comes to.
     pub(crate) fn queue_bytes(&self) -> usize {
         self.max_queue_bytes.unwrap_or(self.max_message_size.saturating_mul(LARGEST_IN_QUEUE))
+    }
+}
+
+fn check(name: &str, value: usize, range: impl RangeBounds<usize>, words: &str) -> Result<(), ServerError> {
+    if range.contains(&value) { Ok(()) } else { Err(refuse(name, value, words)) }
+}
+
+fn check_time(name: &str, time: Option<Duration>) -> Result<(), ServerError> {
+    match time {
+        Some(time) if time < SHORTEST => Err(refuse(name, format_args!("{time:?}"), "at least 1ms")),
+        _ => Ok(()),
+    }
+}
+
+fn refuse(name: &str, value: impl Display, words: &str) -> ServerError {
+    ServerError::config(format!("the limit {name} is {value}: it has to be {words}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_is_refused_beyond_its_range_and_named() {
+        type Change = fn(&mut Limits, usize);
+        let numbers: &[(&str, usize, usize, Change)] = &[
+            ("max_connections", 1, usize::MAX, |l, n| l.max_connections = n),
+            ("max_connections_per_address", 1, usize::MAX, |l, n| l.max_connections_per_address = Some(n)),
+            ("stack_size", 64 << 10, 1 << 30, |l, n| l.stack_size = n),
+            ("max_head", 128, 1 << 20, |l, n| l.max_head = n),
+            ("max_message_size", 1, usize::MAX, |l, n| l.max_message_size = n),
+            ("max_frame_size", 1, usize::MAX, |l, n| l.max_frame_size = n),
+            ("min_compressed_size", 0, usize::MAX, |l, n| l.min_compressed_size = n),
+            ("max_read_buffer", 512, 16 << 20, |l, n| l.max_read_buffer = n),
+            ("max_queue_bytes", 1, usize::MAX, |l, n| l.max_queue_bytes = Some(n)),
+            ("max_queue_messages", 1, usize::MAX, |l, n| l.max_queue_messages = n),
+            ("max_inbox_bytes", 1, usize::MAX, |l, n| l.max_inbox_bytes = n),
+            ("max_inbox_messages", 1, usize::MAX, |l, n| l.max_inbox_messages = n),
+            ("max_buffered_bytes", 64 << 10, usize::MAX, |l, n| l.max_buffered_bytes = Some(n)),
+            ("workers", 0, 1024, |l, n| l.workers = n),
+            ("gateways", 1, 64, |l, n| l.gateways = n),
+            ("max_sessions", 1, usize::MAX, |l, n| l.max_sessions = n),
+        ];
+        for (name, least, most, change) in numbers {
+            let checked = |n: usize| {
+                let mut limits = Limits::default();
+                change(&mut limits, n);
+                limits.check().map_err(|e| e.to_string())
+            };
+            assert_eq!((checked(*least), checked(*most)), (Ok(()), Ok(())), "{name}");
+            for beyond in [least.checked_sub(1), most.checked_add(1)].into_iter().flatten() {
+                let text = checked(beyond).unwrap_err();
+                assert!(text.contains(&format!("{name} is {beyond}: ")) && !text.contains('\n'), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_timeout_is_zero() {
+        type Change = fn(&mut Limits, Duration);
+        let times: &[(&str, Change)] = &[
+            ("handshake_timeout", |l, t| l.handshake_timeout = t),
+            ("write_timeout", |l, t| l.write_timeout = t),
+            ("close_timeout", |l, t| l.close_timeout = t),
+            ("message_timeout", |l, t| l.message_timeout = Some(t)),
+            ("ping_interval", |l, t| l.ping_interval = Some(t)),
+            ("ping_timeout", |l, t| l.ping_timeout = t),
+            ("shared_idle_timeout", |l, t| l.shared_idle_timeout = Some(t)),
+            ("session_timeout", |l, t| l.session_timeout = t),
+        ];
+        for (name, change) in times {
+            for (time, is_good) in [
+                (Duration::ZERO, false),
+                (Duration::from_micros(999), false),
+                (Duration::from_millis(1), true),
+                (Duration::MAX, true),
+            ] {
+                let mut limits = Limits::default();
+                change(&mut limits, time);
+                let checked = limits.check().map_err(|e| e.to_string());
+                assert_eq!(checked.is_ok(), is_good, "{name} {time:?}: {checked:?}");
+                assert!(checked.err().is_none_or(|text| text.contains(name)));
+            }
+        }
+        let none = Limits { message_timeout: None, ping_interval: None, ..Limits::default() };
+        Limits { thread_keep_alive: Duration::ZERO, ..none }.check().unwrap();
     }
 }

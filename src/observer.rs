@@ -8,11 +8,18 @@ use std::{
     fmt,
     sync::{Arc, Condvar, Mutex, PoisonError},
     thread::{self, ThreadId},
+    time::Duration,
 };
 
+use log::Level;
+
 use crate::{
-    caught::caught, connection::Connection, error::CloseReason, info::ConnectionInfo, sync::LockExt,
+    caught::caught, connection::Connection, error::CloseReason, info::ConnectionInfo, seldom::Seldom,
+    sync::LockExt,
 };
+
+/// Each connection may cause it.
+static PANICKED: Seldom = Seldom::new(Duration::from_secs(10));
 
 /// Is told what happens to connections and topics: for metrics, and for servers that work together. Given to
 /// [`ServerBuilder::observer`](crate::ServerBuilder::observer).
@@ -187,7 +194,7 @@ impl Observers {
     fn call(&self, method: &str, call: impl Fn(&dyn HubObserver)) {
         for observer in &self.all {
             if caught(|| call(&**observer)).is_none() {
-                log::error!("{method} of an observer panicked");
+                PANICKED.log(Level::Error, format_args!("{method} of an observer panicked"));
             }
         }
     }

@@ -67,7 +67,8 @@ impl<Slot: Send> Handler for Parked<Slot> {
                 Some(Handled::Yes) => {}
                 Some(Handled::No) => connection.leave_unread(unhandled),
                 None => {
-                    log::error!("{}: on_client_message panicked", connection.id().short());
+                    let id = connection.id().short();
+                    connection.incidents().failed(format_args!("{id}: on_client_message panicked"));
                     connection.close(CloseCode::INTERNAL_ERROR, "the handler failed");
                 }
             }
@@ -87,15 +88,16 @@ impl<Slot: Send> Handler for Parked<Slot> {
             reason,
             duration: connection.age(),
         };
-        log::debug!("{}: closed: {}", about.id.short(), closed.reason);
+        let (id, incidents) = (about.id.short(), connection.incidents());
+        incidents.ended(id, &closed.reason);
         if caught(|| server.on_post_server(&closed)).is_none() {
-            log::error!("{}: on_post_server panicked", about.id.short());
+            incidents.failed(format_args!("{id}: on_post_server panicked"));
         }
         if caught(|| drop(server)).is_none() {
-            log::error!("{}: the drop of the application panicked", about.id.short());
+            incidents.failed(format_args!("{id}: the drop of the application panicked"));
         }
         if caught(|| self.leave_session(&closed)).is_none() {
-            log::error!("{}: the session store panicked", about.id.short());
+            incidents.failed(format_args!("{id}: the session store panicked"));
         }
         drop(slot);
     }

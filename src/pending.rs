@@ -52,7 +52,7 @@ impl Queue {
     /// An empty queue has room for any message, as that of an open connection; but nobody is ended for it.
     fn put(&mut self, message: Message, limits: &Limits) -> Result<(), Message> {
         let bytes = self.bytes.saturating_add(message.len());
-        let has_room = self.count < limits.max_queue_messages.max(1)
+        let has_room = self.count < limits.max_queue_messages
             && (self.bytes == 0 || bytes <= limits.queue_bytes())
             && self.buffered.has_room(message.len());
         if !has_room {

@@ -500,6 +500,8 @@ fn each_mistake_is_reported_in_one_line() {
     assert_fails(&[&["--tls-listen", &*taken][..], &CERTIFICATE].concat(), &["cannot listen on", &taken]);
     assert_fails(&["--listen", "nonsense"], &["cannot listen on nonsense", "HOST:PORT"]);
     assert_fails(&["--allow-origin", "example.com"], &["example.com", "SCHEME://HOST"]);
+    assert_fails(&["--listen", "unix:x,mode=0999"], &["cannot listen on unix:x,mode=0999", "octal"]);
+    assert_fails(&["--listen", ANY, "--max-buffered-bytes", "1K"], &["max_buffered_bytes is 1024", "65536"]);
     assert_fails(&["--listen", "127.0.0.1:99999"], &["cannot listen on 127.0.0.1:99999"]);
     assert_fails(&tls("certs/nothing.pem", "certs/server.key"), &["certs/nothing.pem", "No such file"]);
     assert_fails(&tls("certs/server.pem", "certs/nothing.key"), &["certs/nothing.key", "No such file"]);
@@ -522,6 +524,13 @@ fn wrong_usage_exits_with_2_and_says_what_is_wrong() {
         (&["--listen"], "--listen"),
         (&["--max-connections", "0"], "--max-connections"),
         (&["--max-connections", "many"], "--max-connections"),
+        (&["--max-connections-per-address", "0"], "--max-connections-per-address"),
+        (&["--workers", "20000"], "--workers"),
+        (&["--gateways", "0"], "--gateways"),
+        (&["--gateways", "1000"], "--gateways"),
+        (&["--ping-timeout", "0"], "--ping-timeout"),
+        (&["--stack-size", "1K"], "--stack-size"),
+        (&["--max-buffered-bytes", "0"], "--max-buffered-bytes"),
         (&["--max-message-size", "1G"], "--max-message-size"),
         (&["--max-message-size", "0"], "--max-message-size"),
         (&["--log-level", "loud"], "--log-level"),
@@ -628,4 +637,109 @@ fn assert_session_keys_refused(file: &str, why: &str) {
     assert_eq!(ended.status.code(), Some(1), "{:#?}", ended.stderr);
     let last = ended.stderr.last().unwrap();
     assert!(last.contains("session keys: ") && last.contains(file) && last.contains(why), "{last}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn max_connections_per_address() {
+    let mut process = Process::start(&["--listen", ANY, "--max-connections-per-address", "2"]);
+    let address = process.address("http");
+    let both = [connect(address, Scheme::Ws, "/echo"), connect(address, Scheme::Ws, "/echo-shared")];
+    let reply = ask(address, Scheme::Ws, &handshake("/echo"));
+    assert_eq!(reply.status, 429);
+    assert!(reply.header("retry-after").is_some());
+    drop(both);
+    let ended = stop(process);
+    assert!(ended.stderr.iter().any(|line| line.contains("1 turned away by max_connections_per_address")));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_unix_socket_with_a_mode() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new();
+    let path = folder.path("socket");
+    // A umask that leaves nothing.
+    let mut command = Command::new("sh");
+    command.args([
+        "-c",
+        "umask 777; exec \"$0\" --listen \"$1\"",
+        COMMAND,
+        &format!("unix:{path},mode=0660"),
+    ]);
+    let mut process = Process::spawn(&mut command);
+    process.line("listening on");
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o660);
+    stop(process);
+    assert!(!Path::new(&path).exists());
+}
+
+/// The limit on open files, soft and hard, as a shell sets it before the command starts.
+#[cfg(target_os = "linux")]
+fn start_with_descriptors(soft: u32, hard: u32, arguments: &[&str]) -> Process {
+    let mut command = Command::new("sh");
+    let script = format!("ulimit -Sn {soft}; ulimit -Hn {hard}; exec \"$0\" \"$@\"");
+    command.args(["-c", &script, COMMAND, "--listen", ANY]).args(arguments);
+    Process::spawn(&mut command)
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_limit_on_open_files_is_raised_to_what_can_be_needed() {
+    let folder = Folder::new();
+    folder.write("index.html", "page");
+    let www = folder.path("");
+    for (arguments, needed) in [
+        (&["--max-connections", "200"][..], 263),
+        (&["--max-connections", "200", "--www", &www, "--gateways", "3"], 467),
+        (&["--max-connections", "200", "--listen", ANY], 298),
+    ] {
+        for hard in [needed, needed - 1] {
+            let mut process = start_with_descriptors(50, hard, arguments);
+            process.line("is the page");
+            let limits = fs::read_to_string(format!("/proc/{}/limits", process.id())).unwrap();
+            let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+            assert_eq!(line.split_whitespace().nth(3), Some(hard.to_string().as_str()), "{arguments:?}");
+            let ended = stop(process);
+            let warning = ended.stderr.iter().find(|line| line.contains("the limit on open files is"));
+            assert_eq!(warning.is_some(), hard < needed, "{warning:?}");
+            let says = |line: &String| {
+                line.contains(&format!("is {hard},")) && line.contains(&format!("need {needed}:"))
+            };
+            assert!(warning.is_none_or(says), "{warning:?}");
+        }
+    }
+}
+
+/// As many as it counts do fit: with all places taken, by files that are being sent, nobody gets an error.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_is_counted_for_open_files_is_enough() {
+    const CLIENTS: usize = 60;
+    let folder = Folder::new();
+    folder.write("large", vec![b'x'; 32 << 20]);
+    let places = CLIENTS.to_string();
+    let arguments = ["--max-connections", &*places, "--www", &folder.path("")];
+    let mut process = start_with_descriptors(50, CLIENTS as u32 * 2 + 63, &arguments);
+    let address = process.address("http");
+    let mut clients: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let mut client = Stream::connect(address, Scheme::Ws);
+            client.write_all(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+            assert!(client.read_head().starts_with("HTTP/1.1 200 "));
+            client
+        })
+        .collect();
+    for _ in 0..40 {
+        assert_eq!(get(address, Scheme::Ws, "/large").status, 503);
+    }
+    let open = fs::read_dir(format!("/proc/{}/fd", process.id())).unwrap().count();
+    assert!(open > CLIENTS * 2, "each file is open");
+    let mut some = [0; 1000];
+    clients.iter_mut().for_each(|client| client.read_exact(&mut some).unwrap());
+    drop(clients);
+    let ended = stop(process);
+    let error =
+        ended.stderr.iter().find(|line| line.contains("[ERROR]") || line.contains("limit on open files"));
+    assert_eq!(error, None);
 }

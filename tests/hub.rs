@@ -245,7 +245,7 @@ fn the_largest_messages_empty_no_room() {
 #[test]
 fn an_empty_queue_takes_any_message() {
     let mut limits = Limits::default();
-    (limits.max_queue_bytes, limits.max_queue_messages) = (Some(1), 0);
+    (limits.max_queue_bytes, limits.max_queue_messages) = (Some(1), 1);
     let (server, ids) = serve_with_ids(limits, Overflow::DropNewest, wait);
     for scheme in SCHEMES {
         let mut client = server.connect(scheme, "/");

@@ -5,7 +5,7 @@ mod common;
 
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{Shutdown, TcpStream},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{Arc, Barrier, mpsc},
     time::{Duration, Instant},
 };
@@ -16,7 +16,8 @@ use common::{
 };
 use rustix::process::{Resource, getrlimit, setrlimit};
 use switchboard::{
-    CloseReason, Closed, ClosedBy, Error, Limits, Opening, Refusal, ServerResult, StatusCode, WebSocket,
+    CloseReason, Closed, ClosedBy, Error, Limits, Opening, Refusal, Server, ServerResult, StatusCode,
+    WebSocket,
 };
 use tungstenite::Message;
 
@@ -669,4 +670,180 @@ mod exhaustion {
         }
         clients.iter_mut().for_each(assert_echoes);
     }
+}
+
+/// What makes no sense is refused before anything is bound.
+#[test]
+fn limits_that_make_no_sense_are_refused_in_one_line() {
+    type Change = fn(&mut Limits);
+    let all: &[(&str, Change)] = &[
+        ("max_connections", |l| l.max_connections = 0),
+        ("max_connections_per_address", |l| l.max_connections_per_address = Some(0)),
+        ("stack_size", |l| l.stack_size = 1000),
+        ("handshake_timeout", |l| l.handshake_timeout = Duration::ZERO),
+        ("max_head", |l| l.max_head = 0),
+        ("max_message_size", |l| l.max_message_size = 0),
+        ("max_frame_size", |l| l.max_frame_size = 0),
+        ("max_read_buffer", |l| l.max_read_buffer = 0),
+        ("write_timeout", |l| l.write_timeout = Duration::ZERO),
+        ("close_timeout", |l| l.close_timeout = Duration::ZERO),
+        ("max_queue_bytes", |l| l.max_queue_bytes = Some(0)),
+        ("max_queue_messages", |l| l.max_queue_messages = 0),
+        ("max_inbox_bytes", |l| l.max_inbox_bytes = 0),
+        ("max_inbox_messages", |l| l.max_inbox_messages = 0),
+        ("max_buffered_bytes", |l| l.max_buffered_bytes = Some(0)),
+        ("message_timeout", |l| l.message_timeout = Some(Duration::ZERO)),
+        ("ping_interval", |l| l.ping_interval = Some(Duration::ZERO)),
+        ("ping_timeout", |l| l.ping_timeout = Duration::ZERO),
+        ("shared_idle_timeout", |l| l.shared_idle_timeout = Some(Duration::ZERO)),
+        ("workers", |l| l.workers = 20_000),
+        ("gateways", |l| l.gateways = 0),
+        ("gateways", |l| l.gateways = 1000),
+        ("session_timeout", |l| l.session_timeout = Duration::ZERO),
+        ("max_sessions", |l| l.max_sessions = 0),
+    ];
+    for (name, change) in all {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        drop(listener);
+        let builder = Server::builder().listen(&address).route("/", || app(echo));
+        let error = builder.limits(limits(change)).bind().err().unwrap_or_else(|| panic!("{name} is taken"));
+        let text = error.to_string();
+        assert!(text.contains(name) && text.contains("has to be") && text.lines().count() == 1, "{text}");
+    }
+}
+
+/// The smallest values that are allowed do work, over TLS, too.
+#[test]
+fn the_smallest_stack_and_buffers_do() {
+    let small = limits(|l| {
+        (l.stack_size, l.max_read_buffer, l.max_head) = (64 << 10, 512, 512);
+        (l.max_queue_messages, l.max_inbox_messages, l.max_inbox_bytes) = (1, 1, 1);
+        (l.max_queue_bytes, l.max_buffered_bytes) = (Some(1), Some(1 << 20));
+        (l.max_message_size, l.max_frame_size) = (20_000, 20_000);
+    });
+    let server = serve(|builder| {
+        builder.limits(small).route("/", || app(echo)).route("/shared", || common::SharedEcho)
+    });
+    for scheme in SCHEMES {
+        for path in ["/", "/shared"] {
+            let mut client = server.connect(scheme, path);
+            for _ in 0..3 {
+                assert_echoes(&mut client, &"x".repeat(20_000));
+            }
+        }
+    }
+}
+
+/// A client at this address, which has to be one of the loopback network.
+#[cfg(target_os = "linux")]
+fn connect_from(ip: [u8; 4], server: SocketAddr) -> Stream {
+    use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&socket, &SocketAddr::from((ip, 0))).unwrap();
+    connect(&socket, &server).unwrap();
+    let tcp = TcpStream::from(socket);
+    tcp.set_read_timeout(Some(PATIENCE)).unwrap();
+    Stream::Plain(tcp)
+}
+
+#[cfg(target_os = "linux")]
+fn open_from(ip: [u8; 4], server: &TestServer, headers: &str) -> (u16, Stream) {
+    let mut stream = connect_from(ip, server.plain);
+    let request = handshake("/").replace("\r\n\r\n", &format!("\r\n{headers}\r\n"));
+    stream.write_all(request.as_bytes()).unwrap();
+    (Reply::read(&mut stream).status, stream)
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn beyond_max_connections_per_address_is_429_until_one_leaves() {
+    let (server, closed) = serve_with(limits(|l| l.max_connections_per_address = Some(2)), echo);
+    const OTHER: [u8; 4] = [127, 0, 0, 2];
+    for scheme in SCHEMES {
+        let mut clients: Vec<_> = (0..2).map(|_| server.connect(scheme, "/")).collect();
+        for _ in 0..3 {
+            let reply = server.ask(Scheme::Ws, handshake("/"));
+            assert_eq!(reply.status, 429, "{reply:?}");
+            assert!(reply.header("retry-after").is_some_and(|s| s.parse::<u32>().is_ok()), "{reply:?}");
+            assert!(reply.refusal().contains("from this address"), "{reply:?}");
+            // Before the TLS handshake there can be no response.
+            let tcp = TcpStream::connect(server.tls).unwrap();
+            tcp.set_read_timeout(Some(PATIENCE)).unwrap();
+            assert!(ends(tcp));
+        }
+        let others: Vec<_> = (0..2).map(|_| open_from(OTHER, &server, "")).collect();
+        assert!(others.iter().all(|(status, _)| *status == 101), "another address has its own");
+        assert_eq!(open_from(OTHER, &server, "").0, 429);
+        drop(others);
+        for client in &mut clients {
+            assert_echoes(client, "undisturbed");
+        }
+        clients.pop().unwrap().close(None).unwrap();
+        (0..3).for_each(|_| drop(closed.recv_timeout(PATIENCE).unwrap()));
+        eventually("there is room again", || server.handle.connections() == 1);
+        clients.push(server.connect(scheme, "/"));
+        drop(clients);
+        (0..2).for_each(|_| drop(closed.recv_timeout(PATIENCE).unwrap()));
+        eventually("all left", || server.handle.connections() == 0);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn max_connections_per_address_counts_handshakes_and_shared_connections() {
+    let limits = limits(|l| l.max_connections_per_address = Some(2));
+    let server = serve(|builder| builder.limits(limits).route("/", || common::SharedEcho));
+    let silent = [server.raw(Scheme::Ws), server.raw(Scheme::Ws)];
+    assert_eq!(server.ask(Scheme::Ws, handshake("/")).status, 429);
+    drop(silent);
+    eventually("they left", || server.handle.connections() == 0);
+    let mut clients = [server.connect(Scheme::Ws, "/"), server.connect(Scheme::Ws, "/")];
+    clients.iter_mut().for_each(|client| assert_echoes(client, "parked"));
+    assert_eq!(server.ask(Scheme::Ws, handshake("/")).status, 429);
+    drop(clients);
+    eventually("they left, too", || server.handle.connections() == 0);
+    assert_echoes(&mut server.connect(Scheme::Ws, "/"), "room again");
+}
+
+/// The proxy is 127.0.0.3, and says whom it has connected.
+#[cfg(target_os = "linux")]
+#[test]
+fn behind_a_trusted_proxy_the_forwarded_address_is_counted_and_not_the_proxy() {
+    const PROXY: [u8; 4] = [127, 0, 0, 3];
+    let limits = limits(|l| l.max_connections_per_address = Some(2));
+    let server = serve(|builder| {
+        let page = |_: &switchboard::Exchange<'_>| switchboard::Response::html("page");
+        builder.limits(limits).trusted_proxies([PROXY.into()]).http("/page", page).route("/", || app(echo))
+    });
+    let of = |client: &str| open_from(PROXY, &server, &format!("X-Forwarded-For: {client}\r\n"));
+    let mut open = Vec::new();
+    let mut expect = |what: (u16, Stream), status| {
+        assert_eq!(what.0, status);
+        open.extend((status == 101).then_some(what.1));
+    };
+    for client in ["10.0.0.1", "10.0.0.2", "2001:db8:0:1::1"] {
+        (0..2).for_each(|_| expect(of(client), 101));
+    }
+    expect(of("10.0.0.1"), 429);
+    expect(of("2001:db8:0:1:ffff::2"), 429); // in the same network
+    expect(of("2001:db8:0:2::1"), 101);
+    expect(of("10.9.9.9, 10.0.0.2"), 429); // the nearest one counts, the others may be invented
+    // Whom it does not name is the proxy itself, such as its health check.
+    (0..5).for_each(|_| expect(open_from(PROXY, &server, ""), 101));
+    // Nobody else is believed.
+    let other = |client: &str| open_from([127, 0, 0, 4], &server, &format!("X-Forwarded-For: {client}\r\n"));
+    (0..2).for_each(|n| expect(other(&format!("10.1.0.{n}")), 101));
+    expect(other("10.1.0.9"), 429);
+    // A page counts while it is being sent.
+    let page = |client: &str| {
+        let mut stream = connect_from(PROXY, server.plain);
+        let head = format!("GET /page HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: {client}\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        Reply::read(&mut stream).status
+    };
+    assert_eq!((page("10.0.0.1"), page("10.0.0.7")), (429, 200));
+    drop(open);
+    eventually("all left", || server.handle.connections() == 0);
+    assert_eq!(of("10.0.0.1").0, 101);
 }

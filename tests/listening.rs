@@ -24,7 +24,7 @@ use common::{
     PATIENCE, Scheme, Stream, app, connector, echo, eventually, folder::Folder, handshake, next_message,
     running::Running,
 };
-use switchboard::{ListenAddr, Message, Server, ServerBuilder, ServerError, TlsIdentity, WebSocket};
+use switchboard::{Limits, ListenAddr, Message, Server, ServerBuilder, ServerError, TlsIdentity, WebSocket};
 
 fn identity() -> TlsIdentity {
     TlsIdentity::from_pem_files("certs/server.pem", "certs/server.key").unwrap()
@@ -181,6 +181,18 @@ fn a_unix_socket_is_served_and_its_file_removed_at_the_end() {
 }
 
 #[test]
+fn clients_of_a_unix_socket_have_no_address_that_counts() {
+    let folder = Folder::new();
+    let path = folder.join("socket");
+    let mut limits = Limits::default();
+    limits.max_connections_per_address = Some(1);
+    let _server = Running::new(echoing().limits(limits).listen(unix(&path)));
+    let clients: Vec<_> =
+        (0..3).map(|_| tungstenite::client("ws://localhost/", connect_unix(&path)).unwrap().0).collect();
+    assert_eq!(clients.len(), 3);
+}
+
+#[test]
 fn a_unix_socket_may_have_tls() {
     let folder = Folder::new();
     let path = folder.join("socket");
@@ -330,5 +342,137 @@ fn a_close_frame_for_a_full_socket_is_sent_later() {
             .read_exact(&mut frames)
             .unwrap_or_else(|e| panic!("no close frame after {messages} of {fits}: {e}"));
         assert!(frames == expected);
+    }
+}
+
+/// Sockets of the same name, one after another or at the same time: nobody removes another one's file.
+mod socket_files {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    use super::*;
+
+    fn mode(path: &Path) -> Option<u32> {
+        fs::symlink_metadata(path).ok().map(|file| file.mode() & 0o7777)
+    }
+
+    #[test]
+    fn it_has_the_mode_that_is_asked_for_and_never_more() {
+        let folder = Folder::new();
+        let path = folder.join("socket");
+        let (stop, stopped) = mpsc::channel::<()>();
+        let watched = path.clone();
+        // Whatever it sees has to be within one of the modes below, each of which has less than the umask would give.
+        let watcher = std::thread::spawn(move || {
+            let mut seen = Vec::new();
+            while stopped.try_recv() == Err(mpsc::TryRecvError::Empty) {
+                seen.extend(mode(&watched));
+            }
+            seen
+        });
+        for round in 0..200 {
+            let wanted = [0o600, 0o660, 0o700][round % 3];
+            let address = format!("{},mode={wanted:04o}", unix(&path));
+            let server = echoing().listen(address).bind().unwrap();
+            assert_eq!(mode(&path), Some(wanted));
+            assert_eq!(server.local_addrs(), [ListenAddr::Unix(path.clone())], "the mode is no part of it");
+        }
+        stop.send(()).unwrap();
+        let more = watcher.join().unwrap().into_iter().find(|seen| seen & !0o760 != 0);
+        assert_eq!(more.map(|mode| format!("{mode:o}")), None);
+        // More than the umask leaves, and with TLS.
+        let server = Running::new(echoing().listen_tls(format!("{},mode=666", unix(&path)), identity()));
+        assert_eq!(mode(&path), Some(0o666));
+        assert_echoes(connector().connect("localhost", connect_unix(&path)).unwrap());
+        drop(server);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_is_no_mode_is_refused() {
+        let folder = Folder::new();
+        for option in [",mode=0999", ",mode=", ",mode=rw", ",mode=2660", "?mode=0660", ",user=me"] {
+            let address = format!("{}{option}", unix(&folder.join("socket")));
+            assert_bind_error(echoing().listen(&address).bind(), &address, Some(ErrorKind::InvalidInput));
+        }
+        assert_eq!(fs::read_dir(&*folder).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_file_that_has_taken_its_place_is_not_removed() {
+        let folder = Folder::new();
+        let path = folder.join("socket");
+        for again in [false, true] {
+            let first = Running::new(echoing().listen(unix(&path)));
+            fs::remove_file(&path).unwrap();
+            let second = Running::new(echoing().listen(unix(&path)));
+            drop(first);
+            assert_echoes(connect_unix(&path));
+            if again {
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap(); // it is the same file
+            }
+            drop(second);
+            assert!(!path.exists());
+        }
+        let server = Running::new(echoing().listen(unix(&path)));
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "precious").unwrap();
+        drop(server);
+        assert_eq!(fs::read(&path).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn of_two_that_replace_a_stale_one_at_the_same_time_one_wins() {
+        let folder = Folder::new();
+        let path = folder.join("socket");
+        for _ in 0..200 {
+            drop(UnixListener::bind(&path).unwrap());
+            let start = std::sync::Barrier::new(3);
+            let servers: Vec<_> = std::thread::scope(|scope| {
+                let bind = || {
+                    start.wait();
+                    echoing().listen(unix(&path)).bind()
+                };
+                let all = [scope.spawn(bind), scope.spawn(bind), scope.spawn(bind)];
+                all.into_iter().filter_map(|thread| thread.join().unwrap().ok()).collect()
+            });
+            assert_eq!(servers.len(), 1);
+            UnixStream::connect(&path).unwrap();
+            drop(servers);
+            assert!(!path.exists());
+        }
+    }
+
+    /// One whose server is ending is replaced by the next one, which keeps its file.
+    #[test]
+    fn the_next_one_may_start_while_the_last_one_ends() {
+        let folder = Folder::new();
+        let path = folder.join("socket");
+        let mut last = echoing().listen(unix(&path)).bind().unwrap();
+        for _ in 0..200 {
+            let ending = std::thread::spawn(move || drop(last));
+            let begun = Instant::now();
+            last = loop {
+                match echoing().listen(unix(&path)).bind() {
+                    Ok(server) => break server,
+                    Err(e) => assert!(begun.elapsed() < PATIENCE, "{e}"),
+                }
+            };
+            ending.join().unwrap();
+            UnixStream::connect(&path).unwrap();
+        }
+    }
+
+    #[test]
+    fn one_whose_backlog_is_full_is_in_use_and_not_waited_for() {
+        let folder = Folder::new();
+        let path = folder.join("socket");
+        let busy = UnixListener::bind(&path).unwrap();
+        rustix::net::listen(&busy, 0).unwrap();
+        let _waiting = UnixStream::connect(&path).unwrap(); // more do not fit
+        let (tell, told) = mpsc::channel();
+        let address = unix(&path);
+        std::thread::spawn(move || tell.send(echoing().listen(address).bind()));
+        let result = told.recv_timeout(PATIENCE).expect("it waits");
+        assert_bind_error(result, &unix(&path), Some(ErrorKind::AddrInUse));
     }
 }

@@ -41,7 +41,8 @@ const ROOMS: &str = "What one client may send into a room is limited, beyond it 
 #[derive(Debug, Args)]
 #[command(after_help = ROOMS)]
 pub(super) struct Serve {
-    /// Listen here: HOST:PORT or unix:PATH; repeatable [default: 127.0.0.1:8080, if nothing else is given]
+    /// Listen here: HOST:PORT, unix:PATH, or unix:PATH,mode=0660 for who may connect, whatever the umask is; repeatable
+    /// [default: 127.0.0.1:8080, if nothing else is given]
     #[arg(long, value_name = "ADDR")]
     listen: Vec<String>,
     #[cfg(feature = "tls")]
@@ -72,6 +73,10 @@ pub(super) struct Serve {
     /// Maximum number of connections; more are answered with 503
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) max_connections: u32,
+    /// Maximum number of connections from one address, of IPv6 from one /64 network; more are answered with 429 [default: no
+    /// limit]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) max_connections_per_address: Option<u32>,
     /// Maximum size of an incoming message in bytes, or with K or M; larger ones end the connection with 1009
     #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = size)]
     pub(super) max_message_size: usize,
@@ -82,19 +87,19 @@ pub(super) struct Serve {
     /// Compress messages, for clients that offer it: each on its own (pooled), or with reference to earlier ones (dedicated)
     #[arg(long, value_name = "MODE", default_value = "off")]
     pub(super) compress: Compress,
-    /// Threads that call the handlers of shared connections; 0: the gateway calls them
-    #[arg(long, value_name = "N", default_value_t = 2)]
-    pub(super) workers: usize,
-    /// Gateway threads, which drive the shared connections
+    /// Threads that call the handlers of shared connections, 1024 at most; 0: the gateway calls them
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(..=1024))]
+    pub(super) workers: u16,
+    /// Gateway threads, which drive the shared connections, 64 at most
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(super) gateways: u16,
     /// Ping a client after this many seconds of silence; 0: never
     #[arg(long, value_name = "SECONDS", default_value_t = 20)]
     pub(super) ping_interval: u64,
     /// Cut a client that has sent nothing for this many seconds after a ping
-    #[arg(long, value_name = "SECONDS", default_value_t = 20)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) ping_timeout: u64,
-    /// Stack size of each thread that runs handlers in bytes, or with K or M
+    /// Stack size of each thread that runs handlers in bytes, or with K or M, from 64K to 256M
     #[arg(long, value_name = "SIZE", default_value = "256K", value_parser = stack_size)]
     pub(super) stack_size: usize,
     /// off, error, warn, info, debug or trace
@@ -206,6 +211,10 @@ mod tests {
             &["--log-level", "loud"],
             &["--stack-size", "1K"],
             &["--gateways", "0"],
+            &["--gateways", "65"],
+            &["--workers", "20000"],
+            &["--ping-timeout", "0"],
+            &["--max-connections-per-address", "0"],
             &["--compress", "gzip"],
             &["--header", "X-Y"],
             &["--header", "X Y: z"],

@@ -4,6 +4,7 @@ mod allowance;
 mod apps;
 mod args;
 mod clock;
+mod descriptors;
 mod logging;
 mod page;
 mod session_key;
@@ -14,22 +15,25 @@ mod tls;
 use std::{error::Error, process::ExitCode, time::Duration};
 
 use clap::Parser;
-use log::{info, warn};
-use rustix::process::{Resource, getrlimit, setrlimit};
+use log::info;
 use switchboard::{Limits, ListenAddr, Origins, Server};
 
 use self::{
     args::{Cli, Serve},
     clock::Clock,
+    descriptors::Needed,
     signals::{Hangup, stop_on_signals},
 };
 
 pub(crate) fn main() -> ExitCode {
     let serve = Cli::parse().serve();
     match run(&serve) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            log::logger().flush();
+            ExitCode::SUCCESS
+        }
         Err(e) => {
-            eprintln!("switchboard: {e}");
+            logging::tell(format!("switchboard: {e}"));
             ExitCode::FAILURE
         }
     }
@@ -38,10 +42,15 @@ pub(crate) fn main() -> ExitCode {
 fn run(args: &Serve) -> Result<(), Box<dyn Error>> {
     let hangup = Hangup::block()?;
     logging::init(args.log_level, args.log_file.as_deref())?;
-    raise_descriptor_limit(args.max_connections);
     hangup.watch()?;
     let mut clock = Clock::new();
     let server = build(args, &clock)?;
+    descriptors::raise_limit(Needed {
+        connections: args.max_connections.into(),
+        files: args.www.is_some(),
+        listeners: server.local_addrs().len() as u64,
+        gateways: args.gateways.into(),
+    });
     stop_on_signals(server.handle())?;
     announce(&server, args);
     clock.start(server.hub());
@@ -54,10 +63,11 @@ fn run(args: &Serve) -> Result<(), Box<dyn Error>> {
 fn build(args: &Serve, clock: &Clock) -> Result<Server, Box<dyn Error>> {
     let mut limits = Limits::default();
     limits.max_connections = args.max_connections as usize;
+    limits.max_connections_per_address = args.max_connections_per_address.map(|n| n as usize);
     limits.max_message_size = args.max_message_size;
     limits.max_frame_size = args.max_message_size;
     limits.max_buffered_bytes = args.max_buffered_bytes;
-    limits.workers = args.workers;
+    limits.workers = args.workers as usize;
     limits.gateways = args.gateways as usize;
     limits.ping_interval = (args.ping_interval > 0).then(|| Duration::from_secs(args.ping_interval));
     limits.ping_timeout = Duration::from_secs(args.ping_timeout);
@@ -102,18 +112,6 @@ fn origins(allowed: &[String]) -> Origins {
         false if list.iter().any(|origin| origin == "*") => Origins::Any,
         false if same_host.is_empty() => Origins::List(list),
         false => Origins::SameHostAnd(list),
-    }
-}
-
-/// Raises the limit on open files, which is often only 1,024 by default: every connection takes a descriptor.
-fn raise_descriptor_limit(max_connections: u32) {
-    let mut limit = getrlimit(Resource::Nofile);
-    let wanted = u64::from(max_connections) + 64;
-    if limit.current.is_some_and(|current| current < wanted) {
-        limit.current = Some(limit.maximum.map_or(wanted, |maximum| maximum.min(wanted)));
-        if setrlimit(Resource::Nofile, limit).is_err() || limit.current < Some(wanted) {
-            warn!("the limit on open files is too low for --max-connections {max_connections}");
-        }
     }
 }
 

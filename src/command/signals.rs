@@ -60,6 +60,7 @@ pub(super) fn stop_on_signals(server: ServerHandle) -> Result<(), ctrlc::Error> 
     ctrlc::set_handler(move || {
         if interrupted.swap(true, SeqCst) {
             warn!("exiting at once");
+            log::logger().flush();
             std::process::exit(130);
         }
         info!("shutting down; interrupt again to exit at once");

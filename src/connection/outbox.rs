@@ -146,7 +146,7 @@ impl Outbox {
         if self.bytes.fetch_update(SeqCst, SeqCst, fits).is_err() {
             return Err(outgoing);
         }
-        if self.messages.fetch_add(1, SeqCst) >= limits.max_queue_messages.max(1) {
+        if self.messages.fetch_add(1, SeqCst) >= limits.max_queue_messages {
             self.messages.fetch_sub(1, SeqCst);
             self.bytes.fetch_sub(size, SeqCst);
             return Err(outgoing);

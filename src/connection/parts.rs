@@ -28,6 +28,7 @@ use crate::{
     codec::{Codec, Compressing, Deflate, Forms, Outgoing, Role, Stream},
     error::{CloseReason, ClosedBy, Error},
     id::WebSocketId,
+    incidents::Incidents,
     limits::Limits,
     message::{CloseCode, Message},
     protocol::{Counts, Protocol},
@@ -88,6 +89,7 @@ pub(crate) struct Context {
     pub(crate) buffered: Arc<Buffered>,
     /// The same for all gateways of a server.
     pub(crate) turns: Arc<Turns>,
+    pub(crate) incidents: Arc<Incidents>,
 }
 
 /// What is known of a connection from its opening handshake on.
@@ -174,6 +176,11 @@ impl Connection {
     /// What all connections of the server hold.
     pub(crate) fn buffered(&self) -> &Arc<Buffered> {
         &self.context.buffered
+    }
+
+    /// Where what its client brings about is counted.
+    pub(crate) fn incidents(&self) -> &Incidents {
+        &self.context.incidents
     }
 
     pub(crate) fn id(&self) -> &WebSocketId {

@@ -250,8 +250,10 @@ impl Connection {
                 receiver.takes_long();
                 return Next::GoOn;
             }
-            if core.protocol.is_within_message() {
-                receiver.pause = None; // that it is not completed may be due first
+            if received || core.protocol.is_within_message() {
+                // That it is not completed may be due first. Or what came was no message: then something else may be due that
+                // waits for silence between messages, however often the client pings.
+                receiver.pause = None;
             }
             if receiver.pause.is_none() {
                 let due = core.protocol.deadline();

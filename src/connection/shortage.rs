@@ -3,19 +3,12 @@
 //! Nobody's lock is needed to find them. Whoever sees the shortage relieves it, with no lock held: the gateway after each turn of
 //! a connection, and whoever pushes.
 
-use std::{
-    cmp::Reverse,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{cmp::Reverse, sync::Arc};
 
 use super::parts::{Connection, Context};
-use crate::{buffered::kib, error::ClosedBy, message::CloseCode, sync::LockExt};
+use crate::{buffered::kib, error::ClosedBy, incidents::Incident, message::CloseCode, sync::LockExt};
 
 const SHORT_OF_MEMORY: &str = "the server is short of memory";
-
-/// A log line at most so often: clients can bring it about.
-const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Context {
     /// Ends connections, if all together hold too much.
@@ -27,9 +20,8 @@ impl Context {
 
     #[inline(never)]
     fn relieve_shortage(&self) {
-        let mut logged = self.buffered.relief.locked();
+        let _relief = self.buffered.relief.locked();
         self.buffered.take_shortage();
-        let mut ended = 0;
         // Others may hold more meanwhile: then it is looked anew who holds most, rather than at those that hold little.
         while let excess @ 1.. = self.buffered.excess() {
             let largest = self.largest();
@@ -42,13 +34,8 @@ impl Context {
                     break;
                 }
                 freed += held as usize;
-                ended += 1;
                 connection.end_for_memory(largest.is_shared);
             }
-        }
-        if ended > 0 && logged.is_none_or(|logged| logged.elapsed() >= LOG_INTERVAL) {
-            *logged = Some(Instant::now());
-            log::warn!("max_buffered_bytes is reached: {ended} connections that held most are ended");
         }
     }
 
@@ -88,6 +75,10 @@ impl Connection {
     /// sent, or if it was ending before, it is cut.
     fn end_for_memory(self: &Arc<Self>, is_shared: bool) {
         let (held, _) = self.held();
+        let id = self.id().short();
+        self.context
+            .incidents
+            .note(Incident::OutOfMemory, format_args!("{id}: ended, since it holds most: {held} KiB"));
         if self.reason().is_some() {
             return self.abort(ClosedBy::Server, SHORT_OF_MEMORY);
         }

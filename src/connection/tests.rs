@@ -1,5 +1,5 @@
 use std::{
-    io::Read,
+    io::{Read, Write},
     os::unix::net::UnixStream,
     sync::{
         Arc,
@@ -17,6 +17,7 @@ use crate::{
     compression::Compression,
     error::ClosedBy,
     id::{NodeId, WebSocketId},
+    incidents::Incidents,
     limits::Limits,
     message::{CloseCode, Message},
 };
@@ -76,7 +77,9 @@ fn make_connection(
     let limits = Arc::new(Limits::default());
     let buffered = Arc::new(Buffered::new(usize::MAX));
     let turns = Arc::new(Turns::new());
-    let context = Arc::new(Context { limits, clock: Arc::new(clock), post, registrar, buffered, turns });
+    let incidents = Arc::new(Incidents::new(|| {}));
+    let clock = Arc::new(clock);
+    let context = Arc::new(Context { limits, clock, post, registrar, buffered, turns, incidents });
     let socket = Arc::new(Socket::from(server));
     (Connection::new(about, socket, Stream::plain(), context), client, mail)
 }
@@ -233,4 +236,35 @@ fn a_push_that_waits_has_its_place_among_the_others() {
     waiters.into_iter().for_each(|waiter| waiter.join().unwrap().unwrap());
     driver.join().unwrap();
     assert!(connection.lock().waiting.is_none(), "nothing is left of them");
+}
+
+/// A client that pings often is never silent: what is due is done all the same, such as freeing a compressor that is not used.
+#[test]
+fn what_is_due_is_done_although_the_peer_pings() {
+    let compression = Compression::Dedicated { window_bits: 15, level: 6 };
+    let (deflate, _) = compression.negotiate(["permessage-deflate"]).unwrap();
+    let (connection, mut client, _mail) = posting_connection(Some(deflate));
+    let overdue = {
+        let connection = connection.clone();
+        move || {
+            let now = connection.context.clock.exact();
+            connection.lock().protocol.deadline().map(|due| now.since(due))
+        }
+    };
+    client.write_all(b"\x81\x81\0\0\0\0x").unwrap();
+    let reader = thread::spawn(move || {
+        let answering = AtomicBool::new(false);
+        connection.read(100, Duration::from_secs(10), &answering).unwrap();
+        connection.write(Message::from("x".repeat(1000))).unwrap();
+        connection.read(100, Duration::from_secs(60), &answering).unwrap();
+    });
+    let mut most = Duration::ZERO;
+    for _ in 0..28 {
+        client.write_all(b"\x89\x80\0\0\0\0").unwrap();
+        thread::sleep(Duration::from_millis(500));
+        most = most.max(overdue().unwrap());
+    }
+    assert!(most < Duration::from_secs(2), "{most:?}");
+    client.write_all(b"\x81\x81\0\0\0\0x").unwrap();
+    reader.join().unwrap();
 }

@@ -28,6 +28,7 @@ use crate::{
     buffered::Buffered,
     clock::Clock,
     connection::{Context, Registrar, Turns},
+    incidents::Incidents,
     limits::Limits,
     thread::{forbid_waiting, spawn},
 };
@@ -51,6 +52,7 @@ impl Gateways {
         clock: &Arc<Clock>,
         registrar: &Arc<dyn Registrar>,
         buffered: &Arc<Buffered>,
+        incidents: &Arc<Incidents>,
     ) -> io::Result<Self> {
         let mut all = Self {
             contexts: Vec::new(),
@@ -60,9 +62,17 @@ impl Gateways {
             workers: Workers::start(limits)?,
         };
         let turns = Arc::new(Turns::new());
-        for _ in 0..limits.gateways.max(1) {
-            let dispatcher = all.workers.dispatcher();
-            let mut reactor = Reactor::new(limits, clock, registrar, buffered, &turns, dispatcher)?;
+        for _ in 0..limits.gateways {
+            let context = |post| Context {
+                limits: limits.clone(),
+                clock: clock.clone(),
+                post,
+                registrar: registrar.clone(),
+                buffered: buffered.clone(),
+                turns: turns.clone(),
+                incidents: incidents.clone(),
+            };
+            let mut reactor = Reactor::new(context, all.workers.dispatcher())?;
             all.contexts.push(reactor.context().clone());
             let stop = all.stop.clone();
             let stack_size = STACK.max(limits.stack_size);

@@ -22,12 +22,7 @@ use super::{
     watching::Watching,
     workers::Dispatcher,
 };
-use crate::{
-    buffered::Buffered,
-    clock::Clock,
-    connection::{Connection, Context, Post, Registrar, Sleep, Turns},
-    limits::Limits,
-};
+use crate::connection::{Connection, Context, Post, Sleep};
 
 /// Received at a time, for all connections of a gateway together.
 const SCRATCH: usize = 64 * 1024;
@@ -58,12 +53,9 @@ pub(super) struct Reactor {
 }
 
 impl Reactor {
+    /// `context` makes what its connections share, with the way to reach it.
     pub(super) fn new(
-        limits: &Arc<Limits>,
-        clock: &Arc<Clock>,
-        registrar: &Arc<dyn Registrar>,
-        buffered: &Arc<Buffered>,
-        turns: &Arc<Turns>,
+        context: impl FnOnce(Post<Connection>) -> Context,
         workers: Dispatcher,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
@@ -78,26 +70,19 @@ impl Reactor {
                 log::error!("cannot wake the gateway: {e}");
             }
         };
-        let post = Post::new(sender, wake);
+        let context = Arc::new(context(Post::new(sender, wake)));
         Ok(Self {
             poll,
             mail,
             _waker: waker,
-            context: Arc::new(Context {
-                limits: limits.clone(),
-                clock: clock.clone(),
-                post,
-                registrar: registrar.clone(),
-                buffered: buffered.clone(),
-                turns: turns.clone(),
-            }),
+            watching: Watching::new(&context.limits),
+            context,
             workers,
             entries: Entries::default(),
             deadlines: Deadlines::default(),
             ready: VecDeque::new(),
             later: Vec::new(),
             flushing: Flushing::new(),
-            watching: Watching::new(limits),
             scratch: Vec::with_capacity(SCRATCH),
         })
     }
@@ -266,7 +251,7 @@ impl Reactor {
         let key = key.unwrap_or_else(|| self.entries.find_or_insert(&connection));
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(e) = self.entries.watch(key, self.poll.registry(), &socket, interest) {
-            log::error!("{}: cannot watch the socket: {e}", connection.id().short());
+            self.cannot_watch(&connection, &e);
             return self.end(key);
         }
         self.drive(key);
@@ -274,6 +259,12 @@ impl Reactor {
         if connection.claims_handler() {
             self.dispatch(&connection);
         }
+    }
+
+    /// The system has too little of something for one more socket.
+    fn cannot_watch(&self, connection: &Connection, e: &io::Error) {
+        let id = connection.id().short();
+        self.context.incidents.failed(format_args!("{id}: cannot watch the socket: {e}"));
     }
 
     /// Has a shared connection give back its buffers, if it has been quiet.
@@ -340,7 +331,7 @@ impl Reactor {
         if !look.is_blocked {
             self.entries.unwatch(key, self.poll.registry());
         } else if let Err(e) = self.entries.watch(key, self.poll.registry(), &socket, Interest::WRITABLE) {
-            log::error!("{}: cannot watch the socket: {e}", connection.id().short());
+            self.cannot_watch(connection, &e);
         }
         self.deadlines.arm(key, look.due, &mut self.entries);
     }

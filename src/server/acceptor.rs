@@ -8,7 +8,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex},
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rustix::{
@@ -20,12 +20,14 @@ use rustix::{
 use super::{
     listener::Listener,
     rejected::{Rejected, reject_at_once},
-    serve::Job,
-    shared::Shared,
+    serve::{Job, Peer},
+    shared::{NoSlot, Shared},
     threads::Threads,
     wake_pipe::WakePipe,
 };
-use crate::{connection::Socket, deadline::timespec, sync::LockExt, thread::spawn};
+use crate::{
+    connection::Socket, deadline::timespec, incidents::Incident, seldom::Seldom, sync::LockExt, thread::spawn,
+};
 
 /// How long accepting rests when the system has run out of something.
 const BACK_OFF: Duration = Duration::from_millis(50);
@@ -52,15 +54,14 @@ struct Common {
     stop: WakePipe,
     /// Why one of them cannot accept any more.
     failure: Mutex<Option<io::Error>>,
-    /// When an error was logged last.
-    last_logged: Mutex<Option<Instant>>,
+    errors: Seldom,
 }
 
 impl Acceptors {
     pub(super) fn new(shared: Arc<Shared>, threads: Arc<Threads>) -> io::Result<Self> {
         let stop = WakePipe::new()?;
-        let common =
-            Common { shared, threads, stop, failure: Mutex::default(), last_logged: Mutex::default() };
+        let errors = Seldom::new(LOG_INTERVAL);
+        let common = Common { shared, threads, stop, failure: Mutex::default(), errors };
         Ok(Self { common: Arc::new(common), running: Vec::new() })
     }
 
@@ -165,13 +166,21 @@ impl Acceptor {
     /// Hands a client's socket to a thread, if there is a place for it.
     fn admit(&mut self, socket: Socket, peer: Option<SocketAddr>) {
         let shared = &self.common.shared;
-        let Some(slot) = shared.take_slot() else {
-            return self.rejected.add(socket, &self.listener.security, &shared.headers);
+        let slot = match shared.take_slot(peer.map(|peer| peer.ip())) {
+            Ok(slot) => slot,
+            Err(why) => {
+                let incident = match why {
+                    NoSlot::OfAll => Incident::NoPlace,
+                    NoSlot::OfAddress => Incident::NoPlaceForAddress,
+                };
+                shared.incidents.note(incident, format_args!("{}: too many connections", Peer(peer)));
+                return self.rejected.add(socket, &self.listener.security, why, &shared.headers);
+            }
         };
         let job = Job { socket, peer, security: self.listener.security.clone(), slot };
         if let Err((e, job)) = self.common.threads.hand_over(job) {
             if let Some(Job { socket, security, .. }) = job {
-                self.rejected.add(socket, &security, &shared.headers);
+                self.rejected.add(socket, &security, NoSlot::OfAll, &shared.headers);
             }
             self.back_off(&e.to_string());
         }
@@ -189,7 +198,7 @@ impl Acceptor {
 
     /// Trying again at once would only burn the processor, and fill the log.
     fn back_off(&mut self, why: &str) {
-        self.common.log_error(why);
+        self.common.errors.log(log::Level::Error, format_args!("{why}"));
         // If it fails, the next wait for a client fails, too.
         let _ = self.common.stop.wait_and_keep(Some(BACK_OFF));
         // Another thread may have taken the descriptor that was given up.
@@ -202,16 +211,6 @@ enum Event {
     Client,
     Timeout,
     Stop,
-}
-
-impl Common {
-    fn log_error(&self, text: &str) {
-        let mut last = self.last_logged.locked();
-        if last.is_none_or(|last| last.elapsed() >= LOG_INTERVAL) {
-            *last = Some(Instant::now());
-            log::error!("{text}");
-        }
-    }
 }
 
 /// The client left before it was accepted, or the network had an error of its connection only (accept(2)).

@@ -49,6 +49,13 @@ enum Endpoint {
 impl ServerBuilder {
     /// Listens on one more address: `127.0.0.1:8080`, `[::1]:8080`, `localhost:8080` (all addresses of the name), or
     /// `unix:/run/my.sock`. With port 0 the system chooses one; see [`Server::local_addrs`](crate::Server::local_addrs).
+    ///
+    /// Addresses of a name that this system does not have, such as `::1` where there is no IPv6, are left out with a line in the
+    /// log, if there are others.
+    ///
+    /// `unix:/run/my.sock,mode=0660` sets the mode of the socket's file, and so who may connect, whatever the umask is; at no
+    /// moment it has more. Without it the umask decides. A file that is left from a process that was killed is replaced. At the
+    /// end the file is removed, unless somebody has put another one in its place.
     pub fn listen(mut self, address: impl Into<String>) -> Self {
         self.endpoints.push((Endpoint::Address(address.into()), Security::None));
         self
@@ -257,6 +264,7 @@ impl ServerBuilder {
         if self.endpoints.is_empty() {
             return Err(ServerError::config("a server needs an address: call `listen` before `bind`"));
         }
+        self.settings.limits.check()?;
         let mut listeners = Vec::new();
         for (endpoint, security) in self.endpoints {
             match endpoint {

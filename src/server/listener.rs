@@ -2,17 +2,19 @@
 //! accepts waits elsewhere: nothing here waits.
 
 use std::{
-    fmt, fs, io,
+    fmt, io,
     net::{SocketAddr, TcpListener, ToSocketAddrs},
-    os::unix::{fs::FileTypeExt, net::UnixListener},
-    path::{Path, PathBuf},
+    os::unix::net::UnixListener,
+    path::PathBuf,
 };
 
 use rustix::{
     fd::{AsFd, BorrowedFd},
+    io::Errno,
     net::listen,
 };
 
+use super::socket_file::SocketFile;
 #[cfg(feature = "tls")]
 use crate::tls::TlsIdentity;
 use crate::{
@@ -21,7 +23,7 @@ use crate::{
 };
 
 /// How many connections the system keeps for us until we accept them.
-const BACKLOG: i32 = 1024;
+pub(super) const BACKLOG: i32 = 1024;
 
 /// How connections of a listener are secured.
 #[derive(Debug, Clone)]
@@ -41,17 +43,8 @@ pub(super) struct Listener {
 #[derive(Debug)]
 enum Listening {
     Tcp(TcpListener),
-    Unix(UnixListener, UnixPath),
-}
-
-/// A Unix socket's file; dropping it removes it.
-#[derive(Debug)]
-struct UnixPath(PathBuf);
-
-impl Drop for UnixPath {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
+    /// The file is removed before the socket is closed: until then no other file can have its inode.
+    Unix(SocketFile, UnixListener),
 }
 
 /// Where a server listens.
@@ -84,26 +77,15 @@ impl fmt::Display for ListenAddr {
 }
 
 impl Listener {
-    /// All listeners of one address: `HOST:PORT`, of which a name may have several, or `unix:PATH`.
+    /// All listeners of one address: `HOST:PORT`, of which a name may have several, or `unix:PATH`, also with `,mode=OCTAL`.
     pub(super) fn bind(address: &str, security: &Security) -> Result<Vec<Self>, ServerError> {
         let failed = |source| ServerError::Bind(Box::new(BindError { address: address.to_owned(), source }));
-        let bind = || -> io::Result<Vec<Listening>> {
-            if let Some(path) = address.strip_prefix("unix:") {
-                return Ok(vec![bind_unix(Path::new(path))?]);
-            }
-            let addresses = address.to_socket_addrs().map_err(|e| match e.kind() {
-                io::ErrorKind::InvalidInput => {
-                    io::Error::new(e.kind(), format!("{e}: write HOST:PORT or unix:PATH"))
-                }
-                _ => e,
-            });
-            addresses?.map(|address| TcpListener::bind(address).map(Listening::Tcp)).collect()
+        let sockets = match address.strip_prefix("unix:") {
+            Some(path) => SocketFile::bind(path).map(|(file, socket)| vec![Listening::Unix(file, socket)]),
+            None => bind_tcp(address).map(|all| all.into_iter().map(Listening::Tcp).collect()),
         };
-        let listeners = bind().map_err(failed)?;
-        if listeners.is_empty() {
-            return Err(failed(io::Error::new(io::ErrorKind::NotFound, "the name has no address")));
-        }
-        listeners.into_iter().map(|socket| Self::new(socket, security.clone()).map_err(failed)).collect()
+        let sockets = sockets.map_err(failed)?.into_iter();
+        sockets.map(|socket| Self::new(socket, security.clone()).map_err(failed)).collect()
     }
 
     /// One that the program has bound already.
@@ -117,7 +99,7 @@ impl Listener {
         listen(&listener, BACKLOG)?;
         match &listener.socket {
             Listening::Tcp(socket) => socket.set_nonblocking(true)?,
-            Listening::Unix(socket, _) => socket.set_nonblocking(true)?,
+            Listening::Unix(_, socket) => socket.set_nonblocking(true)?,
         }
         Ok(listener)
     }
@@ -125,7 +107,7 @@ impl Listener {
     pub(super) fn local_addr(&self) -> Result<ListenAddr, ServerError> {
         Ok(match &self.socket {
             Listening::Tcp(socket) => ListenAddr::Tcp(socket.local_addr()?),
-            Listening::Unix(_, path) => ListenAddr::Unix(path.0.clone()),
+            Listening::Unix(file, _) => ListenAddr::Unix(file.path().to_owned()),
         })
     }
 
@@ -138,7 +120,7 @@ impl Listener {
                 stream.set_nonblocking(false)?;
                 Ok((stream.into(), Some(peer)))
             }
-            Listening::Unix(socket, _) => {
+            Listening::Unix(_, socket) => {
                 let (stream, _) = socket.accept()?;
                 #[cfg(not(target_os = "linux"))]
                 stream.set_nonblocking(false)?;
@@ -152,36 +134,54 @@ impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.socket {
             Listening::Tcp(socket) => socket.as_fd(),
-            Listening::Unix(socket, _) => socket.as_fd(),
+            Listening::Unix(_, socket) => socket.as_fd(),
         }
     }
 }
 
-/// A socket file that nobody listens on any more is left from a process that was killed, and is replaced.
-fn bind_unix(path: &Path) -> io::Result<Listening> {
-    if path.as_os_str().is_empty() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a Unix socket needs a path: unix:PATH"));
+fn bind_tcp(address: &str) -> io::Result<Vec<TcpListener>> {
+    if let Ok(literal) = address.parse::<SocketAddr>() {
+        return Ok(vec![TcpListener::bind(literal)?]);
     }
-    let bind = || UnixListener::bind(path);
-    let listener = match bind() {
-        Err(e) if e.kind() == io::ErrorKind::AddrInUse && is_stale(path) => {
-            fs::remove_file(path)?;
-            bind()?
-        }
-        result => result?,
-    };
-    Ok(Listening::Unix(listener, UnixPath(path.to_owned())))
+    let found = address.to_socket_addrs().map_err(|e| match e.kind() {
+        io::ErrorKind::InvalidInput => io::Error::new(e.kind(), format!("{e}: write HOST:PORT or unix:PATH")),
+        _ => e,
+    });
+    bind_name(address, found?)
 }
 
-fn is_stale(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|file| file.file_type().is_socket())
-        && std::os::unix::net::UnixStream::connect(path)
-            .is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)
+/// Listens on all addresses of a name, each once. Those that this system does not have are left out if there are others:
+/// `localhost` is in many hosts files with `::1`, also where there is no IPv6.
+fn bind_name(name: &str, found: impl Iterator<Item = SocketAddr>) -> io::Result<Vec<TcpListener>> {
+    let (mut seen, mut listeners, mut missing) = (Vec::new(), Vec::new(), Vec::new());
+    for address in found {
+        if seen.contains(&address) {
+            continue;
+        }
+        seen.push(address);
+        match TcpListener::bind(address) {
+            Ok(listener) => listeners.push(listener),
+            Err(e) if is_missing(&e) => missing.push((address, e)),
+            Err(e) => return Err(e),
+        }
+    }
+    if listeners.is_empty() {
+        let none = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        return Err(missing.into_iter().next().map_or_else(none, |(_, e)| e));
+    }
+    for (address, e) in missing {
+        log::info!("{name}: not listening on {address}, which this system does not have: {e}");
+    }
+    Ok(listeners)
+}
+
+fn is_missing(e: &io::Error) -> bool {
+    matches!(Errno::from_io_error(e), Some(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpStream;
+    use std::net::{IpAddr, Ipv4Addr, TcpStream};
 
     use rustix::net::sockopt;
 
@@ -193,5 +193,28 @@ mod tests {
         let _client = TcpStream::connect(listeners[0].local_addr().unwrap().tcp().unwrap()).unwrap();
         let accepted = std::iter::repeat_with(|| listeners[0].accept()).find_map(Result::ok).unwrap();
         assert!(sockopt::tcp_nodelay(&accepted.0).unwrap());
+    }
+
+    /// What it listens on, for a name with these addresses.
+    fn bound(addresses: &[&str]) -> io::Result<Vec<IpAddr>> {
+        let all = addresses.iter().map(|address| address.parse().unwrap());
+        let listeners = bind_name("a-name:0", all)?;
+        Ok(listeners.iter().map(|listener| listener.local_addr().unwrap().ip()).collect())
+    }
+
+    #[test]
+    fn of_a_name_what_the_system_does_not_have_is_left_out() {
+        // For documentation only (RFC 5737): no machine has it.
+        let (foreign, own) = ("192.0.2.1:0", "127.0.0.1:0");
+        for all in [&[foreign, own][..], &[own, foreign], &[own], &[own, own], &[foreign, own, foreign]] {
+            assert_eq!(bound(all).unwrap(), [Ipv4Addr::LOCALHOST], "{all:?}");
+        }
+        assert_eq!(bound(&[foreign]).unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
+        assert_eq!(bound(&[]).unwrap_err().kind(), io::ErrorKind::NotFound);
+        let busy = TcpListener::bind(own).unwrap();
+        let busy = busy.local_addr().unwrap().to_string();
+        assert_eq!(bound(&[own, foreign, &busy]).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        // An address that is given as such has to be there.
+        assert_eq!(bind_tcp(foreign).unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
     }
 }

@@ -2,6 +2,7 @@
 //! use it.
 
 mod acceptor;
+mod addresses;
 mod builder;
 mod exchange;
 mod listener;
@@ -9,10 +10,14 @@ mod rejected;
 mod routes;
 mod serve;
 mod shared;
+mod socket_file;
 mod threads;
 mod wake_pipe;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use self::{
     acceptor::Acceptors,
@@ -106,7 +111,8 @@ impl Server {
     pub fn run(self) -> Result<(), ServerError> {
         let shared = self.shared;
         let registrar: Arc<dyn Registrar> = shared.registry.clone();
-        let gateways = Gateways::start(&shared.limits, &shared.clock, &registrar, &shared.buffered)?;
+        let Shared { limits, clock, buffered, incidents, .. } = &*shared;
+        let gateways = Gateways::start(limits, clock, &registrar, buffered, incidents)?;
         let threads = Threads::new(shared.clone(), gateways);
         let mut acceptors = Acceptors::new(shared.clone(), threads.clone())?;
         let started = acceptors.start(self.listeners);
@@ -119,6 +125,7 @@ impl Server {
         stop(&shared, &threads);
         // This ends the gateways, too. All connections are over; what is left is to tell some of their handlers.
         drop(threads);
+        shared.incidents.sum_up();
         result
     }
 }
@@ -127,8 +134,8 @@ impl ServerBuilder {
     /// Binds all addresses. Clients can connect from now on; they are served when the server [runs](Server::run).
     ///
     /// # Errors
-    /// [`ServerError::Config`] for the first mistake made above, [`ServerError::Bind`] for an address that cannot be listened
-    /// on.
+    /// [`ServerError::Config`] for the first mistake made above, or a limit that makes no sense; [`ServerError::Bind`] for an
+    /// address that cannot be listened on.
     pub fn bind(self) -> Result<Server, ServerError> {
         let (listeners, shared) = self.build()?;
         let addresses = listeners.iter().map(Listener::local_addr).collect::<Result<_, _>>()?;
@@ -158,7 +165,8 @@ impl ServerHandle {
     }
 }
 
-/// Waits for the shutdown, while other threads accept and serve; joins those that end meanwhile.
+/// Waits for the shutdown, while other threads accept and serve; joins those that end meanwhile, and sums up what clients bring
+/// about.
 ///
 /// # Errors
 /// Why no more clients can be accepted.
@@ -170,13 +178,13 @@ fn supervise(shared: &Shared, acceptors: &Acceptors, threads: &Threads) -> Resul
             return Err(e.into());
         }
         threads.join_ended();
-        match keeping.remaining() {
-            Some(left) => shared.supervisor.wait(Some(left))?,
-            None => {
-                keep_sessions(shared);
-                keeping = next_keeping();
-            }
-        }
+        let Some(left) = keeping.remaining() else {
+            keep_sessions(shared);
+            keeping = next_keeping();
+            continue;
+        };
+        let summing_up = shared.incidents.sum_up_if_due(Instant::now());
+        shared.supervisor.wait(Some(summing_up.map_or(left, |due| left.min(due))))?;
     }
     Ok(())
 }
@@ -185,7 +193,7 @@ fn supervise(shared: &Shared, acceptors: &Acceptors, threads: &Threads) -> Resul
 fn keep_sessions(shared: &Shared) {
     let ids = shared.registry.session_ids();
     if caught(|| shared.sessions.keep(&ids)).is_none() {
-        log::error!("the session store panicked");
+        shared.incidents.failed(format_args!("the session store panicked"));
     }
 }
 
@@ -220,8 +228,11 @@ fn cut_all(shared: &Shared) {
     for socket in shared.handshaking.locked().values() {
         socket.shutdown();
     }
-    for connection in shared.registry.all() {
-        log::warn!("{}: cut off by the shutdown", connection.id().short());
+    let open = shared.registry.all();
+    if !open.is_empty() {
+        log::warn!("the grace period is over: {} connections are cut off", open.len());
+    }
+    for connection in open {
         connection.abort(ClosedBy::Server, "cut off by the shutdown");
     }
 }

@@ -1,5 +1,5 @@
-//! Clients that are not served: the accepting thread tells them 503, and closes their sockets a little later, so that
-//! they can read it. It never waits for them.
+//! Clients that are not served: the accepting thread tells them why (503 or 429), and closes their sockets a little later, so
+//! that they can read it. It never waits for them.
 
 use std::{
     collections::VecDeque,
@@ -8,26 +8,26 @@ use std::{
 
 use http::{HeaderValue, StatusCode, header};
 
-use super::listener::Security;
+use super::{listener::Security, shared::NoSlot};
 use crate::{
     connection::Socket,
     http::{Body, CommonHeaders, Refusal, Response},
 };
 
-/// How long a rejected client has to read its 503.
+/// How long a rejected client has to read its answer.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// So many rejected sockets are kept for that at most.
 const MOST_REJECTED: usize = 32;
 
-/// Sockets that were told 503, and since when.
+/// Sockets that were told why, and since when.
 #[derive(Debug, Default)]
 pub(super) struct Rejected(VecDeque<(Instant, Socket)>);
 
 impl Rejected {
-    /// Answers a client with 503, and keeps its socket for a while.
-    pub(super) fn add(&mut self, socket: Socket, security: &Security, headers: &CommonHeaders) {
-        send_503(&socket, security, headers);
+    /// Tells a client why it is not served, and keeps its socket for a while.
+    pub(super) fn add(&mut self, socket: Socket, security: &Security, why: NoSlot, headers: &CommonHeaders) {
+        send(&socket, security, why, headers);
         if self.0.len() == MOST_REJECTED
             && let Some((_, oldest)) = self.0.pop_front()
         {
@@ -55,18 +55,27 @@ impl Drop for Rejected {
     }
 }
 
-/// Answers a client with 503 and closes its socket at once, for there is no descriptor left to keep it.
+/// Tells a client that the system has no place for it, and closes its socket at once, for there is no descriptor left to keep
+/// it.
 pub(super) fn reject_at_once(socket: Socket, security: &Security, headers: &CommonHeaders) {
-    send_503(&socket, security, headers);
+    send(&socket, security, NoSlot::OfAll, headers);
     close(socket);
 }
 
+/// What a client is told for which there is no place. 429 is for what the client itself may change; a proxy in front of the
+/// server does not take it for a failure of the server, as it may a 503.
+pub(super) fn refusal(why: NoSlot) -> Refusal {
+    let (status, reason) = match why {
+        NoSlot::OfAll => (StatusCode::SERVICE_UNAVAILABLE, "too many connections"),
+        NoSlot::OfAddress => (StatusCode::TOO_MANY_REQUESTS, "too many connections from this address"),
+    };
+    Refusal::new(status, reason).with_header(header::RETRY_AFTER, HeaderValue::from_static("5"))
+}
+
 /// Within TLS nothing can be said before its handshake, which would take a thread: there the stream just ends.
-fn send_503(socket: &Socket, security: &Security, headers: &CommonHeaders) {
+fn send(socket: &Socket, security: &Security, why: NoSlot, headers: &CommonHeaders) {
     if matches!(security, Security::None) {
-        let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many connections")
-            .with_header(header::RETRY_AFTER, HeaderValue::from_static("5"));
-        let (mut bytes, body) = Response::from(refusal).into_parts(headers);
+        let (mut bytes, body) = Response::from(refusal(why)).into_parts(headers);
         if let Body::Bytes(text) = body {
             bytes.extend_from_slice(&text);
         }
@@ -94,7 +103,7 @@ mod tests {
     fn reject(rejected: &mut Rejected) -> UnixStream {
         let (mut client, socket) = UnixStream::pair().unwrap();
         client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
-        rejected.add(socket.into(), &Security::None, &CommonHeaders::default());
+        rejected.add(socket.into(), &Security::None, NoSlot::OfAll, &CommonHeaders::default());
         client
     }
 

@@ -1,16 +1,22 @@
 //! The routes: which WebSocket or page serves a path. The builder fills them; then the connections' threads only read them.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Method, StatusCode, header};
+use log::Level;
 
 use super::exchange::Exchange;
 use crate::{
     caught::caught,
     error::{Result, ServerError},
     http::{FAILED, Files, Refusal, Response, normalize},
+    seldom::Seldom,
+    shown::Shown,
     websocket::WebSocketServer,
 };
+
+/// Each request may cause it.
+static PANICKED: Seldom = Seldom::new(Duration::from_secs(10));
 
 /// Makes the application instance for a connection.
 pub(super) type Factory = Arc<dyn Fn() -> Box<dyn WebSocketServer> + Send + Sync>;
@@ -121,7 +127,7 @@ impl Routes {
         let path = exchange.request().path();
         match self.pages.find(path) {
             Some((Page::Handler(handler), _)) => caught(|| handler(exchange)).ok_or_else(|| {
-                log::error!("the handler of {path:?} panicked");
+                PANICKED.log(Level::Error, format_args!("the handler of {} panicked", Shown(path)));
                 Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, FAILED)
             }),
             Some((Page::Files(files), below)) => {

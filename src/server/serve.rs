@@ -6,6 +6,7 @@
 )]
 
 use std::{
+    fmt,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
@@ -18,8 +19,9 @@ use http::{HeaderValue, StatusCode, header};
 use super::{
     exchange::{Exchange, Incoming, NoRequest},
     listener::Security,
+    rejected,
     routes::Factory,
-    shared::{Shared, Slot},
+    shared::{NoSlot, Shared, Slot},
 };
 use crate::{
     caught::caught,
@@ -28,10 +30,12 @@ use crate::{
     deadline::Deadline,
     error::{CloseReason, ClosedBy, Error},
     http::{FAILED, Handshake, Refusal, Request, Response, is_upgrade},
+    incidents::Incident,
     message::CloseCode,
     opening::Opening,
     parked::Parked,
     registry::Announced,
+    shown::Shown,
     sync::LockExt,
     websocket::{Attached, Closed, Holder, ServerResult, WebSocket, WebSocketServer},
 };
@@ -58,14 +62,15 @@ pub(super) fn serve(shared: &Arc<Shared>, context: &Arc<Context>, job: Box<Job>)
 /// All of the opening handshake; only a WebSocket goes on.
 #[inline(never)]
 fn open(shared: &Arc<Shared>, context: &Arc<Context>, job: Box<Job>) -> Option<Box<Connected>> {
-    let Job { socket, peer, security, slot } = *job;
+    let Job { socket, peer, security, mut slot } = *job;
     let mut incoming = begin(shared, socket, peer, &security)?;
     let _handshaking = Handshaking::new(shared, &incoming.socket); // until a shutdown finds it in the registry
-    let request = read_request(shared, &mut incoming)?;
+    let request = read_request(shared, &mut incoming, &mut slot)?;
     match accept(shared, &request) {
         Ok((handshake, agreed)) => Some(connect(shared, context, incoming, &handshake, agreed, slot)),
         Err(refusal) => {
-            turn_away(shared, &mut incoming, refusal, &request);
+            note_refusal(shared, peer, Some(&request), &refusal);
+            refuse(shared, &mut incoming, refusal, Some(&request));
             None
         }
     }
@@ -84,7 +89,7 @@ fn begin(
         Security::Tls(identity) => match Stream::tls(identity.acceptor()) {
             Ok(stream) => stream,
             Err(failure) => {
-                log::error!("{}", failure.text);
+                shared.incidents.failed(format_args!("{}", Shown(failure.text)));
                 return None;
             }
         },
@@ -124,7 +129,7 @@ impl Drop for Handshaking<'_> {
 
 /// Reads the request, and answers it unless it asks for a WebSocket.
 #[inline(never)]
-fn read_request(shared: &Shared, incoming: &mut Incoming) -> Option<Arc<Request>> {
+fn read_request(shared: &Shared, incoming: &mut Incoming, slot: &mut Slot) -> Option<Arc<Request>> {
     let peer = incoming.peer;
     let head = incoming.read_head(&shared.limits);
     if shared.is_stopping() {
@@ -136,18 +141,29 @@ fn read_request(shared: &Shared, incoming: &mut Incoming) -> Option<Arc<Request>
     let mut request = match head {
         Ok(request) => request,
         Err(NoRequest::Gone(why)) => {
-            log::debug!("{}: no request: {why}", name(peer));
+            shared
+                .incidents
+                .note(Incident::NoRequest, format_args!("{}: no request: {}", Peer(peer), Shown(why)));
             return None;
         }
         Err(NoRequest::Refused(refusal)) => {
-            log::debug!("{}: {refusal}", name(peer));
+            note_refusal(shared, peer, None, &refusal);
             refuse(shared, incoming, refusal, None);
             return None;
         }
     };
     request.set_peer(peer, incoming.is_secure, &shared.trusted_proxies);
     if let Err(refusal) = shared.hosts.check(&request, || incoming.socket.local_ip()) {
-        turn_away(shared, incoming, refusal, &request);
+        note_refusal(shared, peer, Some(&request), &refusal);
+        refuse(shared, incoming, refusal, Some(&request));
+        return None;
+    }
+    if !slot.count_for(request.client_address()) {
+        shared.incidents.note(
+            Incident::NoPlaceForAddress,
+            format_args!("{}: too many connections of {:?}", Peer(peer), request.client_address()),
+        );
+        refuse(shared, incoming, rejected::refusal(NoSlot::OfAddress), Some(&request));
         return None;
     }
     let path = request.path();
@@ -158,9 +174,24 @@ fn read_request(shared: &Shared, incoming: &mut Incoming) -> Option<Arc<Request>
     None
 }
 
-/// How the log calls a client.
-fn name(peer: Option<SocketAddr>) -> String {
-    peer.map_or_else(|| "a Unix socket".to_owned(), |peer| peer.to_string())
+/// How the log calls the other end of a socket.
+pub(super) struct Peer(pub(super) Option<SocketAddr>);
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(peer) => peer.fmt(f),
+            None => f.write_str("a Unix socket"),
+        }
+    }
+}
+
+/// Counts and logs a refusal, at the level `debug`: any stranger can cause as many as they like.
+#[inline(never)]
+fn note_refusal(shared: &Shared, peer: Option<SocketAddr>, request: Option<&Request>, refusal: &Refusal) {
+    let incident = Incident::Refused(refusal.status());
+    let (peer, path) = (Peer(peer), Shown(request.map_or("", Request::path)));
+    shared.incidents.note(incident, format_args!("{peer}: {path}: refused: {}", Shown(refusal)));
 }
 
 /// Answers a plain HTTP request.
@@ -169,20 +200,20 @@ fn answer(shared: &Shared, incoming: &mut Incoming, request: &Request) {
     let exchange = Exchange::new(request, &shared.sessions);
     let mut response = shared.routes.respond(&exchange).unwrap_or_else(Response::from);
     if let Some(fault) = response.fault() {
-        log::error!("the handler of {:?} failed: {fault}", request.path());
+        let path = Shown(request.path());
+        shared.incidents.failed(format_args!("the handler of {path} failed: {}", Shown(fault)));
     }
-    log::debug!("{}: {} {:?}: {}", name(incoming.peer), request.method(), request.path(), response.status());
+    log::debug!(
+        "{}: {} {}: {}",
+        Peer(incoming.peer),
+        Shown(request.method()),
+        Shown(request.path()),
+        response.status()
+    );
     if let Some((name, value)) = exchange.into_cookie() {
         response.headers_mut().append(name, value);
     }
     respond(shared, incoming, response, Some(request));
-}
-
-/// Answers a request that is well-formed, and says so in the log.
-#[inline(never)]
-fn turn_away(shared: &Shared, incoming: &mut Incoming, refusal: Refusal, request: &Request) {
-    log::info!("{}: {:?}: refused: {refusal}", name(incoming.peer), request.path());
-    refuse(shared, incoming, refusal, Some(request));
 }
 
 #[inline(never)]
@@ -193,7 +224,7 @@ fn refuse(shared: &Shared, incoming: &mut Incoming, refusal: Refusal, request: O
 fn respond(shared: &Shared, incoming: &mut Incoming, response: Response, request: Option<&Request>) {
     if let Err(e) = incoming.respond(response, request.map(Request::method), &shared.headers, &shared.limits)
     {
-        log::debug!("a response was not taken: {e}");
+        log::debug!("{}: a response was not taken: {e}", Peer(incoming.peer));
     }
 }
 
@@ -223,7 +254,10 @@ fn ask<'a>(
 ) -> Result<Box<Agreed<'a>>, Refusal> {
     let announced = shared.registry.announce();
     let id = *announced.id();
-    let panicked = |what| log::error!("{}: {what} of {:?} panicked", id.short(), request.path());
+    let panicked = |what| {
+        let path = Shown(request.path());
+        shared.incidents.failed(format_args!("{}: {what} of {path} panicked", id.short()));
+    };
     let failed = |what| {
         panicked(what);
         Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, FAILED)
@@ -245,7 +279,9 @@ fn ask<'a>(
         (None, _) => failed("on_pre_server"),
     };
     if let Some(fault) = refusal.fault() {
-        log::error!("{}: on_pre_server of {} failed: {fault}", id.short(), request.path());
+        let path = Shown(request.path());
+        let text = Shown(fault);
+        shared.incidents.failed(format_args!("{}: on_pre_server of {path} failed: {text}", id.short()));
     }
     // What the application has stored in the session is not lost, nor is the session itself, if it has a new ID.
     if let Some((name, value)) = agreed.opening.take_cookie() {
@@ -338,7 +374,7 @@ fn run(shared: &Arc<Shared>, connected: Box<Connected>) {
     let Connected { connection, mut app, attached, slot } = *connected;
     let mut ws = WebSocket::new(connection.clone(), shared.registry.clone(), Holder::Server(attached));
     if caught(|| serve_app(shared, &connection, &mut *app, &mut ws)).is_none() {
-        log::error!("{}: the handler panicked", connection.id().short());
+        shared.incidents.failed(format_args!("{}: the handler panicked", connection.id().short()));
         connection.close(CloseCode::INTERNAL_ERROR, FAILED);
     }
     drop(ws);
@@ -359,10 +395,10 @@ fn serve_app(
     ws: &mut WebSocket,
 ) {
     log::debug!(
-        "{}: open: {:?} from {:?}",
+        "{}: open: {} from {}",
         connection.id().short(),
-        connection.about().path,
-        connection.about().peer
+        Shown(&connection.about().path),
+        Peer(connection.about().peer)
     );
     let sent = connection.flush_all();
     if shared.is_stopping() {
@@ -370,17 +406,18 @@ fn serve_app(
     }
     connection.attach();
     match sent {
-        Ok(()) => end(connection, app.server(ws)),
-        Err(e) => log::debug!("{}: ended during the handshake: {e}", connection.id().short()),
+        Ok(()) => end(shared, connection, app.server(ws)),
+        Err(e) => log::debug!("{}: ended during the handshake: {}", connection.id().short(), Shown(e)),
     }
 }
 
 /// What the handler's result means for the connection. A handler that ended because the client left did not fail.
-fn end(connection: &Arc<Connection>, result: ServerResult) {
+fn end(shared: &Shared, connection: &Arc<Connection>, result: ServerResult) {
     if let Err(error) = result
         && !error.downcast_ref::<Error>().is_some_and(Error::is_closed)
     {
         connection.close(CloseCode::INTERNAL_ERROR, FAILED);
-        log::error!("{}: the handler failed: {error}", connection.id().short());
+        let id = connection.id().short();
+        shared.incidents.failed(format_args!("{id}: the handler failed: {}", Shown(error)));
     }
 }

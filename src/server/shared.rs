@@ -11,7 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{routes::Routes, wake_pipe::WakePipe};
+use super::{
+    addresses::{Address, Addresses},
+    routes::Routes,
+    wake_pipe::WakePipe,
+};
 use crate::{
     buffered::Buffered,
     clock::Clock,
@@ -20,6 +24,7 @@ use crate::{
     error::ServerError,
     http::{CommonHeaders, Hosts, Origins},
     id::NodeId,
+    incidents::Incidents,
     limits::Limits,
     observer::Observers,
     registry::Registry,
@@ -60,12 +65,16 @@ pub(super) struct Shared {
     pub(super) registry: Arc<Registry>,
     pub(super) clock: Arc<Clock>,
     pub(super) buffered: Arc<Buffered>,
+    /// What clients bring about, for the thread that called `run` to sum up.
+    pub(super) incidents: Arc<Incidents>,
     /// The sockets of connections in their handshake, by which a shutdown finds them.
     pub(super) handshaking: Mutex<HashMap<usize, Arc<Socket>>>,
     /// Wakes the thread that called `run`.
-    pub(super) supervisor: WakePipe,
+    pub(super) supervisor: Arc<WakePipe>,
     /// Connections, those in their handshake included.
     count: AtomicUsize,
+    /// The same of each client's address.
+    addresses: Addresses,
     stopping: AtomicBool,
     /// When the grace period ends.
     stop_by: Mutex<Option<Instant>>,
@@ -74,6 +83,10 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(settings: Settings) -> Result<Self, ServerError> {
         let limits = Arc::new(settings.limits);
+        let supervisor = Arc::new(WakePipe::new()?);
+        // Handles of connections may outlive the server, and keep no descriptor of it.
+        let weak = Arc::downgrade(&supervisor);
+        let wake = move || weak.upgrade().iter().for_each(|supervisor| supervisor.wake());
         let node = settings.node.unwrap_or_else(NodeId::random);
         let buffered = Arc::new(Buffered::new(limits.buffered_bytes()));
         let registry = Arc::new(Registry::new(node, limits.clone(), buffered.clone(), settings.observers));
@@ -82,6 +95,7 @@ impl Shared {
             routes: settings.routes,
             registry,
             buffered,
+            addresses: Addresses::new(limits.max_connections_per_address),
             limits,
             origins: settings.origins,
             headers: settings.headers,
@@ -91,18 +105,21 @@ impl Shared {
             sessions,
             use_session: !settings.without_session,
             clock: Arc::new(Clock::start()),
+            incidents: Arc::new(Incidents::new(wake)),
             handshaking: Mutex::default(),
-            supervisor: WakePipe::new()?,
+            supervisor,
             count: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             stop_by: Mutex::new(None),
         })
     }
 
-    /// A place for one more connection, if there is one.
-    pub(super) fn take_slot(self: &Arc<Self>) -> Option<Slot> {
+    /// A place for one more connection, of a client at this address, if there is one.
+    pub(super) fn take_slot(self: &Arc<Self>, peer: Option<IpAddr>) -> Result<Slot, NoSlot> {
         let free = |count| (count < self.limits.max_connections).then_some(count + 1);
-        self.count.fetch_update(SeqCst, SeqCst, free).ok().map(|_| Slot(self.clone()))
+        self.count.fetch_update(SeqCst, SeqCst, free).map_err(|_| NoSlot::OfAll)?;
+        let mut slot = Slot { shared: self.clone(), address: None };
+        if slot.count_for(peer) { Ok(slot) } else { Err(NoSlot::OfAddress) }
     }
 
     /// How many places are taken.
@@ -133,15 +150,53 @@ impl Shared {
     }
 }
 
+/// Which limit leaves no place for a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoSlot {
+    /// `max_connections`.
+    OfAll,
+    /// `max_connections_per_address`.
+    OfAddress,
+}
+
 /// One of `max_connections` places; dropping it frees it.
 #[derive(Debug)]
-pub(super) struct Slot(Arc<Shared>);
+pub(super) struct Slot {
+    shared: Arc<Shared>,
+    /// Where it counts, if that is limited.
+    address: Option<Address>,
+}
+
+impl Slot {
+    /// Counts the connection for this client from now on, and no longer for another one: a request may tell whom a proxy has
+    /// connected. A trusted proxy itself is not counted. False: this client has as many as it may have.
+    pub(super) fn count_for(&mut self, client: Option<IpAddr>) -> bool {
+        let shared = &self.shared;
+        if !shared.addresses.count() {
+            return true;
+        }
+        let client = client.map(|ip| ip.to_canonical()).filter(|ip| !shared.trusted_proxies.contains(ip));
+        let address = client.map(Address::from);
+        if self.address == address {
+            return true;
+        }
+        if let Some(before) = self.address.take() {
+            shared.addresses.remove(before);
+        }
+        let has_room = address.is_none_or(|address| shared.addresses.add(address));
+        self.address = address.filter(|_| has_room);
+        has_room
+    }
+}
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.count.fetch_sub(1, SeqCst);
-        if self.0.is_stopping() {
-            self.0.supervisor.wake();
+        if let Some(address) = self.address {
+            self.shared.addresses.remove(address);
+        }
+        self.shared.count.fetch_sub(1, SeqCst);
+        if self.shared.is_stopping() {
+            self.shared.supervisor.wake();
         }
     }
 }

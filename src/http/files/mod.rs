@@ -11,10 +11,11 @@ use std::{
     io,
     os::unix::fs::MetadataExt,
     path::{Component, Path, PathBuf},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use http::{HeaderValue, Method, StatusCode, header};
+use log::Level;
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use self::{
@@ -30,6 +31,7 @@ use super::{
     request::Request,
     response::{Body, Refusal, Response},
 };
+use crate::{seldom::Seldom, shown::Shown};
 
 /// So much older than its original, in seconds, a compressed copy may be: some write the copy first.
 const OLDER: i64 = 1;
@@ -256,6 +258,9 @@ fn redirect_to_folder(path: &str, query: &str) -> Response {
         .with_header(header::LOCATION, format!("./{name}/{mark}{query}"))
 }
 
+/// Any stranger can ask for a file as often as they like.
+static CANNOT_OPEN: Seldom = Seldom::new(Duration::from_secs(60));
+
 fn not_found() -> Refusal {
     Refusal::new(StatusCode::NOT_FOUND, "no such file")
 }
@@ -265,7 +270,7 @@ fn refuse(file: &Path, e: &io::Error) -> Refusal {
     if e.kind() == io::ErrorKind::NotFound {
         return not_found();
     }
-    log::error!("cannot open {}: {e}", file.to_string_lossy().escape_debug());
+    CANNOT_OPEN.log(Level::Error, format_args!("cannot open {}: {e}", Shown(file.display())));
     Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the file cannot be opened")
 }
 

@@ -1,0 +1,377 @@
+#![cfg(all(feature = "cli", feature = "tls"))]
+//! What the log shows of strangers, how much of it they can cause, and who waits for it.
+
+mod common;
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpStream},
+    process::{Child, Command, Stdio},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError, mpsc},
+    thread,
+    time::Duration,
+};
+
+use common::{
+    PATIENCE, SCHEMES, Scheme, Stream, app, echo, ends::close_frame, eventually, folder::Folder, frame,
+    handshake, process::COMMAND, reply::Reply, serve,
+};
+use log::{Level, LevelFilter};
+use rustix::process::{Pid, Signal, kill_process};
+use switchboard::{Limits, Message, Overflow, WebSocket};
+
+/// All that the library logs in this process.
+struct Log(Mutex<Vec<(Level, String)>>);
+
+impl log::Log for Log {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if record.target().starts_with("switchboard") {
+            self.0.lock().unwrap().push((record.level(), record.args().to_string()));
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// The log, for one test at a time.
+fn logged() -> (MutexGuard<'static, ()>, &'static Log) {
+    static TURN: Mutex<()> = Mutex::new(());
+    static LOG: OnceLock<Log> = OnceLock::new();
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let log = LOG.get_or_init(|| Log(Mutex::default()));
+    if log::set_logger(log).is_ok() {
+        log::set_max_level(LevelFilter::Trace);
+    }
+    log.0.lock().unwrap().clear();
+    (turn, log)
+}
+
+impl Log {
+    fn lines(&self) -> Vec<(Level, String)> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+/// A message, a reason, or whatever: what it does to a terminal, or to whoever reads the log.
+const EVIL: &str =
+    "\u{1b}[2J\r\n2026-01-01 [ERROR] forged\u{85}\u{9b}31m\u{2028}\u{202e}\u{2066}\u{200b}\u{feff}end";
+
+#[test]
+fn what_strangers_send_is_escaped_and_cut() {
+    let (_turn, log) = logged();
+    let server = serve(|builder| {
+        builder
+            .route("/", || app(echo))
+            .route("/fails", || {
+                app(|ws: &mut WebSocket| Err(ws.read_message(PATIENCE)?.as_text().unwrap_or_default().into()))
+            })
+            .http("/panics/*", |_| panic!("on purpose"))
+    });
+    for scheme in SCHEMES {
+        let mut client = server.raw_websocket(scheme, "/");
+        client.write_all(&close_frame(4000, EVIL)).unwrap();
+        client.read_to_end(&mut Vec::new()).unwrap();
+        for text in [EVIL, &"ä".repeat(100_000)] {
+            let mut client = server.raw_websocket(scheme, "/fails");
+            client.write_all(&frame(0x81, text.as_bytes())).unwrap();
+            assert_eq!(client.answer_close_and_end().0, 1011);
+        }
+        let long = "x".repeat(5000);
+        for request in [
+            handshake(&format!("/{long}")),
+            format!("GET /panics/{long} HTTP/1.1\r\nHost: h\r\n\r\n"),
+            format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "\u{202e}evil\u{9b}"),
+            format!("GET /{long} HTTP/1.1\r\nHost: h\r\nX: {}\r\n\r\n", "\u{202e}evil\u{1b}"),
+            handshake("/").replace("websocket\r\n", "websocket\r\nOrigin: http://h\u{202e}\u{1b}\r\n"),
+            "\u{1b}[2J / HTTP/1.1\r\n\r\n".into(),
+        ] {
+            assert!(server.ask(scheme, request).status >= 400);
+        }
+        let mut client = server.raw(scheme);
+        client
+            .write_all(
+                handshake("/").replace("\r\n\r\n", "\r\nSec-WebSocket-Protocol: a\u{1b}\r\n\r\n").as_bytes(),
+            )
+            .unwrap();
+        Reply::read(&mut client);
+    }
+    drop(server);
+    let lines = log.lines();
+    for (_, line) in &lines {
+        let evil = line.chars().find(|c| c.is_control() || EVIL.contains(*c) && !c.is_ascii());
+        assert_eq!(evil, None, "{}", line.escape_debug());
+        assert!(line.chars().count() < 500 || line.starts_with("in the last minute"), "{line}");
+    }
+    let shown =
+        r"\u{1b}[2J\r\n2026-01-01 [ERROR] forged\u{85}\u{9b}31m\u{2028}\u{202e}\u{2066}\u{200b}\u{feff}end";
+    for prefix in ["closed: 4000 by the client: ", "the handler failed: "] {
+        let text = format!("{prefix}{shown}");
+        assert!(lines.iter().any(|(_, line)| line.contains(&text)), "{text}: {lines:#?}");
+    }
+}
+
+/// A flood of what strangers can do wrong: no line above `debug` for any of it, and one that sums up.
+#[test]
+fn what_strangers_do_wrong_is_summed_up_in_one_line() {
+    const EACH: usize = 30;
+    let (_turn, log) = logged();
+    let mut limits = Limits::default();
+    limits.max_connections = 5;
+    limits.max_connections_per_address = Some(4);
+    limits.max_message_size = 1000;
+    limits.max_queue_messages = 1;
+    let server = serve(|builder| {
+        builder.limits(limits).route("/", || app(echo)).route("/forbidden", || {
+            common::full_app(|_| Err(switchboard::StatusCode::FORBIDDEN.into()), echo, |_| {})
+        })
+    });
+    let all_left = || eventually("all left", || server.handle.connections() == 0);
+    for n in 0..EACH {
+        let scheme = SCHEMES[n % 2];
+        for (request, status) in [
+            (handshake("/nothing"), 404),
+            (handshake("/forbidden"), 403),
+            (handshake("/").replace("Version: 13", "Version: 8"), 426),
+            ("nonsense\r\n\r\n".into(), 400),
+        ] {
+            assert_eq!(server.ask(scheme, request).status, status);
+            all_left();
+        }
+        drop(server.raw(scheme));
+        all_left();
+        let mut no_tls = TcpStream::connect(server.tls).unwrap();
+        no_tls.write_all(b"no TLS at all, and long enough to show it\r\n\r\n").unwrap();
+        let _ = no_tls.read_to_end(&mut Vec::new());
+        all_left();
+        for (bad, code) in
+            [(frame(0x83, b""), 1002), (frame(0x81, b"\xff"), 1007), (frame(0x82, &[0; 1001]), 1009)]
+        {
+            let mut client = server.raw_websocket(scheme, "/");
+            client.write_all(&bad).unwrap();
+            assert_eq!(client.read_close_and_end().0, code);
+            drop(client);
+            all_left();
+        }
+        let inside: Vec<_> = (0..4).map(|_| server.raw(Scheme::Ws)).collect();
+        eventually("all are accepted", || server.handle.connections() == 4);
+        assert_eq!(server.ask(Scheme::Ws, handshake("/")).status, 429);
+        drop(inside);
+        all_left();
+    }
+    drop(server);
+    let lines = log.lines();
+    let above: Vec<_> =
+        lines.iter().filter(|(level, _)| *level < Level::Debug).map(|(_, line)| line).collect();
+    let [shutdown, sum] = &above[..] else { panic!("{above:#?}") };
+    assert!(shutdown.starts_with("shutting down"), "{shutdown}");
+    assert!(sum.starts_with("in the last minute"), "{sum}");
+    for part in [
+        "180 came to no request",
+        "30 turned away by max_connections_per_address",
+        "30 refused with 404",
+        "30 refused with 403",
+        "30 refused with 426",
+        "30 refused with 400",
+        "30 closed with 1002",
+        "30 closed with 1007",
+        "30 closed with 1009",
+    ] {
+        assert!(sum.contains(part), "{part}: {sum}");
+    }
+}
+
+/// Whoever does not take what is pushed is disconnected, which is no line of its own, either.
+#[test]
+fn clients_that_are_too_slow_are_summed_up_too() {
+    let (_turn, log) = logged();
+    let mut limits = Limits::default();
+    limits.max_queue_bytes = Some(1 << 16);
+    limits.close_timeout = Duration::from_millis(200);
+    let server = serve(|builder| {
+        builder.limits(limits).route("/", || {
+            common::full_app(
+                |opening| {
+                    opening.set_overflow(Overflow::Disconnect);
+                    opening.set_shared_connection(true);
+                    Ok(())
+                },
+                |_| Ok(()),
+                |_| {},
+            )
+        })
+    });
+    let clients: Vec<_> = (0..3).map(|_| server.raw_websocket(Scheme::Ws, "/")).collect();
+    eventually("they are cut", || {
+        let _ = server.hub.broadcast(switchboard::Audience::All, Message::from(vec![0; 1 << 16]));
+        server.handle.connections() == 0
+    });
+    drop((clients, server));
+    let lines = log.lines();
+    let above: Vec<_> =
+        lines.iter().filter(|(level, _)| *level < Level::Debug).map(|(_, line)| line).collect();
+    assert!(above.len() == 2 && above[1].contains("3 closed with 1013"), "{above:#?}");
+}
+
+/// A handler that fails is the program's fault, and its texts differ: ten lines a minute, and the number of all.
+#[test]
+fn a_stranger_cannot_fill_the_log_with_failures_of_a_handler() {
+    let (_turn, log) = logged();
+    let server = serve(|builder| builder.route("/", || app(|_| Err("it fails".into()))));
+    for _ in 0..50 {
+        assert_eq!(server.raw_websocket(Scheme::Ws, "/").answer_close_and_end().0, 1011);
+    }
+    drop(server);
+    let lines = log.lines();
+    let errors =
+        lines.iter().filter(|(level, line)| *level == Level::Error && line.ends_with("failed: it fails"));
+    assert_eq!(errors.count(), 10);
+    let sum =
+        lines.iter().find(|(level, line)| *level == Level::Warn && line.starts_with("in the last minute"));
+    assert!(sum.is_some_and(|(_, line)| line.contains("50 failures of handlers")), "{sum:?}");
+}
+
+/// The command, with a standard error that is read only as far as the test wants. Dropping it kills it.
+struct Quiet {
+    child: Child,
+    stderr: Option<BufReader<std::process::ChildStderr>>,
+}
+
+impl Quiet {
+    fn start(args: &[&str]) -> Self {
+        let mut child =
+            Command::new(COMMAND).args(args).stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = child.stderr.take().map(BufReader::new);
+        Self { child, stderr }
+    }
+
+    /// Reads until it says where it listens.
+    fn address(&mut self) -> SocketAddr {
+        let lines = self.stderr.as_mut().unwrap();
+        loop {
+            let mut line = String::new();
+            assert!(lines.read_line(&mut line).unwrap() > 0, "it has ended");
+            if let Some((_, address)) = line.trim_end_matches("/ is the page\n").split_once("http://") {
+                return address.parse().unwrap();
+            }
+        }
+    }
+
+    fn stop(&mut self) -> Option<i32> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        self.status()
+    }
+
+    fn status(&mut self) -> Option<i32> {
+        let mut status = None;
+        eventually("it ends", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap().code()
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A request with a long line in the log.
+fn ask(address: SocketAddr) {
+    let mut stream = Stream::connect(address, Scheme::Ws);
+    stream.write_all(handshake(&format!("/{}", "x".repeat(300))).as_bytes()).unwrap();
+    assert_eq!(Reply::read(&mut stream).status, 404);
+}
+
+#[test]
+fn a_log_whose_reader_is_stuck_holds_nobody() {
+    let mut command = Quiet::start(&["--listen", "127.0.0.1:0", "--log-level", "debug"]);
+    let address = command.address();
+    // A pipe takes 64 KiB, and the queue some more; then there are lines that do not fit.
+    thread::scope(|scope| {
+        (0..4).for_each(|_| drop(scope.spawn(|| (0..500).for_each(|_| ask(address)))));
+    });
+    // The reader goes on, and learns what it has missed.
+    let reader = command.stderr.take().unwrap();
+    let (tx, rx) = mpsc::channel();
+    thread::spawn(move || reader.lines().map_while(Result::ok).try_for_each(|line| tx.send(line)));
+    let mut lines = Vec::new();
+    let mut asked = 2000;
+    eventually("what was dropped is told", || {
+        ask(address);
+        asked += 1;
+        lines.extend(rx.try_iter());
+        lines.iter().any(|line: &String| line.contains("were dropped"))
+    });
+    assert_eq!(command.stop(), Some(0));
+    lines.extend(rx.iter());
+    let dropped = |line: &String| {
+        let words: Vec<_> = line.split(' ').collect();
+        let at = words.windows(2).position(|words| words[1] == "lines" && line.contains("were dropped"))?;
+        words[at].parse::<usize>().ok()
+    };
+    let dropped: usize = lines.iter().filter_map(dropped).sum();
+    assert!(dropped > 100, "{dropped}");
+    let refused =
+        lines.iter().filter(|line| line.contains("[DEBUG]") && line.contains("refused: 404")).count();
+    assert!(refused > 100 && refused + dropped >= asked, "{refused} + {dropped}");
+    assert!(lines.last().unwrap().contains("ended"), "{:?}", lines.last());
+}
+
+#[test]
+fn a_stuck_reader_does_not_keep_it_from_ending() {
+    let mut command = Quiet::start(&["--listen", "127.0.0.1:0", "--log-level", "debug"]);
+    let address = command.address();
+    thread::scope(|scope| {
+        (0..4).for_each(|_| drop(scope.spawn(|| (0..400).for_each(|_| ask(address)))));
+    });
+    assert_eq!(command.stop(), Some(0));
+}
+
+#[test]
+fn a_log_whose_reader_is_gone_holds_nobody() {
+    let mut command = Quiet::start(&["--listen", "127.0.0.1:0", "--log-level", "debug"]);
+    let address = command.address();
+    command.stderr = None;
+    (0..50).for_each(|_| ask(address));
+    assert_eq!(command.stop(), Some(0));
+}
+
+#[test]
+fn an_error_at_start_that_nobody_reads_is_no_crash() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = Command::new(COMMAND);
+    let status = command.args(["--listen", "nonsense"]).stderr(writer).status().unwrap();
+    assert_eq!(status.code(), Some(1));
+}
+
+#[test]
+fn the_log_may_go_to_a_pipe_that_nobody_has_opened_yet() {
+    let folder = Folder::new();
+    let (pipe, socket) = (folder.path("log"), folder.path("socket"));
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let listen = format!("unix:{socket}");
+    let args = ["--listen", &*listen, "--log-level", "debug", "--log-file", &*pipe];
+    let mut command = Quiet::start(&args);
+    let served = || {
+        let Ok(mut stream) = std::os::unix::net::UnixStream::connect(&socket) else { return false };
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(handshake("/echo").as_bytes()).unwrap();
+        common::read_head(&mut stream).starts_with("HTTP/1.1 101 ")
+    };
+    eventually("it serves", served);
+    let reader = std::fs::File::open(&pipe).unwrap();
+    let mut first = String::new();
+    BufReader::new(reader).read_line(&mut first).unwrap();
+    assert!(first.contains("listening on"), "{first}");
+    // That reader is gone now.
+    assert!(served());
+    assert_eq!(command.stop(), Some(0));
+}

@@ -115,7 +115,7 @@ pub struct Limits {
     /// A session that was not used for this long ends. Default 900 s.
     pub session_timeout: Duration,
     /// Sessions that hold values, at the same time. At this number, storing into another session fails with
-    /// [`Error::SessionsFull`](crate::Error::SessionsFull). Default 10,000.
+    /// [`Error::SessionsFull`](crate::Error::SessionsFull). Default 10,000. Any number; with 0 nothing can be stored.
     pub max_sessions: usize,
 }
 
@@ -177,7 +177,6 @@ impl Limits {
             ("max_queue_messages", self.max_queue_messages),
             ("max_inbox_bytes", self.max_inbox_bytes),
             ("max_inbox_messages", self.max_inbox_messages),
-            ("max_sessions", self.max_sessions),
         ];
         for (name, number) in numbers {
             check(name, number, 1.., "at least 1")?;
@@ -252,7 +251,7 @@ mod tests {
             ("max_buffered_bytes", 64 << 10, usize::MAX, |l, n| l.max_buffered_bytes = Some(n)),
             ("workers", 0, 1024, |l, n| l.workers = n),
             ("gateways", 1, 64, |l, n| l.gateways = n),
-            ("max_sessions", 1, usize::MAX, |l, n| l.max_sessions = n),
+            ("max_sessions", 0, usize::MAX, |l, n| l.max_sessions = n),
         ];
         for (name, least, most, change) in numbers {
             let checked = |n: usize| {

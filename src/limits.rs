@@ -119,7 +119,8 @@ pub struct Limits {
     /// Sessions that hold values, at the same time, in memory. At this number others are given up for a new one: first those
     /// that nobody has come back to, then those that were not [renewed](crate::Session::renew), and of them the least recently
     /// used, but none that has an open connection. If all have one, storing into another session fails with
-    /// [`Error::SessionsFull`](crate::Error::SessionsFull). Default 10,000.
+    /// [`Error::SessionsFull`](crate::Error::SessionsFull). Default 10,000. Any number; with 0
+    /// nothing can be stored.
     pub max_sessions: usize,
     /// Bytes of the keys and values of one session in memory, and 64 for each value. Beyond it nothing more is stored into it:
     /// [`Error::SessionsFull`](crate::Error::SessionsFull). Default 64 KiB. So what strangers make an application store has a bound:
@@ -186,7 +187,6 @@ impl Limits {
             ("max_queue_messages", self.max_queue_messages),
             ("max_inbox_bytes", self.max_inbox_bytes),
             ("max_inbox_messages", self.max_inbox_messages),
-            ("max_sessions", self.max_sessions),
         ];
         for (name, number) in numbers {
             check(name, number, 1.., "at least 1")?;
@@ -261,7 +261,7 @@ mod tests {
             ("max_buffered_bytes", 64 << 10, usize::MAX, |l, n| l.max_buffered_bytes = Some(n)),
             ("workers", 0, 1024, |l, n| l.workers = n),
             ("gateways", 1, 64, |l, n| l.gateways = n),
-            ("max_sessions", 1, usize::MAX, |l, n| l.max_sessions = n),
+            ("max_sessions", 0, usize::MAX, |l, n| l.max_sessions = n),
         ];
         for (name, least, most, change) in numbers {
             let checked = |n: usize| {

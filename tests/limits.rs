@@ -700,7 +700,6 @@ fn limits_that_make_no_sense_are_refused_in_one_line() {
         ("gateways", |l| l.gateways = 0),
         ("gateways", |l| l.gateways = 1000),
         ("session_timeout", |l| l.session_timeout = Duration::ZERO),
-        ("max_sessions", |l| l.max_sessions = 0),
     ];
     for (name, change) in all {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -5,7 +5,7 @@ mod common;
 
 use std::io::Write;
 
-use common::{SCHEMES, Scheme, app, echo, folder::Folder, full_app, handshake, reply::Reply, serve};
+use common::{SCHEMES, Scheme, Stream, app, echo, folder::Folder, full_app, handshake, reply::Reply, serve};
 use switchboard::{
     Files, HeaderValue, Limits, Response, Server, ServerBuilder, ServerError, StatusCode, header,
 };
@@ -62,6 +62,7 @@ fn every_response_has_them() {
         for (request, status) in [
             ("nonsense\r\n\r\n".to_owned(), 400),
             ("GET /page.html HTTP/1.1\r\n\r\n".to_owned(), 400),
+            ("GET /page.html HTTP/1.1\r\nHost: stranger.example\r\n\r\n".to_owned(), 421),
             (format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "x".repeat(20_000)), 431),
             ("POST /page.html HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n".to_owned(), 405),
             (handshake("/echo").replace("Version: 13", "Version: 8"), 426),
@@ -73,6 +74,11 @@ fn every_response_has_them() {
             check(&reply);
         }
     }
+    let mut not_tls = Stream::connect(server.address(Scheme::Wss), Scheme::Ws);
+    not_tls.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let reply = Reply::read(&mut not_tls);
+    assert_eq!(reply.status, 400);
+    check(&reply);
 }
 
 #[test]

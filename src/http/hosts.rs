@@ -74,9 +74,10 @@ impl Hosts {
 fn refuse(request: &Request) -> Refusal {
     Refusal::new(
         StatusCode::MISDIRECTED_REQUEST,
+        // What to do comes first: the log cuts what is long.
         format!(
-            "the Host {} could be any stranger's (DNS rebinding): if it is this server's, add it with hosts (--host); if a \
-             proxy passed this on, name the proxy with trusted_proxies (--trusted-proxy)",
+            "add the server's name with hosts (--host), or its proxy with trusted_proxies (--trusted-proxy): any stranger could \
+             own the Host {} (DNS rebinding)",
             quoted(request.raw_host())
         ),
     )

@@ -271,10 +271,10 @@ fn ask<'a>(
     let mut refusal = match (answer, agreed.opening.fault.take()) {
         (Some(Ok(())), None) => match caught(|| agreed.opening.settle()) {
             Some(Ok(())) => return Ok(agreed),
-            Some(Err(error)) => end_unopened(&mut agreed, error.into()),
-            None => end_unopened(&mut agreed, failed("the session store")),
+            Some(Err(error)) => end_unopened(shared, &mut agreed, error.into()),
+            None => end_unopened(shared, &mut agreed, failed("the session store")),
         },
-        (Some(Ok(())), Some(fault)) => end_unopened(&mut agreed, Refusal::internal(fault)),
+        (Some(Ok(())), Some(fault)) => end_unopened(shared, &mut agreed, Refusal::internal(fault)),
         (Some(Err(refusal)), _) => refusal,
         (None, _) => failed("on_pre_server"),
     };
@@ -296,11 +296,12 @@ fn ask<'a>(
 /// The application has said yes, but there is no session for it, or no valid header: it learns that the connection is over.
 #[cold]
 #[inline(never)]
-fn end_unopened(agreed: &mut Agreed<'_>, refusal: Refusal) -> Refusal {
+fn end_unopened(shared: &Shared, agreed: &mut Agreed<'_>, refusal: Refusal) -> Refusal {
     let reason = CloseReason::new(CloseCode::ABNORMAL, "the handshake failed", ClosedBy::Server);
     let closed = Closed::unopened(agreed.opening.id, reason);
     if caught(|| agreed.app.on_post_server(&closed)).is_none() {
-        log::error!("{}: on_post_server panicked", agreed.opening.id.short());
+        let id = agreed.opening.id.short();
+        shared.incidents.failed(format_args!("{id}: on_post_server panicked"));
     }
     refusal
 }

@@ -1,11 +1,9 @@
 //! All sessions of a server: how they are found, named and stored, and what a failing store means.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue};
+use log::Level;
 
 use super::{
     cookie::SessionCookie,
@@ -18,7 +16,8 @@ use crate::{
     error::{Error, Result, ServerError},
     http::Request,
     limits::Limits,
-    sync::LockExt,
+    seldom::Seldom,
+    shown::Shown,
 };
 
 /// So many cookies of the same name are looked at: browsers send the one that they were given, and those that others have
@@ -51,8 +50,8 @@ pub(crate) struct Sessions {
     cookie: SessionCookie,
     /// How often [`keep`](Self::keep) has to be called.
     interval: Duration,
-    /// When it was last logged that the store fails.
-    complained: Mutex<Option<Instant>>,
+    /// Logs that the store fails: strangers can cause it as often as they like.
+    complaints: Seldom,
 }
 
 /// The session of a request, and what the client has to be told of it.
@@ -79,7 +78,7 @@ impl Sessions {
             keys: settings.signing.map_or_else(SessionKeys::random, Ok)?,
             cookie: settings.cookie,
             interval: (limits.session_timeout / PARTS).max(SHORTEST_PART),
-            complained: Mutex::new(None),
+            complaints: Seldom::new(LOG_INTERVAL),
         })
     }
 
@@ -157,18 +156,8 @@ impl Sessions {
     fn failed(&self, error: Box<dyn std::error::Error + Send + Sync>) -> Error {
         let error = error.downcast::<Error>().map_or_else(Error::SessionStore, |own| *own);
         if !matches!(error, Error::SessionsFull | Error::SessionRenewed) {
-            self.complain(&error);
+            self.complaints.log(Level::Error, format_args!("{}", Shown(&error)));
         }
         error
-    }
-
-    /// Strangers cause it as often as they like.
-    fn complain(&self, error: &Error) {
-        let mut last = self.complained.locked();
-        if last.is_none_or(|last| last.elapsed() >= LOG_INTERVAL) {
-            *last = Some(Instant::now());
-            drop(last);
-            log::error!("{error}");
-        }
     }
 }

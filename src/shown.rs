@@ -13,10 +13,25 @@ pub(crate) struct Shown<T>(pub(crate) T);
 
 impl<T: Display> Display for Shown<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut line = Line { out: f, left: MOST };
-        // It fails when it is full, or because the value cannot be formatted: it may be of a type that is not ours.
-        if write!(line, "{}", self.0).is_ok() { Ok(()) } else { f.write_char('…') }
+        show(&self.0, MOST, f)
     }
+}
+
+/// The same for a sentence of a program, or of ours, that may quote what a stranger has sent: it is longer, and what it advises
+/// comes last.
+#[derive(Debug)]
+pub(crate) struct Sentence<T>(pub(crate) T);
+
+impl<T: Display> Display for Sentence<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        show(&self.0, 3 * MOST, f)
+    }
+}
+
+fn show(value: &impl Display, most: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let mut line = Line { out: f, left: most };
+    // It fails when it is full, or because the value cannot be formatted: it may be of a type that is not ours.
+    if write!(line, "{value}").is_ok() { Ok(()) } else { f.write_char('…') }
 }
 
 /// Takes characters until it is full; then it fails, so that a long value is not even formatted.
@@ -36,8 +51,8 @@ impl Line<'_, '_> {
 impl Write for Line<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for c in text.chars() {
-            if c == '\\' || is_hidden(c) {
-                self.put(c.escape_default())?; // the backslash, too, so that the text is not ambiguous
+            if is_hidden(c) {
+                self.put(c.escape_default())?; // but no backslash: what is escaped already stays as it is
             } else {
                 self.put(std::iter::once(c))?;
             }
@@ -77,7 +92,7 @@ mod tests {
     #[test]
     fn what_is_invisible_is_escaped() {
         assert_eq!(shown("a\r\nb\tc\0\u{1b}[2J"), r"a\r\nb\tc\u{0}\u{1b}[2J");
-        assert_eq!(shown(r"a\nb"), r"a\\nb", "and cannot be imitated");
+        assert_eq!(shown(r"a\n\u{1b}"), r"a\n\u{1b}", "and not twice");
         for hidden in [
             "\u{7f}",
             "\u{80}",

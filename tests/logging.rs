@@ -104,7 +104,7 @@ fn what_strangers_send_is_escaped_and_cut() {
     for (_, line) in &lines {
         let evil = line.chars().find(|c| c.is_control() || EVIL.contains(*c) && !c.is_ascii());
         assert_eq!(evil, None, "{}", line.escape_debug());
-        assert!(line.chars().count() < 500 || line.starts_with("in the last minute"), "{line}");
+        assert!(line.chars().count() < 900 || line.starts_with("in the last minute"), "{line}");
     }
     let shown =
         r"\u{1b}[2J\r\n2026-01-01 [ERROR] forged\u{85}\u{9b}31m\u{2028}\u{202e}\u{2066}\u{200b}\u{feff}end";

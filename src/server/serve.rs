@@ -191,7 +191,7 @@ impl fmt::Display for Peer {
 fn note_refusal(shared: &Shared, peer: Option<SocketAddr>, request: Option<&Request>, refusal: &Refusal) {
     let incident = Incident::Refused(refusal.status());
     let (peer, path) = (Peer(peer), Shown(request.map_or("", Request::path)));
-    shared.incidents.note(incident, format_args!("{peer}: \"{path}\": refused: {}", Sentence(refusal)));
+    shared.incidents.note(incident, format_args!("{peer}: {path}: refused: {}", Sentence(refusal)));
 }
 
 /// Answers a plain HTTP request.
@@ -204,7 +204,7 @@ fn answer(shared: &Shared, incoming: &mut Incoming, request: &Request) {
         shared.incidents.failed(format_args!("the handler of {path} failed: {}", Shown(fault)));
     }
     log::debug!(
-        "{}: {} \"{}\": {}",
+        "{}: {} {}: {}",
         Peer(incoming.peer),
         Shown(request.method()),
         Shown(request.path()),

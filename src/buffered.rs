@@ -55,6 +55,21 @@ impl Buffered {
         sum > self.max && !self.is_short.swap(true, SeqCst)
     }
 
+    /// The same for what nobody can be ended for. False: it would make the sum more than half of the bound, and nothing has
+    /// changed; the other half is for those who would be ended.
+    fn try_change(&self, was: u32, is: u32) -> bool {
+        if is <= was {
+            self.change(was, is);
+            return true;
+        }
+        let more = (is - was) as usize;
+        let fits = self.sum.fetch_add(more, SeqCst) + more <= self.max / 2;
+        if !fits {
+            self.sum.fetch_sub(more, SeqCst);
+        }
+        fits
+    }
+
     /// Whether the sum has passed the bound since this was [taken](Self::take_shortage).
     pub(crate) fn is_short(&self) -> bool {
         self.is_short.load(Relaxed)
@@ -97,6 +112,19 @@ impl Held {
     fn replace(&self, was: u32, is: u32, all: &Buffered) -> bool {
         self.0.store(is, Relaxed);
         all.change(was, is)
+    }
+
+    /// This part would hold so many bytes, and nobody could be ended for it. False: all hold too much for that.
+    pub(crate) fn try_set(&self, bytes: usize, all: &Buffered) -> bool {
+        let (was, is) = (self.get(), kib(bytes));
+        if was.abs_diff(is) < STEP {
+            return true;
+        }
+        let fits = all.try_change(was, is);
+        if fits {
+            self.0.store(is, Relaxed);
+        }
+        fits
     }
 
     /// In KiB.
@@ -180,5 +208,18 @@ mod tests {
         assert_eq!(all.excess(), 8, "a sixteenth below the bound");
         assert!(all.is_short() && all.take_shortage() && !all.take_shortage());
         assert!(!all.change(102, 100) && all.excess() == 0);
+    }
+    #[test]
+    fn what_does_not_fit_changes_nothing() {
+        let all = Buffered::new(200 << 10);
+        let (one, other) = (Held::default(), Held::default());
+        assert!(
+            one.try_set(60 << 10, &all) && !other.try_set(60 << 10, &all) && !other.try_set(50 << 10, &all)
+        );
+        assert_eq!((all.sum(), other.get(), all.is_short()), (60, 0, false));
+        assert!(other.try_set(40 << 10, &all) && !one.try_set(68 << 10, &all) && one.try_set(40 << 10, &all));
+        one.set(0, &all);
+        other.set(0, &all);
+        assert_eq!(all.sum(), 0);
     }
 }

@@ -17,6 +17,19 @@ impl Deadline {
         Self(Instant::now().checked_add(budget))
     }
 
+    /// Later by so much; beyond the clock's range it is no deadline at all.
+    pub(crate) fn extended(self, by: Duration) -> Self {
+        Self(self.0.and_then(|end| end.checked_add(by)))
+    }
+
+    /// Whichever comes first.
+    pub(crate) fn or_earlier(self, other: Self) -> Self {
+        match (self.0, other.0) {
+            (Some(one), Some(another)) => Self(Some(one.min(another))),
+            (one, another) => Self(one.or(another)),
+        }
+    }
+
     /// What is left: `None` when the time is up.
     ///
     /// A deadline that never comes answers with a day, after which the caller asks again.

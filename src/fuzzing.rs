@@ -11,7 +11,7 @@ use http::header;
 use crate::{
     codec::{Codec, Deflate, Direction, Event, Failure, Role, Stream, Work},
     compression::Compression,
-    http::{CommonHeaders, Handshake, Origins, parse_head},
+    http::{CommonHeaders, Decoder, Framing, Handshake, Origins, Part, parse_head},
     limits::Limits,
     message::{CloseCode, Message},
 };
@@ -46,6 +46,31 @@ pub fn head(input: &[u8]) {
         let mut lines = [httparse::EMPTY_HEADER; 16];
         let mut parsed = httparse::Response::new(&mut lines);
         assert!(parsed.parse(&response).expect("a response").is_complete());
+    }
+}
+
+/// The body of a request: it is the same however it is cut, or malformed however it is cut.
+pub fn body(input: &[u8]) {
+    let Some((&first, input)) = input.split_first() else { return };
+    let framing = if first & 1 == 0 { Framing::Chunked } else { Framing::Length(u64::from(first) * 2) };
+    let at_once = decode_body(framing, &mut [input].into_iter());
+    let in_pieces = decode_body(framing, &mut input.chunks(usize::from(first / 2).max(1)));
+    assert_eq!(at_once, in_pieces);
+}
+
+/// What is found, and whether it is complete. `None`: it is malformed.
+fn decode_body(framing: Framing, pieces: &mut dyn Iterator<Item = &[u8]>) -> Option<(Vec<u8>, bool)> {
+    let (mut decoder, mut received, mut found) = (Decoder::new(framing), Vec::new(), Vec::new());
+    loop {
+        match decoder.next(&received).ok()? {
+            Part::Data(length) => found.extend(received.drain(..length)),
+            Part::Other(length) => drop(received.drain(..length)),
+            Part::End => return Some((found, true)),
+            Part::Incomplete => match pieces.next() {
+                Some(more) => received.extend_from_slice(more),
+                None => return Some((found, false)),
+            },
+        }
     }
 }
 
@@ -273,6 +298,7 @@ mod tests {
     fn the_corpora_of_the_fuzz_targets() {
         for (name, target) in [
             ("head", super::head as fn(&[u8])),
+            ("body", super::body),
             ("frames", super::frames),
             ("deflate", super::deflate),
             ("codec", super::codec),

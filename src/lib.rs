@@ -51,7 +51,7 @@
 //! |---|---|---|
 //! | the one that calls [`Server::run`] | waits for the shutdown, joins the other threads, and keeps the [sessions](#sessions) of open connections alive | 1 |
 //! | `switchboard-accept` | accepts clients, and hands their sockets to the connection threads | one for each listener |
-//! | `switchboard-conn` | all of one connection: TLS and the opening handshake, your methods, the closing handshake; then waits for another connection, for [`Limits::thread_keep_alive`] | one for each synchronous connection, and those that wait |
+//! | `switchboard-conn` | all of one connection: TLS, pages, the opening handshake, your methods, the closing handshake; then waits for another connection, for [`Limits::thread_keep_alive`] | one for each synchronous connection, one for each that is in its HTTP phase, and those that wait |
 //! | `switchboard-gate` | the sockets of shared connections, output that a socket did not take at once, pings, deadlines | [`Limits::gateways`] |
 //! | `switchboard-work` | [`on_client_message`](WebSocketServer::on_client_message) | [`Limits::workers`] |
 //!
@@ -69,6 +69,7 @@
 //!   gateway: with [`Limits::workers`] 0 not `on_client_message`.
 //! - [`Hub::close`], [`WebSocket::end_server`]: any thread. A thread that waits in `read` of a shared connection returns at
 //!   once.
+//! - [`ServerHandle::adopt`], [`ServerHandle::shutdown`]: any thread, without waiting.
 //! - An ID is valid as soon as `on_pre_server` can ask for it: what is pushed to a connection that is being opened follows
 //!   the answer to its handshake, and [`Hub::open_server`] waits for that answer.
 //! - The methods of one instance are called by one thread at a time, `on_client_message` in the order of the messages.
@@ -119,6 +120,20 @@
 //! After a close frame the server does not close the socket at once: it ends its side of the stream (FIN), and reads until
 //! the client has ended the other side, for at most [`Limits::close_timeout`]. So the client gets the close frame, and not a
 //! reset.
+//!
+//! # HTTP
+//!
+//! A connection may ask for pages ([`ServerBuilder::http`], [`ServerBuilder::files`]) before it asks for a WebSocket. It stays
+//! open for [`Limits::http_keep_alive`] after each; requests that come together are answered in order. A connection that waits
+//! for its next request has its thread, but its place among [`Limits::max_connections`] goes to whoever comes when there is no
+//! other, and [`Limits::max_http_idle`] of them wait at most. HTTP/1.0 and `Connection: close` get one response.
+//!
+//! A request's body is received when the handler asks for it with [`Exchange::body`]; one that nobody asks for is thrown away if
+//! it is short, else the connection ends after the response. Bodies and responses have to go on at [`Limits::min_http_rate`].
+//! What proxies might delimit in another way is refused with 400, and the connection ends: `Content-Length` with
+//! `Transfer-Encoding`, several of them, malformed ones, line feeds where a chunk has to have CRLF.
+//!
+//! A program that has an HTTP server already hands connections over with [`ServerHandle::adopt`].
 //!
 //! # Compression
 //!
@@ -238,6 +253,7 @@
 //! | | section | |
 //! |---|---|---|
 //! | opening handshake | 6455: 4.2, 10.2 | all checks; `Origin`; HTTP 400, 403, 405, 421, 426 |
+//! | pages | 9112 | HTTP/1.1 and 1.0; bodies by length and chunked; keep-alive, pipelining; `Expect: 100-continue`; HTTP 400, 405, 408, 413, 417, 501 |
 //! | frames | 6455: 5.2, 5.3 | unmasked frames, reserved bits and opcodes, lengths in more bytes than needed: 1002 |
 //! | fragments | 6455: 5.4 | any number, with control frames between them; messages are sent unfragmented |
 //! | control frames | 6455: 5.5 | each ping is answered with a pong |
@@ -359,7 +375,7 @@ pub use crate::{
     observer::HubObserver,
     opening::Opening,
     registry::Audience,
-    server::{Exchange, ListenAddr, Server, ServerBuilder, ServerHandle},
+    server::{AdoptedStream, Exchange, ListenAddr, Server, ServerBuilder, ServerHandle},
     session::{FoundSession, InvalidSessionId, Session, SessionCookie, SessionId, SessionStore, StoreResult},
     websocket::{Closed, Handled, Messages, READ_LEN, ServerResult, WebSocket, WebSocketServer},
 };

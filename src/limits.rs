@@ -30,9 +30,9 @@ const SHORTEST: Duration = Duration::from_millis(1);
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Connections at the same time, including those in their handshake. Beyond it: HTTP 503 with `Retry-After`.
-    /// Default 4,096. Each takes a file descriptor, and another one while it is sent a file; and a synchronous one a thread
-    /// with its stack.
+    /// Connections at the same time, including those in their handshake and those that wait for an HTTP request. Beyond it: HTTP
+    /// 503 with `Retry-After`. Default 4,096. Each takes a file descriptor, and another one while it is sent a file; and a
+    /// synchronous one a thread with its stack.
     pub max_connections: usize,
     /// Connections of one client's address at the same time, so that one client cannot take all places. Beyond it: HTTP 429
     /// with `Retry-After`; over TLS, where nothing can be said before its handshake, the stream just ends. Default `None`:
@@ -54,6 +54,21 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// Bytes of a request's head, from 128 to 1 MiB. Beyond it: HTTP 431. Default 16 KiB; long cookies need more.
     pub max_head: usize,
+    /// Bytes of a request's body that a page's handler [reads](crate::Exchange::body). Beyond it: HTTP 413. Default 1 MiB. Bodies
+    /// count in [`max_buffered_bytes`](Self::max_buffered_bytes); while half of that is reached: HTTP 503.
+    pub max_body: usize,
+    /// How long a connection waits for its next HTTP request before it is closed. Default 5 s; zero: each connection is closed
+    /// after its response.
+    pub http_keep_alive: Duration,
+    /// Connections that wait for their next HTTP request, at the same time. Beyond it, the one that has waited longest is
+    /// closed. Default 256. They count in [`max_connections`](Self::max_connections), but whoever comes when no place is left
+    /// gets that of one of them.
+    pub max_http_idle: usize,
+    /// Bytes a second that a client has to send of a request's body, and to take of a response, on average; beside the time that
+    /// it may take for any of it: [`handshake_timeout`](Self::handshake_timeout) for a body,
+    /// [`write_timeout`](Self::write_timeout) for a response. A slower body is answered with HTTP 408, and a client that takes
+    /// its response too slowly is cut. Default 4 KiB; with 0 the client only has to go on.
+    pub min_http_rate: usize,
     /// Bytes of one incoming message: all fragments together, and decompressed. Beyond it: close code 1009. Default 1 MiB.
     pub max_message_size: usize,
     /// Bytes of one incoming frame. Beyond it: close code 1009. Default 1 MiB; a value above `max_message_size` has no
@@ -85,13 +100,14 @@ pub struct Limits {
     /// Number of these messages; as [`max_inbox_bytes`](Self::max_inbox_bytes). Default 256.
     pub max_inbox_messages: usize,
     /// Bytes that all connections of a server together hold in buffers: what has arrived and is not decoded, the parts of
-    /// messages that are not complete, messages that are not read yet, queues, and output that is not sent. Beyond it, those
-    /// that hold most are closed with 1013 until the sum is a sixteenth below; one that still holds as much, since it does
-    /// not take what it was sent before, is cut. What is sent to many counts once. Not in it are the stacks of threads, what
-    /// [compression](crate::Compression) keeps between messages, the buffers that threads are receiving into
-    /// ([`max_read_buffer`](Self::max_read_buffer) each, at most), what messages cost beside their bytes, and what your code
-    /// holds. While many threads fill buffers at once, the sum may be above it for a moment. It must be 64 KiB at least; with
-    /// less than [`max_message_size`](Self::max_message_size) the largest messages would not arrive.
+    /// messages that are not complete, messages that are not read yet, queues, output that is not sent, and bodies of HTTP
+    /// requests. Beyond it, those that hold most are closed with 1013 until the sum is a sixteenth below; one that still holds as
+    /// much, since it does not take what it was sent before, is cut. Bodies are refused, with HTTP 503, from half of it on. What
+    /// is sent to many counts once. Not in it are the stacks of threads, what [compression](crate::Compression) keeps between
+    /// messages, the buffers that threads are receiving into ([`max_read_buffer`](Self::max_read_buffer) each, at most), what
+    /// messages cost beside their bytes, and what your code holds. While many threads fill buffers at once, the sum may be above
+    /// it for a moment. It must be 64 KiB at least; with less than [`max_message_size`](Self::max_message_size) the largest
+    /// messages would not arrive.
     ///
     /// Default `None`: a quarter of the least of the machine's memory, the memory limits of the process's cgroups (v1 and v2)
     /// and its address space limit (`RLIMIT_AS`), as they are when the server is bound; 256 MiB where none is known.
@@ -137,6 +153,10 @@ impl Default for Limits {
             thread_keep_alive: Duration::from_secs(2),
             handshake_timeout: Duration::from_secs(10),
             max_head: 16 * 1024,
+            max_body: 1 << 20,
+            http_keep_alive: Duration::from_secs(5),
+            max_http_idle: 256,
+            min_http_rate: 4096,
             max_message_size: 1 << 20,
             max_frame_size: 1 << 20,
             min_compressed_size: 64,

@@ -226,6 +226,23 @@ fn http_and_ws() {
 }
 
 #[test]
+fn tiny_http() {
+    let example = Example::start("tiny_http", &[]);
+    for _ in 0..3 {
+        let page = example.get("/");
+        assert!(page.status == 200 && page.text().contains("new WebSocket("), "{page:?}");
+        let mut client = example.try_connect("/echo", &[]).unwrap();
+        for text in ["größe", "and more"] {
+            say(&mut client, text);
+            assert_eq!(hear(&mut client), text);
+        }
+        client.close(None).unwrap();
+        assert_eq!(read_close(&mut client).0, 1005);
+        assert_eq!(example.try_connect("/nothing", &[]).unwrap_err().status(), 404);
+    }
+}
+
+#[test]
 fn subprotocol_and_auth() {
     let example = Example::start("subprotocol_and_auth", &[]);
     let path = example.path().to_owned();

@@ -37,7 +37,7 @@ fn every_response_has_them() {
         with_headers(builder)
             .files("/*", site.join("www"))
             .http("/handler", |_| Response::html("page"))
-            .http("/panics", |_| panic!("on purpose"))
+            .http("/panics", |_| -> switchboard::Response { panic!("on purpose") })
             .route("/echo", || app(echo))
             .route("/refused", || full_app(|_| Err(StatusCode::FORBIDDEN.into()), |_| Ok(()), |_| {}))
     });

@@ -72,7 +72,7 @@ fn start() -> (TestServer, mpsc::Receiver<WebSocketId>) {
                 full_app(share, move |ws| Ok(tx.send(*ws.websocket_id())?), |_| {})
             })
             .http("/page", |_| Response::text(StatusCode::OK, "page"))
-            .http("/broken", |_| panic!("on purpose"))
+            .http("/broken", |_| -> Response { panic!("on purpose") })
     });
     (server, shared)
 }
@@ -111,8 +111,8 @@ fn live(
         for request in [
             handshake("/refused"),
             handshake("/nowhere"),
-            "GET /page HTTP/1.1\r\nHost: x\r\n\r\n".into(),
-            "GET /broken HTTP/1.1\r\nHost: x\r\n\r\n".into(),
+            "GET /page HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".into(),
+            "GET /broken HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".into(),
             "no HTTP\r\n\r\n".into(),
         ] {
             assert!(server.http(scheme, &request).starts_with("HTTP/1.1 "));

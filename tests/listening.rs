@@ -172,7 +172,7 @@ fn a_unix_socket_is_served_and_its_file_removed_at_the_end() {
     let (mut client, _) = tungstenite::client("ws://localhost/peer", connect_unix(&path)).unwrap();
     assert_eq!(client.read().unwrap(), tungstenite::Message::text("None None"), "it has no address");
     let mut page = connect_unix(&path);
-    page.write_all(b"GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    page.write_all(b"GET /page HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
     let mut response = String::new();
     page.read_to_string(&mut response).unwrap();
     assert!(response.starts_with("HTTP/1.1 200 ") && response.ends_with("\r\n\r\npage"), "{response}");
@@ -265,8 +265,8 @@ fn a_malformed_address_is_named_in_the_error() {
     for bad in ["", "nonsense", "127.0.0.1", "127.0.0.1:99999", "127.0.0.1:http", "[::1]", ":::1:80"] {
         assert_bind_error(echoing().listen(bad).bind(), bad, None);
     }
-    let result = echoing().bind();
-    assert!(matches!(&result, Err(ServerError::Config(text)) if text.contains("listen")), "{result:?}");
+    // It may have none: connections can be handed over to it.
+    assert!(echoing().bind().unwrap().local_addrs().is_empty());
 }
 
 #[test]

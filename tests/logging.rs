@@ -69,7 +69,7 @@ fn what_strangers_send_is_escaped_and_cut() {
             .route("/fails", || {
                 app(|ws: &mut WebSocket| Err(ws.read_message(PATIENCE)?.as_text().unwrap_or_default().into()))
             })
-            .http("/panics/*", |_| panic!("on purpose"))
+            .http("/panics/*", |_| -> switchboard::Response { panic!("on purpose") })
     });
     for scheme in SCHEMES {
         let mut client = server.raw_websocket(scheme, "/");

@@ -17,11 +17,11 @@ use std::{
 
 use common::{
     PATIENCE, SCHEMES, Scheme, SharedEcho, Stream, TestServer, app, connections, echo, eventually, frame,
-    handshake, serve,
+    handshake, reply::ask, serve,
 };
 use flate2::{Compress, Compression, FlushCompress};
 use rustix::net::sockopt::set_socket_recv_buffer_size;
-use switchboard::{Audience, Limits};
+use switchboard::{Audience, Exchange, Limits, Response};
 
 /// Nobody else measures meanwhile.
 fn alone() -> MutexGuard<'static, ()> {
@@ -217,6 +217,48 @@ fn queues_of_many_clients_fill_no_memory() {
         assert!(closed > CLIENTS / 2, "{path}: {closed}");
         assert!(grown < 60 << 20, "{path}: {} KiB more", grown / 1024);
         drop(clients);
+    }
+}
+
+/// Bodies of HTTP requests that are never complete: whoever comes when it is enough is told so, and nobody else notices.
+#[test]
+fn bodies_of_many_clients_fill_no_memory() {
+    const CLIENTS: usize = 200;
+    let _alone = alone();
+    for scheme in SCHEMES {
+        let mut limits = Limits::default();
+        limits.max_buffered_bytes = Some(16 << 20);
+        limits.handshake_timeout = PATIENCE * 10;
+        let server = serve(|builder| {
+            let page = |exchange: &Exchange<'_>| exchange.body().map(|body| Response::new("x/y", body));
+            builder
+                .limits(limits)
+                .route("/", || app(echo))
+                .route("/shared", || SharedEcho)
+                .http("POST /", page)
+        });
+        let mut healthy = [server.raw_websocket(scheme, "/"), server.raw_websocket(scheme, "/shared")];
+        let head = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n";
+        let body = [head.as_bytes(), &[b'x'; 900_000]].concat();
+        let mut clients = Vec::new();
+        let grown = grows(|| {
+            for _ in 0..CLIENTS {
+                let mut client = server.raw(scheme);
+                let _ = client.write_all(&body); // it may have been refused meanwhile
+                clients.push(client);
+                healthy.iter_mut().for_each(|client| echoes(client, &[7; 100]));
+            }
+            eventually("most are refused", || server.handle.connections() <= 2 + 9);
+        });
+        assert!(server.handle.connections() > 2 + 4, "{scheme:?}: {}", server.handle.connections());
+        assert!(grown < 80 << 20, "{scheme:?}: {} KiB more", grown / 1024);
+        healthy.iter_mut().for_each(|client| echoes(client, &[7; 100_000]));
+        assert!(ask(&mut server.raw(scheme), &body[..]).status == 503, "{scheme:?}");
+        drop(clients);
+        eventually("they have left", || server.handle.connections() == 2);
+        // What they held is free again.
+        let whole = [&body[..], &[b'x'; 100_000]].concat();
+        assert_eq!(ask(&mut server.raw(scheme), whole).body.len(), 1_000_000);
     }
 }
 

@@ -129,7 +129,7 @@ fn a_response_with_a_header_that_cannot_be_is_a_500() {
             })
             .http("/type/*", move |exchange| Response::new(value(exchange), "secret"))
             .http("/refusal/*", move |exchange| {
-                Refusal::new(StatusCode::FORBIDDEN, "secret").with_header("X-Refused", value(exchange)).into()
+                Refusal::new(StatusCode::FORBIDDEN, "secret").with_header("X-Refused", value(exchange))
             })
     });
     for scheme in SCHEMES {

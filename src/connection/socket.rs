@@ -120,6 +120,11 @@ impl Socket {
         self.wait(PollFlags::OUT, deadline)
     }
 
+    /// Waits until something arrived, or the socket has ended. False: the time was up.
+    pub(crate) fn wait_readable(&self, deadline: Deadline) -> io::Result<bool> {
+        self.wait(PollFlags::IN, deadline)
+    }
+
     /// Waits until something arrived, or the socket takes more, or has ended. False: the time was up.
     pub(crate) fn wait_either(&self, deadline: Deadline) -> io::Result<bool> {
         self.wait(PollFlags::IN | PollFlags::OUT, deadline)

@@ -1,7 +1,9 @@
-//! HTTP as far as a WebSocket server needs it: the request head in, the 101 or a refusal out, and plain pages.
+//! HTTP as far as a WebSocket server needs it: the request in, head and body, the 101 or a refusal out, and plain pages.
 //!
 //! No I/O: bytes to values and back. Only `files` and `part` read from the disk.
 
+mod body;
+mod date;
 mod files;
 mod handshake;
 mod head;
@@ -14,18 +16,20 @@ mod request;
 mod response;
 mod target;
 
+pub(crate) use self::{
+    body::{Decoder, Framing, Part},
+    handshake::{Handshake, is_upgrade},
+    head::CommonHeaders,
+    header::header_line,
+    hosts::Hosts,
+    part::FilePart,
+    request::parse_head,
+    response::{Body, FAILED},
+    target::normalize,
+};
 pub use self::{
     files::Files,
     origin::Origins,
     request::Request,
     response::{Refusal, Response},
-};
-pub(crate) use self::{
-    handshake::{Handshake, is_upgrade},
-    head::CommonHeaders,
-    header::header_line,
-    hosts::Hosts,
-    request::parse_head,
-    response::{Body, FAILED},
-    target::normalize,
 };

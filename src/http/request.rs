@@ -7,7 +7,7 @@ use std::{
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 
-use super::{host::Host, response::Refusal, target::Target};
+use super::{head::push_line, host::Host, response::Refusal, target::Target};
 
 /// More header lines than any browser or proxy sends.
 const MAX_HEADERS: usize = 100;
@@ -92,6 +92,29 @@ impl Request {
             (None, None) if request.is_http_10() => Ok(request),
             _ => Err(bad("there must be one Host header")),
         }
+    }
+
+    /// Parses the head of a request, for a connection that is to be [adopted](crate::ServerHandle::adopt): `None` while it is
+    /// incomplete, else the request, and how many bytes its head has. What follows them belongs to the connection.
+    ///
+    /// # Errors
+    /// What a server has to answer, such as 400.
+    pub fn parse(bytes: &[u8]) -> Result<Option<(Self, usize)>, Refusal> {
+        Ok(parse_head(bytes, usize::MAX)?.map(|(request, length)| (*request, length)))
+    }
+
+    /// Sets the address of the client, where that is not the socket's other end.
+    #[must_use]
+    pub fn with_peer(mut self, peer: SocketAddr) -> Self {
+        self.peer = Some(peer);
+        self
+    }
+
+    /// Says whether it was received over TLS.
+    #[must_use]
+    pub fn with_secure(mut self, is_secure: bool) -> Self {
+        self.is_secure = is_secure;
+        self
     }
 
     /// Sets what is known from the socket. `trusted` are the proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are trusted.
@@ -238,6 +261,31 @@ impl Request {
             .flat_map(move |line| line.as_bytes().split(move |&b| b == separator))
             .map(<[u8]>::trim_ascii)
             .filter(|item| !item.is_empty())
+    }
+}
+
+/// For a connection that is to be [adopted](crate::ServerHandle::adopt). What could not have been received is refused.
+impl<T> TryFrom<http::Request<T>> for Request {
+    type Error = Refusal;
+
+    fn try_from(request: http::Request<T>) -> Result<Self, Refusal> {
+        let version = match request.version() {
+            Version::HTTP_10 => "HTTP/1.0",
+            Version::HTTP_11 => "HTTP/1.1",
+            _ => {
+                return Err(Refusal::new(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "only HTTP/1 is supported"));
+            }
+        };
+        // There is one way to make a request, with all of its checks.
+        let mut head = format!("{} {} {version}\r\n", request.method(), request.uri()).into_bytes();
+        for (name, value) in request.headers() {
+            push_line(name, value.as_bytes(), &mut head);
+        }
+        head.extend_from_slice(b"\r\n");
+        match Self::parse(&head)? {
+            Some((request, length)) if length == head.len() => Ok(request),
+            _ => Err(bad("not an HTTP request")),
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::{
+    date::push_date,
     head::{CommonHeaders, begin_head, push_line},
     header::header_line,
     part::FilePart,
@@ -15,7 +16,7 @@ use crate::error::Error;
 /// What a client is told of a mistake in the application.
 pub(crate) const FAILED: &str = "the handler failed";
 
-/// A plain HTTP response. The connection is closed after it.
+/// A plain HTTP response.
 ///
 /// Names and values of header lines are strings, or typed as [`HeaderName`](crate::HeaderName) and
 /// [`HeaderValue`](crate::HeaderValue). What cannot be in a header, such as a line break, is never sent: then the response is
@@ -111,8 +112,20 @@ impl Response {
         self.fault.as_deref()
     }
 
-    /// The bytes of the head, and the body to be sent after it. `common` are the header lines of all responses.
-    pub(crate) fn into_parts(mut self, common: &CommonHeaders) -> (Vec<u8>, Body) {
+    /// Whether another response can follow on the same connection.
+    pub(crate) fn can_persist(&self) -> bool {
+        !self.status.is_informational() && !self.has_connection("close")
+    }
+
+    fn has_connection(&self, option: &str) -> bool {
+        let lines = self.headers.get_all(header::CONNECTION).iter();
+        let mut options = lines.filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
+        options.any(|other| other.trim().eq_ignore_ascii_case(option))
+    }
+
+    /// The bytes of the head, and the body to be sent after it; how they are delimited is not the handler's to say. `common` are
+    /// the header lines of all responses. It `persists` if another response may follow on the same connection.
+    pub(crate) fn into_parts(mut self, common: &CommonHeaders, persists: bool) -> (Vec<u8>, Body) {
         if has_no_body(self.status) {
             self.headers.remove(header::CONTENT_LENGTH);
             self.body = Body::Bytes(Bytes::new());
@@ -123,10 +136,17 @@ impl Response {
             };
             self.headers.insert(header::CONTENT_LENGTH, length.into());
         }
+        self.headers.remove(header::TRANSFER_ENCODING);
         // Who sends Upgrade says so in Connection, too (RFC 9110, section 7.8).
-        let names_upgrade = self.headers.contains_key(header::UPGRADE);
-        let connection = if names_upgrade { "Upgrade, close" } else { "close" };
-        self.headers.insert(header::CONNECTION, HeaderValue::from_static(connection));
+        let connection = match (self.headers.contains_key(header::UPGRADE), persists) {
+            (false, true) => None,
+            (false, false) => Some("close"),
+            (true, true) => Some("Upgrade"),
+            (true, false) => Some("Upgrade, close"),
+        };
+        self.headers.remove(header::CONNECTION);
+        let connection = connection.map(|value| (header::CONNECTION, HeaderValue::from_static(value)));
+        self.headers.extend(connection);
         (encode_head(self.status, &self.headers, common), self.body)
     }
 }
@@ -156,6 +176,9 @@ fn has_no_body(status: StatusCode) -> bool {
 fn encode_head(status: StatusCode, headers: &HeaderMap, common: &CommonHeaders) -> Vec<u8> {
     let mut head = Vec::new();
     begin_head(status, &mut head);
+    if !headers.contains_key(header::DATE) {
+        push_date(&mut head);
+    }
     for (name, value) in headers {
         push_line(name, value.as_bytes(), &mut head);
     }
@@ -291,12 +314,19 @@ pub(super) fn quoted(bytes: &[u8]) -> String {
     format!("{:?}{more}", String::from_utf8_lossy(shown))
 }
 
+/// So that a handler may use `?`.
+impl<E: Into<Response>> From<Result<Response, E>> for Response {
+    fn from(result: Result<Response, E>) -> Self {
+        result.unwrap_or_else(Into::into)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn sent(response: impl Into<Response>) -> (String, String) {
-        let (head, Body::Bytes(body)) = response.into().into_parts(&CommonHeaders::default()) else {
+        let (head, Body::Bytes(body)) = response.into().into_parts(&CommonHeaders::default(), false) else {
             panic!()
         };
         (String::from_utf8(head).unwrap(), String::from_utf8(body.into()).unwrap())
@@ -378,8 +408,35 @@ mod tests {
     fn some_responses_have_no_body_whatever_was_given() {
         for status in [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED] {
             let response = Response::text(status, "text").with_header("content-length", "4");
-            let (head, Body::Bytes(body)) = response.into_parts(&CommonHeaders::default()) else { panic!() };
+            let (head, Body::Bytes(body)) = response.into_parts(&CommonHeaders::default(), false) else {
+                panic!()
+            };
             assert!(!String::from_utf8(head).unwrap().contains("content-length") && body.is_empty());
         }
+    }
+
+    #[test]
+    fn how_a_response_is_delimited_is_not_the_handlers_to_say() {
+        let head = |response: Response, persists| {
+            let (head, Body::Bytes(body)) = response.into_parts(&CommonHeaders::default(), persists) else {
+                panic!()
+            };
+            (String::from_utf8(head).unwrap(), body)
+        };
+        let lies = || {
+            let response = Response::html("four").with_header("content-length", "3");
+            response.with_header("transfer-encoding", "chunked").with_header("connection", "keep-alive")
+        };
+        let (text, body) = head(lies(), true);
+        assert!(text.contains("content-length: 4\r\n") && body == "four", "{text}");
+        assert!(!text.contains("transfer-encoding") && !text.contains("connection"), "{text}");
+        for status in [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED, StatusCode::SWITCHING_PROTOCOLS] {
+            let (text, body) = head(lies().with_status(status), true);
+            assert!(!text.contains("content-length") && body.is_empty(), "{text}");
+        }
+        assert!(lies().can_persist() && !lies().with_header("connection", "x, Close").can_persist());
+        assert!(!lies().with_status(StatusCode::CONTINUE).can_persist());
+        let (text, _) = head(lies().with_header("date", "some time"), false);
+        assert_eq!(text.matches("date: ").count(), 1, "{text}");
     }
 }

@@ -19,7 +19,7 @@ use rustix::{
 
 use super::{
     listener::Listener,
-    rejected::{Rejected, reject_at_once},
+    rejected::{Rejected, refusal, reject_at_once},
     serve::{Job, Peer},
     shared::{NoSlot, Shared},
     threads::Threads,
@@ -177,7 +177,8 @@ impl Acceptor {
                 return self.rejected.add(socket, &self.listener.security, why, &shared.headers);
             }
         };
-        let job = Job { socket, peer, security: self.listener.security.clone(), slot };
+        let security = self.listener.security.clone();
+        let job = Job { socket, peer, security, slot, received: None };
         if let Err((e, job)) = self.common.threads.hand_over(job) {
             if let Some(Job { socket, security, .. }) = job {
                 self.rejected.add(socket, &security, NoSlot::OfAll, &shared.headers);
@@ -190,15 +191,18 @@ impl Acceptor {
     fn on_exhaustion(&mut self, e: &io::Error) {
         self.spare = None;
         if let Ok((socket, _)) = self.listener.accept() {
-            reject_at_once(socket, &self.listener.security, &self.common.shared.headers);
+            let refusal = refusal(NoSlot::OfAll);
+            reject_at_once(socket, &self.listener.security, refusal, &self.common.shared.headers);
         }
         self.spare = open_spare();
         self.back_off(&format!("cannot accept: {e}"));
     }
 
-    /// Trying again at once would only burn the processor, and fill the log.
+    /// Trying again at once would only burn the processor, and fill the log. What connections between two requests have of the
+    /// system may be what is missing.
     fn back_off(&mut self, why: &str) {
         self.common.errors.log(log::Level::Error, format_args!("{why}"));
+        self.common.shared.idle.give_up_all();
         // If it fails, the next wait for a client fails, too.
         let _ = self.common.stop.wait_and_keep(Some(BACK_OFF));
         // Another thread may have taken the descriptor that was given up.

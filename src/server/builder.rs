@@ -90,14 +90,34 @@ impl ServerBuilder {
         self
     }
 
-    /// Answers plain HTTP requests at this path, which may end with `/*` as in [`route`](Self::route). The handler runs
-    /// on the connection's thread; the body of the request, if there is one, is not read.
-    pub fn http(
+    /// Answers plain HTTP requests: `/page` those with GET and HEAD, `POST /page` those with another method. A path may have
+    /// several methods, and a WebSocket, too; a request with any other method is answered with 405 and what there is. It may
+    /// end with `/*` as in [`route`](Self::route).
+    ///
+    /// The handler runs on the connection's thread, and may return a [`Response`], or, to use `?`, a
+    /// `Result<Response, Refusal>`. The [body](Exchange::body) of the request is received only if it asks for that. The
+    /// connection stays open for the client's next request, for [`Limits::http_keep_alive`].
+    ///
+    /// ```
+    /// use switchboard::{Refusal, Response, Server, StatusCode};
+    ///
+    /// # fn main() -> Result<(), switchboard::ServerError> {
+    /// let server = Server::builder()
+    ///     .listen("127.0.0.1:0")
+    ///     .http("/name", |_| Response::html("<form method=post><input name=name></form>"))
+    ///     .http("POST /name", |exchange| -> Result<_, Refusal> {
+    ///         let name = exchange.form_value("name")?.ok_or(StatusCode::BAD_REQUEST)?;
+    ///         Ok(Response::text(StatusCode::OK, format!("Hello {name}")))
+    ///     })
+    ///     .bind()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn http<R: Into<Response>>(
         mut self,
-        path: &str,
-        handler: impl Fn(&Exchange<'_>) -> Response + Send + Sync + 'static,
+        route: &str,
+        handler: impl Fn(&Exchange<'_>) -> R + Send + Sync + 'static,
     ) -> Self {
-        let result = self.settings.routes.page(path, Arc::new(handler));
+        let result = self.settings.routes.page(route, Arc::new(move |exchange| handler(exchange).into()));
         self.keep_error(result);
         self
     }
@@ -260,9 +280,6 @@ impl ServerBuilder {
         self = self.check()?;
         if !self.settings.headers.contains(&header::CACHE_CONTROL) {
             self.settings.routes.set_default_cache_control(&HeaderValue::from_static("no-cache"));
-        }
-        if self.endpoints.is_empty() {
-            return Err(ServerError::config("a server needs an address: call `listen` before `bind`"));
         }
         self.settings.limits.check()?;
         let mut listeners = Vec::new();

@@ -1,46 +1,70 @@
-//! The HTTP phase of a connection: reads the request and sends the response, if it is none of a WebSocket. It runs on the
-//! connection's own thread, blocking, under one deadline. It knows nothing of routes.
+//! A plain HTTP request and what belongs to it, as the handler of a page sees it.
 
 use std::{
-    io,
-    net::SocketAddr,
+    fmt,
     sync::{Arc, OnceLock},
-    time::Duration,
 };
 
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
 
+use super::body::RequestBody;
 use crate::{
-    codec::{Failure, Stream},
-    connection::Socket,
-    deadline::Deadline,
-    http::{Body, CommonHeaders, Refusal, Request, Response, parse_head},
-    limits::Limits,
+    http::{Refusal, Request},
     session::{Session, Sessions},
 };
 
-/// How much of a file is sent at a time.
-const CHUNK: usize = 64 * 1024;
-
-/// How long the client may take to end its side after a response.
-const LINGER: Duration = Duration::from_secs(1);
-
 /// A plain HTTP request, for a handler of [`http`](crate::ServerBuilder::http).
-#[derive(Debug)]
 pub struct Exchange<'a> {
     request: &'a Request,
+    body: RequestBody<'a>,
     sessions: &'a Arc<Sessions>,
     session: OnceLock<Session>,
 }
 
 impl<'a> Exchange<'a> {
-    pub(super) fn new(request: &'a Request, sessions: &'a Arc<Sessions>) -> Self {
-        Self { request, sessions, session: OnceLock::new() }
+    pub(super) fn new(request: &'a Request, body: RequestBody<'a>, sessions: &'a Arc<Sessions>) -> Self {
+        Self { request, body, sessions, session: OnceLock::new() }
     }
 
     /// What the client asked for.
     pub fn request(&self) -> &Request {
         self.request
+    }
+
+    /// The body of the request, which is received when this is first called; a client that sends `Expect: 100-continue` is
+    /// told to send it. Empty if there is none.
+    ///
+    /// ```
+    /// use switchboard::{Exchange, Refusal, Response, Server, StatusCode};
+    ///
+    /// /// Answers with what was sent, in capitals.
+    /// fn shout(exchange: &Exchange<'_>) -> Result<Response, Refusal> {
+    ///     let text = String::from_utf8(exchange.body()?.into())
+    ///         .map_err(|_| Refusal::new(StatusCode::BAD_REQUEST, "not UTF-8"))?;
+    ///     Ok(Response::text(StatusCode::OK, text.to_uppercase()))
+    /// }
+    /// # fn main() -> Result<(), switchboard::ServerError> {
+    /// let server = Server::builder().listen("127.0.0.1:0").http("POST /shout", shout).bind()?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// A refusal to answer with: 413 if it is larger than [`Limits::max_body`](crate::Limits::max_body), 408 if it comes too
+    /// slowly, 503 if all connections together hold too much, 400 if it is malformed or breaks off. Whatever the handler
+    /// answers then, the connection is closed after it.
+    pub fn body(&self) -> Result<Bytes, Refusal> {
+        self.body.get()
+    }
+
+    /// The first value of that name in a form that was sent (`application/x-www-form-urlencoded`), decoded.
+    ///
+    /// # Errors
+    /// As [`body`](Self::body).
+    pub fn form_value(&self, name: &str) -> Result<Option<String>, Refusal> {
+        let body = self.body()?;
+        let mut pairs = form_urlencoded::parse(&body);
+        Ok(pairs.find(|(key, _)| key == name).map(|(_, value)| value.into_owned()))
     }
 
     /// The session of this client, the same that its WebSockets have. It is found or made at the first call: a page that does
@@ -58,150 +82,11 @@ impl<'a> Exchange<'a> {
     }
 }
 
-/// A socket that does not speak WebSocket yet.
-pub(super) struct Incoming {
-    pub(super) socket: Arc<Socket>,
-    pub(super) stream: Stream,
-    pub(super) peer: Option<SocketAddr>,
-    pub(super) is_secure: bool,
-    pub(super) deadline: Deadline,
-}
-
-/// Why there is no request.
-pub(super) enum NoRequest {
-    /// A request came, and is answered with this.
-    Refused(Refusal),
-    /// None came, for this reason: the client left, was too slow, or broke TLS.
-    Gone(String),
-}
-
-impl Incoming {
-    /// Receives the request's head, with the TLS handshake before it. What follows it stays in the stream.
-    pub(super) fn read_head(&mut self, limits: &Limits) -> Result<Box<Request>, NoRequest> {
-        let gone = |e: io::Error| NoRequest::Gone(e.to_string());
-        let (mut buffer, mut seen, mut begun) = (Vec::new(), 0, false);
-        loop {
-            buffer.reserve(1024);
-            let left = self.deadline.remaining().ok_or_else(|| NoRequest::Gone("took too long".into()))?;
-            self.socket.set_recv_timeout(left).map_err(gone)?;
-            match self.socket.recv(&mut buffer) {
-                Ok(0) => return Err(NoRequest::Gone("left before a request was complete".into())),
-                Ok(_) => {}
-                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
-                    continue;
-                }
-                Err(e) => return Err(gone(e)),
-            }
-            if self.is_secure && !std::mem::replace(&mut begun, true) && is_plain_http(&buffer) {
-                self.stream = Stream::plain(); // to be understood
-                let why = "this port speaks TLS: use https:// or wss://";
-                return Err(NoRequest::Refused(Refusal::new(StatusCode::BAD_REQUEST, why)));
-            }
-            let fed = self.stream.feed(&mut buffer);
-            self.send_pending()?; // what TLS has to say, also if it failed
-            fed.map_err(|failure| NoRequest::Gone(failure.text.into()))?;
-            let input = self.stream.input();
-            if !input.is_empty() && (may_end(input, seen) || input.len() >= limits.max_head) {
-                match parse_head(input, limits.max_head) {
-                    Ok(None) => {}
-                    Ok(Some((request, length))) => {
-                        self.stream.consume(length);
-                        return Ok(request);
-                    }
-                    Err(refusal) => return Err(NoRequest::Refused(refusal)),
-                }
-            }
-            seen = input.len();
-            if self.stream.ended() {
-                return Err(NoRequest::Gone("ended TLS before a request was complete".into()));
-            }
-        }
+impl fmt::Debug for Exchange<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exchange")
+            .field("request", &self.request)
+            .field("session", &self.session)
+            .finish_non_exhaustive()
     }
-
-    /// Sends a response and ends the connection, so that the client can read all of it.
-    pub(super) fn respond(
-        &mut self,
-        response: Response,
-        method: Option<&Method>,
-        headers: &CommonHeaders,
-        limits: &Limits,
-    ) -> io::Result<()> {
-        let (head, body) = response.into_parts(headers);
-        self.stream.output().extend_from_slice(&head);
-        let deadline = || Deadline::after(limits.write_timeout);
-        match body {
-            _ if method == Some(&Method::HEAD) => {}
-            Body::Bytes(bytes) => {
-                for chunk in bytes.chunks(CHUNK) {
-                    self.stream.output().extend_from_slice(chunk);
-                    self.send(deadline())?;
-                }
-            }
-            Body::File(mut file) => {
-                let mut chunk = vec![0; CHUNK];
-                loop {
-                    let n = file.read(&mut chunk)?;
-                    if n == 0 {
-                        break;
-                    }
-                    self.stream.output().extend_from_slice(&chunk[..n]);
-                    self.send(deadline())?;
-                }
-            }
-        }
-        self.send(deadline())?;
-        self.finish();
-        Ok(())
-    }
-
-    /// Ends the stream this way, and throws away what still comes until the client ends it, too: a socket closed with
-    /// unread input would reset the connection, and the client might never read the response.
-    fn finish(&mut self) {
-        self.stream.finish();
-        let deadline = Deadline::after(LINGER);
-        let _ = self.send(deadline);
-        self.socket.shutdown_write();
-        let mut buffer = Vec::with_capacity(4096);
-        // A client that sends for ever is cut when the time is up.
-        while let Some(left) = deadline.remaining() {
-            buffer.clear();
-            if self.socket.set_recv_timeout(left).is_err()
-                || !matches!(self.socket.recv(&mut buffer), Ok(1..))
-            {
-                break;
-            }
-        }
-    }
-
-    /// Sends what is pending; within the handshake's deadline.
-    pub(super) fn send_pending(&mut self) -> Result<(), NoRequest> {
-        self.send(self.deadline).map_err(|e| NoRequest::Gone(e.to_string()))
-    }
-
-    fn send(&mut self, deadline: Deadline) -> io::Result<()> {
-        self.stream.seal().map_err(|failure: Failure| io::Error::other(failure.text))?;
-        while !self.stream.is_sent() {
-            match self.socket.try_send_parts(self.stream.pending_parts()) {
-                Ok(n) => self.stream.mark_sent(n),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    if !self.socket.wait_writable(deadline)? {
-                        return Err(io::ErrorKind::TimedOut.into());
-                    }
-                }
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Whether this, the first that came, is the beginning of HTTP, and not of a TLS record (RFC 8446, section 5.1).
-fn is_plain_http(received: &[u8]) -> bool {
-    received.first().is_some_and(u8::is_ascii_uppercase)
-}
-
-/// Whether parsing is worth its time: at the first bytes, which show what is no HTTP at all, and when an empty line
-/// has come. Else a head that trickles in byte by byte would be parsed as often as it has bytes.
-fn may_end(input: &[u8], seen: usize) -> bool {
-    seen == 0 || input[seen.saturating_sub(3)..].windows(2).any(|w| w == b"\n\r" || w == b"\n\n")
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderValue, StatusCode, header};
+use http::{StatusCode, header};
 
 use super::{listener::Security, shared::NoSlot};
 use crate::{
@@ -27,7 +27,7 @@ pub(super) struct Rejected(VecDeque<(Instant, Socket)>);
 impl Rejected {
     /// Tells a client why it is not served, and keeps its socket for a while.
     pub(super) fn add(&mut self, socket: Socket, security: &Security, why: NoSlot, headers: &CommonHeaders) {
-        send(&socket, security, why, headers);
+        send(&socket, security, refusal(why), headers);
         if self.0.len() == MOST_REJECTED
             && let Some((_, oldest)) = self.0.pop_front()
         {
@@ -55,10 +55,10 @@ impl Drop for Rejected {
     }
 }
 
-/// Tells a client that the system has no place for it, and closes its socket at once, for there is no descriptor left to keep
-/// it.
-pub(super) fn reject_at_once(socket: Socket, security: &Security, headers: &CommonHeaders) {
-    send(&socket, security, NoSlot::OfAll, headers);
+/// Tells a client why it is not served, and closes its socket at once, for there is no descriptor left to keep it, or nobody who
+/// could.
+pub(super) fn reject_at_once(socket: Socket, security: &Security, why: Refusal, headers: &CommonHeaders) {
+    send(&socket, security, why, headers);
     close(socket);
 }
 
@@ -69,13 +69,19 @@ pub(super) fn refusal(why: NoSlot) -> Refusal {
         NoSlot::OfAll => (StatusCode::SERVICE_UNAVAILABLE, "too many connections"),
         NoSlot::OfAddress => (StatusCode::TOO_MANY_REQUESTS, "too many connections from this address"),
     };
-    Refusal::new(status, reason).with_header(header::RETRY_AFTER, HeaderValue::from_static("5"))
+    Refusal::new(status, reason).with_header(header::RETRY_AFTER, "5")
+}
+
+/// What a client is told that comes too late.
+pub(super) fn shutting_down() -> Refusal {
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the server shuts down")
+        .with_header(header::RETRY_AFTER, "5")
 }
 
 /// Within TLS nothing can be said before its handshake, which would take a thread: there the stream just ends.
-fn send(socket: &Socket, security: &Security, why: NoSlot, headers: &CommonHeaders) {
+fn send(socket: &Socket, security: &Security, why: Refusal, headers: &CommonHeaders) {
     if matches!(security, Security::None) {
-        let (mut bytes, body) = Response::from(refusal(why)).into_parts(headers);
+        let (mut bytes, body) = Response::from(why).into_parts(headers, false);
         if let Body::Bytes(text) = body {
             bytes.extend_from_slice(&text);
         }

@@ -9,7 +9,7 @@ use super::exchange::Exchange;
 use crate::{
     caught::caught,
     error::{Result, ServerError},
-    http::{FAILED, Files, Refusal, Response, normalize},
+    http::{FAILED, Files, Refusal, Request, Response, normalize},
     seldom::Seldom,
     shown::Shown,
     websocket::WebSocketServer,
@@ -23,12 +23,15 @@ pub(super) type Factory = Arc<dyn Fn() -> Box<dyn WebSocketServer> + Send + Sync
 
 type Handler = Arc<dyn Fn(&Exchange<'_>) -> Response + Send + Sync>;
 
-/// WebSockets and pages; a path may have one of each.
+/// WebSockets and pages; a path may have a WebSocket, and a page for each method.
 #[derive(Default)]
 pub(super) struct Routes {
     websockets: Table<Factory>,
-    pages: Table<Page>,
+    pages: Table<Pages>,
 }
+
+/// The pages of a path. One for GET is for HEAD, too, unless that has its own.
+type Pages = Vec<(Method, Page)>;
 
 enum Page {
     Handler(Handler),
@@ -50,6 +53,17 @@ impl<T> Default for Table<T> {
 impl<T> Table<T> {
     /// `/a/*` stands for everything below `/a/`; a path without the star stands for itself.
     fn insert(&mut self, path: &str, target: T) -> Result<(), ServerError> {
+        match self.entry(path)? {
+            Some(_) => Err(twice(path)),
+            None => {
+                self.put(path, target);
+                Ok(())
+            }
+        }
+    }
+
+    /// What is there already.
+    fn entry(&mut self, path: &str) -> Result<Option<&mut T>, ServerError> {
         if !path.starts_with('/') || path.trim_end_matches('*').contains(['*', '?', '#']) {
             return Err(ServerError::config(format!(
                 "route {path:?}: a path must start with /, and have no ?, #, or * except for /* at its end"
@@ -63,17 +77,23 @@ impl<T> Table<T> {
             }
             Err(why) => return Err(ServerError::config(format!("route {path:?}: {why}"))),
         }
-        let taken = match path.strip_suffix('*') {
-            None => self.exact.insert(path.to_owned(), target).is_some(),
+        match path.strip_suffix('*') {
+            None => Ok(self.exact.get_mut(path)),
             Some(prefix) if prefix.ends_with('/') => {
-                let taken = self.prefixes.iter().any(|(other, _)| other == prefix);
+                Ok(self.prefixes.iter_mut().find(|(other, _)| other == prefix).map(|(_, target)| target))
+            }
+            Some(_) => Err(ServerError::config(format!("route {path:?}: a prefix must end with /*"))),
+        }
+    }
+
+    fn put(&mut self, path: &str, target: T) {
+        match path.strip_suffix('*') {
+            None => drop(self.exact.insert(path.to_owned(), target)),
+            Some(prefix) => {
                 self.prefixes.push((prefix.to_owned(), target));
                 self.prefixes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
-                taken
             }
-            Some(_) => return Err(ServerError::config(format!("route {path:?}: a prefix must end with /*"))),
-        };
-        if taken { Err(ServerError::config(format!("route {path:?} is registered twice"))) } else { Ok(()) }
+        }
     }
 
     fn paths(&self) -> Vec<String> {
@@ -94,22 +114,44 @@ impl<T> Table<T> {
     }
 }
 
+fn twice(path: &str) -> ServerError {
+    ServerError::config(format!("route {path:?} is registered twice"))
+}
+
 impl Routes {
     pub(super) fn websocket(&mut self, path: &str, factory: Factory) -> Result<(), ServerError> {
         self.websockets.insert(path, factory)
     }
 
-    pub(super) fn page(&mut self, path: &str, handler: Handler) -> Result<(), ServerError> {
-        self.pages.insert(path, Page::Handler(handler))
+    /// `route` is a path for GET, or begins with another method.
+    pub(super) fn page(&mut self, route: &str, handler: Handler) -> Result<(), ServerError> {
+        let (method, path) = parse_route(route)?;
+        self.add(method, path, Page::Handler(handler)).map_err(|e| e.unwrap_or_else(|| twice(route)))
     }
 
     pub(super) fn files(&mut self, path: &str, files: Files) -> Result<(), ServerError> {
-        self.pages.insert(path, Page::Files(files))
+        self.add(Method::GET, path, Page::Files(files)).map_err(|e| e.unwrap_or_else(|| twice(path)))
+    }
+
+    /// # Errors
+    /// `None` if there is one already.
+    fn add(
+        &mut self,
+        method: Method,
+        path: &str,
+        page: Page,
+    ) -> std::result::Result<(), Option<ServerError>> {
+        match self.pages.entry(path)? {
+            Some(pages) if pages.iter().any(|(other, _)| *other == method) => return Err(None),
+            Some(pages) => pages.push((method, page)),
+            None => self.pages.put(path, vec![(method, page)]),
+        }
+        Ok(())
     }
 
     /// The `Cache-Control` of files for which none was chosen.
     pub(super) fn set_default_cache_control(&mut self, value: &HeaderValue) {
-        for page in self.pages.targets_mut() {
+        for (_, page) in self.pages.targets_mut().flatten() {
             if let Page::Files(files) = page {
                 files.set_default_cache_control(value);
             }
@@ -124,30 +166,43 @@ impl Routes {
 
     /// Answers a request that does not ask for a WebSocket.
     pub(super) fn respond(&self, exchange: &Exchange<'_>) -> std::result::Result<Response, Refusal> {
-        let path = exchange.request().path();
-        match self.pages.find(path) {
-            Some((Page::Handler(handler), _)) => caught(|| handler(exchange)).ok_or_else(|| {
+        let (method, path) = (exchange.request().method(), exchange.request().path());
+        let Some((pages, below)) = self.pages.find(path) else {
+            // Its target is no path, and whatever it is, there is no tunnel to it (RFC 9110, section 9.3.6).
+            return Err(if *method == Method::CONNECT {
+                not_allowed(&[Method::GET])
+            } else {
+                nothing_here()
+            });
+        };
+        match page_for(pages, method) {
+            Some(Page::Handler(handler)) => caught(|| handler(exchange)).ok_or_else(|| {
                 PANICKED.log(Level::Error, format_args!("the handler of {} panicked", Shown(path)));
                 Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, FAILED)
             }),
-            Some((Page::Files(files), below)) => {
-                if matches!(*exchange.request().method(), Method::GET | Method::HEAD) {
-                    Ok(files.get(below, exchange.request()))
-                } else {
-                    Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "use GET or HEAD for a file")
-                        .with_header(header::ALLOW, HeaderValue::from_static("GET, HEAD")))
-                }
-            }
-            None => Err(Refusal::new(StatusCode::NOT_FOUND, "nothing at this path")),
+            Some(Page::Files(files)) => Ok(files.get(below, exchange.request())),
+            None => Err(self.other_methods(path, pages)),
         }
     }
 
-    pub(super) fn is_websocket(&self, path: &str) -> bool {
-        self.websockets.find(path).is_some()
+    /// The refusal of a method that none of the pages is for.
+    fn other_methods(&self, path: &str, pages: &Pages) -> Refusal {
+        let websocket = self.websockets.find(path).map(|_| Method::GET);
+        let mut methods: Vec<_> = pages.iter().map(|(method, _)| method.clone()).chain(websocket).collect();
+        methods.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+        methods.dedup();
+        not_allowed(&methods)
     }
 
-    pub(super) fn has_page(&self, path: &str) -> bool {
-        self.pages.find(path).is_some()
+    /// Whether there is a WebSocket at the path of this request, and no page that it could be for instead.
+    pub(super) fn is_only_websocket(&self, request: &Request) -> bool {
+        self.websockets.find(request.path()).is_some()
+            && match self.pages.find(request.path()) {
+                None => true,
+                Some((pages, _)) => {
+                    *request.method() == Method::GET && page_for(pages, request.method()).is_none()
+                }
+            }
     }
 }
 
@@ -158,6 +213,45 @@ impl fmt::Debug for Routes {
             .field("pages", &self.pages.paths())
             .finish()
     }
+}
+
+/// `METHOD /path`, or a path only: then it is for GET.
+fn parse_route(route: &str) -> Result<(Method, &str), ServerError> {
+    let (method, path) = match route.split_once(' ') {
+        Some((method, path)) if !method.starts_with('/') => (method, path),
+        _ => ("GET", route),
+    };
+    let method = Method::from_bytes(method.as_bytes()).ok();
+    let method = method.filter(|method| {
+        *method != Method::CONNECT && !method.as_str().bytes().any(|b| b.is_ascii_lowercase())
+    });
+    let method = method.ok_or_else(|| {
+        ServerError::config(format!(
+            "route {route:?}: write a path, or METHOD /path with a method in capitals"
+        ))
+    })?;
+    Ok((method, path))
+}
+
+/// One for GET answers HEAD, too.
+fn page_for<'a>(pages: &'a Pages, method: &Method) -> Option<&'a Page> {
+    let of = |method: &Method| pages.iter().find(|(other, _)| other == method).map(|(_, page)| page);
+    of(method).or_else(|| of(&Method::GET).filter(|_| *method == Method::HEAD))
+}
+
+fn nothing_here() -> Refusal {
+    Refusal::new(StatusCode::NOT_FOUND, "nothing at this path")
+}
+
+/// The methods that there are, HEAD with GET (RFC 9110, section 15.5.6).
+fn not_allowed(methods: &[Method]) -> Refusal {
+    let mut names: Vec<_> = methods.iter().map(Method::as_str).collect();
+    if let (Some(get), false) = (names.iter().position(|name| *name == "GET"), names.contains(&"HEAD")) {
+        names.insert(get + 1, "HEAD");
+    }
+    let names = names.join(", ");
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, format!("here is only {names}"))
+        .with_header(header::ALLOW, names.as_str())
 }
 
 #[cfg(test)]
@@ -189,5 +283,41 @@ mod tests {
         }
         table.insert("/a/*", ()).unwrap();
         assert!(table.insert("/a/*", ()).unwrap_err().to_string().contains("twice"));
+    }
+
+    #[test]
+    fn a_route_may_begin_with_a_method() {
+        let parsed = |route| parse_route(route).map(|(method, path)| (method.to_string(), path.to_owned()));
+        assert_eq!(parsed("/x").unwrap(), ("GET".into(), "/x".into()));
+        assert_eq!(parsed("POST /x/*").unwrap(), ("POST".into(), "/x/*".into()));
+        assert_eq!(parsed("M-SEARCH /").unwrap(), ("M-SEARCH".into(), "/".into()));
+        for bad in ["post /x", "CONNECT /x", "PO,ST /x", " /x", "Get /"] {
+            assert!(parsed(bad).is_err(), "{bad}");
+        }
+        let mut routes = Routes::default();
+        let page = || -> Handler { Arc::new(|_| Response::html("")) };
+        for route in ["/x", "POST /x", "HEAD /x", "PUT /x/*"] {
+            routes.page(route, page()).unwrap();
+        }
+        for twice in ["/x", "GET /x", "POST /x", "PUT /x/*"] {
+            let error = routes.page(twice, page()).unwrap_err().to_string();
+            assert!(error.contains("twice") && error.contains(twice), "{error}");
+        }
+        for bad in ["POST x", "POST  /x", "POST", "POST /x y", "/x y"] {
+            let error = routes.page(bad, page()).unwrap_err().to_string();
+            assert!(error.contains("a path must start with /"), "{error}");
+        }
+    }
+
+    #[test]
+    fn allow_lists_what_there_is() {
+        let allow = |methods: &[Method]| {
+            let mut response = Response::from(not_allowed(methods));
+            response.headers_mut().remove(header::ALLOW).unwrap()
+        };
+        assert_eq!(allow(&[Method::GET]), "GET, HEAD");
+        assert_eq!(allow(&[Method::DELETE, Method::GET, Method::POST]), "DELETE, GET, HEAD, POST");
+        assert_eq!(allow(&[Method::GET, Method::HEAD]), "GET, HEAD");
+        assert_eq!(allow(&[Method::POST]), "POST");
     }
 }

@@ -1,4 +1,4 @@
-//! One connection on its thread, from the accepted socket to `on_post_server`.
+//! One connection on its thread: its HTTP requests, and from the opening handshake to `on_post_server`.
 
 #![expect(
     clippy::boxed_local,
@@ -12,12 +12,15 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
-use http::{HeaderValue, StatusCode, header};
+use http::{StatusCode, header};
 
 use super::{
-    exchange::{Exchange, Incoming, NoRequest},
+    body::{Declared, RequestBody},
+    exchange::Exchange,
+    incoming::{Incoming, NoRequest, Received},
     listener::Security,
     rejected,
     routes::Factory,
@@ -47,6 +50,8 @@ pub(super) struct Job {
     pub(super) peer: Option<SocketAddr>,
     pub(super) security: Security,
     pub(super) slot: Slot,
+    /// What another server has already received.
+    pub(super) received: Option<Box<Received>>,
 }
 
 /// Serves one socket until its end.
@@ -59,17 +64,16 @@ pub(super) fn serve(shared: &Arc<Shared>, context: &Arc<Context>, job: Box<Job>)
     }
 }
 
-/// All of the opening handshake; only a WebSocket goes on.
+/// All of HTTP, with the opening handshake as its end; only a WebSocket goes on.
 #[inline(never)]
 fn open(shared: &Arc<Shared>, context: &Arc<Context>, job: Box<Job>) -> Option<Box<Connected>> {
-    let Job { socket, peer, security, mut slot } = *job;
-    let mut incoming = begin(shared, socket, peer, &security)?;
+    let (mut incoming, slot) = begin(shared, job)?;
     let _handshaking = Handshaking::new(shared, &incoming.socket); // until a shutdown finds it in the registry
-    let request = read_request(shared, &mut incoming, &mut slot)?;
+    let (request, slot) = read_requests(shared, &mut incoming, slot)?;
     match accept(shared, &request) {
         Ok((handshake, agreed)) => Some(connect(shared, context, incoming, &handshake, agreed, slot)),
         Err(refusal) => {
-            note_refusal(shared, peer, Some(&request), &refusal);
+            note_refusal(shared, incoming.peer, Some(&request), &refusal);
             refuse(shared, &mut incoming, refusal, Some(&request));
             None
         }
@@ -77,13 +81,9 @@ fn open(shared: &Arc<Shared>, context: &Arc<Context>, job: Box<Job>) -> Option<B
 }
 
 #[inline(never)]
-fn begin(
-    shared: &Shared,
-    socket: Socket,
-    peer: Option<SocketAddr>,
-    security: &Security,
-) -> Option<Box<Incoming>> {
-    let stream = match security {
+fn begin(shared: &Shared, job: Box<Job>) -> Option<(Box<Incoming>, Slot)> {
+    let Job { socket, peer, security, slot, received } = *job;
+    let stream = match &security {
         Security::None => Stream::plain(),
         #[cfg(feature = "tls")]
         Security::Tls(identity) => match Stream::tls(identity.acceptor()) {
@@ -94,13 +94,13 @@ fn begin(
             }
         },
     };
-    Some(Box::new(Incoming {
-        socket: Arc::new(socket),
-        stream,
-        peer,
-        is_secure: !matches!(security, Security::None),
-        deadline: Deadline::after(shared.limits.handshake_timeout),
-    }))
+    let deadline = Deadline::after(shared.limits.handshake_timeout);
+    let is_secure = !matches!(security, Security::None);
+    let mut incoming = Incoming::new(socket, stream, peer, is_secure, deadline);
+    if let Some(received) = received {
+        incoming.begin_with(*received);
+    }
+    Some((incoming, slot))
 }
 
 /// The entry of a socket in its handshake, by which a shutdown finds it.
@@ -127,15 +127,32 @@ impl Drop for Handshaking<'_> {
     }
 }
 
-/// Reads the request, and answers it unless it asks for a WebSocket.
+/// Answers requests until one asks for a WebSocket. `None`: none does, and the connection has ended.
 #[inline(never)]
-fn read_request(shared: &Shared, incoming: &mut Incoming, slot: &mut Slot) -> Option<Arc<Request>> {
+fn read_requests(shared: &Shared, incoming: &mut Incoming, slot: Slot) -> Option<(Arc<Request>, Slot)> {
+    let mut slot = slot;
+    loop {
+        match read_request(shared, incoming, &mut slot)? {
+            Asked::WebSocket(request) => return Some((request, slot)),
+            Asked::Page => slot = wait_for_next(shared, incoming, slot)?,
+        }
+    }
+}
+
+/// What the last request was for.
+enum Asked {
+    WebSocket(Arc<Request>),
+    /// It has been answered, and another one may follow.
+    Page,
+}
+
+/// Reads a request, and answers it unless it asks for a WebSocket. `None`: no other can follow.
+#[inline(never)]
+fn read_request(shared: &Shared, incoming: &mut Incoming, slot: &mut Slot) -> Option<Asked> {
     let peer = incoming.peer;
     let head = incoming.read_head(&shared.limits);
     if shared.is_stopping() {
-        let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the server shuts down")
-            .with_header(header::RETRY_AFTER, HeaderValue::from_static("5"));
-        refuse(shared, incoming, refusal, None);
+        refuse(shared, incoming, rejected::shutting_down(), None);
         return None;
     }
     let mut request = match head {
@@ -166,12 +183,30 @@ fn read_request(shared: &Shared, incoming: &mut Incoming, slot: &mut Slot) -> Op
         refuse(shared, incoming, rejected::refusal(NoSlot::OfAddress), Some(&request));
         return None;
     }
-    let path = request.path();
-    if is_upgrade(&request) || (shared.routes.is_websocket(path) && !shared.routes.has_page(path)) {
-        return Some(request.into());
+    if is_upgrade(&request) || shared.routes.is_only_websocket(&request) {
+        return Some(Asked::WebSocket(request.into()));
     }
-    answer(shared, incoming, &request);
-    None
+    answer(shared, incoming, &request).then_some(Asked::Page)
+}
+
+/// Waits for the next request on a connection whose last one has been answered. Meanwhile its place may go to another one.
+#[inline(never)]
+fn wait_for_next(shared: &Shared, incoming: &mut Incoming, slot: Slot) -> Option<Slot> {
+    incoming.stream.park();
+    let slot = if incoming.has_more() { slot } else { idle(shared, incoming, slot)? };
+    incoming.deadline = Deadline::after(shared.limits.handshake_timeout);
+    Some(slot)
+}
+
+fn idle(shared: &Shared, incoming: &mut Incoming, slot: Slot) -> Option<Slot> {
+    let key = shared.idle.enter(incoming.socket.clone(), slot);
+    let arrived = incoming.socket.wait_readable(Deadline::after(shared.limits.http_keep_alive));
+    let slot = shared.idle.leave(key).filter(|_| matches!(arrived, Ok(true)) && !shared.is_stopping());
+    if slot.is_none() {
+        // Nothing has been asked, so nothing is answered.
+        incoming.end(Deadline::after(Duration::ZERO));
+    }
+    slot
 }
 
 /// How the log calls the other end of a socket.
@@ -194,14 +229,26 @@ fn note_refusal(shared: &Shared, peer: Option<SocketAddr>, request: Option<&Requ
     shared.incidents.note(incident, format_args!("{peer}: {path}: refused: {}", Sentence(refusal)));
 }
 
-/// Answers a plain HTTP request.
+/// Answers a plain HTTP request. True: another one may follow.
 #[inline(never)]
-fn answer(shared: &Shared, incoming: &mut Incoming, request: &Request) {
-    let exchange = Exchange::new(request, &shared.sessions);
+fn answer(shared: &Shared, incoming: &mut Incoming, request: &Request) -> bool {
+    let declared = match Declared::of(request) {
+        Ok(declared) => declared,
+        Err(refusal) => {
+            note_refusal(shared, incoming.peer, Some(request), &refusal);
+            refuse(shared, incoming, refusal, Some(request));
+            return false;
+        }
+    };
+    let body = RequestBody::new(&declared, incoming, &shared.limits, &shared.buffered);
+    let exchange = Exchange::new(request, body, &shared.sessions);
     let mut response = shared.routes.respond(&exchange).unwrap_or_else(Response::from);
     if let Some(fault) = response.fault() {
         let path = Shown(request.path());
         shared.incidents.failed(format_args!("the handler of {path} failed: {}", Shown(fault)));
+    }
+    if let Some((name, value)) = exchange.into_cookie() {
+        response.headers_mut().append(name, value);
     }
     log::debug!(
         "{}: {} {}: {}",
@@ -210,22 +257,37 @@ fn answer(shared: &Shared, incoming: &mut Incoming, request: &Request) {
         Shown(request.path()),
         response.status()
     );
-    if let Some((name, value)) = exchange.into_cookie() {
-        response.headers_mut().append(name, value);
-    }
-    respond(shared, incoming, response, Some(request));
+    let persists = persists(shared, request, &response) && incoming.can_go_on();
+    respond(shared, incoming, response, Some(request), persists) && persists && incoming.drain_body()
+}
+
+/// Whether the connection stays open for another request (RFC 9112, section 9.3). It does also where all places are taken: while
+/// it waits it can give up its own at once, and while it closes it cannot.
+fn persists(shared: &Shared, request: &Request, response: &Response) -> bool {
+    let limits = &shared.limits;
+    let is_wanted = !request.is_http_10() && !request.has_token(header::CONNECTION, "close");
+    let is_offered = !limits.http_keep_alive.is_zero() && limits.max_http_idle > 0;
+    is_wanted && is_offered && response.can_persist() && !shared.is_stopping()
 }
 
 #[inline(never)]
 fn refuse(shared: &Shared, incoming: &mut Incoming, refusal: Refusal, request: Option<&Request>) {
-    respond(shared, incoming, refusal.into(), request);
+    respond(shared, incoming, refusal.into(), request, false);
 }
 
-fn respond(shared: &Shared, incoming: &mut Incoming, response: Response, request: Option<&Request>) {
-    if let Err(e) = incoming.respond(response, request.map(Request::method), &shared.headers, &shared.limits)
-    {
+fn respond(
+    shared: &Shared,
+    incoming: &mut Incoming,
+    response: Response,
+    request: Option<&Request>,
+    persists: bool,
+) -> bool {
+    let method = request.map(Request::method);
+    let sent = incoming.respond(response, method, &shared.headers, &shared.limits, persists);
+    if let Err(e) = &sent {
         log::debug!("{}: a response was not taken: {e}", Peer(incoming.peer));
     }
+    sent.is_ok()
 }
 
 /// An application that has said yes to a handshake.

@@ -13,6 +13,7 @@ use std::{
 
 use super::{
     addresses::{Address, Addresses},
+    idle::Idle,
     routes::Routes,
     wake_pipe::WakePipe,
 };
@@ -69,6 +70,8 @@ pub(super) struct Shared {
     pub(super) incidents: Arc<Incidents>,
     /// The sockets of connections in their handshake, by which a shutdown finds them.
     pub(super) handshaking: Mutex<HashMap<usize, Arc<Socket>>>,
+    /// Connections between two HTTP requests.
+    pub(super) idle: Idle<Slot>,
     /// Wakes the thread that called `run`.
     pub(super) supervisor: Arc<WakePipe>,
     /// Connections, those in their handshake included.
@@ -96,6 +99,7 @@ impl Shared {
             registry,
             buffered,
             addresses: Addresses::new(limits.max_connections_per_address),
+            idle: Idle::new(limits.max_http_idle),
             limits,
             origins: settings.origins,
             headers: settings.headers,
@@ -114,10 +118,13 @@ impl Shared {
         })
     }
 
-    /// A place for one more connection, of a client at this address, if there is one.
+    /// A place for one more connection, of a client at this address, if there is one, or if there is a connection that can give
+    /// up its own.
     pub(super) fn take_slot(self: &Arc<Self>, peer: Option<IpAddr>) -> Result<Slot, NoSlot> {
         let free = |count| (count < self.limits.max_connections).then_some(count + 1);
-        self.count.fetch_update(SeqCst, SeqCst, free).map_err(|_| NoSlot::OfAll)?;
+        while self.count.fetch_update(SeqCst, SeqCst, free).is_err() {
+            self.idle.give_up_oldest().ok_or(NoSlot::OfAll)?;
+        }
         let mut slot = Slot { shared: self.clone(), address: None };
         if slot.count_for(peer) { Ok(slot) } else { Err(NoSlot::OfAddress) }
     }

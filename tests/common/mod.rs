@@ -122,7 +122,7 @@ impl TestServer {
         stream
     }
 
-    /// Sends a raw request and returns the whole response.
+    /// Sends a raw request and returns all that comes until the server ends the connection.
     pub fn http(&self, scheme: Scheme, request: &str) -> String {
         let mut stream = self.raw(scheme);
         stream.write_all(request.as_bytes()).unwrap();

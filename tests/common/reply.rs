@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 
-use super::{Scheme, Stream, TestServer};
+use super::{Scheme, TestServer, read_head};
 
 /// A whole response.
 #[derive(Debug)]
@@ -13,11 +13,9 @@ pub struct Reply {
 }
 
 impl TestServer {
-    /// Sends a raw request, and reads the response to the end of the stream.
+    /// Sends a raw request on a connection of its own, and reads the response.
     pub fn ask(&self, scheme: Scheme, request: impl AsRef<[u8]>) -> Reply {
-        let mut stream = self.raw(scheme);
-        stream.write_all(request.as_ref()).unwrap();
-        Reply::read(&mut stream)
+        ask(&mut self.raw(scheme), request)
     }
 
     /// Asks for a page.
@@ -26,17 +24,40 @@ impl TestServer {
     }
 }
 
+/// Sends a raw request, and reads the response.
+pub fn ask(stream: &mut (impl Read + Write), request: impl AsRef<[u8]>) -> Reply {
+    let request = request.as_ref();
+    stream.write_all(request).unwrap();
+    if request.starts_with(b"HEAD ") { Reply::read_head(stream) } else { Reply::read(stream) }
+}
+
 impl Reply {
-    /// Reads a response to the end of the stream, which must not be a reset. Of a 101, reads only the head.
-    pub fn read(stream: &mut Stream) -> Self {
-        let head = stream.read_head();
-        let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).unwrap_or_default();
-        let status = status.parse().unwrap_or_else(|_| panic!("no response: {head}"));
-        let mut reply = Self { status, head, body: Vec::new() };
-        if status != 101 {
+    /// Reads a response. If it ends the connection, reads to the end of the stream, which must not be a reset. Of a 101, and of
+    /// other responses without a body, reads only the head.
+    pub fn read(stream: &mut impl Read) -> Self {
+        let mut reply = Self::read_head(stream);
+        let length = reply.header("content-length").map(|length| length.parse().unwrap());
+        if reply.closes() && reply.status != 101 {
             stream.read_to_end(&mut reply.body).unwrap();
+            assert!(length.is_none_or(|length: usize| length == reply.body.len()), "{reply:?}");
+        } else if let Some(length) = length {
+            reply.body.resize(length, 0);
+            stream.read_exact(&mut reply.body).unwrap();
         }
         reply
+    }
+
+    /// Reads only the head.
+    pub fn read_head(stream: &mut impl Read) -> Self {
+        let head = read_head(stream);
+        let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).unwrap_or_default();
+        let status = status.parse().unwrap_or_else(|_| panic!("no response: {head}"));
+        Self { status, head, body: Vec::new() }
+    }
+
+    /// Whether the server ends the connection after it.
+    pub fn closes(&self) -> bool {
+        self.header("connection").is_some_and(|value| value.split(", ").any(|option| option == "close"))
     }
 
     /// The first header line of that name.
@@ -50,16 +71,19 @@ impl Reply {
         lines.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value).collect()
     }
 
+    pub fn head(&self) -> &str {
+        &self.head
+    }
+
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
     }
 
-    /// Checks a refusal: one line of text, and the end of the connection. Returns the line.
+    /// Checks a refusal: one line of text. Returns the line.
     pub fn refusal(&self) -> &str {
         assert!(self.status >= 300, "not refused: {self:?}");
         assert!(self.header("content-type").is_some_and(|kind| kind.starts_with("text/plain")), "{self:?}");
         assert_eq!(self.header("content-length"), Some(self.body.len().to_string().as_str()), "{self:?}");
-        assert!(self.header("connection").is_some_and(|options| options.ends_with("close")), "{self:?}");
         let line = self.text().strip_suffix('\n').unwrap_or_else(|| panic!("not a line: {self:?}"));
         assert!(!line.contains(['\r', '\n']), "more than a line: {self:?}");
         line

@@ -1,0 +1,134 @@
+//! Connections that another HTTP server of the program has accepted, and that go on here. They are handed to the threads as the
+//! accepting threads do it, with the same places; from a server that does not run yet they wait for that.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpStream},
+    os::unix::net::UnixStream,
+    sync::{Arc, Mutex},
+};
+
+use super::{
+    incoming::Received,
+    listener::Security,
+    rejected::{refusal, reject_at_once, shutting_down},
+    serve::Job,
+    shared::{NoSlot, Shared},
+    threads::Threads,
+};
+use crate::{
+    connection::Socket,
+    http::{Refusal, Request},
+    sync::LockExt,
+};
+
+/// A connection for [`ServerHandle::adopt`](crate::ServerHandle::adopt): made from a `TcpStream` or a `UnixStream`.
+#[derive(Debug)]
+pub struct AdoptedStream {
+    socket: Socket,
+    peer: Option<SocketAddr>,
+    blocks: io::Result<()>,
+}
+
+impl From<TcpStream> for AdoptedStream {
+    fn from(stream: TcpStream) -> Self {
+        let (peer, blocks) = (stream.peer_addr().ok(), stream.set_nonblocking(false));
+        Self { socket: stream.into(), peer, blocks }
+    }
+}
+
+impl From<UnixStream> for AdoptedStream {
+    fn from(stream: UnixStream) -> Self {
+        let blocks = stream.set_nonblocking(false);
+        Self { socket: stream.into(), peer: None, blocks }
+    }
+}
+
+/// A connection that was handed over.
+#[derive(Debug)]
+pub(super) struct Adopted {
+    stream: AdoptedStream,
+    received: Box<Received>,
+}
+
+impl Adopted {
+    pub(super) fn new(stream: AdoptedStream, request: Request, rest: Vec<u8>) -> Self {
+        Self { stream, received: Box::new(Received { request: Box::new(request), rest }) }
+    }
+}
+
+/// Where adopted connections go.
+#[derive(Debug, Default)]
+pub(super) struct Adopter(Mutex<State>);
+
+#[derive(Debug)]
+enum State {
+    /// The server does not run yet. As many wait as there are places.
+    Waiting(Vec<Adopted>),
+    Running(Arc<Threads>),
+    Ended,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::Waiting(Vec::new())
+    }
+}
+
+impl Adopter {
+    pub(super) fn adopt(&self, shared: &Arc<Shared>, adopted: Adopted) {
+        match &mut *self.0.locked() {
+            State::Running(threads) if !shared.is_stopping() => hand_over(shared, threads, adopted),
+            State::Waiting(all) if all.len() < shared.limits.max_connections => all.push(adopted),
+            State::Waiting(_) => reject(shared, adopted, refusal(NoSlot::OfAll)),
+            State::Running(_) | State::Ended => reject(shared, adopted, shutting_down()),
+        }
+    }
+}
+
+/// The server is about to run. Dropping this ends it: nothing more is taken.
+pub(super) struct Adopting {
+    pub(super) adopter: Arc<Adopter>,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Adopting {
+    /// The server runs: those who have waited are served.
+    pub(super) fn start(&self, threads: &Arc<Threads>) {
+        let mut state = self.adopter.0.locked();
+        if let State::Waiting(all) = std::mem::replace(&mut *state, State::Running(threads.clone())) {
+            all.into_iter().for_each(|adopted| hand_over(&self.shared, threads, adopted));
+        }
+    }
+}
+
+impl Drop for Adopting {
+    fn drop(&mut self) {
+        if let State::Waiting(all) = std::mem::replace(&mut *self.adopter.0.locked(), State::Ended) {
+            all.into_iter().for_each(|adopted| reject(&self.shared, adopted, shutting_down()));
+        }
+    }
+}
+
+fn hand_over(shared: &Arc<Shared>, threads: &Arc<Threads>, adopted: Adopted) {
+    if let Err(e) = &adopted.stream.blocks {
+        return log::error!("cannot adopt a connection: {e}");
+    }
+    let peer = adopted.received.request.peer().or(adopted.stream.peer);
+    let slot = match shared.take_slot(peer.map(|peer| peer.ip())) {
+        Ok(slot) => slot,
+        Err(why) => return reject(shared, adopted, refusal(why)),
+    };
+    let Adopted { stream: AdoptedStream { socket, peer, .. }, received } = adopted;
+    let job = Job { socket, peer, security: Security::None, slot, received: Some(received) };
+    if let Err((e, job)) = threads.hand_over(job) {
+        log::error!("{e}");
+        if let Some(Job { socket, security, .. }) = job {
+            reject_at_once(socket, &security, refusal(NoSlot::OfAll), &shared.headers);
+        }
+    }
+}
+
+fn reject(shared: &Shared, adopted: Adopted, why: Refusal) {
+    reject_at_once(adopted.stream.socket, &Security::None, why, &shared.headers);
+}

@@ -1,0 +1,183 @@
+//! The body of a request, received only when a handler asks for it. It is counted with what all connections hold, and a client
+//! that is slow with it is not waited for.
+
+use std::{borrow::Cow, cell::RefCell};
+
+use bytes::Bytes;
+use http::{StatusCode, header};
+
+use super::{
+    incoming::{Incoming, LINGER, More},
+    pace::Pace,
+};
+use crate::{
+    buffered::{Buffered, Held},
+    deadline::Deadline,
+    http::{Decoder, Framing, Part, Refusal, Request},
+    limits::Limits,
+};
+
+/// How much is received at a time.
+const ROOM: usize = 16 * 1024;
+
+/// As much of a body that no handler has asked for is thrown away to go on with the next request.
+const MAX_DRAINED: u64 = 64 * 1024;
+
+/// The body of the request that is being answered. Whoever drops it holds nothing any more.
+pub(super) struct RequestBody<'a> {
+    incoming: RefCell<&'a mut Incoming>,
+    limits: &'a Limits,
+    all: &'a Buffered,
+    held: Held,
+    /// What came of it, once a handler has asked.
+    received: RefCell<Option<Result<Bytes, Refusal>>>,
+}
+
+/// What a request's head says of its body.
+pub(super) struct Declared {
+    framing: Framing,
+    expects_continue: bool,
+}
+
+impl Declared {
+    /// # Errors
+    /// What is to be answered if it is not clear where the body ends. Then no other request can follow.
+    pub(super) fn of(request: &Request) -> Result<Self, Refusal> {
+        let framing = Framing::of(request)?;
+        let expects_continue = expects_continue(request)? && framing != Framing::Length(0);
+        Ok(Self { framing, expects_continue })
+    }
+}
+
+impl<'a> RequestBody<'a> {
+    /// Of the request whose head has just been received.
+    pub(super) fn new(
+        declared: &Declared,
+        incoming: &'a mut Incoming,
+        limits: &'a Limits,
+        all: &'a Buffered,
+    ) -> Self {
+        incoming.body = Decoder::new(declared.framing);
+        incoming.expects_continue = declared.expects_continue;
+        let (held, received) = Default::default();
+        Self { incoming: RefCell::new(incoming), limits, all, held, received }
+    }
+
+    /// All of it.
+    pub(super) fn get(&self) -> Result<Bytes, Refusal> {
+        let receive = || {
+            let incoming = &mut **self.incoming.borrow_mut();
+            let received = self.receive(incoming);
+            incoming.is_broken = received.is_err();
+            received
+        };
+        self.received.borrow_mut().get_or_insert_with(receive).clone()
+    }
+
+    fn receive(&self, incoming: &mut Incoming) -> Result<Bytes, Refusal> {
+        let max = self.limits.max_body;
+        if incoming.body.left().is_some_and(|left| left > max as u64) {
+            return Err(too_large(max));
+        }
+        let mut pace = Pace::new(self.limits.handshake_timeout, self.limits.min_http_rate);
+        incoming.send_continue(pace.deadline())?;
+        let mut body = Vec::new();
+        loop {
+            let input = incoming.stream.input();
+            let taken = match incoming.body.next(input)? {
+                Part::End => return Ok(body.into()),
+                Part::Data(length) => {
+                    if length > max - body.len() {
+                        return Err(too_large(max));
+                    }
+                    body.extend_from_slice(&input[..length]);
+                    if !self.held.try_set(body.capacity(), self.all) {
+                        return Err(short_of_memory());
+                    }
+                    pace.advance(length);
+                    length
+                }
+                Part::Other(length) => length,
+                Part::Incomplete => {
+                    incoming.receive_body(&pace)?;
+                    0
+                }
+            };
+            incoming.stream.consume(taken);
+        }
+    }
+}
+
+impl Drop for RequestBody<'_> {
+    fn drop(&mut self) {
+        self.held.set(0, self.all);
+    }
+}
+
+impl Incoming {
+    /// The client may wait for this before it sends the body (RFC 9110, section 10.1.1).
+    fn send_continue(&mut self, deadline: Deadline) -> Result<(), Refusal> {
+        if !std::mem::take(&mut self.expects_continue) || !self.stream.input().is_empty() {
+            return Ok(());
+        }
+        self.stream.output().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        self.send(deadline).map_err(|_| broken())
+    }
+
+    fn receive_body(&mut self, pace: &Pace) -> Result<(), Refusal> {
+        match self.receive(ROOM, pace.deadline()) {
+            Ok(More::Some) => Ok(()),
+            Ok(More::Late) => Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body came too slowly")),
+            Ok(More::End | More::NotTls) | Err(_) => Err(broken()),
+        }
+    }
+
+    /// Whether another request can follow this one: its body has been received, or is so short that it may be thrown away.
+    pub(super) fn can_go_on(&self) -> bool {
+        // A client that was not told to send its body may send it or not.
+        !self.expects_continue && !self.is_broken && self.body.left().is_some_and(|left| left <= MAX_DRAINED)
+    }
+
+    /// Receives what is left of the body, and throws it away. False: the next request cannot be found.
+    pub(super) fn drain_body(&mut self) -> bool {
+        let deadline = Deadline::after(LINGER);
+        loop {
+            let taken = match self.body.next(self.stream.input()) {
+                Ok(Part::End) => return true,
+                Ok(Part::Data(length) | Part::Other(length)) => length,
+                Ok(Part::Incomplete) => match self.receive(ROOM, deadline) {
+                    Ok(More::Some) => 0,
+                    _ => return false,
+                },
+                Err(_) => return false,
+            };
+            self.stream.consume(taken);
+        }
+    }
+}
+
+fn expects_continue(request: &Request) -> Result<bool, Refusal> {
+    if request.is_http_10() {
+        return Ok(false);
+    }
+    match request.headers().get(header::EXPECT) {
+        None => Ok(false),
+        Some(value) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => Ok(true),
+        Some(_) => {
+            Err(Refusal::new(StatusCode::EXPECTATION_FAILED, "only Expect: 100-continue is supported"))
+        }
+    }
+}
+
+fn too_large(max: usize) -> Refusal {
+    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, Cow::Owned(format!("a body may have {max} bytes")))
+}
+
+fn short_of_memory() -> Refusal {
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the server is short of memory")
+        .with_header(header::RETRY_AFTER, "5")
+}
+
+fn broken() -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, "the body ended early")
+}

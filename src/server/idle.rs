@@ -1,0 +1,87 @@
+//! Connections between two HTTP requests. Each waits on its own thread, but its place among `max_connections` is kept here: who
+//! comes when there is none takes that of the connection that has waited longest. Nothing here waits.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
+use crate::{connection::Socket, sync::LockExt};
+
+#[derive(Debug)]
+pub(super) struct Idle<Slot> {
+    waiting: Mutex<Waiting<Slot>>,
+    /// So many wait at most.
+    max: usize,
+}
+
+/// In the order in which they began to wait.
+#[derive(Debug)]
+struct Waiting<Slot> {
+    next: u64,
+    all: BTreeMap<u64, (Arc<Socket>, Slot)>,
+}
+
+impl<Slot> Idle<Slot> {
+    pub(super) fn new(max: usize) -> Self {
+        Self { waiting: Mutex::new(Waiting { next: 0, all: BTreeMap::new() }), max }
+    }
+
+    /// This connection begins to wait. If that makes too many, the one that has waited longest has to end.
+    pub(super) fn enter(&self, socket: Arc<Socket>, slot: Slot) -> u64 {
+        let mut waiting = self.waiting.locked();
+        let key = waiting.next;
+        waiting.next += 1;
+        waiting.all.insert(key, (socket, slot));
+        let too_many = waiting.all.len() > self.max;
+        drop(waiting);
+        if too_many {
+            self.give_up_oldest();
+        }
+        key
+    }
+
+    /// It does not wait any more. `None`: its place has been taken, and it has to end.
+    pub(super) fn leave(&self, key: u64) -> Option<Slot> {
+        self.waiting.locked().all.remove(&key).map(|(_, slot)| slot)
+    }
+
+    /// Takes the place of the connection that has waited longest, whose thread wakes up.
+    pub(super) fn give_up_oldest(&self) -> Option<Slot> {
+        let oldest = self.waiting.locked().all.pop_first();
+        oldest.map(|(_, (socket, slot))| {
+            socket.shutdown_read();
+            slot
+        })
+    }
+
+    /// The system has run out of something that all of them have.
+    pub(super) fn give_up_all(&self) {
+        let all = std::mem::take(&mut self.waiting.locked().all);
+        all.values().for_each(|(socket, _)| socket.shutdown_read());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn the_oldest_gives_up_its_place() {
+        let idle = Idle::new(2);
+        let (clients, keys): (Vec<_>, Vec<_>) = (0..4)
+            .map(|n| {
+                let (client, socket) = UnixStream::pair().unwrap();
+                (client, idle.enter(Arc::new(socket.into()), n))
+            })
+            .unzip();
+        assert_eq!((idle.leave(keys[0]), idle.leave(keys[1])), (None, None), "two are enough");
+        assert_eq!(idle.give_up_oldest(), Some(2));
+        assert_eq!((idle.leave(keys[2]), idle.leave(keys[3]), idle.give_up_oldest()), (None, Some(3), None));
+        let key = idle.enter(Arc::new(clients.into_iter().next().unwrap().into()), 5);
+        idle.give_up_all();
+        assert_eq!(idle.leave(key), None);
+    }
+}

@@ -284,7 +284,7 @@
 //! | 0 | `shown`, `seldom`, `incidents` | what the log shows of strangers, and how often |
 //! | 1 | `codec` | bytes to messages and back, in memory: TLS, frames and compression |
 //! | 1 | `http` | a request in, a response out; the checks of the opening handshake |
-//! | 1 | `tls` | the server's certificate |
+//! | 1 | `tls` | the server's certificates and key: read, checked, and given to the TLS library |
 //! | 2 | `compression` | what is negotiated with a client |
 //! | 2 | `session` | sessions, their cookie, and where they are stored |
 //! | 2 | `protocol` | the state machine of one connection, without I/O: bytes, commands and the time in; bytes, messages and the next deadline out |

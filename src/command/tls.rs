@@ -11,10 +11,10 @@ pub(super) struct Tls {
     /// Listen here with TLS, which needs --cert and --key, or --identity and --password-file; repeatable
     #[arg(long, value_name = "ADDR", requires = "certificate")]
     pub(super) tls_listen: Vec<String>,
-    /// The certificate chain, in PEM
+    /// The certificate chain, in PEM, the server's own certificate first
     #[arg(long, value_name = "FILE", requires = "key", requires = "tls_listen")]
     cert: Option<PathBuf>,
-    /// The certificate's PKCS#8 key, in PEM
+    /// The certificate's key, in PEM; it may be in the same file
     #[arg(long, value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
     /// Certificate and key in one, in PKCS#12

@@ -5,9 +5,11 @@ mod acceptor;
 mod addresses;
 mod builder;
 mod exchange;
+mod handle;
 mod listener;
 mod rejected;
 mod routes;
+mod running;
 mod serve;
 mod shared;
 mod socket_file;
@@ -25,7 +27,10 @@ use self::{
     shared::Shared,
     threads::Threads,
 };
-pub use self::{builder::ServerBuilder, exchange::Exchange, listener::ListenAddr};
+pub use self::{
+    builder::ServerBuilder, exchange::Exchange, handle::ServerHandle, listener::ListenAddr,
+    running::RunningServer,
+};
 use crate::{
     caught::caught,
     connection::Registrar,
@@ -37,6 +42,7 @@ use crate::{
     message::CloseCode,
     session::InUse,
     sync::LockExt,
+    thread::Belonging,
 };
 
 /// How long connections have to end when accepting has failed.
@@ -99,17 +105,19 @@ impl Server {
 
     /// A handle to shut it down with, from any thread.
     pub fn handle(&self) -> ServerHandle {
-        ServerHandle(self.shared.clone())
+        ServerHandle::new(self.shared.clone())
     }
 
     /// Serves until [`shutdown`](ServerHandle::shutdown), on threads that it starts: one for each listener, which accepts,
-    /// and one for each connection. When it returns, all of them are joined and all sockets closed.
+    /// and one for each connection. When it returns, all of them are joined and all sockets closed. A program with a loop of its
+    /// own calls [`spawn`](Self::spawn) instead.
     ///
     /// # Errors
     /// [`ServerError::Io`] if the system refuses to start the first threads, or if no more clients can be
     /// accepted: then all open connections are closed with 1001 and have ten seconds to end.
     pub fn run(self) -> Result<(), ServerError> {
         let shared = self.shared;
+        let _belonging = Belonging::to(shared.number());
         let registrar: Arc<dyn Registrar> = shared.registry.clone();
         let Shared { limits, clock, buffered, incidents, .. } = &*shared;
         let gateways = Gateways::start(limits, clock, &registrar, buffered, incidents)?;
@@ -140,28 +148,6 @@ impl ServerBuilder {
         let (listeners, shared) = self.build()?;
         let addresses = listeners.iter().map(Listener::local_addr).collect::<Result<_, _>>()?;
         Ok(Server { listeners, addresses, shared })
-    }
-}
-
-/// Shuts a server down. Clones belong to the same server.
-#[derive(Debug, Clone)]
-pub struct ServerHandle(Arc<Shared>);
-
-impl ServerHandle {
-    /// Ends the server, and returns at once; [`Server::run`] returns when all is done.
-    ///
-    /// No new connections are accepted, handshakes under way are answered with 503, and all open connections are
-    /// closed with 1001. Handlers have the grace period to return; then their sockets are cut. A handler that never
-    /// returns keeps `run` from returning: threads cannot be killed.
-    ///
-    /// A second call can only shorten the grace period.
-    pub fn shutdown(&self, grace: Duration) {
-        self.0.shutdown(grace);
-    }
-
-    /// How many connections there are, those in their handshake included.
-    pub fn connections(&self) -> usize {
-        self.0.connections()
     }
 }
 

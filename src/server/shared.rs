@@ -114,6 +114,11 @@ impl Shared {
         })
     }
 
+    /// A number that no other server has as long as this one is there.
+    pub(super) fn number(self: &Arc<Self>) -> usize {
+        Arc::as_ptr(self).addr()
+    }
+
     /// A place for one more connection, of a client at this address, if there is one.
     pub(super) fn take_slot(self: &Arc<Self>, peer: Option<IpAddr>) -> Result<Slot, NoSlot> {
         let free = |count| (count < self.limits.max_connections).then_some(count + 1);

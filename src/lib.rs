@@ -220,8 +220,9 @@
 //!
 //! # Shutdown
 //!
-//! [`ServerHandle::shutdown`] from any thread, with a grace period; or a [`RunningServer`] that is dropped. [`Server::run`] returns when every thread is joined and
-//! every socket closed; a [`WebSocket`], a [`Pusher`] or a [`Hub`] may be kept longer, and reports that all is closed.
+//! [`ServerHandle::shutdown`] from any thread, with a grace period; or a [`RunningServer`] that is dropped. [`Server::run`]
+//! returns when every thread is joined and every socket closed; a [`WebSocket`], a [`Pusher`] or a [`Hub`] may be kept longer,
+//! and reports that all is closed.
 //!
 //! # Memory
 //!
@@ -232,6 +233,9 @@
 //! | shared, plain, 18,000 of them on one gateway | 1.0 KiB |
 //! | shared, TLS (OpenSSL 3), 2,000 of them | 15 KiB |
 //! | synchronous, plain, 4,000 of them | 14.5 KiB, more than half of it the thread's stack |
+//!
+//! What a browser calls itself is kept once for all connections that say the same: with 18,000 that each said something else, 0.14
+//! KiB more for each. A user, tags, a subprotocol or a forwarded address take memory only where there is one.
 //!
 //! Buffers grow with the bytes that arrive, never with the length that a frame announces, and are freed when they are empty.
 //! Every part of a connection (its protocol, inbox and outbox) tells a common sum what it holds, if that has changed by more

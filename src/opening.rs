@@ -222,7 +222,7 @@ impl Opening {
     /// ```
     ///
     /// # Errors
-    /// [`Error::OverLimit`] if the name is empty or too long; with `?` the handshake is refused with 400.
+    /// [`Error::OverLimit`](crate::Error::OverLimit) if the name is empty or too long; with `?` the handshake is refused with 400.
     pub fn set_user(&mut self, user: impl AsRef<str>) -> Result<()> {
         let user = user.as_ref();
         if !(1..=MAX_USER).contains(&user.len()) {
@@ -242,7 +242,8 @@ impl Opening {
     /// last one. There may be 16 tags, of 1 KiB together.
     ///
     /// # Errors
-    /// [`Error::OverLimit`] if that would be too much, or if the key is empty; with `?` the handshake is refused with 400.
+    /// [`Error::OverLimit`](crate::Error::OverLimit) if that would be too much, or if the key is empty; with `?` the handshake
+    /// is refused with 400.
     pub fn set_tag(&mut self, key: impl AsRef<str>, value: impl AsRef<str>) -> Result<()> {
         Ok(self.tags.set(key.as_ref(), value.as_ref())?)
     }
@@ -258,8 +259,8 @@ impl Opening {
     /// never a member. Joining again has no effect.
     ///
     /// # Errors
-    /// [`Error::OverLimit`] if the topic's name is too long or empty, or if there are too many topics; with `?` the handshake
-    /// is refused with 400, or, where it is all topics together, 503.
+    /// [`Error::OverLimit`](crate::Error::OverLimit) if the topic's name is too long or empty, or if there are too many topics;
+    /// with `?` the handshake is refused with 400, or, where it is all topics together, 503.
     pub fn join(&mut self, topic: impl AsRef<str>) -> Result<()> {
         Ok(self.announced.join(topic.as_ref())?)
     }

@@ -50,10 +50,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .listen(address)
         .http("/", move |_| Response::html(PAGE.replace("COUNT", &for_page.load(Relaxed).to_string())))
         .route("/count", move || Report(for_socket.clone()))
-        .bind()?;
+        .bind()?
+        .spawn()?;
     println!("listening on http://{}/", server.local_addrs()[0]);
-    let handle = server.handle();
-    let serving = thread::spawn(move || server.run());
 
     // The program as it was before it had WebSockets.
     let work: u64 = std::env::args().nth(2).map_or(Ok(u64::MAX), |n| n.parse())?;
@@ -62,7 +61,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         thread::sleep(Duration::from_millis(250));
     }
 
-    handle.shutdown(Duration::from_secs(5));
-    serving.join().expect("the server does not panic")?;
+    server.shutdown(Duration::from_secs(5))?; // it would end as well when it is dropped
     Ok(())
 }

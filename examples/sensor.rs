@@ -36,10 +36,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = std::env::args().nth(1).unwrap_or("127.0.0.1:8080".into());
     let mut limits = Limits::default();
     limits.max_queue_messages = 100; // ten seconds of readings
-    let server = Server::builder().listen(address).limits(limits).route("/readings", || Listener).bind()?;
+    let builder = Server::builder().listen(address).limits(limits).route("/readings", || Listener);
+    let server = builder.bind()?.spawn()?;
     println!("listening on ws://{}/readings", server.local_addrs()[0]);
-    let (hub, handle) = (server.hub(), server.handle());
-    let serving = thread::spawn(move || server.run());
+    let hub = server.hub();
 
     // The program as it was, and one line more.
     let readings: u32 = std::env::args().nth(2).map_or(Ok(u32::MAX), |n| n.parse())?;
@@ -52,7 +52,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         thread::sleep(Duration::from_millis(100));
     }
 
-    handle.shutdown(Duration::from_secs(5));
-    serving.join().expect("the server does not panic")?;
+    server.shutdown(Duration::from_secs(5))?; // it would end as well when it is dropped
     Ok(())
 }

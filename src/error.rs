@@ -64,6 +64,26 @@ pub enum Error {
     SessionStore(Box<dyn std::error::Error + Send + Sync>),
     /// [`Session::renew`](crate::Session::renew) after the answer to the request: the client cannot be told a new ID any more.
     TooLate,
+    /// There would be too much of what this says. Nothing was changed.
+    OverLimit(OverLimit),
+}
+
+/// What there would be too much of; see [`Error::OverLimit`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OverLimit {
+    /// The name of a user has 1 to 256 bytes: [`Opening::set_user`](crate::Opening::set_user).
+    User,
+    /// A connection has up to 16 tags, of 1 KiB together, whose keys are not empty:
+    /// [`Opening::set_tag`](crate::Opening::set_tag).
+    Tags,
+    /// The name of a topic has at least one byte, and at most
+    /// [`Limits::max_topic_name`](crate::Limits::max_topic_name).
+    TopicName,
+    /// The connection has joined [`Limits::max_topics`](crate::Limits::max_topics) topics already.
+    Topics,
+    /// The topics of all connections together take [`Limits::max_topics_bytes`](crate::Limits::max_topics_bytes).
+    AllTopics,
 }
 
 impl Error {
@@ -96,7 +116,20 @@ impl fmt::Display for Error {
             Self::SessionRenewed => f.write_str("the session has another ID now: the client has to come again"),
             Self::SessionStore(e) => write!(f, "the session store failed: {e}"),
             Self::TooLate => f.write_str("the request is answered: no cookie can be set any more"),
+            Self::OverLimit(limit) => limit.fmt(f),
         }
+    }
+}
+
+impl fmt::Display for OverLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::User => "the name of a user must have 1 to 256 bytes",
+            Self::Tags => "a connection has at most 16 tags, of 1 KiB together, whose keys are not empty",
+            Self::TopicName => "the name of a topic is empty, or too long (max_topic_name)",
+            Self::Topics => "the connection has too many topics (max_topics)",
+            Self::AllTopics => "all topics together take too much memory (max_topics_bytes)",
+        })
     }
 }
 
@@ -107,6 +140,12 @@ impl std::error::Error for Error {
             Self::SessionStore(e) => Some(&**e),
             _ => None,
         }
+    }
+}
+
+impl From<OverLimit> for Error {
+    fn from(limit: OverLimit) -> Self {
+        Self::OverLimit(limit)
     }
 }
 

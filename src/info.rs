@@ -1,12 +1,16 @@
 //! What is told about a connection.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use crate::{connection::Connection, id::WebSocketId};
+use crate::{
+    connection::{Connection, Statistics},
+    id::WebSocketId,
+    tags::Tags,
+};
 
 /// The state of a connection at one moment.
 #[derive(Clone, Debug)]
@@ -16,12 +20,27 @@ pub struct ConnectionInfo {
     pub id: WebSocketId,
     /// The path of the client's request.
     pub path: Arc<str>,
+    /// The route that serves it, as it was [registered](crate::ServerBuilder::route): `/chat/*`, for example.
+    pub route: Arc<str>,
     /// The address of the socket's other end; `None` on a Unix socket.
     pub peer: Option<SocketAddr>,
+    /// The client's address; see [`Request::client_address`](crate::Request::client_address).
+    pub client_address: Option<IpAddr>,
+    /// What the client says that it is: its `User-Agent`, cut to 256 bytes, and without what is not UTF-8. A stranger has
+    /// written it: escape it where it is shown.
+    pub user_agent: Option<Arc<str>>,
+    /// The [user](crate::Opening::set_user).
+    pub user: Option<Arc<str>>,
+    /// The [tags](crate::Opening::set_tag).
+    pub tags: Tags,
     /// When it was opened.
     pub since: SystemTime,
     /// For how long it has been open: unlike a difference of dates, this does not change when the system's clock is set.
     pub age: Duration,
+    /// When the last message went either way, or, before the first one, when it was opened. Pings do not count.
+    pub last_active: SystemTime,
+    /// How long ago that was: like [`age`](Self::age), this does not change when the system's clock is set.
+    pub idle: Duration,
     /// Whether it is shared.
     pub shared: bool,
     /// Bytes that wait to be sent.
@@ -41,13 +60,20 @@ pub struct ConnectionInfo {
 impl ConnectionInfo {
     pub(crate) fn new(connection: &Arc<Connection>) -> Self {
         let about = connection.about();
-        let (counts, queued, round_trip) = connection.statistics();
+        let Statistics { counts, queued, round_trip, active, idle } = connection.statistics();
         Self {
             id: about.id,
             path: about.path.clone(),
+            route: about.route().clone(),
             peer: about.peer,
+            client_address: about.client(),
+            user_agent: about.user_agent.as_ref().map(|name| name.text().clone()),
+            user: about.user().cloned(),
+            tags: about.tags().clone(),
             since: connection.opened(),
             age: connection.age(),
+            last_active: active,
+            idle,
             shared: about.shared,
             queued,
             messages_in: counts.messages_in,

@@ -8,6 +8,10 @@ use crate::{error::ServerError, memory};
 const PART_OF_MEMORY: usize = 4;
 const UNKNOWN_MEMORY: usize = 256 << 20;
 
+/// By default topics may take this part of the memory, or so many bytes.
+const TOPICS_PART_OF_MEMORY: usize = 16;
+const TOPICS_UNKNOWN_MEMORY: usize = 64 << 20;
+
 /// By default a queue takes so many messages of the largest size.
 const LARGEST_IN_QUEUE: usize = 4;
 
@@ -112,6 +116,16 @@ pub struct Limits {
     /// Default `None`: a quarter of the least of the machine's memory, the memory limits of the process's cgroups (v1 and v2)
     /// and its address space limit (`RLIMIT_AS`), as they are when the server is bound; 256 MiB where none is known.
     pub max_buffered_bytes: Option<usize>,
+    /// Topics that one connection may have joined at the same time. Beyond it, `join` fails with
+    /// [`Error::OverLimit`](crate::Error::OverLimit). Default 256. Each takes some 100 bytes, and its name.
+    pub max_topics: usize,
+    /// Bytes of a topic's name; as [`max_topics`](Self::max_topics). Default 256.
+    pub max_topic_name: usize,
+    /// Bytes that all topics of a server may take, so that clients that choose what their connections join cannot fill the
+    /// memory: each topic of each connection counts for 128 bytes and its name. As [`max_topics`](Self::max_topics). Default
+    /// `None`: a sixteenth of the memory, as in [`max_buffered_bytes`](Self::max_buffered_bytes); 64 MiB where that is not
+    /// known.
+    pub max_topics_bytes: Option<usize>,
     /// A client that has begun a message, and for this long sends nothing more of it, is closed with 1008; other messages,
     /// such as pings and pongs, do not count. Default 60 s; `None`: never. A message may take longer if it makes progress.
     pub message_timeout: Option<Duration>,
@@ -168,6 +182,9 @@ impl Default for Limits {
             max_inbox_bytes: 1 << 20,
             max_inbox_messages: 256,
             max_buffered_bytes: None,
+            max_topics: 256,
+            max_topic_name: 256,
+            max_topics_bytes: None,
             message_timeout: Some(Duration::from_secs(60)),
             ping_interval: Some(Duration::from_secs(20)),
             ping_timeout: Duration::from_secs(20),
@@ -207,6 +224,8 @@ impl Limits {
             ("max_queue_messages", self.max_queue_messages),
             ("max_inbox_bytes", self.max_inbox_bytes),
             ("max_inbox_messages", self.max_inbox_messages),
+            ("max_topics", self.max_topics),
+            ("max_topic_name", self.max_topic_name),
         ];
         for (name, number) in numbers {
             check(name, number, 1.., "at least 1")?;
@@ -214,6 +233,7 @@ impl Limits {
         for (name, number) in [
             ("max_connections_per_address", self.max_connections_per_address),
             ("max_queue_bytes", self.max_queue_bytes),
+            ("max_topics_bytes", self.max_topics_bytes),
         ] {
             check(name, number.unwrap_or(1), 1.., "at least 1, or none")?;
         }
@@ -233,8 +253,13 @@ impl Limits {
 
     /// What [`max_buffered_bytes`](Self::max_buffered_bytes) comes to.
     pub(crate) fn buffered_bytes(&self) -> usize {
-        let part = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX) / PART_OF_MEMORY;
-        self.max_buffered_bytes.unwrap_or_else(|| memory::available().map_or(UNKNOWN_MEMORY, part))
+        self.max_buffered_bytes.unwrap_or_else(|| part_of_memory(PART_OF_MEMORY, UNKNOWN_MEMORY))
+    }
+
+    /// What [`max_topics_bytes`](Self::max_topics_bytes) comes to.
+    pub(crate) fn topics_bytes(&self) -> usize {
+        let part = || part_of_memory(TOPICS_PART_OF_MEMORY, TOPICS_UNKNOWN_MEMORY);
+        self.max_topics_bytes.unwrap_or_else(part)
     }
 
     /// What [`max_queue_bytes`](Self::max_queue_bytes) comes to.
@@ -256,6 +281,12 @@ fn check_time(name: &str, time: Option<Duration>) -> Result<(), ServerError> {
 
 fn refuse(name: &str, value: impl Display, words: &str) -> ServerError {
     ServerError::config(format!("the limit {name} is {value}: it has to be {words}"))
+}
+
+/// This part of the memory, or so many bytes where nobody knows how much there is.
+fn part_of_memory(part: usize, unknown: usize) -> usize {
+    let available = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX) / part;
+    memory::available().map_or(unknown, available)
 }
 
 #[cfg(test)]
@@ -282,6 +313,9 @@ mod tests {
             ("workers", 0, 1024, |l, n| l.workers = n),
             ("gateways", 1, 64, |l, n| l.gateways = n),
             ("max_sessions", 0, usize::MAX, |l, n| l.max_sessions = n),
+            ("max_topics", 1, usize::MAX, |l, n| l.max_topics = n),
+            ("max_topic_name", 1, usize::MAX, |l, n| l.max_topic_name = n),
+            ("max_topics_bytes", 1, usize::MAX, |l, n| l.max_topics_bytes = Some(n)),
         ];
         for (name, least, most, change) in numbers {
             let checked = |n: usize| {

@@ -1,6 +1,7 @@
-//! Observers of the hub, and how they are told: outside of all locks, and about topics in the order in which it happened.
+//! Observers of the hub, and how they are told: outside of all locks, and about topics and users in the order in which it
+//! happened.
 //!
-//! What happens to a topic is queued under the topics' lock, and told when that is free: by one thread at a time, in order.
+//! What happens to a topic or a user is queued under the lock that decides the order, and told when that is free: by one thread at a time, in order.
 //! A thread returns when what it has queued was told, by itself or by another one; so the queue has a bound.
 
 use std::{
@@ -21,7 +22,7 @@ use crate::{
 /// Each connection may cause it.
 static PANICKED: Seldom = Seldom::new(Duration::from_secs(10));
 
-/// Is told what happens to connections and topics: for metrics, and for servers that work together. Given to
+/// Is told what happens to connections, topics and users: for metrics, and for servers that work together. Given to
 /// [`ServerBuilder::observer`](crate::ServerBuilder::observer).
 ///
 /// The methods are called by the thread that causes what they tell, which waits meanwhile, and may be a gateway: they should
@@ -61,8 +62,9 @@ pub trait HubObserver: Send + Sync + 'static {
 
     /// A topic has its first member.
     ///
-    /// What happens to topics is told in the order in which it happens, one call at a time. A `join` or `leave` returns after
-    /// what it has caused was told; only one that is called by an observer returns before.
+    /// What happens to topics and users is told in the order in which it happens, one call at a time. A `join` or `leave`
+    /// returns after what it has caused was told; only one that is called by an observer returns before. What a connection
+    /// brings about by being opened is told after [`opened`](Self::opened), and by its end, before [`closed`](Self::closed).
     fn topic_occupied(&self, topic: &str) {
         let _ = topic;
     }
@@ -70,6 +72,17 @@ pub trait HubObserver: Send + Sync + 'static {
     /// A topic has lost its last member; as [`topic_occupied`](Self::topic_occupied).
     fn topic_vacated(&self, topic: &str) {
         let _ = topic;
+    }
+
+    /// A [user](crate::Opening::set_user) has a first connection; as [`topic_occupied`](Self::topic_occupied).
+    fn user_online(&self, user: &str) {
+        let _ = user;
+    }
+
+    /// A user has lost the last connection; as [`topic_occupied`](Self::topic_occupied). A page that is loaded anew, or
+    /// reconnects, is offline for a moment.
+    fn user_offline(&self, user: &str) {
+        let _ = user;
     }
 }
 
@@ -90,6 +103,14 @@ impl<O: HubObserver + ?Sized> HubObserver for Arc<O> {
     fn topic_vacated(&self, topic: &str) {
         (**self).topic_vacated(topic);
     }
+
+    fn user_online(&self, user: &str) {
+        (**self).user_online(user);
+    }
+
+    fn user_offline(&self, user: &str) {
+        (**self).user_offline(user);
+    }
 }
 
 /// The observers of a server; mostly none, which costs nothing.
@@ -100,10 +121,10 @@ pub(crate) struct Observers {
     told: Condvar,
 }
 
-/// What happened to topics and was not told yet.
+/// What happened to topics and users and was not told yet.
 #[derive(Default)]
 struct Queue {
-    events: VecDeque<TopicEvent>,
+    events: VecDeque<HubEvent>,
     /// How many were put in, how many of these were told, and how many the thread that tells them has to.
     put: u64,
     told: u64,
@@ -111,10 +132,12 @@ struct Queue {
     teller: Option<ThreadId>,
 }
 
-/// What happened to a topic.
-pub(crate) enum TopicEvent {
-    Occupied(Arc<str>),
-    Vacated(Arc<str>),
+/// What happened to a topic or a user.
+pub(crate) enum HubEvent {
+    TopicOccupied(Arc<str>),
+    TopicVacated(Arc<str>),
+    UserOnline(Arc<str>),
+    UserOffline(Arc<str>),
 }
 
 impl Observers {
@@ -136,8 +159,8 @@ impl Observers {
         }
     }
 
-    /// Queues what has happened to a topic, under the lock that decides the order. Then, without it, [`tell`](Self::tell).
-    pub(crate) fn queue(&self, event: impl FnOnce() -> TopicEvent) {
+    /// Queues what has happened to a topic or a user, under the lock that decides the order. Then, without it, [`tell`](Self::tell).
+    pub(crate) fn queue(&self, event: impl FnOnce() -> HubEvent) {
         if !self.all.is_empty() {
             let mut queue = self.queue.locked();
             queue.events.push_back(event());
@@ -183,8 +206,10 @@ impl Observers {
             let Some(event) = queue.events.pop_front() else { return };
             drop(queue);
             match event {
-                TopicEvent::Occupied(topic) => self.call("topic_occupied", |o| o.topic_occupied(&topic)),
-                TopicEvent::Vacated(topic) => self.call("topic_vacated", |o| o.topic_vacated(&topic)),
+                HubEvent::TopicOccupied(topic) => self.call("topic_occupied", |o| o.topic_occupied(&topic)),
+                HubEvent::TopicVacated(topic) => self.call("topic_vacated", |o| o.topic_vacated(&topic)),
+                HubEvent::UserOnline(user) => self.call("user_online", |o| o.user_online(&user)),
+                HubEvent::UserOffline(user) => self.call("user_offline", |o| o.user_offline(&user)),
             }
             self.queue.locked().told += 1;
             self.told.notify_all();

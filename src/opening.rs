@@ -10,11 +10,12 @@ use http::{HeaderName, HeaderValue};
 use crate::{
     compression::Compression,
     connection::Overflow,
-    error::Result,
+    error::{OverLimit, Result},
     http::{Request, header_line},
     id::WebSocketId,
-    registry::Registry,
+    registry::Announced,
     session::{Session, SessionId, Sessions},
+    tags::Tags,
 };
 
 /// An opening handshake, in [`on_pre_server`](crate::WebSocketServer::on_pre_server).
@@ -37,7 +38,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Opening {
     pub(crate) request: Arc<Request>,
-    pub(crate) id: WebSocketId,
+    pub(crate) announced: Announced,
     sessions: Arc<Sessions>,
     /// Opened when it is asked for, or when the handshake is answered.
     session: OnceLock<Session>,
@@ -52,22 +53,24 @@ pub struct Opening {
     pub(crate) shared: bool,
     pub(crate) overflow: Overflow,
     pub(crate) compression: Compression,
-    pub(crate) registry: Arc<Registry>,
+    pub(crate) tags: Tags,
 }
+
+/// Bytes of the longest name of a user.
+const MAX_USER: usize = 256;
 
 impl Opening {
     pub(crate) fn new(
-        id: WebSocketId,
+        announced: Announced,
         request: Arc<Request>,
         sessions: Arc<Sessions>,
         use_session: bool,
         offered: Vec<String>,
         compression: Compression,
-        registry: Arc<Registry>,
     ) -> Self {
         Self {
+            announced,
             request,
-            id,
             sessions,
             session: OnceLock::new(),
             use_session,
@@ -80,7 +83,7 @@ impl Opening {
             shared: false,
             overflow: Overflow::default(),
             compression,
-            registry,
+            tags: Tags::default(),
         }
     }
 
@@ -103,7 +106,7 @@ impl Opening {
     /// [`Hub::open_server`](crate::Hub::open_server). Messages that are pushed to it now, also from here, are the first that
     /// the client gets.
     pub fn websocket_id(&self) -> &WebSocketId {
-        &self.id
+        self.announced.id()
     }
 
     /// The session's ID (`SessionId`). If the session is [renewed](Session::renew), it changes.
@@ -196,6 +199,75 @@ impl Opening {
     /// The header lines that were [added](Self::add_header).
     pub fn headers(&self) -> &[(HeaderName, HeaderValue)] {
         &self.headers
+    }
+
+    /// Says whose connection it is, by a name of 1 to 256 bytes that means something to the application: the key of an account,
+    /// mostly. [`Hub::push_user`](crate::Hub::push_user) reaches all connections of a user, whatever the number of tabs and
+    /// devices, and [`Hub::close_user`](crate::Hub::close_user) closes them.
+    ///
+    /// This connection is one of them from now on: what is pushed to the user follows the answer to the handshake, and if the
+    /// user is closed meanwhile, so is this connection, as soon as it is open. If the handshake is refused, nothing is left of
+    /// it. Set again, the last user counts.
+    ///
+    /// ```
+    /// use switchboard::{Opening, Refusal, StatusCode};
+    ///
+    /// fn on_pre_server(opening: &mut Opening) -> Result<(), Refusal> {
+    ///     let user = opening.session().get("user")?.ok_or(StatusCode::UNAUTHORIZED)?;
+    ///     opening.set_user(&user)?;
+    ///     opening.set_tag("device", opening.request().query_value("device").unwrap_or_default().into_owned())?;
+    ///     opening.join("news")?;
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::OverLimit`](crate::Error::OverLimit) if the name is empty or too long; with `?` the handshake is refused with 400.
+    pub fn set_user(&mut self, user: impl AsRef<str>) -> Result<()> {
+        let user = user.as_ref();
+        if !(1..=MAX_USER).contains(&user.len()) {
+            return Err(OverLimit::User.into());
+        }
+        self.announced.set_user(user);
+        Ok(())
+    }
+
+    /// Whose connection it is.
+    pub fn user(&self) -> Option<&str> {
+        self.announced.user().map(|user| &**user)
+    }
+
+    /// Notes something about the connection, which [`WebSocket::tags`](crate::WebSocket::tags), `Closed::tags` and
+    /// [`ConnectionInfo`](crate::ConnectionInfo) show: the kind of device, the version of the page. A key has one value, the
+    /// last one. There may be 16 tags, of 1 KiB together.
+    ///
+    /// # Errors
+    /// [`Error::OverLimit`](crate::Error::OverLimit) if that would be too much, or if the key is empty; with `?` the handshake
+    /// is refused with 400.
+    pub fn set_tag(&mut self, key: impl AsRef<str>, value: impl AsRef<str>) -> Result<()> {
+        Ok(self.tags.set(key.as_ref(), value.as_ref())?)
+    }
+
+    /// The [tags](Self::set_tag).
+    pub fn tags(&self) -> &Tags {
+        &self.tags
+    }
+
+    /// Joins a topic, as [`WebSocket::join`](crate::WebSocket::join), with the answer to the handshake. What is broadcast to the
+    /// topic from now on reaches the client, behind that answer: so whoever joins first, and then pushes to
+    /// [`websocket_id`](Self::websocket_id) how things are, misses no change. If the handshake is refused, the connection was
+    /// never a member. Joining again has no effect.
+    ///
+    /// # Errors
+    /// [`Error::OverLimit`](crate::Error::OverLimit) if the topic's name is too long or empty, or if there are too many topics;
+    /// with `?` the handshake is refused with 400, or, where it is all topics together, 503.
+    pub fn join(&mut self, topic: impl AsRef<str>) -> Result<()> {
+        Ok(self.announced.join(topic.as_ref())?)
+    }
+
+    /// The topics that it will be a member of, in the order of their names.
+    pub fn topics(&self) -> Vec<Arc<str>> {
+        self.announced.registry().topics_of(self.announced.id())
     }
 
     /// `SharedConnection`: the connection is not bound to its thread. [`server`](crate::WebSocketServer::server) may return at

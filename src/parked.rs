@@ -85,6 +85,8 @@ impl<Slot: Send> Handler for Parked<Slot> {
             id: about.id,
             session_id: about.session_id.clone(),
             session_end_on_close,
+            user: about.user().cloned(),
+            tags: about.tags().clone(),
             reason,
             duration: connection.age(),
         };

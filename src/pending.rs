@@ -15,7 +15,7 @@ use crate::{
     error::{Error, Result},
     id::WebSocketId,
     limits::Limits,
-    message::Message,
+    message::{CloseCode, Message, Text},
     thread::must_not_wait,
 };
 
@@ -42,11 +42,13 @@ struct Queue {
     /// connection's own queue.
     count: usize,
     bytes: usize,
+    /// It is to be closed as soon as it is open.
+    close: Option<Box<(CloseCode, Text)>>,
 }
 
 impl Queue {
     fn new(buffered: Arc<Buffered>) -> Self {
-        Self { messages: Vec::new(), held: Held::default(), buffered, count: 0, bytes: 0 }
+        Self { messages: Vec::new(), held: Held::default(), buffered, count: 0, bytes: 0, close: None }
     }
 
     /// An empty queue has room for any message, as that of an open connection; but nobody is ended for it.
@@ -105,6 +107,20 @@ impl Pending {
         }
     }
 
+    /// Closes the connection, as soon as it is open. False: it is closed already, or will not be opened.
+    pub(crate) fn close(&self, code: CloseCode, text: &str) -> bool {
+        let close = Box::new((code, Text::from(text)));
+        let put = |queue: &mut Queue, close| queue.close = queue.close.take().or(Some(close));
+        match self.awaited.queue(close, put) {
+            Ok(()) => true,
+            Err((Answer::Here(connection), _)) if connection.reason().is_none() => {
+                connection.close(code, text);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
     /// Waits until the connection is open, and then until the kernel has the message.
     pub(crate) fn push_wait(&self, message: Message, timeout: Duration) -> Result<(), PushError> {
         let deadline = Deadline::after(timeout);
@@ -142,15 +158,22 @@ impl Pending {
 
     /// The connection is open: it takes over what is queued; then it is made known.
     pub(crate) fn open(&self, connection: &Arc<Connection>, make_known: impl FnOnce()) {
+        let mut close = None;
         self.awaited.fulfil(
             connection.clone(),
-            Queue::take,
+            |queue| {
+                close = close.take().or(queue.close.take());
+                queue.take()
+            },
             |messages| messages.into_iter().for_each(|message| connection.push_ahead(message)),
             || {
                 make_known();
                 let _ = self.opened.set(connection.clone());
             },
         );
+        if let Some((code, text)) = close.as_deref() {
+            connection.close(*code, text);
+        }
     }
 
     /// It will not be opened: what is queued is dropped.

@@ -1,4 +1,4 @@
-//! Starting threads; and those that must not wait.
+//! Starting threads; whose they are; and those that must not wait.
 
 use std::{
     cell::Cell,
@@ -6,7 +6,7 @@ use std::{
     thread::{Builder, JoinHandle},
 };
 
-/// Starts a thread.
+/// Starts a thread, of the same server as the one that starts it.
 ///
 /// # Errors
 /// What the system says, with the size of the stack, which is the usual cause.
@@ -15,6 +15,11 @@ pub(crate) fn spawn(
     stack_size: usize,
     run: impl FnOnce() + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
+    let server = SERVER.get();
+    let run = move || {
+        SERVER.set(server);
+        run();
+    };
     let started = Builder::new().name(name.into()).stack_size(stack_size).spawn(run);
     let explain = |e: &io::Error| format!("cannot start a thread with a stack of {stack_size} bytes: {e}");
     started.map_err(|e| io::Error::new(e.kind(), explain(&e)))
@@ -22,6 +27,31 @@ pub(crate) fn spawn(
 
 thread_local! {
     static MUST_NOT_WAIT: Cell<bool> = const { Cell::new(false) };
+    /// The server that this thread belongs to; 0: none.
+    static SERVER: Cell<usize> = const { Cell::new(0) };
+}
+
+/// This thread, and those that it starts, belong to a server as long as this is not dropped.
+pub(crate) struct Belonging {
+    before: usize,
+}
+
+impl Belonging {
+    /// `server` is a number that no other server has meanwhile, and not 0.
+    pub(crate) fn to(server: usize) -> Self {
+        Self { before: SERVER.replace(server) }
+    }
+}
+
+impl Drop for Belonging {
+    fn drop(&mut self) {
+        SERVER.set(self.before);
+    }
+}
+
+/// Whether this thread belongs to this server, which waits for it at its end.
+pub(crate) fn belongs_to(server: usize) -> bool {
+    SERVER.get() == server
 }
 
 /// Others wait for this thread, so it must not wait for them: calls that would wait do what they can at once.

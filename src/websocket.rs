@@ -18,6 +18,7 @@ use crate::{
     opening::Opening,
     registry::Registry,
     session::{Session, SessionId},
+    tags::Tags,
     thread,
 };
 
@@ -360,9 +361,24 @@ impl WebSocket {
         &self.connection.about().path
     }
 
+    /// The route that serves it, as it was [registered](crate::ServerBuilder::route): `/chat/*`, for example.
+    pub fn route(&self) -> &str {
+        self.connection.about().route()
+    }
+
     /// The subprotocol that was chosen.
     pub fn subprotocol(&self) -> Option<&str> {
-        self.connection.about().subprotocol.as_deref()
+        self.connection.about().subprotocol()
+    }
+
+    /// Whose connection it is; see [`Opening::set_user`].
+    pub fn user(&self) -> Option<&str> {
+        self.connection.about().user().map(|user| &**user)
+    }
+
+    /// What was noted about it; see [`Opening::set_tag`].
+    pub fn tags(&self) -> &Tags {
+        self.connection.about().tags()
     }
 
     /// The address of the socket's other end; `None` on a Unix socket.
@@ -376,12 +392,17 @@ impl WebSocket {
     }
 
     /// Joins a topic: broadcasts to it reach this connection. When the connection ends, it leaves the topic. Joining again
-    /// has no effect.
+    /// has no effect. [`Opening::join`] does it earlier.
     ///
     /// # Errors
-    /// [`Error::Closed`] if the connection has ended.
+    /// [`Error::Closed`] if the connection has ended. [`Error::OverLimit`] if the topic's name is too long or empty, or if
+    /// there are too many topics.
     pub fn join(&self, topic: &str) -> Result<()> {
-        self.known(self.registry.join(self.connection.id(), topic))
+        match self.registry.join(self.connection.id(), topic) {
+            // The ID becomes unknown at the very end.
+            Err(Error::UnknownId) => Err(self.connection.closed()),
+            other => other,
+        }
     }
 
     /// Leaves a topic, if it has joined it.
@@ -389,12 +410,13 @@ impl WebSocket {
     /// # Errors
     /// [`Error::Closed`] if the connection has ended, and so has left all topics.
     pub fn leave(&self, topic: &str) -> Result<()> {
-        self.known(self.registry.leave(self.connection.id(), topic))
+        let is_known = self.registry.leave(self.connection.id(), topic);
+        if is_known { Ok(()) } else { Err(self.connection.closed()) }
     }
 
-    /// The ID becomes unknown at the very end.
-    fn known(&self, is_known: bool) -> Result<()> {
-        if is_known { Ok(()) } else { Err(self.connection.closed()) }
+    /// The topics that it has joined, in the order of their names; none after its end.
+    pub fn topics(&self) -> Vec<Arc<str>> {
+        self.registry.topics_of(self.connection.id())
     }
 }
 
@@ -423,15 +445,24 @@ pub struct Closed {
     pub(crate) id: WebSocketId,
     pub(crate) session_id: Option<SessionId>,
     pub(crate) session_end_on_close: AtomicBool,
+    pub(crate) user: Option<Arc<str>>,
+    pub(crate) tags: Tags,
     pub(crate) reason: CloseReason,
     pub(crate) duration: Duration,
 }
 
 impl Closed {
     /// Of a connection that was not opened, although its application wanted it.
-    pub(crate) fn unopened(id: WebSocketId, reason: CloseReason) -> Self {
-        let session_end_on_close = AtomicBool::new(false);
-        Self { id, session_id: None, session_end_on_close, reason, duration: Duration::ZERO }
+    pub(crate) fn unopened(opening: &Opening, reason: CloseReason) -> Self {
+        Self {
+            id: *opening.announced.id(),
+            session_id: None,
+            session_end_on_close: AtomicBool::new(false),
+            user: opening.announced.user().cloned(),
+            tags: opening.tags.clone(),
+            reason,
+            duration: Duration::ZERO,
+        }
     }
 
     /// The ID that it had (`WebSocketID`); no other connection will ever have it.
@@ -448,6 +479,16 @@ impl Closed {
     /// before the end.
     pub fn set_session_end_on_close(&self, on: bool) {
         self.session_end_on_close.store(on, Relaxed);
+    }
+
+    /// Whose it was; see [`Opening::set_user`].
+    pub fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+
+    /// What was noted about it; see [`Opening::set_tag`].
+    pub fn tags(&self) -> &Tags {
+        &self.tags
     }
 
     /// How it ended.

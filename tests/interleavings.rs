@@ -1,4 +1,4 @@
-//! Tests `mailbox.rs`, `lock.rs` and `awaited.rs` in every order that the memory model allows: the source files as they are,
+//! Tests `mailbox.rs`, `lock.rs`, `awaited.rs` and `groups.rs` in every order that the memory model allows: the source files as they are,
 //! but with loom's threads, locks and atomics.
 //!
 //! If a thread waits for a wake-up that does not come, loom reports a deadlock. With two threads all orders are tried, from
@@ -7,6 +7,9 @@
 
 #[path = "../src/awaited.rs"]
 mod awaited;
+#[path = "../src/registry/groups.rs"]
+#[allow(dead_code, reason = "not all of it is under test")]
+mod groups;
 #[path = "../src/connection/lock.rs"]
 #[allow(dead_code, reason = "not all of it is under test")]
 mod lock;
@@ -23,6 +26,7 @@ use loom::thread;
 
 use self::{
     awaited::{Answer, Awaited},
+    groups::Groups,
     lock::{Guard, Lock, Owner, lock, try_lock},
     mailbox::{Addressed, Mailbox, Post, Sleep, Within},
     sync::{
@@ -875,4 +879,89 @@ fn who_waits_until_a_connection_is_open_is_told() {
             assert!(matches!(awaited.answer(), Some(Answer::Here(_))) == opens);
         });
     }
+}
+
+// A group that a connection joins while it is being opened.
+
+/// A group of one, which is being opened, and what has come to it.
+struct Room {
+    groups: Groups<u8, Awaited<Vec<usize>, ()>, std::hash::RandomState>,
+    name: Arc<str>,
+    got: std::sync::Mutex<Vec<usize>>,
+    occupied: Counter,
+}
+
+impl Room {
+    fn new() -> (Arc<Self>, Arc<Awaited<Vec<usize>, ()>>) {
+        let (groups, name) = (Groups::default(), "room".into());
+        let room = Self { groups, name, got: std::sync::Mutex::default(), occupied: Counter::new(0) };
+        let pending = Arc::new(Awaited::new(Vec::new()));
+        room.groups.expect(&room.name, pending.clone());
+        (Arc::new(room), pending)
+    }
+
+    /// Sends the numbers to all.
+    fn broadcaster(self: &Arc<Self>, numbers: std::ops::Range<usize>) -> thread::JoinHandle<()> {
+        let room = self.clone();
+        thread::spawn(move || {
+            for number in numbers {
+                let (open, opening) =
+                    room.groups.with("room", |open, opening| (open.len(), opening.to_vec()));
+                assert!(open + opening.len() <= 1, "it is not there twice");
+                let sent = |pending: &Arc<Awaited<_, _>>| match pending.queue(number, Vec::push) {
+                    Ok(()) | Err((Answer::Never, _)) => false,
+                    Err((Answer::Here(()), _)) => true,
+                };
+                if open == 1 || opening.iter().any(sent) {
+                    room.got.lock().unwrap().push(number);
+                }
+            }
+        })
+    }
+
+    fn open(&self, pending: &Arc<Awaited<Vec<usize>, ()>>) {
+        pending.fulfil(
+            (),
+            |queue| (!queue.is_empty()).then(|| std::mem::take(queue)),
+            |numbers| self.got.lock().unwrap().extend(numbers),
+            || {
+                self.groups.arrive(&self.name, pending, 1, || {
+                    self.occupied.fetch_add(1, Counted);
+                });
+            },
+        );
+    }
+}
+
+/// What is sent to a group reaches whoever joins it while it is being opened: once, and in order.
+#[test]
+fn what_is_sent_to_a_group_reaches_those_who_join_it_once() {
+    explore("a broadcaster, and the answer", None, || {
+        let (room, pending) = Room::new();
+        let broadcaster = room.broadcaster(0..3);
+        room.open(&pending);
+        join([broadcaster]);
+        assert_eq!((room.got.lock().unwrap().as_slice(), room.occupied.load(Counted)), (&[0, 1, 2][..], 1));
+    });
+    explore("two broadcasters, and the answer", Some(3), || {
+        let (room, pending) = Room::new();
+        let broadcasters = [room.broadcaster(0..2), room.broadcaster(10..12)];
+        room.open(&pending);
+        join(broadcasters);
+        let got = room.got.lock().unwrap();
+        let of = |one: bool| got.iter().copied().filter(|n| (*n < 10) == one).collect::<Vec<_>>();
+        assert_eq!((of(true), of(false)), (vec![0, 1], vec![10, 11]));
+    });
+    explore("a broadcaster, one who takes it out, and the answer", Some(3), || {
+        let (room, pending) = Room::new();
+        let broadcaster = room.broadcaster(0..2);
+        let (leaves, of_leaver) = (room.clone(), pending.clone());
+        let leaver = thread::spawn(move || leaves.groups.unexpect("room", &of_leaver));
+        room.open(&pending);
+        join([broadcaster, leaver]);
+        let got = room.got.lock().unwrap();
+        assert!((0..2).zip(got.iter()).all(|(n, got)| n == *got), "{got:?}");
+        let (open, opening) = room.groups.with("room", |open, opening| (open.len(), opening.len()));
+        assert_eq!((open, opening), (room.occupied.load(Counted), 0));
+    });
 }

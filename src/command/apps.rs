@@ -99,6 +99,7 @@ impl WebSocketServer for Broadcast {
 pub(super) struct Chat {
     room: String,
     name: String,
+    /// Once the others have been told that this one came.
     hub: Option<Hub>,
     allowance: Allowance,
 }
@@ -140,13 +141,13 @@ impl WebSocketServer for Chat {
             fits.then_some(value).ok_or_else(refusal)
         };
         (self.room, self.name) = (value("room")?, value("name")?);
-        self.hub = Some(opening.hub());
+        opening.join(self.topic())?;
         opening.set_shared_connection(true);
         Ok(())
     }
 
     fn server(&mut self, ws: &mut WebSocket) -> ServerResult {
-        ws.join(&self.topic())?;
+        self.hub = Some(ws.hub());
         self.tell(format!("* {} came", self.name));
         Ok(())
     }
@@ -172,4 +173,68 @@ impl WebSocketServer for Chat {
 pub(super) fn time_of_day() -> String {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     format!("{:02}:{:02}:{:02} UTC", seconds / 3600 % 24, seconds / 60 % 60, seconds % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, OnceLock};
+
+    use switchboard::{Server, WebSocketId};
+
+    use super::*;
+
+    /// A chat that is closed before it begins, except for the first one.
+    struct Hasty(Chat, Arc<OnceLock<WebSocketId>>);
+
+    impl WebSocketServer for Hasty {
+        fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
+            self.0.on_pre_server(opening)?;
+            opening.set_user("somebody")?;
+            let first = self.1.get_or_init(|| *opening.websocket_id());
+            opening.hub().close_all(Audience::User("somebody").except(first), 4000, "")?;
+            Ok(())
+        }
+
+        fn server(&mut self, ws: &mut WebSocket) -> ServerResult {
+            self.0.server(ws)
+        }
+
+        fn on_client_message(&mut self, ws: &WebSocket, message: Message) -> Handled {
+            self.0.on_client_message(ws, message)
+        }
+
+        fn on_post_server(&mut self, closed: &Closed) {
+            self.0.on_post_server(closed);
+        }
+    }
+
+    #[test]
+    fn nobody_leaves_a_chat_who_has_not_come() {
+        let first = Arc::new(OnceLock::new());
+        let factory = move || Hasty(Chat::default(), first.clone());
+        let builder = Server::builder().listen("127.0.0.1:0").route("/chat", factory);
+        let server = builder.bind().unwrap().spawn().unwrap();
+        let address = server.local_addrs()[0].tcp().unwrap();
+        let connect = |name: &str| {
+            let socket = std::net::TcpStream::connect(address).unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            tungstenite::client(format!("ws://{address}/chat?room=r&name={name}"), socket).unwrap().0
+        };
+        let mut watcher = connect("watcher");
+        assert_eq!(watcher.read().unwrap().into_text().unwrap(), "* watcher came");
+        for _ in 0..10 {
+            let mut hasty = connect("hasty");
+            assert!(hasty.read().unwrap().is_close());
+            while hasty.read().is_ok() {}
+        }
+        while server.handle().connections() > 1 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        watcher.send("the last word".into()).unwrap();
+        assert_eq!(
+            watcher.read().unwrap().into_text().unwrap(),
+            "watcher: the last word",
+            "nothing is before it"
+        );
+    }
 }

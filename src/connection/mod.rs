@@ -28,7 +28,7 @@ mod write;
 pub(crate) use self::{
     drive::{Batch, Intake, Rest, TakenIn},
     mailbox::{Post, Sleep},
-    parts::{About, Connection, Context, Handler, Registrar},
+    parts::{About, Connection, Context, Extras, Handler, Registrar, Statistics},
     socket::Socket,
     turns::Turns,
 };

@@ -29,11 +29,13 @@ use crate::{
     error::{CloseReason, ClosedBy, Error},
     id::WebSocketId,
     incidents::Incidents,
+    interned::Name,
     limits::Limits,
     message::{CloseCode, Message},
     protocol::{Counts, Protocol},
     session::SessionId,
     sync::LockExt,
+    tags::Tags,
 };
 
 /// No gateway sleeps longer while it has threads to look at.
@@ -100,9 +102,11 @@ pub(crate) struct About {
     pub(crate) session_id: Option<SessionId>,
     pub(crate) path: Arc<str>,
     pub(crate) peer: Option<SocketAddr>,
-    /// The client's address, if it is not the peer's.
-    pub(crate) forwarded: Option<Box<IpAddr>>,
-    pub(crate) subprotocol: Option<Box<str>>,
+    /// The route that ends with a star and serves the path; `None`: it was registered as it is.
+    pub(crate) route: Option<Name>,
+    /// What the client says that it is.
+    pub(crate) user_agent: Option<Name>,
+    pub(crate) extras: Option<Box<Extras>>,
     pub(crate) opened: Moment,
     pub(crate) shared: bool,
     pub(crate) overflow: Overflow,
@@ -110,11 +114,62 @@ pub(crate) struct About {
     pub(crate) deflate: Option<Deflate>,
 }
 
+/// What most connections have nothing of.
+#[derive(Debug, Default)]
+pub(crate) struct Extras {
+    /// The client's address, if it is not the peer's.
+    pub(crate) forwarded: Option<IpAddr>,
+    pub(crate) subprotocol: Option<Box<str>>,
+    pub(crate) user: Option<Arc<str>>,
+    pub(crate) tags: Tags,
+}
+
+impl Extras {
+    /// `None` if there is nothing.
+    pub(crate) fn boxed(self) -> Option<Box<Self>> {
+        let Self { forwarded, subprotocol, user, tags } = &self;
+        let is_empty = forwarded.is_none() && subprotocol.is_none() && user.is_none() && tags.is_empty();
+        (!is_empty).then(|| Box::new(self))
+    }
+}
+
 impl About {
     /// The client's address: the one that a trusted proxy has forwarded, or the peer's.
     pub(crate) fn client(&self) -> Option<IpAddr> {
-        self.forwarded.as_deref().copied().or_else(|| Some(self.peer?.ip().to_canonical()))
+        let forwarded = self.extras.as_ref().and_then(|extras| extras.forwarded);
+        forwarded.or_else(|| Some(self.peer?.ip().to_canonical()))
     }
+
+    /// The route that serves the path, as it was registered.
+    pub(crate) fn route(&self) -> &Arc<str> {
+        self.route.as_ref().map_or(&self.path, Name::text)
+    }
+
+    pub(crate) fn subprotocol(&self) -> Option<&str> {
+        self.extras.as_ref()?.subprotocol.as_deref()
+    }
+
+    pub(crate) fn user(&self) -> Option<&Arc<str>> {
+        self.extras.as_ref()?.user.as_ref()
+    }
+
+    pub(crate) fn tags(&self) -> &Tags {
+        static NONE: Tags = Tags::NONE;
+        self.extras.as_ref().map_or(&NONE, |extras| &extras.tags)
+    }
+}
+
+/// What has gone through a connection, and how it is.
+#[derive(Debug)]
+pub(crate) struct Statistics {
+    pub(crate) counts: Counts,
+    /// What waits to be sent, in bytes.
+    pub(crate) queued: usize,
+    pub(crate) round_trip: Option<Duration>,
+    /// When the last message went either way.
+    pub(crate) active: SystemTime,
+    /// How long ago that was.
+    pub(crate) idle: Duration,
 }
 
 /// What takes the messages of a shared connection, and is told its end. Called by one thread at a time.
@@ -173,11 +228,6 @@ impl Connection {
         &self.about
     }
 
-    /// What all connections of the server hold.
-    pub(crate) fn buffered(&self) -> &Arc<Buffered> {
-        &self.context.buffered
-    }
-
     /// Where what its client brings about is counted.
     pub(crate) fn incidents(&self) -> &Incidents {
         &self.context.incidents
@@ -202,11 +252,18 @@ impl Connection {
         self.context.clock.exact().since(self.about.opened)
     }
 
-    /// What went through it, what waits to be sent, in bytes, and the last round trip.
-    pub(crate) fn statistics(self: &Arc<Self>) -> (Counts, usize, Option<Duration>) {
+    /// What went through it, and how it is.
+    pub(crate) fn statistics(self: &Arc<Self>) -> Statistics {
+        let clock = &self.context.clock;
         let mut core = self.lock();
-        let queued = core.protocol.pending() + self.outbox.get().map_or(0, |outbox| outbox.bytes());
-        (core.protocol.counts(), queued, core.protocol.round_trip())
+        let active = core.protocol.last_message();
+        Statistics {
+            counts: core.protocol.counts(),
+            queued: core.protocol.pending() + self.outbox.get().map_or(0, |outbox| outbox.bytes()),
+            round_trip: core.protocol.round_trip(),
+            active: clock.date(active),
+            idle: clock.exact().since(active),
+        }
     }
 
     /// The gateway learns of the connection: it drives a shared one from now on, and watches the thread of another.

@@ -65,8 +65,9 @@ fn make_connection(
         session_id: None,
         path: "/".into(),
         peer: None,
-        forwarded: None,
-        subprotocol: None,
+        route: None,
+        user_agent: None,
+        extras: None,
         opened: clock.exact(),
         shared: false,
         overflow: Overflow::default(),
@@ -153,7 +154,7 @@ fn a_close_comes_behind_a_message_that_is_being_compressed() {
 fn what_a_connection_has_held_is_free_at_its_end() {
     for end in 0..4 {
         let (connection, mut client) = connection();
-        let buffered = connection.buffered().clone();
+        let buffered = connection.context.buffered.clone();
         let large = Message::from(vec![7; 1 << 20]);
         let shared = large.clone().shared(&buffered);
         let forms = Forms::new(&buffered);

@@ -11,7 +11,7 @@ use super::{
     header::header_line,
     part::FilePart,
 };
-use crate::error::Error;
+use crate::error::{Error, OverLimit};
 
 /// What a client is told of a mistake in the application.
 pub(crate) const FAILED: &str = "the handler failed";
@@ -290,8 +290,10 @@ impl From<Error> for Refusal {
             Self { fault, ..busy.with_header(header::RETRY_AFTER, 5) }
         };
         match error {
-            Error::SessionsFull => busy(refusal.fault),
+            Error::SessionsFull | Error::OverLimit(OverLimit::AllTopics) => busy(refusal.fault),
             Error::SessionStore(_) => busy(None), // it was logged when it happened
+            // What it has too much of, the client has mostly sent.
+            Error::OverLimit(limit) => Self::new(StatusCode::BAD_REQUEST, limit.to_string()),
             _ => refusal,
         }
     }

@@ -1,4 +1,4 @@
-//! The hub: finds connections by ID, path and topic, and pushes to them, from any thread.
+//! The hub: finds connections by ID, path, route, topic and user, and pushes to them, from any thread.
 
 mod pages;
 mod pusher;
@@ -12,9 +12,9 @@ use crate::{
     error::{Error, Result},
     id::WebSocketId,
     info::ConnectionInfo,
-    message::{CloseCode, Payload},
+    message::{CloseCode, Message, Payload},
     opening::Opening,
-    registry::{Audience, Registry},
+    registry::{Audience, Recipients, Registry},
     websocket::{Holder, WebSocket},
 };
 
@@ -135,32 +135,102 @@ impl Hub {
         self.0.find(id).map(Pusher::new).ok_or(Error::UnknownId)
     }
 
-    /// Sends a message to many connections; those that are still being opened are not among them. A dead or slow one does not
-    /// delay the others.
+    /// Sends a message to many connections. A dead or slow one does not delay the others. Those that are still being opened are
+    /// not among them, except where they have said already that they [join](crate::Opening::join) the topic or are the
+    /// [user's](crate::Opening::set_user): these get it behind the answer to their handshake.
+    ///
+    /// ```
+    /// # fn example(hub: &switchboard::Hub, sender: &switchboard::WebSocketId) -> switchboard::Result<()> {
+    /// use switchboard::Audience;
+    ///
+    /// let result = hub.broadcast(Audience::Topic("room"), "to all in the room")?;
+    /// println!("{} of {} are slow", result.queued, result.sent + result.queued);
+    /// let result = hub.broadcast(Audience::Route("/chat/*").except(sender), "to all others")?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
-    /// None for the server's own connections: those that cannot be sent to are [counted](Broadcast).
-    pub fn broadcast(&self, to: Audience<'_>, data: impl Into<Payload>) -> Result<Broadcast> {
-        let message = data.into().into_message();
-        let mut connections = self.0.select(to);
-        // In the order of their addresses: with many connections this causes fewer cache misses, here and in the kernel.
-        connections.sort_unstable_by_key(Arc::as_ptr);
+    /// None for the server's own connections: those that cannot be sent to are [counted](Broadcast). One that is
+    /// [excepted](Audience::except) is not counted.
+    pub fn broadcast<'a>(
+        &self,
+        to: impl Into<Recipients<'a>>,
+        data: impl Into<Payload>,
+    ) -> Result<Broadcast> {
+        Ok(self.send_to_all(to.into(), data.into().into_message()))
+    }
+
+    fn send_to_all(&self, to: Recipients<'_>, message: Message) -> Broadcast {
+        let mut selected = self.0.select(to);
         let mut result = Broadcast::default();
-        // The bytes of a payload count once, however many queues it is in.
-        let Some(buffered) = connections.first().map(|first| first.buffered().clone()) else {
-            return Ok(result);
-        };
-        let forms = Forms::new(&buffered);
-        let message = message.shared(&buffered);
-        for connection in connections {
-            match connection.push(message.clone(), Some(&forms)) {
-                Ok(Pushed::Sent) => result.sent += 1,
-                Ok(Pushed::Queued) => result.queued += 1,
-                Err(PushError { kind: PushErrorKind::Full, .. }) => result.dropped += 1,
-                Err(_) => result.gone += 1,
-            }
+        if selected.open.is_empty() && selected.opening.is_empty() {
+            return result;
         }
-        Ok(result)
+        // In the order of their addresses: with many connections this causes fewer cache misses, here and in the kernel.
+        selected.open.sort_unstable_by_key(Arc::as_ptr);
+        // The bytes of a payload count once, however many queues it is in.
+        let buffered = self.0.buffered();
+        let forms = Forms::new(buffered);
+        let message = message.shared(buffered);
+        for connection in selected.open {
+            result.count(connection.push(message.clone(), Some(&forms)));
+        }
+        for pending in selected.opening {
+            result.count(pending.push(message.clone()));
+        }
+        result
+    }
+
+    /// Sends a message to all connections of a user: [`broadcast`](Self::broadcast) to [`Audience::User`].
+    ///
+    /// ```
+    /// # fn example(hub: &switchboard::Hub) -> switchboard::Result<()> {
+    /// let result = hub.push_user("42", "your order has been sent")?;
+    /// if result.sent + result.queued == 0 {
+    ///     println!("nobody is there: send a letter");
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`broadcast`](Self::broadcast).
+    pub fn push_user(&self, user: &str, data: impl Into<Payload>) -> Result<Broadcast> {
+        self.broadcast(Audience::User(user), data)
+    }
+
+    /// Starts the closing handshake of all connections of a user: [`close_all`](Self::close_all) of [`Audience::User`].
+    ///
+    /// # Errors
+    /// As [`close_all`](Self::close_all).
+    pub fn close_user(&self, user: &str, code: impl Into<CloseCode>, text: &str) -> Result<usize> {
+        self.close_all(Audience::User(user), code, text)
+    }
+
+    /// Starts the closing handshake of many connections, each as [`WebSocket::close`](crate::WebSocket::close) does, and does not
+    /// wait. Returns how many were open. Whose are meant while they are being opened is as in
+    /// [`broadcast`](Self::broadcast): these are closed as soon as they are open, and counted. So whoever is locked out, and
+    /// then closed by this, is not there any more.
+    ///
+    /// ```
+    /// # fn example(ws: &switchboard::WebSocket) -> switchboard::Result<()> {
+    /// use switchboard::Audience;
+    ///
+    /// if let Some(user) = ws.user() {
+    ///     let others = Audience::User(user).except(ws.websocket_id());
+    ///     ws.hub().close_all(others, 4001, "you are here now")?;
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// None for the server's own connections.
+    pub fn close_all<'a>(
+        &self,
+        who: impl Into<Recipients<'a>>,
+        code: impl Into<CloseCode>,
+        text: &str,
+    ) -> Result<usize> {
+        Ok(self.0.select(who.into()).close(code.into(), text))
     }
 
     /// Starts the closing handshake of a connection, as [`WebSocket::close`](crate::WebSocket::close) does. Waits while the
@@ -204,17 +274,28 @@ impl Hub {
     ///
     /// # Errors
     /// [`Error::UnknownId`] if no connection has this ID; while it is being opened, as
-    /// [`open_server`](Self::open_server).
+    /// [`open_server`](Self::open_server). [`Error::OverLimit`] if the topic's name is too long or empty, or if there are too
+    /// many topics.
     pub fn join(&self, id: &WebSocketId, topic: &str) -> Result<()> {
-        if self.0.join(self.0.open(id)?.id(), topic) { Ok(()) } else { Err(Error::UnknownId) }
+        self.0.join(self.0.open(id)?.id(), topic)
     }
 
-    /// Removes a connection from a topic, if it is a member; one that is being opened is a member of none.
+    /// Removes a connection from a topic, if it is a member, or, while it is being opened, would become one.
     ///
     /// # Errors
     /// [`Error::UnknownId`] if no connection has this ID.
     pub fn leave(&self, id: &WebSocketId, topic: &str) -> Result<()> {
         if self.0.leave(id, topic) { Ok(()) } else { Err(Error::UnknownId) }
+    }
+
+    /// The topics of a connection, in the order of their names: at most [`Limits::max_topics`](crate::Limits::max_topics). Waits
+    /// while the connection is being [opened](Self::open_server).
+    ///
+    /// # Errors
+    /// [`Error::UnknownId`] if no connection has this ID; while it is being opened, as
+    /// [`open_server`](Self::open_server).
+    pub fn topics_of(&self, id: &WebSocketId) -> Result<Vec<Arc<str>>> {
+        Ok(self.0.topics_of(self.0.open(id)?.id()))
     }
 
     /// Returns a [`WebSocket`] for a shared connection (`OpenServer`). Any number of threads may have one. On a thread of
@@ -257,10 +338,21 @@ impl Hub {
     }
 }
 
+impl Broadcast {
+    fn count(&mut self, pushed: std::result::Result<Pushed, PushError>) {
+        *match pushed {
+            Ok(Pushed::Sent) => &mut self.sent,
+            Ok(Pushed::Queued) => &mut self.queued,
+            Err(PushError { kind: PushErrorKind::Full, .. }) => &mut self.dropped,
+            Err(_) => &mut self.gone,
+        } += 1;
+    }
+}
+
 impl Opening {
     /// The hub of this server.
     pub fn hub(&self) -> Hub {
-        Hub(self.registry.clone())
+        Hub(self.announced.registry().clone())
     }
 }
 

@@ -1,21 +1,28 @@
-//! What can be long comes page by page, in the order of the IDs: so the place where a page ended stays the same while
-//! connections come and go.
+//! What can be long comes page by page, in the order of the IDs or names: so the place where a page ended stays the same while
+//! connections and topics come and go.
+
+use std::sync::Arc;
 
 use super::Hub;
-use crate::{error::Result, id::WebSocketId, info::ConnectionInfo, registry::Audience};
+use crate::{
+    error::Result,
+    id::WebSocketId,
+    info::ConnectionInfo,
+    registry::{Audience, TopicInfo},
+};
 
 /// What a page has at most.
 const MOST: usize = 1000;
 
-/// A part of a list; [`Hub::connections`] and [`Hub::members`] return it.
+/// A part of a list; [`Hub::connections`], [`Hub::members`] and [`Hub::topics`] return it.
 #[derive(Clone, Debug)]
 #[must_use = "a list is only to be read"]
 #[non_exhaustive]
-pub struct Page<T> {
-    /// In the order of their IDs.
+pub struct Page<T, K = WebSocketId> {
+    /// In the order of their IDs; topics in that of their names.
     pub items: Vec<T>,
-    /// If there are more: the last ID of this page, after which the next one begins.
-    pub next: Option<WebSocketId>,
+    /// If there are more: the last ID or name of this page, after which the next one begins.
+    pub next: Option<K>,
 }
 
 impl Hub {
@@ -91,18 +98,55 @@ impl Hub {
         all(move |after| self.members(topic, after, MOST))
     }
 
+    /// Topics in the order of their names, each with the number of its members: the first of those whose names are after
+    /// `after`; `limit` is as in [`connections`](Self::connections).
+    ///
+    /// ```
+    /// # fn example(hub: &switchboard::Hub) -> switchboard::Result<()> {
+    /// let page = hub.topics(None, 10)?;
+    /// for topic in &page.items {
+    ///     println!("{}: {}", topic.name, topic.members);
+    /// }
+    /// if let Some(last) = &page.next {
+    ///     println!("and {} more", hub.topics(Some(last), 10)?.items.len());
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// None for the server's own connections.
+    pub fn topics(&self, after: Option<&str>, limit: usize) -> Result<Page<TopicInfo, Arc<str>>> {
+        let limit = at_most(limit);
+        let mut page = cut(self.0.first_topics(after, limit + 1), limit, |topic| topic.name.clone());
+        page.items.retain(|topic| topic.members > 0);
+        Ok(page)
+    }
+
+    /// All topics, as [`all_connections`](Self::all_connections).
+    pub fn all_topics(&self) -> impl Iterator<Item = Result<TopicInfo>> + use<'_> {
+        all(|after: Option<&Arc<str>>| self.topics(after.map(|after| &**after), MOST))
+    }
+
     fn page(&self, audience: Audience<'_>, after: Option<&WebSocketId>, limit: usize) -> Page<WebSocketId> {
-        let limit = if limit == 0 { MOST } else { limit.min(MOST) };
-        let mut items = self.0.first_ids(audience, after, limit + 1);
-        let has_more = items.len() > limit;
-        items.truncate(limit);
-        let next = items.last().filter(|_| has_more).cloned();
-        Page { items, next }
+        let limit = at_most(limit);
+        cut(self.0.first_ids(audience, after, limit + 1), limit, WebSocketId::clone)
     }
 }
 
+fn at_most(limit: usize) -> usize {
+    if limit == 0 { MOST } else { limit.min(MOST) }
+}
+
+/// A page of at most so many items, of which there is one more if there are more.
+fn cut<T, K>(mut items: Vec<T>, limit: usize, key: impl Fn(&T) -> K) -> Page<T, K> {
+    let has_more = items.len() > limit;
+    items.truncate(limit);
+    let next = items.last().filter(|_| has_more).map(key);
+    Page { items, next }
+}
+
 /// The items of all pages.
-fn all<T>(fetch: impl Fn(Option<&WebSocketId>) -> Result<Page<T>>) -> impl Iterator<Item = Result<T>> {
+fn all<T, K>(fetch: impl Fn(Option<&K>) -> Result<Page<T, K>>) -> impl Iterator<Item = Result<T>> {
     let mut items = Vec::new().into_iter();
     // The ID after which the next page begins; none for the first one.
     let mut next = Some(None);

@@ -94,6 +94,11 @@ impl Protocol {
         self.counts
     }
 
+    /// When the last message went either way; before the first one, when the connection was opened.
+    pub(crate) fn last_message(&self) -> Moment {
+        self.timers.message
+    }
+
     /// How long the last ping took for its pong.
     pub(crate) fn round_trip(&self) -> Option<Duration> {
         self.round_trip.map(|micros| Duration::from_micros(micros.into()))

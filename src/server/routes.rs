@@ -10,6 +10,7 @@ use crate::{
     caught::caught,
     error::{Result, ServerError},
     http::{FAILED, Files, Refusal, Request, Response, normalize},
+    interned::Name,
     seldom::Seldom,
     shown::Shown,
     websocket::WebSocketServer,
@@ -23,10 +24,17 @@ pub(super) type Factory = Arc<dyn Fn() -> Box<dyn WebSocketServer> + Send + Sync
 
 type Handler = Arc<dyn Fn(&Exchange<'_>) -> Response + Send + Sync>;
 
+/// What serves the WebSockets of a route.
+pub(super) struct Target {
+    pub(super) factory: Factory,
+    /// The route, if it stands for several paths.
+    pub(super) route: Option<Name>,
+}
+
 /// WebSockets and pages; a path may have a WebSocket, and a page for each method.
 #[derive(Default)]
 pub(super) struct Routes {
-    websockets: Table<Factory>,
+    websockets: Table<Target>,
     pages: Table<Pages>,
 }
 
@@ -120,7 +128,8 @@ fn twice(path: &str) -> ServerError {
 
 impl Routes {
     pub(super) fn websocket(&mut self, path: &str, factory: Factory) -> Result<(), ServerError> {
-        self.websockets.insert(path, factory)
+        let route = path.ends_with('*').then(|| Name::new(path));
+        self.websockets.insert(path, Target { factory, route })
     }
 
     /// `route` is a path for GET, or begins with another method.
@@ -159,9 +168,9 @@ impl Routes {
     }
 
     /// The application for the WebSocket at this path.
-    pub(super) fn find_websocket(&self, path: &str) -> std::result::Result<&Factory, Refusal> {
+    pub(super) fn find_websocket(&self, path: &str) -> std::result::Result<&Target, Refusal> {
         let not_found = || Refusal::new(StatusCode::NOT_FOUND, "no WebSocket at this path");
-        self.websockets.find(path).map(|(factory, _)| factory).ok_or_else(not_found)
+        self.websockets.find(path).map(|(target, _)| target).ok_or_else(not_found)
     }
 
     /// Answers a request that does not ask for a WebSocket.

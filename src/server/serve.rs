@@ -23,25 +23,29 @@ use super::{
     incoming::{Incoming, NoRequest, Received},
     listener::Security,
     rejected,
-    routes::Factory,
+    routes::Target,
     shared::{NoSlot, Shared, Slot},
 };
 use crate::{
     caught::caught,
     codec::{Deflate, Stream},
-    connection::{About, Connection, Context, Handler, Socket},
+    connection::{About, Connection, Context, Extras, Handler, Socket},
     deadline::Deadline,
     error::{CloseReason, ClosedBy, Error},
     http::{FAILED, Handshake, Refusal, Request, Response, is_upgrade},
     incidents::Incident,
+    interned::Name,
     message::CloseCode,
     opening::Opening,
     parked::Parked,
-    registry::Announced,
+    registry::Registry,
     shown::{Sentence, Shown},
     sync::LockExt,
     websocket::{Attached, Closed, Holder, ServerResult, WebSocket, WebSocketServer},
 };
+
+/// So many bytes of what a client says that it is are kept.
+const MAX_USER_AGENT: usize = 256;
 
 /// An accepted socket, and its place among `max_connections`.
 #[derive(Debug)]
@@ -291,29 +295,29 @@ fn respond(
 }
 
 /// An application that has said yes to a handshake.
-struct Agreed<'a> {
+struct Agreed {
     app: Box<dyn WebSocketServer>,
     opening: Opening,
-    announced: Announced<'a>,
+    route: Option<Name>,
 }
 
 /// The checks of the opening handshake, ours and the application's.
 #[inline(never)]
-fn accept<'a>(shared: &'a Shared, request: &Arc<Request>) -> Result<(Handshake, Box<Agreed<'a>>), Refusal> {
-    let factory = shared.routes.find_websocket(request.path())?;
+fn accept(shared: &Shared, request: &Arc<Request>) -> Result<(Handshake, Box<Agreed>), Refusal> {
+    let target = shared.routes.find_websocket(request.path())?;
     let mut handshake = Handshake::check(request, &shared.origins)?;
     let offered = std::mem::take(&mut handshake.subprotocols);
-    Ok((handshake, ask(shared, request, factory, offered)?))
+    Ok((handshake, ask(shared, request, target, offered)?))
 }
 
 /// Asks the application, which learns the ID of the connection; the connection is known by that from here on.
 #[inline(never)]
-fn ask<'a>(
-    shared: &'a Shared,
+fn ask(
+    shared: &Shared,
     request: &Arc<Request>,
-    factory: &Factory,
+    target: &Target,
     offered: Vec<String>,
-) -> Result<Box<Agreed<'a>>, Refusal> {
+) -> Result<Box<Agreed>, Refusal> {
     let announced = shared.registry.announce();
     let id = *announced.id();
     let panicked = |what| {
@@ -324,11 +328,11 @@ fn ask<'a>(
         panicked(what);
         Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, FAILED)
     };
-    let app = caught(|| factory()).ok_or_else(|| failed("the factory"))?;
-    let (compression, registry) = (shared.compression, shared.registry.clone());
+    let app = caught(|| (target.factory)()).ok_or_else(|| failed("the factory"))?;
     let (sessions, use_session) = (shared.sessions.clone(), shared.use_session);
-    let opening = Opening::new(id, request.clone(), sessions, use_session, offered, compression, registry);
-    let mut agreed = Box::new(Agreed { app, opening, announced });
+    let opening =
+        Opening::new(announced, request.clone(), sessions, use_session, offered, shared.compression);
+    let mut agreed = Box::new(Agreed { app, opening, route: target.route.clone() });
     let answer = caught(|| agreed.app.on_pre_server(&mut agreed.opening));
     let mut refusal = match (answer, agreed.opening.fault.take()) {
         (Some(Ok(())), None) => match caught(|| agreed.opening.settle()) {
@@ -358,11 +362,11 @@ fn ask<'a>(
 /// The application has said yes, but there is no session for it, or no valid header: it learns that the connection is over.
 #[cold]
 #[inline(never)]
-fn end_unopened(shared: &Shared, agreed: &mut Agreed<'_>, refusal: Refusal) -> Refusal {
+fn end_unopened(shared: &Shared, agreed: &mut Agreed, refusal: Refusal) -> Refusal {
     let reason = CloseReason::new(CloseCode::ABNORMAL, "the handshake failed", ClosedBy::Server);
-    let closed = Closed::unopened(agreed.opening.id, reason);
+    let closed = Closed::unopened(&agreed.opening, reason);
     if caught(|| agreed.app.on_post_server(&closed)).is_none() {
-        let id = agreed.opening.id.short();
+        let id = agreed.opening.announced.id().short();
         shared.incidents.failed(format_args!("{id}: on_post_server panicked"));
     }
     refusal
@@ -376,19 +380,20 @@ fn connect(
     context: &Arc<Context>,
     mut incoming: Box<Incoming>,
     handshake: &Handshake,
-    agreed: Box<Agreed<'_>>,
+    agreed: Box<Agreed>,
     slot: Slot,
 ) -> Box<Connected> {
-    let Agreed { app, mut opening, announced } = *agreed;
+    let Agreed { app, mut opening, route } = *agreed;
     let deflate = respond_yes(shared, handshake, &opening, incoming.stream.output());
     let session = opening.take_session();
     let about = Box::new(About {
-        id: opening.id,
+        id: *opening.announced.id(),
         session_id: session.as_ref().and_then(|session| session.id().ok()),
         path: shared.registry.path(opening.request.path()),
         peer: opening.request.peer(),
-        forwarded: forwarded(&opening.request),
-        subprotocol: opening.subprotocol.map(Into::into),
+        route,
+        user_agent: user_agent(&shared.registry, &opening.request),
+        extras: extras(&opening),
         opened: shared.clock.exact(),
         shared: opening.shared,
         overflow: opening.overflow,
@@ -398,14 +403,38 @@ fn connect(
     connection.binary_data.store(opening.binary_data, Relaxed);
     connection.session_end_on_close.store(opening.session_end_on_close, Relaxed);
     let attached = Box::new(Attached { request: opening.request, session });
-    shared.registry.register(announced, &connection);
+    shared.registry.register(opening.announced, &connection);
     Box::new(Connected { connection, app, attached, slot })
 }
 
+/// What the client says that it is; only so much of it as others may want to see.
+#[inline(never)]
+fn user_agent(registry: &Registry, request: &Request) -> Option<Name> {
+    let name = request.headers().get(header::USER_AGENT)?.as_bytes();
+    let text = String::from_utf8_lossy(&name[..name.len().min(MAX_USER_AGENT)]);
+    let mut end = text.len().min(MAX_USER_AGENT); // what is not UTF-8 may have become longer
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    Some(registry.user_agent(&text[..end]))
+}
+
+/// What only few connections have.
+#[inline(never)]
+fn extras(opening: &Opening) -> Option<Box<Extras>> {
+    let extras = Extras {
+        forwarded: forwarded(&opening.request),
+        subprotocol: opening.subprotocol.as_deref().map(Into::into),
+        user: opening.announced.user().cloned(),
+        tags: opening.tags.clone(),
+    };
+    extras.boxed()
+}
+
 /// The client's address, if a proxy has told it.
-fn forwarded(request: &Request) -> Option<Box<IpAddr>> {
+fn forwarded(request: &Request) -> Option<IpAddr> {
     let peer = request.peer().map(|peer| peer.ip().to_canonical());
-    request.client_address().filter(|client| Some(*client) != peer).map(Box::new)
+    request.client_address().filter(|client| Some(*client) != peer)
 }
 
 /// The 101, with what is agreed.

@@ -118,6 +118,11 @@ impl Shared {
         })
     }
 
+    /// A number that no other server has as long as this one is there.
+    pub(super) fn number(self: &Arc<Self>) -> usize {
+        Arc::as_ptr(self).addr()
+    }
+
     /// A place for one more connection, of a client at this address, if there is one, or if there is a connection that can give
     /// up its own.
     pub(super) fn take_slot(self: &Arc<Self>, peer: Option<IpAddr>) -> Result<Slot, NoSlot> {

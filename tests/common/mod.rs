@@ -17,7 +17,10 @@ pub mod running;
 use std::{
     io::{self, Read, Write},
     net::{SocketAddr, TcpStream},
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -179,6 +182,15 @@ pub fn connector() -> TlsConnector {
         TlsConnector::builder().disable_built_in_roots(true).add_root_certificate(ca).build().unwrap()
     };
     CONNECTOR.get_or_init(make).clone()
+}
+
+/// Ends what runs until this flag is set, also when a test fails meanwhile.
+pub struct Until<'a>(pub &'a AtomicBool);
+
+impl Drop for Until<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
 }
 
 /// Polls for a condition for which there is no event.

@@ -1,0 +1,626 @@
+//! The tables of the registry, and what it takes to be in them, and in none of them any more.
+
+#![expect(clippy::mutable_key_type, reason = "a connection is found by its ID, which never changes")]
+
+use std::{
+    borrow::Borrow,
+    collections::{BinaryHeap, HashMap, HashSet},
+    fmt,
+    hash::{Hash, Hasher},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use super::{
+    audience::{Audience, Recipients},
+    groups,
+    joined::{Joined, TopicInfo, check_name},
+};
+use crate::{
+    buffered::Buffered,
+    connection::{Connection, PushError, PushErrorKind, Pushed, Registrar},
+    deadline::Deadline,
+    error::{Error, OverLimit, Result},
+    id::{NodeId, RandomBits, WebSocketId},
+    interned::{Interned, Name},
+    limits::Limits,
+    message::{CloseCode, Message},
+    observer::{HubEvent, Observers},
+    pending::Pending,
+    session::{InUse, SessionId},
+    sync::LockExt,
+};
+
+/// The IDs are in so many parts that threads seldom want the same one.
+const PARTS: usize = 16;
+
+/// All connections of a server that are not over.
+pub(crate) struct Registry {
+    /// The node that the IDs name.
+    node: NodeId,
+    limits: Arc<Limits>,
+    buffered: Arc<Buffered>,
+    by_id: [Mutex<Part>; PARTS],
+    paths: Groups,
+    /// Only those that end with a star: the others are paths.
+    routes: Groups,
+    topics: Groups,
+    users: Groups,
+    /// The topics of a connection, for its end. Whoever changes `topics` or `users` has locked this first.
+    joined: Mutex<Joined>,
+    user_agents: Interned,
+    observers: Observers,
+}
+
+/// Connections by their IDs. Each is in one of the two, from the moment when its application learns the ID.
+#[derive(Default)]
+struct Part {
+    open: Group,
+    opening: HashMap<WebSocketId, Arc<Pending>, RandomBits>,
+}
+
+/// What has an ID.
+#[derive(Clone, Debug)]
+pub(crate) enum Found {
+    Open(Arc<Connection>),
+    Opening(Arc<Pending>),
+}
+
+/// Those that something is for.
+#[derive(Default)]
+pub(crate) struct Selected {
+    pub(crate) open: Vec<Arc<Connection>>,
+    /// What reaches these follows the answer to their handshake.
+    pub(crate) opening: Vec<Arc<Pending>>,
+}
+
+/// A connection that is being opened, and what it will belong to then. Dropping this before it is
+/// [registered](Registry::register) means that it will not be.
+#[derive(Debug)]
+pub(crate) struct Announced {
+    registry: Arc<Registry>,
+    pending: Arc<Pending>,
+    user: Option<Arc<str>>,
+    has_topics: bool,
+    is_registered: bool,
+}
+
+/// Connections by a name.
+type Groups = groups::Groups<Member, Pending, RandomBits>;
+
+type Group = HashSet<Member, RandomBits>;
+
+/// A connection, found by its ID.
+pub(super) struct Member(Arc<Connection>);
+
+impl Borrow<WebSocketId> for Member {
+    fn borrow(&self) -> &WebSocketId {
+        self.0.id()
+    }
+}
+
+impl Hash for Member {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.id().hash(state);
+    }
+}
+
+impl PartialEq for Member {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id() == other.0.id()
+    }
+}
+
+impl Eq for Member {}
+
+fn connections(group: &Group) -> Vec<Arc<Connection>> {
+    group.iter().map(|member| member.0.clone()).collect()
+}
+
+impl Registry {
+    pub(crate) fn new(
+        node: NodeId,
+        limits: Arc<Limits>,
+        buffered: Arc<Buffered>,
+        observers: Observers,
+    ) -> Self {
+        let max_topics_bytes = limits.topics_bytes();
+        Self {
+            node,
+            limits,
+            buffered,
+            by_id: Default::default(),
+            paths: Groups::default(),
+            routes: Groups::default(),
+            topics: Groups::default(),
+            users: Groups::default(),
+            joined: Mutex::new(Joined::new(max_topics_bytes)),
+            user_agents: Interned::default(),
+            observers,
+        }
+    }
+
+    /// What all connections of the server hold.
+    pub(crate) fn buffered(&self) -> &Arc<Buffered> {
+        &self.buffered
+    }
+
+    pub(crate) fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// What has this ID.
+    pub(crate) fn find(&self, id: &WebSocketId) -> Option<Found> {
+        let part = self.part(id).locked();
+        match part.open.get(id) {
+            Some(member) => Some(Found::Open(member.0.clone())),
+            None => part.opening.get(id).cloned().map(Found::Opening),
+        }
+    }
+
+    /// The connection with this ID. If it is being opened, this waits for the answer, for as long as a handshake may take.
+    ///
+    /// # Errors
+    /// [`Error::UnknownId`], and those of [`Pending::wait`].
+    pub(crate) fn open(&self, id: &WebSocketId) -> Result<Arc<Connection>> {
+        self.open_by(id, || Deadline::after(self.limits.handshake_timeout))
+    }
+
+    /// As [`open`](Self::open), but waits until this deadline, which is asked for only if there is something to wait for.
+    pub(crate) fn open_by(
+        &self,
+        id: &WebSocketId,
+        deadline: impl FnOnce() -> Deadline,
+    ) -> Result<Arc<Connection>> {
+        match self.find(id) {
+            Some(Found::Open(connection)) => Ok(connection),
+            Some(Found::Opening(pending)) => pending.wait(deadline()),
+            None => Err(Error::UnknownId),
+        }
+    }
+
+    /// Pushes to one connection; if it is being opened, this is queued behind the answer to its handshake.
+    pub(crate) fn push(&self, id: &WebSocketId, message: Message) -> Result<Pushed, PushError> {
+        match self.find(id) {
+            Some(found) => found.push(message),
+            None => Err(PushError { kind: PushErrorKind::Unknown, message }),
+        }
+    }
+
+    /// Pushes to one connection, and waits until the kernel has the message.
+    pub(crate) fn push_wait(
+        &self,
+        id: &WebSocketId,
+        message: Message,
+        timeout: Duration,
+    ) -> Result<(), PushError> {
+        match self.find(id) {
+            Some(found) => found.push_wait(message, timeout),
+            None => Err(PushError { kind: PushErrorKind::Unknown, message }),
+        }
+    }
+
+    /// All that are open, as they are now, in no order.
+    pub(crate) fn all(&self) -> Vec<Arc<Connection>> {
+        self.by_id.iter().flat_map(|part| connections(&part.locked().open)).collect()
+    }
+
+    /// Those that are meant, as they are now, in no order. Of a topic and of a user those that are being opened, too.
+    pub(crate) fn select(&self, to: Recipients<'_>) -> Selected {
+        let mut selected = Selected::default();
+        let is_meant = |id: &WebSocketId| to.except.is_none_or(|except| except != id);
+        self.look_at(to.audience, |group, expected| {
+            let open = group.iter().filter(|member| is_meant(member.0.id()));
+            selected.open.extend(open.map(|member| member.0.clone()));
+            selected.opening.extend(expected.iter().filter(|pending| is_meant(pending.id())).cloned());
+        });
+        selected
+    }
+
+    /// The first `count` of those that are meant whose IDs come after this one, in the order of their IDs.
+    pub(crate) fn first_ids(
+        &self,
+        audience: Audience<'_>,
+        after: Option<&WebSocketId>,
+        count: usize,
+    ) -> Vec<WebSocketId> {
+        let mut first = First { after, count, found: BinaryHeap::new() };
+        self.look_at(audience, |group, _| group.iter().for_each(|member| first.look_at(member.0.id())));
+        first.found.into_sorted_vec()
+    }
+
+    /// The first `count` topics whose names come after this one, in the order of their names. One that has been left meanwhile
+    /// has no members.
+    pub(crate) fn first_topics(&self, after: Option<&str>, count: usize) -> Vec<TopicInfo> {
+        let after = after.map(Arc::<str>::from);
+        let mut first = First { after: after.as_ref(), count, found: BinaryHeap::new() };
+        self.topics.each(|name, _| first.look_at(name));
+        let names = first.found.into_sorted_vec();
+        let members = |name: &str| self.topics.with(name, |group, _| group.len());
+        names.into_iter().map(|name| TopicInfo { members: members(&name), name }).collect()
+    }
+
+    fn look_at(&self, audience: Audience<'_>, mut look: impl FnMut(&Group, &[Arc<Pending>])) {
+        match audience {
+            Audience::All => self.by_id.iter().for_each(|part| look(&part.locked().open, &[])),
+            Audience::Path(path) => self.paths.with(path, look),
+            Audience::Route(route) if route.ends_with('*') => self.routes.with(route, look),
+            Audience::Route(route) => self.paths.with(route, |group, expected| {
+                // All that have asked for a path are served by the same route: by this one, or by one that ends with a star.
+                if group.iter().next().is_some_and(|member| member.0.about().route.is_none()) {
+                    look(group, expected);
+                }
+            }),
+            Audience::Topic(topic) => self.topics.with(topic, look),
+            Audience::User(user) => self.users.with(user, look),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.by_id.iter().map(|part| part.locked().open.len()).sum()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_id.iter().all(|part| part.locked().open.is_empty())
+    }
+
+    /// A path; where others have asked for it, too, it is theirs.
+    pub(crate) fn path(&self, path: &str) -> Arc<str> {
+        self.paths.name(path)
+    }
+
+    /// The name of a browser, or of what else has connected; most have the same as others.
+    pub(crate) fn user_agent(&self, name: &str) -> Name {
+        self.user_agents.name(name)
+    }
+
+    /// A connection is being opened, by the thread that calls this: from now on it has an ID.
+    pub(crate) fn announce(self: &Arc<Self>) -> Announced {
+        let id = WebSocketId::random(self.node);
+        let pending = Arc::new(Pending::new(id, self.limits.clone(), self.buffered.clone()));
+        self.part(&id).locked().opening.insert(id, pending.clone());
+        Announced { registry: self.clone(), pending, user: None, has_topics: false, is_registered: false }
+    }
+
+    /// Makes a connection known by all that it belongs to, and as one that is open, until it is over. It has taken over before
+    /// what was pushed to it, and nobody who has waited for it is told before.
+    pub(crate) fn register(&self, mut announced: Announced, connection: &Arc<Connection>) {
+        self.observers.opened(connection); // before anyone can find it, and so end it
+        announced.is_registered = true;
+        announced.pending.open(connection, || {
+            // First of all: whoever finds it may end it, and that it has left is told after that it came.
+            if announced.belongs() {
+                self.arrive(&announced, connection);
+            }
+            let about = connection.about();
+            self.paths.insert(&about.path, Member(connection.clone()), || {});
+            if let Some(route) = &about.route {
+                self.routes.insert(route.text(), Member(connection.clone()), || {});
+            }
+            let mut part = self.part(&about.id).locked();
+            part.opening.remove(&about.id);
+            part.open.insert(Member(connection.clone()));
+        });
+        if announced.belongs() {
+            self.observers.tell();
+        }
+        if connection.is_finished() {
+            self.forget(connection); // it has ended in between, when it was not everywhere yet
+        }
+    }
+
+    /// What it was to belong to, it belongs to.
+    fn arrive(&self, announced: &Announced, connection: &Arc<Connection>) {
+        let Announced { pending, user, .. } = announced;
+        let joined = self.joined.locked();
+        if let Some(user) = user {
+            let is_first = || self.observers.queue(|| HubEvent::UserOnline(user.clone()));
+            self.users.arrive(user, pending, Member(connection.clone()), is_first);
+        }
+        let topics = if announced.has_topics { joined.of(pending.id()) } else { Vec::new() };
+        for topic in topics {
+            let is_first = || self.observers.queue(|| HubEvent::TopicOccupied(topic.clone()));
+            self.topics.arrive(&topic, pending, Member(connection.clone()), is_first);
+        }
+    }
+
+    /// Makes a connection a member of a topic.
+    ///
+    /// # Errors
+    /// [`Error::UnknownId`]: no open connection has this ID. [`Error::OverLimit`].
+    pub(crate) fn join(&self, id: &WebSocketId, topic: &str) -> Result<()> {
+        let result = self.enter(id, topic);
+        self.observers.tell();
+        result
+    }
+
+    fn enter(&self, id: &WebSocketId, topic: &str) -> Result<()> {
+        check_name(topic, &self.limits)?;
+        let connection = self.find_open(id).ok_or(Error::UnknownId)?;
+        let name = self.topics.name(topic);
+        let mut joined = self.joined.locked();
+        joined.add(id, &name, &self.limits)?;
+        self.topics.insert(&name, Member(connection), || {
+            self.observers.queue(|| HubEvent::TopicOccupied(name.clone()));
+        });
+        // It may have ended in between: then nobody would take it out any more.
+        if self.find_open(id).is_some() {
+            return Ok(());
+        }
+        self.leave_all(&mut joined, id);
+        Err(Error::UnknownId)
+    }
+
+    /// Removes a connection from a topic. False: no connection has this ID.
+    pub(crate) fn leave(&self, id: &WebSocketId, topic: &str) -> bool {
+        let mut joined = self.joined.locked();
+        let found = self.find(id);
+        if joined.remove(id, topic) {
+            self.leave_topic(topic, id);
+            if let Some(Found::Opening(pending)) = &found {
+                self.topics.unexpect(topic, pending);
+            }
+        }
+        drop(joined);
+        self.observers.tell();
+        found.is_some()
+    }
+
+    /// The topics of a connection, in the order of their names.
+    pub(crate) fn topics_of(&self, id: &WebSocketId) -> Vec<Arc<str>> {
+        self.joined.locked().of(id)
+    }
+
+    fn leave_all(&self, joined: &mut Joined, id: &WebSocketId) {
+        joined.remove_all(id).for_each(|topic| self.leave_topic(&topic, id));
+    }
+
+    fn leave_topic(&self, topic: &str, id: &WebSocketId) {
+        self.topics.remove(topic, id, || self.observers.queue(|| HubEvent::TopicVacated(topic.into())));
+    }
+
+    fn forget(&self, connection: &Connection) {
+        let about = connection.about();
+        let id = &about.id;
+        self.part(id).locked().open.remove(id);
+        self.paths.remove(&about.path, id, || {});
+        if let Some(route) = &about.route {
+            self.routes.remove(route.text(), id, || {});
+        }
+        let mut joined = self.joined.locked();
+        self.leave_all(&mut joined, id);
+        if let Some(user) = about.user() {
+            self.users.remove(user, id, || self.observers.queue(|| HubEvent::UserOffline(user.clone())));
+        }
+        drop(joined);
+        self.observers.tell();
+    }
+
+    pub(crate) fn find_open(&self, id: &WebSocketId) -> Option<Arc<Connection>> {
+        self.part(id).locked().open.get(id).map(|member| member.0.clone())
+    }
+
+    fn part(&self, id: &WebSocketId) -> &Mutex<Part> {
+        &self.by_id[id.spread() % PARTS]
+    }
+}
+
+impl Found {
+    pub(crate) fn id(&self) -> &WebSocketId {
+        match self {
+            Self::Open(connection) => connection.id(),
+            Self::Opening(pending) => pending.id(),
+        }
+    }
+
+    /// The connection, if it is open or was.
+    pub(crate) fn connection(&self) -> Option<&Arc<Connection>> {
+        match self {
+            Self::Open(connection) => Some(connection),
+            Self::Opening(pending) => pending.get(),
+        }
+    }
+
+    /// Pushes to the connection, and waits until the kernel has the message; and before, until the connection is open.
+    pub(crate) fn push_wait(&self, message: Message, timeout: Duration) -> Result<(), PushError> {
+        match self {
+            Self::Open(connection) => connection.push_wait(message, timeout),
+            Self::Opening(pending) => pending.push_wait(message, timeout),
+        }
+    }
+
+    /// Pushes to the connection; if it is being opened, this is queued behind the answer to its handshake.
+    pub(crate) fn push(&self, message: Message) -> Result<Pushed, PushError> {
+        match self {
+            Self::Open(connection) => connection.push(message, None),
+            Self::Opening(pending) => pending.push(message),
+        }
+    }
+}
+
+impl Announced {
+    pub(crate) fn id(&self) -> &WebSocketId {
+        self.pending.id()
+    }
+
+    pub(crate) fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    pub(crate) fn user(&self) -> Option<&Arc<str>> {
+        self.user.as_ref()
+    }
+
+    /// Whether it will belong to a user or a topic; most do not, and it shall cost them nothing.
+    fn belongs(&self) -> bool {
+        self.has_topics || self.user.is_some()
+    }
+
+    /// It will be one of this user's. What is for the user reaches it from now on, behind the answer to its handshake.
+    pub(crate) fn set_user(&mut self, user: &str) {
+        let Self { registry, pending, .. } = self;
+        let user = registry.users.name(user);
+        let _joined = registry.joined.locked();
+        if let Some(before) = self.user.replace(user.clone()) {
+            registry.users.unexpect(&before, pending);
+        }
+        registry.users.expect(&user, pending.clone());
+    }
+
+    /// It will be a member of this topic. What is for the topic reaches it from now on, behind the answer to its handshake.
+    ///
+    /// # Errors
+    /// There is too much of something.
+    pub(crate) fn join(&mut self, topic: &str) -> Result<(), OverLimit> {
+        let Self { registry, pending, .. } = self;
+        check_name(topic, &registry.limits)?;
+        let name = registry.topics.name(topic);
+        let mut joined = registry.joined.locked();
+        if joined.add(pending.id(), &name, &registry.limits)? {
+            registry.topics.expect(&name, pending.clone());
+        }
+        self.has_topics = true;
+        Ok(())
+    }
+
+    /// It will not belong to anything.
+    fn withdraw(&self) {
+        let Self { registry, pending, .. } = self;
+        let mut joined = registry.joined.locked();
+        joined.remove_all(pending.id()).for_each(|topic| registry.topics.unexpect(&topic, pending));
+        if let Some(user) = &self.user {
+            registry.users.unexpect(user, pending);
+        }
+    }
+}
+
+/// Whatever has ended the handshake, the ID becomes unknown, and nothing is left.
+impl Drop for Announced {
+    fn drop(&mut self) {
+        if !self.is_registered {
+            self.registry.part(self.id()).locked().opening.remove(self.id());
+            if self.belongs() {
+                self.withdraw();
+            }
+            self.pending.refuse();
+        }
+    }
+}
+
+impl Selected {
+    /// Starts the closing handshakes. Returns how many there were to close.
+    pub(crate) fn close(self, code: CloseCode, text: &str) -> usize {
+        let is_open = |connection: &&Arc<Connection>| connection.reason().is_none();
+        let open = self.open.iter().filter(is_open).map(|connection| connection.close(code, text)).count();
+        open + self.opening.iter().filter(|pending| pending.close(code, text)).count()
+    }
+}
+
+impl InUse for Registry {
+    fn session_ids(&self) -> Vec<SessionId> {
+        let mut ids = Vec::new();
+        for part in &self.by_id {
+            let part = part.locked();
+            ids.extend(part.open.iter().filter_map(|member| member.0.about().session_id.clone()));
+        }
+        ids
+    }
+}
+
+/// At its end the ID becomes unknown, and it leaves all topics.
+impl Registrar for Registry {
+    fn unregister(&self, connection: &Arc<Connection>) {
+        self.forget(connection);
+        self.observers.closed(connection);
+    }
+
+    fn all(&self) -> Vec<Arc<Connection>> {
+        self.all()
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Registry({} connections)", self.len())
+    }
+}
+
+/// The first after another one, `count` at most, whatever the number of those that are looked at.
+struct First<'a, T> {
+    after: Option<&'a T>,
+    count: usize,
+    found: BinaryHeap<T>,
+}
+
+impl<T: Ord + Clone> First<'_, T> {
+    fn look_at(&mut self, item: &T) {
+        if self.after.is_some_and(|after| item <= after) {
+            return;
+        }
+        if self.found.len() < self.count {
+            self.found.push(item.clone());
+        } else if let Some(mut last) = self.found.peek_mut()
+            && *item < *last
+        {
+            *last = item.clone();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connection::tests::connection_of;
+
+    fn registry() -> Arc<Registry> {
+        let buffered = Arc::new(Buffered::new(usize::MAX));
+        Arc::new(Registry::new(NodeId::new(1), Arc::default(), buffered, Observers::default()))
+    }
+
+    #[test]
+    fn a_connection_is_known_from_the_start_and_open_later() {
+        let registry = registry();
+        let announced = registry.announce();
+        let id = *announced.id();
+        let found = registry.find(&id).unwrap();
+        assert!(found.connection().is_none() && registry.is_empty() && registry.join(&id, "room").is_err());
+        assert_eq!(registry.push(&id, Message::from("x")).unwrap(), Pushed::Queued);
+        let (connection, _client) = connection_of(id, registry.clone());
+        registry.register(announced, &connection);
+        registry.join(&id, "room").unwrap();
+        assert!(Arc::ptr_eq(&registry.open(&id).unwrap(), &connection));
+        assert!(found.connection().is_some_and(|found| Arc::ptr_eq(found, &connection)));
+        let select = |audience: Audience<'_>| registry.select(audience.into()).open.len();
+        assert_eq!((registry.len(), select(Audience::Path("/")), select(Audience::Topic("room"))), (1, 1, 1));
+        connection.finish();
+        assert!(
+            registry.is_empty()
+                && registry.select(Audience::Path("/").into()).open.is_empty()
+                && registry.select(Audience::Topic("room").into()).open.is_empty()
+        );
+    }
+
+    #[test]
+    fn what_is_not_opened_is_not_known_any_more() {
+        let registry = registry();
+        let announced = registry.announce();
+        let id = *announced.id();
+        let found = registry.find(&id).unwrap();
+        drop(announced);
+        assert!(registry.find(&id).is_none());
+        assert!(matches!(registry.open(&id), Err(Error::UnknownId)));
+        assert!(matches!(found.push(Message::from("x")).unwrap_err().kind, PushErrorKind::Refused));
+    }
+
+    /// Others can find it, and so end it, while it is being registered.
+    #[test]
+    fn a_connection_that_ends_at_once_is_not_left_behind() {
+        let registry = registry();
+        let announced = registry.announce();
+        let (connection, _client) = connection_of(*announced.id(), registry.clone());
+        connection.finish();
+        registry.register(announced, &connection);
+        assert!(registry.is_empty() && registry.select(Audience::Path("/").into()).open.is_empty());
+        assert!(registry.find(connection.id()).is_none());
+    }
+}

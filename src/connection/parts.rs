@@ -256,7 +256,8 @@ impl Connection {
     pub(crate) fn statistics(self: &Arc<Self>) -> Statistics {
         let clock = &self.context.clock;
         let mut core = self.lock();
-        let active = core.protocol.last_message();
+        // Messages have the time of the coarse clock, which may be behind that of the opening.
+        let active = core.protocol.last_message().max(self.about.opened);
         Statistics {
             counts: core.protocol.counts(),
             queued: core.protocol.pending() + self.outbox.get().map_or(0, |outbox| outbox.bytes()),

@@ -6,7 +6,7 @@
 use std::sync::{
     Arc, Mutex,
     atomic::{
-        AtomicBool, AtomicU32, AtomicUsize,
+        AtomicBool, AtomicIsize, AtomicU32,
         Ordering::{Relaxed, SeqCst},
     },
 };
@@ -27,9 +27,10 @@ pub(crate) const MIN_SHARED: usize = 1024;
 pub(crate) struct Buffered {
     /// The sum is beyond the bound, and nobody has seen to it yet.
     is_short: AtomicBool,
-    /// In KiB, like the bound.
-    sum: AtomicUsize,
-    max: usize,
+    /// In KiB, like the bound. Below zero for a moment, where what one thread takes away was added by another one that has not
+    /// said so yet.
+    sum: AtomicIsize,
+    max: isize,
     /// Whoever sees to it has this.
     pub(crate) relief: Mutex<()>,
 }
@@ -38,8 +39,8 @@ impl Buffered {
     pub(crate) fn new(max_bytes: usize) -> Self {
         Self {
             is_short: AtomicBool::new(false),
-            sum: AtomicUsize::new(0),
-            max: max_bytes / 1024,
+            sum: AtomicIsize::new(0),
+            max: (max_bytes / 1024) as isize,
             relief: Mutex::default(),
         }
     }
@@ -47,10 +48,10 @@ impl Buffered {
     /// Somebody has so many KiB instead of so many. True: this is too much, and whoever can see to it has to be told.
     pub(crate) fn change(&self, was: u32, is: u32) -> bool {
         if is <= was {
-            self.sum.fetch_sub((was - is) as usize, SeqCst);
+            self.sum.fetch_sub((was - is) as isize, SeqCst);
             return false;
         }
-        let more = (is - was) as usize;
+        let more = (is - was) as isize;
         let sum = self.sum.fetch_add(more, SeqCst) + more;
         sum > self.max && !self.is_short.swap(true, SeqCst)
     }
@@ -62,7 +63,7 @@ impl Buffered {
             self.change(was, is);
             return true;
         }
-        let more = (is - was) as usize;
+        let more = (is - was) as isize;
         let fits = self.sum.fetch_add(more, SeqCst) + more <= self.max / 2;
         if !fits {
             self.sum.fetch_sub(more, SeqCst);
@@ -81,18 +82,19 @@ impl Buffered {
 
     /// Whether so many bytes more are within the bound.
     pub(crate) fn has_room(&self, bytes: usize) -> bool {
-        self.sum() + kib(bytes) as usize <= self.max
+        self.sum.load(SeqCst) + kib(bytes) as isize <= self.max
     }
 
     /// How many KiB are too many. A little more has to go than what is beyond the bound, or the next byte would be too
     /// much again.
     pub(crate) fn excess(&self) -> usize {
         let sum = self.sum.load(SeqCst);
-        if sum > self.max { sum - (self.max - self.max / 16) } else { 0 }
+        let excess = if sum > self.max { sum - (self.max - self.max / 16) } else { 0 };
+        excess as usize
     }
 
     pub(crate) fn sum(&self) -> usize {
-        self.sum.load(SeqCst)
+        self.sum.load(SeqCst).max(0) as usize
     }
 }
 
@@ -199,6 +201,15 @@ mod tests {
             }
             prop_assert_eq!(all.sum(), 0);
         }
+    }
+
+    /// As when a thread that adds is not done before another one takes away.
+    #[test]
+    fn taking_away_before_adding_is_no_shortage() {
+        let all = Buffered::new(100 << 10);
+        assert!(!all.change(1, 0));
+        assert_eq!((all.excess(), all.sum(), all.has_room(0), all.is_short()), (0, 0, true, false));
+        assert!(!all.change(0, 1) && all.sum() == 0);
     }
 
     #[test]

@@ -312,7 +312,7 @@ mod tests {
             let error = routes.page(twice, page()).unwrap_err().to_string();
             assert!(error.contains("twice") && error.contains(twice), "{error}");
         }
-        for bad in ["POST x", "POST  /x", "POST", "POST /x y", "/x y"] {
+        for bad in ["POST x", "POST  /x", "POST"] {
             let error = routes.page(bad, page()).unwrap_err().to_string();
             assert!(error.contains("a path must start with /"), "{error}");
         }

@@ -344,7 +344,8 @@ fn online_and_offline_alternate() {
 fn a_connection_tells_route_browser_and_last_activity() {
     let server = serve(|builder| builder.route("/chat/*", || Named).route("/chat/exact", || Named));
     let long = "x".repeat(1000);
-    let agents = ["Mozilla/5.0 (X11)", "größe", &long];
+    let (cut, whole) = (format!("x{}", "ß".repeat(200)), format!("x{}", "ß".repeat(127)));
+    let agents = ["Mozilla/5.0 (X11)", "größe", &long, &cut];
     let mut clients: Vec<_> = agents
         .iter()
         .map(|agent| server.try_connect(Scheme::Ws, "/chat/1", &[("user-agent", agent)]).unwrap().0)
@@ -352,7 +353,7 @@ fn a_connection_tells_route_browser_and_last_activity() {
     clients.push(server.connect(Scheme::Ws, "/chat/exact"));
     clients.iter_mut().for_each(echoes);
     let infos = connections(&server.hub);
-    for (agent, expected) in [(agents[0], agents[0]), (agents[1], agents[1]), (&long, &long[..256])] {
+    for (agent, expected) in agents.into_iter().zip([agents[0], agents[1], &long[..256], &whole]) {
         let of = |info: &&ConnectionInfo| info.user_agent.as_deref() == Some(expected);
         let found = infos.iter().find(of).unwrap_or_else(|| panic!("{agent}: {infos:?}"));
         assert_eq!((&*found.route, &*found.path), ("/chat/*", "/chat/1"));

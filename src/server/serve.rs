@@ -411,12 +411,24 @@ fn connect(
 #[inline(never)]
 fn user_agent(registry: &Registry, request: &Request) -> Option<Name> {
     let name = request.headers().get(header::USER_AGENT)?.as_bytes();
-    let text = String::from_utf8_lossy(&name[..name.len().min(MAX_USER_AGENT)]);
-    let mut end = text.len().min(MAX_USER_AGENT); // what is not UTF-8 may have become longer
+    let name = &name[..name.len().min(MAX_USER_AGENT)];
+    // Nearly all are ASCII, which this sees much faster than what mends the others.
+    Some(match str::from_utf8(name) {
+        Ok(name) => registry.user_agent(name),
+        Err(_) => registry.user_agent(&mended(name)),
+    })
+}
+
+/// What is UTF-8 of it, and something in place of what is not.
+#[cold]
+fn mended(name: &[u8]) -> String {
+    let mut text = String::from_utf8_lossy(name).into_owned();
+    let mut end = text.len().min(MAX_USER_AGENT); // it may have become longer
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    Some(registry.user_agent(&text[..end]))
+    text.truncate(end);
+    text
 }
 
 /// What only few connections have.

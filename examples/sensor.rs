@@ -35,7 +35,7 @@ fn measure(tick: u32) -> f64 {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = std::env::args().nth(1).unwrap_or("127.0.0.1:8080".into());
     let mut limits = Limits::default();
-    limits.max_queue_messages = 100; // ten seconds of readings
+    limits.max_queue_messages = 100; // behind what the system takes for a client, ten seconds of readings
     let builder = Server::builder().listen(address).limits(limits).route("/readings", || Listener);
     let server = builder.bind()?.spawn()?;
     println!("listening on ws://{}/readings", server.local_addrs()[0]);
@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let celsius = measure(tick);
         let result = hub.broadcast(Audience::Path("/readings"), format!("{{\"celsius\":{celsius:.2}}}"))?;
         if result.gone > 0 {
-            println!("{} listeners were too slow", result.gone);
+            println!("{} listeners are leaving, or were too slow", result.gone);
         }
         thread::sleep(Duration::from_millis(100));
     }

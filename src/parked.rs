@@ -87,6 +87,8 @@ impl<Slot: Send> Handler for Parked<Slot> {
             session_end_on_close,
             user: about.user().cloned(),
             tags: about.tags().clone(),
+            path: about.path.clone(),
+            registry: self.registry.clone(),
             reason,
             duration: connection.age(),
         };

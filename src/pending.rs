@@ -107,17 +107,21 @@ impl Pending {
         }
     }
 
-    /// Closes the connection, as soon as it is open. False: it is closed already, or will not be opened.
-    pub(crate) fn close(&self, code: CloseCode, text: &str) -> bool {
+    /// Closes the connection, as soon as it is open. False: it is closed already.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if it will not be opened.
+    pub(crate) fn close(&self, code: CloseCode, text: &str) -> Result<bool> {
         let close = Box::new((code, Text::from(text)));
         let put = |queue: &mut Queue, close| queue.close = queue.close.take().or(Some(close));
         match self.awaited.queue(close, put) {
-            Ok(()) => true,
-            Err((Answer::Here(connection), _)) if connection.reason().is_none() => {
+            Ok(()) => Ok(true),
+            Err((Answer::Here(connection), _)) => {
+                let was_open = connection.reason().is_none();
                 connection.close(code, text);
-                true
+                Ok(was_open)
             }
-            Err(_) => false,
+            Err((Answer::Never, _)) => Err(Error::Refused),
         }
     }
 

@@ -447,6 +447,8 @@ pub struct Closed {
     pub(crate) session_end_on_close: AtomicBool,
     pub(crate) user: Option<Arc<str>>,
     pub(crate) tags: Tags,
+    pub(crate) path: Arc<str>,
+    pub(crate) registry: Arc<Registry>,
     pub(crate) reason: CloseReason,
     pub(crate) duration: Duration,
 }
@@ -460,6 +462,8 @@ impl Closed {
             session_end_on_close: AtomicBool::new(false),
             user: opening.announced.user().cloned(),
             tags: opening.tags.clone(),
+            path: opening.path().into(),
+            registry: opening.announced.registry().clone(),
             reason,
             duration: Duration::ZERO,
         }
@@ -489,6 +493,11 @@ impl Closed {
     /// What was noted about it; see [`Opening::set_tag`].
     pub fn tags(&self) -> &Tags {
         &self.tags
+    }
+
+    /// The path of the client's request.
+    pub fn path(&self) -> &str {
+        &self.path
     }
 
     /// How it ended.

@@ -10,6 +10,7 @@ use std::{
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
+        mpsc,
     },
     thread,
     time::{Duration, Instant},
@@ -18,7 +19,7 @@ use std::{
 use common::{
     PATIENCE, SCHEMES, Scheme, SharedEcho, Stream, TestServer, app, echo, eventually,
     folder::Folder,
-    frame, handshake, read_frame,
+    frame, full_app, handshake, read_frame,
     reply::{Reply, ask},
     running::Running,
     serve,
@@ -27,7 +28,9 @@ use rustix::{
     net::sockopt::set_socket_recv_buffer_size,
     process::{Resource, getrlimit, setrlimit},
 };
-use switchboard::{Exchange, Limits, Refusal, Response, Server, ServerBuilder, StatusCode};
+use switchboard::{
+    Audience, Exchange, Limits, Origins, Refusal, Response, Server, ServerBuilder, StatusCode,
+};
 
 fn limits(change: impl FnOnce(&mut Limits)) -> Limits {
     let mut limits = Limits::default();
@@ -172,6 +175,62 @@ fn a_form_is_read() {
         );
         assert_eq!(server.ask(scheme, post_length("/", "x=1")).status, 400);
     }
+}
+
+/// A page of another port is a stranger's, although the browser sends it with the same cookies.
+#[test]
+fn a_strangers_page_changes_nothing() {
+    let server = serve_pages(Limits::default());
+    let open = serve(|builder| pages(builder).origins(Origins::Any));
+    let request = |method: &str, path: &str, lines: &str| {
+        format!("{method} {path} HTTP/1.1\r\nHost: localhost:80\r\nContent-Length: 0\r\n{lines}\r\n")
+    };
+    let stranger = "Origin: http://localhost:3000\r\n";
+    for scheme in SCHEMES {
+        for (method, path, lines, status) in [
+            ("POST", "/body", stranger, 403),
+            ("PUT", "/body", stranger, 403),
+            ("POST", "/body", "Origin: null\r\n", 403),
+            ("POST", "/body", "Origin: null\r\nSec-Fetch-Site: cross-site\r\n", 403),
+            ("POST", "/body", "Origin: null\r\nSec-Fetch-Site: same-origin\r\n", 200),
+            ("POST", "/body", "Origin: https://localhost:80\r\n", 200),
+            ("POST", "/body", "", 200),
+            ("GET", "/page", stranger, 200),
+            ("HEAD", "/page", stranger, 200),
+        ] {
+            let asked = request(method, path, lines);
+            assert_eq!(server.ask(scheme, &asked).status, status, "{asked}");
+        }
+    }
+    assert_eq!(open.ask(Scheme::Ws, request("POST", "/body", stranger)).status, 200);
+}
+
+/// Pages reach the connections of their server, and so does whoever is told that one of those has ended.
+#[test]
+fn pages_have_the_hub() {
+    let (tell, told) = mpsc::channel();
+    let server = serve(|builder| {
+        builder
+            .http("POST /tell", |exchange: &Exchange<'_>| -> Result<Response, Refusal> {
+                let sent = exchange.hub().broadcast(Audience::Route("/echo/*"), exchange.body()?)?;
+                Ok(Response::text(StatusCode::OK, (sent.sent + sent.queued).to_string()))
+            })
+            .route("/echo/*", move || {
+                let tell = tell.clone();
+                full_app(
+                    |_| Ok(()),
+                    echo,
+                    move |closed| {
+                        tell.send((closed.path().to_owned(), closed.hub().len().unwrap())).unwrap();
+                    },
+                )
+            })
+    });
+    let mut client = server.raw_websocket(Scheme::Ws, "/echo/a");
+    assert_eq!(server.ask(Scheme::Ws, post_length("/tell", "hello")).text(), "1");
+    assert_eq!(client.read_frame(), (0x82, b"hello".to_vec()));
+    client.write_all(&frame(0x88, b"")).unwrap();
+    assert_eq!(told.recv_timeout(PATIENCE), Ok(("/echo/a".to_owned(), 0)));
 }
 
 // Connections that stay open.

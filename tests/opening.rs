@@ -383,9 +383,9 @@ fn a_refusal_and_a_panic_are_told_to_those_who_wait() {
                 let hub = &gated.server.hub;
                 let pusher = hub.pusher(&id).unwrap();
                 assert_eq!(pusher.push("x").unwrap(), Pushed::Queued);
-                let waiters: [(_, Waits); 3] = [
+                hub.close(&id, 1000, "").unwrap(); // waits for nothing
+                let waiters: [(_, Waits); 2] = [
                     ("open_server", |hub, id| hub.open_server(id).err()),
-                    ("close", |hub, id| hub.close(id, 1000, "").err()),
                     ("join", |hub, id| hub.join(id, "room").err()),
                 ];
                 thread::scope(|scope| {
@@ -398,7 +398,7 @@ fn a_refusal_and_a_panic_are_told_to_those_who_wait() {
                         };
                         (name, scope.spawn(wait))
                     });
-                    (0..3).for_each(|_| begins.recv_timeout(PATIENCE).unwrap());
+                    (0..2).for_each(|_| begins.recv_timeout(PATIENCE).unwrap());
                     thread::sleep(Duration::from_millis(10)); // so that they mostly do wait by now
                     gated.answer(answer);
                     for (name, waiter) in waiters {
@@ -417,7 +417,7 @@ fn a_refusal_and_a_panic_are_told_to_those_who_wait() {
                 assert_eq!((pusher.websocket_id(), pusher.close_reason()), (&id, None));
                 drop(client);
                 gated.is_clean(&id);
-                refused.len() == 3
+                refused.len() == 2
             });
         }
         assert!(gated.ends.try_recv().is_err(), "there was nothing that could end");
@@ -464,7 +464,6 @@ fn on_pre_server_may_push_to_its_own_connection_and_does_not_wait_for_it() {
                     let pusher = hub.pusher(&id).unwrap();
                     assert_eq!(pusher.push("to the room").unwrap(), Pushed::Queued);
                     assert!(matches!(hub.open_server(&id), Err(Error::NotOpen)));
-                    assert!(matches!(hub.close(&id, 1000, ""), Err(Error::NotOpen)));
                     assert!(matches!(hub.join(&id, "room"), Err(Error::NotOpen)));
                     hub.leave(&id, "room").unwrap();
                     assert!(hub.connection(&id).is_err());
@@ -490,6 +489,32 @@ fn on_pre_server_may_push_to_its_own_connection_and_does_not_wait_for_it() {
     }
 }
 
+/// Nothing tells a thread that closes a connection whether that is being opened, so it must not wait for its handler.
+#[test]
+fn closing_one_that_is_being_opened_waits_for_nothing() {
+    for share in [false, true] {
+        let gated = gated(share, Limits::default());
+        for scheme in SCHEMES {
+            let (mut client, id) = gated.begin(scheme);
+            push(&gated.server.hub, &id, "last words");
+            gated.server.hub.close(&id, 4000, "enough").unwrap();
+            gated.server.hub.close(&id, 4001, "too late").unwrap();
+            gated.answer(Answer::Yes);
+            opened(&mut client);
+            assert_eq!(text(&mut client), "last words");
+            assert_eq!(client.answer_close_and_end(), (4000, "enough".into()));
+            gated.ends.recv_timeout(PATIENCE).unwrap();
+            gated.is_clean(&id);
+            let (mut client, id) = gated.begin(scheme);
+            gated.server.hub.close(&id, 4000, "").unwrap();
+            gated.answer(Answer::No);
+            assert!(client.read_head().starts_with("HTTP/1.1 403 "));
+            drop(client);
+            gated.is_clean(&id);
+        }
+    }
+}
+
 /// It waits as long as a handshake may take, and no longer.
 #[test]
 fn who_waits_too_long_is_told() {
@@ -499,7 +524,6 @@ fn who_waits_too_long_is_told() {
     let (mut client, id) = gated.begin(Scheme::Ws);
     let hub = &gated.server.hub;
     assert!(matches!(hub.open_server(&id), Err(Error::Timeout)));
-    assert!(matches!(hub.close(&id, 1000, ""), Err(Error::Timeout)));
     push(hub, &id, "still");
     gated.answer(Answer::Yes);
     opened(&mut client);

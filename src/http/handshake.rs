@@ -97,6 +97,18 @@ fn check_head(request: &Request, origins: &Origins) -> Result<(), Refusal> {
         Some(version) if version.as_bytes() == VERSION.as_bytes() => {}
         Some(_) => return Err(upgrade_required("only Sec-WebSocket-Version 13 is supported")),
     }
+    check_origin(request, origins)
+}
+
+/// Whether a page may make this request that is no handshake. A stranger's page may send any that changes nothing (RFC 9110,
+/// section 9.2.1), and the browser keeps the answer from it.
+pub(crate) fn check_page_origin(request: &Request, origins: &Origins) -> Result<(), Refusal> {
+    // Browsers say this of a page whose Origin its policy hides: that is `null`.
+    let is_same = request.header("sec-fetch-site") == Some("same-origin");
+    if request.method().is_safe() || is_same { Ok(()) } else { check_origin(request, origins) }
+}
+
+fn check_origin(request: &Request, origins: &Origins) -> Result<(), Refusal> {
     let mut lines = request.headers().get_all(header::ORIGIN).iter();
     match (lines.next(), lines.next()) {
         (None, _) => Ok(()),

@@ -18,7 +18,7 @@ mod target;
 
 pub(crate) use self::{
     body::{Decoder, Framing, Part},
-    handshake::{Handshake, is_upgrade},
+    handshake::{Handshake, check_page_origin, is_upgrade},
     head::CommonHeaders,
     header::header_line,
     hosts::Hosts,

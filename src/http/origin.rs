@@ -3,7 +3,8 @@
 use super::host::{Host, Name};
 use crate::error::ServerError;
 
-/// Which web pages may connect, by the `Origin` that a browser sends with its handshake.
+/// Which web pages may connect, by the `Origin` that a browser sends with its handshake. The same holds for plain HTTP requests
+/// that may change something (other methods than GET, HEAD, OPTIONS and TRACE): a page of another port has the cookies, too.
 ///
 /// Requests without `Origin` are always allowed: they do not come from a web page. All ways to write an origin are the same:
 /// its case, the default port, `ws` for `http` and `wss` for `https`.

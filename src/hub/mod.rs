@@ -15,7 +15,7 @@ use crate::{
     message::{CloseCode, Message, Payload},
     opening::Opening,
     registry::{Audience, Recipients, Registry},
-    websocket::{Holder, WebSocket},
+    websocket::{Closed, Holder, WebSocket},
 };
 
 /// Finds all connections of a server, and pushes to them. Clones refer to the same server.
@@ -53,7 +53,8 @@ pub struct Broadcast {
     pub queued: usize,
     /// The message was dropped, because the client's queue was full.
     pub dropped: usize,
-    /// The connection was closing, or was closed because its queue was full.
+    /// The connection is closing, or was closed by this because its queue was full. One that is closing counts each time until
+    /// it is over.
     pub gone: usize,
 }
 
@@ -233,15 +234,13 @@ impl Hub {
         Ok(self.0.select(who.into()).close(code.into(), text))
     }
 
-    /// Starts the closing handshake of a connection, as [`WebSocket::close`](crate::WebSocket::close) does. Waits while the
-    /// connection is being [opened](Self::open_server).
+    /// Starts the closing handshake of a connection, as [`WebSocket::close`](crate::WebSocket::close) does, and does not wait. One
+    /// that is being [opened](Self::open_server) is closed as soon as it is open, behind what was pushed before.
     ///
     /// # Errors
-    /// [`Error::UnknownId`] if no connection has this ID; while it is being opened, as
-    /// [`open_server`](Self::open_server).
+    /// [`Error::UnknownId`] if no connection has this ID, [`Error::Refused`] if its handshake was just refused.
     pub fn close(&self, id: &WebSocketId, code: impl Into<CloseCode>, text: &str) -> Result<()> {
-        self.0.open(id)?.close(code.into(), text);
-        Ok(())
+        self.0.close(id, code.into(), text)
     }
 
     /// One connection. Waits while it is being [opened](Self::open_server).
@@ -353,6 +352,13 @@ impl Opening {
     /// The hub of this server.
     pub fn hub(&self) -> Hub {
         Hub(self.announced.registry().clone())
+    }
+}
+
+impl Closed {
+    /// The hub of this server.
+    pub fn hub(&self) -> Hub {
+        Hub(self.registry.clone())
     }
 }
 

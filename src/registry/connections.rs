@@ -200,6 +200,18 @@ impl Registry {
         }
     }
 
+    /// Closes one connection; if it is being opened, as soon as it is open.
+    ///
+    /// # Errors
+    /// [`Error::UnknownId`], and [`Error::Refused`] if it will not be opened.
+    pub(crate) fn close(&self, id: &WebSocketId, code: CloseCode, text: &str) -> Result<()> {
+        match self.find(id).ok_or(Error::UnknownId)? {
+            Found::Open(connection) => connection.close(code, text),
+            Found::Opening(pending) => drop(pending.close(code, text)?),
+        }
+        Ok(())
+    }
+
     /// All that are open, as they are now, in no order.
     pub(crate) fn all(&self) -> Vec<Arc<Connection>> {
         self.by_id.iter().flat_map(|part| connections(&part.locked().open)).collect()
@@ -512,7 +524,7 @@ impl Selected {
     pub(crate) fn close(self, code: CloseCode, text: &str) -> usize {
         let is_open = |connection: &&Arc<Connection>| connection.reason().is_none();
         let open = self.open.iter().filter(is_open).map(|connection| connection.close(code, text)).count();
-        open + self.opening.iter().filter(|pending| pending.close(code, text)).count()
+        open + self.opening.iter().filter(|pending| matches!(pending.close(code, text), Ok(true))).count()
     }
 }
 

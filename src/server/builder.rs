@@ -171,7 +171,7 @@ impl ServerBuilder {
         self
     }
 
-    /// Which web pages may connect. Default: [`Origins::SameHost`].
+    /// Which web pages may connect, and may make other requests than GET and HEAD. Default: [`Origins::SameHost`].
     pub fn origins(mut self, origins: Origins) -> Self {
         self.keep_error(origins.check());
         self.settings.origins = origins;

@@ -1,30 +1,33 @@
 //! A plain HTTP request and what belongs to it, as the handler of a page sees it.
 
-use std::{
-    fmt,
-    sync::{Arc, OnceLock},
-};
+use std::{fmt, sync::OnceLock};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
-use super::body::RequestBody;
+use super::{body::RequestBody, shared::Shared};
 use crate::{
     http::{Refusal, Request},
-    session::{Session, Sessions},
+    hub::Hub,
+    session::Session,
 };
 
 /// A plain HTTP request, for a handler of [`http`](crate::ServerBuilder::http).
 pub struct Exchange<'a> {
     request: &'a Request,
     body: RequestBody<'a>,
-    sessions: &'a Arc<Sessions>,
+    shared: &'a Shared,
     session: OnceLock<Session>,
 }
 
 impl<'a> Exchange<'a> {
-    pub(super) fn new(request: &'a Request, body: RequestBody<'a>, sessions: &'a Arc<Sessions>) -> Self {
-        Self { request, body, sessions, session: OnceLock::new() }
+    pub(super) fn new(request: &'a Request, body: RequestBody<'a>, shared: &'a Shared) -> Self {
+        Self { request, body, shared, session: OnceLock::new() }
+    }
+
+    /// The hub of this server.
+    pub fn hub(&self) -> Hub {
+        Hub::new(self.shared.registry.clone())
     }
 
     /// What the client asked for.
@@ -73,7 +76,7 @@ impl<'a> Exchange<'a> {
     /// A [`SessionStore`](crate::SessionStore) of the program's may fail; then the methods of the session return an error, which is
     /// a [`Refusal`] with 503 to answer with: `Refusal::from(error)`, or `?`.
     pub fn session(&self) -> &Session {
-        self.session.get_or_init(|| Session::open(self.sessions, self.request))
+        self.session.get_or_init(|| Session::open(&self.shared.sessions, self.request))
     }
 
     /// The cookie of a session that the client has to be told.

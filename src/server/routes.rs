@@ -72,9 +72,9 @@ impl<T> Table<T> {
 
     /// What is there already.
     fn entry(&mut self, path: &str) -> Result<Option<&mut T>, ServerError> {
-        if !path.starts_with('/') || path.trim_end_matches('*').contains(['*', '?', '#']) {
+        if !path.starts_with('/') || path.trim_end_matches('*').contains(['*', '?', '#', '{', '}']) {
             return Err(ServerError::config(format!(
-                "route {path:?}: a path must start with /, and have no ?, #, or * except for /* at its end"
+                "route {path:?}: a path must start with /, and have no ?, #, {{, }}, or * except for /* at its end"
             )));
         }
         match normalize(path) {
@@ -287,7 +287,7 @@ mod tests {
     #[test]
     fn bad_paths_are_refused() {
         let mut table = Table::default();
-        for path in ["", "echo", "/a*", "/a/*/b", "/a?b", "*"] {
+        for path in ["", "echo", "/a*", "/a/*/b", "/a?b", "*", "/a/{b}"] {
             assert!(table.insert(path, ()).is_err(), "{path}");
         }
         table.insert("/a/*", ()).unwrap();

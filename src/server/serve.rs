@@ -32,7 +32,7 @@ use crate::{
     connection::{About, Connection, Context, Extras, Handler, Socket},
     deadline::Deadline,
     error::{CloseReason, ClosedBy, Error},
-    http::{FAILED, Handshake, Refusal, Request, Response, is_upgrade},
+    http::{FAILED, Handshake, Refusal, Request, Response, check_page_origin, is_upgrade},
     incidents::Incident,
     interned::Name,
     message::CloseCode,
@@ -134,12 +134,13 @@ impl Drop for Handshaking<'_> {
 /// Answers requests until one asks for a WebSocket. `None`: none does, and the connection has ended.
 #[inline(never)]
 fn read_requests(shared: &Shared, incoming: &mut Incoming, slot: Slot) -> Option<(Arc<Request>, Slot)> {
-    let mut slot = slot;
+    let (mut slot, mut is_first) = (slot, true);
     loop {
-        match read_request(shared, incoming, &mut slot)? {
+        match read_request(shared, incoming, &mut slot, is_first)? {
             Asked::WebSocket(request) => return Some((request, slot)),
             Asked::Page => slot = wait_for_next(shared, incoming, slot)?,
         }
+        is_first = false;
     }
 }
 
@@ -152,7 +153,7 @@ enum Asked {
 
 /// Reads a request, and answers it unless it asks for a WebSocket. `None`: no other can follow.
 #[inline(never)]
-fn read_request(shared: &Shared, incoming: &mut Incoming, slot: &mut Slot) -> Option<Asked> {
+fn read_request(shared: &Shared, incoming: &mut Incoming, slot: &mut Slot, is_first: bool) -> Option<Asked> {
     let peer = incoming.peer;
     let head = incoming.read_head(&shared.limits);
     if shared.is_stopping() {
@@ -162,9 +163,13 @@ fn read_request(shared: &Shared, incoming: &mut Incoming, slot: &mut Slot) -> Op
     let mut request = match head {
         Ok(request) => request,
         Err(NoRequest::Gone(why)) => {
-            shared
-                .incidents
-                .note(Incident::NoRequest, format_args!("{}: no request: {}", Peer(peer), Shown(why)));
+            let text = format_args!("{}: no request: {}", Peer(peer), Shown(why));
+            // Whoever has been answered owes no other request.
+            if is_first {
+                shared.incidents.note(Incident::NoRequest, text)
+            } else {
+                log::debug!("{text}")
+            }
             return None;
         }
         Err(NoRequest::Refused(refusal)) => {
@@ -244,8 +249,13 @@ fn answer(shared: &Shared, incoming: &mut Incoming, request: &Request) -> bool {
             return false;
         }
     };
+    if let Err(refusal) = check_page_origin(request, &shared.origins) {
+        note_refusal(shared, incoming.peer, Some(request), &refusal);
+        refuse(shared, incoming, refusal, Some(request));
+        return false;
+    }
     let body = RequestBody::new(&declared, incoming, &shared.limits, &shared.buffered);
-    let exchange = Exchange::new(request, body, &shared.sessions);
+    let exchange = Exchange::new(request, body, shared);
     let mut response = shared.routes.respond(&exchange).unwrap_or_else(Response::from);
     if let Some(fault) = response.fault() {
         let path = Shown(request.path());

@@ -927,3 +927,64 @@ fn a_proxys_idle_connections_give_way_to_those_of_the_same_client() {
     assert!(idle.iter_mut().all(|stream| stream.read(&mut [0]).unwrap() == 0));
     assert_eq!(open_from(PROXY, &server, "X-Forwarded-For: 10.0.0.1\r\n").0, 429);
 }
+
+/// "Never" may be written as the longest time that there is.
+#[test]
+fn the_longest_times_do() {
+    /// What it is sent is read only when it is asked to.
+    struct Unread;
+
+    impl switchboard::WebSocketServer for Unread {
+        fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
+            opening.set_shared_connection(true);
+            Ok(())
+        }
+
+        fn server(&mut self, _: &mut WebSocket) -> ServerResult {
+            Ok(())
+        }
+    }
+
+    let never = Duration::MAX;
+    let limits = limits(|l| {
+        (l.handshake_timeout, l.write_timeout, l.close_timeout) = (never, never, never);
+        (l.message_timeout, l.ping_interval, l.ping_timeout) = (Some(never), Some(never), never);
+        (l.shared_idle_timeout, l.session_timeout) = (Some(never), never);
+        (l.thread_keep_alive, l.http_keep_alive) = (never, never);
+        (l.max_inbox_messages, l.min_http_rate) = (2, 1);
+    });
+    let server = serve(|builder| {
+        let builder = builder.limits(limits).route("/", || app(echo)).route("/shared", || common::SharedEcho);
+        builder.route("/unread", || Unread).http("POST /page", |exchange| -> Result<Response, Refusal> {
+            Ok(Response::new("text/plain", exchange.body()?))
+        })
+    });
+    for scheme in SCHEMES {
+        let mut page = server.raw(scheme);
+        for _ in 0..2 {
+            let head = "POST /page HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nbody";
+            assert_eq!(ask(&mut page, head).body, b"body");
+        }
+        for path in ["/", "/shared"] {
+            let mut client = server.connect(scheme, path);
+            assert_echoes(&mut client, "in time");
+            client.close(None).unwrap();
+            read_close(&mut client);
+        }
+        // Its inbox is full, and the system asks whether it is still there.
+        let (mut client, response) = server.try_connect(scheme, "/unread", &[]).unwrap();
+        drop(response);
+        let id = server.hub.connections(switchboard::Audience::Path("/unread"), None, 1).unwrap().items[0].id;
+        for n in 0..20 {
+            client.send(Message::text(n.to_string())).unwrap();
+        }
+        let ws = server.hub.open_server(&id).unwrap();
+        eventually("its inbox is full", || server.hub.connection(&id).unwrap().messages_in >= 2);
+        for n in 0..20 {
+            assert_eq!(ws.read_message(PATIENCE).unwrap().as_text(), Some(&*n.to_string()));
+        }
+        assert_echoes(&mut server.connect(scheme, "/shared"), "the gateway lives");
+        ws.end_server();
+        read_close(&mut client);
+    }
+}

@@ -235,7 +235,7 @@ fn a_stranger_cannot_fill_the_log_with_failures_of_a_handler() {
     assert!(sum.is_some_and(|(_, line)| line.contains("50 failures of handlers")), "{sum:?}");
 }
 
-/// An error of the program's, which says what a page says; and for that it has to ask this server.
+/// An error of the program's, which has to ask this server for what it says.
 #[derive(Debug)]
 struct Asking;
 
@@ -260,11 +260,11 @@ impl std::error::Error for Asking {}
 #[test]
 fn an_error_that_takes_its_time_to_be_shown_holds_nobody() {
     let (_turn, log) = logged();
-    let server = serve(|builder| {
-        builder.http("/page", |_| switchboard::Response::html("")).route("/", || app(|_| Err(Asking.into())))
-    });
+    let server = serve(|builder| builder.route("/", || app(|_| Err(Asking.into()))));
     ASKED.set(server.plain).unwrap();
     assert_eq!(server.raw_websocket(Scheme::Ws, "/").answer_close_and_end().0, 1011);
+    let is_failure = |(level, line): &(Level, String)| *level == Level::Error && line.contains("failed: ");
+    eventually("it is logged", || log.lines().iter().any(is_failure));
     drop(server);
     let lines = log.lines();
     let quoted = "(the first: ";

@@ -107,8 +107,8 @@ pub struct Limits {
     /// Bytes that all connections of a server together hold in buffers: what has arrived and is not decoded, the parts of
     /// messages that are not complete, messages that are not read yet, queues, output that is not sent, and bodies of HTTP
     /// requests. Beyond it, those that hold most are closed with 1013 until the sum is a sixteenth below; one that still holds as
-    /// much, since it does not take what it was sent before, is cut. Bodies are refused, with HTTP 503, from half of it on. What
-    /// is sent to many counts once. Not in it are the stacks of threads, what [compression](crate::Compression) keeps between
+    /// much, since it does not take what it was sent before, is cut. From half of it on, bodies are refused, with HTTP 503, and
+    /// so is what is pushed to connections that are being opened. What is sent to many counts once. Not in it are the stacks of threads, what [compression](crate::Compression) keeps between
     /// messages, the buffers that threads are receiving into ([`max_read_buffer`](Self::max_read_buffer) each, at most), what
     /// messages cost beside their bytes, and what your code holds. While many threads fill buffers at once, the sum may be above
     /// it for a moment. It must be 64 KiB at least; with less than [`max_message_size`](Self::max_message_size) the largest

@@ -80,11 +80,6 @@ impl Buffered {
         self.is_short.swap(false, SeqCst)
     }
 
-    /// Whether so many bytes more are within the bound.
-    pub(crate) fn has_room(&self, bytes: usize) -> bool {
-        self.sum.load(SeqCst) + kib(bytes) as isize <= self.max
-    }
-
     /// How many KiB are too many. A little more has to go than what is beyond the bound, or the next byte would be too
     /// much again.
     pub(crate) fn excess(&self) -> usize {
@@ -208,7 +203,7 @@ mod tests {
     fn taking_away_before_adding_is_no_shortage() {
         let all = Buffered::new(100 << 10);
         assert!(!all.change(1, 0));
-        assert_eq!((all.excess(), all.sum(), all.has_room(0), all.is_short()), (0, 0, true, false));
+        assert_eq!((all.excess(), all.sum(), all.is_short()), (0, 0, false));
         assert!(!all.change(0, 1) && all.sum() == 0);
     }
 
@@ -220,6 +215,7 @@ mod tests {
         assert!(all.is_short() && all.take_shortage() && !all.take_shortage());
         assert!(!all.change(102, 100) && all.excess() == 0);
     }
+
     #[test]
     fn what_does_not_fit_changes_nothing() {
         let all = Buffered::new(200 << 10);

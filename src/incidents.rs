@@ -159,9 +159,13 @@ impl Incidents {
 
     #[inline(never)]
     fn quote(&self, kind: usize, text: fmt::Arguments<'_>) {
+        if !log::log_enabled!(Level::Warn) || self.quotes.locked().len() >= QUOTED {
+            return;
+        }
+        let text = text.to_string(); // without the lock: an error of the program's may format itself as it likes
         let mut quotes = self.quotes.locked();
-        if quotes.len() < QUOTED && log::log_enabled!(Level::Warn) {
-            quotes.push((kind, text.to_string()));
+        if quotes.len() < QUOTED {
+            quotes.push((kind, text));
         }
     }
 

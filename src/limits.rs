@@ -38,9 +38,10 @@ pub struct Limits {
     /// 503 with `Retry-After`. Default 4,096. Each takes a file descriptor, and another one while it is sent a file; and a
     /// synchronous one a thread with its stack.
     pub max_connections: usize,
-    /// Connections of one client's address at the same time, so that one client cannot take all places. Beyond it: HTTP 429
-    /// with `Retry-After`; over TLS, where nothing can be said before its handshake, the stream just ends. Default `None`:
-    /// no limit of its own. Of IPv6 the first 64 bits count as the address, since a client has all of the others.
+    /// Connections of one client's address at the same time, so that one client cannot take all places. Beyond it, one of them that
+    /// only waits for an HTTP request gives up its place; if none does: HTTP 429 with `Retry-After`; over TLS, where nothing can be
+    /// said before its handshake, the stream just ends. Default `None`: no limit of its own. Of IPv6 the first 64 bits count as the
+    /// address, since a client has all of the others.
     ///
     /// Behind a proxy that is one of the [trusted](crate::ServerBuilder::trusted_proxies) the forwarded address counts, as
     /// soon as a request has told it, and never the proxy's own. Behind any other proxy all clients have one address. Unix
@@ -61,12 +62,12 @@ pub struct Limits {
     /// Bytes of a request's body that a page's handler [reads](crate::Exchange::body). Beyond it: HTTP 413. Default 1 MiB. Bodies
     /// count in [`max_buffered_bytes`](Self::max_buffered_bytes); while half of that is reached: HTTP 503.
     pub max_body: usize,
-    /// How long a connection waits for its next HTTP request before it is closed. Default 5 s; zero: each connection is closed
-    /// after its response.
+    /// How long a connection waits for its next HTTP request before it is closed. Default 5 s; with zero, which is allowed, each
+    /// connection is closed after its response.
     pub http_keep_alive: Duration,
     /// Connections that wait for their next HTTP request, at the same time. Beyond it, the one that has waited longest is
-    /// closed. Default 256. They count in [`max_connections`](Self::max_connections), but whoever comes when no place is left
-    /// gets that of one of them.
+    /// closed. Default 256; with 0 each connection is closed after its response. They count in
+    /// [`max_connections`](Self::max_connections), but whoever comes when no place is left gets that of one of them.
     pub max_http_idle: usize,
     /// Bytes a second that a client has to send of a request's body, and to take of a response, on average; beside the time that
     /// it may take for any of it: [`handshake_timeout`](Self::handshake_timeout) for a body,
@@ -106,8 +107,8 @@ pub struct Limits {
     /// Bytes that all connections of a server together hold in buffers: what has arrived and is not decoded, the parts of
     /// messages that are not complete, messages that are not read yet, queues, output that is not sent, and bodies of HTTP
     /// requests. Beyond it, those that hold most are closed with 1013 until the sum is a sixteenth below; one that still holds as
-    /// much, since it does not take what it was sent before, is cut. Bodies are refused, with HTTP 503, from half of it on. What
-    /// is sent to many counts once. Not in it are the stacks of threads, what [compression](crate::Compression) keeps between
+    /// much, since it does not take what it was sent before, is cut. From half of it on, bodies are refused, with HTTP 503, and
+    /// so is what is pushed to connections that are being opened. What is sent to many counts once. Not in it are the stacks of threads, what [compression](crate::Compression) keeps between
     /// messages, the buffers that threads are receiving into ([`max_read_buffer`](Self::max_read_buffer) each, at most), what
     /// messages cost beside their bytes, and what your code holds. While many threads fill buffers at once, the sum may be above
     /// it for a moment. It must be 64 KiB at least; with less than [`max_message_size`](Self::max_message_size) the largest
@@ -217,8 +218,10 @@ impl Limits {
         for (name, time) in times {
             check_time(name, time)?;
         }
+        check_time("http_keep_alive", Some(self.http_keep_alive).filter(|time| !time.is_zero()))?;
         let numbers = [
             ("max_connections", self.max_connections),
+            ("max_body", self.max_body),
             ("max_message_size", self.max_message_size),
             ("max_frame_size", self.max_frame_size),
             ("max_queue_messages", self.max_queue_messages),
@@ -226,6 +229,7 @@ impl Limits {
             ("max_inbox_messages", self.max_inbox_messages),
             ("max_topics", self.max_topics),
             ("max_topic_name", self.max_topic_name),
+            ("max_session_bytes", self.max_session_bytes),
         ];
         for (name, number) in numbers {
             check(name, number, 1.., "at least 1")?;
@@ -301,6 +305,9 @@ mod tests {
             ("max_connections_per_address", 1, usize::MAX, |l, n| l.max_connections_per_address = Some(n)),
             ("stack_size", 64 << 10, 1 << 30, |l, n| l.stack_size = n),
             ("max_head", 128, 1 << 20, |l, n| l.max_head = n),
+            ("max_body", 1, usize::MAX, |l, n| l.max_body = n),
+            ("max_http_idle", 0, usize::MAX, |l, n| l.max_http_idle = n),
+            ("min_http_rate", 0, usize::MAX, |l, n| l.min_http_rate = n),
             ("max_message_size", 1, usize::MAX, |l, n| l.max_message_size = n),
             ("max_frame_size", 1, usize::MAX, |l, n| l.max_frame_size = n),
             ("min_compressed_size", 0, usize::MAX, |l, n| l.min_compressed_size = n),
@@ -313,6 +320,7 @@ mod tests {
             ("workers", 0, 1024, |l, n| l.workers = n),
             ("gateways", 1, 64, |l, n| l.gateways = n),
             ("max_sessions", 0, usize::MAX, |l, n| l.max_sessions = n),
+            ("max_session_bytes", 1, usize::MAX, |l, n| l.max_session_bytes = n),
             ("max_topics", 1, usize::MAX, |l, n| l.max_topics = n),
             ("max_topic_name", 1, usize::MAX, |l, n| l.max_topic_name = n),
             ("max_topics_bytes", 1, usize::MAX, |l, n| l.max_topics_bytes = Some(n)),
@@ -358,7 +366,10 @@ mod tests {
                 assert!(checked.err().is_none_or(|text| text.contains(name)));
             }
         }
+        let fast = Limits { http_keep_alive: Duration::from_micros(999), ..Limits::default() };
+        assert!(fast.check().unwrap_err().to_string().contains("http_keep_alive is 999µs: "));
         let none = Limits { message_timeout: None, ping_interval: None, ..Limits::default() };
+        Limits { http_keep_alive: Duration::ZERO, ..none.clone() }.check().unwrap();
         Limits { thread_keep_alive: Duration::ZERO, ..none }.check().unwrap();
     }
 }

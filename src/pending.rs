@@ -56,13 +56,12 @@ impl Queue {
         let bytes = self.bytes.saturating_add(message.len());
         let has_room = self.count < limits.max_queue_messages
             && (self.bytes == 0 || bytes <= limits.queue_bytes())
-            && self.buffered.has_room(message.len());
+            && self.held.try_set(bytes, &self.buffered);
         if !has_room {
             return Err(message);
         }
         (self.count, self.bytes) = (self.count + 1, bytes);
         self.messages.push(message);
-        self.held.set(bytes, &self.buffered);
         Ok(())
     }
 

@@ -28,16 +28,34 @@ impl<T: Display> Display for Sentence<T> {
     }
 }
 
+/// The same within a text that says something of it: in quotation marks, which it cannot end itself.
+#[derive(Debug)]
+pub(crate) struct Quoted<T>(pub(crate) T);
+
+impl<T: Display> Display for Quoted<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_char('"')?;
+        let is_complete = put(&self.0, MOST, is_special, f);
+        f.write_str(if is_complete { "\"" } else { "\"…" })
+    }
+}
+
 fn show(value: &impl Display, most: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let mut line = Line { out: f, left: most };
+    // No backslash is escaped: what is escaped already stays as it is.
+    if put(value, most, is_hidden, f) { Ok(()) } else { f.write_char('…') }
+}
+
+/// False: there is more.
+fn put(value: &impl Display, most: usize, is_escaped: fn(char) -> bool, f: &mut fmt::Formatter<'_>) -> bool {
     // It fails when it is full, or because the value cannot be formatted: it may be of a type that is not ours.
-    if write!(line, "{value}").is_ok() { Ok(()) } else { f.write_char('…') }
+    write!(Line { out: f, left: most, is_escaped }, "{value}").is_ok()
 }
 
 /// Takes characters until it is full; then it fails, so that a long value is not even formatted.
 struct Line<'a, 'b> {
     out: &'a mut fmt::Formatter<'b>,
     left: usize,
+    is_escaped: fn(char) -> bool,
 }
 
 impl Line<'_, '_> {
@@ -51,14 +69,19 @@ impl Line<'_, '_> {
 impl Write for Line<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for c in text.chars() {
-            if is_hidden(c) {
-                self.put(c.escape_default())?; // but no backslash: what is escaped already stays as it is
+            if (self.is_escaped)(c) {
+                self.put(c.escape_default())?;
             } else {
                 self.put(std::iter::once(c))?;
             }
         }
         Ok(())
     }
+}
+
+/// Whether a character has to be escaped in quotation marks.
+fn is_special(c: char) -> bool {
+    is_hidden(c) || matches!(c, '"' | '\\')
 }
 
 /// Whether a character is no picture, but changes how others look: controls (C0, C1), the ends of lines, and what is invisible
@@ -135,6 +158,17 @@ mod tests {
             Shown(format_args!("{}{}", long("a", 150), long("b", 150))).to_string().chars().count(),
             201
         );
+    }
+
+    #[test]
+    fn a_quotation_cannot_end_itself() {
+        let quoted = |text: &str| Quoted(text).to_string();
+        assert_eq!(quoted("http://böx"), "\"http://böx\"");
+        assert_eq!(quoted("a\" b\\\n\u{202e}"), r#""a\" b\\\n\u{202e}""#);
+        assert_eq!(quoted(&"ä".repeat(201)), format!("\"{}\"…", "ä".repeat(200)));
+        assert_eq!(quoted(&"\"".repeat(101)), format!("\"{}\"…", "\\\"".repeat(100)));
+        let lossy = String::from_utf8_lossy(b"h\xff");
+        assert_eq!(Quoted(lossy).to_string(), "\"h\u{fffd}\"");
     }
 
     #[test]

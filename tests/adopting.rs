@@ -266,9 +266,41 @@ fn the_server_may_run_later() {
 
     // It never runs.
     let server = Server::builder().route("/", || app(echo)).bind().unwrap();
-    let mut client = adopt(&server.handle(), &handshake("/"));
+    let handle = server.handle();
+    let mut client = adopt(&handle, &handshake("/"));
     drop(server);
-    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    for client in [&mut client, &mut adopt(&handle, &handshake("/"))] {
+        let reply = Reply::read(client);
+        assert!(reply.status == 503 && reply.refusal().contains("shuts down"), "{reply:?}");
+    }
+}
+
+/// What a stranger's page reaches by DNS rebinding is the other server's socket: of a socket pair only the client's address tells.
+#[test]
+fn a_strangers_name_is_no_way_in_through_another_server() {
+    let server = serve(|builder| builder.hosts(["known.example"]));
+    let status = |stream: UnixStream, mut client: UnixStream, host: &str, peer: Option<&str>| {
+        let origin = format!("Host: {host}\r\nOrigin: http://{host}");
+        let request = request(&handshake("/").replace("Host: localhost", &origin));
+        let request = match peer {
+            Some(peer) => request.with_peer(peer.parse().unwrap()),
+            None => request,
+        };
+        server.handle.adopt(stream, request, []);
+        Reply::read(&mut client).status
+    };
+    for (host, peer, expected) in [
+        ("evil.example", Some("127.0.0.1:5"), 421),
+        ("evil.example", Some("[::1]:5"), 421),
+        ("evil.example", Some("192.168.1.2:5"), 421),
+        ("known.example", Some("127.0.0.1:5"), 101),
+        ("localhost", Some("127.0.0.1:5"), 101),
+        ("evil.example", Some("192.0.2.1:5"), 101), // from the Internet: it is its name
+        ("evil.example", None, 101),                // a Unix socket, which no browser reaches
+    ] {
+        let (client, stream) = unix();
+        assert_eq!(status(stream, client, host, peer), expected, "{host} of {peer:?}");
+    }
 }
 
 #[test]

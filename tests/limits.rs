@@ -12,12 +12,14 @@ use std::{
 
 use common::{
     Client, PATIENCE, SCHEMES, Scheme, Stream, TestServer, app, echo, eventually, frame, full_app, handshake,
-    next_message, read_close, reply::Reply, serve,
+    next_message, read_close,
+    reply::{Reply, ask},
+    serve,
 };
 use rustix::process::{Resource, getrlimit, setrlimit};
 use switchboard::{
-    CloseReason, Closed, ClosedBy, Error, Limits, Opening, Refusal, Server, ServerResult, StatusCode,
-    WebSocket,
+    CloseReason, Closed, ClosedBy, Error, Limits, Opening, Refusal, Response, Server, ServerResult,
+    StatusCode, WebSocket,
 };
 use tungstenite::Message;
 
@@ -845,4 +847,144 @@ fn behind_a_trusted_proxy_the_forwarded_address_is_counted_and_not_the_proxy() {
     drop(open);
     eventually("all left", || server.handle.connections() == 0);
     assert_eq!(of("10.0.0.1").0, 101);
+}
+
+/// Connections that only wait for their next HTTP request give up their places first; of an address that has too many, its own.
+#[cfg(target_os = "linux")]
+#[test]
+fn idle_connections_of_an_address_give_way_to_its_others() {
+    const OWN: [u8; 4] = [127, 0, 0, 5];
+    const OTHER: [u8; 4] = [127, 0, 0, 6];
+    let limits = limits(|l| {
+        (l.max_connections, l.max_connections_per_address) = (6, Some(2));
+        l.http_keep_alive = PATIENCE * 10;
+    });
+    let server = serve(|builder| {
+        builder.limits(limits).http("/page", |_| Response::html("page")).route("/", || app(echo))
+    });
+    let page = |ip| {
+        let mut stream = connect_from(ip, server.plain);
+        let reply = ask(&mut stream, "GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        assert_eq!((reply.status, reply.closes()), (200, false), "{reply:?}");
+        stream
+    };
+    // Whether it waits is not to be seen from outside: the thread may be on its way there.
+    let open = |ip| {
+        let mut opened = None;
+        eventually("an idle connection gives way", || {
+            let (status, stream) = open_from(ip, &server, "");
+            assert!(matches!(status, 101 | 429), "{status}");
+            opened = (status == 101).then_some(stream);
+            opened.is_some()
+        });
+        opened.unwrap()
+    };
+    let mut others = [page(OTHER), page(OTHER)];
+    let mut idle = [page(OWN), page(OWN)];
+    let sockets = [open(OWN), open(OWN)];
+    for stream in &mut idle {
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0, "it has ended");
+    }
+    // All places but two are taken now, and then all. Whoever has too many of its own takes none of another's.
+    let more = [open([127, 0, 0, 7]), open([127, 0, 0, 7])];
+    for _ in 0..10 {
+        assert_eq!(open_from(OWN, &server, "").0, 429);
+    }
+    for stream in &mut others {
+        let reply = ask(stream, "GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        assert_eq!(reply.status, 200, "undisturbed");
+    }
+    drop((sockets, more));
+}
+
+/// The same where a proxy says whose connection it is: that is known only when the request is there.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_proxys_idle_connections_give_way_to_those_of_the_same_client() {
+    const PROXY: [u8; 4] = [127, 0, 0, 8];
+    let limits = limits(|l| {
+        l.max_connections_per_address = Some(2);
+        l.http_keep_alive = PATIENCE * 10;
+    });
+    let server = serve(|builder| {
+        let page = |_: &switchboard::Exchange<'_>| Response::html("page");
+        builder.limits(limits).trusted_proxies([PROXY.into()]).http("/page", page).route("/", || app(echo))
+    });
+    let page = "GET /page HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 10.0.0.1\r\n\r\n";
+    let mut idle: Vec<_> = (0..2)
+        .map(|_| {
+            let mut stream = connect_from(PROXY, server.plain);
+            assert_eq!(ask(&mut stream, page).status, 200);
+            stream
+        })
+        .collect();
+    let mut open = Vec::new();
+    eventually("both give way", || {
+        let (status, stream) = open_from(PROXY, &server, "X-Forwarded-For: 10.0.0.1\r\n");
+        open.extend((status == 101).then_some(stream));
+        open.len() == 2
+    });
+    assert!(idle.iter_mut().all(|stream| stream.read(&mut [0]).unwrap() == 0));
+    assert_eq!(open_from(PROXY, &server, "X-Forwarded-For: 10.0.0.1\r\n").0, 429);
+}
+
+/// "Never" may be written as the longest time that there is.
+#[test]
+fn the_longest_times_do() {
+    /// What it is sent is read only when it is asked to.
+    struct Unread;
+
+    impl switchboard::WebSocketServer for Unread {
+        fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
+            opening.set_shared_connection(true);
+            Ok(())
+        }
+
+        fn server(&mut self, _: &mut WebSocket) -> ServerResult {
+            Ok(())
+        }
+    }
+
+    let never = Duration::MAX;
+    let limits = limits(|l| {
+        (l.handshake_timeout, l.write_timeout, l.close_timeout) = (never, never, never);
+        (l.message_timeout, l.ping_interval, l.ping_timeout) = (Some(never), Some(never), never);
+        (l.shared_idle_timeout, l.session_timeout) = (Some(never), never);
+        (l.thread_keep_alive, l.http_keep_alive) = (never, never);
+        (l.max_inbox_messages, l.min_http_rate) = (2, 1);
+    });
+    let server = serve(|builder| {
+        let builder = builder.limits(limits).route("/", || app(echo)).route("/shared", || common::SharedEcho);
+        builder.route("/unread", || Unread).http("POST /page", |exchange| -> Result<Response, Refusal> {
+            Ok(Response::new("text/plain", exchange.body()?))
+        })
+    });
+    for scheme in SCHEMES {
+        let mut page = server.raw(scheme);
+        for _ in 0..2 {
+            let head = "POST /page HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nbody";
+            assert_eq!(ask(&mut page, head).body, b"body");
+        }
+        for path in ["/", "/shared"] {
+            let mut client = server.connect(scheme, path);
+            assert_echoes(&mut client, "in time");
+            client.close(None).unwrap();
+            read_close(&mut client);
+        }
+        // Its inbox is full, and the system asks whether it is still there.
+        let (mut client, response) = server.try_connect(scheme, "/unread", &[]).unwrap();
+        drop(response);
+        let id = server.hub.connections(switchboard::Audience::Path("/unread"), None, 1).unwrap().items[0].id;
+        for n in 0..20 {
+            client.send(Message::text(n.to_string())).unwrap();
+        }
+        let ws = server.hub.open_server(&id).unwrap();
+        eventually("its inbox is full", || server.hub.connection(&id).unwrap().messages_in >= 2);
+        for n in 0..20 {
+            assert_eq!(ws.read_message(PATIENCE).unwrap().as_text(), Some(&*n.to_string()));
+        }
+        assert_echoes(&mut server.connect(scheme, "/shared"), "the gateway lives");
+        ws.end_server();
+        read_close(&mut client);
+    }
 }

@@ -30,7 +30,8 @@ impl log::Log for Log {
 
     fn log(&self, record: &log::Record<'_>) {
         if record.target().starts_with("switchboard") {
-            self.0.lock().unwrap().push((record.level(), record.args().to_string()));
+            let text = record.args().to_string(); // which may take its time
+            self.0.lock().unwrap().push((record.level(), text));
         }
     }
 
@@ -232,6 +233,72 @@ fn a_stranger_cannot_fill_the_log_with_failures_of_a_handler() {
     let sum =
         lines.iter().find(|(level, line)| *level == Level::Warn && line.starts_with("in the last minute"));
     assert!(sum.is_some_and(|(_, line)| line.contains("50 failures of handlers")), "{sum:?}");
+}
+
+/// An error of the program's, which has to ask this server for what it says.
+#[derive(Debug)]
+struct Asking;
+
+static ASKED: OnceLock<SocketAddr> = OnceLock::new();
+
+impl std::fmt::Display for Asking {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut stream = TcpStream::connect(ASKED.get().unwrap()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE / 4)).unwrap();
+        stream.write_all(handshake("/nothing").as_bytes()).unwrap();
+        let mut answer = String::new();
+        match stream.read_to_string(&mut answer) {
+            Ok(_) => write!(f, "answered with {}", answer.lines().next().unwrap_or_default()),
+            Err(e) => write!(f, "not answered: {e}"),
+        }
+    }
+}
+
+impl std::error::Error for Asking {}
+
+/// What is counted meanwhile waits for nobody's text.
+#[test]
+fn an_error_that_takes_its_time_to_be_shown_holds_nobody() {
+    let (_turn, log) = logged();
+    let server = serve(|builder| builder.route("/", || app(|_| Err(Asking.into()))));
+    ASKED.set(server.plain).unwrap();
+    assert_eq!(server.raw_websocket(Scheme::Ws, "/").answer_close_and_end().0, 1011);
+    let is_failure = |(level, line): &(Level, String)| *level == Level::Error && line.contains("failed: ");
+    eventually("it is logged", || log.lines().iter().any(is_failure));
+    drop(server);
+    let lines = log.lines();
+    let quoted = "(the first: ";
+    let shown: Vec<_> = lines.iter().filter(|(_, line)| line.contains("the handler failed: ")).collect();
+    assert!(shown.iter().any(|(_, line)| line.contains(quoted)) && shown.len() >= 2, "{lines:#?}");
+    for (_, line) in shown {
+        assert!(line.contains("answered with HTTP/1.1 404") && !line.contains("not answered"), "{line}");
+    }
+}
+
+/// Connections that other servers hand over are clients, too.
+#[test]
+fn who_is_handed_over_in_vain_is_counted() {
+    let (_turn, log) = logged();
+    let mut limits = Limits::default();
+    (limits.max_connections, limits.max_connections_per_address) = (2, Some(1));
+    let server = serve(|builder| builder.limits(limits).route("/", || app(echo)));
+    let adopt = |peer: Option<&str>| {
+        let (mut client, stream) = std::os::unix::net::UnixStream::pair().unwrap();
+        let (request, _) = switchboard::Request::parse(handshake("/").as_bytes()).unwrap().unwrap();
+        let request =
+            peer.into_iter().fold(request, |request, peer| request.with_peer(peer.parse().unwrap()));
+        server.handle.adopt(stream, request, []);
+        (Reply::read(&mut client).status, client)
+    };
+    let one = adopt(Some("127.0.0.1:1"));
+    assert_eq!((one.0, adopt(Some("127.0.0.1:2")).0), (101, 429));
+    let two = adopt(None);
+    assert_eq!((two.0, adopt(None).0, adopt(None).0), (101, 503, 503));
+    drop(server);
+    let lines = log.lines();
+    let sum = lines.iter().find(|(_, line)| line.starts_with("in the last minute")).unwrap();
+    assert!(sum.1.contains("2 turned away by max_connections ("), "{sum:?}");
+    assert!(sum.1.contains("1 turned away by max_connections_per_address"), "{sum:?}");
 }
 
 /// The command, with a standard error that is read only as far as the test wants. Dropping it kills it.

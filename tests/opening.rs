@@ -199,7 +199,7 @@ fn a_thread_that_opens_at_once_gets_the_connection() {
 fn all_queues_of_those_that_are_opened_have_one_bound() {
     const SIZE: usize = 100 << 10;
     let mut limits = Limits::default();
-    limits.max_buffered_bytes = Some(4 * SIZE);
+    limits.max_buffered_bytes = Some(8 * SIZE); // half of it is for those who could be ended
     let gated = gated(true, limits);
     let push = |id: &WebSocketId| gated.server.hub.push(id, vec![0; SIZE]);
     for answer in [Answer::No, Answer::Panic, Answer::Yes] {

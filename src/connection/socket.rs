@@ -158,7 +158,7 @@ impl Socket {
         #[cfg(target_os = "linux")]
         let _ = sockopt::set_tcp_user_timeout(
             &self.0,
-            (interval + timeout).as_millis().try_into().unwrap_or(u32::MAX),
+            interval.saturating_add(timeout).as_millis().try_into().unwrap_or(u32::MAX),
         );
     }
 

@@ -6,8 +6,9 @@ use super::{
     head::{CommonHeaders, begin_head, push_line},
     origin::Origins,
     request::Request,
-    response::{Refusal, quoted},
+    response::Refusal,
 };
+use crate::shown::Quoted;
 
 /// The only version of the protocol (RFC 6455, section 4.1).
 const VERSION: &str = "13";
@@ -131,6 +132,7 @@ fn has_body(request: &Request) -> bool {
 #[cold]
 #[inline(never)]
 fn foreign(origin: &HeaderValue, request: &Request) -> Refusal {
+    let quoted = |bytes| Quoted(String::from_utf8_lossy(bytes));
     let (origin, host) = (quoted(origin.as_bytes()), quoted(request.raw_host()));
     let by = if request.is_secure() { " over TLS" } else { "" };
     Refusal::new(StatusCode::FORBIDDEN, format!("the Origin {origin} is not allowed at the Host {host}{by}"))

@@ -8,9 +8,9 @@ use super::{
     handshake::is_upgrade,
     host::{Host, Name, is_private},
     request::Request,
-    response::{Refusal, quoted},
+    response::Refusal,
 };
-use crate::error::ServerError;
+use crate::{error::ServerError, shown::Quoted};
 
 /// Names by which the server may be reached, beside those that no stranger can own. Also `*.NAME` for all below a name, and
 /// `*` for any.
@@ -78,7 +78,7 @@ fn refuse(request: &Request) -> Refusal {
         format!(
             "add the server's name with hosts (--host), or its proxy with trusted_proxies (--trusted-proxy): any stranger could \
              own the Host {} (DNS rebinding)",
-            quoted(request.raw_host())
+            Quoted(String::from_utf8_lossy(request.raw_host()))
         ),
     )
 }

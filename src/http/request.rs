@@ -103,7 +103,9 @@ impl Request {
         Ok(parse_head(bytes, usize::MAX)?.map(|(request, length)| (*request, length)))
     }
 
-    /// Sets the address of the client, where that is not the socket's other end.
+    /// Sets the address of the client, where that is not the socket's other end. On a Unix socket it also tells whether strangers'
+    /// pages have to be kept out ([`ServerBuilder::hosts`](crate::ServerBuilder::hosts)): of a client at a loopback or private
+    /// address.
     #[must_use]
     pub fn with_peer(mut self, peer: SocketAddr) -> Self {
         self.peer = Some(peer);

@@ -308,14 +308,6 @@ impl From<Refusal> for Response {
     }
 }
 
-/// What a stranger sent, for a text that is read: in quotes, escaped, and not too long.
-pub(super) fn quoted(bytes: &[u8]) -> String {
-    const MOST: usize = 100;
-    let shown = &bytes[..bytes.len().min(MOST)];
-    let more = if bytes.len() > MOST { "…" } else { "" };
-    format!("{:?}{more}", String::from_utf8_lossy(shown))
-}
-
 /// So that a handler may use `?`.
 impl<E: Into<Response>> From<Result<Response, E>> for Response {
     fn from(result: Result<Response, E>) -> Self {

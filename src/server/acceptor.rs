@@ -25,9 +25,7 @@ use super::{
     threads::Threads,
     wake_pipe::WakePipe,
 };
-use crate::{
-    connection::Socket, deadline::timespec, incidents::Incident, seldom::Seldom, sync::LockExt, thread::spawn,
-};
+use crate::{connection::Socket, deadline::timespec, seldom::Seldom, sync::LockExt, thread::spawn};
 
 /// How long accepting rests when the system has run out of something.
 const BACK_OFF: Duration = Duration::from_millis(50);
@@ -169,11 +167,7 @@ impl Acceptor {
         let slot = match shared.take_slot(peer.map(|peer| peer.ip())) {
             Ok(slot) => slot,
             Err(why) => {
-                let incident = match why {
-                    NoSlot::OfAll => Incident::NoPlace,
-                    NoSlot::OfAddress => Incident::NoPlaceForAddress,
-                };
-                shared.incidents.note(incident, format_args!("{}: too many connections", Peer(peer)));
+                shared.incidents.note(why.incident(), format_args!("{}: too many connections", Peer(peer)));
                 return self.rejected.add(socket, &self.listener.security, why, &shared.headers);
             }
         };

@@ -12,7 +12,7 @@ use super::{
     incoming::Received,
     listener::Security,
     rejected::{refusal, reject_at_once, shutting_down},
-    serve::Job,
+    serve::{Job, Peer},
     shared::{NoSlot, Shared},
     threads::Threads,
 };
@@ -55,6 +55,11 @@ impl Adopted {
     pub(super) fn new(stream: AdoptedStream, request: Request, rest: Vec<u8>) -> Self {
         Self { stream, received: Box::new(Received { request: Box::new(request), rest }) }
     }
+
+    /// The other end, as far as somebody knows it.
+    fn peer(&self) -> Option<SocketAddr> {
+        self.received.request.peer().or(self.stream.peer)
+    }
 }
 
 /// Where adopted connections go.
@@ -80,13 +85,14 @@ impl Adopter {
         match &mut *self.0.locked() {
             State::Running(threads) if !shared.is_stopping() => hand_over(shared, threads, adopted),
             State::Waiting(all) if all.len() < shared.limits.max_connections => all.push(adopted),
-            State::Waiting(_) => reject(shared, adopted, refusal(NoSlot::OfAll)),
+            State::Waiting(_) => turn_away(shared, adopted, NoSlot::OfAll),
             State::Running(_) | State::Ended => reject(shared, adopted, shutting_down()),
         }
     }
 }
 
-/// The server is about to run. Dropping this ends it: nothing more is taken.
+/// What a server takes until it has ended, whether it ever runs or not: dropping this is its end, and nothing more is taken.
+#[derive(Debug)]
 pub(super) struct Adopting {
     pub(super) adopter: Arc<Adopter>,
     pub(super) shared: Arc<Shared>,
@@ -114,10 +120,10 @@ fn hand_over(shared: &Arc<Shared>, threads: &Arc<Threads>, adopted: Adopted) {
     if let Err(e) = &adopted.stream.blocks {
         return log::error!("cannot adopt a connection: {e}");
     }
-    let peer = adopted.received.request.peer().or(adopted.stream.peer);
+    let peer = adopted.peer();
     let slot = match shared.take_slot(peer.map(|peer| peer.ip())) {
         Ok(slot) => slot,
-        Err(why) => return reject(shared, adopted, refusal(why)),
+        Err(why) => return turn_away(shared, adopted, why),
     };
     let Adopted { stream: AdoptedStream { socket, peer, .. }, received } = adopted;
     let job = Job { socket, peer, security: Security::None, slot, received: Some(received) };
@@ -127,6 +133,12 @@ fn hand_over(shared: &Arc<Shared>, threads: &Arc<Threads>, adopted: Adopted) {
             reject_at_once(socket, &security, refusal(NoSlot::OfAll), &shared.headers);
         }
     }
+}
+
+fn turn_away(shared: &Shared, adopted: Adopted, why: NoSlot) {
+    let peer = Peer(adopted.peer());
+    shared.incidents.note(why.incident(), format_args!("{peer}: handed over: too many connections"));
+    reject(shared, adopted, refusal(why));
 }
 
 fn reject(shared: &Shared, adopted: Adopted, why: Refusal) {

@@ -185,7 +185,8 @@ impl ServerBuilder {
     ///
     /// Always allowed are names that no stranger can own: addresses, `localhost`, names without a dot, and those that end with
     /// `.local`, `.lan`, `.internal`, `.home.arpa` or `.localhost`. Not checked are requests from
-    /// [`trusted_proxies`](Self::trusted_proxies), over Unix sockets, and handshakes without an `Origin`, which are no web
+    /// [`trusted_proxies`](Self::trusted_proxies), over Unix sockets, unless they were
+    /// [handed over](crate::ServerHandle::adopt) with the client's address, and handshakes without an `Origin`, which are no web
     /// page's. `*` allows any name. Each call adds to those before it.
     ///
     /// ```

@@ -1,5 +1,6 @@
 //! Connections between two HTTP requests. Each waits on its own thread, but its place among `max_connections` is kept here: who
-//! comes when there is none takes that of the connection that has waited longest. Nothing here waits.
+//! comes when there is none takes that of the connection that has waited longest; if it is its address that has too many, that of
+//! one of the same address. Nothing here waits.
 
 use std::{
     collections::BTreeMap,
@@ -48,11 +49,17 @@ impl<Slot> Idle<Slot> {
 
     /// Takes the place of the connection that has waited longest, whose thread wakes up.
     pub(super) fn give_up_oldest(&self) -> Option<Slot> {
-        let oldest = self.waiting.locked().all.pop_first();
-        oldest.map(|(_, (socket, slot))| {
-            socket.shutdown_read();
-            slot
-        })
+        self.give_up(|_| true)
+    }
+
+    /// The same of those whose place is such a one.
+    pub(super) fn give_up(&self, is_meant: impl Fn(&Slot) -> bool) -> Option<Slot> {
+        let mut waiting = self.waiting.locked();
+        let oldest = waiting.all.iter().find(|(_, (_, slot))| is_meant(slot)).map(|(key, _)| *key)?;
+        let (socket, slot) = waiting.all.remove(&oldest)?;
+        drop(waiting);
+        socket.shutdown_read();
+        Some(slot)
     }
 
     /// The system has run out of something that all of them have.
@@ -78,9 +85,12 @@ mod tests {
             })
             .unzip();
         assert_eq!((idle.leave(keys[0]), idle.leave(keys[1])), (None, None), "two are enough");
-        assert_eq!(idle.give_up_oldest(), Some(2));
+        assert_eq!((idle.give_up(|slot| *slot == 4), idle.give_up_oldest()), (None, Some(2)));
         assert_eq!((idle.leave(keys[2]), idle.leave(keys[3]), idle.give_up_oldest()), (None, Some(3), None));
-        let key = idle.enter(Arc::new(clients.into_iter().next().unwrap().into()), 5);
+        let mut more = clients.into_iter().map(|client| Arc::new(client.into()));
+        let keys = [5, 6].map(|n| idle.enter(more.next().unwrap(), n));
+        assert_eq!((idle.give_up(|slot| *slot == 6), idle.leave(keys[1])), (Some(6), None));
+        let key = keys[0];
         idle.give_up_all();
         assert_eq!(idle.leave(key), None);
     }

@@ -80,7 +80,7 @@ pub struct Server {
     listeners: Vec<Listener>,
     addresses: Vec<ListenAddr>,
     shared: Arc<Shared>,
-    adopter: Arc<Adopter>,
+    adopting: Adopting,
 }
 
 impl Server {
@@ -113,7 +113,7 @@ impl Server {
 
     /// A handle to shut it down with, or to hand connections over to it, from any thread.
     pub fn handle(&self) -> ServerHandle {
-        ServerHandle::new(self.shared.clone(), self.adopter.clone())
+        ServerHandle::new(self.shared.clone(), self.adopting.adopter.clone())
     }
 
     /// Serves until [`shutdown`](ServerHandle::shutdown), on threads that it starts: one for each listener, which accepts,
@@ -124,9 +124,8 @@ impl Server {
     /// [`ServerError::Io`] if the system refuses to start the first threads, or if no more clients can be
     /// accepted: then all open connections are closed with 1001 and have ten seconds to end.
     pub fn run(self) -> Result<(), ServerError> {
-        let shared = self.shared;
-        let adopting = Adopting { adopter: self.adopter, shared: shared.clone() };
-        if self.listeners.is_empty() {
+        let Self { listeners, shared, adopting, .. } = self;
+        if listeners.is_empty() {
             log::info!("no address to listen on: only connections that are handed over are served");
         }
         let _belonging = Belonging::to(shared.number());
@@ -135,7 +134,7 @@ impl Server {
         let gateways = Gateways::start(limits, clock, &registrar, buffered, incidents)?;
         let threads = Threads::new(shared.clone(), gateways);
         let mut acceptors = Acceptors::new(shared.clone(), threads.clone())?;
-        let started = acceptors.start(self.listeners);
+        let started = acceptors.start(listeners);
         adopting.start(&threads);
         let result = started.map_err(Into::into).and_then(|()| supervise(&shared, &acceptors, &threads));
         if let Err(e) = &result {
@@ -160,7 +159,8 @@ impl ServerBuilder {
     pub fn bind(self) -> Result<Server, ServerError> {
         let (listeners, shared) = self.build()?;
         let addresses = listeners.iter().map(Listener::local_addr).collect::<Result<_, _>>()?;
-        Ok(Server { listeners, addresses, shared, adopter: Arc::default() })
+        let adopting = Adopting { adopter: Arc::<Adopter>::default(), shared: shared.clone() };
+        Ok(Server { listeners, addresses, shared, adopting })
     }
 }
 

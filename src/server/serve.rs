@@ -179,17 +179,20 @@ fn read_request(shared: &Shared, incoming: &mut Incoming, slot: &mut Slot, is_fi
         }
     };
     request.set_peer(peer, incoming.is_secure, &shared.trusted_proxies);
-    if let Err(refusal) = shared.hosts.check(&request, || incoming.socket.local_ip()) {
+    // Through a socket pair of the program's own only the client's address tells in which network the connection is.
+    let network = || incoming.socket.local_ip().or(peer.map(|peer| peer.ip()));
+    if let Err(refusal) = shared.hosts.check(&request, network) {
         note_refusal(shared, peer, Some(&request), &refusal);
         refuse(shared, incoming, refusal, Some(&request));
         return None;
     }
     if !slot.count_for(request.client_address()) {
-        shared.incidents.note(
-            Incident::NoPlaceForAddress,
-            format_args!("{}: too many connections of {:?}", Peer(peer), request.client_address()),
-        );
-        refuse(shared, incoming, rejected::refusal(NoSlot::OfAddress), Some(&request));
+        let why = NoSlot::OfAddress;
+        let client = request.client_address();
+        shared
+            .incidents
+            .note(why.incident(), format_args!("{}: too many connections of {client:?}", Peer(peer)));
+        refuse(shared, incoming, rejected::refusal(why), Some(&request));
         return None;
     }
     if is_upgrade(&request) || shared.routes.is_only_websocket(&request) {

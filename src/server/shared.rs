@@ -25,7 +25,7 @@ use crate::{
     error::ServerError,
     http::{CommonHeaders, Hosts, Origins},
     id::NodeId,
-    incidents::Incidents,
+    incidents::{Incident, Incidents},
     limits::Limits,
     observer::Observers,
     registry::Registry,
@@ -126,12 +126,38 @@ impl Shared {
     /// A place for one more connection, of a client at this address, if there is one, or if there is a connection that can give
     /// up its own.
     pub(super) fn take_slot(self: &Arc<Self>, peer: Option<IpAddr>) -> Result<Slot, NoSlot> {
+        // First of all: who has too many takes no place of another one.
+        let address = self.counted(peer);
+        if !self.count_at(address) {
+            return Err(NoSlot::OfAddress);
+        }
         let free = |count| (count < self.limits.max_connections).then_some(count + 1);
         while self.count.fetch_update(SeqCst, SeqCst, free).is_err() {
-            self.idle.give_up_oldest().ok_or(NoSlot::OfAll)?;
+            if self.idle.give_up_oldest().is_none() {
+                address.into_iter().for_each(|address| self.addresses.remove(address));
+                return Err(NoSlot::OfAll);
+            }
         }
-        let mut slot = Slot { shared: self.clone(), address: None };
-        if slot.count_for(peer) { Ok(slot) } else { Err(NoSlot::OfAddress) }
+        Ok(Slot { shared: self.clone(), address })
+    }
+
+    /// Where a client's connection counts, if that is limited. A trusted proxy itself is not counted.
+    fn counted(&self, client: Option<IpAddr>) -> Option<Address> {
+        if !self.addresses.count() {
+            return None;
+        }
+        client.map(|ip| ip.to_canonical()).filter(|ip| !self.trusted_proxies.contains(ip)).map(Address::from)
+    }
+
+    /// One more connection of this address, if need be in place of one that waits for its next request.
+    fn count_at(&self, address: Option<Address>) -> bool {
+        let Some(address) = address else { return true };
+        while !self.addresses.add(address) {
+            if self.idle.give_up(|slot| slot.address == Some(address)).is_none() {
+                return false;
+            }
+        }
+        true
     }
 
     /// How many places are taken.
@@ -171,6 +197,16 @@ pub(super) enum NoSlot {
     OfAddress,
 }
 
+impl NoSlot {
+    /// What is counted when a client is turned away.
+    pub(super) fn incident(self) -> Incident {
+        match self {
+            Self::OfAll => Incident::NoPlace,
+            Self::OfAddress => Incident::NoPlaceForAddress,
+        }
+    }
+}
+
 /// One of `max_connections` places; dropping it frees it.
 #[derive(Debug)]
 pub(super) struct Slot {
@@ -181,21 +217,16 @@ pub(super) struct Slot {
 
 impl Slot {
     /// Counts the connection for this client from now on, and no longer for another one: a request may tell whom a proxy has
-    /// connected. A trusted proxy itself is not counted. False: this client has as many as it may have.
+    /// connected. False: this client has as many as it may have.
     pub(super) fn count_for(&mut self, client: Option<IpAddr>) -> bool {
-        let shared = &self.shared;
-        if !shared.addresses.count() {
-            return true;
-        }
-        let client = client.map(|ip| ip.to_canonical()).filter(|ip| !shared.trusted_proxies.contains(ip));
-        let address = client.map(Address::from);
+        let address = self.shared.counted(client);
         if self.address == address {
             return true;
         }
         if let Some(before) = self.address.take() {
-            shared.addresses.remove(before);
+            self.shared.addresses.remove(before);
         }
-        let has_room = address.is_none_or(|address| shared.addresses.add(address));
+        let has_room = self.shared.count_at(address);
         self.address = address.filter(|_| has_room);
         has_room
     }

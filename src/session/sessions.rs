@@ -88,13 +88,14 @@ impl Sessions {
         if let Some(FoundSession { id, is_new, max_age }) = self.ask(|store| store.find(request))? {
             return Ok(Visit { id, needs_cookie: is_new, is_signed: false, max_age });
         }
-        let mut values = self.cookie.values(request).take(MOST_COOKIES);
-        let signed = values.find_map(|value| self.keys.verify(value));
-        let (id, is_current) = match signed {
-            Some((id, is_current)) if self.ask(|store| store.open(&id))? => (id, is_current),
-            _ => (SessionId::random(), false),
-        };
-        Ok(Visit { id, needs_cookie: !is_current, is_signed: true, max_age: None })
+        let values = self.cookie.values(request).take(MOST_COOKIES);
+        for (id, is_current) in values.filter_map(|value| self.keys.verify(value)) {
+            // One that was planted may be dead by now.
+            if self.ask(|store| store.open(&id))? {
+                return Ok(Visit { id, needs_cookie: !is_current, is_signed: true, max_age: None });
+            }
+        }
+        Ok(Visit { id: SessionId::random(), needs_cookie: true, is_signed: true, max_age: None })
     }
 
     /// The header line that tells the client its session.

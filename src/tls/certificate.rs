@@ -1,6 +1,6 @@
 //! One certificate (RFC 5280), as far as a server has to know its own.
 
-use std::fmt::{self, Write};
+use std::fmt;
 
 use x509_cert::{
     certificate::{CertificateInner, Raw, TbsCertificateInner},
@@ -13,6 +13,7 @@ use x509_cert::{
 };
 
 use super::der::damage;
+use crate::shown::Quoted;
 
 /// What `AuthorityInfoAccess` says of where the issuer's certificate is (RFC 5280, section 4.2.2.1).
 const CA_ISSUERS: &str = "1.3.6.1.5.5.7.48.2";
@@ -108,17 +109,4 @@ impl fmt::Display for Certificate {
 /// Names are compared without regard to case and to the type of their strings (RFC 5280, section 7.1).
 fn compared(name: &Name) -> String {
     name.to_string().to_lowercase()
-}
-
-/// In quotation marks and on one line, whatever is in it.
-struct Quoted(String);
-
-impl fmt::Display for Quoted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_char('"')?;
-        for c in self.0.chars() {
-            if c.is_control() { write!(f, "{}", c.escape_default())? } else { f.write_char(c)? }
-        }
-        f.write_char('"')
-    }
 }

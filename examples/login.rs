@@ -15,7 +15,7 @@ static HUB: OnceLock<Hub> = OnceLock::new();
 
 const LOGIN: &str = r#"<!doctype html><meta charset="utf-8"><title>Login</title>
 <form method="post" action="/login"><input name="user" placeholder="ada" required>
-<input name="password" type="password" placeholder="lovelace" required> <button>Log in</button></form>"#;
+<input name="password" type="password" autocomplete="current-password" placeholder="lovelace" required> <button>Log in</button></form>"#;
 
 const HOME: &str = r#"<!doctype html><meta charset="utf-8"><title>Home</title>
 <form method="post" action="/logout"><button>Log out</button></form> <pre id="log"></pre>

@@ -40,11 +40,11 @@
 //! # Concurrency
 //!
 //! ```text
-//!  clients ──► acceptor ──► connection's thread ──► your server(&mut ws)               synchronous
-//!                                      │             waits in recv
-//!                                      └─ shared? ──► gateway, for all of them ──► workers: on_client_message
-//!                                                        │                          inbox ──► read, by any thread
-//!  any thread ──► Hub: push, broadcast, open_server ──► outbox ──► protocol ──► send, without waiting
+//! clients ─► acceptor ─► connection's thread ─► your server(&mut ws)       synchronous
+//!                         │                   waits in recv
+//!                         └─ shared? ─► gateway, for all ─► workers: on_client_message
+//!                                           │               inbox ─► read, by any thread
+//! any thread ─► Hub: push, broadcast ─► outbox ─► protocol ─► send, never waiting
 //! ```
 //!
 //! | thread | what it does | how many |
@@ -53,7 +53,7 @@
 //! | `switchboard-accept` | accepts clients, and hands their sockets to the connection threads | one for each listener |
 //! | `switchboard-conn` | all of one connection: TLS, pages, the opening handshake, your methods, the closing handshake; then waits for another connection, for [`Limits::thread_keep_alive`] | one for each synchronous connection, one for each that is in its HTTP phase, and those that wait |
 //! | `switchboard-gate` | the sockets of shared connections, output that a socket did not take at once, pings, deadlines | [`Limits::gateways`] |
-//! | `switchboard-work` | [`on_client_message`](WebSocketServer::on_client_message) | [`Limits::workers`] |
+//! | `switchboard-work` | [`on_client_message`](WebSocketServer::on_client_message), and `on_post_server` of shared connections | [`Limits::workers`] |
 //!
 //! Which thread may call what:
 //!

@@ -252,7 +252,7 @@
 //!
 //! # Timeouts
 //!
-//! All there are. Those without a link are fields of [`Limits`].
+//! All that a program meets. Those without a link are fields of [`Limits`].
 //!
 //! | name | what it measures | default | what happens then |
 //! |---|---|---|---|

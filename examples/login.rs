@@ -1,17 +1,13 @@
 //! A login with a form, and a socket that only users may open. Logging out closes the sockets of that browser, and no others.
 //!
 //! What a session holds is with the server: its cookie is only a signed number, which scripts cannot read (`HttpOnly`), and which
-//! browsers do not send with the forms of other pages (`SameSite=Lax`).
-
-use std::sync::OnceLock;
+//! browsers do not send with the forms of other pages (`SameSite=Lax`). And a POST of a stranger's page is answered with 403, so that
+//! nobody is logged in or out by one.
 
 use switchboard::{
-    Audience, Exchange, Hub, Opening, Refusal, Request, Response, Server, ServerError, ServerResult, Session,
-    StatusCode, WebSocket, WebSocketServer,
+    Audience, Exchange, Opening, Refusal, Response, Server, ServerError, ServerResult, Session, StatusCode,
+    WebSocket, WebSocketServer,
 };
-
-/// Handlers of pages are there before the server is.
-static HUB: OnceLock<Hub> = OnceLock::new();
 
 const LOGIN: &str = r#"<!doctype html><meta charset="utf-8"><title>Login</title>
 <form method="post" action="/login"><input name="user" placeholder="ada" required>
@@ -30,23 +26,12 @@ fn is_right(user: &str, password: &str) -> bool {
     matches!((user, password), ("ada", "lovelace") | ("grace", "hopper"))
 }
 
-/// Browsers say with each POST of which page it is: that of a stranger must not log anybody in, nor out. The server itself asks
-/// the same of sockets.
-fn check_page(request: &Request) -> Result<(), Refusal> {
-    let page = request.header("origin").map(|origin| origin.split_once("://").unwrap_or_default().1);
-    if page.is_some_and(|page| Some(page) != request.header("host")) {
-        return Err(Refusal::new(StatusCode::FORBIDDEN, "from another page"));
-    }
-    Ok(())
-}
-
 fn home(exchange: &Exchange<'_>) -> Result<Response, Refusal> {
     let user = exchange.session().get("user")?;
     Ok(Response::html(if user.is_some() { HOME } else { LOGIN }).with_header("cache-control", "no-store"))
 }
 
 fn login(exchange: &Exchange<'_>) -> Result<Response, Refusal> {
-    check_page(exchange.request())?;
     let user = exchange.form_value("user")?.unwrap_or_default();
     let password = exchange.form_value("password")?.unwrap_or_default();
     if !is_right(&user, &password) {
@@ -56,20 +41,19 @@ fn login(exchange: &Exchange<'_>) -> Result<Response, Refusal> {
     let before = topic(session)?;
     session.renew()?; // who knew the ID before is not logged in with it
     session.set("user", &user)?;
-    close_sockets(&before)?;
+    close_sockets(exchange, &before)?;
     Ok(to_home())
 }
 
 fn logout(exchange: &Exchange<'_>) -> Result<Response, Refusal> {
-    check_page(exchange.request())?;
     let session = exchange.session();
     session.end()?;
-    close_sockets(&topic(session)?)?;
+    close_sockets(exchange, &topic(session)?)?;
     Ok(to_home())
 }
 
-fn close_sockets(topic: &str) -> switchboard::Result<usize> {
-    HUB.get().map_or(Ok(0), |hub| hub.close_all(Audience::Topic(topic), 4001, "logged out"))
+fn close_sockets(exchange: &Exchange<'_>, topic: &str) -> switchboard::Result<usize> {
+    exchange.hub().close_all(Audience::Topic(topic), 4001, "logged out")
 }
 
 fn to_home() -> Response {
@@ -111,7 +95,6 @@ fn main() -> Result<(), ServerError> {
         .http("POST /logout", logout)
         .route("/private", || Private)
         .bind()?;
-    let _ = HUB.set(server.hub());
     println!("listening on http://{}/", server.local_addrs()[0]);
     server.run()
 }

@@ -71,8 +71,8 @@
 //!   connection returns at once.
 //! - [`ServerHandle::adopt`], [`ServerHandle::shutdown`]: any thread, without waiting.
 //! - An ID is valid as soon as `on_pre_server` can ask for it: what is pushed to a connection that is being opened follows
-//!   the answer to its handshake. What needs the connection itself waits for that answer: [`Hub::open_server`], `close`,
-//!   `connection`, `join`, `topics_of`, `push_wait`.
+//!   the answer to its handshake. What needs the connection itself waits for that answer: [`Hub::open_server`], `connection`,
+//!   `join`, `topics_of`, `push_wait`.
 //!
 //! Which thread calls your code:
 //!
@@ -89,8 +89,8 @@
 //!
 //! **Locks of your own.** No code of yours runs within a push, a broadcast or a close, also not that of an end which they bring
 //! about, and none of them waits for any. So a lock that your callbacks and observers take may be held over [`Hub::push`],
-//! `push_all`, `broadcast`, `push_user`, `close_all` and `close_user`, [`Pusher::push`] and [`WebSocket::end_server`]; then all clients get
-//! what changes in the order in which it has changed (`examples/jobs.rs`). Not over what waits: reads and writes, `push_wait`, and,
+//! `push_all`, `broadcast`, `push_user`, `close`, `close_all` and `close_user`, [`Pusher::push`] and [`WebSocket::end_server`]; then
+//! all clients get what changes in the order in which it has changed (`examples/jobs.rs`). Not over what waits: reads and writes, `push_wait`, and,
 //! if `on_pre_server` takes it as well, what waits for a connection that is being opened (above). Nor over `join` and `leave`, if
 //! an observer takes it: what they cause is told before they return. And your logger is called by everything.
 //!
@@ -263,7 +263,7 @@
 //! | [`read`](WebSocket::read), [`read_message`](WebSocket::read_message) | the whole call | you say; [`messages`](WebSocket::messages): none | [`Error::Timeout`], and all goes on |
 //! | `write_timeout` | [`write`](WebSocket::write) and `flush`, and queued output that the client does not take | 30 s | [`Error::Timeout`], and the connection is cut (1006) |
 //! | [`push_wait`](Hub::push_wait) | until the kernel has the message | you say | [`PushErrorKind::Timeout`] or `Pending`, and all goes on |
-//! | `handshake_timeout` | [`open_server`](Hub::open_server), `close`, `connection` and `join` of a connection that is being opened | 10 s | [`Error::Timeout`] |
+//! | `handshake_timeout` | [`open_server`](Hub::open_server), `connection` and `join` of a connection that is being opened | 10 s | [`Error::Timeout`] |
 //! | `message_timeout` | a message that was begun, without any more of it | 60 s | close code 1008 |
 //! | `ping_interval` | nothing received | 20 s | a ping |
 //! | `ping_timeout` | nothing received after a ping | 20 s | the connection is cut (1006) |

@@ -40,11 +40,11 @@
 //! # Concurrency
 //!
 //! ```text
-//!  clients ──► acceptor ──► connection's thread ──► your server(&mut ws)               synchronous
-//!                                      │             waits in recv
-//!                                      └─ shared? ──► gateway, for all of them ──► workers: on_client_message
-//!                                                        │                          inbox ──► read, by any thread
-//!  any thread ──► Hub: push, broadcast, open_server ──► outbox ──► protocol ──► send, without waiting
+//! clients ─► acceptor ─► connection's thread ─► your server(&mut ws)       synchronous
+//!                         │                   waits in recv
+//!                         └─ shared? ─► gateway, for all ─► workers: on_client_message
+//!                                           │               inbox ─► read, by any thread
+//! any thread ─► Hub: push, broadcast ─► outbox ─► protocol ─► send, never waiting
 //! ```
 //!
 //! | thread | what it does | how many |
@@ -53,7 +53,7 @@
 //! | `switchboard-accept` | accepts clients, and hands their sockets to the connection threads | one for each listener |
 //! | `switchboard-conn` | all of one connection: TLS, pages, the opening handshake, your methods, the closing handshake; then waits for another connection, for [`Limits::thread_keep_alive`] | one for each synchronous connection, one for each that is in its HTTP phase, and those that wait |
 //! | `switchboard-gate` | the sockets of shared connections, output that a socket did not take at once, pings, deadlines | [`Limits::gateways`] |
-//! | `switchboard-work` | [`on_client_message`](WebSocketServer::on_client_message) | [`Limits::workers`] |
+//! | `switchboard-work` | [`on_client_message`](WebSocketServer::on_client_message), and `on_post_server` of shared connections | [`Limits::workers`] |
 //!
 //! Which thread may call what:
 //!
@@ -67,20 +67,42 @@
 //!   writing.
 //! - [`Hub::push_wait`], [`Pusher::push_wait`]: the same, but they wait until the message is sent. Any thread except a
 //!   gateway: with [`Limits::workers`] 0 not `on_client_message`.
-//! - [`Hub::close`], [`Hub::close_all`], [`WebSocket::end_server`]: any thread. A thread that waits in `read` of a shared connection returns at
-//!   once.
+//! - [`Hub::close`], [`Hub::close_all`], [`WebSocket::end_server`]: any thread. A thread that waits in `read` of a shared
+//!   connection returns at once.
 //! - [`ServerHandle::adopt`], [`ServerHandle::shutdown`]: any thread, without waiting.
 //! - An ID is valid as soon as `on_pre_server` can ask for it: what is pushed to a connection that is being opened follows
-//!   the answer to its handshake, and [`Hub::open_server`] waits for that answer.
-//! - The methods of one instance are called by one thread at a time, `on_client_message` in the order of the messages.
+//!   the answer to its handshake. What needs the connection itself waits for that answer: [`Hub::open_server`], `connection`,
+//!   `join`, `topics_of`, `push_wait`.
+//!
+//! Which thread calls your code:
+//!
+//! | method | of a synchronous connection | of a shared one |
+//! |---|---|---|
+//! | the factory of its [`route`](ServerBuilder::route), `on_pre_server`, `server` | its own thread | a thread that it has until `server` returns |
+//! | [`on_client_message`](WebSocketServer::on_client_message) | | a worker; without workers a gateway |
+//! | [`on_post_server`](WebSocketServer::on_post_server), and then the drop of the instance | its own thread | a worker; without workers a gateway |
+//! | [`HubObserver`]: `opened`; `closed` | its own thread | the thread of `on_pre_server`; a gateway |
+//! | [`HubObserver`]: topics and users | that of the opening, of the end, or of the `join` or `leave` that causes it | the same |
+//!
+//! The methods of one instance are called by one thread at a time, `on_client_message` in the order of the messages, and
+//! `on_post_server` as the last one.
+//!
+//! **Locks of your own.** No code of yours runs within a push, a broadcast or a close, also not that of an end which they bring
+//! about, and none of them waits for any. So a lock that your callbacks and observers take may be held over [`Hub::push`],
+//! `push_all`, `broadcast`, `push_user`, `close`, `close_all` and `close_user`, [`Pusher::push`] and [`WebSocket::end_server`]; then
+//! all clients get what changes in the order in which it has changed (`examples/jobs.rs`). Not over what waits: reads and writes, `push_wait`, and,
+//! if `on_pre_server` takes it as well, what waits for a connection that is being opened (above). Nor over `join` and `leave`, if
+//! an observer takes it: what they cause is told before they return. And your logger is called by everything.
 //!
 //! While a handler computes and does not read, the gateway checks its socket once a second: it answers pings, notices a
 //! close, and keeps messages for the next `read`. A handler that computes for an hour does not lose its client.
 //!
-//! A panic in your code ends only that connection, with close code 1011. A thread serves one connection after another: if a
-//! handler changes a property of its thread, such as priority or affinity, it has to restore it. Without clients all threads
-//! sleep, but for the one that looks after sessions, eight times within their timeout of 900 s; with silent clients only the
-//! pings wake them.
+//! A panic in your code ends only that connection, with close code 1011. For that it has to unwind: a program built with
+//! `panic = "abort"` ends as a whole, with all connections, at the first panic in any handler.
+//!
+//! A thread serves one connection after another: if a handler changes a property of its thread, such as priority or affinity,
+//! it has to restore it. Without clients all threads sleep, but for the one that looks after sessions, eight times within their
+//! timeout of 900 s; with silent clients only the pings wake them.
 //!
 //! # Flushing
 //!
@@ -148,8 +170,8 @@
 //! [`Limits::max_queue_messages`]. What happens when the queue is full is chosen in `on_pre_server`: see [`Overflow`]. What
 //! `on_client_message` writes is queued in the same way, since nothing in it waits. A thread that would rather wait until its
 //! message is sent calls [`Hub::push_wait`]. A queue that is empty takes any message, and by default four of the largest that
-//! a client may send, so that one client does not empty a room of others. A client that sends more than is read is held back by TCP when its inbox is full;
-//! nothing is lost.
+//! a client may send, so that one client does not empty a room of others. A client that sends more than is read is held back
+//! by TCP when its inbox is full; nothing is lost.
 //!
 //! # Observing
 //!
@@ -190,9 +212,11 @@
 //!   its own, of which the browser keeps the last.
 //! - Values end when they were not used for [`Limits::session_timeout`]. While a connection is open, shared or not, its
 //!   session is in use; when it ends, the time begins.
-//! - In `server`, [`WebSocket::session`] reads and writes the values. A shared connection has its
-//!   [`session_id`](WebSocket::session_id) for all of its life, but a [`Session`] only until `server` returns: take from it there
-//!   what `on_client_message` needs, or keep the values by the ID.
+//! - In `server`, [`WebSocket::session`] reads and writes the values.
+//! - A *shared* connection keeps its session in use as long as it is open, and has its [`session_id`](WebSocket::session_id)
+//!   for all of its life, also in `open_server` of any thread. But it has a [`Session`], with the values, only until `server`
+//!   returns: take there, or in `on_pre_server`, what `on_client_message` needs, and keep it in the instance. What
+//!   `on_client_message` is to store for other connections belongs into a table of your own, by the ID.
 //! - When a user has logged in, [`Session::renew`] gives the session a new ID; when one logs out, [`Session::end`] or
 //!   [`set_session_end_on_close`](WebSocket::set_session_end_on_close) removes all values.
 //! - Who needs none of this calls [`Opening::set_use_session`] or [`ServerBuilder::use_session`] with false: then there is no
@@ -207,6 +231,53 @@
 //!
 //! Every wait has a deadline, every queue a maximum size, and every limit a close code or an HTTP status: see [`Limits`].
 //! What all connections hold together has a bound, too: [`Limits::max_buffered_bytes`], by default a quarter of the memory.
+//!
+//! ## How many connections
+//!
+//! [`Limits::max_connections`] is 4,096 by default. Choose what the box can serve; more get HTTP 503, and may come again. The
+//! least of these counts:
+//!
+//! - **Descriptors** (`ulimit -n`, `LimitNOFILE=`): one for each connection, another one while it is sent a file, some 20 for the
+//!   server, and those of your program. The limit is often 1,024; the `switchboard` command raises it for itself, a library does
+//!   not.
+//! - **Threads** (`ulimit -u`, `TasksMax=`, the pids limit of a container): one for each synchronous connection, and for each that
+//!   is in its HTTP phase or waits for its next request. Each has [`Limits::stack_size`] of address space, 256 KiB: 4,096 of them
+//!   1 GiB, which matters with 32 bits only. Shared connections need none.
+//! - **Memory**: the [figures below](#memory) for each, up to [`Limits::max_buffered_bytes`] for what all of them have in buffers,
+//!   what [`Compression::Dedicated`] keeps, and what your handlers hold. A box with 64 MiB has 16 for buffers; 1,000 synchronous
+//!   connections take 14 MiB beside them, 10,000 shared ones 10 MiB, and 1,000 shared ones with TLS 15 MiB.
+//!
+//! What is missing nevertheless, a descriptor or a thread, costs only the client that comes last: it is answered with 503 where
+//! that is possible, and the log says so.
+//!
+//! # Timeouts
+//!
+//! All that a program meets. Those without a link are fields of [`Limits`].
+//!
+//! | name | what it measures | default | what happens then |
+//! |---|---|---|---|
+//! | `handshake_timeout` | from the accept to the end of the opening handshake, TLS included; again from the first byte of each further HTTP request to the end of its head | 10 s | the connection ends |
+//! | `handshake_timeout`, `min_http_rate` | a request's body: this time, and 4 KiB a second | 10 s | HTTP 408 |
+//! | `write_timeout`, `min_http_rate` | a response: this time, and 4 KiB a second | 30 s | the connection is cut |
+//! | `http_keep_alive` | waiting for the next HTTP request | 5 s | the connection ends |
+//! | [`read`](WebSocket::read), [`read_message`](WebSocket::read_message) | the whole call | you say; [`messages`](WebSocket::messages): none | [`Error::Timeout`], and all goes on |
+//! | `write_timeout` | [`write`](WebSocket::write) and `flush`, and queued output that the client does not take | 30 s | [`Error::Timeout`], and the connection is cut (1006) |
+//! | [`push_wait`](Hub::push_wait) | until the kernel has the message | you say | [`PushErrorKind::Timeout`] or `Pending`, and all goes on |
+//! | `handshake_timeout` | [`open_server`](Hub::open_server), `connection` and `join` of a connection that is being opened | 10 s | [`Error::Timeout`] |
+//! | `message_timeout` | a message that was begun, without any more of it | 60 s | close code 1008 |
+//! | `ping_interval` | nothing received | 20 s | a ping |
+//! | `ping_timeout` | nothing received after a ping | 20 s | the connection is cut (1006) |
+//! | `shared_idle_timeout` | a shared connection without messages; pings do not count | never | close code 1001 |
+//! | `close_timeout` | from a close to the end of the client's stream | 5 s | the connection is cut |
+//! | [`shutdown`](ServerHandle::shutdown) | handlers that have not returned | you say | their sockets are cut |
+//! | `session_timeout` | values of a session that nobody uses | 900 s | they are removed |
+//! | [`SessionCookie::max_age`] | the session's cookie in the browser | until the browser ends | the next visit has a new session |
+//! | `thread_keep_alive` | a thread without a connection | 2 s | it ends |
+//! | [flushing](#flushing) | answers that are collected | 1 ms, fixed | they are sent |
+//!
+//! A proxy has one more: it ends what is silent for some time, often 60 s. `ping_interval` has to be below it; the client's pong
+//! is traffic in the other direction. Between two machines it is also what finds out that one has gone: in `ping_interval` and
+//! `ping_timeout` together, 40 s.
 //!
 //! # Strangers' pages
 //!
@@ -323,8 +394,8 @@
 //! takes over as its outbox when it is registered. Closing, whichever side begins it, is a phase of `protocol`; the thread that
 //! drives the connection sends what is left, and completes it.
 //!
-//! The lock of a connection is held for microseconds, while it is decoded for 100 at most, and never during a wait: a thread that reads waits in `recv` without it,
-//! so that another thread can write meanwhile, over TLS, too.
+//! The lock of a connection is held for microseconds, while it is decoded for 100 at most, and never during a wait: a thread that
+//! reads waits in `recv` without it, so that another thread can write meanwhile, over TLS, too.
 
 // Nothing that a peer or the system does may cause a panic; tests may unwrap.
 #![warn(missing_docs)]

@@ -23,6 +23,9 @@ const SHORTEST: Duration = Duration::from_millis(1);
 /// A value that makes no sense is refused by [`bind`](crate::ServerBuilder::bind), with a text that says what it has to be.
 /// Unless a field says something else, a number must be 1 at least, and a time 1 ms.
 ///
+/// All timeouts are in [one table](crate#timeouts); [how many connections](crate#how-many-connections) a machine can have is
+/// said there, too.
+///
 /// ```
 /// use switchboard::Limits;
 /// use std::time::Duration;
@@ -36,7 +39,7 @@ const SHORTEST: Duration = Duration::from_millis(1);
 pub struct Limits {
     /// Connections at the same time, including those in their handshake and those that wait for an HTTP request. Beyond it: HTTP
     /// 503 with `Retry-After`. Default 4,096. Each takes a file descriptor, and another one while it is sent a file; and a
-    /// synchronous one a thread with its stack.
+    /// synchronous one a thread with its stack: [how to choose it](crate#how-many-connections).
     pub max_connections: usize,
     /// Connections of one client's address at the same time, so that one client cannot take all places. Beyond it, one of them that
     /// only waits for an HTTP request gives up its place; if none does: HTTP 429 with `Retry-After`; over TLS, where nothing can be
@@ -130,7 +133,8 @@ pub struct Limits {
     /// A client that has begun a message, and for this long sends nothing more of it, is closed with 1008; other messages,
     /// such as pings and pongs, do not count. Default 60 s; `None`: never. A message may take longer if it makes progress.
     pub message_timeout: Option<Duration>,
-    /// A client that has sent nothing for this long is sent a ping. Default 20 s; `None`: never.
+    /// A client that has sent nothing for this long is sent a ping. Default 20 s; `None`: never. Behind a proxy that ends silent
+    /// connections, which many do after 60 s, it has to be less than that.
     pub ping_interval: Option<Duration>,
     /// A client that has sent nothing for this long after a ping is considered dead, and cut. Default 20 s. While nothing is
     /// received from a client because its inbox is full, its pongs cannot be seen: then TCP keepalive does the same.

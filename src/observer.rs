@@ -25,8 +25,10 @@ static PANICKED: Seldom = Seldom::new(Duration::from_secs(10));
 /// Is told what happens to connections, topics and users: for metrics, and for servers that work together. Given to
 /// [`ServerBuilder::observer`](crate::ServerBuilder::observer).
 ///
-/// The methods are called by the thread that causes what they tell, which waits meanwhile, and may be a gateway: they should
-/// be quick. They may call the [`Hub`](crate::Hub). A panic in one of them is logged, and changes nothing.
+/// The methods are called by the thread that opens a connection, ends it, or calls `join` or `leave`, which waits meanwhile, and
+/// may be a gateway: they should be quick. They may call the [`Hub`](crate::Hub). Pushes, broadcasts and closes never call them:
+/// what these bring about is told by others, later. A panic in one of them is logged, and changes nothing, unless the program is
+/// built with `panic = "abort"`.
 ///
 /// ```
 /// use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

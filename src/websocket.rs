@@ -31,7 +31,9 @@ pub type ServerResult = std::result::Result<(), Box<dyn std::error::Error + Send
 /// A WebSocket application: one instance for each connection, on a thread of its own.
 ///
 /// A panic in any of the methods affects only this connection: it ends with close code 1011, or, before the handshake is
-/// answered, with HTTP 500.
+/// answered, with HTTP 500. In a program that is built with `panic = "abort"` it ends the process.
+///
+/// [Which thread calls what](crate#concurrency), and over which calls a lock may be held, is said there.
 ///
 /// ```
 /// use switchboard::{ServerResult, WebSocket, WebSocketServer};
@@ -82,7 +84,9 @@ pub trait WebSocketServer: Send + 'static {
     }
 
     /// Called after the connection has ended (`OnPostServer`): once for each `on_pre_server` that did not refuse, also
-    /// after an error or a panic.
+    /// after an error or a panic. By the connection's own thread; for a shared connection by a worker, or, without
+    /// [workers](crate::Limits::workers), by a gateway, which then serves nobody else meanwhile. Never within a push or a close
+    /// that ends the connection.
     fn on_post_server(&mut self, closed: &Closed) {
         let _ = closed;
     }

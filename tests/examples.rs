@@ -16,6 +16,7 @@ use std::{
 };
 
 use common::{Client, PATIENCE, Refused, Scheme, Stream, eventually, next_message, read_close, reply::Reply};
+use serde_json::{Value, json};
 use tungstenite::{Message, client::IntoClientRequest};
 
 /// An example as a child process. Dropping it kills it, and waits for its end.
@@ -33,7 +34,7 @@ impl Example {
         let mut child = Command::new(path(name))
             .arg("127.0.0.1:0")
             .args(more)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap_or_else(|e| panic!("{}: {e}; is it built? cargo build --examples", path(name).display()));
@@ -101,6 +102,27 @@ impl Example {
         Reply::read(&mut stream)
     }
 
+    /// Posts a form. The name of the server is `localhost`.
+    fn post(&self, path: &str, cookie: &str, form: &str, origin: Option<&str>) -> Reply {
+        use std::io::Write;
+        let mut stream = self.raw();
+        let origin = origin.map(|origin| format!("Origin: {origin}\r\n")).unwrap_or_default();
+        let length = form.len();
+        write!(
+            stream,
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\n{origin}\
+             Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {length}\r\n\r\n{form}"
+        )
+        .unwrap();
+        Reply::read(&mut stream)
+    }
+
+    /// Types a line.
+    fn command(&mut self, line: &str) {
+        use std::io::Write;
+        writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
+    }
+
     /// Waits until it has ended by itself, and checks for success.
     fn ends(mut self) {
         let mut status = None;
@@ -127,6 +149,11 @@ fn path(name: &str) -> PathBuf {
     profile.join("examples").join(format!("{name}{}", std::env::consts::EXE_SUFFIX))
 }
 
+/// The session that a response sets, as it is sent back.
+fn cookie(reply: &Reply) -> String {
+    reply.header("set-cookie").expect("a session").split(';').next().unwrap().to_owned()
+}
+
 fn say(client: &mut Client, text: &str) {
     client.send(Message::text(text)).unwrap();
 }
@@ -146,11 +173,11 @@ fn each_is_short_and_has_a_test_here() {
             file.push("main.rs");
         }
         let lines = fs::read_to_string(&file).unwrap().lines().count();
-        assert!(lines < 80, "{}: {lines} lines", file.display());
+        assert!(lines < 120, "{}: {lines} lines", file.display());
         assert!(tests.contains(&format!("Example::start(\"{name}\"")), "no test starts {name}");
         count += 1;
     }
-    assert!(count >= 4);
+    assert!(count >= 14);
 }
 
 #[test]
@@ -253,7 +280,7 @@ fn subprotocol_and_auth() {
     assert_eq!(example.get("/login").status, 400, "without a name");
     let login = example.get("/login?user=ada");
     assert_eq!(login.status, 200);
-    let cookie = login.header("set-cookie").expect("a session").split(';').next().unwrap().to_owned();
+    let cookie = cookie(&login);
     let cookie = ("Cookie", &*cookie);
     assert_eq!(example.try_connect(&path, &[cookie]).unwrap_err().status(), 400, "it offers nothing");
 
@@ -394,4 +421,141 @@ fn worker_pool() {
         assert_eq!(hear(client), "3. 3245 primes below 30000");
         assert_eq!(hear(client), "4. 0 primes below 0");
     }
+}
+
+#[test]
+fn json_rpc() {
+    let example = Example::start("json_rpc", &[]);
+    let page = example.get("/");
+    assert!(page.status == 200 && page.text().contains("/rpc"), "{page:?}");
+    let mut client = example.try_connect("/rpc", &[]).unwrap();
+    // Several at once, and one that wants no answer.
+    say(&mut client, r#"{"jsonrpc": "2.0", "method": "store", "params": [7]}"#);
+    say(&mut client, r#"{"jsonrpc": "2.0", "id": 1, "method": "add", "params": [1, 2.5]}"#);
+    say(&mut client, r#"{"jsonrpc": "2.0", "id": "b", "method": "recall"}"#);
+    let mut heard = || serde_json::from_str::<Value>(&hear(&mut client)).unwrap();
+    assert_eq!(heard(), json!({ "jsonrpc": "2.0", "id": 1, "result": 3.5 }));
+    assert_eq!(heard(), json!({ "jsonrpc": "2.0", "id": "b", "result": 7.0 }));
+    for (request, id, code) in [
+        (r#"{"jsonrpc": "2.0", "id": 2, "method": "divide"}"#, json!(2), -32601),
+        (r#"{"jsonrpc": "2.0", "id": 3, "method": "add", "params": ["x"]}"#, json!(3), -32602),
+        (r#"{"id": 4, "method": "add", "params": []}"#, Value::Null, -32600),
+        ("[]", Value::Null, -32600),
+        ("{", Value::Null, -32700),
+    ] {
+        say(&mut client, request);
+        let answer = serde_json::from_str::<Value>(&hear(&mut client)).unwrap();
+        assert_eq!((&answer["id"], &answer["error"]["code"]), (&id, &json!(code)), "{request}: {answer}");
+    }
+    client.send(Message::binary(vec![0])).unwrap();
+    assert_eq!(read_close(&mut client), (1003, "text only".into()));
+}
+
+#[test]
+fn login() {
+    let example = Example::start("login", &[]);
+    let private = |cookie: &str| example.try_connect("/private", &[("Cookie", cookie)]);
+    let right = "user=ada&password=lovelace";
+    let first = example.get("/");
+    assert!(first.text().contains("action=\"/login\""), "{first:?}");
+    let before = cookie(&first);
+    assert_eq!(private(&before).unwrap_err().status(), 401);
+    assert_eq!(example.post("/login", &before, "user=ada&password=x", None).status, 401);
+    assert_eq!(example.post("/login", &before, right, Some("http://elsewhere")).status, 403);
+    assert_eq!(private(&before).unwrap_err().status(), 401);
+
+    let done = example.post("/login", &before, right, Some("http://localhost"));
+    assert_eq!((done.status, done.header("location")), (303, Some("/")));
+    let ada = cookie(&done);
+    assert_ne!(ada, before, "the session was renewed");
+    assert_eq!(private(&before).unwrap_err().status(), 401, "who knew it before is not logged in");
+    let mut tabs = [private(&ada).unwrap(), private(&ada).unwrap()];
+    tabs.iter_mut().for_each(|tab| assert_eq!(hear(tab), "hello ada"));
+    say(&mut tabs[0], "größe");
+    assert_eq!(hear(&mut tabs[0]), "größe");
+    let stranger = [("Cookie", &*ada), ("Origin", "http://elsewhere")];
+    assert_eq!(example.try_connect("/private", &stranger).unwrap_err().status(), 403);
+
+    // The same user elsewhere is not touched by a logout.
+    let elsewhere = cookie(&example.post("/login", "", right, None));
+    let mut other = private(&elsewhere).unwrap();
+    assert_eq!(hear(&mut other), "hello ada");
+    assert_eq!(example.post("/logout", &ada, "", Some("http://elsewhere")).status, 403);
+    assert_eq!(example.post("/logout", &ada, "", None).status, 303);
+    tabs.iter_mut().for_each(|tab| assert_eq!(read_close(tab), (4001, "logged out".into())));
+    assert_eq!(private(&ada).unwrap_err().status(), 401);
+    say(&mut other, "still here");
+    assert_eq!(hear(&mut other), "still here");
+
+    // Another user logs in with the same browser.
+    let grace = cookie(&example.post("/login", &elsewhere, "user=grace&password=hopper", None));
+    assert_eq!(read_close(&mut other), (4001, "logged out".into()));
+    assert_eq!(hear(&mut private(&grace).unwrap()), "hello grace");
+}
+
+#[test]
+fn jobs() {
+    let example = Example::start("jobs", &[]);
+    let page = example.get("/");
+    assert!(page.text().contains("reconnecting.js") && example.get("/reconnecting.js").status == 200);
+    let mine = cookie(&page);
+    let connect = |cookie: &str| example.try_connect("/jobs", &[("Cookie", cookie)]).unwrap();
+    let heard = |client: &mut Client| serde_json::from_str::<Value>(&hear(client)).unwrap();
+
+    let mut client = connect(&mine);
+    assert_eq!(heard(&mut client), json!({ "jobs": [] }));
+    say(&mut client, "start");
+    let first = heard(&mut client);
+    assert_eq!(first["percent"], 0);
+    let job = first["job"].clone();
+    assert_eq!(heard(&mut client), json!({ "job": job, "percent": 1 }));
+    drop(client); // cut off
+
+    // Who comes back, also as two tabs, gets the state, and then each step that follows it.
+    for mut tab in [connect(&mine), connect(&mine)] {
+        let state = heard(&mut tab);
+        assert_eq!(state["jobs"][0]["job"], job, "{state}");
+        let seen = state["jobs"][0]["percent"].as_u64().unwrap();
+        assert!(seen >= 1, "{state}");
+        for percent in seen + 1..=100 {
+            assert_eq!(heard(&mut tab), json!({ "job": job, "percent": percent }));
+        }
+    }
+    let mut client = connect(&mine);
+    assert_eq!(heard(&mut client), json!({ "jobs": [{ "job": job, "percent": 100 }] }));
+
+    // Nobody else sees it, and nobody can start too many.
+    let mut stranger = connect("");
+    assert_eq!(heard(&mut stranger), json!({ "jobs": [] }));
+    (0..6).for_each(|_| say(&mut stranger, "start"));
+    while heard(&mut stranger).get("error").is_none() {}
+}
+
+#[test]
+fn tabs() {
+    let mut example = Example::start("tabs", &[]);
+    assert!(example.get("/?user=ada").text().contains("/inbox?"));
+    let connect = |query: &str| example.try_connect(&format!("/inbox{query}"), &[]);
+    assert_eq!(connect("").unwrap_err().status(), 401);
+    assert_eq!(connect("?user=").unwrap_err().status(), 400);
+    let mut ada = [connect("?user=ada&device=phone").unwrap(), connect("?user=ada&device=laptop").unwrap()];
+    let mut grace = connect("?user=grace").unwrap();
+    example.line("\"grace\" is online");
+
+    example.command("push ada hello there");
+    example.line("2 tabs have got it");
+    ada.iter_mut().for_each(|tab| assert_eq!(hear(tab), "hello there"));
+    example.command("list ada");
+    let listed = example.line("silent for") + &example.line("silent for");
+    assert!(listed.contains("phone") && listed.contains("laptop"), "{listed}");
+    example.command("close ada");
+    example.line("2 closed");
+    for tab in &mut ada {
+        assert_eq!(read_close(tab), (4001, "logged out".into()));
+        let _ = tab.flush();
+    }
+    drop(ada);
+    example.line("\"ada\" is offline");
+    example.command("push grace only you");
+    assert_eq!(hear(&mut grace), "only you");
 }

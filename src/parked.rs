@@ -12,6 +12,7 @@ use std::{
 use crate::{
     caught::caught,
     connection::{Connection, Handler},
+    http::FAILED,
     message::{CloseCode, Message},
     registry::Registry,
     session::Sessions,
@@ -69,7 +70,7 @@ impl<Slot: Send> Handler for Parked<Slot> {
                 None => {
                     let id = connection.id().short();
                     connection.incidents().failed(format_args!("{id}: on_client_message panicked"));
-                    connection.close(CloseCode::INTERNAL_ERROR, "the handler failed");
+                    connection.close(CloseCode::INTERNAL_ERROR, FAILED);
                 }
             }
         }

@@ -4,7 +4,7 @@
 
 use std::{
     borrow::Borrow,
-    collections::{BinaryHeap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     fmt,
     hash::{Hash, Hasher},
     sync::{Arc, Mutex},
@@ -13,6 +13,7 @@ use std::{
 
 use super::{
     audience::{Audience, Recipients},
+    found::{First, Found, Selected},
     groups,
     joined::{Joined, TopicInfo, check_name},
 };
@@ -57,21 +58,6 @@ pub(crate) struct Registry {
 struct Part {
     open: Group,
     opening: HashMap<WebSocketId, Arc<Pending>, RandomBits>,
-}
-
-/// What has an ID.
-#[derive(Clone, Debug)]
-pub(crate) enum Found {
-    Open(Arc<Connection>),
-    Opening(Arc<Pending>),
-}
-
-/// Those that something is for.
-#[derive(Default)]
-pub(crate) struct Selected {
-    pub(crate) open: Vec<Arc<Connection>>,
-    /// What reaches these follows the answer to their handshake.
-    pub(crate) opening: Vec<Arc<Pending>>,
 }
 
 /// A connection that is being opened, and what it will belong to then. Dropping this before it is
@@ -205,11 +191,7 @@ impl Registry {
     /// # Errors
     /// [`Error::UnknownId`], and [`Error::Refused`] if it will not be opened.
     pub(crate) fn close(&self, id: &WebSocketId, code: CloseCode, text: &str) -> Result<()> {
-        match self.find(id).ok_or(Error::UnknownId)? {
-            Found::Open(connection) => connection.close(code, text),
-            Found::Opening(pending) => drop(pending.close(code, text)?),
-        }
-        Ok(())
+        self.find(id).ok_or(Error::UnknownId)?.close(code, text)
     }
 
     /// All that are open, as they are now, in no order.
@@ -236,18 +218,18 @@ impl Registry {
         after: Option<&WebSocketId>,
         count: usize,
     ) -> Vec<WebSocketId> {
-        let mut first = First { after, count, found: BinaryHeap::new() };
+        let mut first = First::new(after, count);
         self.look_at(audience, |group, _| group.iter().for_each(|member| first.look_at(member.0.id())));
-        first.found.into_sorted_vec()
+        first.into_sorted()
     }
 
     /// The first `count` topics whose names come after this one, in the order of their names. One that has been left meanwhile
     /// has no members.
     pub(crate) fn first_topics(&self, after: Option<&str>, count: usize) -> Vec<TopicInfo> {
         let after = after.map(Arc::<str>::from);
-        let mut first = First { after: after.as_ref(), count, found: BinaryHeap::new() };
+        let mut first = First::new(after.as_ref(), count);
         self.topics.each(|name, _| first.look_at(name));
-        let names = first.found.into_sorted_vec();
+        let names = first.into_sorted();
         let members = |name: &str| self.topics.with(name, |group, _| group.len());
         names.into_iter().map(|name| TopicInfo { members: members(&name), name }).collect()
     }
@@ -417,39 +399,6 @@ impl Registry {
     }
 }
 
-impl Found {
-    pub(crate) fn id(&self) -> &WebSocketId {
-        match self {
-            Self::Open(connection) => connection.id(),
-            Self::Opening(pending) => pending.id(),
-        }
-    }
-
-    /// The connection, if it is open or was.
-    pub(crate) fn connection(&self) -> Option<&Arc<Connection>> {
-        match self {
-            Self::Open(connection) => Some(connection),
-            Self::Opening(pending) => pending.get(),
-        }
-    }
-
-    /// Pushes to the connection, and waits until the kernel has the message; and before, until the connection is open.
-    pub(crate) fn push_wait(&self, message: Message, timeout: Duration) -> Result<(), PushError> {
-        match self {
-            Self::Open(connection) => connection.push_wait(message, timeout),
-            Self::Opening(pending) => pending.push_wait(message, timeout),
-        }
-    }
-
-    /// Pushes to the connection; if it is being opened, this is queued behind the answer to its handshake.
-    pub(crate) fn push(&self, message: Message) -> Result<Pushed, PushError> {
-        match self {
-            Self::Open(connection) => connection.push(message, None),
-            Self::Opening(pending) => pending.push(message),
-        }
-    }
-}
-
 impl Announced {
     pub(crate) fn id(&self) -> &WebSocketId {
         self.pending.id()
@@ -519,15 +468,6 @@ impl Drop for Announced {
     }
 }
 
-impl Selected {
-    /// Starts the closing handshakes. Returns how many there were to close.
-    pub(crate) fn close(self, code: CloseCode, text: &str) -> usize {
-        let is_open = |connection: &&Arc<Connection>| connection.reason().is_none();
-        let open = self.open.iter().filter(is_open).map(|connection| connection.close(code, text)).count();
-        open + self.opening.iter().filter(|pending| matches!(pending.close(code, text), Ok(true))).count()
-    }
-}
-
 impl InUse for Registry {
     fn session_ids(&self) -> Vec<SessionId> {
         let mut ids = Vec::new();
@@ -554,28 +494,6 @@ impl Registrar for Registry {
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Registry({} connections)", self.len())
-    }
-}
-
-/// The first after another one, `count` at most, whatever the number of those that are looked at.
-struct First<'a, T> {
-    after: Option<&'a T>,
-    count: usize,
-    found: BinaryHeap<T>,
-}
-
-impl<T: Ord + Clone> First<'_, T> {
-    fn look_at(&mut self, item: &T) {
-        if self.after.is_some_and(|after| item <= after) {
-            return;
-        }
-        if self.found.len() < self.count {
-            self.found.push(item.clone());
-        } else if let Some(mut last) = self.found.peek_mut()
-            && *item < *last
-        {
-            *last = item.clone();
-        }
     }
 }
 

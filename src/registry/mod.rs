@@ -5,11 +5,15 @@
 
 mod audience;
 mod connections;
+mod found;
 mod groups;
 mod joined;
 
-pub(crate) use self::connections::{Announced, Found, Registry};
 pub use self::{
     audience::{Audience, Recipients},
     joined::TopicInfo,
+};
+pub(crate) use self::{
+    connections::{Announced, Registry},
+    found::Found,
 };

@@ -18,9 +18,10 @@ use rustix::{
 };
 
 use super::{
+    incoming::Peer,
     listener::Listener,
     rejected::{Rejected, refusal, reject_at_once},
-    serve::{Job, Peer},
+    serve::Job,
     shared::{NoSlot, Shared},
     threads::Threads,
     wake_pipe::WakePipe,

@@ -9,10 +9,10 @@ use std::{
 };
 
 use super::{
-    incoming::Received,
+    incoming::{Peer, Received},
     listener::Security,
     rejected::{refusal, reject_at_once, shutting_down},
-    serve::{Job, Peer},
+    serve::Job,
     shared::{NoSlot, Shared},
     threads::Threads,
 };

@@ -1,7 +1,7 @@
 //! A connection in its HTTP phase: receives requests, and sends responses that are none of a WebSocket. It runs on the
 //! connection's own thread, blocking, and every wait has a deadline. It knows nothing of routes.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{Method, StatusCode};
 
@@ -38,6 +38,18 @@ pub(super) struct Incoming {
     pub(super) expects_continue: bool,
     /// The body could not be received.
     pub(super) is_broken: bool,
+}
+
+/// How the log calls the other end of a socket.
+pub(super) struct Peer(pub(super) Option<SocketAddr>);
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(peer) => peer.fmt(f),
+            None => f.write_str("a Unix socket"),
+        }
+    }
 }
 
 /// Why there is no request.

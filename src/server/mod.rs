@@ -13,6 +13,7 @@ mod incoming;
 mod listener;
 mod pace;
 mod rejected;
+mod requests;
 mod routes;
 mod running;
 mod serve;

@@ -1,4 +1,4 @@
-//! One connection on its thread: its HTTP requests, and from the opening handshake to `on_post_server`.
+//! One connection on its thread: its HTTP requests, its opening handshake, and all that follows until `on_post_server`.
 
 #![expect(
     clippy::boxed_local,
@@ -6,25 +6,21 @@
 )]
 
 use std::{
-    fmt,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::Duration,
 };
 
 use http::{StatusCode, header};
 
 use super::{
-    body::{Declared, RequestBody},
-    exchange::Exchange,
-    incoming::{Incoming, NoRequest, Received},
+    incoming::{Incoming, Peer, Received},
     listener::Security,
-    rejected,
+    requests::{read_requests, turn_away},
     routes::Target,
-    shared::{NoSlot, Shared, Slot},
+    shared::{Shared, Slot},
 };
 use crate::{
     caught::caught,
@@ -32,14 +28,13 @@ use crate::{
     connection::{About, Connection, Context, Extras, Handler, Socket},
     deadline::Deadline,
     error::{CloseReason, ClosedBy, Error},
-    http::{FAILED, Handshake, Refusal, Request, Response, check_page_origin, is_upgrade},
-    incidents::Incident,
+    http::{FAILED, Handshake, Refusal, Request},
     interned::Name,
     message::CloseCode,
     opening::Opening,
     parked::Parked,
     registry::Registry,
-    shown::{Sentence, Shown},
+    shown::Shown,
     sync::LockExt,
     websocket::{Attached, Closed, Holder, ServerResult, WebSocket, WebSocketServer},
 };
@@ -77,8 +72,7 @@ fn open(shared: &Arc<Shared>, context: &Arc<Context>, job: Box<Job>) -> Option<B
     match accept(shared, &request) {
         Ok((handshake, agreed)) => Some(connect(shared, context, incoming, &handshake, agreed, slot)),
         Err(refusal) => {
-            note_refusal(shared, incoming.peer, Some(&request), &refusal);
-            refuse(shared, &mut incoming, refusal, Some(&request));
+            turn_away(shared, &mut incoming, Some(&request), refusal);
             None
         }
     }
@@ -129,182 +123,6 @@ impl Drop for Handshaking<'_> {
     fn drop(&mut self) {
         self.shared.handshaking.locked().remove(&self.key);
     }
-}
-
-/// Answers requests until one asks for a WebSocket. `None`: none does, and the connection has ended.
-#[inline(never)]
-fn read_requests(shared: &Shared, incoming: &mut Incoming, slot: Slot) -> Option<(Arc<Request>, Slot)> {
-    let (mut slot, mut is_first) = (slot, true);
-    loop {
-        match read_request(shared, incoming, &mut slot, is_first)? {
-            Asked::WebSocket(request) => return Some((request, slot)),
-            Asked::Page => slot = wait_for_next(shared, incoming, slot)?,
-        }
-        is_first = false;
-    }
-}
-
-/// What the last request was for.
-enum Asked {
-    WebSocket(Arc<Request>),
-    /// It has been answered, and another one may follow.
-    Page,
-}
-
-/// Reads a request, and answers it unless it asks for a WebSocket. `None`: no other can follow.
-#[inline(never)]
-fn read_request(shared: &Shared, incoming: &mut Incoming, slot: &mut Slot, is_first: bool) -> Option<Asked> {
-    let peer = incoming.peer;
-    let head = incoming.read_head(&shared.limits);
-    if shared.is_stopping() {
-        refuse(shared, incoming, rejected::shutting_down(), None);
-        return None;
-    }
-    let mut request = match head {
-        Ok(request) => request,
-        Err(NoRequest::Gone(why)) => {
-            let text = format_args!("{}: no request: {}", Peer(peer), Shown(why));
-            // Whoever has been answered owes no other request.
-            if is_first {
-                shared.incidents.note(Incident::NoRequest, text)
-            } else {
-                log::debug!("{text}")
-            }
-            return None;
-        }
-        Err(NoRequest::Refused(refusal)) => {
-            note_refusal(shared, peer, None, &refusal);
-            refuse(shared, incoming, refusal, None);
-            return None;
-        }
-    };
-    request.set_peer(peer, incoming.is_secure, &shared.trusted_proxies);
-    // Through a socket pair of the program's own only the client's address tells in which network the connection is.
-    let network = || incoming.socket.local_ip().or(peer.map(|peer| peer.ip()));
-    if let Err(refusal) = shared.hosts.check(&request, network) {
-        note_refusal(shared, peer, Some(&request), &refusal);
-        refuse(shared, incoming, refusal, Some(&request));
-        return None;
-    }
-    if !slot.count_for(request.client_address()) {
-        let why = NoSlot::OfAddress;
-        let client = request.client_address();
-        shared
-            .incidents
-            .note(why.incident(), format_args!("{}: too many connections of {client:?}", Peer(peer)));
-        refuse(shared, incoming, rejected::refusal(why), Some(&request));
-        return None;
-    }
-    if is_upgrade(&request) || shared.routes.is_only_websocket(&request) {
-        return Some(Asked::WebSocket(request.into()));
-    }
-    answer(shared, incoming, &request).then_some(Asked::Page)
-}
-
-/// Waits for the next request on a connection whose last one has been answered. Meanwhile its place may go to another one.
-#[inline(never)]
-fn wait_for_next(shared: &Shared, incoming: &mut Incoming, slot: Slot) -> Option<Slot> {
-    incoming.stream.park();
-    let slot = if incoming.has_more() { slot } else { idle(shared, incoming, slot)? };
-    incoming.deadline = Deadline::after(shared.limits.handshake_timeout);
-    Some(slot)
-}
-
-fn idle(shared: &Shared, incoming: &mut Incoming, slot: Slot) -> Option<Slot> {
-    let key = shared.idle.enter(incoming.socket.clone(), slot);
-    let arrived = incoming.socket.wait_readable(Deadline::after(shared.limits.http_keep_alive));
-    let slot = shared.idle.leave(key).filter(|_| matches!(arrived, Ok(true)) && !shared.is_stopping());
-    if slot.is_none() {
-        // Nothing has been asked, so nothing is answered.
-        incoming.end(Deadline::after(Duration::ZERO));
-    }
-    slot
-}
-
-/// How the log calls the other end of a socket.
-pub(super) struct Peer(pub(super) Option<SocketAddr>);
-
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(peer) => peer.fmt(f),
-            None => f.write_str("a Unix socket"),
-        }
-    }
-}
-
-/// Counts and logs a refusal, at the level `debug`: any stranger can cause as many as they like.
-#[inline(never)]
-fn note_refusal(shared: &Shared, peer: Option<SocketAddr>, request: Option<&Request>, refusal: &Refusal) {
-    let incident = Incident::Refused(refusal.status());
-    let (peer, path) = (Peer(peer), Shown(request.map_or("", Request::path)));
-    shared.incidents.note(incident, format_args!("{peer}: {path}: refused: {}", Sentence(refusal)));
-}
-
-/// Answers a plain HTTP request. True: another one may follow.
-#[inline(never)]
-fn answer(shared: &Shared, incoming: &mut Incoming, request: &Request) -> bool {
-    let declared = match Declared::of(request) {
-        Ok(declared) => declared,
-        Err(refusal) => {
-            note_refusal(shared, incoming.peer, Some(request), &refusal);
-            refuse(shared, incoming, refusal, Some(request));
-            return false;
-        }
-    };
-    if let Err(refusal) = check_page_origin(request, &shared.origins) {
-        note_refusal(shared, incoming.peer, Some(request), &refusal);
-        refuse(shared, incoming, refusal, Some(request));
-        return false;
-    }
-    let body = RequestBody::new(&declared, incoming, &shared.limits, &shared.buffered);
-    let exchange = Exchange::new(request, body, shared);
-    let mut response = shared.routes.respond(&exchange).unwrap_or_else(Response::from);
-    if let Some(fault) = response.fault() {
-        let path = Shown(request.path());
-        shared.incidents.failed(format_args!("the handler of {path} failed: {}", Shown(fault)));
-    }
-    if let Some((name, value)) = exchange.into_cookie() {
-        response.headers_mut().append(name, value);
-    }
-    log::debug!(
-        "{}: {} {}: {}",
-        Peer(incoming.peer),
-        Shown(request.method()),
-        Shown(request.path()),
-        response.status()
-    );
-    let persists = persists(shared, request, &response) && incoming.can_go_on();
-    respond(shared, incoming, response, Some(request), persists) && persists && incoming.drain_body()
-}
-
-/// Whether the connection stays open for another request (RFC 9112, section 9.3). It does also where all places are taken: while
-/// it waits it can give up its own at once, and while it closes it cannot.
-fn persists(shared: &Shared, request: &Request, response: &Response) -> bool {
-    let limits = &shared.limits;
-    let is_wanted = !request.is_http_10() && !request.has_token(header::CONNECTION, "close");
-    let is_offered = !limits.http_keep_alive.is_zero() && limits.max_http_idle > 0;
-    is_wanted && is_offered && response.can_persist() && !shared.is_stopping()
-}
-
-#[inline(never)]
-fn refuse(shared: &Shared, incoming: &mut Incoming, refusal: Refusal, request: Option<&Request>) {
-    respond(shared, incoming, refusal.into(), request, false);
-}
-
-fn respond(
-    shared: &Shared,
-    incoming: &mut Incoming,
-    response: Response,
-    request: Option<&Request>,
-    persists: bool,
-) -> bool {
-    let method = request.map(Request::method);
-    let sent = incoming.respond(response, method, &shared.headers, &shared.limits, persists);
-    if let Err(e) = &sent {
-        log::debug!("{}: a response was not taken: {e}", Peer(incoming.peer));
-    }
-    sent.is_ok()
 }
 
 /// An application that has said yes to a handshake.

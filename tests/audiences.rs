@@ -12,7 +12,7 @@ use std::{
 };
 
 use common::{
-    Client, PATIENCE, SCHEMES, Scheme, SharedEcho, TestServer, Until, app, connections, echo, eventually,
+    Client, PATIENCE, SCHEMES, Scheme, SharedEcho, Until, app, assert_echoes, connections, echo, eventually,
     full_app, next_message, read_close, serve,
 };
 use switchboard::{
@@ -20,19 +20,6 @@ use switchboard::{
     ServerResult, StatusCode, WebSocket, WebSocketId, WebSocketServer,
 };
 use tungstenite::Message as Sent;
-
-/// Connected, and open also for the server.
-fn connect(server: &TestServer, scheme: Scheme, path: &str) -> Client {
-    let mut client = server.connect(scheme, path);
-    echoes(&mut client);
-    client
-}
-
-/// And there was nothing before it.
-fn echoes(client: &mut Client) {
-    client.send(Sent::text("echo")).unwrap();
-    assert_eq!(next_message(client), Sent::text("echo"));
-}
 
 fn reached(result: Broadcast) -> usize {
     assert_eq!((result.dropped, result.gone), (0, 0));
@@ -52,7 +39,7 @@ fn a_route_is_all_that_it_serves_and_nothing_else() {
             builder.route("/chat/rooms/1", || SharedEcho).route("/news", || app(echo))
         });
         let paths = ["/chat/a", "/chat/b/c", "/chat/rooms/2", "/chat/rooms/1", "/news"];
-        let mut clients = paths.map(|path| connect(&server, scheme, path));
+        let mut clients = paths.map(|path| server.connect_echo(scheme, path));
         let expected = [
             ("/chat/*", &[0, 1][..]),
             ("/chat/rooms/*", &[2]),
@@ -76,7 +63,7 @@ fn a_route_is_all_that_it_serves_and_nothing_else() {
                 "{route}"
             );
         }
-        clients.iter_mut().for_each(echoes);
+        clients.iter_mut().for_each(|client| assert_echoes(client, "echo"));
         drop(clients);
         eventually("all are gone", || server.hub.is_empty().unwrap());
         assert_eq!(reached(server.hub.broadcast(Audience::Route("/chat/*"), "x").unwrap()), 0);
@@ -86,7 +73,7 @@ fn a_route_is_all_that_it_serves_and_nothing_else() {
 #[test]
 fn one_is_excepted_and_not_counted() {
     let server = serve(|builder| builder.route("/*", || SharedEcho));
-    let mut clients: Vec<_> = (0..3).map(|_| connect(&server, Scheme::Ws, "/a")).collect();
+    let mut clients: Vec<_> = (0..3).map(|_| server.connect_echo(Scheme::Ws, "/a")).collect();
     let ids: Vec<_> = connections(&server.hub).iter().map(|info| info.id).collect();
     ids.iter().for_each(|id| server.hub.join(id, "room").unwrap());
     let audiences = [Audience::All, Audience::Path("/a"), Audience::Route("/*"), Audience::Topic("room")];
@@ -188,7 +175,7 @@ fn a_topic_that_is_joined_early_misses_nothing() {
                 for n in 1..=4 {
                     assert_eq!(next_message(&mut client), Sent::text(n.to_string()));
                 }
-                echoes(&mut client);
+                assert_echoes(&mut client, "echo");
                 client.close(None).unwrap();
                 read_close(&mut client);
                 eventually("it is gone", || topics(hub).is_empty());
@@ -249,7 +236,7 @@ fn early_members_get_each_message_once() {
 #[test]
 fn topics_are_listed_page_by_page() {
     let server = serve(|builder| builder.route("/", || SharedEcho));
-    let clients: Vec<_> = (0..3).map(|_| connect(&server, Scheme::Ws, "/")).collect();
+    let clients: Vec<_> = (0..3).map(|_| server.connect_echo(Scheme::Ws, "/")).collect();
     let ids: Vec<_> = connections(&server.hub).iter().map(|info| info.id).collect();
     let names: Vec<_> = (0..25).map(|n| format!("topic {n:02}")).collect();
     for (n, name) in names.iter().enumerate().rev() {
@@ -342,6 +329,6 @@ fn what_is_joined_early_can_be_left_early() {
         go_on.send(true).unwrap();
         let mut client = client.join().unwrap();
         assert!(server.hub.topics_of(&id).unwrap().is_empty() && topics(&server.hub).is_empty());
-        echoes(&mut client);
+        assert_echoes(&mut client, "echo");
     });
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use common::{
-    Client, PATIENCE, SCHEMES, Scheme, Stream, eventually,
+    Client, PATIENCE, SCHEMES, Scheme, Stream, assert_echoes, eventually,
     folder::Folder,
     frame, handshake, next_message,
     process::{COMMAND, Ended, Process},
@@ -51,11 +51,6 @@ fn ask(address: SocketAddr, scheme: Scheme, request: &str) -> Reply {
 
 fn get(address: SocketAddr, scheme: Scheme, path: &str) -> Reply {
     ask(address, scheme, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
-}
-
-fn assert_echoes(client: &mut Client, message: Message) {
-    client.send(message.clone()).unwrap();
-    assert!(next_message(client) == message);
 }
 
 /// Checks the page and both WebSockets.

@@ -11,8 +11,8 @@ use std::{
 };
 
 use common::{
-    Client, PATIENCE, SCHEMES, Scheme, Stream, TestServer, app, echo, eventually, frame, full_app, handshake,
-    next_message, read_close,
+    PATIENCE, SCHEMES, Scheme, Stream, TestServer, app, assert_echoes, echo, eventually, frame, full_app,
+    handshake, next_message, read_close,
     reply::{Reply, ask},
     serve,
 };
@@ -48,11 +48,6 @@ where
         })
     });
     (server, rx)
-}
-
-fn assert_echoes(client: &mut Client, text: &str) {
-    client.send(Message::text(text)).unwrap();
-    assert_eq!(next_message(client), Message::text(text));
 }
 
 /// Reads until the stream ends, in order or by an error. Returns whether it ended.
@@ -730,7 +725,7 @@ fn the_smallest_stack_and_buffers_do() {
         for path in ["/", "/shared"] {
             let mut client = server.connect(scheme, path);
             for _ in 0..3 {
-                assert_echoes(&mut client, &"x".repeat(20_000));
+                assert_echoes(&mut client, "x".repeat(20_000));
             }
         }
     }

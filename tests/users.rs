@@ -13,7 +13,7 @@ use std::{
 };
 
 use common::{
-    Client, PATIENCE, SCHEMES, Scheme, TestServer, Until, connections, echo, eventually, full_app,
+    PATIENCE, SCHEMES, Scheme, TestServer, Until, assert_echoes, connections, echo, eventually, full_app,
     next_message, read_close, serve,
 };
 use switchboard::{
@@ -63,30 +63,19 @@ fn serve_named() -> TestServer {
     serve(|builder| builder.route("/", || Named).route("/shared", || Named))
 }
 
-/// Connected, and open also for the server.
-fn connect(server: &TestServer, scheme: Scheme, path: &str) -> Client {
-    let mut client = server.connect(scheme, path);
-    echoes(&mut client);
-    client
-}
-
-fn echoes(client: &mut Client) {
-    client.send(Sent::text("echo")).unwrap();
-    assert_eq!(next_message(client), Sent::text("echo"));
-}
-
 #[test]
 fn two_tabs_are_one_user() {
     for scheme in SCHEMES {
         let server = serve_named();
         let paths = ["/?user=42", "/shared?user=42", "/?user=43", "/"];
-        let [mut tab, mut shared, mut other, mut nobody] = paths.map(|path| connect(&server, scheme, path));
+        let [mut tab, mut shared, mut other, mut nobody] =
+            paths.map(|path| server.connect_echo(scheme, path));
         let result = server.hub.push_user("42", "to 42").unwrap();
         assert_eq!((result.sent + result.queued, result.dropped + result.gone), (2, 0));
         assert_eq!(next_message(&mut tab), Sent::text("to 42"));
         assert_eq!(next_message(&mut shared), Sent::text("to 42"));
         for client in [&mut other, &mut nobody] {
-            echoes(client);
+            assert_echoes(client, "echo");
         }
         let of_42 = |info: &ConnectionInfo| info.user.as_deref() == Some("42");
         assert_eq!(connections(&server.hub).iter().filter(|info| of_42(info)).count(), 2);
@@ -101,7 +90,7 @@ fn two_tabs_are_one_user() {
         eventually("the user is gone", is_gone);
         assert_eq!(server.hub.push_user("42", "x").unwrap(), switchboard::Broadcast::default());
         assert_eq!(server.hub.close_user("42", 4001, "").unwrap(), 0);
-        echoes(&mut other);
+        assert_echoes(&mut other, "echo");
     }
 }
 
@@ -139,7 +128,7 @@ fn user_and_tags_are_seen_everywhere() {
         })
     });
     for path in ["/named", "/"] {
-        let mut client = connect(&server, Scheme::Ws, path);
+        let mut client = server.connect_echo(Scheme::Ws, path);
         let info = connections(&server.hub).remove(0);
         let expected = of(info.user.as_deref(), &info.tags);
         if path == "/" {
@@ -182,13 +171,13 @@ fn what_is_too_much_is_an_error_and_refuses_with_400() {
             full_app(before, echo, |_: &Closed| {})
         })
     });
-    connect(&server, Scheme::Ws, "/");
+    server.connect_echo(Scheme::Ws, "/");
     for query in [format!("user={}", "x".repeat(257)), "user=".into(), format!("device={}", "x".repeat(1024))]
     {
         let refused = server.try_connect(Scheme::Ws, &format!("/named?{query}"), &[]).unwrap_err();
         assert_eq!(refused.status(), 400, "{query}");
     }
-    connect(&server, Scheme::Ws, &format!("/named?user={}", "x".repeat(256)));
+    server.connect_echo(Scheme::Ws, &format!("/named?user={}", "x".repeat(256)));
 }
 
 /// Someone who is locked out while one of their connections is being opened is not left with it; and what was pushed to the user
@@ -259,7 +248,7 @@ fn all_others_of_a_user_are_closed_but_not_this_one() {
     });
     assert_eq!((first.0, second.0), (Sent::text("0"), Sent::text("1")));
     assert_eq!(read_close(&mut first.1).0, 4001);
-    echoes(&mut second.1);
+    assert_echoes(&mut second.1, "echo");
 }
 
 #[derive(Default)]
@@ -305,9 +294,9 @@ fn observers_are_told_who_comes_and_goes() {
     };
     let refused = server.try_connect(Scheme::Ws, "/?user=1&topic=room&refuse=1", &[]).unwrap_err();
     assert_eq!(refused.status(), 403);
-    let first = connect(&server, Scheme::Ws, "/?user=1&topic=room");
+    let first = server.connect_echo(Scheme::Ws, "/?user=1&topic=room");
     expect(&["opened 1", "online 1", "occupied room"]);
-    let second = connect(&server, Scheme::Ws, "/shared?user=1&topic=room");
+    let second = server.connect_echo(Scheme::Ws, "/shared?user=1&topic=room");
     expect(&["opened 1"]);
     drop(first);
     expect(&["closed 1"]);
@@ -326,7 +315,7 @@ fn online_and_offline_alternate() {
             let server = &server;
             scope.spawn(move || {
                 for _ in 0..25 {
-                    connect(server, Scheme::Ws, if n % 2 == 0 { "/?user=1" } else { "/shared?user=1" });
+                    server.connect_echo(Scheme::Ws, if n % 2 == 0 { "/?user=1" } else { "/shared?user=1" });
                 }
             });
         }
@@ -351,7 +340,7 @@ fn a_connection_tells_route_browser_and_last_activity() {
         .map(|agent| server.try_connect(Scheme::Ws, "/chat/1", &[("user-agent", agent)]).unwrap().0)
         .collect();
     clients.push(server.connect(Scheme::Ws, "/chat/exact"));
-    clients.iter_mut().for_each(echoes);
+    clients.iter_mut().for_each(|client| assert_echoes(client, "echo"));
     let infos = connections(&server.hub);
     for (agent, expected) in agents.into_iter().zip([agents[0], agents[1], &long[..256], &whole]) {
         let of = |info: &&ConnectionInfo| info.user_agent.as_deref() == Some(expected);
@@ -368,7 +357,7 @@ fn a_connection_tells_route_browser_and_last_activity() {
 fn pings_are_no_activity() {
     let server = serve_named();
     for path in ["/", "/shared"] {
-        let mut client = connect(&server, Scheme::Ws, path);
+        let mut client = server.connect_echo(Scheme::Ws, path);
         let info = || connections(&server.hub).remove(0);
         let before = info();
         assert!(before.last_active >= before.since && before.idle <= before.age);
@@ -381,7 +370,7 @@ fn pings_are_no_activity() {
         let pushed = info();
         assert!(pushed.last_active > before.last_active, "{path}");
         eventually("it was idle for a while", || info().idle > Duration::from_millis(100));
-        echoes(&mut client);
+        assert_echoes(&mut client, "echo");
         assert!(info().last_active > pushed.last_active, "{path}");
         drop(client);
         eventually("it is gone", || server.hub.is_empty().unwrap());

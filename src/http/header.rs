@@ -1,6 +1,7 @@
-//! A header line as applications give it, checked: nothing in it can begin another line (RFC 9110, section 5.5).
+//! Header lines: those that applications give, checked, so that nothing in them can begin another line (RFC 9110, section 5.5),
+//! and lists over several lines.
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// So much of a malformed name the log shows.
 const SHOWN: usize = 64;
@@ -24,6 +25,16 @@ pub(crate) fn header_line(
                 .into())
         }
     }
+}
+
+/// The items of a header that is a list, over all of its lines. Cut as bytes: one item that is not text leaves the others as they
+/// are.
+pub(super) fn items(headers: &HeaderMap, name: HeaderName, separator: u8) -> impl Iterator<Item = &[u8]> {
+    let lines = headers.get_all(name).into_iter();
+    lines
+        .flat_map(move |line| line.as_bytes().split(move |&b| b == separator))
+        .map(<[u8]>::trim_ascii)
+        .filter(|item| !item.is_empty())
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::{
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 
-use super::{head::push_line, host::Host, response::Refusal, target::Target};
+use super::{head::push_line, header::items, host::Host, response::Refusal, target::Target};
 
 /// More header lines than any browser or proxy sends.
 const MAX_HEADERS: usize = 100;
@@ -200,13 +200,17 @@ impl Request {
     }
 
     /// The values of all cookies of that name: a browser may send several, for different paths.
-    pub(crate) fn cookies(&self, name: &str) -> impl Iterator<Item = &str> {
-        let pairs = self.items(header::COOKIE, b';');
-        let values = pairs.filter_map(move |pair| {
+    fn cookies(&self, name: &str) -> impl Iterator<Item = &str> {
+        let values = self.cookie_pairs().filter_map(move |pair| {
             let at = pair.iter().position(|&b| b == b'=')?;
             (pair[..at].trim_ascii_end() == name.as_bytes()).then(|| pair[at + 1..].trim_ascii_start())
         });
         values.filter_map(|value| str::from_utf8(value).ok())
+    }
+
+    /// All cookies, each with its name, as they were sent.
+    pub(crate) fn cookie_pairs(&self) -> impl Iterator<Item = &[u8]> {
+        items(&self.headers, header::COOKIE, b';')
     }
 
     /// The host that the client wants (RFC 9112, section 3.2.2). `None`: it does not say.
@@ -253,16 +257,7 @@ impl Request {
 
     /// The items of a header that is a comma-separated list, over all of its lines.
     pub(crate) fn tokens(&self, name: HeaderName) -> impl Iterator<Item = &[u8]> {
-        self.items(name, b',')
-    }
-
-    /// Cut as bytes: one item that is not text leaves the others as they are.
-    fn items(&self, name: HeaderName, separator: u8) -> impl Iterator<Item = &[u8]> {
-        let lines = self.headers.get_all(name).into_iter();
-        lines
-            .flat_map(move |line| line.as_bytes().split(move |&b| b == separator))
-            .map(<[u8]>::trim_ascii)
-            .filter(|item| !item.is_empty())
+        items(&self.headers, name, b',')
     }
 }
 

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use super::{
     date::push_date,
     head::{CommonHeaders, begin_head, push_line},
-    header::header_line,
+    header::{header_line, items},
     part::FilePart,
 };
 use crate::error::{Error, OverLimit};
@@ -114,13 +114,8 @@ impl Response {
 
     /// Whether another response can follow on the same connection.
     pub(crate) fn can_persist(&self) -> bool {
-        !self.status.is_informational() && !self.has_connection("close")
-    }
-
-    fn has_connection(&self, option: &str) -> bool {
-        let lines = self.headers.get_all(header::CONNECTION).iter();
-        let mut options = lines.filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(','));
-        options.any(|other| other.trim().eq_ignore_ascii_case(option))
+        let mut options = items(&self.headers, header::CONNECTION, b',');
+        !self.status.is_informational() && !options.any(|option| option.eq_ignore_ascii_case(b"close"))
     }
 
     /// The bytes of the head, and the body to be sent after it; how they are delimited is not the handler's to say. `common` are

@@ -63,11 +63,8 @@ impl SessionCookie {
 
     /// The values of all cookies of this name in a request.
     pub(super) fn values<'a>(&'a self, request: &'a Request) -> impl Iterator<Item = &'a [u8]> {
-        // As bytes: other cookies in the same line may hold any.
-        let lines = request.headers().get_all(header::COOKIE).iter();
-        lines
-            .flat_map(|line| line.as_bytes().split(|&byte| byte == b';'))
-            .filter_map(|pair| pair.trim_ascii().strip_prefix(self.name.as_bytes())?.strip_prefix(b"="))
+        let pairs = request.cookie_pairs();
+        pairs.filter_map(|pair| pair.strip_prefix(self.name.as_bytes())?.strip_prefix(b"="))
     }
 
     /// The header line that sets it. `max_age` is for this session, instead of that for all.

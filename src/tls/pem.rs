@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use data_encoding::BASE64;
 
-const BEGIN: &str = "-----BEGIN ";
+pub(super) const BEGIN: &str = "-----BEGIN ";
 const END: &str = "-----END ";
 const DASHES: &str = "-----";
 

@@ -12,7 +12,7 @@ mod openssl {
     use native_tls::Identity;
     use openssl::{pkcs12::Pkcs12, x509::X509};
 
-    use crate::tls::{certificate::Certificate, chain, key::Key};
+    use crate::tls::{certificate::Certificate, chain, key::Key, pem::BEGIN};
 
     pub(in crate::tls) fn open(
         archive: &[u8],
@@ -48,7 +48,7 @@ mod openssl {
     }
 
     fn no_archive(archive: &[u8]) -> String {
-        let text = archive.windows(11).any(|bytes| bytes == b"-----BEGIN ");
+        let text = archive.windows(BEGIN.len()).any(|bytes| bytes == BEGIN.as_bytes());
         let what = match archive {
             [] => "it is empty",
             _ if text => {

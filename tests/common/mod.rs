@@ -99,6 +99,13 @@ impl TestServer {
         self.try_connect(scheme, path, &[]).unwrap().0
     }
 
+    /// The same at an echo, and open also for the server.
+    pub fn connect_echo(&self, scheme: Scheme, path: &str) -> Client {
+        let mut client = self.connect(scheme, path);
+        assert_echoes(&mut client, "echo");
+        client
+    }
+
     /// With additional headers. The error is the HTTP response that came instead of a 101.
     pub fn try_connect(
         &self,
@@ -206,6 +213,13 @@ pub type Client = tungstenite::WebSocket<Stream>;
 
 /// What a client gets instead of a 101.
 pub type Refused = Box<tungstenite::http::Response<Option<Vec<u8>>>>;
+
+/// Sends a message, and gets the same one next.
+pub fn assert_echoes(client: &mut Client, message: impl Into<Message>) {
+    let message = message.into();
+    client.send(message.clone()).unwrap();
+    assert_eq!(next_message(client), message);
+}
 
 /// The next message that is not a ping or a pong.
 pub fn next_message(client: &mut Client) -> Message {

@@ -1,33 +1,43 @@
 //! A plain HTTP request and what belongs to it, as the handler of a page sees it.
 
-use std::{fmt, sync::OnceLock};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
-use super::{body::RequestBody, shared::Shared};
+use super::body::RequestBody;
 use crate::{
     http::{Refusal, Request},
     hub::Hub,
-    session::Session,
+    registry::Registry,
+    session::{Session, Sessions},
 };
 
 /// A plain HTTP request, for a handler of [`http`](crate::ServerBuilder::http).
 pub struct Exchange<'a> {
     request: &'a Request,
     body: RequestBody<'a>,
-    shared: &'a Shared,
+    registry: &'a Arc<Registry>,
+    sessions: &'a Arc<Sessions>,
     session: OnceLock<Session>,
 }
 
 impl<'a> Exchange<'a> {
-    pub(super) fn new(request: &'a Request, body: RequestBody<'a>, shared: &'a Shared) -> Self {
-        Self { request, body, shared, session: OnceLock::new() }
+    pub(super) fn new(
+        request: &'a Request,
+        body: RequestBody<'a>,
+        registry: &'a Arc<Registry>,
+        sessions: &'a Arc<Sessions>,
+    ) -> Self {
+        Self { request, body, registry, sessions, session: OnceLock::new() }
     }
 
     /// The hub of this server.
     pub fn hub(&self) -> Hub {
-        Hub::new(self.shared.registry.clone())
+        Hub::new(self.registry.clone())
     }
 
     /// What the client asked for.
@@ -76,7 +86,7 @@ impl<'a> Exchange<'a> {
     /// A [`SessionStore`](crate::SessionStore) of the program's may fail; then the methods of the session return an error, which is
     /// a [`Refusal`] with 503 to answer with: `Refusal::from(error)`, or `?`.
     pub fn session(&self) -> &Session {
-        self.session.get_or_init(|| Session::open(&self.shared.sessions, self.request))
+        self.session.get_or_init(|| Session::open(self.sessions, self.request))
     }
 
     /// The cookie of a session that the client has to be told.

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// How many connections the system keeps for us until we accept them.
-pub(super) const BACKLOG: i32 = 1024;
+const BACKLOG: i32 = 1024;
 
 /// How connections of a listener are secured.
 #[derive(Debug, Clone)]
@@ -81,7 +81,9 @@ impl Listener {
     pub(super) fn bind(address: &str, security: &Security) -> Result<Vec<Self>, ServerError> {
         let failed = |source| ServerError::Bind(Box::new(BindError { address: address.to_owned(), source }));
         let sockets = match address.strip_prefix("unix:") {
-            Some(path) => SocketFile::bind(path).map(|(file, socket)| vec![Listening::Unix(file, socket)]),
+            Some(path) => {
+                SocketFile::bind(path, BACKLOG).map(|(file, socket)| vec![Listening::Unix(file, socket)])
+            }
             None => bind_tcp(address).map(|all| all.into_iter().map(Listening::Tcp).collect()),
         };
         let sockets = sockets.map_err(failed)?.into_iter();

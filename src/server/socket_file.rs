@@ -20,8 +20,6 @@ use rustix::{
     net::{AddressFamily, SocketAddrUnix, SocketType, bind, connect, listen},
 };
 
-use super::listener::BACKLOG;
-
 /// For so long at most another server has the folder's lock: it only has it for some calls of the system.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -35,7 +33,8 @@ pub(super) struct SocketFile {
 
 impl SocketFile {
     /// Listens on `PATH`, or on `PATH,mode=OCTAL`: with this mode, whatever the umask is, and never with more than that.
-    pub(super) fn bind(address: &str) -> io::Result<(Self, UnixListener)> {
+    /// The system keeps `backlog` connections until they are accepted.
+    pub(super) fn bind(address: &str, backlog: i32) -> io::Result<(Self, UnixListener)> {
         let (path, mode) = parse(address)?;
         let unix = SocketAddrUnix::new(path)?;
         let socket = create(mode)?;
@@ -55,7 +54,7 @@ impl SocketFile {
             fs::set_permissions(path, Permissions::from_mode(mode))?; // the umask has taken something away
         }
         // Only now somebody can connect.
-        listen(&socket, BACKLOG)?;
+        listen(&socket, backlog)?;
         Ok((own, socket.into()))
     }
 

@@ -442,19 +442,19 @@ mod shown;
 mod sync;
 mod tags;
 mod thread;
-#[cfg(feature = "tls")]
+#[cfg(feature = "__tls")]
 mod tls;
 mod websocket;
 
 pub use ::bytes::Bytes;
 pub use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
-#[cfg(feature = "tls")]
-pub use crate::tls::TlsIdentity;
+#[cfg(feature = "__tls")]
+pub use crate::tls::{TlsBackend, TlsClientCa, TlsIdentity, TlsTrust, TlsVersion};
 pub use crate::{
     compression::Compression,
     connection::{Overflow, PushError, PushErrorKind, Pushed, READ_TIMEOUT},
-    error::{BindError, CloseReason, ClosedBy, Error, OverLimit, Result, ServerError},
+    error::{BindError, CloseReason, ClosedBy, Error, OverLimit, Result, ServerError, TlsError},
     http::{Files, Origins, Refusal, Request, Response},
     hub::{Broadcast, Hub, Page, Pusher},
     id::{InvalidId, NodeId, WebSocketId},
@@ -471,6 +471,6 @@ pub use crate::{
 };
 
 /// Compiles the code in the README.
-#[cfg(all(doctest, feature = "tls"))]
+#[cfg(all(doctest, feature = "__tls"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,4 +1,4 @@
-#![cfg(all(feature = "tls", not(target_vendor = "apple")))]
+#![cfg(all(feature = "__tls", not(target_vendor = "apple")))]
 //! Certificates and keys as they are found in files, and their mistakes, each called by name when they are loaded.
 
 mod common;

@@ -1,4 +1,4 @@
-#![cfg(feature = "tls")]
+#![cfg(feature = "__tls")]
 //! Where a server listens: TCP, IPv6, Unix sockets, the program's own listeners; and what happens if it cannot.
 
 mod common;

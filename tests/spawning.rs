@@ -1,5 +1,5 @@
 //! A server on a thread of its own: it ends when it is dropped, or asked to, in order; whoever drops it.
-#![cfg(feature = "tls")]
+#![cfg(feature = "__tls")]
 mod common;
 
 use std::{

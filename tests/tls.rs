@@ -1,4 +1,4 @@
-#![cfg(feature = "tls")]
+#![cfg(feature = "__tls")]
 //! `wss://`, its certificates, and everything that may arrive at a TLS port.
 
 mod common;

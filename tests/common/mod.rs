@@ -4,7 +4,7 @@
 //! that hangs fails.
 #![allow(dead_code, unreachable_pub, reason = "each test file is a crate of its own and uses what it needs")]
 
-#[cfg(all(feature = "tls", not(target_vendor = "apple")))]
+#[cfg(all(feature = "__tls", not(target_vendor = "apple")))]
 pub mod authority;
 pub mod ends;
 pub mod floods;

@@ -136,6 +136,7 @@ impl TlsTrust {
     }
 
     /// What makes the client's side of a connection.
+    #[allow(dead_code)] // until there is a client
     pub(crate) fn connector(&self) -> Result<&Connector, TlsError> {
         let make = || self.settings.connector().map_err(TlsError::new);
         self.connector.get_or_init(make).as_ref().map_err(Clone::clone)

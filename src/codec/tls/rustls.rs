@@ -21,9 +21,6 @@ const OVERHEAD: usize = 32;
 /// may send. It has to send more for us to do anything.
 const MAX_INPUT: usize = 64 * 1024;
 
-/// More records cannot follow each other when TLS has failed.
-const MAX_LAST_RECORDS: usize = 4;
-
 #[derive(Debug)]
 pub(super) struct Rustls {
     side: Side,
@@ -214,24 +211,16 @@ impl Rustls {
         (discard, step)
     }
 
-    /// Takes the alert with which the peer is told of a failure.
-    fn tell(&mut self, mut at: usize, sealed: &mut Vec<u8>) {
-        for _ in 0..MAX_LAST_RECORDS {
-            // The library may still have to do with what it has got so far.
-            let input = &mut self.input[at..];
-            let (discard, more) = match &mut self.side {
-                Side::Server(server) => {
-                    let status = server.process_tls_records(input);
-                    (status.discard, encoded(status.state, sealed))
-                }
-                Side::Client(client) => {
-                    let status = client.process_tls_records(input);
-                    (status.discard, encoded(status.state, sealed))
-                }
-            };
-            at += discard;
-            if !more {
-                return;
+    /// Takes the alert with which the peer is told of a failure. The library is only called as long as it has some of that: it must
+    /// not go on with what has arrived.
+    fn tell(&mut self, at: usize, sealed: &mut Vec<u8>) {
+        let input = &mut self.input[at..];
+        match &mut self.side {
+            Side::Server(server) => {
+                while server.wants_write() && encoded(server.process_tls_records(input).state, sealed) {}
+            }
+            Side::Client(client) => {
+                while client.wants_write() && encoded(client.process_tls_records(input).state, sealed) {}
             }
         }
     }

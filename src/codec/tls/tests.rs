@@ -1,5 +1,9 @@
 //! Both sides over memory, by each library with each.
 
+use std::sync::LazyLock;
+
+use proptest::prelude::*;
+
 use super::*;
 use crate::{TlsBackend, TlsClientCa, TlsIdentity, TlsTrust, TlsVersion};
 
@@ -7,12 +11,20 @@ fn backends() -> impl Iterator<Item = TlsBackend> {
     [TlsBackend::NativeTls, TlsBackend::Rustls].into_iter().filter(|backend| backend.is_available())
 }
 
+/// For each library, made once.
+static BUNDLED: LazyLock<Vec<(TlsBackend, TlsIdentity, TlsTrust)>> = LazyLock::new(|| {
+    let identity = TlsIdentity::from_pem_files("certs/server.pem", "certs/server.key").unwrap();
+    let trust = TlsTrust::ca_file("certs/ca.pem").unwrap();
+    let of = |backend| (backend, identity.clone().with_backend(backend), trust.clone().with_backend(backend));
+    backends().map(of).collect()
+});
+
 fn identity(backend: TlsBackend) -> TlsIdentity {
-    TlsIdentity::from_pem_files("certs/server.pem", "certs/server.key").unwrap().with_backend(backend)
+    BUNDLED.iter().find(|(other, ..)| *other == backend).unwrap().1.clone()
 }
 
 fn trust(backend: TlsBackend) -> TlsTrust {
-    TlsTrust::ca_file("certs/ca.pem").unwrap().with_backend(backend)
+    BUNDLED.iter().find(|(other, ..)| *other == backend).unwrap().2.clone()
 }
 
 fn accept(identity: &TlsIdentity) -> Tls {
@@ -187,5 +199,36 @@ fn a_client_shows_its_certificate() {
             assert_eq!(result.is_ok(), is_optional, "{result:?}");
             assert_eq!(server.client_certificates(), None);
         }
+    }
+}
+
+proptest! {
+    /// Whatever a peer makes of its handshake, in whatever pieces: no panic, and nothing is kept that grows.
+    #[test]
+    fn a_spoilt_handshake_does_no_harm(
+        pair in 0..pairs().count(),
+        client_is_spoilt in any::<bool>(),
+        spoilt in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        size in prop_oneof![1..50usize, Just(usize::MAX)],
+    ) {
+        let Some((server, client)) = pairs().nth(pair) else { unreachable!() };
+        let (mut server, mut client) = (accept(&identity(server)), connect(&trust(client), "localhost"));
+        let mut spoilt = spoilt.into_iter();
+        for _ in 0..10 {
+            for from_client in [true, false] {
+                let (from, to) = if from_client { (&mut client, &mut server) } else { (&mut server, &mut client) };
+                if from_client == client_is_spoilt
+                    && !from.sealed().is_empty()
+                    && let Some((index, byte)) = spoilt.next()
+                {
+                    let at = index.index(from.sealed().len());
+                    from.sealed_mut()[at] = byte;
+                }
+                let _ = carry(from, to, size);
+                prop_assert!(to.held() < 100_000);
+            }
+            let _ = server.seal(b"x");
+        }
+        server.finish();
     }
 }

@@ -367,11 +367,11 @@
 //!
 //! | layer | module | what it holds |
 //! |---|---|---|
-//! | 0 | `error`, `message`, `limits`, `id`, `clock`, `deadline`, `interned`, `tags`, `sync`, `thread`, `caught`, `awaited`, `buffered`, `memory` | values, time, locks, panics, memory |
+//! | 0 | `error`, `message`, `limits`, `id`, `client_certificate`, `clock`, `deadline`, `interned`, `tags`, `sync`, `thread`, `caught`, `awaited`, `buffered`, `memory` | values, time, locks, panics, memory |
 //! | 0 | `shown`, `seldom`, `incidents` | what the log shows of strangers, and how often |
 //! | 1 | `codec` | bytes to messages and back, in memory: TLS, frames and compression |
 //! | 1 | `http` | a request in, a response out; the checks of the opening handshake |
-//! | 1 | `tls` | the server's certificates and key: read, checked, and given to the TLS library |
+//! | 2 | `tls` | certificates and keys: read, checked, and given to the TLS library |
 //! | 2 | `compression` | what is negotiated with a client |
 //! | 2 | `session` | sessions, their cookie, and where they are stored |
 //! | 2 | `protocol` | the state machine of one connection, without I/O: bytes, commands and the time in; bytes, messages and the next deadline out |
@@ -410,6 +410,8 @@ mod awaited;
 pub mod benching;
 mod buffered;
 mod caught;
+#[cfg(feature = "__tls")]
+mod client_certificate;
 mod clock;
 mod codec;
 mod compression;
@@ -449,6 +451,8 @@ mod websocket;
 pub use ::bytes::Bytes;
 pub use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
+#[cfg(feature = "__tls")]
+pub use crate::client_certificate::ClientCertificate;
 #[cfg(feature = "__tls")]
 pub use crate::tls::{TlsBackend, TlsClientCa, TlsIdentity, TlsTrust, TlsVersion};
 pub use crate::{

@@ -27,7 +27,7 @@ use common::{
 use switchboard::{Limits, ListenAddr, Message, Server, ServerBuilder, ServerError, TlsIdentity, WebSocket};
 
 fn identity() -> TlsIdentity {
-    TlsIdentity::from_pem_files("certs/server.pem", "certs/server.key").unwrap()
+    common::identity()
 }
 
 fn echoing() -> ServerBuilder {

@@ -80,7 +80,6 @@ impl Stream {
 
     /// The certificates with which the client of a server has shown who it is, in DER, its own first.
     #[cfg(feature = "__tls")]
-    #[allow(dead_code)] // until there is a client
     pub(crate) fn client_certificates(&self) -> Option<Vec<Bytes>> {
         match &self.security {
             Security::None => None,

@@ -325,3 +325,48 @@ impl TooShort for EncryptError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustls::HandshakeKind;
+
+    use super::*;
+    use crate::{
+        TlsBackend, TlsClientCa, TlsIdentity, TlsTrust,
+        codec::{Acceptor, Connector},
+    };
+
+    /// Whether a second connection resumes the session of the first one.
+    fn resumes(identity: &TlsIdentity) -> bool {
+        let trust = TlsTrust::ca_file("certs/ca.pem").unwrap().with_backend(TlsBackend::Rustls);
+        let kinds = [(); 2].map(|()| {
+            let current = identity.current();
+            #[allow(irrefutable_let_patterns, reason = "there may be no other library")]
+            let Acceptor::Rustls(server) = current.acceptor().unwrap() else { panic!() };
+            #[allow(irrefutable_let_patterns, reason = "there may be no other library")]
+            let Connector::Rustls(client) = trust.connector().unwrap() else { panic!() };
+            let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
+            let mut server = Rustls::accept(server).unwrap();
+            let mut client = Rustls::connect(client, "localhost", &mut to_server).unwrap();
+            while !to_server.is_empty() || !to_client.is_empty() {
+                server.open(&mut to_server, &mut Vec::new(), &mut to_client).unwrap();
+                to_server.clear();
+                client.open(&mut to_client, &mut Vec::new(), &mut to_server).unwrap();
+                to_client.clear();
+            }
+            let Side::Client(client) = &client.side else { panic!() };
+            client.handshake_kind().unwrap()
+        });
+        assert_eq!(kinds[0], HandshakeKind::Full);
+        kinds[1] == HandshakeKind::Resumed
+    }
+
+    #[test]
+    fn sessions_are_resumed_only_where_nobody_has_to_be_verified() {
+        let identity = TlsIdentity::from_pem_files("certs/server.pem", "certs/server.key").unwrap();
+        let identity = identity.with_backend(TlsBackend::Rustls);
+        assert!(resumes(&identity));
+        let ca = TlsClientCa::from_pem_file("certs/ca.pem").unwrap().optional();
+        assert!(!resumes(&identity.with_client_ca(ca)));
+    }
+}

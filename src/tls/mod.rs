@@ -17,6 +17,8 @@ mod pkcs12;
 mod rustls;
 mod settings;
 mod trust;
+#[cfg(feature = "rustls")]
+mod verifier;
 
 pub use self::{
     identity::TlsIdentity,

@@ -3,14 +3,10 @@
 use std::sync::{Arc, OnceLock};
 
 use rustls::{
-    ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig, SignatureScheme,
-    SupportedProtocolVersion,
-    client::{
-        Resumption,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    },
-    crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime},
+    ClientConfig, Error, RootCertStore, ServerConfig, SupportedProtocolVersion,
+    client::{Resumption, WebPkiServerVerifier},
+    crypto::{CryptoProvider, ring},
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
     server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier},
     sign::{CertifiedKey, SingleCertAndKey},
     version::{TLS12, TLS13},
@@ -20,6 +16,7 @@ use super::{
     certificate::Certificate,
     certified::{Certified, Secret},
     settings::{TlsClientCa, TlsVersion},
+    verifier::{Anybody, Trusted},
 };
 use crate::codec::{Acceptor, Connector};
 
@@ -160,7 +157,9 @@ pub(super) fn connector(
                 // As the system's library does, it leaves out those that it cannot use.
                 store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             }
-            builder.with_root_certificates(store)
+            let chains = WebPkiServerVerifier::builder_with_provider(store.into(), provider());
+            let chains = chains.build().map_err(|e| format!("the CA cannot be used: {e}"))?;
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(Trusted::new(chains, own)))
         }
         None => builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider()))),
     };
@@ -172,43 +171,4 @@ pub(super) fn connector(
     };
     config.resumption = Resumption::in_memory_sessions(CLIENT_SESSIONS);
     Ok(Connector::Rustls(Arc::new(config)))
-}
-
-/// Takes each server, as long as it has the key of the certificate that it shows.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -62,7 +62,7 @@ impl TlsTrust {
         Self::new(Settings::default())
     }
 
-    /// Trusts only these CAs, given in PEM.
+    /// Trusts only these CAs, given in PEM. The certificate of a server that has signed it itself does as well.
     ///
     /// # Errors
     /// If a certificate cannot be read, or there is none.

@@ -7,6 +7,11 @@ use proptest::prelude::*;
 use super::*;
 use crate::{TlsBackend, TlsClientCa, TlsIdentity, TlsTrust, TlsVersion};
 
+#[cfg(not(target_vendor = "apple"))]
+#[path = "../../../tests/common/authority.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the integration tests use the rest")]
+mod authority;
+
 fn backends() -> impl Iterator<Item = TlsBackend> {
     [TlsBackend::NativeTls, TlsBackend::Rustls].into_iter().filter(|backend| backend.is_available())
 }
@@ -179,25 +184,58 @@ fn old_versions_can_be_refused() {
     }
 }
 
-#[cfg(feature = "rustls")]
+#[cfg(all(feature = "rustls", not(target_vendor = "apple")))]
 #[test]
 fn a_client_shows_its_certificate() {
-    let own = TlsIdentity::from_pem_files("certs/server.pem", "certs/server.key").unwrap();
-    let ca = TlsClientCa::from_pem_file("certs/ca.pem").unwrap();
+    let clients = authority::Kind::ca("clients").signed();
+    let own = authority::Kind::server("sensor").issued_by(&clients);
+    let own = TlsIdentity::from_pem(own.pem().as_bytes(), own.key_pem().as_bytes()).unwrap();
+    let ca = TlsClientCa::from_pem(clients.pem().as_bytes()).unwrap();
     for (ca, is_optional) in [(ca.clone(), false), (ca.optional(), true)] {
         let asking = identity(TlsBackend::Rustls).with_client_ca(ca);
         for client in backends() {
             let mut server = accept(&asking);
-            let mut client_with = connect(&trust(client).with_identity(own.clone()), "localhost");
-            // The bundled certificate is for servers; that it is refused for that shows that it came.
-            let failure = talk(&mut client_with, &mut server, usize::MAX).unwrap_err();
-            assert!(failure.text.contains("usage"), "{failure:?}");
+            let mut with = connect(&trust(client).with_identity(own.clone()), "localhost");
+            talk(&mut with, &mut server, usize::MAX).unwrap();
+            assert_eq!(server.client_certificates().unwrap().len(), 1);
+            assert_eq!(with.client_certificates(), None, "that is the server's");
 
             let mut server = accept(&asking);
             let mut without = connect(&trust(client), "localhost");
             let result = talk(&mut without, &mut server, usize::MAX);
             assert_eq!(result.is_ok(), is_optional, "{result:?}");
             assert_eq!(server.client_certificates(), None);
+        }
+    }
+}
+
+#[cfg(not(target_vendor = "apple"))]
+#[test]
+fn a_server_without_a_ca_is_trusted_by_its_own_certificate() {
+    use authority::{DAY, Kind};
+    let of = |kind: Kind<'_>| kind.signed();
+    let old = || Kind { valid: (-3 * DAY, -DAY), ..Kind::ca("box") };
+    let early = || Kind { valid: (DAY, 3 * DAY), ..Kind::ca("box") };
+    for (shown, name, is_trusted) in [
+        (of(Kind::ca("box")), "localhost", true), // as `openssl req -x509` makes it
+        (of(Kind::server("box")), "localhost", true),
+        (of(Kind::ca("box")), "other.example", false),
+        (of(old()), "localhost", false),
+        (of(early()), "localhost", false),
+    ] {
+        let own = TlsIdentity::from_pem(shown.pem().as_bytes(), shown.key_pem().as_bytes()).unwrap();
+        let other = of(Kind::ca("box"));
+        for (server, client) in pairs() {
+            for (pem, is_known) in [(shown.pem(), true), (other.pem(), false)] {
+                let trust = TlsTrust::ca(pem.as_bytes()).unwrap().with_backend(client);
+                let mut server = accept(&own.clone().with_backend(server));
+                let result = talk(&mut connect(&trust, name), &mut server, usize::MAX);
+                assert_eq!(
+                    result.is_ok(),
+                    is_trusted && is_known,
+                    "{name} {server:?} {client:?}: {result:?}"
+                );
+            }
         }
     }
 }

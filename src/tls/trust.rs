@@ -3,7 +3,7 @@
 use std::{
     fmt,
     path::Path,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex},
 };
 
 #[cfg(feature = "tls")]
@@ -14,10 +14,10 @@ use super::{
     certificate::Certificate,
     certified::{named, read},
     chain,
-    identity::TlsIdentity,
+    identity::{Current, TlsIdentity},
     settings::{TlsBackend, TlsVersion},
 };
-use crate::{codec::Connector, error::TlsError};
+use crate::{codec::Connector, error::TlsError, sync::LockExt};
 
 /// Which servers a client trusts, and with what it shows who it is itself. Cheap to clone.
 ///
@@ -34,8 +34,13 @@ use crate::{codec::Connector, error::TlsError};
 #[derive(Clone)]
 pub struct TlsTrust {
     settings: Arc<Settings>,
-    /// Made when it is first needed: the system's roots are many.
-    connector: Arc<OnceLock<Result<Connector, TlsError>>>,
+    /// Made when it is first needed, as the system's roots are many; and again when what it shows was replaced.
+    connector: Arc<Mutex<Option<Made>>>,
+}
+
+struct Made {
+    connector: Connector,
+    shown: Option<Arc<Current>>,
 }
 
 #[derive(Clone, Default)]
@@ -137,30 +142,36 @@ impl TlsTrust {
 
     /// What makes the client's side of a connection.
     #[allow(dead_code)] // until there is a client
-    pub(crate) fn connector(&self) -> Result<&Connector, TlsError> {
-        let make = || self.settings.connector().map_err(TlsError::new);
-        self.connector.get_or_init(make).as_ref().map_err(Clone::clone)
+    pub(crate) fn connector(&self) -> Result<Connector, TlsError> {
+        let shown = self.settings.identity.as_ref().map(TlsIdentity::current);
+        let mut made = self.connector.locked();
+        if let Some(made) = &*made
+            && made.shown.as_ref().map(Arc::as_ptr) == shown.as_ref().map(Arc::as_ptr)
+        {
+            return Ok(made.connector.clone());
+        }
+        let connector = self.settings.connector(shown.as_deref()).map_err(TlsError::new)?;
+        *made = Some(Made { connector: connector.clone(), shown });
+        Ok(connector)
     }
 }
 
 impl Settings {
-    fn connector(&self) -> Result<Connector, String> {
+    fn connector(&self, shown: Option<&Current>) -> Result<Connector, String> {
         self.backend.check()?;
         let trusted = match &self.trusted {
             Trusted::System => Some((&[][..], true)),
             Trusted::Own(own, with_system) => Some((&own[..], *with_system)),
             Trusted::Anybody => None,
         };
-        let identity = self.identity.as_ref().map(TlsIdentity::current);
         match self.backend {
             #[cfg(feature = "tls")]
             TlsBackend::NativeTls => {
-                native::connector(trusted, identity.as_ref().map(|i| i.certified()), self.min_version)
+                native::connector(trusted, shown.map(Current::certified), self.min_version)
             }
             #[cfg(feature = "rustls")]
             TlsBackend::Rustls => {
-                let identity = identity.map(|identity| identity.usable()).transpose()?;
-                rustls::connector(trusted, identity, self.min_version)
+                rustls::connector(trusted, shown.map(Current::usable).transpose()?, self.min_version)
             }
             #[allow(unreachable_patterns, reason = "there are both")]
             _ => Err("the TLS library is missing".to_owned()),

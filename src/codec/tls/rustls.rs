@@ -344,7 +344,7 @@ mod tests {
             #[allow(irrefutable_let_patterns, reason = "there may be no other library")]
             let Acceptor::Rustls(server) = current.acceptor().unwrap() else { panic!() };
             #[allow(irrefutable_let_patterns, reason = "there may be no other library")]
-            let Connector::Rustls(client) = trust.connector().unwrap() else { panic!() };
+            let Connector::Rustls(client) = &trust.connector().unwrap() else { panic!() };
             let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
             let mut server = Rustls::accept(server).unwrap();
             let mut client = Rustls::connect(client, "localhost", &mut to_server).unwrap();

@@ -37,7 +37,7 @@ fn accept(identity: &TlsIdentity) -> Tls {
 }
 
 fn connect(trust: &TlsTrust, name: &str) -> Tls {
-    Tls::connect(trust.connector().unwrap(), name).unwrap()
+    Tls::connect(&trust.connector().unwrap(), name).unwrap()
 }
 
 /// Takes what one end has to say to the other one, in pieces of this size.

@@ -28,9 +28,11 @@ impl Bench {
     }
 
     /// Within TLS. The client's handshake goes through [`receive`](Self::receive) and [`sent`](Self::sent).
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "__tls")]
     pub fn tls(identity: &crate::TlsIdentity) -> Self {
-        Self::new(Stream::tls(identity.acceptor()).expect("a TLS stream"), Compression::Off)
+        let identity = identity.current();
+        let acceptor = identity.acceptor().expect("an identity that was checked");
+        Self::new(Stream::tls(acceptor).expect("a TLS stream"), Compression::Off)
     }
 
     fn new(stream: Stream, compression: Compression) -> Self {

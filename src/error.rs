@@ -156,8 +156,8 @@ impl From<InvalidId> for Error {
 }
 
 /// Why a server cannot be started, or cannot go on: a mistake that whoever runs the program can mend. Returned by
-/// [`ServerBuilder::bind`](crate::ServerBuilder::bind), [`Server::run`](crate::Server::run) and `TlsIdentity`; its text is one
-/// line that says what is wrong.
+/// [`ServerBuilder::bind`](crate::ServerBuilder::bind), [`Server::run`](crate::Server::run); its text is one line that
+/// says what is wrong.
 ///
 /// ```
 /// use switchboard::{Server, ServerError};
@@ -174,7 +174,7 @@ pub enum ServerError {
     /// An address could not be listened on.
     Bind(Box<BindError>),
     /// A certificate, a key or a password cannot be used. The text says which, and what to do.
-    Tls(Box<str>),
+    Tls(TlsError),
     /// A setting cannot work. The text says which, and what to do.
     Config(Box<str>),
     /// Another error of the operating system.
@@ -192,11 +192,6 @@ pub struct BindError {
 }
 
 impl ServerError {
-    #[cfg(feature = "tls")]
-    pub(crate) fn tls(text: impl Into<String>) -> Self {
-        Self::Tls(text.into().into())
-    }
-
     pub(crate) fn config(text: impl Into<String>) -> Self {
         Self::Config(text.into().into())
     }
@@ -206,7 +201,8 @@ impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bind(e) => write!(f, "cannot listen on {}: {}", e.address, e.source),
-            Self::Tls(text) | Self::Config(text) => f.write_str(text),
+            Self::Tls(e) => e.fmt(f),
+            Self::Config(text) => f.write_str(text),
             Self::Io(e) => e.fmt(f),
         }
     }
@@ -219,6 +215,32 @@ impl std::error::Error for ServerError {
             Self::Io(e) => Some(e),
             Self::Tls(_) | Self::Config(_) => None,
         }
+    }
+}
+
+/// Why a certificate, a key or a password cannot be used, or not as it was asked for. The text is one line, which names what it
+/// is about, and says what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsError(Box<str>);
+
+impl TlsError {
+    #[cfg(feature = "__tls")]
+    pub(crate) fn new(text: impl Into<String>) -> Self {
+        Self(text.into().into())
+    }
+}
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for TlsError {}
+
+impl From<TlsError> for ServerError {
+    fn from(error: TlsError) -> Self {
+        Self::Tls(error)
     }
 }
 

@@ -357,6 +357,10 @@
 //! # Features
 //!
 //! - `tls` (default): `wss://` with the system's TLS library.
+//! - `rustls`: `wss://` with rustls, instead of it or beside it; [`TlsBackend`] says what each can do. Without `tls` nothing of C is
+//!   linked but libc, and with a musl target not even that.
+//! - `tls-vendored`: `tls` with an OpenSSL that is built along and linked in, for cross builds where the target's is not to be had. It
+//!   takes Perl, `make` and minutes.
 //! - `cli` (default): the `switchboard` command. A program that only uses the library does not need it:
 //!   `switchboard = { version = "0.1", default-features = false, features = ["tls"] }`.
 //!
@@ -367,11 +371,11 @@
 //!
 //! | layer | module | what it holds |
 //! |---|---|---|
-//! | 0 | `error`, `message`, `limits`, `id`, `clock`, `deadline`, `interned`, `tags`, `sync`, `thread`, `caught`, `awaited`, `buffered`, `memory` | values, time, locks, panics, memory |
+//! | 0 | `error`, `message`, `limits`, `id`, `client_certificate`, `clock`, `deadline`, `interned`, `tags`, `sync`, `thread`, `caught`, `awaited`, `buffered`, `memory` | values, time, locks, panics, memory |
 //! | 0 | `shown`, `seldom`, `incidents` | what the log shows of strangers, and how often |
 //! | 1 | `codec` | bytes to messages and back, in memory: TLS, frames and compression |
 //! | 1 | `http` | a request in, a response out; the checks of the opening handshake |
-//! | 1 | `tls` | the server's certificates and key: read, checked, and given to the TLS library |
+//! | 2 | `tls` | certificates and keys: read, checked, and given to the TLS library |
 //! | 2 | `compression` | what is negotiated with a client |
 //! | 2 | `session` | sessions, their cookie, and where they are stored |
 //! | 2 | `protocol` | the state machine of one connection, without I/O: bytes, commands and the time in; bytes, messages and the next deadline out |
@@ -410,6 +414,8 @@ mod awaited;
 pub mod benching;
 mod buffered;
 mod caught;
+#[cfg(feature = "__tls")]
+mod client_certificate;
 mod clock;
 mod codec;
 mod compression;
@@ -442,19 +448,21 @@ mod shown;
 mod sync;
 mod tags;
 mod thread;
-#[cfg(feature = "tls")]
+#[cfg(feature = "__tls")]
 mod tls;
 mod websocket;
 
 pub use ::bytes::Bytes;
 pub use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
-#[cfg(feature = "tls")]
-pub use crate::tls::TlsIdentity;
+#[cfg(feature = "__tls")]
+pub use crate::client_certificate::ClientCertificate;
+#[cfg(feature = "__tls")]
+pub use crate::tls::{TlsBackend, TlsClientCa, TlsIdentity, TlsTrust, TlsVersion};
 pub use crate::{
     compression::Compression,
     connection::{Overflow, PushError, PushErrorKind, Pushed, READ_TIMEOUT},
-    error::{BindError, CloseReason, ClosedBy, Error, OverLimit, Result, ServerError},
+    error::{BindError, CloseReason, ClosedBy, Error, OverLimit, Result, ServerError, TlsError},
     http::{Files, Origins, Refusal, Request, Response},
     hub::{Broadcast, Hub, Page, Pusher},
     id::{InvalidId, NodeId, WebSocketId},
@@ -471,6 +479,6 @@ pub use crate::{
 };
 
 /// Compiles the code in the README.
-#[cfg(all(doctest, feature = "tls"))]
+#[cfg(all(doctest, feature = "__tls"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -7,6 +7,8 @@ use std::{
 
 use http::{HeaderName, HeaderValue};
 
+#[cfg(feature = "__tls")]
+use crate::client_certificate::ClientCertificate;
 use crate::{
     compression::Compression,
     connection::Overflow,
@@ -100,6 +102,12 @@ impl Opening {
     /// The client's address (`GWClientAddress`); see [`Request::client_address`].
     pub fn client_address(&self) -> Option<IpAddr> {
         self.request.client_address()
+    }
+
+    /// The certificate with which the client has shown who it is; see [`Request::client_certificate`].
+    #[cfg(feature = "__tls")]
+    pub fn client_certificate(&self) -> Option<&ClientCertificate> {
+        self.request.client_certificate()
     }
 
     /// The ID of the connection (`WebSocketID`). It is valid from now on, for any thread: see

@@ -1,4 +1,4 @@
-#![cfg(feature = "tls")]
+#![cfg(feature = "__tls")]
 //! Accepting: one thread for each listener, which wakes up only for clients, and hands them to the connection threads.
 
 mod common;

@@ -1,4 +1,4 @@
-#![cfg(feature = "tls")]
+#![cfg(feature = "__tls")]
 //! Connections that another HTTP server has accepted, and that are handed over with the request that it has received.
 
 mod common;

@@ -1,6 +1,6 @@
 //! Who gets what: routes, topics that are joined before the connection is open, those that are excepted; and how many topics
 //! there may be.
-#![cfg(feature = "tls")]
+#![cfg(feature = "__tls")]
 mod common;
 
 use std::{

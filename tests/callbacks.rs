@@ -1,6 +1,6 @@
 //! No code of the application runs within a push, a broadcast or a close, and none is waited for: so a lock may be held over
 //! them that all of it takes, observers too. And on which threads that code runs.
-#![cfg(feature = "tls")]
+#![cfg(feature = "__tls")]
 mod common;
 
 use std::{

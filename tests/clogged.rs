@@ -1,6 +1,6 @@
 //! Sockets that take nothing more, because their clients do not read: whoever waits for one sleeps, and sends what is left as soon
 //! as it takes more.
-#![cfg(all(feature = "tls", target_os = "linux"))]
+#![cfg(all(feature = "__tls", target_os = "linux"))]
 mod common;
 
 use std::{

@@ -1,4 +1,4 @@
-#![cfg(feature = "tls")]
+#![cfg(feature = "__tls")]
 //! How a connection ends: which side closes, with what code, and what each side sees.
 mod common;
 

@@ -1,4 +1,4 @@
-#![cfg(all(feature = "cli", feature = "tls"))]
+#![cfg(all(feature = "cli", feature = "__tls"))]
 //! The `switchboard` command as a process: what it serves, what it logs, and how it ends.
 
 mod common;

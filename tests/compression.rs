@@ -1,4 +1,4 @@
-#![cfg(feature = "tls")]
+#![cfg(feature = "__tls")]
 //! Compressed messages (permessage-deflate, RFC 7692), with a client that uses zlib directly.
 mod common;
 

@@ -1,4 +1,4 @@
-#![cfg(feature = "tls")]
+#![cfg(feature = "__tls")]
 //! The examples are programs to start from: short, and working as they are.
 //!
 //! `cargo test` builds them with the tests; to run only this file: `cargo test --examples --test examples`.

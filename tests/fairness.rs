@@ -1,4 +1,4 @@
-#![cfg(feature = "tls")]
+#![cfg(feature = "__tls")]
 //! What some clients do does not stop others: under each flood, on each kind of connection, others get their answers.
 //!
 //! `benches/floods.rs` has figures. Here the bound is wide enough for an unoptimized build on a busy machine, and still a small

@@ -1,4 +1,4 @@
-#![cfg(feature = "tls")]
+#![cfg(feature = "__tls")]
 //! The files of a folder as HTTP has them: conditional requests, ranges, compressed copies, types; and files that change or
 //! that are none.
 

@@ -1,5 +1,5 @@
 //! Several gateway threads share the connections.
-#![cfg(feature = "tls")]
+#![cfg(feature = "__tls")]
 mod common;
 
 use common::{SCHEMES, SharedEcho, next_message, serve};

@@ -1,5 +1,5 @@
 //! MODEL, sections 1 and 4: nothing that `on_client_message` does with its connection waits, on a worker or on the gateway.
-#![cfg(feature = "tls")]
+#![cfg(feature = "__tls")]
 mod common;
 
 use std::{

@@ -1,4 +1,4 @@
-#![cfg(feature = "tls")]
+#![cfg(feature = "__tls")]
 //! The opening handshake, what the application sees of it, and each reason to be refused.
 
 mod common;

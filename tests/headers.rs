@@ -1,4 +1,4 @@
-#![cfg(feature = "tls")]
+#![cfg(feature = "__tls")]
 //! Header lines of all responses: pages, files, refusals of each kind, and the 101; and what `bind` refuses.
 
 mod common;

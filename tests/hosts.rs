@@ -1,4 +1,4 @@
-#![cfg(feature = "tls")]
+#![cfg(feature = "__tls")]
 //! DNS rebinding: a page of a stranger makes a browser take the stranger's own name for an address that only the browser can
 //! reach. Then `Host` and `Origin` agree, and only the name gives it away.
 

@@ -1,4 +1,4 @@
-#![cfg(feature = "tls")]
+#![cfg(feature = "__tls")]
 //! HTTP beside the WebSockets: methods, bodies, connections that stay open, and who tries to abuse them.
 
 mod common;

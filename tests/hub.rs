@@ -1,5 +1,5 @@
 //! Pushes from any thread, broadcasts, topics.
-#![cfg(feature = "tls")]
+#![cfg(feature = "__tls")]
 mod common;
 
 use std::{

@@ -1,4 +1,4 @@
-#![cfg(all(feature = "tls", target_os = "linux"))]
+#![cfg(all(feature = "__tls", target_os = "linux"))]
 //! A server with nothing to do sleeps: none of its threads wakes up, without clients and with silent clients.
 //!
 //! This file has only one test, because the threads of other servers in the same process would be counted, too.

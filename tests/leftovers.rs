@@ -1,4 +1,4 @@
-#![cfg(all(feature = "tls", target_os = "linux"))]
+#![cfg(all(feature = "__tls", target_os = "linux"))]
 //! When `run` has returned, the server has left no thread and no descriptor behind.
 //!
 //! This file has only one test, because others in the same process would be counted, too.

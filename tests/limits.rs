@@ -1,4 +1,4 @@
-#![cfg(feature = "tls")]
+#![cfg(feature = "__tls")]
 //! Each limit is kept, and has its close code or HTTP status.
 
 mod common;

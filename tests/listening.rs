@@ -1,4 +1,4 @@
-#![cfg(feature = "tls")]
+#![cfg(feature = "__tls")]
 //! Where a server listens: TCP, IPv6, Unix sockets, the program's own listeners; and what happens if it cannot.
 
 mod common;
@@ -27,7 +27,7 @@ use common::{
 use switchboard::{Limits, ListenAddr, Message, Server, ServerBuilder, ServerError, TlsIdentity, WebSocket};
 
 fn identity() -> TlsIdentity {
-    TlsIdentity::from_pem_files("certs/server.pem", "certs/server.key").unwrap()
+    common::identity()
 }
 
 fn echoing() -> ServerBuilder {

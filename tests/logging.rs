@@ -1,4 +1,4 @@
-#![cfg(all(feature = "cli", feature = "tls"))]
+#![cfg(all(feature = "cli", feature = "__tls"))]
 //! What the log shows of strangers, how much of it they can cause, and who waits for it.
 
 mod common;

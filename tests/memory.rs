@@ -1,4 +1,4 @@
-#![cfg(all(feature = "tls", target_os = "linux"))]
+#![cfg(all(feature = "__tls", target_os = "linux"))]
 //! What all connections together hold in memory, whatever their clients do.
 //!
 //! The tests measure the process, so they run one after the other.

@@ -1,5 +1,5 @@
 //! What an observer of the hub is told: each connection opened and then closed, once, and topics in the true order.
-#![cfg(feature = "tls")]
+#![cfg(feature = "__tls")]
 mod common;
 
 use std::{

@@ -1,5 +1,5 @@
 //! MODEL, section 9: an ID is valid from `on_pre_server` on, and names its node.
-#![cfg(feature = "tls")]
+#![cfg(feature = "__tls")]
 mod common;
 
 use std::{

@@ -1,4 +1,4 @@
-#![cfg(feature = "tls")]
+#![cfg(feature = "__tls")]
 //! Plain HTTP on the same port as the WebSockets: pages made by handlers, and the files of a folder.
 
 mod common;

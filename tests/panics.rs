@@ -1,5 +1,5 @@
 //! Code of the program that panics wherever the server calls it: the connection ends like any other, and nothing else does.
-#![cfg(feature = "tls")]
+#![cfg(feature = "__tls")]
 mod common;
 
 use std::{

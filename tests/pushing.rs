@@ -1,5 +1,5 @@
 //! MODEL, section 9: pushes that wait, and what each answer promises.
-#![cfg(feature = "tls")]
+#![cfg(feature = "__tls")]
 mod common;
 
 use std::{

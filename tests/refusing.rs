@@ -1,6 +1,6 @@
 //! What becomes of mistakes and errors in an application before its connection is open, and in its pages: a status for the
 //! client, which learns nothing else, and a line in the log.
-#![cfg(feature = "tls")]
+#![cfg(feature = "__tls")]
 mod common;
 
 use std::{

@@ -1,4 +1,4 @@
-#![cfg(feature = "tls")]
+#![cfg(feature = "__tls")]
 //! Sessions, from the first cookie to their end.
 
 mod common;

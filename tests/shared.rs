@@ -1,5 +1,5 @@
 //! Shared connections.
-#![cfg(feature = "tls")]
+#![cfg(feature = "__tls")]
 mod common;
 
 use std::{

@@ -1,4 +1,4 @@
-#![cfg(feature = "tls")]
+#![cfg(feature = "__tls")]
 //! What `ServerHandle::shutdown` promises to clients in every state, and to the thread that calls `run`.
 mod common;
 

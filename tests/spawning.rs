@@ -1,5 +1,5 @@
 //! A server on a thread of its own: it ends when it is dropped, or asked to, in order; whoever drops it.
-#![cfg(feature = "tls")]
+#![cfg(feature = "__tls")]
 mod common;
 
 use std::{
@@ -70,7 +70,7 @@ fn dropping_it_ends_the_server_in_order() {
 
 #[test]
 fn a_shutdown_gives_what_run_has_returned() {
-    let identity = TlsIdentity::from_pem_files("certs/server.pem", "certs/server.key").unwrap();
+    let identity = common::identity();
     let server = start(|builder| {
         let builder = builder.listen_tls("127.0.0.1:0", identity).node(7.into());
         builder.route("/", || app(echo)).http("/page", |_| Response::html("hello"))

@@ -1,5 +1,5 @@
 //! A server that stood still for a while, as a laptop or a virtual machine does: its clients have done nothing wrong.
-#![cfg(all(feature = "tls", feature = "cli", unix))]
+#![cfg(all(feature = "__tls", feature = "cli", unix))]
 mod common;
 
 use std::{io::Write, thread, time::Duration};

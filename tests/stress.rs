@@ -1,5 +1,5 @@
 //! Many connections, many threads: order and integrity of every message.
-#![cfg(feature = "tls")]
+#![cfg(feature = "__tls")]
 mod common;
 
 use std::{

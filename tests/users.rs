@@ -1,5 +1,5 @@
 //! Who a connection is: its user, its tags, and what else is told about it.
-#![cfg(feature = "tls")]
+#![cfg(feature = "__tls")]
 mod common;
 
 use std::{

@@ -1,6 +1,6 @@
 //! Clients that vanish while nothing is received from them, since nobody takes what they sent: their ends must not stay
 //! unseen. And clients that have their say and leave at once: they get their answers.
-#![cfg(feature = "tls")]
+#![cfg(feature = "__tls")]
 mod common;
 
 use std::{

@@ -25,7 +25,7 @@ impl Failure {
     }
 
     /// The connection below is broken or has ended: no close frame can be sent.
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "__tls")]
     pub(crate) fn network(text: impl Into<Cow<'static, str>>) -> Self {
         Self { code: CloseCode::ABNORMAL, text: text.into() }
     }

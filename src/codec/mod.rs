@@ -14,7 +14,7 @@ mod frames;
 mod mask;
 mod partial;
 mod stream;
-#[cfg(feature = "tls")]
+#[cfg(feature = "__tls")]
 mod tls;
 mod work;
 
@@ -22,6 +22,8 @@ use bytes::Bytes;
 /// Which end of a connection this is: a client masks its frames, a server does not (RFC 6455, section 5.1).
 pub(crate) use tungstenite::protocol::Role;
 
+#[cfg(feature = "__tls")]
+pub(crate) use self::tls::{Acceptor, Connector};
 pub(crate) use self::{
     close::sendable as sendable_close,
     deflate::{Compressing, Deflate, Direction, Forms, MAX_WINDOW_BITS, MIN_WINDOW_BITS, Outgoing},

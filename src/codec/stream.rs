@@ -8,8 +8,8 @@ use std::ops::Range;
 use bytes::{Buf, Bytes};
 
 use super::failure::Failure;
-#[cfg(feature = "tls")]
-use super::tls::Tls;
+#[cfg(feature = "__tls")]
+use super::tls::{Acceptor, Connector, Tls};
 use crate::buffered::MUCH;
 
 /// An empty buffer with a larger capacity is freed.
@@ -44,7 +44,7 @@ pub(crate) struct Stream {
 #[derive(Debug)]
 enum Security {
     None,
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "__tls")]
     Tls(Box<Tls>),
 }
 
@@ -55,9 +55,36 @@ impl Stream {
     }
 
     /// The server's side of TLS; the handshake happens while bytes are fed.
-    #[cfg(feature = "tls")]
-    pub(crate) fn tls(acceptor: &native_tls::TlsAcceptor) -> Result<Self, Failure> {
+    #[cfg(feature = "__tls")]
+    pub(crate) fn tls(acceptor: &Acceptor) -> Result<Self, Failure> {
         Ok(Self::new(Security::Tls(Box::new(Tls::accept(acceptor)?))))
+    }
+
+    /// The client's side of TLS, to a server that must have a certificate for this DNS name or IP address. The handshake's first
+    /// message is pending at once; what is [put out](Self::output) before its end is sealed when it has ended.
+    #[cfg(feature = "__tls")]
+    #[allow(dead_code)] // until there is a client
+    pub(crate) fn tls_client(connector: &Connector, server_name: &str) -> Result<Self, Failure> {
+        Ok(Self::new(Security::Tls(Box::new(Tls::connect(connector, server_name)?))))
+    }
+
+    /// There is TLS, and its handshake is not complete.
+    #[allow(dead_code)] // until there is a client
+    pub(crate) fn is_handshaking(&self) -> bool {
+        match &self.security {
+            Security::None => false,
+            #[cfg(feature = "__tls")]
+            Security::Tls(tls) => tls.is_handshaking(),
+        }
+    }
+
+    /// The certificates with which the client of a server has shown who it is, in DER, its own first.
+    #[cfg(feature = "__tls")]
+    pub(crate) fn client_certificates(&self) -> Option<Vec<Bytes>> {
+        match &self.security {
+            Security::None => None,
+            Security::Tls(tls) => tls.client_certificates(),
+        }
     }
 
     fn new(security: Security) -> Self {
@@ -87,7 +114,7 @@ impl Stream {
                 self.at = 0;
                 self.input.extend_from_slice(received);
             }
-            #[cfg(feature = "tls")]
+            #[cfg(feature = "__tls")]
             Security::Tls(tls) => {
                 self.input.drain(..self.at);
                 self.at = 0;
@@ -171,7 +198,7 @@ impl Stream {
     pub(crate) fn seal(&mut self) -> Result<(), Failure> {
         match &mut self.security {
             Security::None => Ok(()),
-            #[cfg(feature = "tls")]
+            #[cfg(feature = "__tls")]
             Security::Tls(tls) => {
                 if !self.output.is_empty() && tls.seal(&self.output)? {
                     clear(&mut self.output);
@@ -192,7 +219,7 @@ impl Stream {
     pub(crate) fn finish(&mut self) {
         match &mut self.security {
             Security::None => {}
-            #[cfg(feature = "tls")]
+            #[cfg(feature = "__tls")]
             Security::Tls(tls) => tls.finish(),
         }
     }
@@ -201,7 +228,7 @@ impl Stream {
     pub(crate) fn pending_parts(&self) -> [&[u8]; 2] {
         match &self.security {
             Security::None => [&self.output[self.sent..], self.tail.as_deref().map_or(&[], |tail| &tail[..])],
-            #[cfg(feature = "tls")]
+            #[cfg(feature = "__tls")]
             Security::Tls(tls) => [&tls.sealed()[self.sent..], &[]],
         }
     }
@@ -216,7 +243,7 @@ impl Stream {
         let plain = self.output.len() + self.tail.as_ref().map_or(0, |tail| tail.len());
         match &self.security {
             Security::None => plain - self.sent,
-            #[cfg(feature = "tls")]
+            #[cfg(feature = "__tls")]
             Security::Tls(tls) => plain + tls.sealed().len() - self.sent,
         }
     }
@@ -234,7 +261,7 @@ impl Stream {
         self.sent += n - of_tail;
         let buffer = match &mut self.security {
             Security::None => &mut self.output,
-            #[cfg(feature = "tls")]
+            #[cfg(feature = "__tls")]
             Security::Tls(tls) => tls.sealed_mut(),
         };
         if self.sent == buffer.len() {
@@ -253,7 +280,7 @@ impl Stream {
         self.resized = true;
         self.output = Vec::new();
         self.tail = None;
-        #[cfg(feature = "tls")]
+        #[cfg(feature = "__tls")]
         if let Security::Tls(tls) = &mut self.security {
             *tls.sealed_mut() = Vec::new();
         }
@@ -282,7 +309,7 @@ impl Stream {
         let plain = self.input.capacity() + self.output.capacity() + tail.map_or(0, |tail| tail.len());
         match &self.security {
             Security::None => plain,
-            #[cfg(feature = "tls")]
+            #[cfg(feature = "__tls")]
             Security::Tls(tls) => plain + tls.held(),
         }
     }
@@ -296,7 +323,7 @@ impl Stream {
         }
         if self.pending() == 0 {
             self.output = Vec::new();
-            #[cfg(feature = "tls")]
+            #[cfg(feature = "__tls")]
             if let Security::Tls(tls) = &mut self.security {
                 tls.park();
             }

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use log::LevelFilter;
 use switchboard::{Compression, Server};
 
-#[cfg(feature = "tls")]
+#[cfg(feature = "__tls")]
 use super::tls::Tls;
 
 /// WebSockets for threaded programs: a server to try them with.
@@ -45,7 +45,7 @@ pub(super) struct Serve {
     /// [default: 127.0.0.1:8080, if nothing else is given]
     #[arg(long, value_name = "ADDR")]
     listen: Vec<String>,
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "__tls")]
     #[command(flatten)]
     pub(super) tls: Tls,
     /// Serve the files of this folder instead of the demo page
@@ -136,12 +136,12 @@ impl Serve {
         self.listen.iter().map(String::as_str).collect()
     }
 
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "__tls")]
     fn has_tls(&self) -> bool {
         !self.tls.tls_listen.is_empty()
     }
 
-    #[cfg(not(feature = "tls"))]
+    #[cfg(not(feature = "__tls"))]
     fn has_tls(&self) -> bool {
         false
     }
@@ -188,7 +188,7 @@ mod tests {
         assert_eq!(parse(&["--listen", "a:1"]).unwrap().listen(), ["a:1"]);
     }
 
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "__tls")]
     #[test]
     fn with_tls_there_is_no_default() {
         let tls = parse(&["--tls-listen", "a:1", "--cert", "c", "--key", "k"]).unwrap();
@@ -205,6 +205,9 @@ mod tests {
             &["--tls-listen", "a:1"],
             &["--tls-listen", "a:1", "--identity", "i"],
             &["--tls-listen", "a:1", "--cert", "c", "--key", "k", "--identity", "i", "--password-file", "p"],
+            &["--tls-listen", "a:1", "--cert", "c", "--key", "k", "--tls-min-version", "1.1"],
+            &["--tls-listen", "a:1", "--cert", "c", "--key", "k", "--tls-backend", "gnutls"],
+            &["--client-ca", "c"],
             &["--max-connections", "0"],
             &["--max-message-size", "1G"],
             &["--max-message-size", "0"],

@@ -9,7 +9,7 @@ mod logging;
 mod page;
 mod session_key;
 mod signals;
-#[cfg(feature = "tls")]
+#[cfg(feature = "__tls")]
 mod tls;
 
 use std::{error::Error, process::ExitCode, time::Duration};
@@ -97,7 +97,7 @@ fn build(args: &Serve, clock: &Clock) -> Result<Server, Box<dyn Error>> {
     for address in args.listen() {
         builder = builder.listen(address);
     }
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "__tls")]
     {
         builder = args.tls.listen(builder)?;
     }

@@ -1,23 +1,27 @@
 //! The options of TLS.
 
-use std::{error::Error, fs, path::PathBuf};
+#[cfg(feature = "tls")]
+use std::fs;
+use std::{error::Error, path::PathBuf};
 
-use clap::{ArgGroup, Args};
-use switchboard::{ServerBuilder, TlsIdentity};
+use clap::{ArgGroup, Args, ValueEnum};
+use switchboard::{ServerBuilder, TlsBackend, TlsClientCa, TlsIdentity, TlsVersion};
 
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("certificate").args(["cert", "identity"]))]
+#[cfg_attr(feature = "tls", command(group = ArgGroup::new("certificate").args(["cert", "identity"])))]
+#[cfg_attr(not(feature = "tls"), command(group = ArgGroup::new("certificate").args(["cert"])))]
 pub(super) struct Tls {
-    /// Listen here with TLS, which needs --cert and --key, or --identity and --password-file; repeatable
+    /// Listen here with TLS, which needs a certificate, such as --cert and --key; repeatable
     #[arg(long, value_name = "ADDR", requires = "certificate")]
     pub(super) tls_listen: Vec<String>,
-    /// The certificate chain, in PEM, the server's own certificate first
+    /// The certificate chain, in PEM, the server's own certificate first; repeatable, for other names, with a --key for each
     #[arg(long, value_name = "FILE", requires = "key", requires = "tls_listen")]
-    cert: Option<PathBuf>,
+    cert: Vec<PathBuf>,
     /// The certificate's key, in PEM; it may be in the same file
     #[arg(long, value_name = "FILE", requires = "cert")]
-    key: Option<PathBuf>,
+    key: Vec<PathBuf>,
     /// Certificate and key in one, in PKCS#12
+    #[cfg(feature = "tls")]
     #[arg(
         long,
         value_name = "FILE",
@@ -27,14 +31,64 @@ pub(super) struct Tls {
     )]
     identity: Option<PathBuf>,
     /// A file with the password of --identity
+    #[cfg(feature = "tls")]
     #[arg(long, value_name = "FILE", requires = "identity")]
     password_file: Option<PathBuf>,
+    /// Who does TLS: the system's library, or rustls, which knows TLS 1.3, --client-ca and several --cert
+    #[arg(long, value_name = "NAME", default_value = Backend::default_name(), requires = "tls_listen")]
+    tls_backend: Backend,
+    /// Refuse clients that speak no later version than this one
+    #[arg(long, value_name = "VERSION", default_value = "1.2", requires = "tls_listen")]
+    tls_min_version: Version,
+    /// Refuse clients that have no certificate of a CA in this PEM file
+    #[arg(long, value_name = "FILE", requires = "tls_listen")]
+    client_ca: Option<PathBuf>,
+}
+
+/// The values of `--tls-backend`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Backend {
+    NativeTls,
+    Rustls,
+}
+
+impl Backend {
+    fn default_name() -> &'static str {
+        if TlsBackend::default() == TlsBackend::NativeTls { "native-tls" } else { "rustls" }
+    }
+}
+
+impl From<Backend> for TlsBackend {
+    fn from(backend: Backend) -> Self {
+        match backend {
+            Backend::NativeTls => Self::NativeTls,
+            Backend::Rustls => Self::Rustls,
+        }
+    }
+}
+
+/// The values of `--tls-min-version`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Version {
+    #[value(name = "1.2")]
+    Tls12,
+    #[value(name = "1.3")]
+    Tls13,
+}
+
+impl From<Version> for TlsVersion {
+    fn from(version: Version) -> Self {
+        match version {
+            Version::Tls12 => Self::Tls12,
+            Version::Tls13 => Self::Tls13,
+        }
+    }
 }
 
 impl Tls {
     /// Has the server listen where it is to.
     pub(super) fn listen(&self, mut builder: ServerBuilder) -> Result<ServerBuilder, Box<dyn Error>> {
-        if let Some(identity) = self.identity()? {
+        if let Some(identity) = self.chosen()? {
             for address in &self.tls_listen {
                 builder = builder.listen_tls(address, identity.clone());
             }
@@ -42,15 +96,45 @@ impl Tls {
         Ok(builder)
     }
 
-    fn identity(&self) -> Result<Option<TlsIdentity>, Box<dyn Error>> {
-        if let (Some(cert), Some(key)) = (&self.cert, &self.key) {
-            return Ok(Some(TlsIdentity::from_pem_files(cert, key)?));
+    /// The certificates, with what was chosen for them.
+    fn chosen(&self) -> Result<Option<TlsIdentity>, Box<dyn Error>> {
+        let mut all = self.identities()?.into_iter();
+        let Some(first) = all.next() else { return Ok(None) };
+        let first = first.with_backend(self.tls_backend.into()).with_min_version(self.tls_min_version.into());
+        let mut identity = all.fold(first, TlsIdentity::with_other);
+        if let Some(file) = &self.client_ca {
+            identity = identity.with_client_ca(TlsClientCa::from_pem_file(file)?);
         }
+        Ok(Some(identity))
+    }
+
+    fn identities(&self) -> Result<Vec<TlsIdentity>, Box<dyn Error>> {
+        if self.cert.len() != self.key.len() {
+            let (certs, keys) = (self.cert.len(), self.key.len());
+            return Err(
+                format!("there are {certs} --cert and {keys} --key: each --cert needs its --key").into()
+            );
+        }
+        let pairs = self.cert.iter().zip(&self.key);
+        let identities = pairs.map(|(cert, key)| TlsIdentity::from_pem_files(cert, key));
+        let mut identities = identities.collect::<Result<Vec<_>, _>>()?;
+        identities.extend(self.archive()?);
+        Ok(identities)
+    }
+
+    #[cfg(feature = "tls")]
+    fn archive(&self) -> Result<Option<TlsIdentity>, Box<dyn Error>> {
         let (Some(identity), Some(password_file)) = (&self.identity, &self.password_file) else {
             return Ok(None);
         };
         let password = fs::read_to_string(password_file)
             .map_err(|e| format!("cannot read {}: {e}", password_file.display()))?;
         Ok(Some(TlsIdentity::from_pkcs12_file(identity, password.trim_end_matches(['\r', '\n']))?))
+    }
+
+    /// Only the system's library opens one.
+    #[cfg(not(feature = "tls"))]
+    fn archive(&self) -> Result<Option<TlsIdentity>, Box<dyn Error>> {
+        Ok(None)
     }
 }

@@ -8,6 +8,8 @@ use std::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 
 use super::{head::push_line, header::items, host::Host, response::Refusal, target::Target};
+#[cfg(feature = "__tls")]
+use crate::client_certificate::ClientCertificate;
 
 /// More header lines than any browser or proxy sends.
 const MAX_HEADERS: usize = 100;
@@ -23,6 +25,8 @@ pub struct Request {
     client: Option<IpAddr>,
     is_proxied: bool,
     is_secure: bool,
+    #[cfg(feature = "__tls")]
+    client_certificate: Option<ClientCertificate>,
 }
 
 /// Parses the head at the start of `input`: `None` while it is incomplete, else the request and the head's length.
@@ -76,6 +80,8 @@ impl Request {
             client: None,
             is_proxied: false,
             is_secure: false,
+            #[cfg(feature = "__tls")]
+            client_certificate: None,
         });
         for line in head.headers.iter() {
             let name = HeaderName::from_bytes(line.name.as_bytes())
@@ -129,6 +135,11 @@ impl Request {
             self.client = self.forwarded(trusted).or(self.client);
             self.is_secure = self.forwarded_security().unwrap_or(is_secure);
         }
+    }
+
+    #[cfg(feature = "__tls")]
+    pub(crate) fn set_client_certificate(&mut self, certificate: ClientCertificate) {
+        self.client_certificate = Some(certificate);
     }
 
     /// What the proxy says: whether the client's connection to it uses TLS.
@@ -239,6 +250,13 @@ impl Request {
     /// (`X-Forwarded-Proto`).
     pub fn is_secure(&self) -> bool {
         self.is_secure
+    }
+
+    /// The certificate with which the client has shown who it is, where the server asks for one
+    /// ([`TlsIdentity::with_client_ca`](crate::TlsIdentity::with_client_ca)).
+    #[cfg(feature = "__tls")]
+    pub fn client_certificate(&self) -> Option<&ClientCertificate> {
+        self.client_certificate.as_ref()
     }
 
     /// Whether it comes from a trusted proxy.

@@ -6,7 +6,7 @@ mod behind;
 mod pair;
 mod table;
 mod timers;
-#[cfg(feature = "tls")]
+#[cfg(feature = "__tls")]
 mod tls;
 
 use std::{sync::Arc, time::Duration};

@@ -14,7 +14,7 @@ use super::{
     routes::Factory,
     shared::{Settings, Shared},
 };
-#[cfg(feature = "tls")]
+#[cfg(feature = "__tls")]
 use crate::tls::TlsIdentity;
 use crate::{
     compression::Compression,
@@ -62,8 +62,10 @@ impl ServerBuilder {
     }
 
     /// Listens on one more address, with TLS.
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "__tls")]
     pub fn listen_tls(mut self, address: impl Into<String>, identity: TlsIdentity) -> Self {
+        let checked = identity.check().map_err(ServerError::Tls);
+        self.keep_error(checked);
         self.endpoints.push((Endpoint::Address(address.into()), Security::Tls(identity)));
         self
     }

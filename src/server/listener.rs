@@ -15,7 +15,7 @@ use rustix::{
 };
 
 use super::socket_file::SocketFile;
-#[cfg(feature = "tls")]
+#[cfg(feature = "__tls")]
 use crate::tls::TlsIdentity;
 use crate::{
     connection::Socket,
@@ -29,7 +29,7 @@ const BACKLOG: i32 = 1024;
 #[derive(Debug, Clone)]
 pub(super) enum Security {
     None,
-    #[cfg(feature = "tls")]
+    #[cfg(feature = "__tls")]
     Tls(TlsIdentity),
 }
 

@@ -11,6 +11,8 @@ use super::{
     rejected,
     shared::{NoSlot, Shared, Slot},
 };
+#[cfg(feature = "__tls")]
+use crate::client_certificate::ClientCertificate;
 use crate::{
     deadline::Deadline,
     http::{Refusal, Request, Response, check_page_origin, is_upgrade},
@@ -69,6 +71,10 @@ fn read_request(shared: &Shared, incoming: &mut Incoming, slot: &mut Slot, is_fi
         }
     };
     request.set_peer(peer, incoming.is_secure, &shared.trusted_proxies);
+    #[cfg(feature = "__tls")]
+    if let Some(chain) = incoming.stream.client_certificates() {
+        request.set_client_certificate(ClientCertificate::new(chain));
+    }
     // Through a socket pair of the program's own only the client's address tells in which network the connection is.
     let network = || incoming.socket.local_ip().or(peer.map(|peer| peer.ip()));
     if let Err(refusal) = shared.hosts.check(&request, network) {

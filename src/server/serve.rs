@@ -5,6 +5,8 @@
     reason = "what the steps of a handshake hand on would take stack; see `serve`"
 )]
 
+#[cfg(feature = "__tls")]
+use std::fmt::Display;
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{
@@ -22,6 +24,8 @@ use super::{
     routes::Target,
     shared::{Shared, Slot},
 };
+#[cfg(feature = "__tls")]
+use crate::tls::TlsIdentity;
 use crate::{
     caught::caught,
     codec::{Deflate, Stream},
@@ -83,14 +87,8 @@ fn begin(shared: &Shared, job: Box<Job>) -> Option<(Box<Incoming>, Slot)> {
     let Job { socket, peer, security, slot, received } = *job;
     let stream = match &security {
         Security::None => Stream::plain(),
-        #[cfg(feature = "tls")]
-        Security::Tls(identity) => match Stream::tls(identity.acceptor()) {
-            Ok(stream) => stream,
-            Err(failure) => {
-                shared.incidents.failed(format_args!("{}", Shown(failure.text)));
-                return None;
-            }
-        },
+        #[cfg(feature = "__tls")]
+        Security::Tls(identity) => tls(shared, identity)?,
     };
     let deadline = Deadline::after(shared.limits.handshake_timeout);
     let is_secure = !matches!(security, Security::None);
@@ -99,6 +97,14 @@ fn begin(shared: &Shared, job: Box<Job>) -> Option<(Box<Incoming>, Slot)> {
         incoming.begin_with(*received);
     }
     Some((incoming, slot))
+}
+
+#[cfg(feature = "__tls")]
+fn tls(shared: &Shared, identity: &TlsIdentity) -> Option<Stream> {
+    let identity = identity.current();
+    let failed = |text: &dyn Display| shared.incidents.failed(format_args!("{}", Shown(text)));
+    let acceptor = identity.acceptor().map_err(|e| failed(&e)).ok()?;
+    Stream::tls(acceptor).map_err(|failure| failed(&failure.text)).ok()
 }
 
 /// The entry of a socket in its handshake, by which a shutdown finds it.

@@ -78,6 +78,15 @@ impl Certificate {
         })
     }
 
+    /// The DNS names that it is for, as they are in it: in any case, with `*.` for one more label.
+    #[cfg(feature = "rustls")]
+    pub(super) fn dns_names(&self) -> Vec<String> {
+        let names = self.parsed.get_extension::<SubjectAltName>().ok().flatten();
+        let names = names.into_iter().flat_map(|(_, names)| names.0);
+        let dns = |name| if let GeneralName::DnsName(name) = name { Some(name.to_string()) } else { None };
+        names.filter_map(dns).collect()
+    }
+
     pub(super) fn not_before(&self) -> DateTime {
         self.parsed.validity().not_before.to_date_time()
     }

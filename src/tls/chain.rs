@@ -39,6 +39,7 @@ pub(super) fn check_size(chain: &[Certificate]) -> Result<(), String> {
     ))
 }
 
+#[cfg(feature = "tls")]
 pub(super) fn to_pem(chain: &[Certificate]) -> String {
     chain.iter().map(|certificate| pem::encode("CERTIFICATE", &certificate.der)).collect()
 }
@@ -99,7 +100,7 @@ fn order(chain: &[Certificate], own: usize) -> (Vec<usize>, Vec<usize>) {
 }
 
 /// Puts a chain into its order; the first one stays.
-#[cfg(not(target_vendor = "apple"))]
+#[cfg(all(feature = "tls", not(target_vendor = "apple")))]
 pub(super) fn sort(chain: Vec<Certificate>) -> Vec<Certificate> {
     let (ordered, left) = order(&chain, 0);
     let mut chain: Vec<Option<Certificate>> = chain.into_iter().map(Some).collect();

@@ -1,6 +1,5 @@
 //! The private key, in any of its three common forms. The TLS library gets it as PKCS#8.
 
-use native_tls::Identity;
 use pkcs8::{
     AlgorithmIdentifierRef, ObjectIdentifier, PrivateKeyInfoRef,
     der::{
@@ -10,7 +9,7 @@ use pkcs8::{
 };
 use sec1::{EcParameters, EcPrivateKey};
 
-use super::{certificate::Certificate, chain, der::damage, found::instead, pem};
+use super::{der::damage, found::instead, pem};
 
 const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1"); // RFC 8017, appendix A.1
 const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1"); // RFC 5480, section 2.1.1
@@ -19,7 +18,7 @@ const TO_PKCS8: &str =
     "; a sound one in another form becomes PKCS#8 with: openssl pkcs8 -topk8 -nocrypt -in KEY -out PKCS8_KEY";
 
 pub(super) struct Key {
-    pkcs8: Vec<u8>,
+    pub(super) pkcs8: Vec<u8>,
     /// The bits of the public key, as the certificate has them, where the key tells.
     pub(super) public: Option<Vec<u8>>,
 }
@@ -83,13 +82,6 @@ impl Key {
             .and_then(|key| PrivateKeyInfoRef::new(algorithm, key).to_der())
             .map_err(|e| e.to_string())?;
         Self::from_pkcs8(wrapped)
-    }
-
-    /// This key with the certificates that it is for.
-    pub(super) fn identity(&self, chain: &[Certificate]) -> Result<Identity, String> {
-        let (chain, key) = (chain::to_pem(chain), pem::encode("PRIVATE KEY", &self.pkcs8));
-        Identity::from_pkcs8(chain.as_bytes(), key.as_bytes())
-            .map_err(|e| format!("the TLS library cannot use the certificate or the key: {e}"))
     }
 }
 

@@ -64,6 +64,7 @@ fn block(text: &str) -> Option<Block> {
 }
 
 /// One block, as all programs read it.
+#[cfg(any(feature = "tls", test))]
 pub(super) fn encode(label: &str, content: &[u8]) -> String {
     let base64 = BASE64.encode(content);
     let mut pem = format!("{BEGIN}{label}{DASHES}\n");

@@ -9,15 +9,11 @@ pub(super) use system::open;
 /// does not tell what is missing.
 #[cfg(not(target_vendor = "apple"))]
 mod openssl {
-    use native_tls::Identity;
     use openssl::{pkcs12::Pkcs12, x509::X509};
 
-    use crate::tls::{certificate::Certificate, chain, key::Key, pem::BEGIN};
+    use crate::tls::{certificate::Certificate, certified::Secret, chain, key::Key, pem::BEGIN};
 
-    pub(in crate::tls) fn open(
-        archive: &[u8],
-        password: &str,
-    ) -> Result<(Identity, Vec<Certificate>), String> {
+    pub(in crate::tls) fn open(archive: &[u8], password: &str) -> Result<(Secret, Vec<Certificate>), String> {
         if password.contains('\0') {
             return Err("the password has a NUL character, which no PKCS#12 archive can have".to_owned());
         }
@@ -43,8 +39,7 @@ mod openssl {
         let chain = std::iter::once(own).chain(others).map(der).collect::<Result<Vec<_>, _>>()?;
         chain::check_size(&chain)?;
         let key = key.private_key_to_pkcs8().map_err(|e| e.to_string())?;
-        let (chain, key) = (chain::sort(chain), Key::from_pkcs8(key)?);
-        Ok((key.identity(&chain)?, chain))
+        Ok((Secret::Key(Key::from_pkcs8(key)?), chain::sort(chain)))
     }
 
     fn no_archive(archive: &[u8]) -> String {
@@ -75,12 +70,9 @@ mod openssl {
 mod system {
     use native_tls::Identity;
 
-    use crate::tls::certificate::Certificate;
+    use crate::tls::{certificate::Certificate, certified::Secret};
 
-    pub(in crate::tls) fn open(
-        archive: &[u8],
-        password: &str,
-    ) -> Result<(Identity, Vec<Certificate>), String> {
+    pub(in crate::tls) fn open(archive: &[u8], password: &str) -> Result<(Secret, Vec<Certificate>), String> {
         let identity = Identity::from_pkcs12(archive, password).map_err(|e| {
             let text = e.to_string();
             if ["passphrase", "password"].iter().any(|word| text.contains(word)) {
@@ -89,6 +81,6 @@ mod system {
                 format!("no PKCS#12 archive, or one with outdated encryption: {text}")
             }
         })?;
-        Ok((identity, Vec::new()))
+        Ok((Secret::System(identity), Vec::new()))
     }
 }

@@ -30,12 +30,21 @@ pub struct Kind<'a> {
     /// In seconds from now.
     pub valid: (i64, i64),
     pub issuer_url: Option<&'a str>,
+    /// The DNS name that it is for.
+    pub name: &'a str,
     pub key: PKey<Private>,
 }
 
 impl<'a> Kind<'a> {
     pub fn server(subject: &'a str) -> Self {
-        Self { subject, ca: false, valid: (-DAY, 30 * DAY), issuer_url: None, key: ec_key() }
+        Self {
+            subject,
+            ca: false,
+            valid: (-DAY, 30 * DAY),
+            issuer_url: None,
+            name: "localhost",
+            key: ec_key(),
+        }
     }
 
     pub fn ca(subject: &'a str) -> Self {
@@ -91,7 +100,7 @@ impl<'a> Kind<'a> {
             builder.append_extension(key_id).unwrap();
         }
         let context = builder.x509v3_context(issuer, None);
-        let names = SubjectAlternativeName::new().dns("localhost").build(&context).unwrap();
+        let names = SubjectAlternativeName::new().dns(self.name).build(&context).unwrap();
         builder.append_extension(names).unwrap();
         if let Some(url) = self.issuer_url {
             #[allow(deprecated, reason = "its successor takes DER")]

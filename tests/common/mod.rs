@@ -4,7 +4,7 @@
 //! that hangs fails.
 #![allow(dead_code, unreachable_pub, reason = "each test file is a crate of its own and uses what it needs")]
 
-#[cfg(all(feature = "tls", not(target_vendor = "apple")))]
+#[cfg(all(feature = "__tls", not(target_vendor = "apple")))]
 pub mod authority;
 pub mod ends;
 pub mod floods;
@@ -28,7 +28,7 @@ use std::{
 use native_tls::{Certificate, TlsConnector, TlsStream};
 use switchboard::{
     Audience, Closed, ConnectionInfo, Handled, Hub, Opening, Refusal, Server, ServerBuilder, ServerError,
-    ServerHandle, ServerResult, TlsIdentity, WebSocket, WebSocketServer,
+    ServerHandle, ServerResult, TlsBackend, TlsIdentity, WebSocket, WebSocketServer,
 };
 use tungstenite::{Message, client::IntoClientRequest, handshake::client::Response};
 
@@ -65,13 +65,44 @@ pub fn serve_on(
     spawn: impl FnOnce(Run) -> JoinHandle<Result<(), ServerError>>,
     configure: impl FnOnce(ServerBuilder) -> ServerBuilder,
 ) -> TestServer {
-    let identity = TlsIdentity::from_pem_files("certs/server.pem", "certs/server.key").unwrap();
+    serve_as(identity(), spawn, configure)
+}
+
+/// As [`serve`], with TLS by this library.
+pub fn serve_by(backend: TlsBackend, configure: impl FnOnce(ServerBuilder) -> ServerBuilder) -> TestServer {
+    serve_as(identity().with_backend(backend), std::thread::spawn, configure)
+}
+
+fn serve_as(
+    identity: TlsIdentity,
+    spawn: impl FnOnce(Run) -> JoinHandle<Result<(), ServerError>>,
+    configure: impl FnOnce(ServerBuilder) -> ServerBuilder,
+) -> TestServer {
     let builder = Server::builder().listen("127.0.0.1:0").listen_tls("127.0.0.1:0", identity);
     let server = configure(builder).bind().unwrap();
     let addresses: Vec<_> = server.local_addrs().iter().filter_map(|address| address.tcp()).collect();
     let (handle, hub) = (server.handle(), server.hub());
     let thread = spawn(Box::new(move || server.run()));
     TestServer { handle, hub, plain: addresses[0], tls: addresses[1], thread: Some(thread) }
+}
+
+/// The libraries for TLS that there are.
+pub fn backends() -> impl Iterator<Item = TlsBackend> {
+    [TlsBackend::NativeTls, TlsBackend::Rustls].into_iter().filter(|backend| backend.is_available())
+}
+
+/// The bundled one. The environment may choose the library: so all tests can be run with each.
+pub fn identity() -> TlsIdentity {
+    static IDENTITY: OnceLock<TlsIdentity> = OnceLock::new();
+    let make = || {
+        let identity = TlsIdentity::from_pem_files("certs/server.pem", "certs/server.key").unwrap();
+        match std::env::var("SWITCHBOARD_TEST_TLS").as_deref() {
+            Ok("rustls") => identity.with_backend(TlsBackend::Rustls),
+            Ok(other) => panic!("SWITCHBOARD_TEST_TLS may be rustls, not {other}"),
+            Err(_) => identity,
+        }
+    };
+    IDENTITY.get_or_init(make).clone()
 }
 
 /// A server with one WebSocket at `/`.

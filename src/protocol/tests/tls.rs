@@ -23,7 +23,7 @@ fn connected<T: Send + 'static>(
     });
     let identity = TlsIdentity::from_pem_files("certs/server.pem", "certs/server.key").unwrap();
     let limits = Arc::new(Limits::default());
-    let stream = crate::codec::Stream::tls(identity.acceptor()).unwrap();
+    let stream = crate::codec::Stream::tls(identity.current().acceptor().unwrap()).unwrap();
     let codec = Codec::new(Role::Server, stream, &limits, None);
     (Driven::over(Role::Server, codec, &limits, false), server, thread)
 }

@@ -1,7 +1,7 @@
 //! The servers that are compared, each in a file of its own, as its users would write it.
 //!
 //! They echo each message, or send it to all (`fan`), on 127.0.0.1. All set TCP_NODELAY and use native-tls, so that only
-//! the libraries differ. What is tuned beyond a library's defaults is said where it is done.
+//! the libraries differ; ours also uses rustls. What is tuned beyond a library's defaults is said where it is done.
 
 mod fastwebsockets;
 mod limit;
@@ -10,6 +10,7 @@ mod tokio_broadcast;
 mod tokio_tungstenite;
 mod tungstenite_threads;
 
+use ::switchboard::TlsBackend::{NativeTls, Rustls};
 use anyhow::{Context, Result, bail};
 use clap::{Args, builder::PossibleValuesParser};
 
@@ -27,6 +28,7 @@ pub(crate) struct Builtin {
     /// The crates that it is made of, whose versions are reported.
     crates: &'static [&'static str],
     pub(crate) echoes: bool,
+    /// Echoes over TLS.
     pub(crate) tls: bool,
     pub(crate) fans: bool,
     serve: fn(port: u16, tls: bool) -> Result<()>,
@@ -40,7 +42,7 @@ pub(crate) const BUILTIN: &[Builtin] = &[
         echoes: true,
         tls: true,
         fans: false,
-        serve: |port, tls| switchboard::serve(port, tls, switchboard::Kind::Synchronous),
+        serve: |port, tls| switchboard::serve(port, tls.then_some(NativeTls), switchboard::Kind::Synchronous),
     },
     Builtin {
         name: "switchboard-shared",
@@ -49,7 +51,7 @@ pub(crate) const BUILTIN: &[Builtin] = &[
         echoes: true,
         tls: true,
         fans: true,
-        serve: |port, tls| switchboard::serve(port, tls, switchboard::Kind::Workers),
+        serve: |port, tls| switchboard::serve(port, tls.then_some(NativeTls), switchboard::Kind::Workers),
     },
     Builtin {
         name: "switchboard-inline",
@@ -58,7 +60,25 @@ pub(crate) const BUILTIN: &[Builtin] = &[
         echoes: true,
         tls: true,
         fans: true,
-        serve: |port, tls| switchboard::serve(port, tls, switchboard::Kind::Inline),
+        serve: |port, tls| switchboard::serve(port, tls.then_some(NativeTls), switchboard::Kind::Inline),
+    },
+    Builtin {
+        name: "switchboard-rustls",
+        what: "a thread for each connection, TLS by rustls",
+        crates: &["switchboard", "rustls"],
+        echoes: false,
+        tls: true,
+        fans: false,
+        serve: |port, _| switchboard::serve(port, Some(Rustls), switchboard::Kind::Synchronous),
+    },
+    Builtin {
+        name: "switchboard-shared-rustls",
+        what: "shared connections, handled by two workers, TLS by rustls",
+        crates: &["switchboard", "rustls"],
+        echoes: false,
+        tls: true,
+        fans: false,
+        serve: |port, _| switchboard::serve(port, Some(Rustls), switchboard::Kind::Workers),
     },
     Builtin {
         name: "tokio-tungstenite",

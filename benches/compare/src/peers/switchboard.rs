@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use switchboard::{
-    Audience, Handled, Limits, Message, Opening, Refusal, Server, ServerResult, TlsIdentity, WebSocket,
+    Audience, Handled, Limits, Message, Opening, Refusal, Server, ServerResult, TlsBackend, TlsIdentity, WebSocket,
     WebSocketServer,
 };
 
@@ -13,7 +13,8 @@ pub(super) enum Kind {
     Inline,
 }
 
-pub(super) fn serve(port: u16, tls: bool, kind: Kind) -> Result<()> {
+/// With TLS by this library, if any.
+pub(super) fn serve(port: u16, tls: Option<TlsBackend>, kind: Kind) -> Result<()> {
     let mut limits = Limits::default();
     limits.max_connections = 1_000_000; // no other peer counts them
     if kind == Kind::Inline {
@@ -22,8 +23,11 @@ pub(super) fn serve(port: u16, tls: bool, kind: Kind) -> Result<()> {
     let address = format!("127.0.0.1:{port}");
     let server = Server::builder();
     let server = match tls {
-        true => server.listen_tls(address, TlsIdentity::from_pem(super::CERTIFICATE, super::KEY)?),
-        false => server.listen(address),
+        Some(backend) => {
+            let identity = TlsIdentity::from_pem(super::CERTIFICATE, super::KEY)?;
+            server.listen_tls(address, identity.with_backend(backend))
+        }
+        None => server.listen(address),
     };
     let server = server.limits(limits).route("/fan", || Fan);
     let server = match kind {

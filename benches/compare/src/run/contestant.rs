@@ -72,7 +72,7 @@ pub(super) fn all(only: &[String], added: &[Added]) -> Result<Vec<Contestant>> {
     let program = program.to_str().context("the path of this program is not UTF-8")?;
     let mut all = Vec::new();
     for peer in BUILTIN.iter().filter(|peer| only.is_empty() || only.iter().any(|name| name == peer.name)) {
-        let kinds = [(peer.echoes, Kind::Ws), (peer.echoes && peer.tls, Kind::Wss), (peer.fans, Kind::Fan)];
+        let kinds = [(peer.echoes, Kind::Ws), (peer.tls, Kind::Wss), (peer.fans, Kind::Fan)];
         let service = |kind| {
             let mut command = [program, "serve", peer.name, PORT].map(String::from).to_vec();
             command.extend((kind == Kind::Wss).then(|| "--tls".into()));

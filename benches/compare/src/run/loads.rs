@@ -84,6 +84,24 @@ pub(crate) const LOADS: &[Load] = &[
         ..ECHO
     },
     Load {
+        name: "tls-connect",
+        what: "`connect` over TLS",
+        kind: Kind::Wss,
+        command: "connect",
+        connections: &[1],
+        unit: Unit::Handshakes,
+        ..ECHO
+    },
+    Load {
+        name: "tls-idle",
+        what: "`idle` over TLS",
+        kind: Kind::Wss,
+        command: "idle",
+        connections: &[4000],
+        unit: Unit::KibEach,
+        ..ECHO
+    },
+    Load {
         name: GROWTH,
         what: "echoes of 64 bytes, with more and more connections",
         connections: &[1, 10, 100, 1000, 4000],

@@ -1,26 +1,19 @@
-//! The server's side of TLS over memory: ciphertext in, plaintext out, and back.
-//!
-//! Instead of a socket, `native_tls` gets a pair of buffers that return `WouldBlock` where a socket would wait. So one thread
-//! can wait for input while another one writes, which a `TlsStream` on a socket does not allow.
+//! TLS by `native_tls`, which gets a pair of buffers instead of a socket: they return `WouldBlock` where a socket would wait.
 
 use std::{
     io::{self, Read, Write},
     sync::{Arc, Mutex},
 };
 
-use native_tls::{HandshakeError, MidHandshakeTlsStream, TlsAcceptor, TlsStream};
+use bytes::Bytes;
+use native_tls::{HandshakeError, MidHandshakeTlsStream, TlsAcceptor, TlsConnector, TlsStream};
 
-use super::failure::Failure;
-use crate::sync::LockExt;
-
-/// The largest plaintext of one TLS record (RFC 8446, section 5.1).
-const MAX_RECORD: usize = 16 * 1024;
+use super::{MAX_RECORD, handshake_failed};
+use crate::{codec::failure::Failure, sync::LockExt};
 
 #[derive(Debug)]
-pub(super) struct Tls {
+pub(super) struct Native {
     state: State,
-    /// Ciphertext to be sent.
-    sealed: Vec<u8>,
     /// How much memory the buffers of the pipe took when it was last used.
     piped: usize,
 }
@@ -47,24 +40,44 @@ struct Pipe {
     handshake: Option<Arc<Mutex<Vec<u8>>>>,
 }
 
-impl Tls {
+impl Native {
     pub(super) fn accept(acceptor: &TlsAcceptor) -> Result<Self, Failure> {
+        Self::begin(|pipe| acceptor.accept(pipe), &mut Vec::new())
+    }
+
+    pub(super) fn connect(
+        connector: &TlsConnector,
+        server_name: &str,
+        sealed: &mut Vec<u8>,
+    ) -> Result<Self, Failure> {
+        Self::begin(|pipe| connector.connect(server_name, pipe), sealed)
+    }
+
+    fn begin(
+        handshake: impl FnOnce(Pipe) -> Result<TlsStream<Pipe>, HandshakeError<Pipe>>,
+        sealed: &mut Vec<u8>,
+    ) -> Result<Self, Failure> {
         let output = Arc::<Mutex<Vec<u8>>>::default();
-        match acceptor.accept(Pipe { handshake: Some(output.clone()), ..Pipe::default() }) {
+        match handshake(Pipe { handshake: Some(output.clone()), ..Pipe::default() }) {
             Err(HandshakeError::WouldBlock(handshake)) => {
-                Ok(Self { state: State::Handshaking(handshake, output), sealed: Vec::new(), piped: 0 })
+                sealed.append(&mut output.locked());
+                Ok(Self { state: State::Handshaking(handshake, output), piped: 0 })
             }
             Ok(_) => Err(Failure::network("TLS handshake ended before it began")),
-            Err(HandshakeError::Failure(e)) => Err(Failure::network(format!("TLS handshake failed: {e}"))),
+            Err(HandshakeError::Failure(e)) => Err(handshake_failed(e)),
         }
     }
 
-    /// Decrypts `received`, and appends the plaintext to `plain`. Before that it continues the handshake.
-    pub(super) fn open(&mut self, received: &mut Vec<u8>, plain: &mut Vec<u8>) -> Result<(), Failure> {
+    pub(super) fn open(
+        &mut self,
+        received: &mut Vec<u8>,
+        plain: &mut Vec<u8>,
+        sealed: &mut Vec<u8>,
+    ) -> Result<(), Failure> {
         match &mut self.state {
             State::Handshaking(handshake, _) => {
                 handshake.get_mut().feed(received);
-                self.handshake()?;
+                self.handshake(sealed)?;
             }
             State::Established(stream) => stream.get_mut().feed(received),
             State::Ended(_) | State::Failed => received.clear(), // it cannot be decrypted any more
@@ -80,7 +93,7 @@ impl Tls {
                 other => break other,
             }
         };
-        self.collect_output();
+        self.collect_output(sealed);
         match result {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(()),
             Err(e) => Err(Failure::network(format!("TLS: {e}"))),
@@ -93,59 +106,53 @@ impl Tls {
         }
     }
 
-    fn handshake(&mut self) -> Result<(), Failure> {
+    fn handshake(&mut self, sealed: &mut Vec<u8>) -> Result<(), Failure> {
         let State::Handshaking(handshake, output) = std::mem::replace(&mut self.state, State::Failed) else {
             return Ok(());
         };
         let result = handshake.handshake();
-        self.sealed.append(&mut output.locked());
+        sealed.append(&mut output.locked());
         match result {
             Ok(mut stream) => {
                 stream.get_mut().handshake = None;
                 self.state = State::Established(stream);
             }
             Err(HandshakeError::WouldBlock(more)) => self.state = State::Handshaking(more, output),
-            Err(HandshakeError::Failure(e)) => {
-                return Err(Failure::network(format!("TLS handshake failed: {e}")));
-            }
+            Err(HandshakeError::Failure(e)) => return Err(handshake_failed(e)),
         }
         Ok(())
     }
 
-    /// Encrypts `plain`. `false` if it cannot, because the handshake is not complete.
-    pub(super) fn seal(&mut self, plain: &[u8]) -> Result<bool, Failure> {
+    pub(super) fn seal(&mut self, plain: &[u8], sealed: &mut Vec<u8>) -> Result<bool, Failure> {
         let (State::Established(stream) | State::Ended(stream)) = &mut self.state else { return Ok(false) };
         stream.write_all(plain).map_err(|e| Failure::network(format!("TLS: {e}")))?;
-        self.collect_output();
+        self.collect_output(sealed);
         Ok(true)
     }
 
-    /// Tells the peer that nothing more will be sent (close_notify).
-    pub(super) fn finish(&mut self) {
+    pub(super) fn finish(&mut self, sealed: &mut Vec<u8>) {
         if let State::Established(stream) | State::Ended(stream) = &mut self.state {
             // Fails only if TLS is already broken.
             let _ = stream.shutdown();
-            self.collect_output();
+            self.collect_output(sealed);
         }
     }
 
-    /// The peer ended TLS: nothing more will come.
+    pub(super) fn is_handshaking(&self) -> bool {
+        matches!(self.state, State::Handshaking(..))
+    }
+
     pub(super) fn ended(&self) -> bool {
         matches!(self.state, State::Ended(_))
     }
 
-    /// Ciphertext to be sent.
-    pub(super) fn sealed(&self) -> &Vec<u8> {
-        &self.sealed
+    /// `native_tls` asks for none.
+    pub(super) fn client_certificates(&self) -> Option<Vec<Bytes>> {
+        None
     }
 
-    pub(super) fn sealed_mut(&mut self) -> &mut Vec<u8> {
-        &mut self.sealed
-    }
-
-    /// How much memory its buffers take.
     pub(super) fn held(&self) -> usize {
-        self.sealed.capacity() + self.piped
+        self.piped
     }
 
     pub(super) fn park(&mut self) {
@@ -153,19 +160,16 @@ impl Tls {
             stream.get_mut().park();
             self.piped = stream.get_ref().held();
         }
-        if self.sealed.is_empty() {
-            self.sealed = Vec::new();
-        }
     }
 
     /// Moves what TLS has written to `sealed`.
-    fn collect_output(&mut self) {
+    fn collect_output(&mut self, sealed: &mut Vec<u8>) {
         let (State::Established(stream) | State::Ended(stream)) = &mut self.state else { return };
         let written = &mut stream.get_mut().output;
-        if self.sealed.is_empty() {
-            std::mem::swap(&mut self.sealed, written);
+        if sealed.is_empty() {
+            std::mem::swap(sealed, written);
         } else {
-            self.sealed.append(written);
+            sealed.append(written);
         }
         self.piped = stream.get_ref().held();
     }
@@ -224,55 +228,5 @@ impl Write for Pipe {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::net::UnixStream;
-
-    use native_tls::{Certificate, TlsConnector};
-
-    use super::*;
-    use crate::TlsIdentity;
-
-    #[test]
-    fn a_parked_stream_keeps_no_buffers_and_still_works() {
-        let (client, mut server) = UnixStream::pair().unwrap();
-        let client = std::thread::spawn(move || {
-            let ca = Certificate::from_pem(&std::fs::read("certs/ca.pem").unwrap()).unwrap();
-            let connector = TlsConnector::builder().add_root_certificate(ca).build().unwrap();
-            let mut tls = connector.connect("localhost", client).unwrap();
-            let mut answer = [0; 6];
-            for _ in 0..2 {
-                tls.write_all(b"asked ").unwrap();
-                tls.read_exact(&mut answer).unwrap();
-            }
-            answer
-        });
-        let identity = TlsIdentity::from_pem_files("certs/server.pem", "certs/server.key").unwrap();
-        let mut tls = Tls::accept(identity.acceptor()).unwrap();
-        for _ in 0..2 {
-            let mut plain = Vec::new();
-            while plain.is_empty() {
-                let mut received = vec![0; 4096];
-                let n = server.read(&mut received).unwrap();
-                received.truncate(n);
-                tls.open(&mut received, &mut plain).unwrap();
-                server.write_all(tls.sealed()).unwrap();
-                tls.sealed_mut().clear();
-            }
-            assert_eq!(plain, b"asked ");
-            for part in [b"ans", b"wer"] {
-                assert!(tls.seal(part).unwrap());
-                server.write_all(tls.sealed()).unwrap();
-                tls.sealed_mut().clear();
-            }
-            tls.park();
-            let State::Established(stream) = &tls.state else { panic!("{tls:?}") };
-            let Pipe { input, output, .. } = stream.get_ref();
-            assert_eq!([input.capacity(), output.capacity(), tls.sealed.capacity()], [0; 3]);
-        }
-        assert_eq!(&client.join().unwrap(), b"answer");
     }
 }

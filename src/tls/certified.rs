@@ -1,0 +1,79 @@
+//! A certificate chain with its key, read from files and checked: what both TLS libraries can be given.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
+
+use super::{certificate::Certificate, chain, key::Key};
+use crate::error::TlsError;
+
+/// No certificates and no key are longer. A device or a pipe may be without end.
+const MAX_FILE: u64 = 1024 * 1024;
+
+pub(super) struct Certified {
+    /// The server's own certificate first. Empty if only the system knows it.
+    pub(super) chain: Vec<Certificate>,
+    pub(super) secret: Secret,
+    /// Where it is from, for errors.
+    pub(super) name: String,
+}
+
+pub(super) enum Secret {
+    Key(Key),
+    /// Secure Transport opens archives itself, and does not show what is in them.
+    #[cfg(all(feature = "tls", target_vendor = "apple"))]
+    System(native_tls::Identity),
+}
+
+impl Certified {
+    /// From PEM files, or what was in them, with their names.
+    pub(super) fn from_pem(certificates: (&[u8], &str), key: (&[u8], &str)) -> Result<Self, TlsError> {
+        let ((certificates, name), (key, key_name)) = (certificates, key);
+        let key = Key::from_pem(key).map_err(|e| named(key_name, e))?;
+        let chain = chain::from_pem(certificates).map_err(|e| named(name, e))?;
+        let both = format!("{name} with {key_name}");
+        chain::check_key(&chain, key.public.as_deref()).map_err(|e| named(&both, e))?;
+        chain::check_order(&chain, key.public.as_deref()).map_err(|e| named(name, e))?;
+        Ok(Self { chain, secret: Secret::Key(key), name: both })
+    }
+
+    /// From a PKCS#12 archive.
+    #[cfg(feature = "tls")]
+    pub(super) fn from_pkcs12(archive: &[u8], password: &str, name: &str) -> Result<Self, TlsError> {
+        let (secret, chain) = super::pkcs12::open(archive, password).map_err(|e| named(name, e))?;
+        Ok(Self { chain, secret, name: name.to_owned() })
+    }
+
+    /// The server's own certificate, if it is not known whether it belongs to the key.
+    #[cfg(feature = "tls")]
+    pub(super) fn doubtful(&self) -> Option<&Certificate> {
+        match &self.secret {
+            Secret::Key(key) if key.public.is_none() => self.chain.first(),
+            _ => None,
+        }
+    }
+
+    /// Says in the log what clients may stumble over, of what is in this file.
+    pub(super) fn warn(&self, file: &str) {
+        for warning in chain::warnings(&self.chain) {
+            log::warn!("{file}: {warning}");
+        }
+    }
+}
+
+pub(super) fn named(name: &str, text: impl std::fmt::Display) -> TlsError {
+    TlsError::new(format!("{name}: {text}"))
+}
+
+pub(super) fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
+    let mut content = Vec::new();
+    File::open(file)
+        .and_then(|opened| opened.take(MAX_FILE + 1).read_to_end(&mut content))
+        .map_err(|e: io::Error| TlsError::new(format!("cannot read {}: {e}", file.display())))?;
+    match content.len() as u64 > MAX_FILE {
+        true => Err(TlsError::new(format!("{} is too long for certificates or a key", file.display()))),
+        false => Ok(content),
+    }
+}

@@ -17,8 +17,7 @@ use std::{
 use common::{PATIENCE, Scheme, Stream, Until, app, echo, eventually, frame, handshake};
 use switchboard::{
     Audience, CloseReason, Closed, ConnectionInfo, Handled, HubObserver, Limits, Message, Opening, Refusal,
-    Response, RunningServer, Server, ServerBuilder, ServerError, ServerResult, TlsIdentity, WebSocket,
-    WebSocketServer,
+    Response, RunningServer, Server, ServerBuilder, ServerError, ServerResult, WebSocket, WebSocketServer,
 };
 
 fn start(configure: impl FnOnce(ServerBuilder) -> ServerBuilder) -> RunningServer {

@@ -329,7 +329,7 @@ fn many_threads_hand_over_while_the_server_ends() {
 fn what_the_other_server_knows_of_the_client_is_told() {
     let (tx, seen) = mpsc::channel();
     let server = serve(|builder| {
-        builder.trusted_proxies(["192.0.2.1".parse().unwrap()]).http("/who", move |exchange| {
+        builder.trusted_proxies(["192.0.2.1"]).http("/who", move |exchange| {
             let request = exchange.request();
             tx.send((request.peer(), request.client_address(), request.is_secure())).unwrap();
             Response::html("")

@@ -270,6 +270,34 @@ fn host_and_trusted_proxy_decide_which_hosts_may_be_asked_for() {
 }
 
 #[test]
+fn a_proxy_on_a_unix_socket_is_trusted_if_it_is_named() {
+    let folder = Folder::new();
+    for (trusted, is_believed) in [("unix", true), ("127.0.0.1", false)] {
+        let path = folder.path(trusted);
+        let listen = format!("unix:{path}");
+        let limit = ["--max-connections-per-address", "1"];
+        let mut process = Process::start(
+            &[&["--listen", &listen, "--trusted-proxy", trusted, "--log-level", "debug"], &limit[..]]
+                .concat(),
+        );
+        process.line("listening on");
+        let lines = "\r\nX-Forwarded-For: 203.0.113.7\r\nX-Forwarded-Proto: https\r\n\r\n";
+        let request = handshake("/echo-shared").replace("\r\n\r\n", lines);
+        let open = || {
+            let mut stream = UnixStream::connect(&path).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            (common::reply::ask(&mut stream, &request), stream)
+        };
+        let (reply, client) = open();
+        let is_secure = reply.header("set-cookie").is_some_and(|cookie| cookie.ends_with("; Secure"));
+        assert_eq!((reply.status, is_secure), (101, is_believed), "{reply:?}");
+        assert_eq!(open().0.status, if is_believed { 429 } else { 101 }, "of the same client");
+        drop(client);
+        stop(process);
+    }
+}
+
+#[test]
 fn the_log_says_why_a_page_may_not_connect() {
     let mut process = Process::start(&["--listen", ANY, "--log-level", "debug"]);
     let address = process.address("http");
@@ -496,6 +524,8 @@ fn each_mistake_is_reported_in_one_line() {
     assert_fails(&[&["--tls-listen", &*taken][..], &CERTIFICATE].concat(), &["cannot listen on", &taken]);
     assert_fails(&["--listen", "nonsense"], &["cannot listen on nonsense", "HOST:PORT"]);
     assert_fails(&["--allow-origin", "example.com"], &["example.com", "SCHEME://HOST"]);
+    assert_fails(&["--listen", "http://127.0.0.1:0"], &["cannot listen on http://127.0.0.1:0", "HOST:PORT"]);
+    assert_fails(&["--listen", ":8080"], &["cannot listen on :8080", "HOST:PORT"]);
     assert_fails(&["--listen", "unix:x,mode=0999"], &["cannot listen on unix:x,mode=0999", "octal"]);
     assert_fails(&["--listen", ANY, "--max-buffered-bytes", "1K"], &["max_buffered_bytes is 1024", "65536"]);
     assert_fails(&["--listen", "127.0.0.1:99999"], &["cannot listen on 127.0.0.1:99999"]);

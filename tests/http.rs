@@ -143,6 +143,54 @@ fn a_method_that_a_page_is_not_for_is_405_with_what_there_is() {
     }
 }
 
+/// Where the files of a folder are beside it, or pages of a prefix, too.
+#[test]
+fn a_get_of_a_websockets_path_says_that_there_is_one() {
+    let site = Folder::new();
+    site.write("file.txt", "a file");
+    site.write("chat/index.html", "of the chat");
+    let server = serve(|builder| {
+        builder
+            .files("/*", &*site)
+            .route("/echo", || app(echo))
+            .route("/chat/*", || app(echo))
+            .route("/file.txt", || app(echo))
+            .route("/shared", || SharedEcho)
+    });
+    for scheme in SCHEMES {
+        for path in ["/echo", "/chat/room", "/shared", "//echo?x=y"] {
+            for method in ["GET", "HEAD"] {
+                let reply = server.ask(scheme, get(path).replacen("GET", method, 1));
+                let told = (reply.status, reply.header("upgrade"), reply.header("sec-websocket-version"));
+                assert_eq!(told, (426, Some("websocket"), Some("13")), "{method} {path}: {reply:?}");
+            }
+            assert_eq!(server.ask(scheme, handshake(path)).status, 101);
+        }
+        // A file is more than a hint.
+        assert_eq!(server.get(scheme, "/file.txt").text(), "a file");
+        assert_eq!(server.get(scheme, "/chat/").text(), "of the chat");
+        assert_eq!(server.get(scheme, "/nothing").status, 404);
+    }
+    // Of the same paths, nobody can say which is meant.
+    let server = serve(|builder| builder.files("/*", &*site).route("/*", || app(echo)));
+    assert_eq!(server.get(Scheme::Ws, "/nothing").status, 404);
+}
+
+/// RFC 9110, section 9.3.7: a ping of HTTP.
+#[test]
+fn options_of_the_server_as_a_whole_are_answered() {
+    let server = serve_pages(Limits::default());
+    for scheme in SCHEMES {
+        let mut stream = server.raw(scheme);
+        let reply = ask(&mut stream, get("*").replacen("GET", "OPTIONS", 1));
+        assert_eq!((reply.status, reply.header("content-length"), reply.closes()), (204, None, false));
+        assert_eq!(ask(&mut stream, get("/page")).text(), "GET /page ", "and the connection goes on");
+        for method in ["GET", "HEAD", "POST", "TRACE"] {
+            assert_eq!(server.ask(scheme, get("*").replacen("GET", method, 1)).status, 400, "{method}");
+        }
+    }
+}
+
 #[test]
 fn each_method_has_its_page() {
     let server = serve_pages(Limits::default());

@@ -5,7 +5,7 @@ mod common;
 
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{Arc, Barrier, mpsc},
     time::{Duration, Instant},
 };
@@ -810,7 +810,11 @@ fn behind_a_trusted_proxy_the_forwarded_address_is_counted_and_not_the_proxy() {
     let limits = limits(|l| l.max_connections_per_address = Some(2));
     let server = serve(|builder| {
         let page = |_: &switchboard::Exchange<'_>| switchboard::Response::html("page");
-        builder.limits(limits).trusted_proxies([PROXY.into()]).http("/page", page).route("/", || app(echo))
+        builder
+            .limits(limits)
+            .trusted_proxies([IpAddr::from(PROXY)])
+            .http("/page", page)
+            .route("/", || app(echo))
     });
     let of = |client: &str| open_from(PROXY, &server, &format!("X-Forwarded-For: {client}\r\n"));
     let mut open = Vec::new();
@@ -903,7 +907,11 @@ fn a_proxys_idle_connections_give_way_to_those_of_the_same_client() {
     });
     let server = serve(|builder| {
         let page = |_: &switchboard::Exchange<'_>| Response::html("page");
-        builder.limits(limits).trusted_proxies([PROXY.into()]).http("/page", page).route("/", || app(echo))
+        builder
+            .limits(limits)
+            .trusted_proxies([IpAddr::from(PROXY)])
+            .http("/page", page)
+            .route("/", || app(echo))
     });
     let page = "GET /page HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 10.0.0.1\r\n\r\n";
     let mut idle: Vec<_> = (0..2)

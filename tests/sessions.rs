@@ -644,7 +644,7 @@ fn on_pre_server_may_renew_also_if_it_refuses() {
 
 #[test]
 fn the_cookie_is_secure_behind_a_trusted_proxy_that_has_tls() {
-    let trusting = serve(|builder| routes(builder).trusted_proxies(["127.0.0.1".parse().unwrap()]));
+    let trusting = serve(|builder| routes(builder).trusted_proxies(["127.0.0.1"]));
     let other = serve(routes);
     for (server, proto, is_secure) in [
         (&trusting, "https", true),

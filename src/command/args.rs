@@ -1,6 +1,6 @@
 //! The command-line options.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use log::LevelFilter;
@@ -67,9 +67,10 @@ pub(super) struct Serve {
     /// refused in private networks, unless no stranger can own them, such as localhost and box.local; repeatable
     #[arg(long, value_name = "NAME")]
     pub(super) host: Vec<String>,
-    /// A proxy that is trusted to say who the client is (X-Forwarded-For, X-Forwarded-Proto), and for which Host; repeatable
-    #[arg(long, value_name = "IP")]
-    pub(super) trusted_proxy: Vec<IpAddr>,
+    /// A proxy that is trusted to say who the client is (X-Forwarded-For, X-Forwarded-Proto), and for which Host; unix for one
+    /// that connects to a Unix socket; repeatable
+    #[arg(long, value_name = "IP", value_parser = proxy)]
+    pub(super) trusted_proxy: Vec<String>,
     /// Maximum number of connections; more are answered with 503
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) max_connections: u32,
@@ -153,6 +154,11 @@ fn header(line: &str) -> Result<(String, String), String> {
     let (name, value) = (name.trim(), value.trim());
     Server::builder().header(name, value).check().map(drop).map_err(|e| e.to_string())?;
     Ok((name.to_owned(), value.to_owned()))
+}
+
+/// The server says what a proxy is.
+fn proxy(text: &str) -> Result<String, String> {
+    Server::builder().trusted_proxies([text]).check().map(|_| text.to_owned()).map_err(|e| e.to_string())
 }
 
 fn stack_size(text: &str) -> Result<usize, String> {

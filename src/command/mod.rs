@@ -77,7 +77,7 @@ fn build(args: &Serve, clock: &Clock) -> Result<Server, Box<dyn Error>> {
         .compression(args.compress.into())
         .origins(origins(&args.allow_origin))
         .hosts(&args.host)
-        .trusted_proxies(args.trusted_proxy.iter().copied())
+        .trusted_proxies(&args.trusted_proxy)
         .route("/echo", || apps::Echo)
         .route("/csp/user/MyApp.MyWebSocketServer.cls", || apps::MyWebSocketServer)
         .route("/echo-shared", || apps::EchoShared)

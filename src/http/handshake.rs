@@ -77,7 +77,7 @@ fn check_head(request: &Request, origins: &Origins) -> Result<(), Refusal> {
             .with_header(header::ALLOW, HeaderValue::from_static("GET")));
     }
     if !is_upgrade(request) {
-        return Err(upgrade_required("there is a WebSocket at this path: send Upgrade: websocket"));
+        return Err(websocket_here());
     }
     if request.is_http_10() {
         return Err(bad("a WebSocket needs HTTP/1.1"));
@@ -162,6 +162,11 @@ fn token(bytes: &[u8]) -> Option<String> {
 
 fn bad(reason: &'static str) -> Refusal {
     Refusal::new(StatusCode::BAD_REQUEST, reason)
+}
+
+/// What a request for a page is answered with, if there is only a WebSocket.
+pub(crate) fn websocket_here() -> Refusal {
+    upgrade_required("there is a WebSocket at this path: send Upgrade: websocket")
 }
 
 fn upgrade_required(reason: &'static str) -> Refusal {

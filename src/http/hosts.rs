@@ -86,7 +86,7 @@ fn refuse(request: &Request) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::request::parse_head;
+    use crate::http::{proxies::Proxies, request::parse_head};
 
     const UPGRADE: &str = "Upgrade: websocket\r\n";
     const ORIGIN: &str = "Origin: http://evil.example\r\n";
@@ -140,9 +140,12 @@ mod tests {
         let mut request = request("/", "www.example", "");
         let check = |request: &Request| Hosts::default().check(request, || Some([127, 0, 0, 1].into()));
         let peer = Some("127.0.0.1:5".parse().unwrap());
-        request.set_peer(peer, false, &[[127, 0, 0, 2].into()]);
+        let mut proxies = Proxies::default();
+        proxies.add("127.0.0.2").unwrap();
+        request.set_peer(peer, false, &proxies, || false);
         assert!(check(&request).is_err());
-        request.set_peer(peer, false, &[[127, 0, 0, 1].into()]);
+        proxies.add("127.0.0.1").unwrap();
+        request.set_peer(peer, false, &proxies, || false);
         assert!(check(&request).is_ok());
     }
 

@@ -12,17 +12,19 @@ mod host;
 mod hosts;
 mod origin;
 mod part;
+mod proxies;
 mod request;
 mod response;
 mod target;
 
 pub(crate) use self::{
     body::{Decoder, Framing, Part},
-    handshake::{Handshake, check_page_origin, is_upgrade},
+    handshake::{Handshake, check_page_origin, is_upgrade, websocket_here},
     head::CommonHeaders,
     header::header_line,
     hosts::Hosts,
     part::FilePart,
+    proxies::Proxies,
     request::parse_head,
     response::{Body, FAILED},
     target::normalize,

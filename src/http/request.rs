@@ -7,7 +7,9 @@ use std::{
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 
-use super::{head::push_line, header::items, host::Host, response::Refusal, target::Target};
+use super::{
+    head::push_line, header::items, host::Host, proxies::Proxies, response::Refusal, target::Target,
+};
 #[cfg(feature = "__tls")]
 use crate::client_certificate::ClientCertificate;
 
@@ -71,6 +73,9 @@ impl Request {
         let method = head.method.unwrap_or_default();
         let method = Method::from_bytes(method.as_bytes()).map_err(|_| bad("malformed HTTP method"))?;
         let target = Target::parse(head.path.unwrap_or_default(), method == Method::CONNECT).map_err(bad)?;
+        if target.path() == "*" && !matches!(method, Method::OPTIONS | Method::CONNECT) {
+            return Err(bad("the target * is for OPTIONS only"));
+        }
         let mut request = Box::new(Self {
             method,
             target,
@@ -126,11 +131,21 @@ impl Request {
     }
 
     /// Sets what is known from the socket. `trusted` are the proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are trusted.
-    pub(crate) fn set_peer(&mut self, peer: Option<SocketAddr>, is_secure: bool, trusted: &[IpAddr]) {
+    /// `is_unix` is asked only if need be: whether it is a Unix socket, where there is no peer.
+    pub(crate) fn set_peer(
+        &mut self,
+        peer: Option<SocketAddr>,
+        is_secure: bool,
+        trusted: &Proxies,
+        is_unix: impl FnOnce() -> bool,
+    ) {
         self.peer = peer;
         self.is_secure = is_secure;
         self.client = peer.map(|peer| peer.ip().to_canonical());
-        self.is_proxied = self.client.is_some_and(|ip| trusted.contains(&ip));
+        self.is_proxied = match self.client {
+            Some(ip) => trusted.contains(&ip),
+            None => trusted.is_any_on_unix() && is_unix(),
+        };
         if self.is_proxied {
             self.client = self.forwarded(trusted).or(self.client);
             self.is_secure = self.forwarded_security().unwrap_or(is_secure);
@@ -151,7 +166,7 @@ impl Request {
     }
 
     /// The nearest address that is not a trusted proxy: the client may have invented the addresses before it.
-    fn forwarded(&self, trusted: &[IpAddr]) -> Option<IpAddr> {
+    fn forwarded(&self, trusted: &Proxies) -> Option<IpAddr> {
         let lines = self.headers.get_all("x-forwarded-for").iter();
         // As bytes: the client may have sent invalid text in the same line to which the proxy has appended.
         let all: Vec<&[u8]> = lines.flat_map(|line| line.as_bytes().split(|&b| b == b',')).collect();
@@ -240,8 +255,8 @@ impl Request {
         self.peer
     }
 
-    /// The client's address (`GWClientAddress`): that of the peer, or, behind a trusted proxy, the forwarded one.
-    /// `None` on a Unix socket.
+    /// The client's address (`GWClientAddress`): that of the peer, or, behind a
+    /// [trusted proxy](crate::ServerBuilder::trusted_proxies), the forwarded one. `None` on a Unix socket without such a proxy.
     pub fn client_address(&self) -> Option<IpAddr> {
         self.client
     }
@@ -316,6 +331,12 @@ mod tests {
         parse(&format!("GET /a%20b?x=1&y=%C3%A4+b HTTP/1.1\r\nHost: h\r\n{lines}\r\n")).unwrap().unwrap().0
     }
 
+    fn proxies(trusted: &[&str]) -> Proxies {
+        let mut proxies = Proxies::default();
+        trusted.iter().for_each(|proxy| proxies.add(proxy).unwrap());
+        proxies
+    }
+
     #[test]
     fn a_complete_head_is_parsed_and_the_rest_left_alone() {
         let (request, length) = parse("GET /p?q HTTP/1.1\r\nHost: h\r\n\r\nrest").unwrap().unwrap();
@@ -379,18 +400,30 @@ mod tests {
             ("", true, true, true),
         ] {
             let mut request = request(lines);
-            let trusted = if is_trusted { vec![[10, 0, 0, 1].into()] } else { vec![] };
-            request.set_peer(Some("10.0.0.1:5".parse().unwrap()), by_tls, &trusted);
+            let trusted = proxies(if is_trusted { &["10.0.0.1"] } else { &[] });
+            request
+                .set_peer(Some("10.0.0.1:5".parse().unwrap()), by_tls, &trusted, || panic!("asked in vain"));
             assert_eq!((request.is_secure(), request.is_proxied()), (is_secure, is_trusted), "{lines}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_on_a_unix_socket_is_trusted_if_it_was_named() {
+        for (trusted, is_unix, is_believed) in
+            [(&["unix"][..], true, true), (&["unix"], false, false), (&["::1"], true, false)]
+        {
+            let mut request = request("X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\n");
+            request.set_peer(None, false, &proxies(trusted), || is_unix);
+            assert_eq!((request.is_proxied(), request.is_secure()), (is_believed, is_believed));
+            assert_eq!(request.client_address(), is_believed.then_some([192, 0, 2, 1].into()));
         }
     }
 
     #[test]
     fn the_forwarded_address_is_trusted_only_from_trusted_proxies() {
         let client = |forwarded: &str, trusted: &[&str]| {
-            let trusted: Vec<IpAddr> = trusted.iter().map(|ip| ip.parse().unwrap()).collect();
             let mut request = request(&format!("X-Forwarded-For: {forwarded}\r\n"));
-            request.set_peer(Some("10.0.0.1:5".parse().unwrap()), false, &trusted);
+            request.set_peer(Some("10.0.0.1:5".parse().unwrap()), false, &proxies(trusted), || false);
             request.client.unwrap().to_string()
         };
         assert_eq!(client("1.2.3.4", &[]), "10.0.0.1");

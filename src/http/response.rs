@@ -69,7 +69,7 @@ impl Response {
             .with_header(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"))
     }
 
-    pub(super) fn without_body(status: StatusCode) -> Self {
+    pub(crate) fn without_body(status: StatusCode) -> Self {
         Self { status, headers: HeaderMap::new(), body: Body::Bytes(Bytes::new()), fault: None }
     }
 

@@ -1,10 +1,7 @@
 //! Configures a server: addresses, routes and settings. `build`, called by [`bind`](ServerBuilder::bind), checks them and
 //! binds the addresses. Nothing is accepted here.
 
-use std::{
-    net::{IpAddr, TcpListener},
-    sync::Arc,
-};
+use std::{fmt::Display, net::TcpListener, sync::Arc};
 
 use http::{HeaderName, HeaderValue, header};
 
@@ -213,9 +210,22 @@ impl ServerBuilder {
     /// [`Request::client_address`](crate::Request::client_address)), whether it uses TLS (`X-Forwarded-Proto`, see
     /// [`Request::is_secure`](crate::Request::is_secure)), and by which names this server is reached (see
     /// [`hosts`](Self::hosts)). They must replace these lines if a client sent them, or append to `X-Forwarded-For`.
-    /// Default: none.
-    pub fn trusted_proxies(mut self, proxies: impl IntoIterator<Item = IpAddr>) -> Self {
-        self.settings.trusted_proxies = proxies.into_iter().map(|ip| ip.to_canonical()).collect();
+    /// Default: none. Each call adds to those before it.
+    ///
+    /// Each is an IP address, as text or as an [`IpAddr`](std::net::IpAddr), or `unix`: whoever connects to a Unix socket, also
+    /// one that was [handed over](crate::ServerHandle::adopt) without the client's address. That socket should have a
+    /// [mode](Self::listen) that lets only the proxy connect.
+    ///
+    /// ```
+    /// # use switchboard::Server;
+    /// let builder = Server::builder().listen("unix:/run/box/socket,mode=0660").trusted_proxies(["unix"]);
+    /// let builder = Server::builder().listen("0.0.0.0:8080").trusted_proxies(["10.0.0.2", "::1"]);
+    /// ```
+    pub fn trusted_proxies(mut self, proxies: impl IntoIterator<Item = impl Display>) -> Self {
+        for proxy in proxies {
+            let result = self.settings.trusted_proxies.add(&proxy.to_string());
+            self.keep_error(result);
+        }
         self
     }
 

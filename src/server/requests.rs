@@ -70,7 +70,8 @@ fn read_request(shared: &Shared, incoming: &mut Incoming, slot: &mut Slot, is_fi
             return None;
         }
     };
-    request.set_peer(peer, incoming.is_secure, &shared.trusted_proxies);
+    let is_unix = || incoming.socket.local_ip().is_none();
+    request.set_peer(peer, incoming.is_secure, &shared.trusted_proxies, is_unix);
     #[cfg(feature = "__tls")]
     if let Some(chain) = incoming.stream.client_certificates() {
         request.set_client_certificate(ClientCertificate::new(chain));

@@ -9,7 +9,7 @@ use super::exchange::Exchange;
 use crate::{
     caught::caught,
     error::{Result, ServerError},
-    http::{FAILED, Files, Refusal, Request, Response, normalize},
+    http::{FAILED, Files, Refusal, Request, Response, normalize, websocket_here},
     interned::Name,
     seldom::Seldom,
     shown::Shown,
@@ -177,21 +177,32 @@ impl Routes {
     pub(super) fn respond(&self, exchange: &Exchange<'_>) -> std::result::Result<Response, Refusal> {
         let (method, path) = (exchange.request().method(), exchange.request().path());
         let Some((pages, below)) = self.pages.find(path) else {
-            // Its target is no path, and whatever it is, there is no tunnel to it (RFC 9110, section 9.3.6).
-            return Err(if *method == Method::CONNECT {
-                not_allowed(&[Method::GET])
-            } else {
-                nothing_here()
-            });
+            return match *method {
+                // Its target is no path, and whatever it is, there is no tunnel to it (RFC 9110, section 9.3.6).
+                Method::CONNECT => Err(not_allowed(&[Method::GET])),
+                // Only this method may ask for no path: it is a ping of HTTP (RFC 9110, section 9.3.7).
+                Method::OPTIONS if path == "*" => Ok(Response::without_body(StatusCode::NO_CONTENT)),
+                _ => Err(nothing_here()),
+            };
         };
         match page_for(pages, method) {
             Some(Page::Handler(handler)) => caught(|| handler(exchange)).ok_or_else(|| {
                 PANICKED.log(Level::Error, format_args!("the handler of {} panicked", Shown(path)));
                 Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, FAILED)
             }),
-            Some(Page::Files(files)) => Ok(files.get(below, exchange.request())),
+            Some(Page::Files(files)) => match files.get(below, exchange.request()) {
+                missing if missing.status() == StatusCode::NOT_FOUND && self.is_websockets(path, below) => {
+                    Err(websocket_here())
+                }
+                response => Ok(response),
+            },
             None => Err(self.other_methods(path, pages)),
         }
+    }
+
+    /// Whether a WebSocket is nearer to this path than what has only a prefix of it, with this `below` that.
+    fn is_websockets(&self, path: &str, below: &str) -> bool {
+        self.websockets.find(path).is_some_and(|(_, rest)| rest.len() < below.len())
     }
 
     /// The refusal of a method that none of the pages is for.

@@ -80,6 +80,10 @@ fn invalid(text: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, text)
 }
 
+fn wrong_mode() -> io::Error {
+    invalid("the mode of a Unix socket is written unix:PATH,mode=0660, in octal digits")
+}
+
 /// The path, and the mode if there is one. What looks like another option is refused, not taken for a part of the path.
 fn parse(address: &str) -> io::Result<(&Path, Option<u32>)> {
     let (path, option) = match address.rsplit_once([',', '?']) {
@@ -89,14 +93,18 @@ fn parse(address: &str) -> io::Result<(&Path, Option<u32>)> {
     if path.is_empty() {
         return Err(invalid("a Unix socket needs a path: unix:PATH"));
     }
-    let Some(option) = option else { return Ok((Path::new(path), None)) };
+    let Some(option) = option else {
+        // With something behind it that is none, such as a comma, the mode would become a part of the name, and not be set.
+        let name = path.rsplit('/').next().unwrap_or(path);
+        return if name.contains(",mode=") { Err(wrong_mode()) } else { Ok((Path::new(path), None)) };
+    };
     let digits = option.strip_prefix("mode=").filter(|_| address.as_bytes()[path.len()] == b',');
     let is_octal =
         |digits: &&str| (1..=4).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
     let mode = digits.filter(is_octal).and_then(|digits| u32::from_str_radix(digits, 8).ok());
     match mode {
         Some(mode @ ..=0o777) => Ok((Path::new(path), Some(mode))),
-        _ => Err(invalid("the mode of a Unix socket is written unix:PATH,mode=0660, in octal digits")),
+        _ => Err(wrong_mode()),
     }
 }
 
@@ -175,6 +183,8 @@ mod tests {
             "s?mode=0660",
             "s,mod=0660",
             "s,user=me",
+            "s,mode=0660,x",
+            "/run/s,mode=0660,",
         ] {
             assert_eq!(parsed(bad), None, "{bad}");
         }

@@ -57,7 +57,7 @@ fn close_sockets(exchange: &Exchange<'_>, topic: &str) -> switchboard::Result<us
 }
 
 fn to_home() -> Response {
-    Response::text(StatusCode::SEE_OTHER, "").with_header("location", "/")
+    Response::redirect(StatusCode::SEE_OTHER, "/")
 }
 
 /// All sockets of a session.

@@ -12,7 +12,8 @@ use crate::{
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What a connection, its session or the [`Hub`](crate::Hub) can report. Small: 24 bytes at most. A server that cannot be
-/// started reports a [`ServerError`], and a push a [`PushError`](crate::PushError), which gives the message back.
+/// started reports a [`ServerError`], and a push a [`PushError`](crate::PushError), which gives the message back, and of which
+/// `?` makes one of these.
 ///
 /// ```
 /// use switchboard::{Error, WebSocket};
@@ -38,12 +39,15 @@ pub enum Error {
     /// The connection has ended; the reason says how. A normal end is reported like this, too. (In IRIS:
     /// `$$$CSPWebSocketClosed`.)
     Closed(CloseReason),
-    /// `write` in `on_client_message`, which never waits: the client's queue is full, and the message was dropped. The
-    /// connection is still open. (With [`Overflow::Disconnect`](crate::Overflow), it is closed.)
+    /// A push, or a `write` in `on_client_message`, neither of which waits: the client's queue is full, and the message was
+    /// dropped. The connection is still open. (With [`Overflow::Disconnect`](crate::Overflow), it is closed.)
     QueueFull,
     /// `write` got bytes that are not UTF-8 while `BinaryData` was off. Nothing was sent: call
     /// `set_binary_data(true)`, or write a [`Message::Binary`](crate::Message::Binary).
     NotUtf8,
+    /// The call would have waited, and came from a thread that must not: see
+    /// [`PushErrorKind::MustNotWait`](crate::PushErrorKind::MustNotWait).
+    MustNotWait,
     /// No connection has this ID: it never existed, or it has ended.
     UnknownId,
     /// The connection was not opened: its handshake was refused, or came to nothing, while the call waited for it.
@@ -107,6 +111,7 @@ impl fmt::Display for Error {
             Self::NotUtf8 => f.write_str(
                 "text must be UTF-8: call set_binary_data(true) or write a Message::Binary to send other bytes",
             ),
+            Self::MustNotWait => f.write_str("this thread must not wait: it would wait for itself"),
             Self::UnknownId => f.write_str("no connection has this ID"),
             Self::Refused => f.write_str("the connection was refused in its opening handshake"),
             Self::NotOpen => f.write_str("the connection is not open before its on_pre_server has returned"),

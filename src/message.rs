@@ -2,7 +2,13 @@
 //!
 //! tungstenite's types stay private, so that a new major version of it does not require a new major version of this crate.
 
-use std::{borrow::Borrow, fmt, ops::Deref, str::Utf8Error, sync::Arc};
+use std::{
+    borrow::{Borrow, Cow},
+    fmt,
+    ops::Deref,
+    str::Utf8Error,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use tungstenite::{Utf8Bytes, protocol::frame::coding};
@@ -52,6 +58,14 @@ impl Message {
         match self {
             Self::Text(text) => text.into_bytes(),
             Self::Binary(bytes) => bytes,
+        }
+    }
+
+    /// The text, if this is text, without a copy. A `String` of it: `String::from(text)`.
+    pub fn into_text(self) -> Option<Text> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Binary(_) => None,
         }
     }
 
@@ -212,6 +226,21 @@ impl From<String> for Text {
     }
 }
 
+impl From<Cow<'_, str>> for Text {
+    fn from(text: Cow<'_, str>) -> Self {
+        match text {
+            Cow::Borrowed(text) => text.into(),
+            Cow::Owned(text) => text.into(),
+        }
+    }
+}
+
+impl From<Text> for String {
+    fn from(text: Text) -> Self {
+        text.as_str().to_owned()
+    }
+}
+
 impl TryFrom<Bytes> for Text {
     type Error = Utf8Error;
     fn try_from(bytes: Bytes) -> Result<Self, Utf8Error> {
@@ -276,11 +305,16 @@ payload_from! {
     &str, v => Kind::Str(v.into());
     String, v => Kind::Str(v.into());
     &String, v => Kind::Str(v.as_str().into());
+    Cow<'_, str>, v => Kind::Str(v.into());
+    Box<str>, v => Kind::Str(String::from(v).into());
+    Arc<str>, v => Kind::Str((&*v).into());
+    &Arc<str>, v => Kind::Str((&**v).into());
     Text, v => Kind::Str(v);
     &Text, v => Kind::Str(v.clone());
     &[u8], v => Kind::Bytes(Bytes::copy_from_slice(v));
     &Vec<u8>, v => Kind::Bytes(Bytes::copy_from_slice(v));
     Vec<u8>, v => Kind::Bytes(v.into());
+    &Bytes, v => Kind::Bytes(v.clone());
     Bytes, v => Kind::Bytes(v);
 }
 
@@ -388,6 +422,27 @@ mod tests {
         let binary = Message::from(vec![1, 2, 3]);
         assert_eq!(binary.piece(0, 2).as_bytes(), [1, 2]);
         assert_eq!(binary.piece(2, usize::MAX).as_bytes(), [3]);
+    }
+
+    #[test]
+    fn whatever_is_text_can_be_sent() {
+        let shared: Arc<str> = "x".into();
+        let payloads: [Payload; 8] = [
+            "x".into(),
+            String::from("x").into(),
+            (&String::from("x")).into(),
+            Cow::Borrowed("x").into(),
+            Cow::<str>::Owned("x".into()).into(),
+            Box::<str>::from("x").into(),
+            (&shared).into(),
+            shared.into(),
+        ];
+        for payload in payloads {
+            let text = payload.into_message().into_text().unwrap();
+            assert_eq!(String::from(text), "x");
+        }
+        assert_eq!(Message::from(vec![1]).into_text(), None);
+        assert!(Message::from(&Bytes::from_static(b"x")).is_binary());
     }
 
     #[test]

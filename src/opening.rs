@@ -13,8 +13,9 @@ use crate::{
     compression::Compression,
     connection::Overflow,
     error::{OverLimit, Result},
-    http::{Request, header_line},
+    http::{Request, header_line, tail},
     id::WebSocketId,
+    interned::Name,
     registry::Announced,
     session::{Session, SessionId, Sessions},
     tags::Tags,
@@ -41,6 +42,8 @@ use crate::{
 pub struct Opening {
     pub(crate) request: Arc<Request>,
     pub(crate) announced: Announced,
+    /// The route, if it stands for several paths.
+    pub(crate) route: Option<Name>,
     sessions: Arc<Sessions>,
     /// Opened when it is asked for, or when the handshake is answered.
     session: OnceLock<Session>,
@@ -64,6 +67,7 @@ const MAX_USER: usize = 256;
 impl Opening {
     pub(crate) fn new(
         announced: Announced,
+        route: Option<Name>,
         request: Arc<Request>,
         sessions: Arc<Sessions>,
         use_session: bool,
@@ -72,6 +76,7 @@ impl Opening {
     ) -> Self {
         Self {
             announced,
+            route,
             request,
             sessions,
             session: OnceLock::new(),
@@ -97,6 +102,26 @@ impl Opening {
     /// The path of the request.
     pub fn path(&self) -> &str {
         self.request.path()
+    }
+
+    /// The route that serves it, as it was [registered](crate::ServerBuilder::route): `/chat/*`, for example.
+    pub fn route(&self) -> &str {
+        self.route.as_ref().map_or_else(|| self.path(), |route| route.text())
+    }
+
+    /// What the `*` of the [route](Self::route) stands for: `kitchen/2` of `/chat/kitchen/2`, with `/chat/*`. Empty if the route
+    /// is one path. It is what a client wants, and any text: see [`Request::path`] for its form.
+    ///
+    /// ```
+    /// use switchboard::{Opening, Refusal, StatusCode};
+    ///
+    /// fn on_pre_server(opening: &mut Opening) -> Result<(), Refusal> {
+    ///     let room: u32 = opening.path_tail().parse().map_err(|_| StatusCode::NOT_FOUND)?;
+    ///     Ok(opening.join(format!("room {room}"))?)
+    /// }
+    /// ```
+    pub fn path_tail(&self) -> &str {
+        tail(self.path(), self.route())
     }
 
     /// The client's address (`GWClientAddress`); see [`Request::client_address`].

@@ -12,7 +12,7 @@ use std::{
 use crate::{
     connection::{Connection, READ_TIMEOUT},
     error::{CloseReason, Error, Result},
-    http::{Refusal, Request},
+    http::{Refusal, Request, tail},
     id::WebSocketId,
     message::{CloseCode, Message, Payload},
     opening::Opening,
@@ -368,6 +368,11 @@ impl WebSocket {
     /// The route that serves it, as it was [registered](crate::ServerBuilder::route): `/chat/*`, for example.
     pub fn route(&self) -> &str {
         self.connection.about().route()
+    }
+
+    /// What the `*` of the route stands for; see [`Opening::path_tail`].
+    pub fn path_tail(&self) -> &str {
+        tail(self.path(), self.route())
     }
 
     /// The subprotocol that was chosen.

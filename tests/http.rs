@@ -192,6 +192,45 @@ fn options_of_the_server_as_a_whole_are_answered() {
 }
 
 #[test]
+fn what_the_star_of_a_route_stands_for() {
+    let page = |exchange: &Exchange<'_>| Response::text(StatusCode::OK, exchange.path_tail());
+    let server = serve(|builder| {
+        builder
+            .http("/items/*", page)
+            .http("POST /items/*", page)
+            .http("/items/one", page)
+            .http("/items/deeper/*", page)
+            .route("/chat/*", || {
+                full_app(
+                    |opening| {
+                        assert_eq!(opening.route(), "/chat/*");
+                        opening.set_user(opening.path_tail().to_owned())?;
+                        Ok(())
+                    },
+                    |ws| Ok(ws.write(format!("{} {}", ws.path_tail(), ws.user().unwrap()))?),
+                    |_| {},
+                )
+            })
+            .route("/exact", || app(|ws| Ok(ws.write(format!("<{}>", ws.path_tail()))?)))
+    });
+    for scheme in SCHEMES {
+        for (path, tail) in [
+            ("/items/two/3", "two/3"),
+            ("/items//%74wo%2F3?x=y", "two%2F3"),
+            ("/items/", ""),
+            ("/items/one", ""),
+            ("/items/deeper/x", "x"),
+        ] {
+            assert_eq!(server.get(scheme, path).text(), tail, "{path}");
+        }
+        assert_eq!(server.ask(scheme, post_length("/items/two", "")).text(), "two");
+        for (path, text) in [("/chat/a/b%20c", "a/b c a/b c"), ("/exact", "<>")] {
+            assert_eq!(server.raw_websocket(scheme, path).read_frame(), (0x81, text.into()), "{path}");
+        }
+    }
+}
+
+#[test]
 fn each_method_has_its_page() {
     let server = serve_pages(Limits::default());
     for scheme in SCHEMES {

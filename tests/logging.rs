@@ -442,3 +442,43 @@ fn the_log_may_go_to_a_pipe_that_nobody_has_opened_yet() {
     assert!(served());
     assert_eq!(command.stop(), Some(0));
 }
+
+/// Nor does a handler fail that pushes to its own connection, and so learns that this has ended.
+#[test]
+fn a_push_to_a_client_that_has_left_is_no_failure() {
+    let (_turn, log) = logged();
+    let handler = |ws: &mut WebSocket| {
+        while ws.read_message(PATIENCE).is_ok() {}
+        let _ = ws.hub().push(ws.websocket_id(), "too late")?;
+        unreachable!("it has ended")
+    };
+    let server = serve(|builder| builder.route("/", move || app(handler)));
+    for scheme in SCHEMES {
+        let mut client = server.raw_websocket(scheme, "/");
+        client.write_all(&close_frame(1000, "")).unwrap();
+        assert_eq!(client.read_frame().0, 0x88);
+        drop(client);
+        eventually("the end", || server.hub.is_empty().unwrap());
+    }
+    let failed: Vec<_> = log.lines().into_iter().filter(|(_, line)| line.contains("failed")).collect();
+    assert!(failed.is_empty(), "{failed:?}");
+}
+
+#[test]
+fn a_server_that_returns_with_an_open_connection_is_told_what_that_means() {
+    let (_turn, log) = logged();
+    let server =
+        serve(|builder| builder.route("/", || app(|_| Ok(()))).route("/shared", || common::SharedEcho));
+    for (path, is_told) in [("/", true), ("/shared", false)] {
+        let mut client = server.raw_websocket(Scheme::Ws, path);
+        client.write_all(&close_frame(1000, "")).unwrap();
+        assert_eq!(client.read_frame().0, 0x88);
+        drop(client);
+        eventually("the end", || server.hub.is_empty().unwrap());
+        let lines = log.lines();
+        let hint = lines.iter().find(|(_, line)| line.contains("set_shared_connection"));
+        assert_eq!(hint.is_some(), is_told, "{path}: {lines:?}");
+        assert!(hint.is_none_or(|(level, _)| *level == Level::Debug));
+        log.0.lock().unwrap().clear();
+    }
+}

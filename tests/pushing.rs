@@ -9,10 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Client, PATIENCE, SCHEMES, Scheme, TestServer, eventually, next_message, read_close, serve};
+use common::{
+    Client, PATIENCE, SCHEMES, Scheme, SharedEcho, TestServer, echo, eventually, full_app, handshake,
+    next_message, read_close, serve,
+};
 use switchboard::{
-    Compression, Handled, Hub, Limits, Message, Opening, Overflow, PushError, PushErrorKind, Pushed, Refusal,
-    ServerResult, WebSocket, WebSocketId, WebSocketServer,
+    Audience, Compression, Error, Handled, Hub, Limits, Message, Opening, Overflow, PushError, PushErrorKind,
+    Pushed, Refusal, ServerResult, WebSocket, WebSocketId, WebSocketServer,
 };
 use tungstenite::Message as Sent;
 
@@ -385,4 +388,45 @@ fn a_close_comes_behind_what_is_being_sent() {
         assert_eq!(read_close(&mut client).0, 4001);
         waits.join().unwrap().expect("the kernel has it, and the client got it");
     });
+}
+
+/// `?` makes an `Error` of it, or a refusal.
+#[test]
+fn a_push_that_failed_is_an_error_like_others() {
+    fn push(hub: &Hub, id: &WebSocketId) -> switchboard::Result<Pushed> {
+        Ok(hub.push(id, "hello")?)
+    }
+    let gone: Arc<Mutex<Option<WebSocketId>>> = Arc::default();
+    let greeted = gone.clone();
+    let server = serve(move |builder| {
+        builder.route("/", || SharedEcho).route("/greets", move || {
+            let gone = greeted.clone();
+            full_app(
+                move |opening| {
+                    let _ = opening.hub().push(opening.websocket_id(), "first")?;
+                    if let Some(id) = *gone.lock().unwrap() {
+                        let _ = opening.hub().push(&id, "nobody gets this")?;
+                    }
+                    Ok(())
+                },
+                echo,
+                |_| {},
+            )
+        })
+    });
+    assert_eq!(server.raw_websocket(Scheme::Ws, "/greets").read_frame(), (0x81, b"first".to_vec()));
+    eventually("the end", || server.hub.is_empty().unwrap());
+
+    let mut client = server.raw_websocket(Scheme::Ws, "/");
+    let id = server.hub.all_connections(Audience::All).next().unwrap().unwrap().id;
+    assert_eq!(push(&server.hub, &id).unwrap(), Pushed::Sent);
+    assert_eq!(client.read_frame(), (0x81, b"hello".to_vec()));
+    server.hub.close(&id, 4000, "enough").unwrap();
+    let error = push(&server.hub, &id).unwrap_err();
+    assert!(matches!(&error, Error::Closed(reason) if reason.code() == 4000), "{error}");
+    client.answer_close_and_end();
+    eventually("the end", || server.hub.is_empty().unwrap());
+    assert!(matches!(push(&server.hub, &id), Err(Error::UnknownId)));
+    *gone.lock().unwrap() = Some(id);
+    assert_eq!(server.ask(Scheme::Ws, handshake("/greets")).status, 500);
 }

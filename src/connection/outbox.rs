@@ -17,6 +17,7 @@ use crate::{
     buffered::{Buffered, kib},
     codec::Outgoing,
     error::CloseReason,
+    http::Refusal,
     limits::Limits,
     message::Message,
 };
@@ -44,7 +45,7 @@ pub enum Pushed {
     Queued,
 }
 
-/// A push that failed; it gives the message back.
+/// A push that failed; it gives the message back. Where that is not wanted, `?` makes an [`Error`](crate::Error) of it.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct PushError {
@@ -93,6 +94,27 @@ impl fmt::Display for PushError {
 }
 
 impl Error for PushError {}
+
+/// For `?`; the message is dropped. [`Timeout`](crate::Error::Timeout) is also what is [pending](PushErrorKind::Pending).
+impl From<PushError> for crate::Error {
+    fn from(error: PushError) -> Self {
+        match error.kind {
+            PushErrorKind::Unknown => Self::UnknownId,
+            PushErrorKind::Refused => Self::Refused,
+            PushErrorKind::Closed(reason) => Self::Closed(reason),
+            PushErrorKind::Full => Self::QueueFull,
+            PushErrorKind::Timeout | PushErrorKind::Pending => Self::Timeout,
+            PushErrorKind::MustNotWait => Self::MustNotWait,
+        }
+    }
+}
+
+/// For `?` in `on_pre_server`, and in the handler of a page: as of the [`Error`](crate::Error) that it becomes.
+impl From<PushError> for Refusal {
+    fn from(error: PushError) -> Self {
+        crate::Error::from(error).into()
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct Outbox {

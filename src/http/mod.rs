@@ -27,7 +27,7 @@ pub(crate) use self::{
     proxies::Proxies,
     request::parse_head,
     response::{Body, FAILED},
-    target::normalize,
+    target::{normalize, tail},
 };
 pub use self::{
     files::Files,

@@ -57,6 +57,27 @@ impl Response {
         Self::new("text/html; charset=utf-8", body.into())
     }
 
+    /// Status 200, with JSON (`application/json`) that is text already, such as from `serde_json::to_string`.
+    pub fn json(body: impl Into<Bytes>) -> Self {
+        Self::new("application/json", body)
+    }
+
+    /// Sends the browser to another page: with 303 (`SEE_OTHER`) after a form, so that it asks for the page with GET; with 307 or
+    /// 308 by the method that it has used, for now or for ever. The location is a URL or a path; with what cannot be in a
+    /// header, or a status that is no redirect, the response is a 500, as above.
+    ///
+    /// ```
+    /// use switchboard::{Response, StatusCode};
+    /// let done = Response::redirect(StatusCode::SEE_OTHER, "/inbox?sent=1");
+    /// # assert_eq!(done.status(), 303);
+    /// ```
+    pub fn redirect(status: StatusCode, location: impl TryInto<HeaderValue>) -> Self {
+        if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
+            return Refusal::internal(format!("{status} is no redirect")).into();
+        }
+        Self::text(status, format!("{status}\n")).with_header(header::LOCATION, location)
+    }
+
     /// Any status, with plain text in UTF-8.
     pub fn text(status: StatusCode, body: impl Into<String>) -> Self {
         Self::new("text/plain; charset=utf-8", body.into()).with_status(status)
@@ -391,6 +412,24 @@ mod tests {
         assert_eq!(told(full), (Some(Error::SessionsFull.to_string()), text));
         let boxed: Box<dyn std::error::Error + Send + Sync> = Refusal::from(StatusCode::NOT_FOUND).into();
         assert_eq!(boxed.to_string(), "404 Not Found: refused");
+    }
+
+    #[test]
+    fn redirects_and_json() {
+        for status in [301, 302, 303, 307, 308] {
+            let redirect = Response::redirect(StatusCode::from_u16(status).unwrap(), "/a?b=c".to_owned());
+            let (head, _) = sent(redirect);
+            assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+            assert!(head.contains("location: /a?b=c\r\n"), "{head}");
+        }
+        for (status, location) in
+            [(StatusCode::OK, "/"), (StatusCode::NOT_MODIFIED, "/"), (StatusCode::FOUND, "/\r\nx: y")]
+        {
+            let wrong = Response::redirect(status, location);
+            assert!(wrong.status() == 500 && wrong.fault().is_some(), "{wrong:?}");
+        }
+        let (head, body) = sent(Response::json(vec![b'1']));
+        assert!(head.contains("content-type: application/json\r\n") && body == "1", "{head}");
     }
 
     #[test]

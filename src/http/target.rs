@@ -106,6 +106,11 @@ pub(crate) fn normalize(path: &str) -> Result<Cow<'_, str>, &'static str> {
     Ok(normal.into())
 }
 
+/// What the `*` of a route stands for in a path that it serves; of an exact path it is nothing.
+pub(crate) fn tail<'a>(path: &'a str, route: &str) -> &'a str {
+    route.strip_suffix('*').and_then(|prefix| path.strip_prefix(prefix)).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

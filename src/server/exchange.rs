@@ -19,6 +19,8 @@ use crate::{
 /// A plain HTTP request, for a handler of [`http`](crate::ServerBuilder::http).
 pub struct Exchange<'a> {
     request: &'a Request,
+    /// What is behind the prefix of its route.
+    tail: &'a str,
     body: RequestBody<'a>,
     registry: &'a Arc<Registry>,
     sessions: &'a Arc<Sessions>,
@@ -28,11 +30,12 @@ pub struct Exchange<'a> {
 impl<'a> Exchange<'a> {
     pub(super) fn new(
         request: &'a Request,
+        tail: &'a str,
         body: RequestBody<'a>,
         registry: &'a Arc<Registry>,
         sessions: &'a Arc<Sessions>,
     ) -> Self {
-        Self { request, body, registry, sessions, session: OnceLock::new() }
+        Self { request, tail, body, registry, sessions, session: OnceLock::new() }
     }
 
     /// The hub of this server.
@@ -43,6 +46,23 @@ impl<'a> Exchange<'a> {
     /// What the client asked for.
     pub fn request(&self) -> &Request {
         self.request
+    }
+
+    /// What the `*` of the route stands for: `a/b` of `/items/a/b`, with `/items/*`. Empty if the route is one path.
+    ///
+    /// ```
+    /// use switchboard::{Exchange, Refusal, Response, Server, StatusCode};
+    ///
+    /// fn item(exchange: &Exchange<'_>) -> Result<Response, Refusal> {
+    ///     let number: u32 = exchange.path_tail().parse().map_err(|_| StatusCode::NOT_FOUND)?;
+    ///     Ok(Response::json(format!("{{\"item\": {number}}}")))
+    /// }
+    /// # fn main() -> Result<(), switchboard::ServerError> {
+    /// let server = Server::builder().listen("127.0.0.1:0").http("/items/*", item).bind()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn path_tail(&self) -> &str {
+        self.tail
     }
 
     /// The body of the request, which is received when this is first called; a client that sends `Expect: 100-continue` is

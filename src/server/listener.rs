@@ -145,6 +145,10 @@ fn bind_tcp(address: &str) -> io::Result<Vec<TcpListener>> {
     if let Ok(literal) = address.parse::<SocketAddr>() {
         return Ok(vec![TcpListener::bind(literal)?]);
     }
+    // A resolver would only say that there is no such name.
+    if address.starts_with(':') || address.contains(['/', ' ']) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "write HOST:PORT or unix:PATH"));
+    }
     let found = address.to_socket_addrs().map_err(|e| match e.kind() {
         io::ErrorKind::InvalidInput => io::Error::new(e.kind(), format!("{e}: write HOST:PORT or unix:PATH")),
         _ => e,

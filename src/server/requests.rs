@@ -145,7 +145,8 @@ fn answer(shared: &Shared, incoming: &mut Incoming, request: &Request) -> bool {
         }
     };
     let body = RequestBody::new(&declared, incoming, &shared.limits, &shared.buffered);
-    let exchange = Exchange::new(request, body, &shared.registry, &shared.sessions);
+    let tail = shared.routes.below_page(request.path());
+    let exchange = Exchange::new(request, tail, body, &shared.registry, &shared.sessions);
     let mut response = shared.routes.respond(&exchange).unwrap_or_else(Response::from);
     if let Some(fault) = response.fault() {
         let path = Shown(request.path());

@@ -173,6 +173,11 @@ impl Routes {
         self.websockets.find(path).map(|(target, _)| target).ok_or_else(not_found)
     }
 
+    /// What the `*` of the page at this path stands for.
+    pub(super) fn below_page<'a>(&self, path: &'a str) -> &'a str {
+        self.pages.find(path).map(|(_, below)| below).unwrap_or_default()
+    }
+
     /// Answers a request that does not ask for a WebSocket.
     pub(super) fn respond(&self, exchange: &Exchange<'_>) -> std::result::Result<Response, Refusal> {
         let (method, path) = (exchange.request().method(), exchange.request().path());

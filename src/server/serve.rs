@@ -29,7 +29,7 @@ use crate::tls::TlsIdentity;
 use crate::{
     caught::caught,
     codec::{Deflate, Stream},
-    connection::{About, Connection, Context, Extras, Handler, Socket},
+    connection::{About, Connection, Context, Extras, Handler, PushError, PushErrorKind, Socket},
     deadline::Deadline,
     error::{CloseReason, ClosedBy, Error},
     http::{FAILED, Handshake, Refusal, Request},
@@ -135,7 +135,6 @@ impl Drop for Handshaking<'_> {
 struct Agreed {
     app: Box<dyn WebSocketServer>,
     opening: Opening,
-    route: Option<Name>,
 }
 
 /// The checks of the opening handshake, ours and the application's.
@@ -167,9 +166,16 @@ fn ask(
     };
     let app = caught(|| (target.factory)()).ok_or_else(|| failed("the factory"))?;
     let (sessions, use_session) = (shared.sessions.clone(), shared.use_session);
-    let opening =
-        Opening::new(announced, request.clone(), sessions, use_session, offered, shared.compression);
-    let mut agreed = Box::new(Agreed { app, opening, route: target.route.clone() });
+    let opening = Opening::new(
+        announced,
+        target.route.clone(),
+        request.clone(),
+        sessions,
+        use_session,
+        offered,
+        shared.compression,
+    );
+    let mut agreed = Box::new(Agreed { app, opening });
     let answer = caught(|| agreed.app.on_pre_server(&mut agreed.opening));
     let mut refusal = match (answer, agreed.opening.fault.take()) {
         (Some(Ok(())), None) => match caught(|| agreed.opening.settle()) {
@@ -220,7 +226,7 @@ fn connect(
     agreed: Box<Agreed>,
     slot: Slot,
 ) -> Box<Connected> {
-    let Agreed { app, mut opening, route } = *agreed;
+    let Agreed { app, mut opening } = *agreed;
     let deflate = respond_yes(shared, handshake, &opening, incoming.stream.output());
     let session = opening.take_session();
     let about = Box::new(About {
@@ -228,7 +234,7 @@ fn connect(
         session_id: session.as_ref().and_then(|session| session.id().ok()),
         path: shared.registry.path(opening.request.path()),
         peer: opening.request.peer(),
-        route,
+        route: opening.route.take(),
         user_agent: user_agent(&shared.registry, &opening.request),
         extras: extras(&opening),
         opened: shared.clock.exact(),
@@ -354,11 +360,23 @@ fn serve_app(
 
 /// What the handler's result means for the connection. A handler that ended because the client left did not fail.
 fn end(shared: &Shared, connection: &Arc<Connection>, result: ServerResult) {
-    if let Err(error) = result
-        && !error.downcast_ref::<Error>().is_some_and(Error::is_closed)
-    {
-        connection.close(CloseCode::INTERNAL_ERROR, FAILED);
-        let id = connection.id().short();
-        shared.incidents.failed(format_args!("{id}: the handler failed: {}", Shown(error)));
+    let id = connection.id().short();
+    match result {
+        Ok(()) if !connection.about().shared && connection.reason().is_none() => log::debug!(
+            "{id}: server has returned, and so the connection ends: for one that is to stay, set_shared_connection"
+        ),
+        Ok(()) => {}
+        Err(error) if is_end(&*error, connection) => {}
+        Err(error) => {
+            connection.close(CloseCode::INTERNAL_ERROR, FAILED);
+            shared.incidents.failed(format_args!("{id}: the handler failed: {}", Shown(error)));
+        }
     }
+}
+
+/// Whether this is how a handler learns that its connection has ended. A push may as well have been to another one.
+fn is_end(error: &(dyn std::error::Error + 'static), connection: &Connection) -> bool {
+    let of_push = |error: &PushError| matches!(error.kind, PushErrorKind::Closed(_) | PushErrorKind::Unknown);
+    error.downcast_ref().is_some_and(Error::is_closed)
+        || error.downcast_ref().is_some_and(of_push) && connection.reason().is_some()
 }

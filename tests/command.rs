@@ -10,6 +10,7 @@ use std::{
     os::unix::net::UnixStream,
     path::Path,
     process::Command,
+    time::Duration,
 };
 
 use common::{
@@ -478,6 +479,24 @@ fn sighup_never_ends_it() {
     }
 }
 
+/// `timeout`, for one, sends it to the process and to the group that this is in.
+#[test]
+fn a_signal_with_a_twin_is_one() {
+    let process = || {
+        let mut process = Process::start(&["--listen", ANY]);
+        process.address("http");
+        process
+    };
+    // The system makes one of two that are the same, if they are fast enough.
+    for (first, twin) in [(Signal::INT, Signal::TERM), (Signal::TERM, Signal::TERM)] {
+        let process = process();
+        process.signal(first);
+        process.signal(twin);
+        let ended = process.end();
+        assert_eq!(ended.status.code(), Some(0), "{:#?}", ended.stderr);
+    }
+}
+
 #[test]
 fn a_second_signal_ends_it_at_once() {
     for (first, second) in [(Signal::INT, Signal::INT), (Signal::TERM, Signal::INT)] {
@@ -491,6 +510,7 @@ fn a_second_signal_ends_it_at_once() {
         process.signal(first);
         let (kind, payload) = stream.read_frame();
         assert_eq!((kind, &payload[..2]), (0x88, &1001_u16.to_be_bytes()[..]));
+        std::thread::sleep(Duration::from_millis(300)); // or it would be a twin of the first
         process.signal(second);
         let ended = process.end();
         assert_eq!(ended.status.code(), Some(130), "{:#?}", ended.stderr);

@@ -2,10 +2,8 @@
 
 use std::{
     error::Error,
-    fs, io,
-    sync::atomic::{AtomicBool, Ordering::SeqCst},
-    thread,
-    time::Duration,
+    fs, io, thread,
+    time::{Duration, Instant},
 };
 
 use log::{info, warn};
@@ -14,6 +12,10 @@ use switchboard::ServerHandle;
 
 /// How long connections have to end after the first signal.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// Two signals within so short a time are one that was sent twice, as by `timeout`, to a process and to its group: nobody presses a
+/// key so fast.
+const TWIN: Duration = Duration::from_millis(100);
 
 /// Enough for a logger.
 const STACK: usize = 64 * 1024;
@@ -56,14 +58,18 @@ fn is_ignored(signal: Signal) -> bool {
 
 /// Shuts the server down at the first SIGINT or SIGTERM.
 pub(super) fn stop_on_signals(server: ServerHandle) -> Result<(), ctrlc::Error> {
-    let interrupted = AtomicBool::new(false);
-    ctrlc::set_handler(move || {
-        if interrupted.swap(true, SeqCst) {
+    let mut first = None::<Instant>;
+    ctrlc::set_handler(move || match first {
+        None => {
+            first = Some(Instant::now());
+            info!("shutting down; interrupt again to exit at once");
+            server.shutdown(GRACE);
+        }
+        Some(first) if first.elapsed() < TWIN => {}
+        Some(_) => {
             warn!("exiting at once");
             log::logger().flush();
             std::process::exit(130);
         }
-        info!("shutting down; interrupt again to exit at once");
-        server.shutdown(GRACE);
     })
 }

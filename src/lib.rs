@@ -90,9 +90,10 @@
 //! **Locks of your own.** No code of yours runs within a push, a broadcast or a close, also not that of an end which they bring
 //! about, and none of them waits for any. So a lock that your callbacks and observers take may be held over [`Hub::push`],
 //! `push_all`, `broadcast`, `push_user`, `close`, `close_all` and `close_user`, [`Pusher::push`] and [`WebSocket::end_server`]; then
-//! all clients get what changes in the order in which it has changed (`examples/jobs.rs`). Not over what waits: reads and writes, `push_wait`, and,
-//! if `on_pre_server` takes it as well, what waits for a connection that is being opened (above). Nor over `join` and `leave`, if
-//! an observer takes it: what they cause is told before they return. And your logger is called by everything.
+//! all clients get what changes in the order in which it has changed (`examples/jobs.rs`). Not over what waits: reads and
+//! writes, `push_wait`, and, if `on_pre_server` takes it as well, what waits for a connection that is being opened (above). Nor
+//! over `join` and `leave`, if an observer takes it: what they cause is told before they return. And your logger is called by
+//! everything.
 //!
 //! While a handler computes and does not read, the gateway checks its socket once a second: it answers pings, notices a
 //! close, and keeps messages for the next `read`. A handler that computes for an hour does not lose its client.
@@ -149,6 +150,10 @@
 //! open for [`Limits::http_keep_alive`] after each; requests that come together are answered in order. A connection that waits
 //! for its next request has its thread, but its place among [`Limits::max_connections`] goes to whoever comes when there is no
 //! other, and [`Limits::max_http_idle`] of them wait at most. HTTP/1.0 and `Connection: close` get one response.
+//!
+//! A page has a path, or all paths below one (`/items/*`; what the `*` stands for is [`Exchange::path_tail`]), and a method; one for
+//! GET is for HEAD, too. Other methods are answered with 405 and `Allow`, a GET where there is only a WebSocket with 426, and
+//! `OPTIONS *` with 204.
 //!
 //! A request's body is received when the handler asks for it with [`Exchange::body`]; one that nobody asks for is thrown away if
 //! it is short, else the connection ends after the response. Bodies and responses have to go on at [`Limits::min_http_rate`].
@@ -283,9 +288,8 @@
 //!
 //! A browser lets any page open a WebSocket to any server, with the cookies of that server. So a handshake with an `Origin` is
 //! answered with 403 unless the page is of the same host, or of those that [`ServerBuilder::origins`] allows; and so is a request
-//! such as POST. A stranger's page
-//! can also make a browser take the stranger's own name for an address in the browser's network (DNS rebinding), and so be of
-//! the same host as a server there. So where a connection's own address is loopback or private, pages and their handshakes are
+//! such as POST. A stranger's page can also make a browser take the stranger's own name for an address in the browser's network
+//! (DNS rebinding), and so be of the same host as a server there. So where a connection's own address is loopback or private, pages and their handshakes are
 //! answered with 421 if their `Host` is a name that a stranger can own: see [`ServerBuilder::hosts`].
 //!
 //! Routes, handlers and files compare one form of a path, however it was sent: see [`Request::path`].

@@ -47,8 +47,8 @@ pub struct Limits {
     /// address, since a client has all of the others.
     ///
     /// Behind a proxy that is one of the [trusted](crate::ServerBuilder::trusted_proxies) the forwarded address counts, as
-    /// soon as a request has told it, and never the proxy's own. Behind any other proxy all clients have one address. Unix
-    /// sockets have none, and are not counted. Many people may share an address: those of a company, or of a mobile network.
+    /// soon as a request has told it, and never the proxy's own. Behind any other proxy all clients have one address. On Unix
+    /// sockets without a trusted proxy they have none, and are not counted. Many people may share an address: those of a company, or of a mobile network.
     pub max_connections_per_address: Option<usize>,
     /// Stack of each thread that runs handlers, in bytes, from 64 KiB to 1 GiB. Default 256 KiB: deep recursion in a handler
     /// needs more. Only what is really used becomes resident memory, but all stacks together have to fit into a 32-bit

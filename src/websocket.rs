@@ -261,8 +261,8 @@ impl WebSocket {
         }
     }
 
-    /// An iterator over the messages to come, each as from [`read_message`](Self::read_message), until the connection ends; [`close_reason`](Self::close_reason) says how. In
-    /// `on_client_message` it does not wait, and ends with those that are there.
+    /// An iterator over the messages to come, each as from [`read_message`](Self::read_message), until the connection ends;
+    /// [`close_reason`](Self::close_reason) says how. In `on_client_message` it does not wait, and ends with those that are there.
     pub fn messages(&self) -> Messages<'_> {
         Messages(self)
     }

@@ -324,6 +324,13 @@ impl From<Refusal> for Response {
     }
 }
 
+/// With the name of the status as its text, where it may have one: for a handler that has nothing else to say.
+impl From<StatusCode> for Response {
+    fn from(status: StatusCode) -> Self {
+        Self::text(status, format!("{status}\n"))
+    }
+}
+
 /// So that a handler may use `?`.
 impl<E: Into<Response>> From<Result<Response, E>> for Response {
     fn from(result: Result<Response, E>) -> Self {
@@ -428,6 +435,9 @@ mod tests {
             let wrong = Response::redirect(status, location);
             assert!(wrong.status() == 500 && wrong.fault().is_some(), "{wrong:?}");
         }
+        let (head, body) = sent(StatusCode::GONE);
+        assert!(head.starts_with("HTTP/1.1 410 ") && body == "410 Gone\n", "{head}");
+        assert_eq!(sent(StatusCode::NO_CONTENT).1, "");
         let (head, body) = sent(Response::json(vec![b'1']));
         assert!(head.contains("content-type: application/json\r\n") && body == "1", "{head}");
     }

@@ -77,7 +77,8 @@ impl ServerBuilder {
     /// Serves a WebSocket at this path. `factory` makes the instance for each connection, on that connection's thread.
     ///
     /// A path such as `/chat/*` stands for all paths below `/chat/`. If several match, the longest wins; an exact path
-    /// wins over all of them. It is written as in [`Request::path`](crate::Request::path): not encoded.
+    /// wins over all of them. It is written as in [`Request::path`](crate::Request::path): not encoded. What the `*` stands for is
+    /// [`path_tail`](crate::Opening::path_tail).
     pub fn route<S: WebSocketServer>(
         mut self,
         path: &str,
@@ -93,7 +94,7 @@ impl ServerBuilder {
     /// several methods, and a WebSocket, too; a request with any other method is answered with 405 and what there is. It may
     /// end with `/*` as in [`route`](Self::route).
     ///
-    /// The handler runs on the connection's thread, and may return a [`Response`], or, to use `?`, a
+    /// The handler runs on the connection's thread, and may return a [`Response`], a status alone, or, to use `?`, a
     /// `Result<Response, Refusal>`. The [body](Exchange::body) of the request is received only if it asks for that. The
     /// connection stays open for the client's next request, for [`Limits::http_keep_alive`].
     ///
@@ -125,7 +126,7 @@ impl ServerBuilder {
     /// exact path like `/` only its `index.html`. A folder's path without the slash at its end is redirected.
     ///
     /// Files outside the folder, and those whose name begins with a dot, except `.well-known`, are not served: the answer is
-    /// 404. A link may lead to a file inside. For a file that exists but cannot be opened the answer is 503, and the log says
+    /// 404, or 426 if the path is that of a WebSocket, and is so by a longer [route](Self::route). A link may lead to a file inside. For a file that exists but cannot be opened the answer is 503, and the log says
     /// why.
     ///
     /// Conditional requests and ranges are answered as RFC 9110 says: 304, 206, 412, 416; where several ranges are asked for,

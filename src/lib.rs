@@ -219,9 +219,9 @@
 //!   session is in use; when it ends, the time begins.
 //! - In `server`, [`WebSocket::session`] reads and writes the values.
 //! - A *shared* connection keeps its session in use as long as it is open, and has its [`session_id`](WebSocket::session_id)
-//!   for all of its life, also in `open_server` of any thread. But it has a [`Session`], with the values, only until `server`
-//!   returns: take there, or in `on_pre_server`, what `on_client_message` needs, and keep it in the instance. What
-//!   `on_client_message` is to store for other connections belongs into a table of your own, by the ID.
+//!   for all of its life, also in `open_server` of any thread. But it lends a [`Session`], with the values, only until `server`
+//!   returns: what `on_client_message` needs of it, or a clone of it, is taken there, or in `on_pre_server`, and kept in the
+//!   instance.
 //! - When a user has logged in, [`Session::renew`] gives the session a new ID; when one logs out, [`Session::end`] or
 //!   [`set_session_end_on_close`](WebSocket::set_session_end_on_close) removes all values.
 //! - Who needs none of this calls [`Opening::set_use_session`] or [`ServerBuilder::use_session`] with false: then there is no

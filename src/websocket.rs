@@ -349,7 +349,8 @@ impl WebSocket {
     }
 
     /// The session, in `server`: what all connections and requests of this user share. `None` for a shared connection
-    /// after `server` has returned, if it was opened by its ID, and if it has [no session](Opening::set_use_session).
+    /// after `server` has returned, of which the instance may keep a [clone](Session); if it was opened by its ID; and if it has
+    /// [no session](Opening::set_use_session).
     pub fn session(&self) -> Option<&Session> {
         self.attached().and_then(|attached| attached.session.as_ref())
     }

@@ -20,8 +20,8 @@ use common::{
 };
 use switchboard::{
     Closed, Error, Exchange, FoundSession, Handled, Limits, Opening, Refusal, Request, Response, Server,
-    ServerBuilder, ServerResult, SessionCookie, SessionId, SessionStore, StatusCode, StoreResult, WebSocket,
-    WebSocketServer,
+    ServerBuilder, ServerResult, Session, SessionCookie, SessionId, SessionStore, StatusCode, StoreResult,
+    WebSocket, WebSocketServer,
 };
 use tungstenite::Message;
 
@@ -1014,5 +1014,57 @@ fn a_store_of_values_is_asked_once_for_a_handshake() {
         assert_eq!(reply.status, 503, "it cannot renew");
         assert_eq!(reply.header("set-cookie"), None);
         database.take();
+    }
+}
+
+/// Keeps its session, for its messages, and tells what is stored there.
+#[derive(Default)]
+struct Keeper {
+    session: Option<Session>,
+}
+
+impl WebSocketServer for Keeper {
+    fn on_pre_server(&mut self, opening: &mut Opening) -> std::result::Result<(), Refusal> {
+        opening.set_shared_connection(true);
+        self.session = Some(opening.session().clone());
+        Ok(())
+    }
+
+    fn server(&mut self, _: &mut WebSocket) -> ServerResult {
+        Ok(())
+    }
+
+    fn on_client_message(&mut self, ws: &WebSocket, message: switchboard::Message) -> Handled {
+        let session = self.session.as_ref().unwrap();
+        assert_eq!(session.id().ok().as_ref(), ws.session_id());
+        assert!(matches!(session.renew(), Err(Error::TooLate)));
+        let before = session.get("k").unwrap().unwrap_or_default();
+        let stored = session.set("k", message.as_text().unwrap());
+        ws.write(stored.map_or_else(|e| e.to_string(), |()| before)).unwrap();
+        Handled::Yes
+    }
+}
+
+#[test]
+fn a_shared_connection_may_keep_its_session() {
+    for workers in [2, 0] {
+        let mut limits = Limits::default();
+        limits.workers = workers;
+        let server = serve(|builder| routes(builder.limits(limits)).route("/keeper", Keeper::default));
+        for scheme in SCHEMES {
+            let first = server.get(scheme, "/page?set=page");
+            let cookie = first.header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+            let (mut shared, _) = server.try_connect(scheme, "/keeper", &[("cookie", &cookie)]).unwrap();
+            let (mut other, _) = server.try_connect(scheme, "/", &[("cookie", &cookie)]).unwrap();
+            assert_eq!(tell(&mut shared, "shared"), "page");
+            assert_eq!(tell(&mut other, "get"), "shared");
+            assert_eq!(tell(&mut other, "set other"), "done");
+            assert_eq!(tell(&mut shared, "again"), "other");
+            // Renewed by a page, it is another session, of which the old connections know nothing.
+            let request =
+                format!("GET /page?login=in HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\n\r\n");
+            assert_eq!(server.ask(scheme, request).text(), "in");
+            assert!(tell(&mut shared, "late").contains("has another ID now"));
+        }
     }
 }

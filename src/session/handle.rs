@@ -28,6 +28,38 @@ use crate::{
 /// }
 /// # Ok(()) }
 /// ```
+///
+/// A clone is the session as it is now, for later and for any thread: with the same ID, and the same values. So the instance of a
+/// shared connection keeps one for `on_client_message`. What can be done only with the answer to the request,
+/// [`renew`](Self::renew), is not for clones, and one that was made before it is dead after it.
+///
+/// ```
+/// use switchboard::{Handled, Message, Opening, Refusal, ServerResult, Session, WebSocket, WebSocketServer};
+///
+/// #[derive(Default)]
+/// struct Notes {
+///     session: Option<Session>,
+/// }
+///
+/// impl WebSocketServer for Notes {
+///     fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
+///         opening.set_shared_connection(true);
+///         self.session = Some(opening.session().clone());
+///         Ok(())
+///     }
+///
+///     fn server(&mut self, _ws: &mut WebSocket) -> ServerResult {
+///         Ok(())
+///     }
+///
+///     fn on_client_message(&mut self, _ws: &WebSocket, message: Message) -> Handled {
+///         if let (Some(session), Some(note)) = (&self.session, message.as_text()) {
+///             let _ = session.set("note", note); // a note that does not fit is lost
+///         }
+///         Handled::Yes
+///     }
+/// }
+/// ```
 pub struct Session {
     sessions: Arc<Sessions>,
     state: Mutex<State>,
@@ -38,6 +70,13 @@ struct State {
     visit: Option<Visit>,
     /// The response is made: no cookie can be set any more.
     is_answered: bool,
+}
+
+impl Clone for Session {
+    fn clone(&self) -> Self {
+        let visit = self.state.locked().visit.clone();
+        Self { sessions: self.sessions.clone(), state: Mutex::new(State { visit, is_answered: true }) }
+    }
 }
 
 impl Session {
@@ -130,7 +169,7 @@ impl Session {
     /// ```
     ///
     /// # Errors
-    /// [`Error::TooLate`] in `server`: nothing has changed. [`Error::SessionRenewed`] if it has another ID already.
+    /// [`Error::TooLate`] in `server`, and of a clone: nothing has changed. [`Error::SessionRenewed`] if it has another ID already.
     /// [`Error::SessionStore`] if the store fails, or cannot do this.
     pub fn renew(&self) -> Result<SessionId> {
         let old = {

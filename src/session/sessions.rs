@@ -55,7 +55,7 @@ pub(crate) struct Sessions {
 }
 
 /// The session of a request, and what the client has to be told of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Visit {
     pub(super) id: SessionId,
     /// Whether the client needs a cookie.

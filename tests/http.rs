@@ -204,8 +204,8 @@ fn what_the_star_of_a_route_stands_for() {
                 full_app(
                     |opening| {
                         assert_eq!(opening.route(), "/chat/*");
-                        opening.set_user(opening.path_tail().to_owned())?;
-                        Ok(())
+                        let tail = opening.path_tail().to_owned();
+                        Ok(opening.set_user(tail)?)
                     },
                     |ws| Ok(ws.write(format!("{} {}", ws.path_tail(), ws.user().unwrap()))?),
                     |_| {},

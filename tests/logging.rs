@@ -482,3 +482,27 @@ fn a_server_that_returns_with_an_open_connection_is_told_what_that_means() {
         log.0.lock().unwrap().clear();
     }
 }
+
+/// The proxy's own address says nothing: it is the same for all.
+#[test]
+fn behind_a_trusted_proxy_the_client_is_named() {
+    let (_turn, log) = logged();
+    let server = serve(|builder| {
+        builder
+            .trusted_proxies(["127.0.0.1"])
+            .http("/page", |_| switchboard::Response::html(""))
+            .route("/", || app(echo))
+    });
+    for (scheme, forwarded) in SCHEMES.into_iter().zip(["203.0.113.7", "2001:db8::7"]) {
+        let line = format!("\r\nX-Forwarded-For: {forwarded}\r\n\r\n");
+        let with = |request: &str| request.replacen("\r\n\r\n", &line, 1);
+        let page = with("GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let foreign = with(&handshake("/").replace("Host: localhost", "Host: localhost\r\nOrigin: null"));
+        for (request, status) in [(page, 200), (foreign, 403), (with(&handshake("/")), 101)] {
+            assert_eq!(server.ask(scheme, request).status, status);
+        }
+        let client = format!("{forwarded} by 127.0.0.1:");
+        let is_named = |(_, line): &&(Level, String)| line.contains(&client);
+        eventually("all are logged", || log.lines().iter().filter(is_named).count() == 3);
+    }
+}

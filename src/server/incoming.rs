@@ -1,7 +1,12 @@
 //! A connection in its HTTP phase: receives requests, and sends responses that are none of a WebSocket. It runs on the
 //! connection's own thread, blocking, and every wait has a deadline. It knows nothing of routes.
 
-use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use http::{Method, StatusCode};
 
@@ -48,6 +53,21 @@ impl fmt::Display for Peer {
         match self.0 {
             Some(peer) => peer.fmt(f),
             None => f.write_str("a Unix socket"),
+        }
+    }
+}
+
+/// The same, behind whom: a trusted proxy has told the client's address.
+pub(super) struct Client(pub(super) Option<SocketAddr>, pub(super) Option<IpAddr>);
+
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(peer, client) = *self;
+        match client {
+            Some(client) if peer.is_none_or(|peer| peer.ip().to_canonical() != client) => {
+                write!(f, "{client} by {}", Peer(peer))
+            }
+            _ => Peer(peer).fmt(f),
         }
     }
 }

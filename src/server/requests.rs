@@ -7,7 +7,7 @@ use http::header;
 use super::{
     body::{Declared, RequestBody},
     exchange::Exchange,
-    incoming::{Incoming, NoRequest, Peer},
+    incoming::{Client, Incoming, NoRequest, Peer},
     rejected,
     shared::{NoSlot, Shared, Slot},
 };
@@ -84,10 +84,8 @@ fn read_request(shared: &Shared, incoming: &mut Incoming, slot: &mut Slot, is_fi
     }
     if !slot.count_for(request.client_address()) {
         let why = NoSlot::OfAddress;
-        let client = request.client_address();
-        shared
-            .incidents
-            .note(why.incident(), format_args!("{}: too many connections of {client:?}", Peer(peer)));
+        let client = Client(peer, request.client_address());
+        shared.incidents.note(why.incident(), format_args!("{client}: too many connections"));
         refuse(shared, incoming, Some(&request), rejected::refusal(why));
         return None;
     }
@@ -127,8 +125,9 @@ pub(super) fn turn_away(
     refusal: Refusal,
 ) {
     let incident = Incident::Refused(refusal.status());
-    let (peer, path) = (Peer(incoming.peer), Shown(request.map_or("", Request::path)));
-    shared.incidents.note(incident, format_args!("{peer}: {path}: refused: {}", Sentence(&refusal)));
+    let client = Client(incoming.peer, request.and_then(Request::client_address));
+    let path = Shown(request.map_or("", Request::path));
+    shared.incidents.note(incident, format_args!("{client}: {path}: refused: {}", Sentence(&refusal)));
     refuse(shared, incoming, request, refusal);
 }
 
@@ -157,7 +156,7 @@ fn answer(shared: &Shared, incoming: &mut Incoming, request: &Request) -> bool {
     }
     log::debug!(
         "{}: {} {}: {}",
-        Peer(incoming.peer),
+        Client(incoming.peer, request.client_address()),
         Shown(request.method()),
         Shown(request.path()),
         response.status()

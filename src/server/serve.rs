@@ -18,7 +18,7 @@ use std::{
 use http::{StatusCode, header};
 
 use super::{
-    incoming::{Incoming, Peer, Received},
+    incoming::{Client, Incoming, Received},
     listener::Security,
     requests::{read_requests, turn_away},
     routes::Target,
@@ -345,7 +345,7 @@ fn serve_app(
         "{}: open: {} from {}",
         connection.id().short(),
         Shown(&connection.about().path),
-        Peer(connection.about().peer)
+        Client(connection.about().peer, connection.about().client())
     );
     let sent = connection.flush_all();
     if shared.is_stopping() {

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use log::LevelFilter;
 use switchboard::{Compression, Server};
 
@@ -59,8 +62,8 @@ pub(super) struct Serve {
     /// first signs, all verify [default: a new key at each start]
     #[arg(long, value_name = "FILE")]
     pub(super) session_key_file: Option<PathBuf>,
-    /// Add this header line to all responses, as for a Content-Security-Policy; repeatable. Cache-Control is that of the files
-    /// of --www, too, which is else no-cache
+    /// Add this header line to all responses, such as a Content-Security-Policy; repeatable. A Cache-Control takes the place of
+    /// the no-cache that files of --www have
     #[arg(long, value_name = "NAME: VALUE", value_parser = header)]
     pub(super) header: Vec<(String, String)>,
     /// A name by which this server is reached, such as box.example.com, *.example.com, or * for any; pages of other names are
@@ -103,8 +106,8 @@ pub(super) struct Serve {
     /// Stack size of each thread that runs handlers in bytes, or with K or M, from 64K to 256M
     #[arg(long, value_name = "SIZE", default_value = "256K", value_parser = stack_size)]
     pub(super) stack_size: usize,
-    /// off, error, warn, info, debug or trace
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    /// How much to log
+    #[arg(long, value_name = "LEVEL", default_value = "info", ignore_case = true, value_parser = level())]
     pub(super) log_level: LevelFilter,
     /// Append the log to this file instead of writing it to standard error
     #[arg(long, value_name = "FILE")]
@@ -154,6 +157,12 @@ fn header(line: &str) -> Result<(String, String), String> {
     let (name, value) = (name.trim(), value.trim());
     Server::builder().header(name, value).check().map(drop).map_err(|e| e.to_string())?;
     Ok((name.to_owned(), value.to_owned()))
+}
+
+/// So that a wrong one is answered with those that there are.
+fn level() -> impl TypedValueParser<Value = LevelFilter> {
+    let names = ["off", "error", "warn", "info", "debug", "trace"];
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<LevelFilter>())
 }
 
 /// The server says what a proxy is.
@@ -234,6 +243,9 @@ mod tests {
         ] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
+        let told = parse(&["--log-level", "loud"]).unwrap_err().to_string();
+        assert!(told.contains("off, error, warn, info, debug, trace"), "{told}");
+        assert_eq!(parse(&["--log-level", "DEBUG"]).unwrap().log_level, LevelFilter::Debug);
         assert_eq!(parse(&["--max-message-size", "16M"]).unwrap().max_message_size, 16 << 20);
         let headers = parse(&["--header", "X-Y: z: a", "--header", "x-e:"]).unwrap().header;
         assert_eq!(headers, [("X-Y".into(), "z: a".into()), ("x-e".into(), String::new())]);

@@ -124,7 +124,7 @@ impl Opening {
         tail(self.path(), self.route())
     }
 
-    /// The client's address (`GWClientAddress`); see [`Request::client_address`].
+    /// The client's address (`REMOTE_ADDR`); see [`Request::client_address`].
     pub fn client_address(&self) -> Option<IpAddr> {
         self.request.client_address()
     }

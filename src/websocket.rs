@@ -396,7 +396,7 @@ impl WebSocket {
         self.connection.about().peer
     }
 
-    /// The client's address (`GWClientAddress`); see [`Request::client_address`].
+    /// The client's address (`REMOTE_ADDR`); see [`Request::client_address`].
     pub fn client_address(&self) -> Option<IpAddr> {
         self.connection.about().client()
     }

@@ -255,7 +255,7 @@ impl Request {
         self.peer
     }
 
-    /// The client's address (`GWClientAddress`): that of the peer, or, behind a
+    /// The client's address (`REMOTE_ADDR`): that of the peer, or, behind a
     /// [trusted proxy](crate::ServerBuilder::trusted_proxies), the forwarded one. `None` on a Unix socket without such a proxy.
     pub fn client_address(&self) -> Option<IpAddr> {
         self.client

@@ -55,7 +55,8 @@ pub trait WebSocketServer: Send + 'static {
     ///
     /// # Errors
     /// A [`Refusal`] is sent as the HTTP response; then neither `server` nor `on_post_server` is called. `?` makes one of a
-    /// [`StatusCode`](crate::StatusCode) and of an [`Error`]; for others there is [`Refusal::internal`].
+    /// [`StatusCode`](crate::StatusCode), of an [`Error`] and of a [`PushError`](crate::PushError); for others there is
+    /// [`Refusal::internal`].
     fn on_pre_server(&mut self, opening: &mut Opening) -> std::result::Result<(), Refusal> {
         let _ = opening;
         Ok(())
@@ -66,7 +67,7 @@ pub trait WebSocketServer: Send + 'static {
     ///
     /// # Errors
     /// An error closes the connection with 1011, and is logged. [`Error::Closed`] does not count as an error here, so
-    /// that a handler may use `?` when the client has left.
+    /// that a handler may use `?` when the client has left; nor does what a push to this connection returns then.
     fn server(&mut self, ws: &mut WebSocket) -> ServerResult;
 
     /// For shared connections only (`OnClientMessage`): called for each message, one at a time and in order, after `server`
@@ -304,9 +305,9 @@ impl WebSocket {
         self.close(CloseCode::NORMAL, "");
     }
 
-    /// As [`end_server`](Self::end_server), with the application's own code and text: 1000 or 3000 to 4999, and at most
-    /// 123 bytes (RFC 6455, sections 7.4 and 5.5). A longer text is cut; with a code that may not be sent, the close
-    /// frame is empty.
+    /// As [`end_server`](Self::end_server), with a code and a text of the application's: 4000 to 4999 for its own purposes, or
+    /// another one that [may be sent](CloseCode::is_sendable); and at most 123 bytes (RFC 6455, sections 7.4 and 5.5). A longer
+    /// text is cut; with a code that may not be sent, the close frame is empty.
     pub fn close(&self, code: impl Into<CloseCode>, text: &str) {
         self.connection.close(code.into(), text);
     }

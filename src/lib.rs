@@ -289,8 +289,9 @@
 //! A browser lets any page open a WebSocket to any server, with the cookies of that server. So a handshake with an `Origin` is
 //! answered with 403 unless the page is of the same host, or of those that [`ServerBuilder::origins`] allows; and so is a request
 //! such as POST. A stranger's page can also make a browser take the stranger's own name for an address in the browser's network
-//! (DNS rebinding), and so be of the same host as a server there. So where a connection's own address is loopback or private, pages and their handshakes are
-//! answered with 421 if their `Host` is a name that a stranger can own: see [`ServerBuilder::hosts`].
+//! (DNS rebinding), and so be of the same host as a server there. So where a connection's own address is loopback or private,
+//! pages and their handshakes are answered with 421 if their `Host` is a name that a stranger can own: see
+//! [`ServerBuilder::hosts`].
 //!
 //! Routes, handlers and files compare one form of a path, however it was sent: see [`Request::path`].
 //!

@@ -48,7 +48,8 @@ pub struct Limits {
     ///
     /// Behind a proxy that is one of the [trusted](crate::ServerBuilder::trusted_proxies) the forwarded address counts, as
     /// soon as a request has told it, and never the proxy's own. Behind any other proxy all clients have one address. On Unix
-    /// sockets without a trusted proxy they have none, and are not counted. Many people may share an address: those of a company, or of a mobile network.
+    /// sockets without a trusted proxy they have none, and are not counted. Many people may share an address: those of a company,
+    /// or of a mobile network.
     pub max_connections_per_address: Option<usize>,
     /// Stack of each thread that runs handlers, in bytes, from 64 KiB to 1 GiB. Default 256 KiB: deep recursion in a handler
     /// needs more. Only what is really used becomes resident memory, but all stacks together have to fit into a 32-bit
@@ -111,8 +112,9 @@ pub struct Limits {
     /// messages that are not complete, messages that are not read yet, queues, output that is not sent, and bodies of HTTP
     /// requests. Beyond it, those that hold most are closed with 1013 until the sum is a sixteenth below; one that still holds as
     /// much, since it does not take what it was sent before, is cut. From half of it on, bodies are refused, with HTTP 503, and
-    /// so is what is pushed to connections that are being opened. What is sent to many counts once. Not in it are the stacks of threads, what [compression](crate::Compression) keeps between
-    /// messages, the buffers that threads are receiving into ([`max_read_buffer`](Self::max_read_buffer) each, at most), what
+    /// so is what is pushed to connections that are being opened. What is sent to many counts once. Not in it are the stacks of
+    /// threads, what [compression](crate::Compression) keeps between messages, the buffers that threads are receiving into
+    /// ([`max_read_buffer`](Self::max_read_buffer) each, at most), what
     /// messages cost beside their bytes, and what your code holds. While many threads fill buffers at once, the sum may be above
     /// it for a moment. It must be 64 KiB at least; with less than [`max_message_size`](Self::max_message_size) the largest
     /// messages would not arrive.

@@ -134,8 +134,10 @@ fn a_method_that_a_page_is_not_for_is_405_with_what_there_is() {
         assert_eq!(server.get(scheme, "/body").status, 405);
         assert_eq!(server.ask(scheme, get("/nowhere").replacen("GET", "BREW", 1)).status, 404);
         // A WebSocket is opened with GET.
-        let reply = server.get(scheme, "/both");
-        assert_eq!((reply.status, reply.header("upgrade")), (426, Some("websocket")));
+        for method in ["GET", "HEAD"] {
+            let reply = server.ask(scheme, get("/both").replacen("GET", method, 1));
+            assert_eq!((reply.status, reply.header("upgrade")), (426, Some("websocket")), "{method}");
+        }
         assert_eq!(
             server.ask(scheme, get("/echo").replacen("GET", "DELETE", 1)).header("allow"),
             Some("GET")
@@ -171,6 +173,10 @@ fn a_get_of_a_websockets_path_says_that_there_is_one() {
         assert_eq!(server.get(scheme, "/chat/").text(), "of the chat");
         assert_eq!(server.get(scheme, "/nothing").status, 404);
     }
+    let alone = serve(|builder| builder.route("/echo", || app(echo)));
+    for method in ["GET", "HEAD"] {
+        assert_eq!(alone.ask(Scheme::Ws, get("/echo").replacen("GET", method, 1)).status, 426, "{method}");
+    }
     // Of the same paths, nobody can say which is meant.
     let server = serve(|builder| builder.files("/*", &*site).route("/*", || app(echo)));
     assert_eq!(server.get(Scheme::Ws, "/nothing").status, 404);
@@ -186,7 +192,7 @@ fn options_of_the_server_as_a_whole_are_answered() {
         assert_eq!((reply.status, reply.header("content-length"), reply.closes()), (204, None, false));
         assert_eq!(ask(&mut stream, get("/page")).text(), "GET /page ", "and the connection goes on");
         for method in ["GET", "HEAD", "POST", "TRACE"] {
-            assert_eq!(server.ask(scheme, get("*").replacen("GET", method, 1)).status, 400, "{method}");
+            assert_eq!(server.ask(scheme, get("*").replacen("GET", method, 1)).status, 404, "{method}");
         }
     }
 }

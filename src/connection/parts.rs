@@ -444,6 +444,11 @@ impl Connection {
         self.lock().protocol.check_sendable().err().unwrap_or_else(|| self.closed_reason())
     }
 
+    /// Whether nothing can be sent any more, although it may not have ended for readers yet.
+    pub(crate) fn is_unsendable(self: &Arc<Self>) -> bool {
+        self.lock().protocol.check_sendable().is_err()
+    }
+
     pub(crate) fn closed_reason(&self) -> CloseReason {
         // Whoever asks has seen that it ended.
         let unknown = || CloseReason::new(CloseCode::ABNORMAL, "", ClosedBy::Network);

@@ -72,11 +72,12 @@ impl Handshake {
 /// Checks all but the key and the subprotocols. Not inlined, so that its stack frame is free again: see `serve`.
 #[inline(never)]
 fn check_head(request: &Request, origins: &Origins) -> Result<(), Refusal> {
-    if request.method() != Method::GET {
+    let is_upgrade = is_upgrade(request);
+    if *request.method() != Method::GET && (is_upgrade || *request.method() != Method::HEAD) {
         return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "a WebSocket is opened with GET")
             .with_header(header::ALLOW, HeaderValue::from_static("GET")));
     }
-    if !is_upgrade(request) {
+    if !is_upgrade {
         return Err(websocket_here());
     }
     if request.is_http_10() {
@@ -212,6 +213,7 @@ mod tests {
             check(&GOOD.replace(from, to)).unwrap_err().status().as_u16()
         };
         assert_eq!(status("GET", "POST"), 405);
+        assert_eq!(status("GET", "HEAD"), 405);
         assert_eq!(status("Upgrade: WebSocket", "Upgrade: h2c"), 426);
         assert_eq!(status("HTTP/1.1", "HTTP/1.0"), 400);
         assert_eq!(status("upgrade\r\n", "x\r\n"), 400);

@@ -73,9 +73,6 @@ impl Request {
         let method = head.method.unwrap_or_default();
         let method = Method::from_bytes(method.as_bytes()).map_err(|_| bad("malformed HTTP method"))?;
         let target = Target::parse(head.path.unwrap_or_default(), method == Method::CONNECT).map_err(bad)?;
-        if target.path() == "*" && !matches!(method, Method::OPTIONS | Method::CONNECT) {
-            return Err(bad("the target * is for OPTIONS only"));
-        }
         let mut request = Box::new(Self {
             method,
             target,

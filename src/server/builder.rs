@@ -126,8 +126,8 @@ impl ServerBuilder {
     /// exact path like `/` only its `index.html`. A folder's path without the slash at its end is redirected.
     ///
     /// Files outside the folder, and those whose name begins with a dot, except `.well-known`, are not served: the answer is
-    /// 404, or 426 if the path is that of a WebSocket, and is so by a longer [route](Self::route). A link may lead to a file inside. For a file that exists but cannot be opened the answer is 503, and the log says
-    /// why.
+    /// 404, or 426 if the path is that of a WebSocket, and is so by a longer [route](Self::route). A link may lead to a file
+    /// inside. For a file that exists but cannot be opened the answer is 503, and the log says why.
     ///
     /// Conditional requests and ranges are answered as RFC 9110 says: 304, 206, 412, 416; where several ranges are asked for,
     /// with the whole file. If `app.js.br` or `app.js.gz` is beside `app.js`, and not older, clients that accept it get that

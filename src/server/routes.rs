@@ -225,7 +225,8 @@ impl Routes {
             && match self.pages.find(request.path()) {
                 None => true,
                 Some((pages, _)) => {
-                    *request.method() == Method::GET && page_for(pages, request.method()).is_none()
+                    let is_get = matches!(*request.method(), Method::GET | Method::HEAD);
+                    is_get && page_for(pages, request.method()).is_none()
                 }
             }
     }

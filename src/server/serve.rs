@@ -375,8 +375,8 @@ fn end(shared: &Shared, connection: &Arc<Connection>, result: ServerResult) {
 }
 
 /// Whether this is how a handler learns that its connection has ended. A push may as well have been to another one.
-fn is_end(error: &(dyn std::error::Error + 'static), connection: &Connection) -> bool {
+fn is_end(error: &(dyn std::error::Error + 'static), connection: &Arc<Connection>) -> bool {
     let of_push = |error: &PushError| matches!(error.kind, PushErrorKind::Closed(_) | PushErrorKind::Unknown);
     error.downcast_ref().is_some_and(Error::is_closed)
-        || error.downcast_ref().is_some_and(of_push) && connection.reason().is_some()
+        || error.downcast_ref().is_some_and(of_push) && connection.is_unsendable()
 }

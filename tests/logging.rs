@@ -467,12 +467,17 @@ fn a_push_to_a_client_that_has_left_is_no_failure() {
 #[test]
 fn a_server_that_returns_with_an_open_connection_is_told_what_that_means() {
     let (_turn, log) = logged();
-    let server =
-        serve(|builder| builder.route("/", || app(|_| Ok(()))).route("/shared", || common::SharedEcho));
-    for (path, is_told) in [("/", true), ("/shared", false)] {
+    let reads_once = |ws: &mut WebSocket| Ok(ws.read_message(PATIENCE).map(drop)?);
+    let server = serve(|builder| {
+        builder
+            .route("/", || app(|_| Ok(())))
+            .route("/reads", move || app(reads_once))
+            .route("/shared", || common::SharedEcho)
+    });
+    for (path, is_told) in [("/", true), ("/reads", false), ("/shared", false)] {
         let mut client = server.raw_websocket(Scheme::Ws, path);
-        client.write_all(&close_frame(1000, "")).unwrap();
-        assert_eq!(client.read_frame().0, 0x88);
+        client.write_all(&[frame(0x81, b"hello"), close_frame(1000, "")].concat()).unwrap();
+        while client.read_frame().0 != 0x88 {}
         drop(client);
         eventually("the end", || server.hub.is_empty().unwrap());
         let lines = log.lines();

@@ -33,6 +33,7 @@ use crate::{
     deadline::Deadline,
     error::{CloseReason, ClosedBy, Error},
     http::{FAILED, Handshake, Refusal, Request},
+    info::ConnectionInfo,
     interned::Name,
     message::CloseCode,
     opening::Opening,
@@ -360,17 +361,29 @@ fn serve_app(
 
 /// What the handler's result means for the connection. A handler that ended because the client left did not fail.
 fn end(shared: &Shared, connection: &Arc<Connection>, result: ServerResult) {
-    let id = connection.id().short();
     match result {
-        Ok(()) if !connection.about().shared && connection.reason().is_none() => log::debug!(
-            "{id}: server has returned, and so the connection ends: for one that is to stay, set_shared_connection"
-        ),
-        Ok(()) => {}
+        Ok(()) => hint(connection),
         Err(error) if is_end(&*error, connection) => {}
         Err(error) => {
             connection.close(CloseCode::INTERNAL_ERROR, FAILED);
+            let id = connection.id().short();
             shared.incidents.failed(format_args!("{id}: the handler failed: {}", Shown(error)));
         }
+    }
+}
+
+/// Who reads nothing, and returns, may have meant the connection to be shared.
+fn hint(connection: &Arc<Connection>) {
+    if !connection.about().shared
+        && connection.reason().is_none()
+        && log::log_enabled!(log::Level::Debug)
+        && ConnectionInfo::new(connection).messages_in == 0
+    {
+        let id = connection.id().short();
+        log::debug!(
+            "{id}: server has returned without a message, and the connection ends: one that is to stay needs \
+             set_shared_connection"
+        );
     }
 }
 

@@ -373,6 +373,7 @@ fn end(shared: &Shared, connection: &Arc<Connection>, result: ServerResult) {
 }
 
 /// Who reads nothing, and returns, may have meant the connection to be shared.
+#[inline(never)]
 fn hint(connection: &Arc<Connection>) {
     if !connection.about().shared
         && connection.reason().is_none()

@@ -361,6 +361,7 @@
 //!   linked but libc, and with a musl target not even that.
 //! - `tls-vendored`: `tls` with an OpenSSL that is built along and linked in, for cross builds where the target's is not to be had. It
 //!   takes Perl, `make` and minutes.
+//! - `test-certs`: certificates for tests of your own `wss://`, `switchboard::test_certs`.
 //! - `cli` (default): the `switchboard` command. A program that only uses the library does not need it:
 //!   `switchboard = { version = "0.1", default-features = false, features = ["tls"] }`.
 //!
@@ -447,6 +448,8 @@ mod session;
 mod shown;
 mod sync;
 mod tags;
+#[cfg(all(feature = "test-certs", feature = "__tls"))]
+pub mod test_certs;
 mod thread;
 #[cfg(feature = "__tls")]
 mod tls;
@@ -458,7 +461,7 @@ pub use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 #[cfg(feature = "__tls")]
 pub use crate::client_certificate::ClientCertificate;
 #[cfg(feature = "__tls")]
-pub use crate::tls::{TlsBackend, TlsClientCa, TlsIdentity, TlsTrust, TlsVersion};
+pub use crate::tls::{CertificateInfo, TlsBackend, TlsClientCa, TlsIdentity, TlsTrust, TlsVersion, TlsWatch};
 pub use crate::{
     compression::Compression,
     connection::{Overflow, PushError, PushErrorKind, Pushed, READ_TIMEOUT},

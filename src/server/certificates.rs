@@ -123,3 +123,89 @@ fn end(certificate: &CertificateInfo, now: SystemTime) -> Option<String> {
         format!("{name}: the certificate {subject} expires in {left}: it is valid until {until}; renew it")
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+
+    /// The bundled one, where others may come or not.
+    fn certificates(public: Option<&str>) -> (Certificates, SystemTime) {
+        let identity = TlsIdentity::from_pem_files("certs/server.pem", "certs/server.key").unwrap();
+        let end = identity.current().first_to_end().not_after;
+        let public = public.map(|address| ListenAddr::Tcp(address.parse().unwrap()));
+        (Certificates { entries: vec![Entry::new(identity, public)], due: None }, end)
+    }
+
+    #[test]
+    fn the_end_is_told_once_a_day_from_thirty_days_before() {
+        let (mut certificates, end) = certificates(None);
+        let (start, hour) = (Instant::now(), INTERVAL);
+        let first = end - NOTICE - 3 * hour;
+        // Looked at every hour until two days after the end.
+        let told: Vec<(u32, String)> = (0..32 * 24 + 3)
+            .flat_map(|n| {
+                let lines = certificates.lines(start + n * hour, first + n * hour);
+                lines.into_iter().map(move |line| (n, line))
+            })
+            .collect();
+        assert_eq!(
+            told.iter().map(|(n, _)| *n).collect::<Vec<_>>(),
+            (0..32).map(|day| 3 + day * 24).collect::<Vec<_>>()
+        );
+        for (n, words) in [
+            (0, "\"CN=localhost\" expires in 30 days: it is valid until 20"),
+            (27, "expires in 3 days"),
+            (29, "expires in 24 hours"),
+            (30, "expires in 0 hours"),
+            (31, "has expired: it was valid until 20"),
+        ] {
+            assert!(told[n].1.contains(words), "{:?}", told[n]);
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_later_does_no_harm() {
+        let (mut certificates, end) = certificates(None);
+        let now = Instant::now();
+        assert_eq!(certificates.lines(now, UNIX_EPOCH), [""; 0]);
+        assert_eq!(certificates.lines(now, end - DAY).len(), 1);
+        // Another certificate is another matter.
+        let other =
+            CertificateInfo { not_after: end - DAY, ..certificates.entries[0].identity.current().info() };
+        certificates.entries[0].told = Some((other, now));
+        assert_eq!(certificates.lines(now, end - DAY).len(), 1);
+    }
+
+    #[test]
+    fn the_bundled_one_is_told_once_where_others_may_come() {
+        let (mut local, end) = certificates(None);
+        let (mut public, _) = certificates(Some("192.0.2.1:443"));
+        let (now, date) = (Instant::now(), end - 2 * NOTICE);
+        assert_eq!(local.lines(now, date), [""; 0]);
+        let lines = public.lines(now, date);
+        assert!(lines.len() == 1 && lines[0].contains("on 192.0.2.1:443: its key is public"), "{lines:?}");
+        assert_eq!(public.lines(now + DAY, date), [""; 0]);
+    }
+
+    #[test]
+    fn only_loopback_and_unix_sockets_are_this_machine_s_own() {
+        let of = |address: &str| is_public(&ListenAddr::Tcp(address.parse().unwrap()));
+        for local in ["127.0.0.1:1", "127.1.2.3:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+            assert!(!of(local), "{local}");
+        }
+        for public in [
+            "0.0.0.0:1",
+            "[::]:1",
+            "192.168.1.2:1",
+            "10.0.0.1:1",
+            "169.254.1.1:1",
+            "[fe80::1]:1",
+            "[::ffff:0.0.0.0]:1",
+        ] {
+            assert!(of(public), "{public}");
+        }
+        assert!(!is_public(&ListenAddr::Unix("/run/socket".into())));
+    }
+}

@@ -17,7 +17,7 @@ use rustix::{
 use super::folders::Folders;
 use crate::deadline::timespec;
 
-/// How often files are looked at if nothing is told.
+/// How often files are looked at even if nothing is told.
 const INTERVAL: Duration = Duration::from_secs(60);
 
 /// The same where the system cannot tell.
@@ -33,6 +33,8 @@ type Stamp = Option<[i128; 5]>;
 pub(super) struct Changes {
     files: Vec<PathBuf>,
     folders: Option<Folders>,
+    /// How often they are looked at if nothing is told.
+    interval: Duration,
     stamps: Vec<Stamp>,
 }
 
@@ -46,15 +48,21 @@ pub(super) enum Waited {
 
 impl Changes {
     pub(super) fn new(files: Vec<PathBuf>) -> Self {
-        let folders = Folders::new()
-            .inspect_err(|e| {
+        match Folders::new() {
+            Ok(folders) => Self { files, folders: Some(folders), interval: INTERVAL, stamps: Vec::new() },
+            Err(e) => {
+                let seconds = INTERVAL_UNTOLD.as_secs();
                 log::info!(
-                    "the system does not tell when certificates change, so they are looked at every {} s: {e}",
-                    INTERVAL_UNTOLD.as_secs()
+                    "certificates are looked at every {seconds} s, for the system does not tell of changes: {e}"
                 );
-            })
-            .ok();
-        Self { files, folders, stamps: Vec::new() }
+                Self::untold(files, INTERVAL_UNTOLD)
+            }
+        }
+    }
+
+    /// Without the system's help.
+    pub(super) fn untold(files: Vec<PathBuf>, interval: Duration) -> Self {
+        Self { files, folders: None, interval, stamps: Vec::new() }
     }
 
     /// Whether the files are not those any more of the last look.
@@ -70,7 +78,7 @@ impl Changes {
 
     /// How long to wait until the next look.
     pub(super) fn interval(&self) -> Duration {
-        if self.folders.is_some() { INTERVAL } else { INTERVAL_UNTOLD }
+        self.interval
     }
 
     /// Waits until something may have changed, for so long at most, or until `stop` is readable or ended.

@@ -144,3 +144,57 @@ mod others {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use super::*;
+
+    /// Dropping it removes it.
+    struct Temporary(PathBuf);
+
+    impl Drop for Temporary {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn each_link_and_the_end_of_the_way_count() {
+        let name = format!("switchboard-folders-{}", std::process::id());
+        let top = Temporary(fs::canonicalize(std::env::temp_dir()).unwrap().join(name));
+        let at = |path: &str| top.0.join(path);
+        fs::create_dir_all(at("a/b")).unwrap();
+        fs::create_dir_all(at("c/d")).unwrap();
+        fs::write(at("a/b/file"), "").unwrap();
+        for (target, link) in [
+            ("../a/b", "c/b"),
+            ("b/file", "c/file"),
+            ("loop", "c/loop"),
+            ("none/x", "c/dead"),
+            (".", "c/here"),
+        ] {
+            symlink(target, at(link)).unwrap();
+        }
+        symlink(at("c"), at("absolute")).unwrap();
+        for (path, folders) in [
+            ("a/b/file", &["a/b"][..]),
+            ("a/./b/../b/file", &["a/b"]),
+            ("c/b/file", &["c", "a/b"]),
+            ("c/file", &["c", "c", "a/b"]),
+            ("absolute/b/file", &["", "c", "a/b"]),
+            ("c/here/here/d", &["c", "c", "c"]),
+            ("a/none", &["a"]),
+            ("a/none/more/file", &["a"]),
+            ("c/dead", &["c", "c"]),
+            ("a/b/file/more", &["a/b/file"]),
+        ] {
+            let expected: Vec<_> =
+                folders.iter().map(|folder| at(folder).components().collect::<PathBuf>()).collect();
+            assert_eq!(on_the_way(&at(path)), expected, "{path}");
+        }
+        let in_circles = on_the_way(&at("c/loop"));
+        assert_eq!((in_circles.len(), &in_circles[0]), (MAX_LINKS + 1, &at("c")));
+    }
+}

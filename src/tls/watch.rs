@@ -112,3 +112,50 @@ impl<R: FnMut() -> Result<bool, TlsError>> Watching<R> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::PathBuf};
+
+    use crossbeam_channel::unbounded;
+
+    use super::*;
+
+    /// Where the system tells nothing, files are looked at from time to time; and those that were refused are tried again also if
+    /// they do not change, and the thread ends when it is to, whatever it waits for.
+    #[test]
+    fn without_the_help_of_the_system_changes_are_found_by_looking() {
+        let file = std::env::temp_dir().join(format!("switchboard-watch-{}", std::process::id()));
+        fs::write(&file, "one").unwrap();
+        let (told, loaded) = unbounded();
+        let read = file.clone();
+        let reload = move || {
+            let text = fs::read_to_string(&read).unwrap_or_default();
+            told.send(text.clone()).unwrap();
+            if text.is_empty() { Err(TlsError::new("it is gone")) } else { Ok(true) }
+        };
+        let changes = Changes::untold(vec![file.clone()], Duration::from_millis(10));
+        let watch = TlsWatch::start(changes, reload).unwrap();
+        let next = || loaded.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert_eq!(next(), "one");
+        fs::write(&file, "other").unwrap();
+        assert_eq!(next(), "other");
+        fs::remove_file(&file).unwrap();
+        assert_eq!([next(), next(), next()], ["", "", ""]);
+        fs::write(&file, "again").unwrap();
+        while next() != "again" {}
+        drop(watch);
+        assert!(loaded.iter().all(|text| text == "again"), "until the thread has ended");
+    }
+
+    #[test]
+    fn a_watch_ends_at_once() {
+        let begun = Instant::now();
+        for changes in [Changes::new(Vec::new()), Changes::untold(Vec::new(), Duration::MAX)] {
+            drop(TlsWatch::start(changes, || Ok(false)).unwrap());
+        }
+        let missing = PathBuf::from("/none/of/these");
+        drop(TlsWatch::start(Changes::new(vec![missing]), || Err(TlsError::new("no such file"))).unwrap());
+        assert!(begun.elapsed() < PATIENCE);
+    }
+}

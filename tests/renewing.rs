@@ -25,7 +25,7 @@ use common::{
 };
 use log::Level;
 use native_tls::{TlsConnector, TlsStream};
-use switchboard::{Server, TlsIdentity};
+use switchboard::{Server, TlsBackend, TlsIdentity};
 use tungstenite::{Message, WebSocket};
 
 /// What the library logs: level and text.
@@ -98,6 +98,10 @@ fn bound(identity: &TlsIdentity) -> (Running, SocketAddr) {
 }
 
 fn handshake(address: SocketAddr) -> TlsStream<TcpStream> {
+    handshake_for("localhost", address)
+}
+
+fn handshake_for(name: &str, address: SocketAddr) -> TlsStream<TcpStream> {
     let tcp = TcpStream::connect(address).unwrap();
     tcp.set_read_timeout(Some(PATIENCE)).unwrap();
     // Made once, because that takes longer than a handshake.
@@ -106,7 +110,7 @@ fn handshake(address: SocketAddr) -> TlsStream<TcpStream> {
         let builder = &mut TlsConnector::builder();
         builder.danger_accept_invalid_certs(true).disable_built_in_roots(true).build().unwrap()
     };
-    CONNECTOR.get_or_init(make).connect("localhost", tcp).unwrap()
+    CONNECTOR.get_or_init(make).connect(name, tcp).unwrap()
 }
 
 /// The certificate that a client gets who comes now.
@@ -138,14 +142,25 @@ fn path(n: usize) -> &'static str {
     ["/", "/shared"][n % 2]
 }
 
+/// The libraries that there are.
+fn backends() -> impl Iterator<Item = TlsBackend> {
+    [TlsBackend::NativeTls, TlsBackend::Rustls].into_iter().filter(|backend| backend.is_available())
+}
+
 /// Nobody who is there notices, and whoever comes gets the certificate of that moment.
 #[test]
 fn open_connections_live_on_and_new_ones_get_the_current_certificate() {
+    for backend in backends() {
+        renew_under_load(backend);
+    }
+}
+
+fn renew_under_load(backend: TlsBackend) {
     const CLIENTS: usize = 100;
     let folder = begin();
     let all: Vec<Certified> = (0..4).map(|n| certified(&format!("number {n}"))).collect();
     write(&folder, &all[0]);
-    let identity = load(&folder);
+    let identity = load(&folder).with_backend(backend);
     let (server, address) = bound(&identity);
     let mut open: Vec<Client> = (0..CLIENTS).map(|n| connect(address, path(n))).collect();
     let talk = |open: &mut Vec<Client>| {
@@ -325,6 +340,8 @@ fn an_archive_is_loaded_again_and_so_is_its_password() {
 /// A way in which files come to have something else in them: begins with the folder, and then renews.
 struct Way {
     name: &'static str,
+    /// At no moment there is a certificate without its key.
+    at_once: bool,
     begin: fn(&Path, &Certified),
     renew: fn(&Path, &Certified),
 }
@@ -337,11 +354,15 @@ fn turn(link: &Path, folder: &Path, certified: &Certified) {
     fs::rename(new_link, link).unwrap();
 }
 
+/// Writes a file that is there at once.
+fn put(folder: &Path, name: &str, content: &str) {
+    fs::write(folder.join("tmp"), content).unwrap();
+    fs::rename(folder.join("tmp"), folder.join(name)).unwrap();
+}
+
 fn rename_over(folder: &Path, certified: &Certified) {
-    for (name, content) in [("key.pem", certified.key_pem()), ("cert.pem", certified.pem())] {
-        fs::write(folder.join("tmp"), content).unwrap();
-        fs::rename(folder.join("tmp"), folder.join(name)).unwrap();
-    }
+    put(folder, "key.pem", &certified.key_pem());
+    put(folder, "cert.pem", &certified.pem());
 }
 
 /// `live/cert.pem` leads to `archive/certN.pem`.
@@ -363,15 +384,17 @@ fn certbot(folder: &Path, certified: &Certified, number: usize) {
 }
 
 const WAYS: [Way; 8] = [
-    Way { name: "in place", begin: write, renew: write },
-    Way { name: "by renaming", begin: write, renew: rename_over },
+    Way { name: "in place", at_once: false, begin: write, renew: write },
+    Way { name: "by renaming", at_once: false, begin: write, renew: rename_over },
     Way {
         name: "by certbot",
+        at_once: false,
         begin: |folder, certified| certbot(folder, certified, 1),
         renew: |folder, certified| certbot(folder, certified, 2),
     },
     Way {
         name: "by Kubernetes",
+        at_once: true,
         begin: |folder, certified| {
             fs::create_dir_all(folder).unwrap();
             turn(&folder.join("..data"), &folder.join("..2026_1"), certified);
@@ -386,11 +409,13 @@ const WAYS: [Way; 8] = [
     },
     Way {
         name: "by a link to the folder",
+        at_once: true,
         begin: |folder, certified| turn(folder, &folder.with_extension("1"), certified),
         renew: |folder, certified| turn(folder, &folder.with_extension("2"), certified),
     },
     Way {
         name: "by a link far up",
+        at_once: false,
         begin: |folder, certified| {
             let top = folder.parent().unwrap().join("far");
             write(&top.join("one/deep"), certified);
@@ -406,6 +431,7 @@ const WAYS: [Way; 8] = [
     },
     Way {
         name: "in a new folder of the same name",
+        at_once: false,
         begin: write,
         renew: |folder, certified| {
             fs::remove_dir_all(folder).unwrap();
@@ -415,6 +441,7 @@ const WAYS: [Way; 8] = [
     },
     Way {
         name: "in a new folder that is renamed",
+        at_once: false,
         begin: write,
         renew: |folder, certified| {
             write(&folder.with_extension("new"), certified);
@@ -443,13 +470,15 @@ fn changed_files_are_loaded_however_they_are_changed() {
                 thread::sleep(Duration::from_millis(50)); // the watch may see it as it was, or else already renewed
                 (way.renew)(&certs, &all[1]);
                 eventually(way.name, || is_served(address, &all[1]));
+                let complaints =
+                    || logged(folder, Level::Error, of_way.file_name().unwrap().to_str().unwrap());
+                assert!(!way.at_once || complaints().is_empty(), "{:#?}", complaints());
                 // And once more, wherever the files are now.
                 write(&certs, &all[0]);
                 eventually(way.name, || is_served(address, &all[0]));
             });
         }
     });
-    assert_eq!(logged(&folder, Level::Error, ""), [""; 0]);
 }
 
 #[test]
@@ -462,15 +491,14 @@ fn what_is_bad_is_said_once_and_tried_again_at_the_next_change() {
     let (_server, address) = bound(&identity);
     let errors = |text: &str| logged(&folder, Level::Error, text);
     let half = new.key_pem()[..100].to_owned();
-    // Each of these takes a while; then the next one comes.
-    folder.write("cert.pem", new.pem());
+    put(&folder, "cert.pem", &new.pem());
     eventually("said", || errors("does not match").len() == 1);
-    folder.write("key.pem", half);
+    put(&folder, "key.pem", &half);
     eventually("said", || errors("cut off").len() == 1);
     fs::remove_file(folder.path("key.pem")).unwrap();
     eventually("said", || errors("No such file").len() == 1);
     assert!(is_served(address, &old));
-    folder.write("key.pem", new.key_pem());
+    put(&folder, "key.pem", &new.key_pem());
     eventually("renewed", || is_served(address, &new));
     let all = errors("");
     assert_eq!(all.len(), 3, "{all:#?}");
@@ -481,7 +509,7 @@ fn what_is_bad_is_said_once_and_tried_again_at_the_next_change() {
     fs::File::open(folder.path("cert.pem")).unwrap().set_modified(SystemTime::now()).unwrap();
     write(&folder, &old);
     eventually("renewed", || is_served(address, &old));
-    assert_eq!((told(), errors("").len()), (before + 1, 3));
+    assert_eq!(told(), before + 1);
 }
 
 #[test]
@@ -506,7 +534,6 @@ fn a_folder_where_much_else_happens_does_not_matter() {
             eventually("renewed", || is_served(address, &all[n]));
         }
     });
-    assert_eq!(logged(&folder, Level::Error, ""), [""; 0]);
 }
 
 #[test]
@@ -640,4 +667,38 @@ fn the_bundled_certificate_is_warned_of_where_others_may_come() {
         assert_eq!(told(name).len(), told_of, "{name}");
         assert!(told(name).iter().all(|line| line.contains("on 0.0.0.0:") && line.contains("key is public")));
     }
+}
+
+/// The certificates for other names are renewed with the first one, and so is what uses them.
+#[cfg(feature = "rustls")]
+#[test]
+fn the_certificates_for_other_names_are_renewed_too() {
+    let folder = begin();
+    let of = |subject, name| Kind { name, valid: (-DAY, 90 * DAY), ..Kind::server(subject) }.signed();
+    let (own, other) = (folder.join("own"), folder.join("other"));
+    write(&own, &of("own", "own.example"));
+    write(&other, &of("other", "other.example"));
+    let identity = load(&own).with_backend(TlsBackend::Rustls).with_other(load(&other));
+    let _watch = identity.watch().unwrap();
+    let builder = Server::builder().listen_tls("127.0.0.1:0", identity.clone());
+    let server = Running::new(builder.route("/", || app(echo)));
+    let address = server.addresses[0].tcp().unwrap();
+    let is_served = |name: &str, certified: &Certified| {
+        let stream = handshake_for(name, address);
+        stream.peer_certificate().unwrap().unwrap().to_der().unwrap()
+            == certified.certificate.to_der().unwrap()
+    };
+    let (new_own, new_other) = (of("new own", "own.example"), of("new other", "other.example"));
+    write(&other, &new_other);
+    eventually("the other one is renewed", || is_served("other.example", &new_other));
+    assert!(!is_served("own.example", &new_other));
+    write(&own, &new_own);
+    eventually("the first one is renewed", || is_served("own.example", &new_own));
+    assert!(is_served("unknown.example", &new_own) && is_served("other.example", &new_other));
+    let newest = of("newest", "other.example");
+    write(&other, &newest);
+    fs::write(own.join("key.pem"), newest.key_pem()).unwrap();
+    eventually("one does not wait for the other", || is_served("other.example", &newest));
+    assert!(identity.reload().unwrap_err().to_string().contains("does not match"));
+    assert!(is_served("own.example", &new_own));
 }

@@ -25,7 +25,7 @@ use crate::{codec::Acceptor, error::TlsError, sync::LockExt};
 ///
 /// Its certificate can be renewed while servers use it, by [`replace`](Self::replace), [`reload`](Self::reload) or
 /// [`watch`](Self::watch): connections that begin get the new one, open ones go on as they are. When a certificate ends within 30
-/// days, the log of its server says so, once a day.
+/// days, the log of its server says so, once a day. What a method `with_…` makes is another identity, and renewed by itself.
 ///
 /// ```
 /// # fn main() -> Result<(), switchboard::ServerError> {

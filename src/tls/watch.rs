@@ -79,8 +79,7 @@ struct Watching<R> {
 impl<R: FnMut() -> Result<bool, TlsError>> Watching<R> {
     fn run(&mut self) {
         self.changes.look();
-        self.load(); // they may have changed since they were loaded
-        let mut changed: Option<Instant> = None;
+        let mut changed = self.load(); // they may have changed since they were loaded before
         loop {
             let timeout = changed.map_or(self.changes.interval(), |at| SETTLE.saturating_sub(at.elapsed()));
             match self.changes.wait(&self.stopped, timeout) {
@@ -91,17 +90,19 @@ impl<R: FnMut() -> Result<bool, TlsError>> Watching<R> {
             if self.changes.look() {
                 changed = Some(Instant::now());
             } else if changed.is_some_and(|at| at.elapsed() >= SETTLE) {
-                changed = None;
-                self.load();
+                changed = self.load();
             } else if changed.is_none() && self.refused.is_some() {
-                self.load(); // what was missing may have been a descriptor, or the right time
+                changed = self.load(); // what was missing may have been a descriptor, or the right time
             }
         }
     }
 
-    fn load(&mut self) {
+    /// Returns when the files have changed, if that was meanwhile, and they are to be loaded once more.
+    fn load(&mut self) -> Option<Instant> {
         match (self.reload)() {
             Ok(_) => self.refused = None,
+            // Half of it may be the new one, and half the old one.
+            Err(_) if self.changes.look() => return Some(Instant::now()),
             Err(e) => {
                 let why = e.to_string();
                 if self.refused.as_ref() != Some(&why) {
@@ -110,6 +111,7 @@ impl<R: FnMut() -> Result<bool, TlsError>> Watching<R> {
                 self.refused = Some(why);
             }
         }
+        None
     }
 }
 

@@ -147,7 +147,32 @@ mod tests {
         fs::write(&file, "again").unwrap();
         while next() != "again" {}
         drop(watch);
+        fs::remove_file(file).unwrap();
         assert!(loaded.iter().all(|text| text == "again"), "until the thread has ended");
+    }
+
+    /// Certificate and key are written one after the other, and nobody wants to hear of what is between.
+    #[test]
+    fn files_that_go_on_changing_are_left_alone() {
+        let file = std::env::temp_dir().join(format!("switchboard-settle-{}", std::process::id()));
+        fs::write(&file, "").unwrap();
+        let (told, loaded) = unbounded();
+        let read = file.clone();
+        let reload = move || {
+            told.send(fs::read_to_string(&read).unwrap_or_default()).unwrap();
+            Ok(true)
+        };
+        let watch = TlsWatch::start(Changes::new(vec![file.clone()]), reload).unwrap();
+        let next = || loaded.recv_timeout(Duration::from_secs(20)).unwrap();
+        next();
+        for n in 0..10 {
+            fs::write(&file, n.to_string()).unwrap();
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let times = std::iter::repeat_with(next).take_while(|text| text != "9").count();
+        assert!(times < 5, "{times}");
+        drop(watch);
+        fs::remove_file(file).unwrap();
     }
 
     #[test]

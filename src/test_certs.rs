@@ -42,7 +42,10 @@
 //! # Ok(()) }
 //! ```
 
-use crate::{error::TlsError, tls::TlsIdentity};
+use crate::{
+    error::TlsError,
+    tls::{TlsIdentity, TlsTrust},
+};
 
 /// The certificate of the CA, in PEM: for clients to trust.
 pub const CA: &[u8] = include_bytes!("../certs/ca.pem");
@@ -63,4 +66,12 @@ pub fn identity() -> Result<TlsIdentity, TlsError> {
     return TlsIdentity::from_pkcs12(include_bytes!("../certs/server.p12"), "switchboard");
     #[cfg(not(target_vendor = "apple"))]
     TlsIdentity::from_pem(CERTIFICATES, KEY)
+}
+
+/// For clients of this crate: they trust the CA, and nobody else.
+///
+/// # Errors
+/// None: it can be read.
+pub fn trust() -> Result<TlsTrust, TlsError> {
+    TlsTrust::ca(CA)
 }

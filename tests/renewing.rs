@@ -19,7 +19,7 @@ use std::{
 use common::{
     PATIENCE, SharedEcho, Until, app,
     authority::{self, Certified, DAY, Kind},
-    echo, eventually,
+    backends, echo, eventually,
     folder::Folder,
     running::Running,
 };
@@ -75,7 +75,8 @@ fn valid(name: &str, valid: (i64, i64)) -> Certified {
 }
 
 fn identity(certified: &Certified) -> TlsIdentity {
-    TlsIdentity::from_pem(certified.pem().as_bytes(), certified.key_pem().as_bytes()).unwrap()
+    let identity = TlsIdentity::from_pem(certified.pem().as_bytes(), certified.key_pem().as_bytes()).unwrap();
+    identity.with_backend(common::identity().backend())
 }
 
 /// Writes the two files into themselves, if they are there.
@@ -86,7 +87,8 @@ fn write(folder: &Path, certified: &Certified) {
 }
 
 fn load(folder: &Path) -> TlsIdentity {
-    TlsIdentity::from_pem_files(folder.join("cert.pem"), folder.join("key.pem")).unwrap()
+    let identity = TlsIdentity::from_pem_files(folder.join("cert.pem"), folder.join("key.pem")).unwrap();
+    identity.with_backend(common::identity().backend())
 }
 
 /// A server with this identity, an echo at `/`, and a shared one at `/shared`; and its address.
@@ -140,11 +142,6 @@ fn assert_echoes(client: &mut Client, text: &str) {
 
 fn path(n: usize) -> &'static str {
     ["/", "/shared"][n % 2]
-}
-
-/// The libraries that there are.
-fn backends() -> impl Iterator<Item = TlsBackend> {
-    [TlsBackend::NativeTls, TlsBackend::Rustls].into_iter().filter(|backend| backend.is_available())
 }
 
 /// Nobody who is there notices, and whoever comes gets the certificate of that moment.
@@ -307,6 +304,7 @@ fn one_out_of_its_time_does_not_replace_a_good_one() {
     assert_eq!(logged(&folder, Level::Warn, "\"CN=later\" has expired").len(), 1);
 }
 
+#[cfg(feature = "tls")]
 #[test]
 fn an_archive_is_loaded_again_and_so_is_its_password() {
     let folder = begin();
@@ -646,6 +644,7 @@ fn the_bundled_certificate_is_warned_of_where_others_may_come() {
     let bundled: Vec<_> = ["server.pem", "server.key"]
         .map(|name| folder.write(name, fs::read(format!("certs/{name}")).unwrap()))
         .into();
+    #[cfg(feature = "tls")]
     let archive = folder.write("server.p12", fs::read("certs/server.p12").unwrap());
     let key = openssl::pkey::PKey::private_key_from_pem(&fs::read("certs/server.key").unwrap()).unwrap();
     let again = Kind { key, valid: (-DAY, 90 * DAY), ..Kind::server("box") }.signed();
@@ -655,6 +654,7 @@ fn the_bundled_certificate_is_warned_of_where_others_may_come() {
     let told = |name: &str| logged(&folder, Level::Warn, &format!("{name}: this is the test certificate"));
     for (name, identity, told_of) in [
         ("server.pem", TlsIdentity::from_pem_files(&bundled[0], &bundled[1]).unwrap(), 1),
+        #[cfg(feature = "tls")]
         ("server.p12", TlsIdentity::from_pkcs12_file(&archive, "switchboard").unwrap(), 1),
         ("again.pem", TlsIdentity::from_pem_files(&again, &bundled[1]).unwrap(), 1),
         ("cert.pem", load(&folder), 0),

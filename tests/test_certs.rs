@@ -40,4 +40,5 @@ fn the_values_are_those_of_the_files() {
     }
     let identity = TlsIdentity::from_pem(test_certs::CERTIFICATES, test_certs::KEY).unwrap();
     assert_eq!(identity.not_after(), test_certs::identity().unwrap().not_after());
+    test_certs::trust().unwrap();
 }

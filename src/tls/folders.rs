@@ -3,17 +3,65 @@
 use std::{
     collections::VecDeque,
     ffi::OsString,
-    fs,
+    fs, io,
     path::{Component, Path, PathBuf},
 };
 
-#[cfg(any(target_os = "linux", target_os = "android"))]
-pub(super) use linux::Folders;
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(super) use others::Folders;
+use rustix::{
+    fd::{AsFd, BorrowedFd, OwnedFd},
+    fs::inotify::{self, CreateFlags, WatchFlags},
+};
 
 /// As many links as the system follows.
 const MAX_LINKS: usize = 40;
+
+/// Watched folders. Readable when something has changed in one of them.
+#[derive(Debug)]
+pub(super) struct Folders {
+    inotify: OwnedFd,
+    watched: Vec<i32>,
+}
+
+impl Folders {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self {
+            inotify: inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?,
+            watched: Vec::new(),
+        })
+    }
+
+    /// From now on watches the folders that matter for these files, and no others.
+    pub(super) fn follow(&mut self, files: &[PathBuf]) {
+        let kinds = WatchFlags::CREATE
+            | WatchFlags::DELETE
+            | WatchFlags::MOVED_FROM
+            | WatchFlags::MOVED_TO
+            | WatchFlags::CLOSE_WRITE
+            | WatchFlags::ATTRIB
+            | WatchFlags::DELETE_SELF
+            | WatchFlags::MOVE_SELF
+            | WatchFlags::ONLYDIR;
+        // One that may not be read is not watched. The same folder has the same number each time.
+        let add = |folder| inotify::add_watch(&self.inotify, folder, kinds).ok();
+        let now: Vec<i32> = files.iter().flat_map(|file| on_the_way(file)).filter_map(add).collect();
+        for old in std::mem::replace(&mut self.watched, now) {
+            if !self.watched.contains(&old) {
+                let _ = inotify::remove_watch(&self.inotify, old); // it fails if the folder is gone
+            }
+        }
+    }
+
+    /// Takes note of what has changed so far.
+    pub(super) fn drain(&self) {
+        while rustix::io::read(&self.inotify, &mut [0; 4096][..]).is_ok_and(|n| n > 0) {}
+    }
+}
+
+impl AsFd for Folders {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inotify.as_fd()
+    }
+}
 
 /// The folders in which a change may lead this absolute path to another file: those of the links on the way, and that of the file
 /// itself, or of the first part of the path that is missing. So a certificate is seen that is replaced by turning a link to it
@@ -52,97 +100,6 @@ fn on_the_way(path: &Path) -> Vec<PathBuf> {
 fn parts(path: &Path) -> VecDeque<OsString> {
     let meaning = |part: &Component<'_>| !matches!(part, Component::CurDir);
     path.components().filter(meaning).map(|part| part.as_os_str().to_owned()).collect()
-}
-
-#[cfg(any(target_os = "linux", target_os = "android"))]
-mod linux {
-    use std::{io, path::PathBuf};
-
-    use rustix::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
-        fs::inotify::{self, CreateFlags, WatchFlags},
-    };
-
-    use super::on_the_way;
-
-    /// Watched folders. Readable when something has changed in one of them.
-    #[derive(Debug)]
-    pub(in crate::tls) struct Folders {
-        inotify: OwnedFd,
-        watched: Vec<i32>,
-    }
-
-    impl Folders {
-        pub(in crate::tls) fn new() -> io::Result<Self> {
-            Ok(Self {
-                inotify: inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?,
-                watched: Vec::new(),
-            })
-        }
-
-        /// From now on watches the folders that matter for these files, and no others.
-        pub(in crate::tls) fn follow(&mut self, files: &[PathBuf]) {
-            let kinds = WatchFlags::CREATE
-                | WatchFlags::DELETE
-                | WatchFlags::MOVED_FROM
-                | WatchFlags::MOVED_TO
-                | WatchFlags::CLOSE_WRITE
-                | WatchFlags::ATTRIB
-                | WatchFlags::DELETE_SELF
-                | WatchFlags::MOVE_SELF
-                | WatchFlags::ONLYDIR;
-            // One that may not be read is not watched. The same folder has the same number each time.
-            let add = |folder| inotify::add_watch(&self.inotify, folder, kinds).ok();
-            let now: Vec<i32> = files.iter().flat_map(|file| on_the_way(file)).filter_map(add).collect();
-            for old in std::mem::replace(&mut self.watched, now) {
-                if !self.watched.contains(&old) {
-                    let _ = inotify::remove_watch(&self.inotify, old); // it fails if the folder is gone
-                }
-            }
-        }
-
-        /// Takes note of what has changed so far.
-        pub(in crate::tls) fn drain(&self) {
-            while rustix::io::read(&self.inotify, &mut [0; 4096][..]).is_ok_and(|n| n > 0) {}
-        }
-    }
-
-    impl AsFd for Folders {
-        fn as_fd(&self) -> BorrowedFd<'_> {
-            self.inotify.as_fd()
-        }
-    }
-}
-
-/// Other systems tell nothing.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-mod others {
-    use std::{io, path::PathBuf};
-
-    use rustix::fd::{AsFd, BorrowedFd};
-
-    #[derive(Debug)]
-    pub(in crate::tls) enum Folders {}
-
-    impl Folders {
-        pub(in crate::tls) fn new() -> io::Result<Self> {
-            Err(io::ErrorKind::Unsupported.into())
-        }
-
-        pub(in crate::tls) fn follow(&mut self, _: &[PathBuf]) {
-            match *self {}
-        }
-
-        pub(in crate::tls) fn drain(&self) {
-            match *self {}
-        }
-    }
-
-    impl AsFd for Folders {
-        fn as_fd(&self) -> BorrowedFd<'_> {
-            match *self {}
-        }
-    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod certified;
 mod chain;
 mod changes;
 mod der;
+#[cfg_attr(not(any(target_os = "linux", target_os = "android")), path = "untold.rs")]
 mod folders;
 mod found;
 mod identity;

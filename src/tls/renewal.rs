@@ -95,10 +95,10 @@ impl TlsIdentity {
         log::info!("{}: the certificate {subject}, valid until {until}, is used from now on", info.name);
     }
 
-    /// Watches the files that this identity was loaded from, and those of the certificates for other names, on a thread of its own, as long as the returned value is there:
-    /// whenever they have changed, and then been left alone for a moment, they are [loaded again](Self::reload). So a certificate
-    /// is renewed in a running server by whoever writes its files, however they do it: into the same file, by renaming a new one,
-    /// or by turning a symbolic link to it, or to a folder on the way.
+    /// Watches the files that this identity was loaded from, and those of the certificates for other names, on a thread of its own,
+    /// as long as the returned value is there: whenever they have changed, and then been left alone for a moment, they are [loaded
+    /// again](Self::reload). So a certificate is renewed in a running server by whoever writes its files, however they do it: into
+    /// the same file, by renaming a new one, or by turning a symbolic link to it, or to a folder on the way.
     ///
     /// Files that cannot be used, such as a key that does not match yet, make a line in the log, and what was loaded before stays
     /// in use; they are tried again when they change, and once a minute.

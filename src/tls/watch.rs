@@ -72,8 +72,8 @@ struct Watching<R> {
     stopped: PipeReader,
     changes: Changes,
     reload: R,
-    /// Why the files could not be used the last time: they are tried again, and the log need not repeat it.
-    refused: Option<String>,
+    /// Why the files could not be used the last time, and when that was: they are tried again, and the log need not repeat it.
+    refused: Option<(String, Instant)>,
 }
 
 impl<R: FnMut() -> Result<bool, TlsError>> Watching<R> {
@@ -91,10 +91,15 @@ impl<R: FnMut() -> Result<bool, TlsError>> Watching<R> {
                 changed = Some(Instant::now());
             } else if changed.is_some_and(|at| at.elapsed() >= SETTLE) {
                 changed = self.load();
-            } else if changed.is_none() && self.refused.is_some() {
-                changed = self.load(); // what was missing may have been a descriptor, or the right time
+            } else if changed.is_none() && self.is_retry_due() {
+                changed = self.load();
             }
         }
+    }
+
+    /// What was missing may have been a descriptor, or the right time.
+    fn is_retry_due(&self) -> bool {
+        self.refused.as_ref().is_some_and(|(_, at)| at.elapsed() >= self.changes.interval())
     }
 
     /// Returns when the files have changed, if that was meanwhile, and they are to be loaded once more.
@@ -105,10 +110,10 @@ impl<R: FnMut() -> Result<bool, TlsError>> Watching<R> {
             Err(_) if self.changes.look() => return Some(Instant::now()),
             Err(e) => {
                 let why = e.to_string();
-                if self.refused.as_ref() != Some(&why) {
+                if self.refused.as_ref().is_none_or(|(before, _)| *before != why) {
                     log::error!("{why}; the certificate from before stays in use");
                 }
-                self.refused = Some(why);
+                self.refused = Some((why, Instant::now()));
             }
         }
         None
@@ -173,6 +178,26 @@ mod tests {
         assert!(times < 5, "{times}");
         drop(watch);
         fs::remove_file(file).unwrap();
+    }
+
+    /// What is refused is not tried again whenever something else happens in its folder.
+    #[test]
+    fn a_busy_folder_costs_little() {
+        let folder = std::env::temp_dir().join(format!("switchboard-busy-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let (told, loaded) = unbounded();
+        let reload = move || {
+            told.send(()).unwrap();
+            Err(TlsError::new("no such file"))
+        };
+        let watch = TlsWatch::start(Changes::new(vec![folder.join("file")]), reload).unwrap();
+        for _ in 0..10 {
+            fs::write(folder.join("other"), "").unwrap();
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        drop(watch);
+        assert_eq!(loaded.iter().count(), 1);
+        fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]

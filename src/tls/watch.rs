@@ -89,9 +89,7 @@ impl<R: FnMut() -> Result<bool, TlsError>> Watching<R> {
             }
             if self.changes.look() {
                 changed = Some(Instant::now());
-            } else if changed.is_some_and(|at| at.elapsed() >= SETTLE) {
-                changed = self.load();
-            } else if changed.is_none() && self.is_retry_due() {
+            } else if changed.map_or_else(|| self.is_retry_due(), |at| at.elapsed() >= SETTLE) {
                 changed = self.load();
             }
         }

@@ -10,7 +10,7 @@ use std::{
     path::Path,
     sync::{
         Mutex, Once, OnceLock,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering::SeqCst},
     },
     thread,
     time::{Duration, SystemTime},
@@ -65,9 +65,10 @@ fn logged(folder: &Folder, level: Level, text: &str) -> Vec<String> {
     lines.iter().filter(of).map(|(_, line)| line.clone()).collect()
 }
 
-/// A certificate of its own, and no issuer: nothing to warn of.
+/// A certificate of its own, and no issuer: nothing to warn of. Each ends at another time.
 fn certified(name: &str) -> Certified {
-    Kind { valid: (-DAY, 90 * DAY), ..Kind::server(name) }.signed()
+    static MADE: AtomicI64 = AtomicI64::new(0);
+    valid(name, (-DAY, 90 * DAY + 60 * MADE.fetch_add(1, SeqCst)))
 }
 
 fn valid(name: &str, valid: (i64, i64)) -> Certified {
@@ -197,9 +198,14 @@ fn renew_under_load(backend: TlsBackend) {
             last.store(number, SeqCst);
             match number {
                 1 => identity.replace(&self::identity(&all[1])).unwrap(),
-                _ => {
-                    write(&folder, &all[number]);
+                2 => {
+                    write(&folder, &all[2]);
                     assert!(identity.reload().unwrap());
+                }
+                _ => {
+                    let _watch = identity.watch().unwrap();
+                    write(&folder, &all[3]);
+                    eventually("it is seen", || is_served(address, &all[3]));
                 }
             }
             first.store(number, SeqCst);
@@ -549,6 +555,22 @@ fn files_that_change_before_they_are_watched_are_seen_and_after_it_they_are_left
     write(&folder, &old);
     thread::sleep(Duration::from_millis(600));
     assert_eq!(logged(&folder, Level::Info, "is used from now on").len(), 1);
+}
+
+#[test]
+fn certificate_and_key_may_be_in_one_file() {
+    let folder = begin();
+    let (old, new) = (certified("old"), certified("new"));
+    let write = |certified: &Certified| put(&folder, "both.pem", &(certified.key_pem() + &certified.pem()));
+    write(&old);
+    let both = folder.path("both.pem");
+    let identity = TlsIdentity::from_pem_files(&both, &both).unwrap();
+    let _watch = identity.watch().unwrap();
+    write(&new);
+    eventually("it is renewed", || identity.not_after() == self::identity(&new).not_after());
+    write(&old);
+    eventually("and once more", || identity.not_after() == self::identity(&old).not_after());
+    assert_eq!(logged(&folder, Level::Error, ""), [""; 0]);
 }
 
 /// A program that goes into another folder finds its files nonetheless.

@@ -53,6 +53,7 @@
 //! | `switchboard-accept` | accepts clients, and hands their sockets to the connection threads | one for each listener |
 //! | `switchboard-conn` | all of one connection: TLS, pages, the opening handshake, your methods, the closing handshake; then waits for another connection, for [`Limits::thread_keep_alive`] | one for each synchronous connection, one for each that is in its HTTP phase, and those that wait |
 //! | `switchboard-gate` | the sockets of shared connections, output that a socket did not take at once, pings, deadlines | [`Limits::gateways`] |
+//! | `switchboard-cert` | loads certificates again when their files change, if a `TlsWatch` is there; sleeps until then, but for a look once a minute | one for each |
 //! | `switchboard-work` | [`on_client_message`](WebSocketServer::on_client_message), and `on_post_server` of shared connections | [`Limits::workers`] |
 //!
 //! Which thread may call what:
@@ -70,6 +71,7 @@
 //! - [`Hub::close`], [`Hub::close_all`], [`WebSocket::end_server`]: any thread. A thread that waits in `read` of a shared
 //!   connection returns at once.
 //! - [`ServerHandle::adopt`], [`ServerHandle::shutdown`]: any thread, without waiting.
+//! - [`TlsIdentity::replace`], [`TlsIdentity::reload`]: any thread; they check what they are given, and `reload` reads files.
 //! - An ID is valid as soon as `on_pre_server` can ask for it: what is pushed to a connection that is being opened follows
 //!   the answer to its handshake. What needs the connection itself waits for that answer: [`Hub::open_server`], `connection`,
 //!   `join`, `topics_of`, `push_wait`.
@@ -295,6 +297,17 @@
 //!
 //! Routes, handlers and files compare one form of a path, however it was sent: see [`Request::path`].
 //!
+//! # Certificates
+//!
+//! A [`TlsIdentity`] is checked when it is loaded, and can be renewed while servers use it: [`TlsIdentity::watch`] loads its files
+//! again whenever they change, [`TlsIdentity::reload`] when you ask for it, and [`TlsIdentity::replace`] takes one that you have.
+//! Connections that begin get the new certificate, and those that are open go on with theirs. What cannot be used, such as a
+//! certificate whose key has not been written yet, is refused with a line in the log, and the one from before stays.
+//!
+//! From 30 days before a certificate of the chain ends, the thread of [`Server::run`] says so in the log, once a day;
+//! [`Hub::certificates`] tells when, for metrics. The certificates of this crate's own tests, whose key is public, are there for yours
+//! (feature `test-certs`): a warning in the log says where they are used on an address that is not loopback.
+//!
 //! # Log
 //!
 //! The library writes to the `log` facade; what becomes of it is your program's choice. What a client has sent, such as a path or
@@ -366,6 +379,7 @@
 //!   linked but libc, and with a musl target not even that.
 //! - `tls-vendored`: `tls` with an OpenSSL that is built along and linked in, for cross builds where the target's is not to be had. It
 //!   takes Perl, `make` and minutes.
+//! - `test-certs`: certificates for tests of your own `wss://`, `switchboard::test_certs`; with `tls` or `rustls`.
 //! - `cli` (default): the `switchboard` command. A program that only uses the library does not need it:
 //!   `switchboard = { version = "0.1", default-features = false, features = ["tls"] }`.
 //!
@@ -380,7 +394,7 @@
 //! | 0 | `shown`, `seldom`, `incidents` | what the log shows of strangers, and how often |
 //! | 1 | `codec` | bytes to messages and back, in memory: TLS, frames and compression |
 //! | 1 | `http` | a request in, a response out; the checks of the opening handshake |
-//! | 2 | `tls` | certificates and keys: read, checked, and given to the TLS library |
+//! | 2 | `tls` | certificates and keys: read, checked, renewed, and given to the TLS library |
 //! | 2 | `compression` | what is negotiated with a client |
 //! | 2 | `session` | sessions, their cookie, and where they are stored |
 //! | 2 | `protocol` | the state machine of one connection, without I/O: bytes, commands and the time in; bytes, messages and the next deadline out |
@@ -452,6 +466,8 @@ mod session;
 mod shown;
 mod sync;
 mod tags;
+#[cfg(all(feature = "test-certs", feature = "__tls"))]
+pub mod test_certs;
 mod thread;
 #[cfg(feature = "__tls")]
 mod tls;
@@ -463,7 +479,7 @@ pub use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 #[cfg(feature = "__tls")]
 pub use crate::client_certificate::ClientCertificate;
 #[cfg(feature = "__tls")]
-pub use crate::tls::{TlsBackend, TlsClientCa, TlsIdentity, TlsTrust, TlsVersion};
+pub use crate::tls::{CertificateInfo, TlsBackend, TlsClientCa, TlsIdentity, TlsTrust, TlsVersion, TlsWatch};
 pub use crate::{
     compression::Compression,
     connection::{Overflow, PushError, PushErrorKind, Pushed, READ_TIMEOUT},

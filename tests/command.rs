@@ -497,6 +497,60 @@ fn a_signal_with_a_twin_is_one() {
     }
 }
 
+/// With TLS it has the certificate loaded again; and so it is whenever the files change.
+#[cfg(not(target_vendor = "apple"))]
+#[test]
+fn certificates_are_renewed_by_sighup_and_when_their_files_change() {
+    use common::authority::{Certified, DAY, Kind};
+    let make = |name| Kind { valid: (-DAY, 20 * DAY), ..Kind::server(name) }.signed();
+    let [old, new, newer] = ["old", "new", "newer"].map(make);
+    let folder = Folder::new();
+    let write = |certified: &Certified| {
+        folder.write("cert.pem", certified.pem());
+        folder.write("key.pem", certified.key_pem());
+    };
+    write(&old);
+    let [cert, key] = ["cert.pem", "key.pem"].map(|name| folder.path(name));
+    let mut process = Process::start(&["--tls-listen", ANY, "--cert", &cert, "--key", &key]);
+    assert!(process.line("expires in 19 days").contains("[WARN]"));
+    let address = process.address("https");
+    let connect = |of: &Certified| {
+        let ca = native_tls::Certificate::from_pem(of.pem().as_bytes()).unwrap();
+        let mut builder = native_tls::TlsConnector::builder();
+        let connector = builder.disable_built_in_roots(true).add_root_certificate(ca).build().unwrap();
+        let tcp = TcpStream::connect(address).unwrap();
+        tcp.set_read_timeout(Some(PATIENCE)).unwrap();
+        let stream = connector.connect("localhost", tcp).unwrap();
+        tungstenite::client("wss://localhost/echo", stream).unwrap().0
+    };
+    let mut clients = vec![connect(&old)];
+    process.signal(Signal::HUP);
+    process.line("[INFO] SIGHUP: the certificate's files have not changed");
+
+    write(&new);
+    process.signal(Signal::HUP); // or else the change itself is faster
+    let line = process.line("the certificate \"CN=new\", valid until 20");
+    assert!(line.contains(&cert) && line.contains("[INFO]"), "{line}");
+    clients.push(connect(&new));
+
+    folder.write("key.pem", old.key_pem());
+    process.signal(Signal::HUP);
+    let line = process.line("[ERROR] SIGHUP: ");
+    assert!(line.contains("does not match") && line.ends_with("stays in use"), "{line}");
+    process.line("does not match"); // found by the watch as well
+    clients.push(connect(&new));
+
+    write(&newer);
+    process.line("the certificate \"CN=newer\", valid until 20");
+    clients.push(connect(&newer));
+    for client in &mut clients {
+        client.send(Message::text("still there")).unwrap();
+        assert_eq!(client.read().unwrap(), Message::text("still there"));
+    }
+    drop(clients);
+    stop(process);
+}
+
 #[test]
 fn a_second_signal_ends_it_at_once() {
     for (first, second) in [(Signal::INT, Signal::INT), (Signal::TERM, Signal::INT)] {

@@ -187,6 +187,7 @@ fn nothing_is_left_when_run_has_returned() {
     let (threads_before, descriptors_before) = (threads(), descriptors());
 
     let (server, shared) = start();
+    let watch = common::identity().watch().unwrap();
     let (mut handles, mut connected) = (Vec::new(), Vec::new());
     for scheme in SCHEMES {
         let (more, stay) = live(&server, &shared, scheme);
@@ -216,6 +217,11 @@ fn nothing_is_left_when_run_has_returned() {
     });
     server.shutdown(Duration::from_millis(1500));
     answers.join().unwrap();
+    assert!(
+        threads().iter().any(|name| "switchboard-cert\n".starts_with(name.trim_end())),
+        "the watch has one"
+    );
+    drop(watch);
     drop((connected, excess)); // the clients' side; the server's is gone already
 
     assert!(hub.is_empty().unwrap());

@@ -104,6 +104,53 @@ fn a_listener_of_the_program_is_taken_over() {
 }
 
 #[test]
+fn a_listener_of_the_program_is_taken_over_for_tls() {
+    let own = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = own.local_addr().unwrap();
+    let server = echoing().listener_tls(own, identity()).bind().unwrap();
+    assert!(server.is_tls(&ListenAddr::Tcp(address)));
+    drop(server);
+    let own = TcpListener::bind(address).unwrap();
+    let early = TcpStream::connect(address).unwrap();
+    early.set_read_timeout(Some(PATIENCE)).unwrap();
+    let server = Running::new(echoing().listener_tls(own, identity()));
+    assert_eq!(server.addresses, [ListenAddr::Tcp(address)]);
+    assert_echoes(connector().connect("localhost", early).unwrap());
+    assert_echoes(Stream::connect(address, Scheme::Wss));
+}
+
+#[test]
+fn a_unix_listener_of_the_program_is_taken_over_and_keeps_its_file() {
+    let folder = Folder::new();
+    let path = folder.join("socket");
+    let own = UnixListener::bind(&path).unwrap();
+    let other = own.try_clone().unwrap();
+    let early = connect_unix(&path);
+    let server = Running::new(echoing().listener_unix(own).listen("127.0.0.1:0"));
+    assert_eq!(server.addresses[0], ListenAddr::Unix(path.clone()));
+    assert_echoes(early);
+    assert_echoes(connect_unix(&path));
+    drop(server);
+    assert!(fs::symlink_metadata(&path).unwrap().file_type().is_socket(), "it is not the server's");
+    // Nor was it shut down: whoever has it, too, goes on.
+    let next = Running::new(echoing().listener_unix(other));
+    assert_echoes(connect_unix(&path));
+    drop(next);
+    assert_eq!(UnixStream::connect(&path).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_unix_listener_may_have_a_name_that_is_no_file_s() {
+    use std::os::{linux::net::SocketAddrExt, unix::net::SocketAddr};
+    let name = format!("switchboard-test-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    let server = Running::new(echoing().listener_unix(UnixListener::bind_addr(&address).unwrap()));
+    assert_eq!(server.addresses[0].to_string(), format!("unix:@{name}"));
+    assert_echoes(UnixStream::connect_addr(&address).unwrap());
+}
+
+#[test]
 fn clients_may_connect_as_soon_as_it_is_bound() {
     let server = echoing().listen("127.0.0.1:0").bind().unwrap();
     let address = server.local_addrs()[0].tcp().unwrap();

@@ -16,7 +16,7 @@ use std::{error::Error, process::ExitCode, time::Duration};
 
 use clap::Parser;
 use log::info;
-use switchboard::{Limits, ListenAddr, Origins, Server};
+use switchboard::{Limits, ListenAddr, Origins, Server, ServerBuilder};
 
 use self::{
     args::{Cli, Serve},
@@ -42,9 +42,19 @@ pub(crate) fn main() -> ExitCode {
 fn run(args: &Serve) -> Result<(), Box<dyn Error>> {
     let hangup = Hangup::block()?;
     logging::init(args.log_level, args.log_file.as_deref())?;
-    hangup.watch()?;
     let mut clock = Clock::new();
-    let server = build(args, &clock)?;
+    let builder = configure(args, &clock)?;
+    #[cfg(feature = "__tls")]
+    let identity = args.tls.identity()?;
+    #[cfg(feature = "__tls")]
+    let builder = args.tls.listen(builder, identity.as_ref());
+    let server = builder.bind()?;
+    #[cfg(feature = "__tls")]
+    let _watch = identity.as_ref().and_then(tls::watch);
+    #[cfg(feature = "__tls")]
+    hangup.watch(move || tls::on_hangup(identity.as_ref()))?;
+    #[cfg(not(feature = "__tls"))]
+    hangup.watch(signals::ignore_hangup)?;
     descriptors::raise_limit(Needed {
         connections: args.max_connections.into(),
         files: args.www.is_some(),
@@ -60,7 +70,7 @@ fn run(args: &Serve) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn build(args: &Serve, clock: &Clock) -> Result<Server, Box<dyn Error>> {
+fn configure(args: &Serve, clock: &Clock) -> Result<ServerBuilder, Box<dyn Error>> {
     let mut limits = Limits::default();
     limits.max_connections = args.max_connections as usize;
     limits.max_connections_per_address = args.max_connections_per_address.map(|n| n as usize);
@@ -97,11 +107,7 @@ fn build(args: &Serve, clock: &Clock) -> Result<Server, Box<dyn Error>> {
     for address in args.listen() {
         builder = builder.listen(address);
     }
-    #[cfg(feature = "__tls")]
-    {
-        builder = args.tls.listen(builder)?;
-    }
-    Ok(builder.bind()?)
+    Ok(builder)
 }
 
 fn origins(allowed: &[String]) -> Origins {

@@ -1,4 +1,5 @@
-//! Signals: SIGINT and SIGTERM end the server in order, and a second one at once. SIGHUP never ends it, whoever hangs up.
+//! Signals: SIGINT and SIGTERM end the server in order, and a second one at once. SIGHUP never ends it, whoever hangs up: it has
+//! certificates loaded again.
 
 use std::{
     error::Error,
@@ -17,8 +18,8 @@ const GRACE: Duration = Duration::from_secs(10);
 /// key so fast.
 const TWIN: Duration = Duration::from_millis(100);
 
-/// Enough for a logger.
-const STACK: usize = 64 * 1024;
+/// Enough to check a certificate by a handshake.
+const STACK: usize = 256 * 1024;
 
 /// SIGHUP, blocked in all threads: so it comes to no handler, whatever ctrlc sets for it.
 #[derive(Debug)]
@@ -33,19 +34,24 @@ impl Hangup {
         Ok(Self(signals))
     }
 
-    /// Takes it on a thread of its own from now on; but one that was ignored when the program was started, as by `nohup`,
-    /// stays ignored.
-    pub(super) fn watch(self) -> io::Result<()> {
+    /// Takes it on a thread of its own from now on, which calls this; but one that was ignored when the program was started, as
+    /// by `nohup`, stays ignored.
+    pub(super) fn watch(self, told: impl Fn() + Send + 'static) -> io::Result<()> {
         if !is_ignored(Signal::SIGHUP) {
             let wait = move || {
                 while self.0.wait().is_ok() {
-                    info!("SIGHUP has no effect; SIGTERM ends the server");
+                    told();
                 }
             };
             thread::Builder::new().name("switchboard-hup".into()).stack_size(STACK).spawn(wait)?;
         }
         Ok(())
     }
+}
+
+/// What SIGHUP does where there is no certificate to be loaded again.
+pub(super) fn ignore_hangup() {
+    info!("SIGHUP has no effect; SIGTERM ends the server");
 }
 
 /// Whether the program was started with this signal ignored. Where the system does not tell, it was not.

@@ -1,17 +1,19 @@
 //! The options of TLS.
 
-#[cfg(feature = "tls")]
-use std::fs;
 use std::{error::Error, path::PathBuf};
 
 use clap::{ArgGroup, Args, ValueEnum};
-use switchboard::{ServerBuilder, TlsBackend, TlsClientCa, TlsIdentity, TlsVersion};
+use log::{error, info, warn};
+use switchboard::{ServerBuilder, TlsBackend, TlsClientCa, TlsIdentity, TlsVersion, TlsWatch};
+
+use super::signals;
 
 #[derive(Debug, Args)]
 #[cfg_attr(feature = "tls", command(group = ArgGroup::new("certificate").args(["cert", "identity"])))]
 #[cfg_attr(not(feature = "tls"), command(group = ArgGroup::new("certificate").args(["cert"])))]
 pub(super) struct Tls {
-    /// Listen here with TLS, which needs a certificate, such as --cert and --key; repeatable
+    /// Listen here with TLS, which needs a certificate, such as --cert and --key; repeatable. When its files change, and at SIGHUP,
+    /// it is loaded again
     #[arg(long, value_name = "ADDR", requires = "certificate")]
     pub(super) tls_listen: Vec<String>,
     /// The certificate chain, in PEM, the server's own certificate first; repeatable, for other names, with a --key for each
@@ -87,17 +89,17 @@ impl From<Version> for TlsVersion {
 
 impl Tls {
     /// Has the server listen where it is to.
-    pub(super) fn listen(&self, mut builder: ServerBuilder) -> Result<ServerBuilder, Box<dyn Error>> {
-        if let Some(identity) = self.chosen()? {
+    pub(super) fn listen(&self, mut builder: ServerBuilder, identity: Option<&TlsIdentity>) -> ServerBuilder {
+        if let Some(identity) = identity {
             for address in &self.tls_listen {
                 builder = builder.listen_tls(address, identity.clone());
             }
         }
-        Ok(builder)
+        builder
     }
 
     /// The certificates, with what was chosen for them.
-    fn chosen(&self) -> Result<Option<TlsIdentity>, Box<dyn Error>> {
+    pub(super) fn identity(&self) -> Result<Option<TlsIdentity>, Box<dyn Error>> {
         let mut all = self.identities()?.into_iter();
         let Some(first) = all.next() else { return Ok(None) };
         let first = first.with_backend(self.tls_backend.into()).with_min_version(self.tls_min_version.into());
@@ -127,14 +129,27 @@ impl Tls {
         let (Some(identity), Some(password_file)) = (&self.identity, &self.password_file) else {
             return Ok(None);
         };
-        let password = fs::read_to_string(password_file)
-            .map_err(|e| format!("cannot read {}: {e}", password_file.display()))?;
-        Ok(Some(TlsIdentity::from_pkcs12_file(identity, password.trim_end_matches(['\r', '\n']))?))
+        Ok(Some(TlsIdentity::from_pkcs12_files(identity, password_file)?))
     }
 
     /// Only the system's library opens one.
     #[cfg(not(feature = "tls"))]
     fn archive(&self) -> Result<Option<TlsIdentity>, Box<dyn Error>> {
         Ok(None)
+    }
+}
+
+/// Has the certificates loaded again whenever their files change. If that cannot be, the server serves nonetheless.
+pub(super) fn watch(identity: &TlsIdentity) -> Option<TlsWatch> {
+    identity.watch().inspect_err(|e| warn!("certificates are loaded again only at SIGHUP: {e}")).ok()
+}
+
+/// Has them loaded again at SIGHUP.
+pub(super) fn on_hangup(identity: Option<&TlsIdentity>) {
+    match identity.map(TlsIdentity::reload) {
+        None => signals::ignore_hangup(),
+        Some(Ok(true)) => {} // the library has said so
+        Some(Ok(false)) => info!("SIGHUP: the certificate's files have not changed"),
+        Some(Err(e)) => error!("SIGHUP: {e}; the certificate from before stays in use"),
     }
 }

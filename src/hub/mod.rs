@@ -252,6 +252,29 @@ impl Hub {
         Ok(ConnectionInfo::new(&self.0.open(id)?))
     }
 
+    /// The certificates that the server uses now, each once, in the order of their first listener: to tell metrics, or whoever
+    /// looks after them, when they end.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let identity = switchboard::TlsIdentity::from_pem_files("certs/server.pem", "certs/server.key")?;
+    /// # let server = switchboard::Server::builder().listen_tls("127.0.0.1:0", identity).bind()?;
+    /// use std::time::SystemTime;
+    ///
+    /// for certificate in server.hub().certificates()? {
+    ///     let left = certificate.not_after.duration_since(SystemTime::now()).unwrap_or_default();
+    ///     println!("certificate_seconds_left{{subject={:?}}} {}", certificate.subject, left.as_secs());
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// None for the server's own hub.
+    #[cfg(feature = "__tls")]
+    pub fn certificates(&self) -> Result<Vec<crate::tls::CertificateInfo>> {
+        Ok(self.0.certificates())
+    }
+
     /// How many connections are open.
     ///
     /// # Errors

@@ -51,6 +51,9 @@ pub(crate) struct Registry {
     joined: Mutex<Joined>,
     user_agents: Interned,
     observers: Observers,
+    /// The certificates of the server.
+    #[cfg(feature = "__tls")]
+    pub(super) identities: std::sync::OnceLock<Vec<crate::tls::TlsIdentity>>,
 }
 
 /// Connections by their IDs. Each is in one of the two, from the moment when its application learns the ID.
@@ -123,6 +126,8 @@ impl Registry {
             joined: Mutex::new(Joined::new(max_topics_bytes)),
             user_agents: Interned::default(),
             observers,
+            #[cfg(feature = "__tls")]
+            identities: std::sync::OnceLock::new(),
         }
     }
 

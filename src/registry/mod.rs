@@ -4,6 +4,8 @@
 //! Its locks are held to look something up, never while anything is sent or waited for.
 
 mod audience;
+#[cfg(feature = "__tls")]
+mod certificates;
 mod connections;
 mod found;
 mod groups;

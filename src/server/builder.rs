@@ -1,10 +1,12 @@
 //! Configures a server: addresses, routes and settings. `build`, called by [`bind`](ServerBuilder::bind), checks them and
 //! binds the addresses. Nothing is accepted here.
 
-use std::{fmt::Display, net::TcpListener, sync::Arc};
+use std::{fmt::Display, net::TcpListener, os::unix::net::UnixListener, sync::Arc};
 
 use http::{HeaderName, HeaderValue, header};
 
+#[cfg(feature = "__tls")]
+use super::certificates::Certificates;
 use super::{
     exchange::Exchange,
     listener::{Listener, Security},
@@ -41,6 +43,7 @@ pub struct ServerBuilder {
 enum Endpoint {
     Address(String),
     Listener(TcpListener),
+    Unix(UnixListener),
 }
 
 impl ServerBuilder {
@@ -71,6 +74,23 @@ impl ServerBuilder {
     /// processes that share it. At the end it is closed but not shut down, so that these can continue to accept.
     pub fn listener(mut self, listener: TcpListener) -> Self {
         self.endpoints.push((Endpoint::Listener(listener), Security::None));
+        self
+    }
+
+    /// Takes over a listener, as [`listener`](Self::listener) does, and speaks TLS there.
+    #[cfg(feature = "__tls")]
+    pub fn listener_tls(mut self, listener: TcpListener, identity: TlsIdentity) -> Self {
+        let checked = identity.check().map_err(ServerError::Tls);
+        self.keep_error(checked);
+        self.endpoints.push((Endpoint::Listener(listener), Security::Tls(identity)));
+        self
+    }
+
+    /// Takes over the listener of a Unix socket, as [`listener`](Self::listener) does. Its file is the program's: it is not removed
+    /// at the end. In [`local_addrs`](crate::Server::local_addrs) it has the path that it was bound to; a name that is no file's
+    /// (abstract) begins there with `@`.
+    pub fn listener_unix(mut self, listener: UnixListener) -> Self {
+        self.endpoints.push((Endpoint::Unix(listener), Security::None));
         self
     }
 
@@ -301,7 +321,12 @@ impl ServerBuilder {
             match endpoint {
                 Endpoint::Address(address) => listeners.extend(Listener::bind(&address, &security)?),
                 Endpoint::Listener(listener) => listeners.push(Listener::adopt(listener, security)?),
+                Endpoint::Unix(listener) => listeners.push(Listener::adopt_unix(listener)?),
             }
+        }
+        #[cfg(feature = "__tls")]
+        {
+            self.settings.certificates = Certificates::of(&listeners);
         }
         Ok((listeners, Arc::new(Shared::new(self.settings)?)))
     }

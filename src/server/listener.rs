@@ -1,11 +1,13 @@
 //! Where a server listens: sockets that are bound, or taken over from the program, and accepted from. The thread that
 //! accepts waits elsewhere: nothing here waits.
 
+#[cfg(target_os = "linux")]
+use std::{ffi::OsString, os::unix::ffi::OsStringExt};
 use std::{
     fmt, io,
     net::{SocketAddr, TcpListener, ToSocketAddrs},
-    os::unix::net::UnixListener,
-    path::PathBuf,
+    os::unix::net::{self, UnixListener},
+    path::{Path, PathBuf},
 };
 
 use rustix::{
@@ -45,6 +47,8 @@ enum Listening {
     Tcp(TcpListener),
     /// The file is removed before the socket is closed: until then no other file can have its inode.
     Unix(SocketFile, UnixListener),
+    /// Whose file is the program's.
+    AdoptedUnix(UnixListener),
 }
 
 /// Where a server listens.
@@ -53,7 +57,8 @@ enum Listening {
 pub enum ListenAddr {
     /// An IP address and a port.
     Tcp(SocketAddr),
-    /// The path of a Unix socket.
+    /// The path of a Unix socket; of one that was [taken over](crate::ServerBuilder::listener_unix) and has no file, `@` and its
+    /// name.
     Unix(PathBuf),
 }
 
@@ -95,13 +100,18 @@ impl Listener {
         Ok(Self::new(Listening::Tcp(listener), security)?)
     }
 
+    /// One of a Unix socket.
+    pub(super) fn adopt_unix(listener: UnixListener) -> Result<Self, ServerError> {
+        Ok(Self::new(Listening::AdoptedUnix(listener), Security::None)?)
+    }
+
     fn new(socket: Listening, security: Security) -> io::Result<Self> {
         let listener = Self { socket, security };
         // A second call changes the backlog: the standard library's own is short.
         listen(&listener, BACKLOG)?;
         match &listener.socket {
             Listening::Tcp(socket) => socket.set_nonblocking(true)?,
-            Listening::Unix(_, socket) => socket.set_nonblocking(true)?,
+            Listening::Unix(_, socket) | Listening::AdoptedUnix(socket) => socket.set_nonblocking(true)?,
         }
         Ok(listener)
     }
@@ -110,6 +120,7 @@ impl Listener {
         Ok(match &self.socket {
             Listening::Tcp(socket) => ListenAddr::Tcp(socket.local_addr()?),
             Listening::Unix(file, _) => ListenAddr::Unix(file.path().to_owned()),
+            Listening::AdoptedUnix(socket) => ListenAddr::Unix(path(&socket.local_addr()?)),
         })
     }
 
@@ -122,7 +133,7 @@ impl Listener {
                 stream.set_nonblocking(false)?;
                 Ok((stream.into(), Some(peer)))
             }
-            Listening::Unix(_, socket) => {
+            Listening::Unix(_, socket) | Listening::AdoptedUnix(socket) => {
                 let (stream, _) = socket.accept()?;
                 #[cfg(not(target_os = "linux"))]
                 stream.set_nonblocking(false)?;
@@ -136,9 +147,18 @@ impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.socket {
             Listening::Tcp(socket) => socket.as_fd(),
-            Listening::Unix(_, socket) => socket.as_fd(),
+            Listening::Unix(_, socket) | Listening::AdoptedUnix(socket) => socket.as_fd(),
         }
     }
+}
+
+/// The path of a Unix socket. A name that is no file's is written as ss(8) does.
+fn path(address: &net::SocketAddr) -> PathBuf {
+    #[cfg(target_os = "linux")]
+    if let Some(name) = std::os::linux::net::SocketAddrExt::as_abstract_name(address) {
+        return PathBuf::from(OsString::from_vec([b"@", name].concat()));
+    }
+    address.as_pathname().map(Path::to_owned).unwrap_or_default()
 }
 
 fn bind_tcp(address: &str) -> io::Result<Vec<TcpListener>> {

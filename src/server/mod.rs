@@ -6,6 +6,8 @@ mod addresses;
 mod adopt;
 mod body;
 mod builder;
+#[cfg(feature = "__tls")]
+mod certificates;
 mod exchange;
 mod handle;
 mod idle;
@@ -159,6 +161,8 @@ impl ServerBuilder {
     /// address that cannot be listened on.
     pub fn bind(self) -> Result<Server, ServerError> {
         let (listeners, shared) = self.build()?;
+        #[cfg(feature = "__tls")]
+        shared.certificates.locked().tell_if_due();
         let addresses = listeners.iter().map(Listener::local_addr).collect::<Result<_, _>>()?;
         let adopting = Adopting { adopter: Arc::<Adopter>::default(), shared: shared.clone() };
         Ok(Server { listeners, addresses, shared, adopting })
@@ -183,6 +187,8 @@ fn supervise(shared: &Shared, acceptors: &Acceptors, threads: &Threads) -> Resul
             keeping = next_keeping();
             continue;
         };
+        #[cfg(feature = "__tls")]
+        let left = shared.certificates.locked().tell_if_due().map_or(left, |due| left.min(due));
         let summing_up = shared.incidents.sum_up_if_due(Instant::now());
         shared.supervisor.wait(Some(summing_up.map_or(left, |due| left.min(due))))?;
     }

@@ -11,6 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[cfg(feature = "__tls")]
+use super::certificates::Certificates;
 use super::{
     addresses::{Address, Addresses},
     idle::Idle,
@@ -49,6 +51,8 @@ pub(super) struct Settings {
     pub(super) without_session: bool,
     /// `None`: random.
     pub(super) node: Option<NodeId>,
+    #[cfg(feature = "__tls")]
+    pub(super) certificates: Certificates,
 }
 
 #[derive(Debug)]
@@ -74,6 +78,9 @@ pub(super) struct Shared {
     pub(super) idle: Idle<Slot>,
     /// Wakes the thread that called `run`.
     pub(super) supervisor: Arc<WakePipe>,
+    /// For the same thread.
+    #[cfg(feature = "__tls")]
+    pub(super) certificates: Mutex<Certificates>,
     /// Connections, those in their handshake included.
     count: AtomicUsize,
     /// The same of each client's address.
@@ -93,6 +100,8 @@ impl Shared {
         let node = settings.node.unwrap_or_else(NodeId::random);
         let buffered = Arc::new(Buffered::new(limits.buffered_bytes()));
         let registry = Arc::new(Registry::new(node, limits.clone(), buffered.clone(), settings.observers));
+        #[cfg(feature = "__tls")]
+        registry.set_identities(settings.certificates.identities());
         let sessions = Arc::new(Sessions::new(settings.sessions, &limits, registry.clone())?);
         Ok(Self {
             routes: settings.routes,
@@ -112,6 +121,8 @@ impl Shared {
             incidents: Arc::new(Incidents::new(wake)),
             handshaking: Mutex::default(),
             supervisor,
+            #[cfg(feature = "__tls")]
+            certificates: Mutex::new(settings.certificates),
             count: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             stop_by: Mutex::new(None),

@@ -1,6 +1,9 @@
 //! One certificate (RFC 5280), as far as a server has to know its own.
 
-use std::fmt;
+use std::{
+    fmt,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use x509_cert::{
     certificate::{CertificateInner, Raw, TbsCertificateInner},
@@ -12,7 +15,7 @@ use x509_cert::{
     name::Name,
 };
 
-use super::der::damage;
+use super::{der::damage, info::CertificateInfo};
 use crate::shown::Quoted;
 
 /// What `AuthorityInfoAccess` says of where the issuer's certificate is (RFC 5280, section 4.2.2.1).
@@ -87,6 +90,32 @@ impl Certificate {
         names.filter_map(dns).collect()
     }
 
+    /// The subject. Where it is empty, which it may be in new certificates, the first name that the certificate is for.
+    pub(super) fn name(&self) -> String {
+        let subject = self.parsed.subject();
+        let name = || {
+            let (_, names) = self.parsed.get_extension::<SubjectAltName>().ok()??;
+            names.0.into_iter().find_map(|name| match name {
+                GeneralName::DnsName(name) => Some(format!("DNS:{name}")),
+                _ => None,
+            })
+        };
+        match subject.is_empty() {
+            true => name().unwrap_or_else(|| "(without a name)".to_owned()),
+            false => subject.to_string(),
+        }
+    }
+
+    pub(super) fn info(&self, name: &str) -> CertificateInfo {
+        let time = |time: DateTime| -> SystemTime { UNIX_EPOCH + time.unix_duration() };
+        CertificateInfo {
+            name: name.to_owned(),
+            subject: self.name(),
+            not_before: time(self.not_before()),
+            not_after: time(self.not_after()),
+        }
+    }
+
     pub(super) fn not_before(&self) -> DateTime {
         self.parsed.validity().not_before.to_date_time()
     }
@@ -96,22 +125,10 @@ impl Certificate {
     }
 }
 
-/// The subject. Where it is empty, which it may be in new certificates, the first name that the certificate is for.
+/// Its [name](Certificate::name), quoted.
 impl fmt::Display for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let subject = self.parsed.subject();
-        let name = || {
-            let (_, names) = self.parsed.get_extension::<SubjectAltName>().ok()??;
-            names.0.into_iter().find_map(|name| match name {
-                GeneralName::DnsName(name) => Some(format!("DNS:{name}")),
-                _ => None,
-            })
-        };
-        let shown = match subject.is_empty() {
-            true => name().unwrap_or_else(|| "(without a name)".to_owned()),
-            false => subject.to_string(),
-        };
-        Quoted(shown).fmt(f)
+        Quoted(self.name()).fmt(f)
     }
 }
 

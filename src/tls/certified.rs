@@ -18,6 +18,8 @@ pub(super) struct Certified {
     pub(super) secret: Secret,
     /// Where it is from, for errors.
     pub(super) name: String,
+    /// The file that the certificates are from, for what is said of them.
+    pub(super) file: String,
 }
 
 pub(super) enum Secret {
@@ -36,14 +38,14 @@ impl Certified {
         let both = format!("{name} with {key_name}");
         chain::check_key(&chain, key.public.as_deref()).map_err(|e| named(&both, e))?;
         chain::check_order(&chain, key.public.as_deref()).map_err(|e| named(name, e))?;
-        Ok(Self { chain, secret: Secret::Key(key), name: both })
+        Ok(Self { chain, secret: Secret::Key(key), name: both, file: name.to_owned() })
     }
 
     /// From a PKCS#12 archive.
     #[cfg(feature = "tls")]
     pub(super) fn from_pkcs12(archive: &[u8], password: &str, name: &str) -> Result<Self, TlsError> {
         let (secret, chain) = super::pkcs12::open(archive, password).map_err(|e| named(name, e))?;
-        Ok(Self { chain, secret, name: name.to_owned() })
+        Ok(Self { chain, secret, name: name.to_owned(), file: name.to_owned() })
     }
 
     /// The server's own certificate, if it is not known whether it belongs to the key.
@@ -55,10 +57,10 @@ impl Certified {
         }
     }
 
-    /// Says in the log what clients may stumble over, of what is in this file.
-    pub(super) fn warn(&self, file: &str) {
+    /// Says in the log what clients may stumble over.
+    pub(super) fn warn(&self) {
         for warning in chain::warnings(&self.chain) {
-            log::warn!("{file}: {warning}");
+            log::warn!("{}: {warning}", self.file);
         }
     }
 }
@@ -68,12 +70,17 @@ pub(super) fn named(name: &str, text: impl std::fmt::Display) -> TlsError {
 }
 
 pub(super) fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
+    read_as(file, &file.display().to_string())
+}
+
+/// Reads a file that goes by this name.
+pub(super) fn read_as(file: &Path, name: &str) -> Result<Vec<u8>, TlsError> {
     let mut content = Vec::new();
     File::open(file)
         .and_then(|opened| opened.take(MAX_FILE + 1).read_to_end(&mut content))
-        .map_err(|e: io::Error| TlsError::new(format!("cannot read {}: {e}", file.display())))?;
+        .map_err(|e: io::Error| TlsError::new(format!("cannot read {name}: {e}")))?;
     match content.len() as u64 > MAX_FILE {
-        true => Err(TlsError::new(format!("{} is too long for certificates or a key", file.display()))),
+        true => Err(TlsError::new(format!("{name} is too long for certificates or a key"))),
         false => Ok(content),
     }
 }

@@ -3,8 +3,8 @@
 use std::{
     fmt,
     path::Path,
-    sync::{Arc, OnceLock},
-    time::{SystemTime, UNIX_EPOCH},
+    sync::{Arc, Mutex, OnceLock},
+    time::SystemTime,
 };
 
 #[cfg(feature = "tls")]
@@ -12,12 +12,20 @@ use super::native;
 #[cfg(feature = "rustls")]
 use super::rustls::{self, Usable};
 use super::{
-    certified::{Certified, named, read},
+    bundled::is_bundled,
+    certified::{Certified, named},
+    info::CertificateInfo,
     settings::{TlsBackend, TlsClientCa, TlsVersion},
+    source::{Fingerprint, Source},
 };
-use crate::{codec::Acceptor, error::TlsError};
+use crate::{codec::Acceptor, error::TlsError, sync::LockExt};
 
-/// A certificate with its key, for [`listen_tls`](crate::ServerBuilder::listen_tls). Cheap to clone.
+/// A certificate with its key, for [`listen_tls`](crate::ServerBuilder::listen_tls). Cheap to clone: all clones are the same
+/// identity.
+///
+/// Its certificate can be renewed while servers use it, by [`replace`](Self::replace), [`reload`](Self::reload) or
+/// [`watch`](Self::watch): connections that begin get the new one, open ones go on as they are. When a certificate ends within 30
+/// days, the log of its server says so, once a day. What a method `with_…` makes is another identity, and renewed by itself.
 ///
 /// ```
 /// # fn main() -> Result<(), switchboard::ServerError> {
@@ -55,12 +63,22 @@ use crate::{codec::Acceptor, error::TlsError};
 /// # fn main() {}
 /// ```
 #[derive(Clone)]
-pub struct TlsIdentity(Arc<Current>);
+pub struct TlsIdentity(Arc<Handle>);
+
+/// What all clones of an identity share.
+struct Handle {
+    current: Mutex<Arc<Current>>,
+    source: Arc<Source>,
+    /// Whoever loads it again has this.
+    turn: Mutex<()>,
+}
 
 /// What an identity is now: what connections that begin now have.
 pub(crate) struct Current {
     certified: Arc<Certified>,
     settings: Settings,
+    /// Of the files that it was loaded from.
+    fingerprint: Option<Fingerprint>,
     /// Made when it is first needed. Its other parts may have to be there for that, too.
     acceptor: OnceLock<Result<Acceptor, TlsError>>,
     #[cfg(feature = "rustls")]
@@ -87,7 +105,8 @@ impl TlsIdentity {
     /// If one of them cannot be read or used, if the key belongs to another certificate, or if the certificates are in the wrong
     /// order; see [above](Self).
     pub fn from_pem(certificates: &[u8], key: &[u8]) -> Result<Self, TlsError> {
-        Self::from_named_pem((certificates, "the certificates"), (key, "the key"))
+        let certified = Certified::from_pem((certificates, "the certificates"), (key, "the key"))?;
+        Self::checked(certified, Source::Memory, None)
     }
 
     /// From two PEM files, or from one with both that is given twice; see [`from_pem`](Self::from_pem).
@@ -95,13 +114,7 @@ impl TlsIdentity {
     /// # Errors
     /// As [`from_pem`](Self::from_pem), and if a file cannot be read. The text names the file.
     pub fn from_pem_files(certificates: impl AsRef<Path>, key: impl AsRef<Path>) -> Result<Self, TlsError> {
-        let (certificates, key) = (certificates.as_ref(), key.as_ref());
-        let names = [certificates, key].map(|file| file.display().to_string());
-        Self::from_named_pem((&read(certificates)?, &names[0]), (&read(key)?, &names[1]))
-    }
-
-    fn from_named_pem(certificates: (&[u8], &str), key: (&[u8], &str)) -> Result<Self, TlsError> {
-        Self::checked(Certified::from_pem(certificates, key)?, certificates.1)
+        Self::from_source(Source::pem(certificates.as_ref(), key.as_ref()))
     }
 
     /// From PKCS#12 (`.p12`, `.pfx`): certificate chain and key in one archive, protected by a password. An archive has no
@@ -113,7 +126,7 @@ impl TlsIdentity {
     /// If it cannot be read, if the password is wrong, or if the key or its certificate is missing.
     #[cfg(feature = "tls")]
     pub fn from_pkcs12(archive: &[u8], password: &str) -> Result<Self, TlsError> {
-        Self::from_named_pkcs12(archive, password, "the archive")
+        Self::checked(Certified::from_pkcs12(archive, password, "the archive")?, Source::Memory, None)
     }
 
     /// From a PKCS#12 file; see [`from_pkcs12`](Self::from_pkcs12).
@@ -122,37 +135,38 @@ impl TlsIdentity {
     /// As [`from_pkcs12`](Self::from_pkcs12), and if the file cannot be read. The text names the file.
     #[cfg(feature = "tls")]
     pub fn from_pkcs12_file(archive: impl AsRef<Path>, password: &str) -> Result<Self, TlsError> {
-        let archive = archive.as_ref();
-        Self::from_named_pkcs12(&read(archive)?, password, &archive.display().to_string())
+        Self::from_source(Source::pkcs12(archive.as_ref(), password))
     }
 
+    /// From a PKCS#12 file, with its password in another file; the ends of its lines do not belong to it. See
+    /// [`from_pkcs12`](Self::from_pkcs12).
+    ///
+    /// # Errors
+    /// As [`from_pkcs12`](Self::from_pkcs12), and if a file cannot be read. The text names the file.
     #[cfg(feature = "tls")]
-    fn from_named_pkcs12(archive: &[u8], password: &str, name: &str) -> Result<Self, TlsError> {
-        Self::checked(Certified::from_pkcs12(archive, password, name)?, name)
+    pub fn from_pkcs12_files(
+        archive: impl AsRef<Path>,
+        password: impl AsRef<Path>,
+    ) -> Result<Self, TlsError> {
+        Self::from_source(Source::pkcs12_with(archive.as_ref(), password.as_ref()))
     }
 
-    /// What the library cannot use is found out now.
-    #[cfg_attr(not(target_vendor = "apple"), allow(unused_mut))]
-    fn checked(mut certified: Certified, file: &str) -> Result<Self, TlsError> {
-        certified.warn(file);
-        #[cfg(all(feature = "tls", target_vendor = "apple"))]
-        if certified.chain.is_empty() {
-            let (_, own) = native::acceptor(&certified).map_err(|e| named(file, e))?;
-            certified.chain.push(own);
-        }
-        let identity = Self::new(Arc::new(certified), Settings::default());
-        identity.check()?;
-        Ok(identity)
+    fn from_source(source: Source) -> Result<Self, TlsError> {
+        let content = source.read(false)?;
+        Self::checked(source.certified(&content)?, source, Some(content.fingerprint()))
     }
 
-    fn new(certified: Arc<Certified>, settings: Settings) -> Self {
-        Self(Arc::new(Current {
-            certified,
-            settings,
-            acceptor: OnceLock::new(),
-            #[cfg(feature = "rustls")]
-            usable: OnceLock::new(),
-        }))
+    fn checked(
+        certified: Certified,
+        source: Source,
+        fingerprint: Option<Fingerprint>,
+    ) -> Result<Self, TlsError> {
+        certified.warn();
+        Ok(Self::new(Current::checked(certified, Settings::default(), fingerprint)?, Arc::new(source)))
+    }
+
+    fn new(current: Current, source: Arc<Source>) -> Self {
+        Self(Arc::new(Handle { current: Mutex::new(Arc::new(current)), source, turn: Mutex::default() }))
     }
 
     /// Chooses the library that does TLS; without it, it is the [default](TlsBackend::default) one.
@@ -188,26 +202,55 @@ impl TlsIdentity {
     }
 
     fn with(self, change: impl FnOnce(&mut Settings)) -> Self {
-        let mut settings = self.0.settings.clone();
+        let current = self.current();
+        let mut settings = current.settings.clone();
         change(&mut settings);
-        Self::new(self.0.certified.clone(), settings)
+        let current = Current::new(current.certified.clone(), settings, current.fingerprint);
+        Self::new(current, self.0.source.clone())
     }
 
     /// The library that does TLS.
     #[must_use]
     pub fn backend(&self) -> TlsBackend {
-        self.0.settings.backend
+        self.current().settings.backend
     }
 
-    /// The end of the time for which the server's own certificate is valid.
+    /// The end of the time for which the server's own certificate is valid: of the one that is in use now.
     #[must_use]
     pub fn not_after(&self) -> SystemTime {
-        UNIX_EPOCH + self.current().certified.chain[0].not_after().unix_duration()
+        self.current().info().not_after
     }
 
     /// What connections that begin now have.
     pub(crate) fn current(&self) -> Arc<Current> {
-        self.0.clone()
+        self.0.current.locked().clone()
+    }
+
+    /// Connections that begin from now on have this. It has been checked.
+    pub(super) fn set_current(&self, new: Current) {
+        let old = std::mem::replace(&mut *self.0.current.locked(), Arc::new(new));
+        drop(old); // by now the lock is free
+    }
+
+    /// Where it was loaded from.
+    pub(super) fn source(&self) -> &Source {
+        &self.0.source
+    }
+
+    /// Whoever loads it again has this.
+    pub(super) fn turn(&self) -> &Mutex<()> {
+        &self.0.turn
+    }
+
+    /// This one, and those for other names.
+    pub(crate) fn with_all_others(&self) -> Vec<Self> {
+        let others = self.current().settings.others.clone();
+        std::iter::once(self.clone()).chain(others).collect()
+    }
+
+    /// Whether one is a clone of the other.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Whether all that was chosen is possible.
@@ -217,6 +260,81 @@ impl TlsIdentity {
 }
 
 impl Current {
+    fn new(certified: Arc<Certified>, settings: Settings, fingerprint: Option<Fingerprint>) -> Self {
+        Self {
+            certified,
+            settings,
+            fingerprint,
+            acceptor: OnceLock::new(),
+            #[cfg(feature = "rustls")]
+            usable: OnceLock::new(),
+        }
+    }
+
+    /// What the library cannot use is found out now.
+    #[cfg_attr(not(target_vendor = "apple"), allow(unused_mut))]
+    fn checked(
+        mut certified: Certified,
+        settings: Settings,
+        fingerprint: Option<Fingerprint>,
+    ) -> Result<Self, TlsError> {
+        #[cfg(all(feature = "tls", target_vendor = "apple"))]
+        if certified.chain.is_empty() {
+            let (_, own) = native::acceptor(&certified).map_err(|e| named(&certified.name, e))?;
+            certified.chain.push(own);
+        }
+        let current = Self::new(Arc::new(certified), settings, fingerprint);
+        current.acceptor()?;
+        Ok(current)
+    }
+
+    /// What takes the place of this, with the same settings: another certificate and its key.
+    pub(super) fn renewed(&self, new: Certified, fingerprint: Fingerprint) -> Result<Self, TlsError> {
+        self.check_successor(Self::checked(new, self.settings.clone(), Some(fingerprint))?)
+    }
+
+    /// The same: those of another identity.
+    pub(super) fn replaced(&self, new: &Self) -> Result<Self, TlsError> {
+        let new = Self::new(new.certified.clone(), self.settings.clone(), new.fingerprint);
+        new.acceptor()?;
+        self.check_successor(new)
+    }
+
+    /// If another identity uses this one for its names, it has to be able to use the new one, too.
+    fn check_successor(&self, new: Self) -> Result<Self, TlsError> {
+        #[cfg(feature = "rustls")]
+        if matches!(self.usable.get(), Some(Ok(_))) {
+            new.usable().map_err(|e| named(&new.certified.name, e))?;
+        }
+        Ok(new)
+    }
+
+    pub(super) fn fingerprint(&self) -> Option<Fingerprint> {
+        self.fingerprint
+    }
+
+    /// Says in the log what clients may stumble over.
+    pub(super) fn warn(&self) {
+        self.certified.warn();
+    }
+
+    /// The server's own certificate.
+    pub(crate) fn info(&self) -> CertificateInfo {
+        self.certified.chain[0].info(&self.certified.file)
+    }
+
+    /// The one of the chain that ends first.
+    pub(crate) fn first_to_end(&self) -> CertificateInfo {
+        let own = &self.certified.chain[0];
+        let first = self.certified.chain.iter().min_by_key(|certificate| certificate.not_after());
+        first.unwrap_or(own).info(&self.certified.file)
+    }
+
+    /// Whether it is the one that comes with the source code, whose key is public.
+    pub(crate) fn is_bundled(&self) -> bool {
+        is_bundled(&self.certified.chain[0])
+    }
+
     /// What makes the server's side of a connection.
     pub(crate) fn acceptor(&self) -> Result<&Acceptor, TlsError> {
         let make = || self.make().map_err(|e| named(&self.certified.name, e));

@@ -40,7 +40,7 @@ impl<'a> Kind<'a> {
         Self {
             subject,
             ca: false,
-            valid: (-DAY, 30 * DAY),
+            valid: (-DAY, 90 * DAY),
             issuer_url: None,
             name: "localhost",
             key: ec_key(),

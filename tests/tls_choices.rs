@@ -209,7 +209,9 @@ fn a_client_shows_who_it_is() {
     let [ca, clients, strangers] = ["ca", "clients", "strangers"].map(|name| Kind::ca(name).signed());
     let lower = Kind::ca("lower").issued_by(&clients);
     let own = load(&[&Kind::server("server").issued_by(&ca)]);
-    let client_ca = TlsClientCa::from_pem(clients.pem().as_bytes()).unwrap();
+    // As `openssl req -x509` makes it.
+    let alone = Kind::ca("alone").signed();
+    let client_ca = TlsClientCa::from_pem(authority::pem(&[&clients, &alone]).as_bytes()).unwrap();
     let old = Kind { valid: (-3 * DAY, -DAY), ..Kind::server("old") }.issued_by(&clients);
     for is_optional in [false, true] {
         let client_ca = if is_optional { client_ca.clone().optional() } else { client_ca.clone() };
@@ -244,6 +246,7 @@ fn a_client_shows_who_it_is() {
             let shown = attempt(&[&sensor, &lower]).unwrap().unwrap();
             assert_eq!((shown.subject(), shown.common_name(), shown.chain().len()), (String::new(), None, 2));
 
+            assert_eq!(attempt(&[&alone]).unwrap().unwrap().subject(), "CN=alone");
             match attempt(&[]) {
                 Ok(shown) if is_optional => assert!(shown.is_none()),
                 Err(_) if !is_optional => {}

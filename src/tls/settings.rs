@@ -85,7 +85,7 @@ pub struct TlsClientCa {
 
 impl TlsClientCa {
     /// From PEM: the certificates of one or more CAs. Only clients with a certificate that one of them has issued, directly or by
-    /// intermediate ones that the client sends, can connect.
+    /// intermediate ones that the client sends, can connect. The certificate of a client that has signed it itself does as well.
     ///
     /// # Errors
     /// If a certificate cannot be read, or there is none.

@@ -49,7 +49,7 @@ impl Usable {
                 format!("the key does not match the certificate {}", certified.chain[0])
             }
             e => format!(
-                "rustls cannot use the certificate {} or its key: it takes RSA of 2048 bits or more, ECDSA of the curves P-256 and P-384, and Ed25519 ({e})",
+                "rustls cannot use the certificate {} or its key: it takes certificates of version 3, which `openssl x509 -req` makes with -extfile, and keys of RSA of 2048 bits or more, ECDSA on P-256 or P-384, and Ed25519 ({e})",
                 certified.chain[0]
             ),
         })?;

@@ -5,7 +5,9 @@ use std::sync::LazyLock;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{TlsBackend, TlsClientCa, TlsIdentity, TlsTrust, TlsVersion};
+use crate::{TlsBackend, TlsIdentity, TlsTrust};
+#[cfg(feature = "rustls")]
+use crate::{TlsClientCa, TlsVersion};
 
 #[cfg(not(target_vendor = "apple"))]
 #[path = "../../../tests/common/authority.rs"]

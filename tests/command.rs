@@ -22,6 +22,7 @@ use common::{
     reply::Reply,
 };
 use rustix::process::Signal;
+use switchboard::TlsBackend;
 use tungstenite::Message;
 
 const CLASS: &str = "/csp/user/MyApp.MyWebSocketServer.cls";
@@ -166,12 +167,49 @@ fn the_iris_example_reports_when_nothing_was_received() {
 
 #[test]
 fn tls_with_a_certificate_and_its_key_or_with_an_identity() {
-    let identity = ["--identity", "certs/server.p12", "--password-file", "certs/server.p12.password"];
-    for options in [CERTIFICATE, identity] {
+    let all = [
+        CERTIFICATE,
+        #[cfg(feature = "tls")]
+        ["--identity", "certs/server.p12", "--password-file", "certs/server.p12.password"],
+    ];
+    for options in all {
         let mut process = Process::start(&[&["--tls-listen", ANY][..], &options].concat());
         assert_serves(process.address("https"), Scheme::Wss);
         stop(process);
     }
+}
+
+/// What only rustls can do is done, or said to be beyond this program.
+#[test]
+fn tls_of_the_chosen_library_and_version_for_chosen_clients_and_names() {
+    let listen = [&["--tls-listen", ANY][..], &CERTIFICATE].concat();
+    let rustls = [&listen[..], &["--tls-backend", "rustls"]].concat();
+    let choices = [&["--tls-min-version", "1.3"][..], &["--client-ca", "certs/ca.pem"], &CERTIFICATE];
+    for choice in choices {
+        let chosen = [&rustls[..], choice].concat();
+        if !TlsBackend::Rustls.is_available() {
+            assert_fails(&chosen, &["without rustls", "feature `rustls`"]);
+            continue;
+        }
+        let mut process = Process::start(&chosen);
+        let address = process.address("https");
+        match choice[0] {
+            "--client-ca" => {
+                let (mut tls, mut answer) = (Stream::connect(address, Scheme::Wss), Vec::new());
+                let _ = tls.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+                let _ = tls.read_to_end(&mut answer);
+                assert_eq!(answer, b"", "it has no certificate");
+            }
+            _ => assert_serves(address, Scheme::Wss),
+        }
+        stop(process);
+        if TlsBackend::NativeTls.is_available() {
+            let native = [&listen[..], &["--tls-backend", "native-tls"], choice].concat();
+            assert_fails(&native, &["native-tls", "--tls-backend rustls"]);
+        }
+    }
+    assert_fails(&[&listen[..], &["--cert", "certs/server.pem"]].concat(), &["2 --cert and 1 --key"]);
+    assert_fails(&[&rustls[..], &["--client-ca", "certs/none"]].concat(), &["certs/none", "No such file"]);
 }
 
 #[test]
@@ -588,11 +626,9 @@ fn each_mistake_is_reported_in_one_line() {
     let busy = TcpListener::bind(ANY).unwrap();
     let taken = busy.local_addr().unwrap().to_string();
     let folder = Folder::new();
-    let wrong = folder.write("wrong", "wrong\n");
     let file = folder.write("file", "");
     let nowhere = folder.path("nowhere/log");
     let tls = |cert, key| ["--tls-listen", ANY, "--cert", cert, "--key", key];
-    let p12 = |identity, password| ["--tls-listen", ANY, "--identity", identity, "--password-file", password];
 
     assert_fails(&["--listen", &taken], &["cannot listen on", &taken, "in use"]);
     assert_fails(&[&["--tls-listen", &*taken][..], &CERTIFICATE].concat(), &["cannot listen on", &taken]);
@@ -607,13 +643,22 @@ fn each_mistake_is_reported_in_one_line() {
     assert_fails(&tls("certs/server.pem", "certs/nothing.key"), &["certs/nothing.key", "No such file"]);
     assert_fails(&tls("certs/server.pem", "certs/other.key"), &["does not match", "certs/other.key"]);
     assert_fails(&tls("certs/server.key", "certs/server.key"), &["no PEM certificate"]);
+    assert_fails(&["--listen", ANY, "--www", &nowhere], &["cannot serve files of", &nowhere]);
+    assert_fails(&["--listen", ANY, "--www", &file], &["cannot serve files of", &file]);
+    assert_fails(&["--listen", ANY, "--log-file", &nowhere], &["cannot write the log to", &nowhere]);
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn each_mistake_of_an_archive_is_reported_in_one_line() {
+    let folder = Folder::new();
+    let wrong = folder.write("wrong", "wrong\n");
+    let nowhere = folder.path("nowhere");
+    let p12 = |identity, password| ["--tls-listen", ANY, "--identity", identity, "--password-file", password];
     assert_fails(&p12("certs/server.p12", &wrong), &["password", "wrong", "certs/server.p12"]);
     assert_fails(&p12("certs/server.pem", &wrong), &["PKCS#12", "certs/server.pem"]);
     assert_fails(&p12("certs/nothing.p12", &wrong), &["certs/nothing.p12", "No such file"]);
     assert_fails(&p12("certs/server.p12", &nowhere), &[&nowhere, "No such file"]);
-    assert_fails(&["--listen", ANY, "--www", &nowhere], &["cannot serve files of", &nowhere]);
-    assert_fails(&["--listen", ANY, "--www", &file], &["cannot serve files of", &file]);
-    assert_fails(&["--listen", ANY, "--log-file", &nowhere], &["cannot write the log to", &nowhere]);
 }
 
 #[test]
@@ -639,6 +684,7 @@ fn wrong_usage_exits_with_2_and_says_what_is_wrong() {
         (&["--header", "Connection: close"], "the server sets it itself"),
         (&["--tls-listen", ANY, "--cert", "certs/server.pem"], "--key"),
         (&["--tls-listen", ANY, "--key", "certs/server.key"], "--cert"),
+        #[cfg(feature = "tls")]
         (&["--tls-listen", ANY, "--identity", "certs/server.p12"], "--password-file"),
         (&["--listen", ANY, "--cert", "certs/server.pem", "--key", "certs/server.key"], "--tls-listen"),
     ] {

@@ -426,6 +426,7 @@ mod tests {
     #[test]
     fn both_forms_are_read() {
         TlsIdentity::from_pem_files("certs/server.pem", "certs/server.key").unwrap();
+        #[cfg(feature = "tls")]
         TlsIdentity::from_pkcs12_file("certs/server.p12", "switchboard").unwrap();
     }
 
@@ -440,6 +441,11 @@ mod tests {
         assert!(error(pem("certs/server.pem", "certs/server.pem")).contains("no PEM key"));
         let rsa = b"-----BEGIN RSA PRIVATE KEY-----\nAAAA\n-----END RSA PRIVATE KEY-----\n";
         assert!(error(TlsIdentity::from_pem(b"", rsa)).contains("openssl pkcs8 -topk8"));
+    }
+
+    #[cfg(feature = "tls")]
+    #[test]
+    fn mistakes_of_an_archive_are_named() {
         let p12 = TlsIdentity::from_pkcs12_file;
         assert!(error(p12("certs/server.p12", "wrong")).contains("password of the PKCS#12 archive is wrong"));
         assert!(error(p12("certs/server.pem", "switchboard")).contains("no PKCS#12 archive"));

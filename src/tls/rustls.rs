@@ -16,7 +16,7 @@ use super::{
     certificate::Certificate,
     certified::{Certified, Secret},
     settings::{TlsClientCa, TlsVersion},
-    verifier::{Anybody, Trusted},
+    verifier::{Anybody, TrustedClients, TrustedServers},
 };
 use crate::codec::{Acceptor, Connector};
 
@@ -49,7 +49,7 @@ impl Usable {
                 format!("the key does not match the certificate {}", certified.chain[0])
             }
             e => format!(
-                "rustls cannot use the certificate {} or its key: it takes RSA of 2048 bits or more, ECDSA of the curves P-256 and P-384, and Ed25519 ({e})",
+                "rustls cannot use the certificate {} or its key: it takes certificates of version 3, which `openssl x509 -req` makes with -extfile, and keys of RSA of 2048 bits or more, ECDSA on P-256 or P-384, and Ed25519 ({e})",
                 certified.chain[0]
             ),
         })?;
@@ -93,7 +93,7 @@ pub(super) fn acceptor(
             let verifier = WebPkiClientVerifier::builder_with_provider(roots(&ca.roots)?.into(), provider());
             let verifier = if ca.is_optional { verifier.allow_unauthenticated() } else { verifier };
             let verifier = verifier.build().map_err(|e| format!("the clients' CA cannot be used: {e}"))?;
-            builder.with_client_cert_verifier(verifier)
+            builder.with_client_cert_verifier(Arc::new(TrustedClients::new(verifier, &ca.roots)))
         }
         None => builder.with_no_client_auth(),
     };
@@ -159,7 +159,7 @@ pub(super) fn connector(
             }
             let chains = WebPkiServerVerifier::builder_with_provider(store.into(), provider());
             let chains = chains.build().map_err(|e| format!("the CA cannot be used: {e}"))?;
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(Trusted::new(chains, own)))
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(TrustedServers::new(chains, own)))
         }
         None => builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider()))),
     };

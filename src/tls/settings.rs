@@ -21,6 +21,7 @@ use crate::error::TlsError;
 /// | [several certificates](TlsIdentity::with_other), by the name that is asked for | no | yes |
 /// | PKCS#12 | yes | with the feature `tls` beside it |
 /// | keys | all that the system knows | RSA of 2048 bits or more, P-256, P-384, Ed25519 |
+/// | certificates | all that the system knows | of version 3 (`openssl x509 -req` makes those with `-extfile`) |
 ///
 /// [`TlsIdentity::with_client_ca`]: crate::TlsIdentity::with_client_ca
 /// [`TlsIdentity`]: crate::TlsIdentity
@@ -85,7 +86,8 @@ pub struct TlsClientCa {
 
 impl TlsClientCa {
     /// From PEM: the certificates of one or more CAs. Only clients with a certificate that one of them has issued, directly or by
-    /// intermediate ones that the client sends, can connect.
+    /// intermediate ones that the client sends, can connect. The certificate of a client that has signed it itself does as well.
+    /// Those of clients have to be of version 3, which `openssl x509 -req` makes with `-extfile`.
     ///
     /// # Errors
     /// If a certificate cannot be read, or there is none.

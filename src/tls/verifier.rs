@@ -1,9 +1,12 @@
-//! How a client verifies a server, with `rustls`.
+//! How the one end verifies the other, with `rustls`.
+//!
+//! Chains as `rustls` does. But it refuses a certificate that is itself among the trusted ones if it is a CA's, too, which is how
+//! `openssl req -x509` makes one for a box that has no CA; OpenSSL takes it, and so does this.
 
 use std::sync::Arc;
 
 use rustls::{
-    CertificateError, DigitallySignedStruct, Error, SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme,
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -11,31 +14,80 @@ use rustls::{
     },
     crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
-    server::ParsedCertificate,
+    server::{
+        ParsedCertificate,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
 };
 use x509_cert::der::DateTime;
 
 use super::certificate::Certificate;
 
-/// Verifies chains, and knows servers whose own certificate is trusted: `rustls` alone refuses one that is a CA's, too, which is how
-/// `openssl req -x509` makes a certificate for a box that has no CA.
+/// Certificates that are trusted themselves.
 #[derive(Debug)]
-pub(super) struct Trusted {
-    chains: Arc<WebPkiServerVerifier>,
-    /// In DER, with the time for which it is valid.
-    own: Vec<(Vec<u8>, [DateTime; 2])>,
-}
+struct Own(Vec<(Vec<u8>, [DateTime; 2])>);
 
-impl Trusted {
-    pub(super) fn new(chains: Arc<WebPkiServerVerifier>, own: &[Certificate]) -> Self {
-        let own = own.iter().map(|certificate| {
+impl Own {
+    /// In DER, with the time for which it is valid.
+    fn new(trusted: &[Certificate]) -> Self {
+        let own = trusted.iter().map(|certificate| {
             (certificate.der.clone(), [certificate.not_before(), certificate.not_after()])
         });
-        Self { chains, own: own.collect() }
+        Self(own.collect())
+    }
+
+    /// `None`: it is none of these.
+    fn check_time(&self, shown: &CertificateDer<'_>, now: UnixTime) -> Option<Result<(), Error>> {
+        let (_, [begin, end]) = self.0.iter().find(|(der, _)| der == shown.as_ref())?;
+        Some(match now.as_secs() {
+            now if now < begin.unix_duration().as_secs() => Err(CertificateError::NotValidYet.into()),
+            now if now > end.unix_duration().as_secs() => Err(CertificateError::Expired.into()),
+            _ => Ok(()),
+        })
     }
 }
 
-impl ServerCertVerifier for Trusted {
+/// The signatures of a handshake are those that chains are verified with.
+macro_rules! verify_signatures {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            message: &[u8],
+            cert: &CertificateDer<'_>,
+            dss: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            self.chains.verify_tls12_signature(message, cert, dss)
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            cert: &CertificateDer<'_>,
+            dss: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            self.chains.verify_tls13_signature(message, cert, dss)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            self.chains.supported_verify_schemes()
+        }
+    };
+}
+
+/// What a client verifies servers with.
+#[derive(Debug)]
+pub(super) struct TrustedServers {
+    chains: Arc<WebPkiServerVerifier>,
+    own: Own,
+}
+
+impl TrustedServers {
+    pub(super) fn new(chains: Arc<WebPkiServerVerifier>, trusted: &[Certificate]) -> Self {
+        Self { chains, own: Own::new(trusted) }
+    }
+}
+
+impl ServerCertVerifier for TrustedServers {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -44,39 +96,53 @@ impl ServerCertVerifier for Trusted {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let Some((_, [begin, end])) = self.own.iter().find(|(der, _)| der == end_entity.as_ref()) else {
+        let Some(in_time) = self.own.check_time(end_entity, now) else {
             let chains = &self.chains;
             return chains.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         };
+        in_time?;
         verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
-        match now.as_secs() {
-            now if now < begin.unix_duration().as_secs() => Err(CertificateError::NotValidYet.into()),
-            now if now > end.unix_duration().as_secs() => Err(CertificateError::Expired.into()),
-            _ => Ok(ServerCertVerified::assertion()),
+        Ok(ServerCertVerified::assertion())
+    }
+
+    verify_signatures!();
+}
+
+/// What a server verifies clients with.
+#[derive(Debug)]
+pub(super) struct TrustedClients {
+    chains: Arc<dyn ClientCertVerifier>,
+    own: Own,
+}
+
+impl TrustedClients {
+    pub(super) fn new(chains: Arc<dyn ClientCertVerifier>, trusted: &[Certificate]) -> Self {
+        Self { chains, own: Own::new(trusted) }
+    }
+}
+
+impl ClientCertVerifier for TrustedClients {
+    fn client_auth_mandatory(&self) -> bool {
+        self.chains.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.chains.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        match self.own.check_time(end_entity, now) {
+            Some(in_time) => in_time.map(|()| ClientCertVerified::assertion()),
+            None => self.chains.verify_client_cert(end_entity, intermediates, now),
         }
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.chains.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.chains.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chains.supported_verify_schemes()
-    }
+    verify_signatures!();
 }
 
 /// Takes each server, as long as it has the key of the certificate that it shows.

@@ -94,10 +94,10 @@ pub(crate) const LOADS: &[Load] = &[
     },
     Load {
         name: "tls-idle",
-        what: "`idle` over TLS",
+        what: "resident memory of 1,000 connections over TLS that wait, after one echo of each",
         kind: Kind::Wss,
         command: "idle",
-        connections: &[4000],
+        connections: &[1000],
         unit: Unit::KibEach,
         ..ECHO
     },

@@ -414,6 +414,7 @@ mod awaited;
 pub mod benching;
 mod buffered;
 mod caught;
+mod client;
 #[cfg(feature = "__tls")]
 mod client_certificate;
 mod clock;
@@ -460,6 +461,7 @@ pub use crate::client_certificate::ClientCertificate;
 #[cfg(feature = "__tls")]
 pub use crate::tls::{TlsBackend, TlsClientCa, TlsIdentity, TlsTrust, TlsVersion};
 pub use crate::{
+    client::{BrokenError, Client, ClientBuilder, ClientError, ConnectError, ConnectStep, HandshakeResponse},
     compression::Compression,
     connection::{Overflow, PushError, PushErrorKind, Pushed, READ_TIMEOUT},
     error::{BindError, CloseReason, ClosedBy, Error, OverLimit, Result, ServerError, TlsError},

@@ -6,9 +6,9 @@
 use std::{cmp::Reverse, sync::Arc};
 
 use super::parts::{Connection, Context};
-use crate::{buffered::kib, error::ClosedBy, incidents::Incident, message::CloseCode, sync::LockExt};
+use crate::{buffered::kib, incidents::Incident, message::CloseCode, sync::LockExt};
 
-const SHORT_OF_MEMORY: &str = "the server is short of memory";
+const SHORT_OF_MEMORY: &str = "short of memory";
 
 impl Context {
     /// Ends connections, if all together hold too much.
@@ -80,7 +80,7 @@ impl Connection {
             .incidents
             .note(Incident::OutOfMemory, format_args!("{id}: ended, since it holds most: {held} KiB"));
         if self.reason().is_some() {
-            return self.abort(ClosedBy::Server, SHORT_OF_MEMORY);
+            return self.abort(self.us(), SHORT_OF_MEMORY);
         }
         self.disconnect(CloseCode::TRY_AGAIN, SHORT_OF_MEMORY);
         self.lock().protocol.forget_messages();
@@ -90,7 +90,7 @@ impl Connection {
             self.count(&inbox);
         }
         if self.held().0 > held / 2 || is_shared && self.is_blocked() {
-            self.abort(ClosedBy::Server, SHORT_OF_MEMORY);
+            self.abort(self.us(), SHORT_OF_MEMORY);
         }
     }
 }

@@ -13,7 +13,7 @@ use super::{lock::Owner, *};
 use crate::{
     buffered::Buffered,
     clock::Clock,
-    codec::{Deflate, Forms, Stream, Work},
+    codec::{Deflate, Forms, Role, Stream, Work},
     compression::Compression,
     error::ClosedBy,
     id::{NodeId, WebSocketId},
@@ -80,9 +80,19 @@ fn make_connection(
     let turns = Arc::new(Turns::new());
     let incidents = Arc::new(Incidents::new(|| {}));
     let clock = Arc::new(clock);
-    let context = Arc::new(Context { limits, clock, post, registrar, buffered, turns, incidents });
+    let tick = limits.tick();
+    let context = Arc::new(Context {
+        limits,
+        tick,
+        clock,
+        post: Arc::new(post),
+        registrar,
+        buffered,
+        turns,
+        incidents,
+    });
     let socket = Arc::new(Socket::from(server));
-    (Connection::new(about, socket, Stream::plain(), context), client, mail)
+    (Connection::new(Role::Server, about, socket, Stream::plain(), context), client, mail)
 }
 
 /// A push that finds the codec locked relies on the holder to send it. Nothing else happens here that could: if one

@@ -207,7 +207,7 @@ impl Connection {
 
     /// A part of a frame may be out: nothing else can follow.
     fn is_too_slow(self: &Arc<Self>) -> Error {
-        self.abort(ClosedBy::Server, TOO_SLOW);
+        self.abort(self.us(), TOO_SLOW);
         Error::Timeout
     }
 

@@ -15,6 +15,7 @@ mod part;
 mod request;
 mod response;
 mod target;
+mod upgrade;
 
 pub(crate) use self::{
     body::{Decoder, Framing, Part},
@@ -26,6 +27,7 @@ pub(crate) use self::{
     request::parse_head,
     response::{Body, FAILED},
     target::normalize,
+    upgrade::{ResponseHead, Upgrade},
 };
 pub use self::{
     files::Files,

@@ -1,9 +1,9 @@
 //! Pushing to one connection again and again.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
-    connection::{PushError, Pushed},
+    connection::{Connection, PushError, Pushed},
     error::CloseReason,
     id::WebSocketId,
     message::Payload,
@@ -18,6 +18,10 @@ pub struct Pusher(Found);
 impl Pusher {
     pub(super) fn new(found: Found) -> Self {
         Self(found)
+    }
+
+    pub(crate) fn to(connection: &Arc<Connection>) -> Self {
+        Self(Found::Open(connection.clone()))
     }
 
     /// As [`Hub::push`](crate::Hub::push).

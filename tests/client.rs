@@ -1,5 +1,7 @@
 //! The client: against this crate's own server, and against one that misbehaves.
 
+#![cfg(feature = "__tls")]
+
 mod common;
 
 use std::{
@@ -8,13 +10,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{PATIENCE, SharedEcho, app, ends::serve_ends, eventually, serve, serve_app};
+use common::{
+    PATIENCE, SCHEMES, Scheme, SharedEcho, TestServer, app, ends::serve_ends, eventually, serve, serve_app,
+};
 use switchboard::{
-    Client, ClientError, CloseCode, ClosedBy, Compression, Error, Limits, Message, Pushed, Server,
-    ServerResult, WebSocket,
+    Client, ClientBuilder, ClientError, CloseCode, ClosedBy, Compression, Error, Limits, Message, Pushed,
+    Server, ServerResult, TlsBackend, TlsTrust, WebSocket,
 };
 
-fn ws(server: &common::TestServer, path: &str) -> String {
+/// A builder for this path, which trusts the test CA.
+fn builder(server: &TestServer, scheme: Scheme, path: &str) -> ClientBuilder {
+    match scheme {
+        Scheme::Ws => Client::builder(&ws(server, path)),
+        Scheme::Wss => Client::builder(&format!("wss://localhost:{}{path}", server.tls.port()))
+            .tls(TlsTrust::ca_file("certs/ca.pem").unwrap()),
+    }
+}
+
+fn ws(server: &TestServer, path: &str) -> String {
     format!("ws://{}{path}", server.plain)
 }
 
@@ -43,16 +56,17 @@ fn threads_named(name: &str) -> usize {
 #[test]
 fn messages_of_all_sizes_come_back() {
     let server = serve(|b| b.route("/", || app(common::echo)).route("/shared", || SharedEcho));
-    for path in ["/", "/shared"] {
+    let ends = SCHEMES.into_iter().flat_map(|scheme| [(scheme, "/"), (scheme, "/shared")]);
+    for (scheme, path) in ends {
         for compression in
             [Compression::Off, Compression::Pooled, Compression::Dedicated { window_bits: 9, level: 1 }]
         {
-            let client = Client::builder(&ws(&server, path)).compression(compression).connect().unwrap();
+            let client = builder(&server, scheme, path).compression(compression).connect().unwrap();
             for size in [0, 1, 125, 126, 127, 4_096, 65_535, 65_536, 1 << 20] {
                 assert_echoes(&client, "ä".repeat(size / 2));
                 assert_echoes(&client, vec![7; size]);
             }
-            assert_eq!(client.peer(), Some(server.plain));
+            assert_eq!(client.peer().map(|peer| peer.port()), Some(server.address(scheme).port()));
             let reason = client.finish();
             assert_eq!((reason.code(), reason.by()), (CloseCode::NORMAL, ClosedBy::Client));
         }
@@ -266,4 +280,40 @@ fn all_clients_have_one_thread_and_it_ends_with_the_last() {
         drop(clients);
         eventually("its thread has ended", || threads_named("switchboard-gate") == before);
     }
+}
+
+#[test]
+fn only_a_server_with_a_certificate_of_a_trusted_ca_for_the_name_is_talked_to() {
+    let server = serve_app(common::echo);
+    let url = |host: &str| format!("wss://{host}:{}/", server.tls.port());
+    let own = TlsTrust::ca_file("certs/ca.pem").unwrap();
+    let mut backends = vec![TlsBackend::default()];
+    backends.extend(other_backend());
+    for backend in backends {
+        let connect = |host: &str, trust: TlsTrust| {
+            Client::builder(&url(host)).tls(trust.with_backend(backend)).connect()
+        };
+        assert_echoes(&connect("localhost", own.clone()).unwrap(), "hello");
+        match connect("localhost", TlsTrust::system()) {
+            Err(ClientError::Tls(text)) => assert!(text.contains("ertificate"), "{text}"),
+            other => panic!("{other:?}"),
+        }
+        assert_echoes(&connect("localhost", TlsTrust::danger_any_server()).unwrap(), "hello");
+    }
+    // Neither side takes the other for what it is not.
+    let plain = format!("wss://localhost:{}/", server.plain.port());
+    let error = Client::builder(&plain).tls(own).connect().unwrap_err();
+    assert!(matches!(error, ClientError::Tls(_)), "{error}");
+    let error = Client::connect(&format!("ws://localhost:{}/", server.tls.port())).unwrap_err();
+    assert!(matches!(&error, ClientError::Refused(r) if r.status() == 400), "{error}");
+}
+
+#[cfg(feature = "rustls")]
+fn other_backend() -> Option<TlsBackend> {
+    Some(TlsBackend::Rustls)
+}
+
+#[cfg(not(feature = "rustls"))]
+fn other_backend() -> Option<TlsBackend> {
+    None
 }

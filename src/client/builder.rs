@@ -1,5 +1,7 @@
 //! What a client is to be like, before it connects.
 
+#[cfg(feature = "__tls")]
+use std::sync::OnceLock;
 use std::{fmt, sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue, header};
@@ -10,6 +12,8 @@ use super::{
     proxy::{Proxy, basic},
     url::Target,
 };
+#[cfg(feature = "__tls")]
+use crate::tls::TlsTrust;
 use crate::{
     compression::Compression,
     connection::{Overflow, READ_TIMEOUT},
@@ -44,6 +48,8 @@ pub struct ClientBuilder {
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     pub(super) subprotocols: Vec<String>,
     pub(super) proxy: Option<Proxy>,
+    #[cfg(feature = "__tls")]
+    pub(super) tls: TlsTrust,
     pub(super) compression: Compression,
     pub(super) overflow: Overflow,
     pub(super) limits: Arc<Limits>,
@@ -60,6 +66,8 @@ impl ClientBuilder {
             headers: Vec::new(),
             subprotocols: Vec::new(),
             proxy: None,
+            #[cfg(feature = "__tls")]
+            tls: system(),
             compression: Compression::Off,
             overflow: Overflow::DropNewest,
             limits: Arc::default(),
@@ -129,6 +137,13 @@ impl ClientBuilder {
         self
     }
 
+    /// Whom to trust over TLS, and what to show of oneself. Default: the CAs that the system trusts. Only for `wss://`.
+    #[cfg(feature = "__tls")]
+    pub fn tls(mut self, trust: TlsTrust) -> Self {
+        self.tls = trust;
+        self
+    }
+
     /// Connects through an HTTP proxy, by CONNECT, whatever the scheme: `http://proxy:3128`, or with credentials
     /// `http://user:password@proxy:3128`. The proxy looks up the server's name. Not for Unix sockets. Default: none; the environment
     /// is not asked.
@@ -175,6 +190,13 @@ impl ClientBuilder {
         }
         open(self)
     }
+}
+
+/// Made once: to read the system's certificates takes longer than a handshake.
+#[cfg(feature = "__tls")]
+fn system() -> TlsTrust {
+    static SYSTEM: OnceLock<TlsTrust> = OnceLock::new();
+    SYSTEM.get_or_init(TlsTrust::system).clone()
 }
 
 /// What belongs to the handshake, or says that a body follows.

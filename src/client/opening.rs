@@ -85,11 +85,30 @@ fn connect(
             (wire, Some(address))
         }
     };
-    if target.is_secure {
-        return Err(ClientError::config("wss:// needs the feature tls"));
+    if target.is_secure
+        && let Place::Tcp(host, _) = &target.place
+    {
+        secure(builder, host, &mut wire)?;
     }
     wire.step = ConnectStep::Handshake;
     Ok((wire, peer))
+}
+
+/// The TLS handshake.
+#[cfg(feature = "__tls")]
+fn secure(builder: &ClientBuilder, host: &str, wire: &mut Wire) -> Result<(), ClientError> {
+    let connector = builder.tls.connector().map_err(|e| ClientError::Tls(e.to_string().into()))?;
+    if !wire.stream.input().is_empty() {
+        return Err(ClientError::handshake("the proxy has sent more than its answer"));
+    }
+    wire.step = ConnectStep::Tls;
+    wire.stream = Stream::tls_client(connector, host).map_err(|e| ClientError::Tls(e.text.into()))?;
+    wire.secure()
+}
+
+#[cfg(not(feature = "__tls"))]
+fn secure(_: &ClientBuilder, _: &str, _: &mut Wire) -> Result<(), ClientError> {
+    Err(ClientError::config("wss:// needs the feature tls or rustls"))
 }
 
 fn handshake(builder: &ClientBuilder, target: &Target, wire: &mut Wire) -> Result<Agreed, ClientError> {

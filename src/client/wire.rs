@@ -39,6 +39,18 @@ enum More {
 }
 
 impl Wire {
+    /// Completes the TLS handshake that the stream begins with.
+    #[cfg(feature = "__tls")]
+    pub(super) fn secure(&mut self) -> Result<(), ClientError> {
+        self.send()?;
+        while self.stream.is_handshaking() {
+            if self.receive(self.deadline)? == More::End {
+                return Err(self.broken(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+        Ok(())
+    }
+
     /// Sends what is in the output of the stream, and receives the head of the response; interim ones are skipped.
     pub(super) fn exchange(&mut self) -> Result<ResponseHead, ClientError> {
         self.send()?;

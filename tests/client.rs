@@ -5,8 +5,10 @@
 mod common;
 
 use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
     sync::mpsc,
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -316,4 +318,120 @@ fn other_backend() -> Option<TlsBackend> {
 #[cfg(not(feature = "rustls"))]
 fn other_backend() -> Option<TlsBackend> {
     None
+}
+
+// Against a server that does as it likes.
+
+/// A server that gets one client after the other.
+struct RawServer {
+    address: SocketAddr,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What it does with each is its script; a panic in it fails the test.
+fn raw_server(scripts: Vec<Box<dyn FnOnce(TcpStream) + Send>>) -> RawServer {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let thread = thread::spawn(move || {
+        for script in scripts {
+            let (stream, _) = listener.accept().unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.set_nodelay(true).unwrap();
+            script(stream);
+        }
+    });
+    RawServer { address, thread: Some(thread) }
+}
+
+/// With one script.
+fn raw(script: impl FnOnce(TcpStream) + Send + 'static) -> RawServer {
+    raw_server(vec![Box::new(script)])
+}
+
+impl RawServer {
+    fn builder(&self) -> ClientBuilder {
+        Client::builder(&format!("ws://{}/", self.address))
+    }
+}
+
+impl Drop for RawServer {
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.take()
+            && !thread::panicking()
+        {
+            thread.join().unwrap();
+        }
+    }
+}
+
+/// The answer that the handshake wants.
+fn answer(head: &str) -> String {
+    let key = head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).unwrap();
+    let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+    )
+}
+
+/// Does the handshake as it should be.
+fn agree(stream: &mut (impl Read + Write)) {
+    let answer = answer(&common::read_head(stream));
+    stream.write_all(answer.as_bytes()).unwrap();
+}
+
+/// The next frame of a client: its first byte and its payload. It has to be masked.
+fn read_masked(stream: &mut impl Read) -> (u8, Vec<u8>) {
+    let mut head = [0; 2];
+    stream.read_exact(&mut head).unwrap();
+    assert!(head[1] > 0x80 && head[1] & 0x7f < 126 || head[1] == 0x80, "a short frame, and masked: {head:?}");
+    let mut mask = [0; 4];
+    stream.read_exact(&mut mask).unwrap();
+    let mut payload = vec![0; usize::from(head[1] & 0x7f)];
+    stream.read_exact(&mut payload).unwrap();
+    payload.iter_mut().zip(mask.iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
+    (head[0], payload)
+}
+
+/// A frame as a server has to send it.
+fn unmasked(first: u8, payload: &[u8]) -> Vec<u8> {
+    [&[first, u8::try_from(payload.len()).unwrap()], payload].concat()
+}
+
+fn acceptor() -> native_tls::TlsAcceptor {
+    let [certificate, key] =
+        ["certs/server.pem", "certs/server.key"].map(|file| std::fs::read(file).unwrap());
+    let identity = native_tls::Identity::from_pkcs8(&certificate, &key).unwrap();
+    native_tls::TlsAcceptor::new(identity).unwrap()
+}
+
+#[test]
+fn a_server_that_ends_tls_before_the_stream_is_answered() {
+    for by_server in [true, false] {
+        let server = raw(move |stream| {
+            let mut tls = acceptor().accept(stream).unwrap();
+            agree(&mut tls);
+            if by_server {
+                tls.write_all(&unmasked(0x88, &[3, 0xe8])).unwrap();
+                assert_eq!(read_masked(&mut tls), (0x88, vec![3, 0xe8]));
+            } else {
+                assert_eq!(read_masked(&mut tls), (0x88, vec![3, 0xe8]));
+                tls.write_all(&unmasked(0x88, &[3, 0xe8])).unwrap();
+            }
+            tls.shutdown().unwrap();
+            // The client says that it has ended TLS, too, and then ends the stream.
+            assert_eq!(tls.read(&mut [0; 9]).unwrap(), 0);
+            assert_eq!(tls.get_mut().read(&mut [0; 99]).unwrap(), 0);
+        });
+        let mut limits = Limits::default();
+        limits.close_timeout = 3 * PATIENCE;
+        let url = format!("wss://localhost:{}/", server.address.port());
+        let trust = TlsTrust::ca_file("certs/ca.pem").unwrap();
+        let client = Client::builder(&url).tls(trust).limits(limits).connect().unwrap();
+        if by_server {
+            assert_eq!(closed(client.read_message(PATIENCE).unwrap_err()).by(), ClosedBy::Server);
+        }
+        let begun = Instant::now();
+        client.finish();
+        assert!(begun.elapsed() < PATIENCE);
+    }
 }

@@ -298,6 +298,7 @@ impl Connection {
         if !received.is_empty() {
             let mut core = self.lock();
             core.protocol.receive(&mut received, self.context.clock.coarse());
+            self.flush_or_post(&mut core);
         }
         true
     }

@@ -6,7 +6,7 @@ mod common;
 
 use std::{
     io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::mpsc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -16,8 +16,8 @@ use common::{
     PATIENCE, SCHEMES, Scheme, SharedEcho, TestServer, app, ends::serve_ends, eventually, serve, serve_app,
 };
 use switchboard::{
-    Client, ClientBuilder, ClientError, CloseCode, ClosedBy, Compression, Error, Limits, Message, Pushed,
-    Server, ServerResult, TlsBackend, TlsTrust, WebSocket,
+    Client, ClientBuilder, ClientError, CloseCode, ClosedBy, Compression, ConnectStep, Error, Limits,
+    Message, PushErrorKind, Pushed, Server, ServerResult, TlsBackend, TlsTrust, WebSocket,
 };
 
 /// A builder for this path, which trusts the test CA.
@@ -278,7 +278,7 @@ fn all_clients_have_one_thread_and_it_ends_with_the_last() {
     for _ in 0..3 {
         let clients: Vec<_> = (0..20).map(|_| Client::connect(&ws(&server, "/")).unwrap()).collect();
         clients.iter().for_each(|client| assert_echoes(client, "hello"));
-        assert_eq!(threads_named("switchboard-gate"), before + 1);
+        eventually("there is one more", || threads_named("switchboard-gate") == before + 1);
         drop(clients);
         eventually("its thread has ended", || threads_named("switchboard-gate") == before);
     }
@@ -434,4 +434,433 @@ fn a_server_that_ends_tls_before_the_stream_is_answered() {
         client.finish();
         assert!(begun.elapsed() < PATIENCE);
     }
+}
+
+/// The error of connecting to a server that does this.
+fn refused(script: impl FnOnce(TcpStream) + Send + 'static) -> ClientError {
+    let server = raw(script);
+    server.builder().subprotocol("chat").compression(Compression::Pooled).connect().unwrap_err()
+}
+
+/// Answers with this, and leaves the stream open until the client ends it.
+fn refused_with(response: impl Into<Vec<u8>>) -> ClientError {
+    let response = response.into();
+    refused(move |mut stream| {
+        common::read_head(&mut stream);
+        stream.write_all(&response).unwrap();
+        let _ = stream.read(&mut [0; 1]);
+    })
+}
+
+#[test]
+fn an_answer_that_is_none_is_named() {
+    let wrong = |from: &'static str, to: &'static str| {
+        refused(move |mut stream| {
+            let answer = answer(&common::read_head(&mut stream));
+            assert!(answer.contains(from));
+            stream.write_all(answer.replace(from, to).as_bytes()).unwrap();
+            let _ = stream.read(&mut [0; 1]);
+        })
+    };
+    let extra = |line: &'static str| wrong("Upgrade: websocket", line);
+    for (error, part) in [
+        (wrong("Sec-WebSocket-Accept: ", "Sec-WebSocket-Accept: A"), "Sec-WebSocket-Accept"),
+        (wrong("Sec-WebSocket-Accept", "X"), "Sec-WebSocket-Accept"),
+        (wrong("Upgrade: websocket", "Upgrade: h2c"), "Upgrade"),
+        (wrong("Connection: Upgrade", "Connection: close"), "Connection"),
+        (wrong("HTTP/1.1", "HTTP/1.0"), "HTTP/1.0"),
+        (extra("Upgrade: websocket\r\nSec-WebSocket-Protocol: other"), "subprotocol"),
+        (extra("Upgrade: websocket\r\nSec-WebSocket-Extensions: x-other"), "extension"),
+        (
+            extra("Upgrade: websocket\r\nSec-WebSocket-Extensions: permessage-deflate"),
+            "within what was offered",
+        ),
+        (
+            extra(
+                "Upgrade: websocket\r\nSec-WebSocket-Extensions: permessage-deflate; \
+                 server_no_context_takeover; client_max_window_bits=16",
+            ),
+            "malformed",
+        ),
+        (refused_with("SSH-2.0-OpenSSH\r\n"), "not HTTP"),
+        (refused_with("HTTP/1.1 101 x\r\n a: b\r\n\r\n"), "not HTTP"),
+        (refused_with(format!("HTTP/1.1 101 x\r\na: {}", "b".repeat(16 << 10))), "16384 bytes"),
+        (refused_with(format!("HTTP/1.1 101 x\r\n{}", "a: b\r\n".repeat(200))), "100 header"),
+        (refused_with("HTTP/1.1 103 Early Hints\r\n\r\n".repeat(1000)), "16384 bytes"),
+    ] {
+        assert!(matches!(&error, ClientError::Handshake(text) if text.contains(part)), "{part}: {error:?}");
+    }
+}
+
+#[test]
+fn a_refusal_comes_with_its_response() {
+    let response = |error: ClientError| match error {
+        ClientError::Refused(response) => response,
+        other => panic!("{other:?}"),
+    };
+    let plain = response(refused_with("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello, and more"));
+    assert_eq!((plain.status().as_u16(), plain.body()), (200, &b"hello"[..]));
+    let wants = response(refused_with(
+        "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x\r\nde\r\n0\r\n\r\n",
+    ));
+    assert_eq!((wants.status().as_u16(), wants.body()), (401, &b"abcde"[..]));
+    assert_eq!((wants.header("www-authenticate"), wants.location()), (Some("Basic"), None));
+    let old = response(refused_with(
+        "HTTP/1.1 426 Upgrade Required\r\nSec-WebSocket-Version: 8\r\nContent-Length: 0\r\n\r\n",
+    ));
+    assert_eq!((old.status().as_u16(), old.header("sec-websocket-version")), (426, Some("8")));
+    // One that ends with the stream, and one that never ends.
+    let ended = refused(|mut stream| {
+        common::read_head(&mut stream);
+        stream.write_all(b"HTTP/1.0 503 Busy\r\n\r\nlater").unwrap();
+    });
+    assert_eq!(response(ended).body(), b"later");
+    let endless = refused(|mut stream| {
+        common::read_head(&mut stream);
+        stream.write_all(b"HTTP/1.1 404 Not Found\r\n\r\n").unwrap();
+        while stream.write_all(&[b'x'; 4096]).is_ok() {}
+    });
+    assert_eq!(response(endless).body(), [b'x'; 8192]);
+}
+
+#[test]
+fn a_redirect_is_not_followed_but_told() {
+    let error =
+        refused_with("HTTP/1.1 301 Moved\r\nLocation: ws://else.where/\u{202e}\r\nContent-Length: 0\r\n\r\n");
+    let text = error.to_string();
+    assert!(
+        text.contains("301") && text.contains("ws://else.where/") && !text.contains('\u{202e}'),
+        "{text}"
+    );
+    let error = refused_with("HTTP/1.1 307 Elsewhere\r\nLocation: /there\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(error.response().unwrap().location(), Some("/there"));
+}
+
+#[test]
+fn an_answer_in_pieces_and_one_with_frames_behind_it_are_taken() {
+    let server = raw(|mut stream| {
+        let answer = answer(&common::read_head(&mut stream));
+        stream
+            .write_all(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n")
+            .unwrap();
+        for byte in answer.as_bytes() {
+            stream.write_all(&[*byte]).unwrap();
+        }
+        assert_eq!(read_masked(&mut stream), (0x81, b"hello".to_vec()));
+    });
+    let client = server.builder().connect().unwrap();
+    client.write("hello").unwrap();
+    drop((client, server));
+    let server = raw(|mut stream| {
+        let answer = answer(&common::read_head(&mut stream));
+        let frames = [
+            unmasked(0x81, b"first"),
+            unmasked(0x89, b"ping"),
+            unmasked(0x02, b"sec"),
+            unmasked(0x80, b"ond"),
+        ];
+        stream.write_all(&[answer.as_bytes(), &frames.concat(), &[0x88, 2, 0x0f]].concat()).unwrap();
+        assert_eq!(read_masked(&mut stream), (0x8a, b"ping".to_vec()));
+        stream.write_all(&[0xa1]).unwrap();
+        assert_eq!(read_masked(&mut stream), (0x88, vec![0x0f, 0xa1]));
+    });
+    let client = server.builder().connect().unwrap();
+    let messages: Vec<_> = client.messages().collect();
+    assert_eq!(messages, [Message::from("first"), Message::from(&b"second"[..])]);
+    let reason = client.finish();
+    assert_eq!((reason.code().0, reason.by()), (4001, ClosedBy::Server));
+}
+
+#[test]
+fn a_server_that_breaks_the_rules_is_told_so() {
+    for (frames, code) in [
+        (common::frame(0x81, b"masked"), 1002),
+        (unmasked(0xc1, b"compressed, which was not agreed"), 1002),
+        (unmasked(0xa1, b"reserved"), 1002),
+        (unmasked(0x83, b"opcode"), 1002),
+        (unmasked(0x80, b"continues nothing"), 1002),
+        (unmasked(0x09, b"a ping in pieces"), 1002),
+        (vec![0x81, 126, 0, 1, b'x'], 1002),
+        (unmasked(0x88, &[1]), 1002),
+        (unmasked(0x88, &[3, 0xed]), 1002),
+        (unmasked(0x81, &[0xff]), 1007),
+        (vec![0x82, 127, 0, 0, 0, 1, 0, 0, 0, 0], 1009),
+    ] {
+        let sent = frames.clone();
+        let server = raw(move |mut stream| {
+            agree(&mut stream);
+            stream.write_all(&frames).unwrap();
+            let (first, payload) = read_masked(&mut stream);
+            assert_eq!((first, u16::from_be_bytes([payload[0], payload[1]])), (0x88, code));
+        });
+        let client = server.builder().connect().unwrap();
+        let reason = closed(client.read_message(PATIENCE).unwrap_err());
+        assert_eq!((reason.code().0, reason.by()), (code, ClosedBy::Client), "{sent:?}");
+    }
+}
+
+#[test]
+fn a_connection_that_breaks_is_reported_wherever_that_is() {
+    let reset = |stream: TcpStream| {
+        rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+    };
+    // Before an answer, within it, in a frame, and between frames; by a reset, and by an end.
+    for resets in [true, false] {
+        let end = move |stream| if resets { reset(stream) } else { drop(stream) };
+        let early = refused(move |mut stream| {
+            common::read_head(&mut stream);
+            end(stream);
+        });
+        assert!(matches!(&early, ClientError::Broken(e) if e.step == ConnectStep::Handshake), "{early:?}");
+        let within = refused(move |mut stream| {
+            common::read_head(&mut stream);
+            stream.write_all(b"HTTP/1.1 101 Swi").unwrap();
+            end(stream);
+        });
+        assert!(matches!(&within, ClientError::Broken(e) if e.step == ConnectStep::Handshake), "{within:?}");
+        for part in [&b""[..], &[0x81], &[0x81, 126], &[0x81, 5, b'x'], &[0x01, 1, b'x']] {
+            let server = raw(move |mut stream| {
+                agree(&mut stream);
+                assert_eq!(read_masked(&mut stream).0, 0x81);
+                stream.write_all(part).unwrap();
+                end(stream);
+            });
+            let client = server.builder().connect().unwrap();
+            client.write("go").unwrap();
+            let reason = closed(client.read_message(PATIENCE).unwrap_err());
+            assert_eq!((reason.code().0, reason.by()), (1006, ClosedBy::Network), "{part:?}");
+            assert!(closed(client.write("more").unwrap_err()) == reason);
+            assert!(client.pusher().push("more").is_err());
+        }
+    }
+}
+
+#[test]
+fn a_server_that_says_nothing_costs_no_more_than_the_time_for_connecting() {
+    let patient = || Duration::from_millis(200);
+    let silent = raw(|mut stream| {
+        common::read_head(&mut stream);
+        let _ = stream.read(&mut [0; 1]);
+    });
+    let error = silent.builder().connect_timeout(patient()).connect().unwrap_err();
+    assert!(matches!(error, ClientError::Timeout(ConnectStep::Handshake)) && error.is_timeout(), "{error:?}");
+    // One byte now and then does not prolong it.
+    let slow = raw(|mut stream| {
+        common::read_head(&mut stream);
+        while stream.write_all(b"x-a: b\r\n").is_ok() && stream.write_all(b"HTTP/1.1 101 x\r\n").is_ok() {
+            thread::sleep(Duration::from_millis(20));
+        }
+    });
+    let begun = Instant::now();
+    let error = slow.builder().connect_timeout(patient()).connect().unwrap_err();
+    assert!(begun.elapsed() < PATIENCE, "{error:?}");
+    // Over TLS its handshake is the step.
+    let deaf = raw(|mut stream| while stream.read(&mut [0; 99]).is_ok_and(|n| n > 0) {});
+    let url = format!("wss://localhost:{}/", deaf.address.port());
+    let error = Client::builder(&url).connect_timeout(patient()).connect().unwrap_err();
+    assert!(matches!(error, ClientError::Timeout(ConnectStep::Tls)), "{error:?}");
+}
+
+#[test]
+fn a_dead_server_is_found_by_a_ping() {
+    let (tx, over) = mpsc::channel::<()>();
+    let server = raw(move |mut stream| {
+        agree(&mut stream);
+        assert_eq!(read_masked(&mut stream).0, 0x89, "a ping");
+        let _ = over.recv(); // it is not answered
+    });
+    let mut limits = Limits::default();
+    limits.ping_interval = Some(Duration::from_millis(50));
+    limits.ping_timeout = Duration::from_millis(200);
+    let client = server.builder().limits(limits).connect().unwrap();
+    let reason = closed(client.read_message(PATIENCE).unwrap_err());
+    assert_eq!((reason.code().0, reason.by()), (1006, ClosedBy::Network));
+    assert!(reason.text().contains("ping"), "{reason}");
+    drop(tx);
+}
+
+#[test]
+fn a_dead_server_is_found_also_while_nobody_reads() {
+    let (tx, over) = mpsc::channel::<()>();
+    let server = raw(move |mut stream| {
+        agree(&mut stream);
+        let _ = over.recv();
+    });
+    let mut limits = Limits::default();
+    limits.ping_interval = Some(Duration::from_millis(50));
+    limits.ping_timeout = Duration::from_millis(200);
+    let client = server.builder().limits(limits).connect().unwrap();
+    assert!(client.try_read(0).unwrap().is_none());
+    eventually("the connection is known to be broken", || client.close_reason().is_some());
+    drop(tx);
+}
+
+#[test]
+fn a_server_that_takes_nothing_is_cut_and_the_queue_for_it_has_a_bound() {
+    let stuck = || {
+        let (tx, over) = mpsc::channel::<()>();
+        let server = raw(move |mut stream| {
+            agree(&mut stream);
+            let _ = over.recv();
+        });
+        (server, tx)
+    };
+    let mut limits = Limits::default();
+    limits.write_timeout = Duration::from_millis(200);
+    let (server, over) = stuck();
+    let client = server.builder().limits(limits.clone()).connect().unwrap();
+    let late = std::iter::repeat_with(|| client.write(vec![0; 1 << 20])).find_map(Result::err).unwrap();
+    assert!(matches!(late, Error::Timeout), "{late}");
+    let reason = client.finish();
+    assert_eq!((reason.code().0, reason.by()), (1006, ClosedBy::Client));
+    drop((over, server));
+    let (server, over) = stuck();
+    limits.write_timeout = 3 * PATIENCE;
+    limits.max_queue_messages = 10;
+    let client = server.builder().limits(limits).connect().unwrap();
+    let full =
+        std::iter::repeat_with(|| client.pusher().push(vec![0; 1 << 20])).find_map(Result::err).unwrap();
+    assert!(matches!(full.kind, PushErrorKind::Full), "{full}");
+    assert!(client.close_reason().is_none(), "the caller decides what becomes of it");
+    drop((over, server, client));
+}
+
+#[test]
+fn a_server_that_does_not_answer_a_close_costs_no_more_than_the_close_timeout() {
+    let (tx, over) = mpsc::channel::<()>();
+    let server = raw(move |mut stream| {
+        agree(&mut stream);
+        let _ = over.recv();
+    });
+    let mut limits = Limits::default();
+    limits.close_timeout = Duration::from_millis(200);
+    let client = server.builder().limits(limits).connect().unwrap();
+    client.close(4000, "enough");
+    let reason = client.finish();
+    assert_eq!((reason.code().0, reason.text(), reason.by()), (4000, "enough", ClosedBy::Client));
+    drop((tx, server));
+}
+
+#[test]
+fn what_is_not_read_holds_the_server_back() {
+    let (tx, told) = mpsc::channel();
+    let server = raw(move |mut stream| {
+        agree(&mut stream);
+        stream.set_write_timeout(Some(Duration::from_millis(1500))).unwrap();
+        let frame = [&[0x82, 126, 0x40, 0][..], &[7; 0x4000]].concat();
+        let count = (0..).take_while(|_| stream.write_all(&frame).is_ok()).count();
+        tx.send(count).unwrap();
+        let _ = stream.read(&mut [0; 1]);
+    });
+    let mut limits = Limits::default();
+    limits.max_inbox_messages = 10;
+    limits.message_timeout = None;
+    let client = server.builder().limits(limits).connect().unwrap();
+    let sent = told.recv_timeout(PATIENCE).unwrap();
+    assert!(sent < 2000, "{sent} messages of 16 KiB: the inbox and the buffers of the system");
+    assert_eq!(client.read_message(PATIENCE).unwrap().len(), 0x4000);
+    drop(client);
+}
+
+// Through a proxy.
+
+/// A proxy that answers CONNECT with what `answer` says, and if that is nothing, connects to this server whatever is asked for.
+/// Returns the head of the request, too.
+fn proxy(answer: &'static str, server: SocketAddr) -> (RawServer, mpsc::Receiver<String>) {
+    let (tx, heads) = mpsc::channel();
+    let proxy = raw(move |mut stream| {
+        let _ = tx.send(common::read_head(&mut stream));
+        if !answer.is_empty() {
+            stream.write_all(answer.as_bytes()).unwrap();
+            let _ = stream.read(&mut [0; 1]);
+            return;
+        }
+        let mut inner = TcpStream::connect(server).unwrap();
+        stream.write_all(b"HTTP/1.1 200 Connection established\r\nVia: x\r\n\r\n").unwrap();
+        let (mut up, mut down) = (stream.try_clone().unwrap(), inner.try_clone().unwrap());
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let _ = std::io::copy(&mut up, &mut down);
+                let _ = down.shutdown(Shutdown::Write);
+            });
+            let _ = std::io::copy(&mut inner, &mut stream);
+            let _ = stream.shutdown(Shutdown::Write);
+        });
+    });
+    (proxy, heads)
+}
+
+#[test]
+fn a_proxy_leads_to_the_server_with_and_without_tls() {
+    let server = serve_app(common::echo);
+    let trust = TlsTrust::ca_file("certs/ca.pem").unwrap();
+    for (scheme, host) in [(Scheme::Ws, "nobody.invalid"), (Scheme::Wss, "localhost")] {
+        let (proxy, heads) = proxy("", server.address(scheme));
+        let (name, port) = if scheme == Scheme::Ws { ("ws", 80) } else { ("wss", 443) };
+        let client = Client::builder(&format!("{name}://{host}/x?y"))
+            .header("Host", "localhost")
+            .tls(trust.clone())
+            .proxy(&format!("http://me:pass@{}", proxy.address));
+        // The server has no such path: its answer comes through.
+        let error = client.connect().unwrap_err();
+        assert!(matches!(&error, ClientError::Refused(r) if r.status() == 404), "{error:?}");
+        let head = heads.recv().unwrap();
+        assert!(
+            head.starts_with(&format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n")),
+            "{head}"
+        );
+        assert!(head.contains("Proxy-Authorization: Basic bWU6cGFzcw==\r\n"), "{head}");
+    }
+    let (proxy_there, _heads) = proxy("", server.tls);
+    let url = format!("http://{}", proxy_there.address);
+    let client = Client::builder("wss://localhost/").tls(trust.clone()).proxy(&url).connect().unwrap();
+    assert_echoes(&client, "hello");
+    assert!(client.finish().is_normal());
+    // The name that the certificate has to be for is that of the URL.
+    let (proxy, _heads) = proxy("", server.tls);
+    let url = format!("http://{}", proxy.address);
+    let error = Client::builder("wss://other.test/").tls(trust).proxy(&url).connect().unwrap_err();
+    assert!(matches!(&error, ClientError::Tls(text) if text.contains("ertificate")), "{error:?}");
+}
+
+#[test]
+fn a_proxy_that_refuses_or_says_nothing_is_named() {
+    let connect = |answer| {
+        let (proxy, _heads) = proxy(answer, "127.0.0.1:1".parse().unwrap());
+        let client = Client::builder("wss://nobody.invalid/").proxy(&format!("http://{}", proxy.address));
+        client.connect_timeout(Duration::from_millis(500)).connect().unwrap_err()
+    };
+    let wants = connect("HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 2\r\n\r\nno");
+    assert!(matches!(&wants, ClientError::Proxy(r) if r.status() == 407 && r.body() == b"no"), "{wants:?}");
+    let more = connect("HTTP/1.1 200 OK\r\n\r\nmore than that");
+    assert!(matches!(&more, ClientError::Handshake(text) if text.contains("proxy")), "{more:?}");
+    let other = connect("SSH-2.0-x\r\n");
+    assert!(matches!(other, ClientError::Handshake(_)), "{other:?}");
+    let silent = connect("HTTP/1.1 2");
+    assert!(matches!(silent, ClientError::Timeout(ConnectStep::Proxy)), "{silent:?}");
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let error = Client::builder("ws://h/").proxy(&format!("http://{nobody}")).connect().unwrap_err();
+    assert!(matches!(&error, ClientError::Connect(e) if e.address == nobody.to_string()), "{error:?}");
+}
+
+#[test]
+fn mistakes_are_told_before_anything_is_tried() {
+    let config = |builder: ClientBuilder| match builder.connect() {
+        Err(ClientError::Config(text)) => text,
+        other => panic!("{other:?}"),
+    };
+    let builder = || Client::builder("ws://127.0.0.1:1/");
+    assert!(config(Client::builder("http://h/")).contains("ws://"));
+    assert!(config(builder().header("Upgrade", "x")).contains("upgrade"));
+    assert!(config(builder().header("Sec-WebSocket-Key", "x")).contains("sec-websocket-key"));
+    assert!(config(builder().header("X-A", "a\r\nb: c")).contains("x-a"));
+    assert!(config(builder().subprotocol("a b")).contains("subprotocol"));
+    assert!(config(builder().proxy("socks5://x")).contains("proxy"));
+    assert!(config(Client::builder("unix:/x:/y").proxy("http://x")).contains("Unix"));
+    assert!(config(builder().basic_auth("a:b", "c")).contains("colon"));
+    let mut limits = Limits::default();
+    limits.max_message_size = 0;
+    assert!(config(builder().limits(limits)).contains("max_message_size"));
+    let secret = format!("{:?}", builder().basic_auth("me", "secret").header("x-key", "secret"));
+    assert!(!secret.contains("secret"), "{secret}");
 }

@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     io,
-    sync::{Arc, Mutex, Weak},
+    sync::{Arc, Mutex, OnceLock, Weak},
 };
 
 use crate::{
@@ -20,6 +20,9 @@ use crate::{
 
 /// The one that there is, if there is a client.
 static RUNNING: Mutex<Option<Running>> = Mutex::new(None);
+
+/// Found out once, since that asks the system for much.
+static BUFFERED_BYTES: OnceLock<usize> = OnceLock::new();
 
 struct Running {
     gateway: LoneGateway,
@@ -61,7 +64,7 @@ fn start() -> io::Result<Running> {
         clock: Arc::new(Clock::start()),
         post,
         registrar,
-        buffered: Arc::new(Buffered::new(limits.buffered_bytes())),
+        buffered: Arc::new(Buffered::new(*BUFFERED_BYTES.get_or_init(|| limits.buffered_bytes()))),
         turns: Arc::new(Turns::new()),
         incidents: Arc::new(Incidents::new(|| {})), // nobody sums up: there are no strangers
         limits,

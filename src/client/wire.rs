@@ -59,10 +59,8 @@ impl Wire {
         loop {
             let input = self.stream.input();
             if may_end(input, seen) || input.len() >= self.max_head {
-                let left = self.max_head.saturating_sub(skipped);
-                if let Some((head, length)) =
-                    ResponseHead::parse(input, left).map_err(ClientError::handshake)?
-                {
+                let parsed = ResponseHead::parse(input, skipped, self.max_head);
+                if let Some((head, length)) = parsed.map_err(ClientError::handshake)? {
                     self.stream.consume(length);
                     if !head.status.is_informational() || head.status == http::StatusCode::SWITCHING_PROTOCOLS
                     {

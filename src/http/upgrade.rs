@@ -98,13 +98,14 @@ impl ResponseHead {
     /// The head of a response, if it has arrived, and how many bytes it has.
     ///
     /// # Errors
-    /// It is none, or longer than `max` bytes.
-    pub(crate) fn parse(input: &[u8], max: usize) -> Result<Option<(Self, usize)>, String> {
+    /// It is none, or with the `before` bytes of others longer than `max` bytes.
+    pub(crate) fn parse(input: &[u8], before: usize, max: usize) -> Result<Option<(Self, usize)>, String> {
         let mut lines = vec![httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut head = httparse::Response::new(&mut lines);
-        let length = match head.parse(&input[..input.len().min(max)]) {
+        let room = max.saturating_sub(before);
+        let length = match head.parse(&input[..input.len().min(room)]) {
             Ok(httparse::Status::Complete(length)) => length,
-            Ok(httparse::Status::Partial) if input.len() < max => return Ok(None),
+            Ok(httparse::Status::Partial) if input.len() < room => return Ok(None),
             Ok(httparse::Status::Partial) => {
                 return Err(format!("the head of the answer has more than {max} bytes"));
             }
@@ -157,7 +158,7 @@ mod tests {
 
     fn check(answer: &str) -> Result<Option<String>, String> {
         let offered = ["superchat".to_owned(), "chat".to_owned()];
-        let (head, length) = ResponseHead::parse(answer.as_bytes(), 10_000)?.ok_or("incomplete")?;
+        let (head, length) = ResponseHead::parse(answer.as_bytes(), 0, 10_000)?.ok_or("incomplete")?;
         assert_eq!(length, answer.len());
         upgrade(&offered).check(&head)
     }
@@ -191,7 +192,7 @@ mod tests {
     fn an_answer_that_keeps_all_rules_is_taken() {
         assert_eq!(check(GOOD), Ok(Some("chat".into())));
         assert_eq!(check(&GOOD.replace("Sec-WebSocket-Protocol: chat\r\n", "")), Ok(None));
-        assert!(ResponseHead::parse(&GOOD.as_bytes()[..100], 10_000).unwrap().is_none());
+        assert!(ResponseHead::parse(&GOOD.as_bytes()[..100], 0, 10_000).unwrap().is_none());
     }
 
     #[test]
@@ -221,7 +222,7 @@ mod tests {
     #[test]
     fn a_head_has_a_bound() {
         let endless = format!("HTTP/1.1 101 x\r\n{}", "a: b\r\n".repeat(1000));
-        assert!(ResponseHead::parse(endless.as_bytes(), 500).unwrap_err().contains("500 bytes"));
-        assert!(ResponseHead::parse(endless.as_bytes(), 100_000).unwrap_err().contains("100 header"));
+        assert!(ResponseHead::parse(endless.as_bytes(), 0, 500).unwrap_err().contains("500 bytes"));
+        assert!(ResponseHead::parse(endless.as_bytes(), 0, 100_000).unwrap_err().contains("100 header"));
     }
 }

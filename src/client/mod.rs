@@ -226,11 +226,32 @@ impl Client {
     /// [`Limits::write_timeout`](crate::Limits): a part of it may have been sent, so the connection is closed.
     /// [`Error::NotUtf8`] for bytes that would have to be text: nothing is sent.
     pub fn write(&self, data: impl Into<Payload>) -> Result<()> {
-        let message = data.into().into_message_as(self.binary_data()).map_err(|_| Error::NotUtf8)?;
+        self.write_one(data.into(), false)
+    }
+
+    fn write_one(&self, data: Payload, more: bool) -> Result<()> {
+        let message = data.into_message_as(self.binary_data()).map_err(|_| Error::NotUtf8)?;
         if thread::must_not_wait() {
-            return self.connection.post_message(message, false);
+            return self.connection.post_message(message, more);
         }
-        self.connection.write(message)
+        self.connection.write(message, more)
+    }
+
+    /// Sends several messages, each as [`write`](Self::write) does, but together, as far as they fit 16 KiB: a pipeline of short
+    /// requests is several times faster. It returns when the kernel has taken all of them.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write), for the first message that could not be sent; those after it are not.
+    pub fn write_many(&self, messages: impl IntoIterator<Item = impl Into<Payload>>) -> Result<()> {
+        let mut messages = messages.into_iter().map(Into::into).peekable();
+        let mut sent = Ok(());
+        while let Some(message) = messages.next()
+            && sent.is_ok()
+        {
+            sent = self.write_one(message, messages.peek().is_some());
+        }
+        // The last one may have been collected with others, or not be one that can be sent.
+        self.flush().and(sent)
     }
 
     /// Sends collected messages at once, and waits until the kernel has taken all that was written.

@@ -199,7 +199,7 @@ fn collected_output_that_the_socket_does_not_take_is_told() {
     while socket.try_send(&[0; 4096]).is_ok() {}
     while socket.try_send(&[0; 1]).is_ok() {}
     connection.has_unread.store(true, SeqCst); // so that the answer is collected
-    connection.write(Message::from("x")).unwrap();
+    connection.write(Message::from("x"), false).unwrap();
     assert!(connection.lock().collected);
     mail.try_iter().for_each(|connection| connection.take_from_queue());
     assert!(connection.flush_rest(), "the socket took it");
@@ -266,7 +266,7 @@ fn what_is_due_is_done_although_the_peer_pings() {
     let reader = thread::spawn(move || {
         let answering = AtomicBool::new(false);
         connection.read(100, Duration::from_secs(10), &answering).unwrap();
-        connection.write(Message::from("x".repeat(1000))).unwrap();
+        connection.write(Message::from("x".repeat(1000)), false).unwrap();
         connection.read(100, Duration::from_secs(60), &answering).unwrap();
     });
     let mut most = Duration::ZERO;

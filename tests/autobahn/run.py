@@ -122,7 +122,7 @@ def test_client(args, cases, outdir, timeout):
     # By name where there is TLS: that is what the certificate is for.
     listen = "%s://%s:%d" % (url.scheme, url.hostname, port)
     spec = {"url": listen, "cases": cases}
-    if args.cert:
+    if url.scheme == "wss":
         spec.update(cert=os.path.abspath(args.cert), key=os.path.abspath(args.key))
     with open(outdir + "/wstest.log", "w") as log, open(outdir + "/client.log", "w") as client_log:
         server = subprocess.Popen(wstest("fuzzingserver", spec, outdir) + ["--webport", "0"],

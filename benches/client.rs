@@ -45,9 +45,9 @@ fn main() {
         Some("memory") => memory(&args[1], args[2] == "ours"),
         Some("load") => load(&args[1], number(args.get(2), 7.0) as usize, number(args.get(3), 0.5)),
         _ => {
-            let mut server = spawn(0, &["serve"]);
+            let mut server = Running(spawn(0, &["serve"]));
             let mut url = String::new();
-            BufReader::new(server.stdout.take().expect("a pipe")).read_line(&mut url).expect("a line");
+            BufReader::new(server.0.stdout.take().expect("a pipe")).read_line(&mut url).expect("a line");
             let url = url.trim();
             let mut load = vec!["load", url];
             load.extend(args.iter().map(String::as_str));
@@ -55,9 +55,17 @@ fn main() {
             for whose in ["ours", "theirs"] {
                 relay(spawn(1, &["memory", url, whose]));
             }
-            server.kill().expect("a running server");
-            server.wait().expect("its end");
         }
+    }
+}
+
+/// The server, until this is dropped.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

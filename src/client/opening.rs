@@ -102,7 +102,7 @@ fn secure(builder: &ClientBuilder, host: &str, wire: &mut Wire) -> Result<(), Cl
         return Err(ClientError::handshake("the proxy has sent more than its answer"));
     }
     wire.step = ConnectStep::Tls;
-    wire.stream = Stream::tls_client(connector, host).map_err(|e| ClientError::Tls(e.text.into()))?;
+    wire.stream = Stream::tls_client(&connector, host).map_err(|e| ClientError::Tls(e.text.into()))?;
     wire.secure()
 }
 

@@ -1,5 +1,5 @@
 //! This crate's client beside tungstenite's, by turns, over loopback: `cargo bench --bench client`, or for so many slices of so many
-//! seconds `-- 9 0.5`.
+//! seconds `-- 9 0.5`, and perhaps of loads with this in their names `-- 9 0.5 pipe`.
 //!
 //! The server is a process of its own. With `taskset` and two processors, each has one. Quote ratios of one run only.
 
@@ -43,7 +43,10 @@ fn main() {
     match args.first().map(String::as_str) {
         Some("serve") => serve(),
         Some("memory") => memory(&args[1], args[2] == "ours"),
-        Some("load") => load(&args[1], number(args.get(2), 7.0) as usize, number(args.get(3), 0.5)),
+        Some("load") => {
+            let only = args.get(4).map_or("", String::as_str);
+            load(&args[1], number(args.get(2), 7.0) as usize, number(args.get(3), 0.5), only);
+        }
         _ => {
             let mut server = Running(spawn(0, &["serve"]));
             let mut url = String::new();
@@ -120,10 +123,18 @@ fn serve() {
     server.run().expect("no end");
 }
 
-fn load(url: &str, slices: usize, seconds: f64) {
+fn load(url: &str, slices: usize, seconds: f64, only: &str) {
     let time = Duration::from_secs_f64(seconds);
     println!("{:8} {:>12} {:>12} {:>8}  CPU us each", "load", "ours/s", "tungst./s", "ratio");
     for load in [Load::Echo(1), Load::Echo(64), Load::Pipe(64), Load::Burst(64)] {
+        let name = match load {
+            Load::Echo(n) => format!("echo{n}"),
+            Load::Pipe(_) => "pipe".to_owned(),
+            Load::Burst(_) => "burst".to_owned(),
+        };
+        if !name.contains(only) {
+            continue;
+        }
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for slice in 0..slices {
             // Who comes first changes.
@@ -137,18 +148,7 @@ fn load(url: &str, slices: usize, seconds: f64) {
         }
         let [ours, theirs] = [ours, theirs].map(median);
         let ratio = ours.0 / theirs.0;
-        println!(
-            "{load:8} {:12.0} {:12.0} {ratio:8.2}  {:.2} and {:.2}",
-            ours.0,
-            theirs.0,
-            ours.1,
-            theirs.1,
-            load = match load {
-                Load::Echo(n) => format!("echo{n}"),
-                Load::Pipe(_) => "pipe".to_owned(),
-                Load::Burst(_) => "burst".to_owned(),
-            }
-        );
+        println!("{name:8} {:12.0} {:12.0} {ratio:8.2}  {:.2} and {:.2}", ours.0, theirs.0, ours.1, theirs.1,);
     }
 }
 

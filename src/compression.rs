@@ -12,7 +12,8 @@ const WINDOW_BITS: RangeInclusive<u8> = 8..=MAX_WINDOW_BITS;
 /// The compression level of shared compressors: zlib's default.
 const POOLED_LEVEL: u8 = 6;
 
-/// Whether messages are compressed, for clients that offer it (permessage-deflate, RFC 7692).
+/// Whether messages are compressed: for clients that offer it, or as a [`Client`](crate::Client) offers it (permessage-deflate, RFC
+/// 7692).
 ///
 /// Text such as JSON takes a third to a tenth of the bytes; the price is some 10 µs of computing for each message. Data that
 /// is already compressed, such as pictures, does not become smaller. It is off by default.

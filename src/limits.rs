@@ -21,7 +21,8 @@ pub(crate) const LONGEST_TICK: Duration = Duration::from_secs(1);
 /// The shortest time that a timeout may be: less would end what has not even begun.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// The limits of a server, so that no client can use more than its share. Times, sizes and numbers of threads are here, too.
+/// The limits of a server, so that no client can use more than its share. Times, sizes and numbers of threads are here, too. Those of one
+/// connection are also a [client's](crate::Client#limits).
 ///
 /// A value that makes no sense is refused by [`bind`](crate::ServerBuilder::bind), with a text that says what it has to be.
 /// Unless a field says something else, a number must be 1 at least, and a time 1 ms.

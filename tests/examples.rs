@@ -227,6 +227,25 @@ fn tls() {
 }
 
 #[test]
+fn client() {
+    use std::io::Write;
+    let server = Example::start("echo", &[]);
+    let mut client = Command::new(path("client"))
+        .arg(format!("ws://{}{}", server.address, server.path()))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(client.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.next().unwrap().starts_with("connected to ws://"));
+    client.stdin.as_mut().unwrap().write_all(b"hello\n").unwrap();
+    assert_eq!(lines.next().unwrap(), "< hello");
+    drop(client.stdin.take());
+    assert_eq!(lines.last().unwrap(), "1000 by the client");
+    assert!(client.wait().unwrap().success());
+}
+
+#[test]
 fn http_and_ws() {
     // It does 12 steps of work, and then shuts down.
     let example = Example::start("http_and_ws", &["12"]);

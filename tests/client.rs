@@ -16,8 +16,9 @@ use common::{
     PATIENCE, SCHEMES, Scheme, SharedEcho, TestServer, app, ends::serve_ends, eventually, serve, serve_app,
 };
 use switchboard::{
-    Client, ClientBuilder, ClientError, CloseCode, ClosedBy, Compression, ConnectStep, Error, Limits,
-    Message, PushErrorKind, Pushed, Server, ServerResult, TlsBackend, TlsTrust, WebSocket,
+    Client, ClientBuilder, ClientError, CloseCode, ClosedBy, Compression, ConnectStep, Error, Handled,
+    Limits, Message, Opening, PushErrorKind, Pushed, Refusal, Server, ServerResult, TlsBackend, TlsTrust,
+    WebSocket, WebSocketServer,
 };
 
 /// A builder for this path, which trusts the test CA.
@@ -863,4 +864,83 @@ fn mistakes_are_told_before_anything_is_tried() {
     assert!(config(builder().limits(limits)).contains("max_message_size"));
     let secret = format!("{:?}", builder().basic_auth("me", "secret").header("x-key", "secret"));
     assert!(!secret.contains("secret"), "{secret}");
+}
+
+// In a program that has a server, too.
+
+/// Passes what it gets on to another server, and what that has answered back.
+struct Relay(Client);
+
+impl WebSocketServer for Relay {
+    fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
+        opening.set_shared_connection(true);
+        Ok(())
+    }
+
+    fn server(&mut self, _: &mut WebSocket) -> ServerResult {
+        Ok(())
+    }
+
+    fn on_client_message(&mut self, ws: &WebSocket, message: Message) -> Handled {
+        // The gateway calls this, and must not wait: a read that would wait says so at once.
+        let begun = Instant::now();
+        let none = self.0.read_message(3 * PATIENCE).unwrap_err().is_timeout() && begun.elapsed() < PATIENCE;
+        self.0.write(message).unwrap();
+        ws.write(if none { "passed on" } else { "it waited" }).unwrap();
+        Handled::Yes
+    }
+}
+
+#[test]
+fn a_client_in_a_callback_that_must_not_wait_does_not() {
+    let (tx, passed_on) = mpsc::channel();
+    let behind = serve_app(move |ws| {
+        for message in ws.messages() {
+            tx.send(message).unwrap();
+        }
+        Ok(())
+    });
+    let url = ws(&behind, "/");
+    let mut limits = Limits::default();
+    limits.workers = 0;
+    let front = serve(|b| b.limits(limits).route("/", move || Relay(Client::connect(&url).unwrap())));
+    let client = Client::connect(&ws(&front, "/")).unwrap();
+    client.write("hello").unwrap();
+    assert_eq!(client.read_message(PATIENCE).unwrap(), "passed on");
+    assert_eq!(passed_on.recv_timeout(PATIENCE).unwrap(), "hello");
+}
+
+#[test]
+fn several_messages_are_sent_together() {
+    let server = serve_app(common::echo);
+    let client = Client::connect(&ws(&server, "/")).unwrap();
+    client.write_many([""; 0]).unwrap();
+    client.write_many((0..1000).map(|n| format!("message {n}"))).unwrap();
+    for n in 0..1000 {
+        assert_eq!(client.read_message(PATIENCE).unwrap(), format!("message {n}").as_str());
+    }
+    // Those before one that cannot be sent are sent.
+    let broken = [&b"good"[..], &[0xff], b"never"];
+    assert!(matches!(client.write_many(broken), Err(Error::NotUtf8)));
+    assert_eq!(client.read_message(PATIENCE).unwrap(), "good");
+    // One that comes late does not hold up the others.
+    let (tx, more) = mpsc::channel::<&str>();
+    tx.send("early").unwrap();
+    thread::scope(|scope| {
+        let client = &client;
+        let writing = scope.spawn(move || client.write_many(more));
+        assert_eq!(client.read_message(PATIENCE).unwrap(), "early");
+        tx.send("late").unwrap();
+        drop(tx);
+        assert_eq!(client.read_message(PATIENCE).unwrap(), "late");
+        writing.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn all_that_is_shared_between_threads_may_be() {
+    fn may_be_shared<T: Send + Sync>() {}
+    may_be_shared::<Client>();
+    may_be_shared::<ClientBuilder>();
+    may_be_shared::<ClientError>();
 }

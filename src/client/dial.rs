@@ -240,6 +240,7 @@ mod tests {
         assert_eq!(resolve("::1", 7, soon()).unwrap(), ["[::1]:7".parse().unwrap()]);
         match resolve("nobody.invalid", 1, soon()) {
             Err(ClientError::Resolve(e)) => assert_eq!(e.address, "nobody.invalid"),
+            Err(ClientError::Timeout(ConnectStep::Resolve)) => {} // there is nobody to ask
             other => panic!("{other:?}"),
         }
     }

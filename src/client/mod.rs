@@ -243,14 +243,9 @@ impl Client {
     /// # Errors
     /// As [`write`](Self::write), for the first message that could not be sent; those after it are not.
     pub fn write_many(&self, messages: impl IntoIterator<Item = impl Into<Payload>>) -> Result<()> {
-        let mut messages = messages.into_iter().map(Into::into).peekable();
-        let mut sent = Ok(());
-        while let Some(message) = messages.next()
-            && sent.is_ok()
-        {
-            sent = self.write_one(message, messages.peek().is_some());
-        }
-        // The last one may have been collected with others, or not be one that can be sent.
+        let write = |message: Payload| self.write_one(message, true);
+        let sent = messages.into_iter().map(Into::into).try_for_each(write);
+        // Also what was collected before one that cannot be sent.
         self.flush().and(sent)
     }
 

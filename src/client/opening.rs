@@ -21,6 +21,7 @@ use crate::{
     deadline::Deadline,
     http::Upgrade,
     id::{NodeId, WebSocketId},
+    shown::Shown,
 };
 
 /// What the opening handshake came to.
@@ -52,6 +53,7 @@ pub(super) fn open(builder: &ClientBuilder) -> Result<Client, ClientError> {
     let Wire { socket, stream, .. } = wire;
     let connection =
         runtime::connection(about, socket, stream, builder.limits.clone()).map_err(ClientError::Io)?;
+    log::debug!("{}: connected to {}", connection.id().short(), Shown(&target.host));
     Ok(Client::new(connection, agreed.response, builder.read_timeout))
 }
 

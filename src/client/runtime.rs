@@ -15,6 +15,7 @@ use crate::{
     gateway::LoneGateway,
     incidents::Incidents,
     limits::Limits,
+    shown::Shown,
     sync::LockExt,
 };
 
@@ -78,6 +79,7 @@ fn key(connection: &Arc<Connection>) -> usize {
 
 impl Registrar for Clients {
     fn unregister(&self, connection: &Arc<Connection>) {
+        log::debug!("{}: closed: {}", connection.id().short(), Shown(connection.closed_reason()));
         let mut running = RUNNING.locked();
         let mut clients = self.0.locked();
         clients.remove(&key(connection));

@@ -6,7 +6,7 @@
 use std::{cmp::Reverse, sync::Arc};
 
 use super::parts::{Connection, Context};
-use crate::{buffered::kib, incidents::Incident, message::CloseCode, sync::LockExt};
+use crate::{buffered::kib, error::ClosedBy, incidents::Incident, message::CloseCode, sync::LockExt};
 
 const SHORT_OF_MEMORY: &str = "short of memory";
 
@@ -76,9 +76,12 @@ impl Connection {
     fn end_for_memory(self: &Arc<Self>, is_shared: bool) {
         let (held, _) = self.held();
         let id = self.id().short();
-        self.context
-            .incidents
-            .note(Incident::OutOfMemory, format_args!("{id}: ended, since it holds most: {held} KiB"));
+        let text = format_args!("{id}: ended, since it holds most: {held} KiB");
+        if self.us() == ClosedBy::Client {
+            log::warn!("{text}"); // nobody sums up what becomes of clients, and they are the program's own
+        } else {
+            self.context.incidents.note(Incident::OutOfMemory, text);
+        }
         if self.reason().is_some() {
             return self.abort(self.us(), SHORT_OF_MEMORY);
         }

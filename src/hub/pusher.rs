@@ -10,7 +10,8 @@ use crate::{
     registry::Found,
 };
 
-/// Pushes to one connection; made by [`Hub::pusher`](crate::Hub::pusher). It does not keep the connection open.
+/// Pushes to one connection; made by [`Hub::pusher`](crate::Hub::pusher), or by [`Client::pusher`](crate::Client::pusher) for the server at
+/// its other end. It does not keep the connection open.
 #[derive(Clone, Debug)]
 #[must_use = "nothing is pushed until `push`"]
 pub struct Pusher(Found);
@@ -44,7 +45,7 @@ impl Pusher {
         self.0.push_wait(data.into().into_message(), timeout)
     }
 
-    /// The connection's ID.
+    /// The connection's ID; that of a client is known in this process only.
     pub fn websocket_id(&self) -> &WebSocketId {
         self.0.id()
     }

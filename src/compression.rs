@@ -12,7 +12,8 @@ const WINDOW_BITS: RangeInclusive<u8> = 8..=MAX_WINDOW_BITS;
 /// The compression level of shared compressors: zlib's default.
 const POOLED_LEVEL: u8 = 6;
 
-/// Whether messages are compressed, for clients that offer it (permessage-deflate, RFC 7692).
+/// Whether messages are compressed: for clients that offer it, or as a [`Client`](crate::Client) offers it (permessage-deflate, RFC
+/// 7692).
 ///
 /// Text such as JSON takes a third to a tenth of the bytes; the price is some 10 µs of computing for each message. Data that
 /// is already compressed, such as pictures, does not become smaller. It is off by default.
@@ -92,7 +93,77 @@ impl Compression {
     }
 }
 
+impl Compression {
+    /// What a client offers: the value of `Sec-WebSocket-Extensions`.
+    pub(crate) fn offer(self) -> Option<String> {
+        let bits = |bits: u8| bits.clamp(MIN_WINDOW_BITS, MAX_WINDOW_BITS);
+        Some(match self {
+            Self::Off => return None,
+            Self::Pooled => "permessage-deflate; client_no_context_takeover; server_no_context_takeover; \
+                client_max_window_bits"
+                .into(),
+            Self::Dedicated { window_bits, .. } if bits(window_bits) == MAX_WINDOW_BITS => {
+                "permessage-deflate; client_max_window_bits".into()
+            }
+            Self::Dedicated { window_bits, .. } => {
+                let bits = bits(window_bits);
+                format!("permessage-deflate; client_max_window_bits={bits}; server_max_window_bits={bits}")
+            }
+        })
+    }
+
+    /// What the server has made of the [offer](Self::offer), as seen from the client's end. `None`: nothing is compressed.
+    ///
+    /// # Errors
+    /// Why it is no answer to the offer (RFC 7692, section 7.1; RFC 6455, section 9.1).
+    pub(crate) fn answered(
+        self,
+        headers: impl IntoIterator<Item = impl AsRef<[u8]>>,
+    ) -> Result<Option<Deflate>, &'static str> {
+        let all: Vec<_> = headers.into_iter().map(|header| header.as_ref().to_vec()).collect();
+        let all = all.iter().map(|header| String::from_utf8_lossy(header)).collect::<Vec<_>>().join(",");
+        let mut extensions = split(&all, ',').map(str::trim).filter(|extension| !extension.is_empty());
+        let Some(extension) = extensions.next() else { return Ok(None) };
+        if self == Self::Off || extensions.next().is_some() {
+            return Err("the server has chosen an extension that was not offered");
+        }
+        let answer =
+            Offer::parse(extension).ok_or("the server's choice of extension is malformed or unknown")?;
+        answer.settle(self).map(Some)
+    }
+}
+
 impl Offer {
+    /// Read as an answer to what a client has offered.
+    fn settle(&self, offered: Compression) -> Result<Deflate, &'static str> {
+        const NOT_OFFERED: &str =
+            "the server's parameters of the compression are not within what was offered";
+        let (pooled, window_bits, level) = match offered {
+            Compression::Dedicated { window_bits, level } => {
+                (false, window_bits.clamp(MIN_WINDOW_BITS, MAX_WINDOW_BITS), level.clamp(1, 9))
+            }
+            _ => (true, MAX_WINDOW_BITS, POOLED_LEVEL),
+        };
+        let ours = match self.client_max_window_bits {
+            None => window_bits,
+            Some(Some(bits)) if bits <= window_bits => bits,
+            Some(_) => return Err(NOT_OFFERED),
+        };
+        // What was asked of the server it has to say (sections 7.1.1.1 and 7.1.2.1).
+        let theirs = self.server_max_window_bits.unwrap_or(MAX_WINDOW_BITS);
+        if theirs > window_bits || pooled && !self.server_no_context_takeover {
+            return Err(NOT_OFFERED);
+        }
+        Ok(Deflate {
+            ours: Direction {
+                window_bits: ours,
+                no_context_takeover: pooled || self.client_no_context_takeover,
+            },
+            theirs: Direction { window_bits: theirs, no_context_takeover: self.server_no_context_takeover },
+            level,
+        })
+    }
+
     fn parse(offer: &str) -> Option<Self> {
         let mut parts = split(offer, ';');
         if !parts.next()?.trim().eq_ignore_ascii_case("permessage-deflate") {
@@ -282,6 +353,58 @@ mod tests {
         }
         for other in ["", ",", "x-webkit-deflate-frame", "permessage-deflated", "\"permessage-deflate\""] {
             assert_eq!(answer(DEDICATED, other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn what_a_client_offers_is_what_our_server_accepts() {
+        let small = Compression::Dedicated { window_bits: 10, level: 1 };
+        for client in [Compression::Pooled, DEDICATED, small] {
+            for server in [Compression::Pooled, DEDICATED, small] {
+                let (deflate, answer) = server.negotiate([client.offer().unwrap()]).unwrap();
+                let of_client = client.answered([answer.as_str()]).unwrap().unwrap();
+                assert_eq!(
+                    (of_client.ours, of_client.theirs),
+                    (deflate.theirs, deflate.ours),
+                    "{client:?} {server:?}: {answer}"
+                );
+            }
+        }
+        assert_eq!(Compression::Off.offer(), None);
+        assert_eq!(Compression::Pooled.answered([""; 0]), Ok(None));
+    }
+
+    #[test]
+    fn an_answer_beyond_the_offer_is_none() {
+        let pooled = "permessage-deflate; server_no_context_takeover";
+        assert!(Compression::Pooled.answered([pooled]).unwrap().unwrap().ours.no_context_takeover);
+        assert!(Compression::Off.answered([pooled]).is_err());
+        assert!(Compression::Off.answered(["x-other"]).is_err());
+        let small = Compression::Dedicated { window_bits: 10, level: 6 };
+        for (offered, answer) in [
+            (Compression::Pooled, "permessage-deflate"),
+            (DEDICATED, "x-other"),
+            (DEDICATED, "permessage-deflate, permessage-deflate"),
+            (DEDICATED, "permessage-deflate, x-other"),
+            (DEDICATED, "permessage-deflate; unknown"),
+            (DEDICATED, "permessage-deflate; client_max_window_bits"),
+            (DEDICATED, "permessage-deflate; server_max_window_bits=16"),
+            (DEDICATED, "permessage-deflate; server_max_window_bits"),
+            (DEDICATED, "permessage-deflate; server_no_context_takeover=1"),
+            (DEDICATED, "permessage-deflate; server_max_window_bits=9; server_max_window_bits=9"),
+            (small, "permessage-deflate"),
+            (small, "permessage-deflate; server_max_window_bits=11"),
+            (small, "permessage-deflate; server_max_window_bits=9; client_max_window_bits=11"),
+        ] {
+            assert!(offered.answered([answer]).is_err(), "{offered:?}: {answer}");
+        }
+        for (answer, ours, theirs) in [
+            ("permessage-deflate", 15, 15),
+            ("permessage-deflate; client_max_window_bits=8; server_max_window_bits=8", 8, 8),
+            ("Permessage-Deflate;client_no_context_takeover; server_max_window_bits=\"12\"", 15, 12),
+        ] {
+            let deflate = DEDICATED.answered([answer]).unwrap().unwrap();
+            assert_eq!(windows(deflate), (ours, theirs), "{answer}");
         }
     }
 

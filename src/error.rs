@@ -270,9 +270,10 @@ struct Inner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ClosedBy {
-    /// The client sent the first close frame.
+    /// The client sent the first close frame. At the client's own end ([`Client`](crate::Client)): the program, or a rule or a limit that
+    /// the server broke.
     Client,
-    /// The server did: the handler, another thread, a rule or a limit that the client broke, or the shutdown.
+    /// The server did. At the server's own end: the handler, another thread, a rule or a limit that the client broke, or the shutdown.
     Server,
     /// Neither side: the connection broke, or ended without a close frame.
     Network,

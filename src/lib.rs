@@ -180,6 +180,24 @@
 //! a client may send, so that one client does not empty a room of others. A client that sends more than is read is held back
 //! by TCP when its inbox is full; nothing is lost.
 //!
+//! # Clients
+//!
+//! A [`Client`] is the other end of a connection: it connects to a server by a URL, and has the methods of a [`WebSocket`]. It has
+//! no thread of its own: the threads and timeouts of clients are said [there](Client#threads). With [`Client::builder`] it gets
+//! headers, subprotocols, compression, a proxy, and whom to trust over TLS.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use switchboard::{Client, Error};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::connect("ws://127.0.0.1:8080/echo")?;
+//! client.write("hello")?;
+//! println!("{:?}", client.read_message(Duration::from_secs(5))?);
+//! client.finish();
+//! # Ok(()) }
+//! ```
+//!
 //! # Observing
 //!
 //! [`Hub::connections`], [`Hub::members`] and [`Hub::topics`] list what there is, page by page. A [`HubObserver`] is told what
@@ -349,8 +367,9 @@
 //!
 //! # Conformance
 //!
-//! The server's side of RFC 6455 and RFC 7692. All 517 cases of the [Autobahn testsuite] pass strictly, over `ws://` and
-//! `wss://`, for synchronous and for shared connections, with compression on; three of them are informational only.
+//! Both sides of RFC 6455 and RFC 7692. All 517 cases of the [Autobahn testsuite] pass strictly, over `ws://` and
+//! `wss://`, for synchronous and for shared connections, with compression on, and for [clients](Client), which the testsuite serves;
+//! three of them are informational only.
 //! (`tests/run` skips those of groups 12 and 13, about compression, with messages above 8 KiB; `tests/run full` includes
 //! them, and takes an hour longer.) Random sequences of frames get the same answer as from the Python package `websockets`;
 //! the test, `tests/clients/differential.py`, lists the cases where the RFCs want another one.
@@ -358,6 +377,7 @@
 //! | | section | |
 //! |---|---|---|
 //! | opening handshake | 6455: 4.2, 10.2 | all checks; `Origin`; HTTP 400, 403, 405, 421, 426 |
+//! | the same of a client | 6455: 4.1; 9110: 9.3.6 | all checks of the answer; CONNECT; interim responses are skipped, redirects are not followed |
 //! | pages | 9112 | HTTP/1.1 and 1.0; bodies by length and chunked; keep-alive, pipelining; `Expect: 100-continue`; HTTP 400, 405, 408, 413, 417, 501 |
 //! | frames | 6455: 5.2, 5.3 | unmasked frames, reserved bits and opcodes, lengths in more bytes than needed: 1002 |
 //! | fragments | 6455: 5.4 | any number, with control frames between them; messages are sent unfragmented |
@@ -393,7 +413,7 @@
 //! | 0 | `error`, `message`, `limits`, `id`, `client_certificate`, `clock`, `deadline`, `interned`, `tags`, `sync`, `thread`, `caught`, `awaited`, `buffered`, `memory` | values, time, locks, panics, memory |
 //! | 0 | `shown`, `seldom`, `incidents` | what the log shows of strangers, and how often |
 //! | 1 | `codec` | bytes to messages and back, in memory: TLS, frames and compression |
-//! | 1 | `http` | a request in, a response out; the checks of the opening handshake |
+//! | 1 | `http` | a request in, a response out; the opening handshake, both sides of it |
 //! | 2 | `tls` | certificates and keys: read, checked, renewed, and given to the TLS library |
 //! | 2 | `compression` | what is negotiated with a client |
 //! | 2 | `session` | sessions, their cookie, and where they are stored |
@@ -405,6 +425,7 @@
 //! | 4 | `gateway` | drives shared connections, receives for busy threads, keeps the deadlines |
 //! | 5 | `opening`, `websocket`, `parked` | the types that your code uses; how it is called without a thread of its own |
 //! | 6 | `hub` | finds connections and pushes to them |
+//! | 7 | `client` | the other end: from a URL to an open connection; what all clients of a process share |
 //! | 7 | `server` | listeners, the threads of the connections, routes, shutdown |
 //!
 //! The `switchboard` command uses only the public API, as your program does.
@@ -433,6 +454,7 @@ mod awaited;
 pub mod benching;
 mod buffered;
 mod caught;
+mod client;
 #[cfg(feature = "__tls")]
 mod client_certificate;
 mod clock;
@@ -481,6 +503,7 @@ pub use crate::client_certificate::ClientCertificate;
 #[cfg(feature = "__tls")]
 pub use crate::tls::{CertificateInfo, TlsBackend, TlsClientCa, TlsIdentity, TlsTrust, TlsVersion, TlsWatch};
 pub use crate::{
+    client::{BrokenError, Client, ClientBuilder, ClientError, ConnectError, ConnectStep, HandshakeResponse},
     compression::Compression,
     connection::{Overflow, PushError, PushErrorKind, Pushed, READ_TIMEOUT},
     error::{BindError, CloseReason, ClosedBy, Error, OverLimit, Result, ServerError, TlsError},

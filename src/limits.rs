@@ -15,10 +15,14 @@ const TOPICS_UNKNOWN_MEMORY: usize = 64 << 20;
 /// By default a queue takes so many messages of the largest size.
 const LARGEST_IN_QUEUE: usize = 4;
 
+/// No gateway sleeps longer while it has threads to look at.
+pub(crate) const LONGEST_TICK: Duration = Duration::from_secs(1);
+
 /// The shortest time that a timeout may be: less would end what has not even begun.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// The limits of a server, so that no client can use more than its share. Times, sizes and numbers of threads are here, too.
+/// The limits of a server, so that no client can use more than its share. Times, sizes and numbers of threads are here, too. Those of one
+/// connection are also a [client's](crate::Client#limits).
 ///
 /// A value that makes no sense is refused by [`bind`](crate::ServerBuilder::bind), with a text that says what it has to be.
 /// Unless a field says something else, a number must be 1 at least, and a time 1 ms.
@@ -259,6 +263,14 @@ impl Limits {
         check("gateways", self.gateways, 1..=64, "from 1 to 64")?;
         let buffered = self.max_buffered_bytes.unwrap_or(usize::MAX);
         check("max_buffered_bytes", buffered, 64 << 10.., "at least 65536 (64 KiB), or none")
+    }
+
+    /// How often a gateway looks at threads that may be busy: in time for the shortest limit.
+    pub(crate) fn tick(&self) -> Duration {
+        let shortest =
+            [self.ping_interval, Some(self.ping_timeout), Some(self.write_timeout), self.message_timeout];
+        let shortest = shortest.into_iter().flatten().min().unwrap_or(LONGEST_TICK);
+        (shortest / 4).clamp(Duration::from_millis(10), LONGEST_TICK)
     }
 
     /// What [`max_buffered_bytes`](Self::max_buffered_bytes) comes to.

@@ -41,6 +41,11 @@ impl Belonging {
     pub(crate) fn to(server: usize) -> Self {
         Self { before: SERVER.replace(server) }
     }
+
+    /// To no server.
+    pub(crate) fn to_none() -> Self {
+        Self { before: SERVER.replace(0) }
+    }
 }
 
 impl Drop for Belonging {

@@ -283,7 +283,7 @@ impl WebSocket {
         let message = data.into().into_message_as(self.binary_data()).map_err(|_| Error::NotUtf8)?;
         match &self.holder {
             Holder::Handler { more } => self.connection.post_message(message, more.load(Relaxed)),
-            _ if self.may_wait() => self.connection.write(message),
+            _ if self.may_wait() => self.connection.write(message, false),
             _ => self.connection.post_message(message, false),
         }
     }

@@ -174,7 +174,8 @@ fn each_is_short_and_has_a_test_here() {
         }
         let lines = fs::read_to_string(&file).unwrap().lines().count();
         assert!(lines < 120, "{}: {lines} lines", file.display());
-        assert!(tests.contains(&format!("Example::start(\"{name}\"")), "no test starts {name}");
+        let starts = [format!("Example::start(\"{name}\""), format!("Command::new(path(\"{name}\"))")];
+        assert!(starts.iter().any(|start| tests.contains(start)), "no test starts {name}");
         count += 1;
     }
     assert!(count >= 14);
@@ -224,6 +225,25 @@ fn tls() {
     let page = example.get("/");
     assert_eq!(page.status, 200);
     assert!(page.text().contains("over TLS"));
+}
+
+#[test]
+fn client() {
+    use std::io::Write;
+    let server = Example::start("echo", &[]);
+    let mut client = Command::new(path("client"))
+        .arg(format!("ws://{}{}", server.address, server.path()))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(client.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.next().unwrap().starts_with("connected to ws://"));
+    client.stdin.as_mut().unwrap().write_all(b"hello\n").unwrap();
+    assert_eq!(lines.next().unwrap(), "< hello");
+    drop(client.stdin.take());
+    assert_eq!(lines.last().unwrap(), "1000 by the client");
+    assert!(client.wait().unwrap().success());
 }
 
 #[test]

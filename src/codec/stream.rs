@@ -63,19 +63,14 @@ impl Stream {
     /// The client's side of TLS, to a server that must have a certificate for this DNS name or IP address. The handshake's first
     /// message is pending at once; what is [put out](Self::output) before its end is sealed when it has ended.
     #[cfg(feature = "__tls")]
-    #[allow(dead_code)] // until there is a client
     pub(crate) fn tls_client(connector: &Connector, server_name: &str) -> Result<Self, Failure> {
         Ok(Self::new(Security::Tls(Box::new(Tls::connect(connector, server_name)?))))
     }
 
     /// There is TLS, and its handshake is not complete.
-    #[allow(dead_code)] // until there is a client
+    #[cfg(feature = "__tls")]
     pub(crate) fn is_handshaking(&self) -> bool {
-        match &self.security {
-            Security::None => false,
-            #[cfg(feature = "__tls")]
-            Security::Tls(tls) => tls.is_handshaking(),
-        }
+        matches!(&self.security, Security::Tls(tls) if tls.is_handshaking())
     }
 
     /// The certificates with which the client of a server has shown who it is, in DER, its own first.

@@ -297,9 +297,14 @@ fn a_short_header_is_parsed_as_tungstenite_parses_it() {
             assert_eq!(Header::parse_any(&input, Role::Server), Ok(Some(header)));
             parsed += 1;
         }
+        if let Some(header) = Header::parse_short_unmasked(&input) {
+            assert_eq!(Header::parse_any(&input, Role::Client), Ok(Some(header)));
+            parsed += 1;
+        }
         assert_eq!(Header::parse_short(&input[..5]), None);
+        assert_eq!(Header::parse_short_unmasked(&input[..1]), None);
     }
-    assert_eq!(parsed, 2 * 126);
+    assert_eq!(parsed, 2 * 2 * 126);
 }
 
 proptest! {

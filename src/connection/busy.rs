@@ -4,12 +4,18 @@
 use std::{
     io::ErrorKind::WouldBlock,
     sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
 };
 
 use super::{inbox::Inbox, parts::Connection};
 use crate::{codec::Work, protocol::Hold, sync::LockExt};
 
 impl Connection {
+    /// How often its thread is looked at while that may be busy.
+    pub(crate) fn tick(&self) -> Duration {
+        self.context.tick
+    }
+
     /// Whether its thread does something else than to receive.
     pub(crate) fn is_busy(&self) -> bool {
         !self.receives.load(Relaxed)

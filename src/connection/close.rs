@@ -3,15 +3,27 @@
 use std::{
     io::{self, ErrorKind::WouldBlock},
     sync::{
-        Arc,
-        atomic::Ordering::{Relaxed, SeqCst},
+        Arc, PoisonError,
+        atomic::{
+            AtomicBool,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
+    time::Duration,
 };
 
 use super::parts::Connection;
 use crate::{
-    codec::Work, deadline::Budget, error::ClosedBy, message::CloseCode, protocol::Hold, sync::LockExt,
+    codec::Work,
+    deadline::{Budget, Deadline},
+    error::ClosedBy,
+    message::CloseCode,
+    protocol::Hold,
+    sync::LockExt,
 };
+
+/// The gateway comes this much later than the close timeout, at most.
+const GRACE: Duration = Duration::from_secs(1);
 
 impl Connection {
     /// Starts the closing handshake, unless the connection has ended already. What was pushed before goes before.
@@ -81,6 +93,30 @@ impl Connection {
         }
         drop(inbox);
         self.finish();
+    }
+
+    /// Closes a client's connection that nobody will read from any more, with 1000 if that has not begun. The gateway does the rest.
+    pub(crate) fn release(self: &Arc<Self>, reader: &AtomicBool) {
+        self.close(CloseCode::NORMAL, "");
+        let mut inbox = self.inbox.locked();
+        inbox.end_answering(reader);
+        inbox.discard();
+        self.count(&inbox);
+        drop(inbox);
+        self.leave_to_gateway();
+    }
+
+    /// Waits until the last step of its end is done, which the gateway sees to.
+    pub(crate) fn wait_finished(&self) {
+        let deadline = Deadline::after(self.context.limits.close_timeout.saturating_add(GRACE));
+        let mut inbox = self.inbox.locked();
+        inbox.waiting += 1;
+        while !self.is_finished()
+            && let Some(left) = deadline.remaining()
+        {
+            inbox = self.arrived.wait_timeout(inbox, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        inbox.waiting -= 1;
     }
 
     /// Whether the connection is over.

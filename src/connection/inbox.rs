@@ -67,6 +67,11 @@ impl Inbox {
         self.receiver.get_or_insert_with(|| Box::new(Receiver::new(limits.max_read_buffer)))
     }
 
+    /// What was received and is not taken in yet. Nobody receives from now on.
+    pub(super) fn take_received(&mut self) -> Vec<u8> {
+        self.receiver.take().map(|receiver| receiver.buffer).unwrap_or_default()
+    }
+
     /// Bytes of all messages in it.
     pub(super) fn bytes(&self) -> usize {
         self.bytes

@@ -30,7 +30,7 @@ use crate::{
     id::WebSocketId,
     incidents::Incidents,
     interned::Name,
-    limits::Limits,
+    limits::{LONGEST_TICK, Limits},
     message::{CloseCode, Message},
     protocol::{Counts, Protocol},
     session::SessionId,
@@ -38,12 +38,11 @@ use crate::{
     tags::Tags,
 };
 
-/// No gateway sleeps longer while it has threads to look at.
-const LONGEST_TICK: Duration = Duration::from_secs(1);
-
 /// One connection after its opening handshake.
 #[derive(Debug)]
 pub(crate) struct Connection {
+    /// Which end this is.
+    role: Role,
     pub(super) about: About,
     pub(super) context: Arc<Context>,
     core: Lock<Core>,
@@ -68,6 +67,8 @@ pub(crate) struct Connection {
     blocked: AtomicBool,
     /// The connection's own thread receives, or waits to.
     pub(super) receives: AtomicBool,
+    /// The gateway has taken over the end of a client's connection: it is driven as a shared one is.
+    taken_over: AtomicBool,
     /// Messages were received that the connection's own thread has not read: answers to what is before them are collected.
     pub(super) has_unread: AtomicBool,
     /// What the core and the inbox hold; the outbox counts for itself.
@@ -80,18 +81,27 @@ pub(crate) struct Connection {
     pub(crate) session_end_on_close: AtomicBool,
 }
 
-/// What all connections of one gateway share.
-#[derive(Debug)]
+/// What all connections of one gateway share; clients have limits of their own.
+#[derive(Clone, Debug)]
 pub(crate) struct Context {
     pub(crate) limits: Arc<Limits>,
+    /// How often a thread that may be busy is looked at: in time for the shortest of these limits.
+    pub(crate) tick: Duration,
     pub(crate) clock: Arc<Clock>,
-    pub(crate) post: Post<Connection>,
+    pub(crate) post: Arc<Post<Connection>>,
     pub(crate) registrar: Arc<dyn Registrar>,
     /// What all connections of the server hold.
     pub(crate) buffered: Arc<Buffered>,
     /// The same for all gateways of a server.
     pub(crate) turns: Arc<Turns>,
     pub(crate) incidents: Arc<Incidents>,
+}
+
+impl Context {
+    /// For connections of the same gateway with other limits.
+    pub(crate) fn with_limits(&self, limits: Arc<Limits>) -> Self {
+        Self { tick: limits.tick(), limits, ..self.clone() }
+    }
 }
 
 /// What is known of a connection from its opening handshake on.
@@ -191,15 +201,17 @@ pub(crate) trait Registrar: Send + Sync + fmt::Debug {
 impl Connection {
     #[expect(clippy::boxed_local, reason = "on the stack of a handshake it would stay resident")]
     pub(crate) fn new(
+        role: Role,
         about: Box<About>,
         socket: Arc<Socket>,
         stream: Stream,
         context: Arc<Context>,
     ) -> Arc<Self> {
-        let codec = Codec::new(Role::Server, stream, &context.limits, about.deflate);
+        let codec = Codec::new(role, stream, &context.limits, about.deflate);
         let now = context.clock.coarse();
-        let protocol = Protocol::new(Role::Server, codec, context.limits.clone(), about.shared, now);
+        let protocol = Protocol::new(role, codec, context.limits.clone(), about.shared, now);
         Arc::new(Self {
+            role,
             about: *about,
             context,
             core: Lock::new(Core::new(protocol, socket)),
@@ -215,6 +227,7 @@ impl Connection {
             hung_up: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
             receives: AtomicBool::new(false),
+            taken_over: AtomicBool::new(false),
             has_unread: AtomicBool::new(false),
             held_by_core: Held::default(),
             held_by_inbox: Held::default(),
@@ -267,6 +280,44 @@ impl Connection {
         }
     }
 
+    /// Whether the gateway drives it.
+    pub(crate) fn is_driven(&self) -> bool {
+        self.about.shared || self.taken_over.load(Relaxed)
+    }
+
+    /// The gateway drives a client's connection to its end, as soon as that has begun and nobody receives. False: it does not; if
+    /// somebody receives, the gateway is told when that is over.
+    pub(crate) fn take_over(self: &Arc<Self>) -> bool {
+        if self.role == Role::Server || self.reason().is_none() {
+            return false;
+        }
+        let Some(mut inbox) = self.inbox.try_locked() else { return false };
+        let mut received = inbox.take_received();
+        self.taken_over.store(true, Relaxed);
+        drop(inbox);
+        if !received.is_empty() {
+            let mut core = self.lock();
+            core.protocol.receive(&mut received, self.context.clock.coarse());
+            self.flush_or_post(&mut core);
+        }
+        true
+    }
+
+    /// Nobody reads from a client's connection for now, or ever, and it has ended: the gateway sees to the rest.
+    pub(crate) fn leave_to_gateway(self: &Arc<Self>) {
+        if !self.is_driven() {
+            self.post(Within::Now);
+        }
+    }
+
+    /// As what ends the connection, if this side does.
+    pub(super) fn us(&self) -> ClosedBy {
+        match self.role {
+            Role::Server => ClosedBy::Server,
+            Role::Client => ClosedBy::Client,
+        }
+    }
+
     /// The gateway learns of the connection: it drives a shared one from now on, and watches the thread of another.
     pub(crate) fn attach(self: &Arc<Self>) {
         if self.about.shared {
@@ -280,7 +331,9 @@ impl Connection {
     /// Its thread may be busy from now on.
     pub(super) fn be_watched(self: &Arc<Self>) {
         if self.mailbox.watch() {
-            self.post(Within::Tick);
+            // A client's limits may be shorter than the ticks of its gateway.
+            let is_hasty = self.role == Role::Client && self.context.tick < LONGEST_TICK;
+            self.post(if is_hasty { Within::Now } else { Within::Tick });
         }
     }
 
@@ -356,11 +409,11 @@ impl Connection {
         }
         // The gateway keeps the times of a shared connection, and sees to an end that others have brought about.
         let has_ended = core.protocol.holds_end() || core.protocol.reason().is_some();
-        if self.about.shared {
+        if self.is_driven() {
             core.deferred.post = Some(Within::Now);
         } else if has_ended && !core.ended_by_thread {
-            // Its thread usually sees to it in time; a tick may be too long only for a short limit.
-            let is_long = self.context.limits.close_timeout > LONGEST_TICK;
+            // Its thread usually sees to it in time; a tick may be too long only for a short limit. A client's thread does not.
+            let is_long = self.role == Role::Server && self.context.limits.close_timeout > LONGEST_TICK;
             core.deferred.post.get_or_insert(if is_long { Within::Tick } else { Within::Now });
         }
     }

@@ -9,6 +9,7 @@ use super::parts::{Connection, Context};
 use crate::{buffered::kib, error::ClosedBy, incidents::Incident, message::CloseCode, sync::LockExt};
 
 const SHORT_OF_MEMORY: &str = "the server is short of memory";
+const CLIENT_SHORT_OF_MEMORY: &str = "the client is short of memory";
 
 impl Context {
     /// Ends connections, if all together hold too much.
@@ -76,13 +77,18 @@ impl Connection {
     fn end_for_memory(self: &Arc<Self>, is_shared: bool) {
         let (held, _) = self.held();
         let id = self.id().short();
-        self.context
-            .incidents
-            .note(Incident::OutOfMemory, format_args!("{id}: ended, since it holds most: {held} KiB"));
+        let text = format_args!("{id}: ended, since it holds most: {held} KiB");
+        let why = if self.us() == ClosedBy::Client {
+            log::warn!("{text}"); // nobody sums up what becomes of clients, and they are the program's own
+            CLIENT_SHORT_OF_MEMORY
+        } else {
+            self.context.incidents.note(Incident::OutOfMemory, text);
+            SHORT_OF_MEMORY
+        };
         if self.reason().is_some() {
-            return self.abort(ClosedBy::Server, SHORT_OF_MEMORY);
+            return self.abort(self.us(), why);
         }
-        self.disconnect(CloseCode::TRY_AGAIN, SHORT_OF_MEMORY);
+        self.disconnect(CloseCode::TRY_AGAIN, why);
         self.lock().protocol.forget_messages();
         // Whoever has the inbox waits in `recv`, and has nothing in it.
         if let Some(mut inbox) = self.inbox.try_locked() {
@@ -90,7 +96,7 @@ impl Connection {
             self.count(&inbox);
         }
         if self.held().0 > held / 2 || is_shared && self.is_blocked() {
-            self.abort(ClosedBy::Server, SHORT_OF_MEMORY);
+            self.abort(self.us(), why);
         }
     }
 }

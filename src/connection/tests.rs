@@ -13,7 +13,7 @@ use super::{lock::Owner, *};
 use crate::{
     buffered::Buffered,
     clock::Clock,
-    codec::{Deflate, Forms, Stream, Work},
+    codec::{Deflate, Forms, Role, Stream, Work},
     compression::Compression,
     error::ClosedBy,
     id::{NodeId, WebSocketId},
@@ -80,9 +80,19 @@ fn make_connection(
     let turns = Arc::new(Turns::new());
     let incidents = Arc::new(Incidents::new(|| {}));
     let clock = Arc::new(clock);
-    let context = Arc::new(Context { limits, clock, post, registrar, buffered, turns, incidents });
+    let tick = limits.tick();
+    let context = Arc::new(Context {
+        limits,
+        tick,
+        clock,
+        post: Arc::new(post),
+        registrar,
+        buffered,
+        turns,
+        incidents,
+    });
     let socket = Arc::new(Socket::from(server));
-    (Connection::new(about, socket, Stream::plain(), context), client, mail)
+    (Connection::new(Role::Server, about, socket, Stream::plain(), context), client, mail)
 }
 
 /// A push that finds the codec locked relies on the holder to send it. Nothing else happens here that could: if one
@@ -189,7 +199,7 @@ fn collected_output_that_the_socket_does_not_take_is_told() {
     while socket.try_send(&[0; 4096]).is_ok() {}
     while socket.try_send(&[0; 1]).is_ok() {}
     connection.has_unread.store(true, SeqCst); // so that the answer is collected
-    connection.write(Message::from("x")).unwrap();
+    connection.write(Message::from("x"), false).unwrap();
     assert!(connection.lock().collected);
     mail.try_iter().for_each(|connection| connection.take_from_queue());
     assert!(connection.flush_rest(), "the socket took it");
@@ -256,7 +266,7 @@ fn what_is_due_is_done_although_the_peer_pings() {
     let reader = thread::spawn(move || {
         let answering = AtomicBool::new(false);
         connection.read(100, Duration::from_secs(10), &answering).unwrap();
-        connection.write(Message::from("x".repeat(1000))).unwrap();
+        connection.write(Message::from("x".repeat(1000)), false).unwrap();
         connection.read(100, Duration::from_secs(60), &answering).unwrap();
     });
     let mut most = Duration::ZERO;

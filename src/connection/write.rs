@@ -32,8 +32,9 @@ enum Obstacle {
 }
 
 impl Connection {
-    /// Sends one message. Returns when the kernel has it, or when it is collected with other answers.
-    pub(crate) fn write(self: &Arc<Self>, message: Message) -> Result<()> {
+    /// Sends one message. Returns when the kernel has it, or when it is collected with other answers; with `more`, with those that are
+    /// about to be written.
+    pub(crate) fn write(self: &Arc<Self>, message: Message, more: bool) -> Result<()> {
         if self.look_is_due.load(Relaxed) {
             // All that was written is sent, so nothing is in the way now. Later there will be another look.
             let _ = (0..LOOKS).all(|_| self.receive_while_busy() == Some(true));
@@ -46,7 +47,7 @@ impl Connection {
             core.protocol.check_sendable().map_err(Error::Closed)?;
             let obstacle = self.obstacle(&mut core, &mut turn)?;
             let in_time = match obstacle {
-                None => return self.write_next(core, outgoing, budget),
+                None => return self.write_next(core, outgoing, more, budget),
                 Some(Obstacle::Socket(socket)) => {
                     drop(core);
                     self.wait_writable(&socket, budget.deadline())?
@@ -86,10 +87,11 @@ impl Connection {
         self: &Arc<Self>,
         mut core: CoreGuard<'_>,
         outgoing: Outgoing,
+        more: bool,
         mut budget: Budget,
     ) -> Result<()> {
         core.send(outgoing);
-        if core.collects(self.has_unread.load(Relaxed)) {
+        if core.collects(more || self.has_unread.load(Relaxed)) {
             drop(core);
             self.tell_collected();
             return Ok(());
@@ -207,7 +209,7 @@ impl Connection {
 
     /// A part of a frame may be out: nothing else can follow.
     fn is_too_slow(self: &Arc<Self>) -> Error {
-        self.abort(ClosedBy::Server, TOO_SLOW);
+        self.abort(self.us(), TOO_SLOW);
         Error::Timeout
     }
 

@@ -23,14 +23,17 @@ use std::{
     thread::JoinHandle,
 };
 
-use self::{reactor::Reactor, workers::Workers};
+use self::{
+    reactor::Reactor,
+    workers::{Dispatcher, Workers},
+};
 use crate::{
     buffered::Buffered,
     clock::Clock,
-    connection::{Context, Registrar, Turns},
+    connection::{Connection, Context, Post, Registrar, Turns},
     incidents::Incidents,
     limits::Limits,
-    thread::{forbid_waiting, spawn},
+    thread::{Belonging, forbid_waiting, spawn},
 };
 
 const STACK: usize = 256 * 1024;
@@ -65,6 +68,7 @@ impl Gateways {
         for _ in 0..limits.gateways {
             let context = |post| Context {
                 limits: limits.clone(),
+                tick: limits.tick(),
                 clock: clock.clone(),
                 post,
                 registrar: registrar.clone(),
@@ -100,6 +104,40 @@ impl Drop for Gateways {
         join(&mut self.threads);
         // What is still there, the ends of connections, is done before.
         self.workers.end();
+    }
+}
+
+/// A gateway without workers, for connections that no server has. Dropping it ends its thread, which nobody waits for.
+#[derive(Debug)]
+pub(crate) struct LoneGateway {
+    context: Arc<Context>,
+    stop: Arc<AtomicBool>,
+}
+
+impl LoneGateway {
+    /// Starts the thread.
+    pub(crate) fn start(context: impl FnOnce(Arc<Post<Connection>>) -> Context) -> io::Result<Self> {
+        let mut reactor = Reactor::new(context, Dispatcher::default())?;
+        let this = Self { context: reactor.context().clone(), stop: Arc::default() };
+        let stop = this.stop.clone();
+        let run = move || {
+            forbid_waiting();
+            reactor.run(&stop);
+        };
+        let _nobodys = Belonging::to_none(); // whichever server's thread this is
+        spawn("switchboard-gate", STACK, run)?;
+        Ok(this)
+    }
+
+    pub(crate) fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+}
+
+impl Drop for LoneGateway {
+    fn drop(&mut self) {
+        self.stop.store(true, SeqCst);
+        self.context.post.wake();
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) struct Reactor {
 impl Reactor {
     /// `context` makes what its connections share, with the way to reach it.
     pub(super) fn new(
-        context: impl FnOnce(Post<Connection>) -> Context,
+        context: impl FnOnce(Arc<Post<Connection>>) -> Context,
         workers: Dispatcher,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
@@ -70,7 +70,7 @@ impl Reactor {
                 log::error!("cannot wake the gateway: {e}");
             }
         };
-        let context = Arc::new(context(Post::new(sender, wake)));
+        let context = Arc::new(context(Arc::new(Post::new(sender, wake))));
         Ok(Self {
             poll,
             mail,
@@ -120,7 +120,7 @@ impl Reactor {
             None => Sleep::Long,
             Some(Duration::ZERO) => Sleep::Awake,
             Some(timeout) if timeout <= flushing::INTERVAL => Sleep::Nap,
-            Some(timeout) if timeout <= self.watching.tick() => Sleep::Tick,
+            Some(timeout) if timeout <= self.watching.longest_tick() => Sleep::Tick,
             Some(_) => Sleep::Long,
         });
         // After having said so, or somebody might rely on our being awake.
@@ -156,7 +156,7 @@ impl Reactor {
             if connection.starts_flushing() {
                 self.flushing.add(connection.clone());
             }
-            if connection.about().shared {
+            if connection.is_driven() || self.take_over(&connection) {
                 self.look_at_shared(connection);
                 continue;
             }
@@ -173,7 +173,7 @@ impl Reactor {
         }
         let key = Key::from_token(event.token());
         let Some(entry) = self.entries.get_mut(key) else { return };
-        if entry.connection.about().shared {
+        if entry.connection.is_driven() {
             entry.end_in_sight |= event.is_read_closed() || event.is_error();
             self.drive(key);
             return;
@@ -213,7 +213,7 @@ impl Reactor {
             has_any = true;
             let Some(entry) = self.entries.get_mut(key) else { continue };
             let connection = entry.connection.clone();
-            if connection.about().shared {
+            if connection.is_driven() {
                 // What has arrived is read before it is judged late.
                 if connection.awaits_input() {
                     self.drive(key);
@@ -319,9 +319,21 @@ impl Reactor {
 
     // Connections with a thread of their own.
 
+    /// Drives a client's connection from now on, if its end has begun and its thread leaves that to us.
+    fn take_over(&mut self, connection: &Arc<Connection>) -> bool {
+        let takes = connection.take_over();
+        if takes && let Some(key) = self.entries.find(connection) {
+            self.entries.unwatch(key, self.poll.registry()); // until now only for writing
+        }
+        takes
+    }
+
     /// Has output sent that the socket did not take, and sees to an end that others have brought about. A thread that waits in
     /// `read` needs nothing else.
     fn look_at_threaded(&mut self, connection: &Arc<Connection>) {
+        if connection.is_driven() {
+            return; // since it was found to be locked
+        }
         let Some(look) = connection.look() else { return self.later.push(connection.clone()) };
         let key = self.entries.find(connection);
         let Some(socket) = look.socket.clone().filter(|_| look.needs_gateway()) else {

@@ -12,12 +12,12 @@ use crate::{
 /// In a look so many pieces of work are done for a connection, at most.
 const PIECES: u8 = 16;
 
-/// A tick, unless a limit is shorter.
-const TICK: Duration = Duration::from_secs(1);
-
 #[derive(Debug)]
 pub(super) struct Watching {
     connections: Vec<Arc<Connection>>,
+    /// In time for the shortest limit of the gateway.
+    longest_tick: Duration,
+    /// And of those that are looked at.
     tick: Duration,
     /// The next look; only meaningful if there is somebody to look at.
     next: Moment,
@@ -27,20 +27,13 @@ pub(super) struct Watching {
 
 impl Watching {
     pub(super) fn new(limits: &Limits) -> Self {
-        // In time for the shortest limit.
-        let shortest = [
-            limits.ping_interval,
-            Some(limits.ping_timeout),
-            Some(limits.write_timeout),
-            limits.message_timeout,
-        ];
-        let shortest = shortest.into_iter().flatten().min().unwrap_or(TICK);
-        let tick = (shortest / 4).clamp(Duration::from_millis(10), TICK);
-        Self { connections: Vec::new(), tick, next: Moment::START, due: VecDeque::new() }
+        let tick = limits.tick();
+        Self { connections: Vec::new(), longest_tick: tick, tick, next: Moment::START, due: VecDeque::new() }
     }
 
-    pub(super) fn tick(&self) -> Duration {
-        self.tick
+    /// Within so long it looks at those that were told without a wake-up.
+    pub(super) fn longest_tick(&self) -> Duration {
+        self.longest_tick
     }
 
     /// When the next look is due.
@@ -50,8 +43,11 @@ impl Watching {
 
     /// Looks at this connection from now on.
     pub(super) fn add(&mut self, connection: Arc<Connection>, clock: &Clock) {
-        if self.connections.is_empty() {
-            self.next = clock.exact() + self.tick;
+        let is_first = self.connections.is_empty();
+        let tick = connection.tick().min(self.longest_tick);
+        if is_first || tick < self.tick {
+            self.tick = tick;
+            self.next = clock.exact() + tick;
         }
         self.connections.push(connection);
     }
@@ -67,6 +63,11 @@ impl Watching {
             if self.next().is_none_or(|next| next > clock.exact()) {
                 return;
             }
+            self.tick = self
+                .connections
+                .iter()
+                .map(|connection| connection.tick())
+                .fold(self.longest_tick, Duration::min);
             self.due.extend(self.connections.drain(..).map(|connection| (connection, PIECES)));
             self.next = clock.exact() + self.tick;
         }
@@ -82,7 +83,7 @@ impl Watching {
 
     fn look_at(&mut self, connection: Arc<Connection>, left: u8) {
         // If somebody has the lock, it is not over yet.
-        if connection.look().is_some_and(|look| look.socket.is_none()) {
+        if connection.is_driven() || connection.look().is_some_and(|look| look.socket.is_none()) {
             return;
         }
         if connection.is_busy() {

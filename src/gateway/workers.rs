@@ -24,7 +24,7 @@ pub(super) struct Workers {
 }
 
 /// Gives connections to the workers, if there are any.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Dispatcher(Option<Arc<Jobs<Arc<Connection>>>>);
 
 impl Workers {

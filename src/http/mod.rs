@@ -16,6 +16,7 @@ mod proxies;
 mod request;
 mod response;
 mod target;
+mod upgrade;
 
 pub(crate) use self::{
     body::{Decoder, Framing, Part},
@@ -28,6 +29,7 @@ pub(crate) use self::{
     request::parse_head,
     response::{Body, FAILED},
     target::{normalize, tail},
+    upgrade::{ResponseHead, Upgrade},
 };
 pub use self::{
     files::Files,

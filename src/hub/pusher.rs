@@ -1,16 +1,17 @@
 //! Pushing to one connection again and again.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
-    connection::{PushError, Pushed},
+    connection::{Connection, PushError, Pushed},
     error::CloseReason,
     id::WebSocketId,
     message::Payload,
     registry::Found,
 };
 
-/// Pushes to one connection; made by [`Hub::pusher`](crate::Hub::pusher). It does not keep the connection open.
+/// Pushes to one connection; made by [`Hub::pusher`](crate::Hub::pusher), or by [`Client::pusher`](crate::Client::pusher) for the server at
+/// its other end. It does not keep the connection open.
 #[derive(Clone, Debug)]
 #[must_use = "nothing is pushed until `push`"]
 pub struct Pusher(Found);
@@ -18,6 +19,10 @@ pub struct Pusher(Found);
 impl Pusher {
     pub(super) fn new(found: Found) -> Self {
         Self(found)
+    }
+
+    pub(crate) fn to(connection: &Arc<Connection>) -> Self {
+        Self(Found::Open(connection.clone()))
     }
 
     /// As [`Hub::push`](crate::Hub::push).
@@ -40,7 +45,7 @@ impl Pusher {
         self.0.push_wait(data.into().into_message(), timeout)
     }
 
-    /// The connection's ID.
+    /// The connection's ID; that of a client is known in this process only.
     pub fn websocket_id(&self) -> &WebSocketId {
         self.0.id()
     }

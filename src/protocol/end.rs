@@ -140,6 +140,8 @@ impl Protocol {
             Phase::Unsendable { .. } => Stream::Ended,
             _ => Stream::Open,
         };
+        // For a client that is as good as the end of the stream: it is what it waits for.
+        let peer_ended = peer_ended || self.role == Role::Client && self.codec.stream().ended();
         if stream == Stream::Ended && peer_ended {
             return self.enter(Phase::Over);
         }

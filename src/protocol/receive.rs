@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     clock::Moment,
-    codec::{Event, Work},
+    codec::{Event, Role, Work},
     error::ClosedBy,
     message::Message,
 };
@@ -29,7 +29,24 @@ impl Protocol {
         {
             self.end_by_peer(PeerEnd::Failure(failure), false, now);
         }
+        if self.role == Role::Client {
+            self.look_for_last_words(received, now);
+        }
         received.clear();
+    }
+
+    /// A client waits for the server to end the stream first. Over TLS that may have ended before: there are servers that say so, and
+    /// wait for the client to say it, too.
+    fn look_for_last_words(&mut self, received: &mut Vec<u8>, now: Moment) {
+        if !matches!(self.phase, Phase::Draining { peer_ended: false, .. }) {
+            return;
+        }
+        let stream = self.codec.stream();
+        let failed = stream.feed(received).is_err();
+        stream.consume(stream.input().len());
+        if failed || stream.ended() {
+            self.receive_end(Hold::Nothing, now);
+        }
     }
 
     /// The peer's stream has ended (FIN). What it sent before has been polled: nothing is decoded afterwards.

@@ -28,7 +28,7 @@ use super::{
 use crate::tls::TlsIdentity;
 use crate::{
     caught::caught,
-    codec::{Deflate, Stream},
+    codec::{Deflate, Role, Stream},
     connection::{About, Connection, Context, Extras, Handler, PushError, PushErrorKind, Socket},
     deadline::Deadline,
     error::{CloseReason, ClosedBy, Error},
@@ -243,7 +243,7 @@ fn connect(
         overflow: opening.overflow,
         deflate,
     });
-    let connection = Connection::new(about, incoming.socket, incoming.stream, context.clone());
+    let connection = Connection::new(Role::Server, about, incoming.socket, incoming.stream, context.clone());
     connection.binary_data.store(opening.binary_data, Relaxed);
     connection.session_end_on_close.store(opening.session_end_on_close, Relaxed);
     let attached = Box::new(Attached { request: opening.request, session });

@@ -141,7 +141,6 @@ impl TlsTrust {
     }
 
     /// What makes the client's side of a connection.
-    #[allow(dead_code)] // until there is a client
     pub(crate) fn connector(&self) -> Result<Connector, TlsError> {
         let shown = self.settings.identity.as_ref().map(TlsIdentity::current);
         let mut made = self.connector.locked();

@@ -1,4 +1,4 @@
-"""Runs wstest's fuzzingclient against one server and sums up its reports.
+"""Runs wstest's fuzzingclient against one server, or its fuzzingserver for one client, and sums up its reports.
 
 Started by run.sh, with the Python 2.7 of the environment that it made.
 """
@@ -10,17 +10,20 @@ import fnmatch
 import glob
 import json
 import os
+import shlex
+import socket
 import subprocess
 import sys
 import tempfile
 import textwrap
 import time
+import urlparse
 
 from autobahntestsuite.case import (
     CaseBasename, CaseCategories, Cases, CaseSetname, CaseSubCategories)
 from autobahntestsuite.caseset import CaseSet
 
-AGENT = "switchboard"  # the name that the reports, and their files, give the server
+AGENT = "switchboard"  # the name that the reports, and their files, give what is tested
 PASSING = {"OK", "INFORMATIONAL", "NON-STRICT"}  # all others are failures
 # The order in which the summary counts and lists them.
 STATUSES = ["OK", "INFORMATIONAL", "NON-STRICT", "UNIMPLEMENTED",
@@ -30,7 +33,8 @@ STATUSES = ["OK", "INFORMATIONAL", "NON-STRICT", "UNIMPLEMENTED",
 def parse_args():
     p = argparse.ArgumentParser(
         prog="run.sh", formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Tests the WebSocket echo server at URL with the Autobahn testsuite.",
+        description="Tests the WebSocket echo server at URL with the Autobahn testsuite; or, with --client, "
+                    "a client that connects to URL, where the testsuite listens.",
         epilog="environment:\n"
                "  EXCLUDE     cases to leave out, e.g. '9.* 12.* 13.*'\n"
                "  REPORT_DIR  where the reports go (default: target/autobahn where there is\n"
@@ -39,11 +43,18 @@ def parse_args():
                "exit status: 0 all passed, 1 some failed or did not run, 2 could not start")
     p.add_argument("--strict", action="store_true", help="NON-STRICT fails too")
     p.add_argument("--setup", action="store_true", help="only make the environment")
+    p.add_argument("--client", metavar="COMMAND",
+                   help="the client, which gets the URL and the name of the agent as last arguments; "
+                        "for URL, ws://127.0.0.1:0 takes any port")
+    p.add_argument("--cert", metavar="FILE", help="for --client with wss://: the server's certificate")
+    p.add_argument("--key", metavar="FILE", help="and its key")
     p.add_argument("url", metavar="URL", help="ws://... or wss://...")
     p.add_argument("cases", metavar="CASE", nargs="*", help="e.g. 1.2.3, '5.*' or just 5 (default: all)")
     args = p.parse_args()
     if not args.url.startswith(("ws://", "wss://")):
         p.error("not a ws:// or wss:// URL: " + args.url)
+    if args.client and args.url.startswith("wss://") and not (args.cert and args.key):
+        p.error("--client with wss:// needs --cert and --key")
     return args
 
 
@@ -77,22 +88,75 @@ def select(patterns, excluded):
     return sorted(chosen, key=order)
 
 
-def run_wstest(url, cases, outdir, timeout):
-    """Runs the cases. wstest itself always exits with 0: what counts are its reports."""
+def wstest(mode, spec, outdir):
+    """The command. wstest itself always exits with 0: what counts are its reports."""
     for old in glob.glob(outdir + "/index.*") + glob.glob(outdir + "/%s_case_*" % AGENT):
         os.remove(old)  # or a run that wrote no reports would be judged by the last one's
-    spec = {"outdir": outdir, "servers": [{"agent": AGENT, "url": url}], "cases": cases}
     with open(outdir + "/spec.json", "w") as f:
-        json.dump(spec, f)
-    wstest = os.path.join(os.path.dirname(sys.executable), "wstest")
-    with open(outdir + "/wstest.log", "w") as log:
-        status = subprocess.call(
-            ["timeout", "--foreground", "-k", "5", str(timeout),
-             wstest, "--mode", "fuzzingclient", "--spec", outdir + "/spec.json"],
-            stdout=log, stderr=subprocess.STDOUT)
+        json.dump(dict(spec, outdir=outdir), f)
+    program = os.path.join(os.path.dirname(sys.executable), "wstest")
+    return [program, "--mode", mode, "--spec", outdir + "/spec.json"]
+
+
+def within(command, timeout, log):
+    """Runs a command, for so long at most."""
+    status = subprocess.call(["timeout", "--foreground", "-k", "5", str(timeout)] + command,
+                             stdout=log, stderr=subprocess.STDOUT)
     if status:
-        print("autobahn: wstest %s" % ("took longer than TIMEOUT=%s" % timeout
-                                       if status == 124 else "exited with %d" % status))
+        print("autobahn: %s %s" % (command[0], "took longer than TIMEOUT=%s" % timeout
+                                   if status == 124 else "exited with %d" % status))
+
+
+def test_server(args, cases, outdir, timeout):
+    """Runs the cases against a server."""
+    spec = {"servers": [{"agent": AGENT, "url": args.url}], "cases": cases}
+    with open(outdir + "/wstest.log", "w") as log:
+        within(wstest("fuzzingclient", spec, outdir), timeout, log)
+    return read_results(outdir)
+
+
+def test_client(args, cases, outdir, timeout):
+    """Runs the cases with a client, which asks for one after another and at last for the reports."""
+    url = urlparse.urlsplit(args.url)
+    port = url.port or free_port(url.hostname)
+    # By name where there is TLS: that is what the certificate is for.
+    listen = "%s://%s:%d" % (url.scheme, url.hostname, port)
+    spec = {"url": listen, "cases": cases}
+    if url.scheme == "wss":
+        spec.update(cert=os.path.abspath(args.cert), key=os.path.abspath(args.key))
+    with open(outdir + "/wstest.log", "w") as log, open(outdir + "/client.log", "w") as client_log:
+        server = subprocess.Popen(wstest("fuzzingserver", spec, outdir) + ["--webport", "0"],
+                                  stdout=log, stderr=subprocess.STDOUT)
+        try:
+            await_port(url.hostname, port, server)
+            within(shlex.split(args.client) + [listen, AGENT], timeout, client_log)
+        finally:
+            if server.poll() is None:
+                server.terminate()
+            server.wait()
+    return read_results(outdir)
+
+
+def free_port(host):
+    listener = socket.socket()
+    listener.bind((host, 0))
+    port = listener.getsockname()[1]
+    listener.close()
+    return port
+
+
+def await_port(host, port, server):
+    for _ in range(600):
+        try:
+            return socket.create_connection((host, port), 1).close()
+        except socket.error:
+            if server.poll() is not None:
+                die("wstest did not start")
+            time.sleep(0.05)
+    die("wstest does not listen")
+
+
+def read_results(outdir):
     try:
         with open(outdir + "/index.json") as f:
             return json.load(f).get(AGENT, {})
@@ -168,10 +232,11 @@ def main():
     if not os.path.isdir(outdir):
         os.makedirs(outdir)
 
-    print("autobahn: %d cases against %s" % (len(cases), args.url))
+    print("autobahn: %d cases %s" % (len(cases), "with " + args.client if args.client else "against " + args.url))
     sys.stdout.flush()
     start = time.time()
-    results = run_wstest(args.url, cases, outdir, os.environ.get("TIMEOUT", "3600"))
+    test = test_client if args.client else test_server
+    results = test(args, cases, outdir, os.environ.get("TIMEOUT", "3600"))
     print("autobahn: took %.0f s\n" % (time.time() - start))
     return 0 if summarize(cases, results, outdir, args.strict) else 1
 

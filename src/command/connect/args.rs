@@ -9,6 +9,9 @@ use switchboard::{Client, ClientBuilder, Limits};
 use super::tls::Tls;
 use crate::command::args::{Compress, size};
 
+/// So long the server may take for its part of the closing handshake: all is said then.
+const CLOSE_TIME: Duration = Duration::from_secs(2);
+
 /// So long the answer of `--one` and the text of `--expect` are waited for, if nothing else is said.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 
@@ -29,7 +32,7 @@ a newline follows.
 
 Examples:
   switchboard connect ws://127.0.0.1:8080/echo                        a line typed is a message sent, until Ctrl-D
-  switchboard connect unix:/run/box.sock:/chat?room=r&name=n          by a Unix socket
+  switchboard connect 'unix:/run/box.sock:/chat?room=r&name=n'        by a Unix socket
   echo '{\"get\": \"state\"}' | switchboard connect --one wss://box/api   one question, one answer
   switchboard connect --send ping --expect pong ws://box/health       a health check: exit code 0 or not
   switchboard connect --wait forever ws://box/news < /dev/null        whatever comes, a line each, until it ends
@@ -96,6 +99,7 @@ impl Connect {
         let mut limits = Limits::default();
         limits.max_message_size = self.max_message_size;
         limits.max_frame_size = self.max_message_size;
+        limits.close_timeout = CLOSE_TIME;
         // Whoever reads our output may be slow, and hold the server back, which then takes nothing from us: no reason to end. One
         // that is gone is found by pings.
         limits.write_timeout = Duration::from_secs(86_400);

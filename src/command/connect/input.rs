@@ -47,8 +47,11 @@ impl Input {
     /// As the options say.
     ///
     /// # Errors
-    /// If `--send` is not what `--binary` wants.
+    /// If `--send` is not what `--binary` or `--one` wants.
     pub(super) fn new(args: &Connect) -> Result<Self, String> {
+        if args.one && args.send.len() > 1 {
+            return Err("--one sends one message, and there are several --send".into());
+        }
         let is_typed = io::stdin().is_terminal();
         let source = match (&args.send[..], args.binary) {
             ([], false) => Source::Lines(args.end(), is_typed),

@@ -62,7 +62,15 @@ pub(super) fn talk(
     spawn("switchboard-send", move || {
         let _ = tell.send(Control::InputEnded(input.send(&sending))); // nobody listens after the end
     })?;
-    let mut talk = Talk { goal: Goal::new(args), output, wait: args.wait, deadline, last: None };
+    let mut talk = Talk {
+        goal: Goal::new(args),
+        output,
+        wait: args.wait,
+        deadline,
+        last: None,
+        blocked: Duration::ZERO,
+        most_blocked: Duration::ZERO,
+    };
     let end = talk.run(&received, &controls);
     client.close(1000, "");
     talk.print_rest(&end, &received);
@@ -106,6 +114,10 @@ struct Talk {
     deadline: Option<Instant>,
     /// It is about to end.
     last: Option<Last>,
+    /// How long it took to write what came without a pause, and the most of that. So long our reader has held the server back, whose
+    /// TCP asks more and more seldom whether there is room again: as long again it may be silent before it goes on.
+    blocked: Duration,
+    most_blocked: Duration,
 }
 
 /// When it ends if nothing else happens.
@@ -120,8 +132,9 @@ struct Last {
 }
 
 impl Last {
-    fn after(pause: Duration) -> Self {
-        Self { pause, paused: Instant::now().checked_add(pause), until: None, interrupted: false }
+    fn after(pause: Duration, most_blocked: Duration) -> Self {
+        let paused = Instant::now().checked_add(pause.saturating_add(most_blocked));
+        Self { pause, paused, until: None, interrupted: false }
     }
 }
 
@@ -133,6 +146,9 @@ impl Talk {
                 return end;
             }
             let timer = due.map_or_else(never, at);
+            if received.is_empty() {
+                self.blocked = Duration::ZERO;
+            }
             let end = select! {
                 recv(received) -> received => match received {
                     Ok(received) => self.take(received),
@@ -168,9 +184,12 @@ impl Talk {
             Received::Failed(e) => return Some(End::Failed(e.to_string())),
         };
         let is_met = messages.iter().any(|message| self.take_message(message));
+        let begun = Instant::now();
         let end = self.flush().or(is_met.then_some(End::Done));
+        self.blocked += begun.elapsed();
+        self.most_blocked = self.most_blocked.max(self.blocked);
         if let Some(last) = &mut self.last {
-            last.paused = Instant::now().checked_add(last.pause); // what waited for our reader was no pause
+            last.paused = Instant::now().checked_add(last.pause.saturating_add(self.most_blocked));
         }
         end
     }
@@ -205,7 +224,7 @@ impl Talk {
         match (control, &mut self.goal) {
             (Control::InputEnded(Err(e)), _) => Some(End::Failed(e)),
             (Control::InputEnded(Ok(())), Goal::Talk) => {
-                self.last.get_or_insert_with(|| Last::after(self.wait));
+                self.last.get_or_insert_with(|| Last::after(self.wait, self.most_blocked));
                 None
             }
             (Control::InputEnded(Ok(())), Goal::One { sent, answered }) => {
@@ -214,7 +233,8 @@ impl Talk {
             }
             (Control::Interrupted, Goal::Talk) => {
                 let until = Instant::now().checked_add(LAST_TIME);
-                self.last = Some(Last { until, interrupted: true, ..Last::after(LAST_PAUSE) });
+                self.last =
+                    Some(Last { until, interrupted: true, ..Last::after(LAST_PAUSE, Duration::ZERO) });
                 None
             }
             (Control::Interrupted, _) => Some(End::Interrupted),

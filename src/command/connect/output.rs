@@ -133,7 +133,7 @@ mod tests {
     fn on_a_terminal_each_message_is_one_harmless_line() {
         let terminal = Form::Terminal { is_marked: true };
         assert_eq!(formed(terminal, "a\nb\x1b[2J"), "< a\\nb\\u{1b}[2J\n");
-        assert_eq!(formed(terminal, &[0, 10, 255]), "< (3 bytes) 00 0a ff\n");
+        assert_eq!(formed(terminal, vec![0, 10, 255]), "< (3 bytes) 00 0a ff\n");
         assert_eq!(formed(terminal, ""), "< \n");
         assert_eq!(formed(Form::Terminal { is_marked: false }, "x"), "x\n");
         let long = formed(terminal, vec![7; 1 << 20]);
@@ -144,7 +144,7 @@ mod tests {
     fn elsewhere_it_is_passed_on() {
         assert_eq!(formed(Form::Each(b'\n'), "a\nb\x1b[2J"), "a\nb\x1b[2J\n");
         assert_eq!(formed(Form::Each(0), "a\nb"), "a\nb\0");
-        assert_eq!(formed(Form::Each(b'\n'), &[0, 10, 255]), "000aff\n");
-        assert_eq!(formed(Form::Raw, &[0, 10, 65]) + &formed(Form::Raw, "x"), "\0\nAx");
+        assert_eq!(formed(Form::Each(b'\n'), vec![0, 10, 255]), "000aff\n");
+        assert_eq!(formed(Form::Raw, vec![0, 10, 65]) + &formed(Form::Raw, "x"), "\0\nAx");
     }
 }

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 use switchboard::{ClientBuilder, TlsError, TlsIdentity, TlsTrust};
 
+#[cfg(all(feature = "tls", feature = "rustls"))]
+use crate::command::tls::Backend;
+
 #[derive(Debug, Args)]
 pub(super) struct Tls {
     /// Trust only the CAs in this PEM file, and not those of the system
@@ -21,16 +24,8 @@ pub(super) struct Tls {
     key: Option<PathBuf>,
     /// Which library does TLS
     #[cfg(all(feature = "tls", feature = "rustls"))]
-    #[arg(long, value_name = "NAME", default_value = "native-tls")]
+    #[arg(long, value_name = "NAME", default_value = Backend::default_name())]
     tls_backend: Backend,
-}
-
-/// The values of `--tls-backend`.
-#[cfg(all(feature = "tls", feature = "rustls"))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Backend {
-    NativeTls,
-    Rustls,
 }
 
 impl Tls {
@@ -45,8 +40,8 @@ impl Tls {
             trust = trust.with_identity(TlsIdentity::from_pem_files(cert, key)?);
         }
         #[cfg(all(feature = "tls", feature = "rustls"))]
-        if self.tls_backend == Backend::Rustls {
-            trust = trust.with_backend(switchboard::TlsBackend::Rustls);
+        {
+            trust = trust.with_backend(self.tls_backend.into());
         }
         Ok(builder.tls(trust))
     }

@@ -7,17 +7,25 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
+    thread,
     time::{Duration, Instant},
 };
 
 use crossbeam_channel::{Sender, TrySendError};
 use nix::sys::signal::Signal;
 
-use super::INTERRUPTED;
+use super::codes::INTERRUPTED;
 use crate::command::signals::{Hangup, is_ignored};
+
+/// Whatever is being waited for, such as a reader of the output that takes nothing: so long after a signal, or after --timeout, the
+/// process ends at the latest.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// Two signals within so short a time are one that was sent twice, as to a process and to its group: nobody presses a key so fast.
 const TWIN: Duration = Duration::from_millis(100);
+
+/// Enough to sleep.
+const STACK: usize = 64 * 1024;
 
 #[derive(Debug)]
 pub(super) enum Control {
@@ -40,6 +48,7 @@ pub(super) fn watch_signals(
     ctrlc::set_handler(move || match first {
         None if is_connected.load(SeqCst) => {
             first = Some(Instant::now());
+            exit_after(Duration::ZERO, INTERRUPTED);
             // There is room, or nobody listens any more.
             let _: Result<(), TrySendError<_>> = tell.try_send(Control::Interrupted);
         }
@@ -47,4 +56,13 @@ pub(super) fn watch_signals(
         _ => process::exit(INTERRUPTED.into()),
     })?;
     Ok(())
+}
+
+/// Ends the process some time after this one, if it has not ended then.
+pub(super) fn exit_after(time: Duration, code: u8) {
+    let wait = move || {
+        thread::sleep(time.saturating_add(GRACE));
+        process::exit(code.into());
+    };
+    drop(thread::Builder::new().name("switchboard-end".into()).stack_size(STACK).spawn(wait)); // without a thread, it may take longer
 }

@@ -3,7 +3,10 @@
 use switchboard::header::{LOCATION, PROXY_AUTHENTICATE, RETRY_AFTER, WWW_AUTHENTICATE};
 use switchboard::{ClientError, HandshakeResponse};
 
-use super::{NO_CONNECTION, REFUSED, TIMED_OUT, USAGE, escaped::escaped};
+use super::{
+    codes::{NO_CONNECTION, REFUSED, TIMED_OUT, USAGE},
+    escaped::escaped,
+};
 
 /// Of what a refusal says, so much is shown.
 const LINES: usize = 10;

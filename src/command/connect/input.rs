@@ -10,7 +10,7 @@ use std::{
 use rustix::event::{PollFd, PollFlags, poll};
 use switchboard::{Client, Error, Message};
 
-use super::{Connect, say};
+use super::{args::Connect, say::say};
 
 /// Read at a time.
 const BUFFER: usize = 64 * 1024;

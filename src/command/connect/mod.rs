@@ -2,19 +2,21 @@
 //! own; this one waits for whatever happens first.
 
 mod args;
+mod codes;
 mod control;
 mod escaped;
 mod failure;
 mod input;
 mod output;
 mod received;
+mod say;
 mod talk;
 #[cfg(feature = "__tls")]
 mod tls;
 
 use std::{
     error::Error,
-    io::{self, IsTerminal, Write},
+    io::{self, IsTerminal},
     process::ExitCode,
     sync::{
         Arc,
@@ -28,20 +30,14 @@ use switchboard::{Client, ClientBuilder, CloseReason};
 
 pub(super) use self::args::Connect;
 use self::{
-    control::watch_signals,
+    codes::{DONE, ENDED, INTERRUPTED, NO_CONNECTION, TIMED_OUT, USAGE},
+    control::{exit_after, watch_signals},
     escaped::escaped,
     input::Input,
     output::Output,
+    say::say,
     talk::{End, Ends, talk},
 };
-
-const DONE: u8 = 0;
-const NO_CONNECTION: u8 = 1;
-const USAGE: u8 = 2;
-const REFUSED: u8 = 3;
-const ENDED: u8 = 4;
-const TIMED_OUT: u8 = 5;
-const INTERRUPTED: u8 = 130;
 
 /// Of what can happen, so much waits until it is heeded: each happens once.
 const CONTROLS: usize = 8;
@@ -68,6 +64,9 @@ fn builder(args: &Connect) -> Result<ClientBuilder, String> {
 
 fn connect(args: &Connect, builder: &ClientBuilder, input: Input) -> Result<u8, Box<dyn Error>> {
     let deadline = args.time().and_then(|time| Instant::now().checked_add(time));
+    if let Some(time) = args.time() {
+        exit_after(time, TIMED_OUT);
+    }
     let is_connected = Arc::new(AtomicBool::new(false));
     let (tell, controls) = bounded(CONTROLS);
     watch_signals(tell.clone(), is_connected.clone())?;
@@ -148,9 +147,4 @@ fn is_watched() -> bool {
 fn misused(text: &str) -> u8 {
     say(&format!("{}\n\nFor more information, try 'switchboard connect --help'.", escaped(text)));
     USAGE
-}
-
-/// Messages go to standard output, and all else here.
-fn say(text: &str) {
-    let _ = writeln!(io::stderr(), "switchboard: {text}"); // there may be nobody
 }

@@ -15,7 +15,7 @@ use rustix::{
 };
 use switchboard::Message;
 
-use super::{Connect, control::Control, escaped::escaped};
+use super::{args::Connect, control::Control, escaped::escaped};
 use crate::command::logging::write;
 
 /// Of a binary message, so many bytes are shown on a terminal.

@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, at, bounded, never, select};
 use switchboard::{Client, CloseReason, Message};
 
 use super::{
-    Connect,
+    args::Connect,
     control::Control,
     input::Input,
     output::Output,
@@ -68,6 +68,7 @@ pub(super) fn talk(
         wait: args.wait,
         deadline,
         last: None,
+        failure: None,
         blocked: Duration::ZERO,
         most_blocked: Duration::ZERO,
     };
@@ -78,7 +79,7 @@ pub(super) fn talk(
     if let Some(client) = Arc::into_inner(client) {
         client.finish();
     }
-    Ok(end)
+    Ok(talk.failure.map_or(end, End::Failed))
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<thread::JoinHandle<()>> {
@@ -114,6 +115,8 @@ struct Talk {
     deadline: Option<Instant>,
     /// It is about to end.
     last: Option<Last>,
+    /// Why the input ended before its end.
+    failure: Option<String>,
     /// How long it took to write what came without a pause, and the most of that. So long our reader has held the server back, whose
     /// TCP asks more and more seldom whether there is room again: as long again it may be silent before it goes on.
     blocked: Duration,
@@ -222,11 +225,12 @@ impl Talk {
 
     fn heed(&mut self, control: Control) -> Option<End> {
         match (control, &mut self.goal) {
-            (Control::InputEnded(Err(e)), _) => Some(End::Failed(e)),
-            (Control::InputEnded(Ok(())), Goal::Talk) => {
+            (Control::InputEnded(result), Goal::Talk) => {
+                self.failure = result.err(); // what was sent before it still has its answers
                 self.last.get_or_insert_with(|| Last::after(self.wait, self.most_blocked));
                 None
             }
+            (Control::InputEnded(Err(e)), _) => Some(End::Failed(e)),
             (Control::InputEnded(Ok(())), Goal::One { sent, answered }) => {
                 *sent = true;
                 answered.then_some(End::Done)
@@ -238,9 +242,9 @@ impl Talk {
                 None
             }
             (Control::Interrupted, _) => Some(End::Interrupted),
-            // It can be found out without a reader, too.
-            (Control::OutputClosed | Control::InputEnded(Ok(())), Goal::Expect(_)) => None,
-            (Control::OutputClosed, _) => Some(End::OutputClosed),
+            (Control::InputEnded(Ok(())), Goal::Expect(_)) => None,
+            (Control::OutputClosed, Goal::Talk) => Some(End::OutputClosed),
+            (Control::OutputClosed, _) => None, // the exit code tells without a reader, too
         }
     }
 

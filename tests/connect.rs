@@ -590,11 +590,15 @@ fn when_nobody_reads_the_output_it_ends_quietly() {
 
 #[test]
 fn a_signal_closes_in_order() {
-    let served = serve_with(|ws| {
+    const COUNT: usize = 20_000;
+    let (tx, written) = mpsc::channel();
+    let served = serve_with(move |ws| {
         for message in ws.messages() {
-            for n in 0..1000 {
+            for n in 0..COUNT {
                 ws.write(format!("{n} to {}", message.as_text().unwrap_or_default()))?;
             }
+            ws.flush()?;
+            let _ = tx.send(()); // the test may have failed
         }
         Ok(())
     });
@@ -602,8 +606,9 @@ fn a_signal_closes_in_order() {
         let mut connect = Connect::start(&[&served.ws()]);
         connect.write("a\n");
         assert_eq!(connect.line(), "0 to a");
+        written.recv_timeout(PATIENCE).unwrap(); // what has come until then is not lost
         connect.signal(signal);
-        let expected: String = (1..1000).map(|n| format!("{n} to a\n")).collect();
+        let expected: String = (1..COUNT).map(|n| format!("{n} to a\n")).collect();
         connect.end().expect(0, expected, &[]);
         assert_eq!(served.closed(), (1000, ClosedBy::Client));
     }

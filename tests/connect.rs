@@ -221,7 +221,7 @@ fn a_unix_socket() {
 fn certificates_are_checked_unless_told_otherwise() {
     let served = serve_with(echo);
     let url = served.url(Scheme::Wss);
-    run(&["--one", &url], "x\n").expect(1, "", &["switchboard: TLS", "certificate"]);
+    run(&["--one", &url], "x\n").expect(1, "", &["switchboard: TLS", "certificate", "--ca FILE"]);
     run(&["--one", &url, "--insecure"], "x\n").expect(0, "x\n", &[]);
     run(&["--one", &url, "--ca", "certs/ca.pem"], "x\n").expect(0, "x\n", &[]);
     run(&["--one", &url, "--ca", "certs/none.pem"], "x\n").expect(2, "", &["certs/none.pem", "--help"]);

@@ -31,6 +31,9 @@ pub(super) fn told(error: &ClientError) -> String {
             told.push_str(&line);
         }
     }
+    if matches!(error, ClientError::Tls(_)) {
+        told.push_str("\n  (--ca FILE trusts a CA of your own, --insecure any server)");
+    }
     told
 }
 

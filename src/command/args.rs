@@ -1,9 +1,9 @@
-//! The command-line options.
+//! The options of `serve`.
 
 use std::path::PathBuf;
 
 use clap::{
-    Args, Parser, Subcommand, ValueEnum,
+    Args, ValueEnum,
     builder::{PossibleValuesParser, TypedValueParser},
 };
 use log::LevelFilter;
@@ -12,33 +12,8 @@ use switchboard::{Compression, Server};
 #[cfg(feature = "__tls")]
 use super::tls::Tls;
 
-/// WebSockets for threaded programs: a server to try them with.
-#[derive(Debug, Parser)]
-#[command(version, args_conflicts_with_subcommands = true, after_help = ROOMS)]
-pub(super) struct Cli {
-    #[command(subcommand)]
-    command: Option<Command>,
-    #[command(flatten)]
-    serve: Serve,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Serve the demo page and its sockets (the same as no command at all)
-    Serve(Serve),
-}
-
-impl Cli {
-    pub(super) fn serve(self) -> Serve {
-        match self.command {
-            Some(Command::Serve(serve)) => serve,
-            None => self.serve,
-        }
-    }
-}
-
 /// What the demo allows in its rooms.
-const ROOMS: &str = "What one client may send into a room is limited, beyond it with close code 1008: on /broadcast 4 MiB at \
+pub(super) const ROOMS: &str = "What one client may send into a room is limited, beyond it with close code 1008: on /broadcast 4 MiB at \
     once and then 1 MiB a second; in a chat 64 KiB at once and then 16 KiB a second, in lines of up to 16 KiB.";
 
 #[derive(Debug, Args)]
@@ -177,7 +152,8 @@ fn stack_size(text: &str) -> Result<usize, String> {
     }
 }
 
-fn size(text: &str) -> Result<usize, String> {
+/// A number of bytes.
+pub(super) fn size(text: &str) -> Result<usize, String> {
     let (digits, unit) = match text.trim_end_matches(['k', 'K', 'm', 'M']) {
         digits if digits.len() == text.len() => (digits, 1),
         digits if text[digits.len()..].eq_ignore_ascii_case("k") => (digits, 1 << 10),
@@ -190,17 +166,24 @@ fn size(text: &str) -> Result<usize, String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
 
+    #[derive(Parser)]
+    struct Alone {
+        #[command(flatten)]
+        serve: Serve,
+    }
+
     fn parse(args: &[&str]) -> Result<Serve, clap::Error> {
-        Cli::try_parse_from([&["switchboard"], args].concat()).map(Cli::serve)
+        Alone::try_parse_from([&["switchboard"], args].concat()).map(|alone| alone.serve)
     }
 
     #[test]
-    fn serve_is_the_default() {
+    fn without_an_address_it_is_port_8080_of_localhost() {
         assert_eq!(parse(&[]).unwrap().listen(), ["127.0.0.1:8080"]);
-        assert_eq!(parse(&["serve", "--listen", "a:1", "--listen", "b:2"]).unwrap().listen(), ["a:1", "b:2"]);
-        assert_eq!(parse(&["--listen", "a:1"]).unwrap().listen(), ["a:1"]);
+        assert_eq!(parse(&["--listen", "a:1", "--listen", "b:2"]).unwrap().listen(), ["a:1", "b:2"]);
     }
 
     #[cfg(feature = "__tls")]

@@ -112,8 +112,8 @@ fn write_all(tasks: &Receiver<Task>, mut sink: File, lost: &AtomicUsize) {
     }
 }
 
-/// Standard error may be non-blocking, if another process that has it wants it so.
-fn write(sink: &mut File, mut line: &[u8]) -> io::Result<()> {
+/// Writes all of it. Standard error may be non-blocking, if another process that has it wants it so.
+pub(super) fn write(sink: &mut File, mut line: &[u8]) -> io::Result<()> {
     while !line.is_empty() {
         match sink.write(line) {
             Ok(n) => line = line.get(n..).unwrap_or_default(),

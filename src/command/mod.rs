@@ -1,9 +1,12 @@
-//! Starts a server, logs, and shuts down. Exit codes: 0 normal shutdown, 1 error, 2 wrong usage, 130 interrupted twice.
+//! What the command does: `connect` is a room of its own; `serve` starts a server, logs, and shuts down. Exit codes of `serve`: 0
+//! normal shutdown, 1 error, 2 wrong usage, 130 interrupted twice.
 
 mod allowance;
 mod apps;
 mod args;
+mod cli;
 mod clock;
+mod connect;
 mod descriptors;
 mod logging;
 mod page;
@@ -14,20 +17,26 @@ mod tls;
 
 use std::{error::Error, process::ExitCode, time::Duration};
 
-use clap::Parser;
 use log::info;
 use switchboard::{Limits, ListenAddr, Origins, Server, ServerBuilder};
 
 use self::{
-    args::{Cli, Serve},
+    args::Serve,
+    cli::{Cli, Command},
     clock::Clock,
     descriptors::Needed,
     signals::{Hangup, stop_on_signals},
 };
 
 pub(crate) fn main() -> ExitCode {
-    let serve = Cli::parse().serve();
-    match run(&serve) {
+    match Cli::command_or_exit() {
+        Command::Serve(args) => serve(&args),
+        Command::Connect(args) => connect::run(&args),
+    }
+}
+
+fn serve(args: &Serve) -> ExitCode {
+    match run(args) {
         Ok(()) => {
             log::logger().flush();
             ExitCode::SUCCESS

@@ -55,7 +55,7 @@ pub(super) fn ignore_hangup() {
 }
 
 /// Whether the program was started with this signal ignored. Where the system does not tell, it was not.
-fn is_ignored(signal: Signal) -> bool {
+pub(super) fn is_ignored(signal: Signal) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());

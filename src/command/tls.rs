@@ -49,13 +49,13 @@ pub(super) struct Tls {
 
 /// The values of `--tls-backend`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Backend {
+pub(super) enum Backend {
     NativeTls,
     Rustls,
 }
 
 impl Backend {
-    fn default_name() -> &'static str {
+    pub(super) fn default_name() -> &'static str {
         if TlsBackend::default() == TlsBackend::NativeTls { "native-tls" } else { "rustls" }
     }
 }

@@ -1,0 +1,205 @@
+//! What is sent: lines of standard input, all of it, or what the options say. On a thread of its own, which waits for the server.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, ErrorKind, IsTerminal, Read},
+    os::fd::AsFd,
+    sync::Weak,
+};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use switchboard::{Client, Error, Message};
+
+use super::{args::Connect, say::say};
+
+/// Read at a time.
+const BUFFER: usize = 64 * 1024;
+
+/// Where messages come from, and what they are.
+#[derive(Debug)]
+pub(super) struct Input {
+    source: Source,
+    /// Only the first.
+    one: bool,
+    /// The largest message.
+    max: usize,
+}
+
+#[derive(Debug)]
+enum Source {
+    Given(Vec<Message>),
+    /// Texts, each up to this byte; and whether they are typed.
+    Lines(u8, bool),
+    /// Binary messages, typed in hexadecimal.
+    HexLines,
+    /// One binary message.
+    Whole,
+}
+
+/// Why it went no further.
+enum Stop {
+    /// The connection has ended: whoever reads from it knows why.
+    Closed,
+    Failed(String),
+}
+
+impl Input {
+    /// As the options say.
+    ///
+    /// # Errors
+    /// If `--send` is not what `--binary` or `--one` wants.
+    pub(super) fn new(args: &Connect) -> Result<Self, String> {
+        if args.one && args.send.len() > 1 {
+            return Err("--one sends one message, and there are several --send".into());
+        }
+        let is_typed = io::stdin().is_terminal();
+        let source = match (&args.send[..], args.binary) {
+            ([], false) => Source::Lines(args.end(), is_typed),
+            ([], true) if is_typed => Source::HexLines,
+            ([], true) => Source::Whole,
+            (texts, false) => Source::Given(texts.iter().map(Message::from).collect()),
+            (texts, true) => Source::Given(texts.iter().map(|text| hex(text)).collect::<Result<_, _>>()?),
+        };
+        Ok(Self { source, one: args.one, max: args.max_message_size })
+    }
+
+    /// Sends all there is.
+    ///
+    /// # Errors
+    /// What failed, if it was not the connection.
+    pub(super) fn send(self, client: &Weak<Client>) -> Result<(), String> {
+        let sent = match self.source {
+            Source::Given(messages) => messages.into_iter().try_for_each(|message| send(client, message)),
+            Source::Lines(end, is_typed) => {
+                each_line(end, self.max, self.one, |line| match String::from_utf8(line) {
+                    Ok(line) => send(client, Message::from(line)).map(|()| true),
+                    Err(_) if is_typed => Ok(skipped("that is not UTF-8, and was not sent")),
+                    Err(_) => {
+                        Err(Stop::failed("a line of standard input is not UTF-8: send it with --binary"))
+                    }
+                })
+            }
+            Source::HexLines => each_line(b'\n', self.max.saturating_mul(3), self.one, |line| {
+                match hex(&String::from_utf8_lossy(&line)) {
+                    Ok(message) => send(client, message).map(|()| true),
+                    Err(e) => Ok(skipped(&e)),
+                }
+            }),
+            Source::Whole => whole(self.max).and_then(|bytes| match bytes.is_empty() {
+                true => Ok(()),
+                false => send(client, Message::from(bytes)),
+            }),
+        };
+        match sent {
+            Ok(()) | Err(Stop::Closed) => Ok(()),
+            Err(Stop::Failed(text)) => Err(text),
+        }
+    }
+}
+
+impl Stop {
+    fn failed(text: impl Into<String>) -> Self {
+        Self::Failed(text.into())
+    }
+}
+
+/// False, since nothing was sent.
+fn skipped(text: &str) -> bool {
+    say(text);
+    false
+}
+
+fn send(client: &Weak<Client>, message: Message) -> Result<(), Stop> {
+    let client = client.upgrade().ok_or(Stop::Closed)?;
+    match client.write(message) {
+        Err(Error::Closed(_) | Error::Timeout) => Err(Stop::Closed),
+        Err(e) => Err(Stop::failed(e.to_string())),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Has each line sent, without its end, until the first one is sent if it is to be one. A last one without an end is a line, too.
+fn each_line(
+    end: u8,
+    max: usize,
+    one: bool,
+    mut send: impl FnMut(Vec<u8>) -> Result<bool, Stop>,
+) -> Result<(), Stop> {
+    let mut input = BufReader::with_capacity(BUFFER, stdin()?);
+    loop {
+        let mut line = Vec::new();
+        let room = (max as u64).saturating_add(2); // for what ends it
+        if input.by_ref().take(room).read_until(end, &mut line).map_err(unreadable)? == 0 {
+            return Ok(());
+        }
+        if line.last() == Some(&end) {
+            line.pop();
+            if end == b'\n' && line.last() == Some(&b'\r') {
+                line.pop();
+            }
+        }
+        if line.len() > max {
+            return Err(Stop::failed(format!("a line has more than {max} bytes: see --max-message-size")));
+        }
+        if send(line)? && one {
+            return Ok(());
+        }
+    }
+}
+
+fn whole(max: usize) -> Result<Vec<u8>, Stop> {
+    let mut bytes = Vec::new();
+    let mut input = stdin()?.take((max as u64).saturating_add(1));
+    input.read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() > max {
+        return Err(Stop::failed(format!(
+            "standard input has more than {max} bytes: see --max-message-size"
+        )));
+    }
+    Ok(bytes)
+}
+
+fn unreadable(e: io::Error) -> Stop {
+    Stop::failed(format!("cannot read standard input: {e}"))
+}
+
+fn hex(text: &str) -> Result<Message, String> {
+    let digits: String = text.split_whitespace().collect();
+    let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(digits.as_bytes());
+    bytes.map(Message::from).map_err(|_| "--binary takes hexadecimal bytes here, such as 00 ff 1b".into())
+}
+
+/// Standard input, which may be non-blocking, if another process that has it wants it so.
+struct Stdin(File);
+
+fn stdin() -> Result<Stdin, Stop> {
+    io::stdin().as_fd().try_clone_to_owned().map(|fd| Stdin(fd.into())).map_err(unreadable)
+}
+
+impl Read for Stdin {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.read(buffer) {
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    poll(&mut [PollFd::new(&self.0, PollFlags::IN)], None)?;
+                }
+                other => return other,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hexadecimal_bytes() {
+        for (text, bytes) in [("", &[][..]), ("00ff", &[0, 255]), (" 0A 1b\t0c ", &[10, 27, 12])] {
+            assert_eq!(hex(text), Ok(Message::from(bytes)), "{text}");
+        }
+        for bad in ["0", "0x00", "g0", "ä"] {
+            assert!(hex(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -357,7 +357,7 @@
 //! # Features
 //!
 //! - `tls` (default): `wss://` with the system's TLS library.
-//! - `rustls`: `wss://` with rustls, instead of it or beside it; [`TlsBackend`] says what each can do. Without `tls` nothing of C is
+//! - `rustls`: `wss://` with rustls, instead of it or beside it; `TlsBackend` says what each can do. Without `tls` nothing of C is
 //!   linked but libc, and with a musl target not even that.
 //! - `tls-vendored`: `tls` with an OpenSSL that is built along and linked in, for cross builds where the target's is not to be had. It
 //!   takes Perl, `make` and minutes.

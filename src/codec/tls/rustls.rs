@@ -102,7 +102,7 @@ impl Rustls {
             self.input = Vec::new();
         }
         if self.input.len() > MAX_INPUT {
-            self.failed = true;
+            (self.failed, self.input) = (true, Vec::new());
             return Err(Failure::network("TLS: a message is too large"));
         }
         Ok(())

@@ -168,6 +168,22 @@ fn garbage_is_answered_with_an_alert_and_ends_it() {
     }
 }
 
+#[test]
+fn a_message_that_never_ends_is_not_kept_for_ever() {
+    for backend in backends() {
+        let mut server = accept(&identity(backend));
+        // A ClientHello of many bytes, each in a record of its own.
+        let hello = [1, 0, 0xff, 0xf0, 3, 3].into_iter().chain(std::iter::repeat(0x5a));
+        let fed = hello.take(60_000).try_for_each(|byte| {
+            let result = server.open(&mut vec![22, 3, 3, 0, 1, byte], &mut Vec::new());
+            assert!(server.held() < 150_000, "{backend:?} {}", server.held());
+            result
+        });
+        // OpenSSL may take them, as it keeps only what is in the records.
+        assert!(fed.is_err() || backend == TlsBackend::NativeTls);
+    }
+}
+
 #[cfg(feature = "rustls")]
 #[test]
 fn old_versions_can_be_refused() {

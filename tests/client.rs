@@ -321,6 +321,27 @@ fn other_backend() -> Option<TlsBackend> {
     None
 }
 
+#[test]
+fn clients_come_and_go_at_once() {
+    let server = serve(|b| b.route("/", || app(common::echo)).route("/shared", || SharedEcho));
+    thread::scope(|scope| {
+        for thread in 0..8 {
+            let server = &server;
+            scope.spawn(move || {
+                for n in 0..25 {
+                    let path = if n % 2 == 0 { "/" } else { "/shared" };
+                    let client = builder(server, SCHEMES[usize::from(n % 5 == 0)], path).connect().unwrap();
+                    assert_echoes(&client, format!("{thread} {n}"));
+                    if n % 3 == 0 {
+                        assert!(client.finish().is_normal());
+                    }
+                }
+            });
+        }
+    });
+    eventually("all of them are over", || common::connections(&server.hub).is_empty());
+}
+
 // Against a server that does as it likes.
 
 /// A server that gets one client after the other.

@@ -17,8 +17,8 @@ use crate::error::TlsError;
 /// | what it is | the system's library: OpenSSL, or Secure Transport on macOS | Rust, in the program itself |
 /// | a server speaks | TLS 1.2 | TLS 1.2 and 1.3 |
 /// | a client speaks | TLS 1.2 and 1.3 | TLS 1.2 and 1.3 |
-/// | [client certificates](TlsIdentity::with_client_ca) | no | yes |
-/// | [several certificates](TlsIdentity::with_other), by the name that is asked for | no | yes |
+/// | [client certificates](crate::TlsIdentity::with_client_ca) | no | yes |
+/// | [several certificates](crate::TlsIdentity::with_other), by the name that is asked for | no | yes |
 /// | PKCS#12 | yes | with the feature `tls` beside it |
 /// | keys | all that the system knows | RSA of 2048 bits or more, P-256, P-384, Ed25519 |
 ///

@@ -16,6 +16,8 @@ use switchboard::{
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
+type Check = (&'static str, fn(&Server));
+
 /// One of the server's two ports, and the library that does TLS.
 struct Server {
     url: String,
@@ -34,7 +36,7 @@ fn main() {
         let other = if TlsBackend::default() == TlsBackend::NativeTls { other_backend() } else { None };
         servers.extend(other.map(|backend| Server { url: wss.clone(), trust: trust.with_backend(backend) }));
     }
-    let checks: &[(&str, fn(&Server))] = &[
+    let checks: &[Check] = &[
         ("messages of all sizes come back", messages_of_all_sizes_come_back),
         ("a subprotocol is chosen", a_subprotocol_is_chosen),
         ("fragments become one message", fragments_become_one_message),

@@ -482,7 +482,11 @@ pub use crate::client_certificate::ClientCertificate;
 #[cfg(feature = "__tls")]
 pub use crate::tls::{TlsBackend, TlsClientCa, TlsIdentity, TlsTrust, TlsVersion};
 pub use crate::{
-    client::{BrokenError, Client, ClientBuilder, ClientError, ConnectError, ConnectStep, HandshakeResponse},
+    client::{
+        Accepted, BrokenError, Client, ClientBuilder, ClientError, ConnectError, ConnectStep,
+        HandshakeResponse, LinkAttempt, LinkCounts, LinkEvent, LinkState, Reconnecting, ReconnectingBuilder,
+        WhenFull,
+    },
     compression::Compression,
     connection::{Overflow, PushError, PushErrorKind, Pushed, READ_TIMEOUT},
     error::{BindError, CloseReason, ClosedBy, Error, OverLimit, Result, ServerError, TlsError},

@@ -191,6 +191,9 @@
 //! # Ok(()) }
 //! ```
 //!
+//! A [`Reconnecting`] is one that connects again whenever its connection has ended, in the background, with a queue for what is sent
+//! meanwhile: for boxes that dial out, with a loop of their own. Each has one thread, `switchboard-link`.
+//!
 //! # Observing
 //!
 //! [`Hub::connections`], [`Hub::members`] and [`Hub::topics`] list what there is, page by page. A [`HubObserver`] is told what

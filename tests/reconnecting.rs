@@ -5,8 +5,10 @@
 mod common;
 
 use std::{
-    io::Write,
+    io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
+    ops::{Deref, DerefMut},
+    os::fd::OwnedFd,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
@@ -16,7 +18,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{PATIENCE, SharedEcho, Until, app, eventually, running::Running};
+use common::{PATIENCE, SCHEMES, Scheme, SharedEcho, Until, app, eventually, running::Running};
+use native_tls::{Identity, TlsAcceptor};
+use rustix::net::{self, AddressFamily, SocketType};
 use switchboard::{
     Accepted, Client, ClientBuilder, ClientError, CloseCode, ConnectStep, Error, Limits, LinkEvent,
     LinkState, PushErrorKind, Reconnecting, ReconnectingBuilder, Server, TlsIdentity, TlsTrust, WhenFull,
@@ -28,22 +32,57 @@ use tungstenite::{
 
 const SHORT: Duration = Duration::from_millis(5);
 
+trait Bytes: Read + Write + Send {}
+
+impl<T: Read + Write + Send> Bytes for T {}
+
+/// The server's end of a connection, over TLS or not.
+struct Line {
+    ws: WebSocket<Box<dyn Bytes>>,
+    tcp: TcpStream,
+}
+
+impl Deref for Line {
+    type Target = WebSocket<Box<dyn Bytes>>;
+    fn deref(&self) -> &Self::Target {
+        &self.ws
+    }
+}
+
+impl DerefMut for Line {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.ws
+    }
+}
+
 /// A server that does what the test says.
 struct Peer(TcpListener);
 
-impl Peer {
+/// The address of a server that is not there yet. Nobody else gets it.
+struct Absent(OwnedFd, SocketAddr);
+
+impl Absent {
     fn new() -> Self {
-        Self::at("127.0.0.1:0".parse().unwrap())
+        let socket = net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        net::sockopt::set_socket_reuseaddr(&socket, true).unwrap(); // so that a server of ours may have it as well
+        net::bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let address = net::getsockname(&socket).unwrap().try_into().unwrap();
+        Self(socket, address)
     }
 
-    /// Comes back where one was before.
-    fn at(address: SocketAddr) -> Self {
-        let mut listener = None;
-        eventually("the port is free", || {
-            listener = TcpListener::bind(address).ok();
-            listener.is_some()
-        });
-        Self(listener.unwrap())
+    fn url(&self) -> String {
+        format!("ws://{}/", self.1)
+    }
+
+    fn comes(self) -> Peer {
+        net::listen(&self.0, 100).unwrap();
+        Peer(self.0.into())
+    }
+}
+
+impl Peer {
+    fn new() -> Self {
+        Absent::new().comes()
     }
 
     fn address(&self) -> SocketAddr {
@@ -69,9 +108,27 @@ impl Peer {
         stream
     }
 
-    fn accept(&self) -> WebSocket<TcpStream> {
+    fn accept(&self) -> Line {
+        self.accept_over(Scheme::Ws)
+    }
+
+    fn accept_over(&self, scheme: Scheme) -> Line {
+        let tcp = self.accept_tcp();
+        let stream: Box<dyn Bytes> = match scheme {
+            Scheme::Ws => Box::new(tcp.try_clone().unwrap()),
+            Scheme::Wss => Box::new(acceptor().accept(tcp.try_clone().unwrap()).unwrap()),
+        };
         let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
-        tungstenite::accept_with_config(self.accept_tcp(), Some(config)).unwrap()
+        let ws = tungstenite::accept_with_config(stream, Some(config)).map_err(|e| e.to_string()).unwrap();
+        Line { ws, tcp }
+    }
+
+    fn client(&self, scheme: Scheme) -> ClientBuilder {
+        match scheme {
+            Scheme::Ws => Client::builder(&self.url()),
+            Scheme::Wss => Client::builder(&format!("wss://localhost:{}/", self.address().port()))
+                .tls(TlsTrust::ca_file("certs/ca.pem").unwrap()),
+        }
     }
 
     /// Answers the next handshake with this.
@@ -82,23 +139,29 @@ impl Peer {
     }
 }
 
+fn acceptor() -> TlsAcceptor {
+    let read = |name: &str| std::fs::read(name).unwrap();
+    let identity = Identity::from_pkcs8(&read("certs/server.pem"), &read("certs/server.key")).unwrap();
+    TlsAcceptor::new(identity).unwrap()
+}
+
 /// Ends it with a reset.
-fn reset(ws: WebSocket<TcpStream>) {
-    rustix::net::sockopt::set_socket_linger(ws.get_ref(), Some(Duration::ZERO)).unwrap();
+fn reset(line: Line) {
+    rustix::net::sockopt::set_socket_linger(&line.tcp, Some(Duration::ZERO)).unwrap();
 }
 
 /// Ends it with a close frame, and waits for the answer.
-fn close(mut ws: WebSocket<TcpStream>, code: u16) {
+fn close(mut ws: Line, code: u16) {
     ws.close(Some(CloseFrame { code: code.into(), reason: "".into() })).unwrap();
     while ws.read().is_ok() {}
 }
 
-fn hear(ws: &mut WebSocket<TcpStream>) -> String {
+fn hear(ws: &mut Line) -> String {
     next_text(ws).expect("a message")
 }
 
 /// The next message; `None` at the end.
-fn next_text(ws: &mut WebSocket<TcpStream>) -> Option<String> {
+fn next_text(ws: &mut Line) -> Option<String> {
     loop {
         match ws.read() {
             Ok(Message::Text(text)) => return Some(text.to_string()),
@@ -167,8 +230,8 @@ fn count(folder: &str) -> usize {
 
 #[test]
 fn what_is_sent_while_nobody_listens_arrives_in_order_when_somebody_does() {
-    let address = Peer::new().address(); // and gone
-    let link = builder(&format!("ws://{address}/")).start().unwrap();
+    let absent = Absent::new();
+    let link = builder(&absent.url()).start().unwrap();
     let (error, _) = failed(&link);
     assert!(matches!(&*error, ClientError::Connect(_)) && !error.is_lasting(), "{error}");
     for n in 0..100 {
@@ -176,7 +239,7 @@ fn what_is_sent_while_nobody_listens_arrives_in_order_when_somebody_does() {
     }
     assert_ne!(link.state(), LinkState::Up);
     assert_eq!((link.counts().queued, link.counts().sent, link.counts().connected), (100, 0, 0));
-    let mut ws = Peer::at(address).accept();
+    let mut ws = absent.comes().accept();
     for n in 0..100 {
         assert_eq!(number(&hear(&mut ws)), n);
     }
@@ -190,9 +253,13 @@ fn what_is_sent_while_nobody_listens_arrives_in_order_when_somebody_does() {
 /// By reset, by the end of the stream, and by close frames of several kinds; in between it is refused.
 #[test]
 fn two_hundred_breaks_neither_double_nor_reorder_anything_and_lose_only_what_was_sent() {
+    SCHEMES.into_iter().for_each(two_hundred_breaks);
+}
+
+fn two_hundred_breaks(scheme: Scheme) {
     const BREAKS: usize = 200;
     let peer = Peer::new();
-    let link = builder(&peer.url()).queue(50, 1 << 20, WhenFull::Refuse).start().unwrap();
+    let link = quick(peer.client(scheme)).queue(50, 1 << 20, WhenFull::Refuse).start().unwrap();
     let done = AtomicBool::new(false);
     let (sent, heard, read) = thread::scope(|scope| {
         let sender = scope.spawn(|| {
@@ -220,7 +287,7 @@ fn two_hundred_breaks_neither_double_nor_reorder_anything_and_lose_only_what_was
         let until = Until(&done);
         let (mut heard, mut said) = (Vec::new(), 0);
         for round in 0..BREAKS {
-            let mut ws = peer.accept();
+            let mut ws = peer.accept_over(scheme);
             for _ in 0..round % 7 {
                 ws.send(Message::text(said.to_string())).unwrap();
                 said += 1;
@@ -231,13 +298,17 @@ fn two_hundred_breaks_neither_double_nor_reorder_anything_and_lose_only_what_was
                 1 => drop(ws),
                 2 => close(ws, 1000),
                 3 => close(ws, 4001),
-                _ => {
+                _ if scheme == Scheme::Ws => {
                     reset(ws);
                     peer.refuse("500 Never Mind");
                 }
+                _ => {
+                    reset(ws);
+                    drop(peer.accept_tcp()); // before the handshake of TLS
+                }
             }
         }
-        let mut ws = peer.accept();
+        let mut ws = peer.accept_over(scheme);
         ws.send(Message::text("end")).unwrap();
         heard.push(number(&hear(&mut ws)));
         drop(until);
@@ -260,16 +331,20 @@ fn two_hundred_breaks_neither_double_nor_reorder_anything_and_lose_only_what_was
 /// What the kernel does not have is not lost, and what it has is not sent again: counted message by message.
 #[test]
 fn a_break_in_the_middle_of_much_loses_exactly_what_was_sent() {
+    SCHEMES.into_iter().for_each(break_in_the_middle);
+}
+
+fn break_in_the_middle(scheme: Scheme) {
     const COUNT: usize = 120;
     // Large and small ones by turns: more than the kernel takes.
     let sizes: Vec<usize> = (0..COUNT).map(|n| if n % 3 == 0 { 1_000_000 + n } else { 10 + n }).collect();
     let peer = Peer::new();
-    let link = builder(&peer.url()).queue(COUNT, 1 << 30, WhenFull::Refuse).start().unwrap();
+    let link = quick(peer.client(scheme)).queue(COUNT, 1 << 30, WhenFull::Refuse).start().unwrap();
     for size in &sizes {
         let _ = link.send(vec![0; *size]).unwrap();
     }
     let mut expected = 0;
-    let mut ws = peer.accept();
+    let mut ws = peer.accept_over(scheme);
     for _ in 0..3 {
         assert_eq!(number(&hear(&mut ws)), sizes[expected], "the first one that was not sent");
         let (mut last, mut same) = (0, 0);
@@ -282,7 +357,7 @@ fn a_break_in_the_middle_of_much_loses_exactly_what_was_sent() {
         down(&link);
         expected = link.counts().sent as usize;
         assert!((1..COUNT - 1).contains(&expected), "{expected} of {COUNT} were sent: no good for this test");
-        ws = peer.accept();
+        ws = peer.accept_over(scheme);
     }
     for size in &sizes[expected..] {
         assert_eq!(number(&hear(&mut ws)), *size);
@@ -292,8 +367,8 @@ fn a_break_in_the_middle_of_much_loses_exactly_what_was_sent() {
 
 #[test]
 fn a_full_queue_does_what_was_chosen() {
-    let address = Peer::new().address(); // and gone
-    let url = format!("ws://{address}/");
+    let absent = Absent::new();
+    let url = absent.url();
     let link = |messages, bytes, when_full| builder(&url).queue(messages, bytes, when_full).start().unwrap();
     let is_full = |link: &Reconnecting| match link.send("more") {
         Err(e) => matches!(e.kind, PushErrorKind::Full) && e.message == "more",
@@ -326,8 +401,17 @@ fn a_full_queue_does_what_was_chosen() {
     assert_eq!((earliest.counts().dropped, earliest.counts().queued), (1, 3));
     drop(refusing);
 
-    let peer = Peer::at(address);
-    let mut both = [peer.accept(), peer.accept()].map(|mut ws| (hear(&mut ws), ws));
+    let peer = absent.comes();
+    let next = || {
+        loop {
+            let mut ws = peer.accept();
+            if let Some(text) = next_text(&mut ws) {
+                return (text, ws);
+            }
+            // That was one that is dropped, and was connecting just then.
+        }
+    };
+    let mut both = [next(), next()];
     both.sort_by(|one, other| one.0.cmp(&other.0));
     let [(first, mut gets_earliest), (first_of_latest, mut gets_latest)] = both;
     assert_eq!((first.as_str(), first_of_latest.as_str()), ("0", "3"));
@@ -517,6 +601,9 @@ fn a_server_that_never_answers_delays_the_attempt_but_neither_the_caller_nor_a_d
     assert!(link.try_read().unwrap().is_none() && link.try_event().is_none());
     assert_eq!(link.state(), LinkState::Connecting);
     assert_eq!(link.finish(SHORT), ["x"]);
+    let idle = quick(Client::builder(&peer.url()).connect_timeout(hour)).start().unwrap();
+    let _silent_as_well = peer.accept_tcp();
+    assert!(idle.finish(hour).is_empty(), "there is nothing to wait for");
     let slow = quick(Client::builder(&peer.url()).connect_timeout(hour));
     let slow = slow.before_attempt(|_, _| -> Result<ClientBuilder, Error> {
         loop {
@@ -661,7 +748,7 @@ fn a_message_that_no_connection_survives_is_given_up() {
             let mut stream = peer.accept();
             // It begins to come, and is not wanted.
             let mut begun = [0; 1000];
-            std::io::Read::read_exact(stream.get_mut(), &mut begun).unwrap();
+            stream.get_mut().read_exact(&mut begun).unwrap();
             if let Some(code) = code {
                 let frame = [&[0x88, 2][..], &u16::to_be_bytes(code)].concat();
                 stream.get_mut().write_all(&frame).unwrap();
@@ -694,8 +781,9 @@ fn over_tls_it_comes_back_to_a_server_that_was_restarted_on_the_same_port() {
                 .route("/shared", || SharedEcho),
         )
     };
-    let mut server = serve("127.0.0.1:0");
-    let address = server.addresses[0].tcp().unwrap();
+    let reserved = Absent::new();
+    let address = reserved.1;
+    let mut server = serve(&address.to_string());
     for path in ["/", "/shared"] {
         let client = Client::builder(&format!("wss://localhost:{}{path}", address.port()));
         let trusting = client.clone().tls(TlsTrust::ca_file("certs/ca.pem").unwrap());

@@ -187,16 +187,19 @@ impl Reconnecting {
     /// [`Client::close`](crate::Client::close) does. Afterwards `send` fails; what was received can still be read. If it was closed
     /// before, nothing happens.
     pub fn close(&self, code: impl Into<CloseCode>, text: &str) {
-        let code = code.into();
-        let reason = CloseReason::new(code, text, ClosedBy::Client);
-        self.0.queue.close(&reason);
-        if let Some(connection) = self.0.inside.close(&reason) {
-            connection.close(code, text);
-        }
+        self.begin_end(code.into(), text);
     }
 
-    /// Sends what is queued, then closes with 1000, and waits for the closing handshake; for so long at most in all. Returns what was
-    /// not sent.
+    /// Whether it is connected: then the closing handshake begins.
+    fn begin_end(&self, code: CloseCode, text: &str) -> bool {
+        let reason = CloseReason::new(code, text, ClosedBy::Client);
+        self.0.queue.close(&reason);
+        let connection = self.0.inside.close(&reason);
+        connection.inspect(|connection| connection.close(code, text)).is_some()
+    }
+
+    /// Sends what is queued, then closes with 1000, and waits for the closing handshake; for so long at most in all. While it is not
+    /// connected, and there is something to send, it waits for a connection as well. Returns what was not sent.
     #[must_use = "these messages were not sent"]
     pub fn finish(self, timeout: Duration) -> Vec<Message> {
         let deadline = Deadline::after(allowed(timeout));
@@ -206,8 +209,9 @@ impl Reconnecting {
         {
             thread::sleep(left.min(LOOK));
         }
-        self.close(CloseCode::NORMAL, "");
-        self.0.inside.wait_ended(deadline);
+        if self.begin_end(CloseCode::NORMAL, "") {
+            self.0.inside.wait_ended(deadline);
+        }
         self.0.queue.end(&CloseReason::new(CloseCode::NORMAL, "", ClosedBy::Client));
         self.0.queue.take_rest()
     }

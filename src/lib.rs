@@ -198,6 +198,9 @@
 //! # Ok(()) }
 //! ```
 //!
+//! A [`Reconnecting`] is one that connects again whenever its connection has ended, in the background, with a queue for what is sent
+//! meanwhile: for boxes that dial out, with a loop of their own. Each has one thread, `switchboard-link`.
+//!
 //! # Observing
 //!
 //! [`Hub::connections`], [`Hub::members`] and [`Hub::topics`] list what there is, page by page. A [`HubObserver`] is told what
@@ -504,7 +507,11 @@ pub use crate::client_certificate::ClientCertificate;
 #[cfg(feature = "__tls")]
 pub use crate::tls::{CertificateInfo, TlsBackend, TlsClientCa, TlsIdentity, TlsTrust, TlsVersion, TlsWatch};
 pub use crate::{
-    client::{BrokenError, Client, ClientBuilder, ClientError, ConnectError, ConnectStep, HandshakeResponse},
+    client::{
+        Accepted, BrokenError, Client, ClientBuilder, ClientError, ConnectError, ConnectStep,
+        HandshakeResponse, LinkAttempt, LinkCounts, LinkEvent, LinkState, Reconnecting, ReconnectingBuilder,
+        WhenFull,
+    },
     compression::Compression,
     connection::{Overflow, PushError, PushErrorKind, Pushed, READ_TIMEOUT},
     error::{BindError, CloseReason, ClosedBy, Error, OverLimit, Result, ServerError, TlsError},

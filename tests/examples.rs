@@ -15,8 +15,12 @@ use std::{
     time::Instant,
 };
 
-use common::{Client, PATIENCE, Refused, Scheme, Stream, eventually, next_message, read_close, reply::Reply};
+use common::{
+    Client, PATIENCE, Refused, Scheme, Stream, app, eventually, next_message, read_close, reply::Reply,
+    running::Running,
+};
 use serde_json::{Value, json};
+use switchboard::Server;
 use tungstenite::{Message, client::IntoClientRequest};
 
 /// An example as a child process. Dropping it kills it, and waits for its end.
@@ -31,18 +35,7 @@ struct Example {
 
 impl Example {
     fn start(name: &str, more: &[&str]) -> Self {
-        let mut child = Command::new(path(name))
-            .arg("127.0.0.1:0")
-            .args(more)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|e| panic!("{}: {e}; is it built? cargo build --examples", path(name).display()));
-        let (tx, lines) = mpsc::channel();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| tx.send(line)));
-        let any: SocketAddr = "0.0.0.0:0".parse().unwrap();
-        let mut example = Self { child, lines, url: String::new(), address: any, scheme: Scheme::Ws };
+        let mut example = Self::run(name, &[&["127.0.0.1:0"], more].concat());
         let line = example.line("listening on ");
         example.url = line.split_once("listening on ").unwrap().1.trim().to_owned();
         let (scheme, rest) = example.url.split_once("://").expect("a URL");
@@ -54,6 +47,21 @@ impl Example {
         let (address, _path) = rest.split_once('/').expect("a path");
         example.address = address.parse().unwrap();
         example
+    }
+
+    /// One that listens nowhere.
+    fn run(name: &str, args: &[&str]) -> Self {
+        let mut child = Command::new(path(name))
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|e| panic!("{}: {e}; is it built? cargo build --examples", path(name).display()));
+        let (tx, lines) = mpsc::channel();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| tx.send(line)));
+        let any: SocketAddr = "0.0.0.0:0".parse().unwrap();
+        Self { child, lines, url: String::new(), address: any, scheme: Scheme::Ws }
     }
 
     /// Waits for a line with this text.
@@ -174,11 +182,12 @@ fn each_is_short_and_has_a_test_here() {
         }
         let lines = fs::read_to_string(&file).unwrap().lines().count();
         assert!(lines < 120, "{}: {lines} lines", file.display());
-        let starts = [format!("Example::start(\"{name}\""), format!("Command::new(path(\"{name}\"))")];
-        assert!(starts.iter().any(|start| tests.contains(start)), "no test starts {name}");
+        let starts = ["Example::start(", "Example::run(", "Command::new(path("];
+        let is_started = starts.iter().any(|start| tests.contains(&format!("{start}\"{name}\"")));
+        assert!(is_started, "no test starts {name}");
         count += 1;
     }
-    assert!(count >= 14);
+    assert!(count >= 16);
 }
 
 #[test]
@@ -511,6 +520,46 @@ fn login() {
     let grace = cookie(&example.post("/login", &elsewhere, "user=grace&password=hopper", None));
     assert_eq!(read_close(&mut other), (4001, "logged out".into()));
     assert_eq!(hear(&mut private(&grace).unwrap()), "hello grace");
+}
+
+/// It has a server, which is restarted on the same port meanwhile.
+#[test]
+fn sensor_uplink() {
+    let (tell, heard) = mpsc::channel();
+    let serve = |address: &str| {
+        let tell = tell.clone();
+        Running::new(Server::builder().listen(address).route("/uplink", move || {
+            let tell = tell.clone();
+            app(move |ws| {
+                ws.write(r#"{"interval":20}"#)?;
+                ws.write("and more")?;
+                ws.messages().for_each(|message| drop(tell.send(message)));
+                Ok(())
+            })
+        }))
+    };
+    let next = || {
+        let message = heard.recv_timeout(PATIENCE).unwrap();
+        serde_json::from_slice::<Value>(message.as_bytes()).unwrap()
+    };
+    let server = serve("127.0.0.1:0");
+    let address = server.addresses[0].to_string();
+    let example = Example::run("sensor_uplink", &[&format!("ws://{address}/uplink"), "150"]);
+    assert_eq!(next()["box"], "greenhouse 7");
+    for tick in 0..10 {
+        let reading = next();
+        assert!(reading["tick"] == tick && reading["celsius"].is_f64(), "{reading}");
+    }
+    example.line("each 20ms");
+    example.line("not a command");
+    drop(server);
+    example.line("1001 by the server");
+    let _server = serve(&address);
+    let readings = std::iter::from_fn(|| Some(next()).filter(|reading| reading["tick"] != 149));
+    let ticks: Vec<_> = readings.filter_map(|reading| reading["tick"].as_u64()).collect();
+    assert!(ticks.is_sorted_by(|one, next| one < next) && ticks.len() > 100, "{ticks:?}");
+    example.line("0 readings were not sent");
+    example.ends();
 }
 
 #[test]

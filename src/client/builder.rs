@@ -185,10 +185,13 @@ impl ClientBuilder {
     /// # Errors
     /// [`ClientError::Config`] for the first mistake made above; else why there is no connection.
     pub fn connect(&self) -> Result<Client, ClientError> {
-        if let Some(fault) = &self.fault {
-            return Err(ClientError::Config(fault.clone()));
-        }
+        self.check()?;
         open(self)
+    }
+
+    /// The first mistake.
+    pub(super) fn check(&self) -> Result<(), ClientError> {
+        self.fault.as_ref().map_or(Ok(()), |fault| Err(ClientError::Config(fault.clone())))
     }
 }
 

@@ -48,6 +48,8 @@ pub enum ClientError {
     Timeout(ConnectStep),
     /// Another error of the operating system: no thread or no descriptor, for example.
     Io(io::Error),
+    /// What the program does [before each attempt](crate::ReconnectingBuilder::before_attempt) has failed, with this error.
+    Prepare(Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// Where there is no connection to, and why.
@@ -90,6 +92,20 @@ impl ClientError {
     /// Whether this is [`ClientError::Timeout`].
     pub fn is_timeout(&self) -> bool {
         matches!(self, Self::Timeout(_))
+    }
+
+    /// Whether the next attempt will hardly do better, unless somebody changes something, here or there: a setting that cannot work,
+    /// a server that is not to be trusted or speaks another protocol, and a response that says so: redirects, and those of
+    /// 400 to 499, but for 408, 425 and 429.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::Config(_) | Self::Tls(_) | Self::Handshake(_) => true,
+            Self::Refused(response) | Self::Proxy(response) => {
+                let status = response.status();
+                !status.is_server_error() && !matches!(status.as_u16(), 408 | 425 | 429)
+            }
+            _ => false,
+        }
     }
 
     /// What the server, or the proxy, has answered, if it has refused.
@@ -139,6 +155,7 @@ impl fmt::Display for ClientError {
             Self::Broken(e) => write!(f, "the connection broke during {}: {}", e.step, e.source),
             Self::Timeout(step) => write!(f, "timed out during {step}"),
             Self::Io(e) => e.fmt(f),
+            Self::Prepare(e) => e.fmt(f),
         }
     }
 }
@@ -161,6 +178,7 @@ impl std::error::Error for ClientError {
             Self::Resolve(e) | Self::Connect(e) => Some(&e.source),
             Self::Broken(e) => Some(&e.source),
             Self::Io(e) => Some(e),
+            Self::Prepare(e) => Some(&**e),
             _ => None,
         }
     }

@@ -6,6 +6,7 @@ mod dial;
 mod error;
 mod opening;
 mod proxy;
+mod reconnecting;
 mod response;
 mod runtime;
 mod url;
@@ -23,6 +24,9 @@ use std::{
 pub use self::{
     builder::ClientBuilder,
     error::{BrokenError, ClientError, ConnectError, ConnectStep},
+    reconnecting::{
+        Accepted, LinkAttempt, LinkCounts, LinkEvent, LinkState, Reconnecting, ReconnectingBuilder, WhenFull,
+    },
     response::HandshakeResponse,
 };
 use crate::{

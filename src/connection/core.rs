@@ -197,6 +197,10 @@ impl Core {
         self.waiting.as_mut().map_or(Left::Nowhere, |waiting| waiting.leave(number))
     }
 
+    pub(super) fn take_back(&mut self, number: u32) -> bool {
+        self.waiting.as_mut().is_some_and(|waiting| waiting.take_back(number))
+    }
+
     pub(super) fn has_queue(&self) -> bool {
         self.waiting.as_ref().is_some_and(|waiting| waiting.has_queue())
     }
@@ -206,21 +210,30 @@ impl Core {
         let next = self.waiting.as_mut().and_then(|waiting| waiting.take(taken));
         let Some((outgoing, caller)) = next else { return false };
         self.send(outgoing);
+        let end = self.end_of_output();
         if let Some(waiting) = &mut self.waiting {
             match self.deferred.compressing {
                 Some(_) => waiting.lend(caller),
-                None => waiting.send(caller, self.emptied),
+                None => waiting.send(caller, self.emptied, end),
             }
         }
         true
     }
 
     /// The compressor is back: its message goes into the output, if it can still be sent.
-    pub(super) fn waiting_compressed(&mut self) {
+    pub(super) fn compressed(&mut self, compressed: Compressing) {
         let is_sendable = self.protocol.check_sendable().is_ok();
+        self.protocol.compressed(compressed);
+        let end = self.end_of_output();
         if let Some(waiting) = &mut self.waiting {
-            waiting.bring_back(self.emptied, is_sendable);
+            waiting.bring_back(self.emptied, end, is_sendable);
         }
+    }
+
+    /// How many bytes the kernel will have taken when it has all of the output. With TLS it is some more, for what is not encrypted
+    /// yet.
+    fn end_of_output(&mut self) -> u64 {
+        self.protocol.counts().bytes_out + self.protocol.pending() as u64
     }
 
     /// Tells those whose message was sent, or never will be.
@@ -228,8 +241,11 @@ impl Core {
         let Some(waiting) = &mut self.waiting else { return };
         waiting.tell_sent(self.emptied);
         if self.protocol.check_sendable().is_err() {
+            waiting.give_up();
             // What is in the output may still go out, before the close frame.
-            waiting.give_up(self.protocol.is_over() || self.protocol.pending() == 0);
+            if self.protocol.is_over() || self.protocol.pending() == 0 {
+                waiting.give_up_output(self.protocol.counts().bytes_out);
+            }
         }
         if waiting.is_empty() {
             self.waiting = None;

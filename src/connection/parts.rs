@@ -246,6 +246,10 @@ impl Connection {
         &self.context.incidents
     }
 
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.context.limits
+    }
+
     pub(crate) fn id(&self) -> &WebSocketId {
         &self.about.id
     }
@@ -546,8 +550,7 @@ impl Owner for Arc<Connection> {
     }
 
     fn finish_deferred(&self, core: &mut Core, compressed: Box<Compressing>) {
-        core.waiting_compressed();
-        core.protocol.compressed(*compressed);
+        core.compressed(*compressed);
         if core.protocol.owes_close() {
             self.drain_or_post(core); // what was compressed may have been the last that the close has waited for
         } else {

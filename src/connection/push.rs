@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crossbeam_channel::{RecvTimeoutError, bounded};
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 
 use super::{
     core::Core,
@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     codec::{Forms, Outgoing},
+    error::CloseReason,
     message::{CloseCode, Message},
     thread,
 };
@@ -85,16 +86,8 @@ impl Connection {
         if self.reason().is_some() {
             return Err(PushErrorKind::Closed(self.closed_reason()));
         }
-        let outgoing = self.prepare(message.clone(), None);
         let (sent, told) = bounded(1);
-        let mut core = self.lock();
-        core.protocol.check_sendable().map_err(PushErrorKind::Closed)?;
-        let in_outbox = self.outbox.get().map_or(0, |outbox| outbox.len() as u64);
-        let number = core.wait_in_queue(outgoing, sent, in_outbox);
-        if self.drain(&mut core) {
-            core.deferred.post = Some(Within::Now); // from now on the gateway sends
-        }
-        drop(core);
+        let number = self.push_told(message.clone(), sent).map_err(PushErrorKind::Closed)?;
         match told.recv_timeout(timeout) {
             Ok(()) => Ok(()),
             Err(RecvTimeoutError::Disconnected) => Err(PushErrorKind::Closed(self.why_unsendable())),
@@ -107,6 +100,33 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// Sends one message from any thread, and never waits for the network. `sent` is told when the kernel has it, in the order of
+    /// these messages; whoever has seen the connection [over](Self::abort) and was not told knows that the kernel never had it.
+    /// Returns its number.
+    ///
+    /// # Errors
+    /// Why nothing can be sent.
+    pub(crate) fn push_told(
+        self: &Arc<Self>,
+        message: Message,
+        sent: Sender<()>,
+    ) -> Result<u32, CloseReason> {
+        let outgoing = self.prepare(message, None);
+        let mut core = self.lock();
+        core.protocol.check_sendable()?;
+        let in_outbox = self.outbox.get().map_or(0, |outbox| outbox.len() as u64);
+        let number = core.wait_in_queue(outgoing, sent, in_outbox);
+        if self.drain(&mut core) {
+            core.deferred.post = Some(Within::Now); // from now on the gateway sends
+        }
+        Ok(number)
+    }
+
+    /// Takes back what was [pushed](Self::push_told) under this number, if nothing of it was sent.
+    pub(crate) fn take_back(self: &Arc<Self>, number: u32) -> bool {
+        self.lock().take_back(number)
     }
 
     /// The last thing under the lock, where somebody waits: what can be sent is, and those who have waited long enough are told.

@@ -249,6 +249,39 @@ fn a_push_that_waits_has_its_place_among_the_others() {
     assert!(connection.lock().waiting.is_none(), "nothing is left of them");
 }
 
+/// Those who want to know learn which messages the kernel has, also if the connection breaks in the middle of the next one: a message
+/// that the peer has must not count as one that was never sent.
+#[test]
+fn it_is_known_which_messages_went_out_before_a_break() {
+    let (connection, mut client) = connection();
+    let (sent, told) = crossbeam_channel::unbounded();
+    let push = |message: Message| connection.push_told(message, sent.clone()).unwrap();
+    let large = vec![0; 4 << 20]; // more than the kernel takes
+    push(large.clone().into());
+    push("1".into());
+    push("2".into());
+    push(large.clone().into());
+    let last = push("3".into());
+    assert_eq!(told.try_iter().count(), 0);
+    // The first ones go out, and a part of what follows: in between the output is never empty.
+    let driver = thread::spawn({
+        let connection = connection.clone();
+        move || {
+            while connection.reason().is_none() {
+                connection.flush_rest();
+                thread::yield_now(); // in place of the gateway
+            }
+        }
+    });
+    let mut received = vec![0; 10 + large.len() + 6];
+    client.read_exact(&mut received).unwrap();
+    assert_eq!(received[received.len() - 6..], *b"\x81\x011\x81\x012");
+    assert!(connection.take_back(last), "nothing of it was sent");
+    connection.abort(ClosedBy::Network, "");
+    driver.join().unwrap();
+    assert_eq!(told.try_iter().count(), 3);
+}
+
 /// A client that pings often is never silent: what is due is done all the same, such as freeing a compressor that is not used.
 #[test]
 fn what_is_due_is_done_although_the_peer_pings() {

@@ -1,10 +1,11 @@
-//! Pushes whose callers wait until the kernel has the message.
+//! Pushes whose callers wait until the kernel has the message, or want to know whether it has.
 //!
 //! They do not drive the connection: each message has its place among those in the outbox, whoever sends those sends it as
 //! well, and its caller is told. So none is overtaken, and a caller holds no lock. One that gives up takes its message back
 //! if that is still here.
 //!
-//! The messages do not count for the bounds of the queue. There are no more of them than threads that wait.
+//! The messages do not count for the bounds of the queue. There are no more of them than threads that wait, and than a client that
+//! reconnects has in its own queue.
 
 use std::collections::VecDeque;
 
@@ -19,8 +20,8 @@ pub(super) struct Waiting {
     queue: VecDeque<Queued>,
     /// Whose message is being compressed.
     compressing: Option<Caller>,
-    /// Whose message is in the output, which was empty so often before.
-    output: Vec<(u32, Caller)>,
+    /// Whose message is in the output, in order.
+    output: Vec<Sending>,
 }
 
 #[derive(Debug)]
@@ -31,11 +32,27 @@ struct Queued {
     caller: Caller,
 }
 
+/// A message in the output.
+#[derive(Debug)]
+struct Sending {
+    /// How often the output was empty before.
+    emptied: u32,
+    /// When the kernel has taken so many bytes in all, it may have the whole message.
+    end: u64,
+    caller: Caller,
+}
+
 /// Told when the kernel has the message; dropped where it never will.
 #[derive(Debug)]
 pub(super) struct Caller {
     pub(super) number: u32,
     pub(super) sent: Sender<()>,
+}
+
+impl Caller {
+    fn tell(&self) {
+        let _ = self.sent.send(()); // it has room for that, or nobody wants to know any more
+    }
 }
 
 /// Where the message of a caller was that has given up.
@@ -73,46 +90,60 @@ impl Waiting {
         self.compressing = Some(caller);
     }
 
-    /// The message that was being compressed, if its caller waits, is in the output now, or cannot be sent any more.
-    pub(super) fn bring_back(&mut self, emptied: u32, is_sendable: bool) {
+    /// The message that was being compressed, if its caller waits, is in the output now, as the last one, or cannot be sent any
+    /// more.
+    pub(super) fn bring_back(&mut self, emptied: u32, end: u64, is_sendable: bool) {
         if let Some(caller) = self.compressing.take().filter(|_| is_sendable) {
-            self.output.push((emptied, caller));
+            self.send(caller, emptied, end);
         }
     }
 
-    /// This caller's message is in the output, which was empty so often before.
-    pub(super) fn send(&mut self, caller: Caller, emptied: u32) {
-        self.output.push((emptied, caller));
+    /// This caller's message is in the output, as the last one: that was empty so often before, and the kernel has the message when
+    /// it has taken so many bytes in all.
+    pub(super) fn send(&mut self, caller: Caller, emptied: u32, end: u64) {
+        self.output.push(Sending { emptied, end, caller });
     }
 
     /// Tells those whose message was sent, since the output was empty so often by now.
     pub(super) fn tell_sent(&mut self, emptied: u32) {
-        self.output.retain(|(before, caller)| {
-            let is_sent = *before != emptied;
+        self.output.retain(|sending| {
+            let is_sent = sending.emptied != emptied;
             if is_sent {
-                let _ = caller.sent.send(()); // it has room for one, and nobody else sends
+                sending.caller.tell();
             }
             !is_sent
         });
     }
 
     /// Nothing can be sent any more, but perhaps what is in the output.
-    pub(super) fn give_up(&mut self, output_is_gone: bool) {
+    pub(super) fn give_up(&mut self) {
         self.queue.clear();
         self.compressing = None;
-        if output_is_gone {
-            self.output.clear();
+    }
+
+    /// What is in the output is gone. The kernel has taken so many bytes in all: it has some of the messages although the output was
+    /// never empty again.
+    pub(super) fn give_up_output(&mut self, taken: u64) {
+        for Sending { end, caller, .. } in self.output.drain(..) {
+            if end <= taken {
+                caller.tell();
+            }
         }
+    }
+
+    /// Takes this caller's message back, if it was not touched.
+    pub(super) fn take_back(&mut self, number: u32) -> bool {
+        let at = self.queue.iter().position(|queued| queued.caller.number == number);
+        at.is_some_and(|at| self.queue.remove(at).is_some())
     }
 
     /// This caller waits no more.
     pub(super) fn leave(&mut self, number: u32) -> Left {
-        if let Some(at) = self.queue.iter().position(|queued| queued.caller.number == number) {
-            self.queue.remove(at);
+        if self.take_back(number) {
             return Left::Queue;
         }
         let before = self.output.len();
-        self.output.retain(|(_, caller)| caller.number != number);
+        self.output.retain(|sending| sending.caller.number != number);
         let was_compressing = self.compressing.take_if(|caller| caller.number == number).is_some();
         if was_compressing || self.output.len() < before { Left::Output } else { Left::Nowhere }
     }

@@ -23,6 +23,8 @@ pub(crate) struct Protocol {
     pub(super) counts: Counts,
     /// The last round trip, in microseconds.
     pub(super) round_trip: Option<u32>,
+    /// Pings that came since the output was last empty: so many pongs are in it, at most.
+    pub(super) pongs: u8,
     /// What was received is not wanted any more: this side has closed.
     pub(super) hung_up: bool,
     /// Our close frame waits behind messages that are still to be sent: so long our side of the stream does not end.
@@ -57,6 +59,7 @@ impl Protocol {
             timers: Timers::new(shared, now),
             counts: Counts::default(),
             round_trip: None,
+            pongs: 0,
             hung_up: false,
             owes_close: false,
             is_sending: false,

@@ -104,8 +104,8 @@ impl Protocol {
                     self.timers.begun = None;
                     return Some(message);
                 }
-                // What comes after our close frame is not wanted.
-                Ok(Some(Event::Message(_) | Event::Ping)) => {}
+                Ok(Some(Event::Message(_))) => {} // what comes after our close frame is not wanted
+                Ok(Some(Event::Ping)) => self.pongs = self.pongs.saturating_add(1),
                 Ok(Some(Event::Pong(payload))) => self.measure(&payload, now),
                 Ok(Some(Event::Close(code, text))) => self.peer_ends(PeerEnd::Close(code, text), hold, now),
                 Ok(None) if work.is_done() => break,
@@ -149,8 +149,14 @@ impl Protocol {
     }
 
     /// Whether more may be received now. If not, output has to be sent first.
+    ///
+    /// A client goes on while it has much to send: the server may be sending an answer, and receive nothing before it is out. For
+    /// a client only the pongs count, which are 33 KB then, at most.
     pub(crate) fn wants_input(&mut self) -> bool {
-        self.codec.stream().pending() <= CLOGGED
+        match self.role {
+            Role::Server => self.codec.stream().pending() <= CLOGGED,
+            Role::Client => self.pongs < u8::MAX,
+        }
     }
 
     /// A buffer to receive into: the last one, if it is empty.

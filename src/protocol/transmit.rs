@@ -78,6 +78,7 @@ impl Protocol {
             self.codec.stream().discard_output();
         }
         if self.codec.stream().is_sent() {
+            self.pongs = 0;
             if let Some(blocked) = self.timers.blocked.take() {
                 self.timers.listen_again(blocked);
                 self.changed = true;

@@ -456,3 +456,25 @@ fn too_much_output_is_sent_before_more_is_received() {
     assert!(end.protocol.wants_input());
     assert_eq!(end.taken.len(), (CLOGGED / 127 + 1) * 127);
 }
+
+/// A client receives while it has much to send, since the server may be doing the same; but it does not collect pongs without end.
+#[test]
+fn a_client_is_not_clogged_by_what_it_says_but_by_pongs() {
+    let mut end = Driven::new(Role::Client, &limits(), None, false);
+    end.room = 0;
+    end.call(|protocol, _| {
+        drop(protocol.send(crate::codec::Outgoing::new(vec![7; 4 * CLOGGED].into(), false)))
+    });
+    end.pump();
+    assert!(end.protocol.pending() > CLOGGED && end.protocol.wants_input());
+    let said = end.protocol.pending();
+    let ping = frame(Role::Server, 0x89, &[7; 125]);
+    while end.protocol.wants_input() {
+        end.receive(&ping, Hold::Nothing);
+        end.pump();
+        assert!(end.protocol.pending() <= said + CLOGGED + 131);
+    }
+    end.room = usize::MAX;
+    end.pump();
+    assert!(end.protocol.wants_input());
+}

@@ -10,7 +10,7 @@
 //! switchboard = { version = "0.1", features = ["test-certs"] }
 //! ```
 //!
-//! A test, with `tungstenite` and `native-tls` as the client:
+//! A test:
 //!
 //! ```
 //! # use switchboard::{ServerResult, WebSocket, WebSocketServer};
@@ -21,9 +21,8 @@
 //! #         Ok(())
 //! #     }
 //! # }
-//! use std::net::TcpStream;
-//! use native_tls::{Certificate, TlsConnector};
-//! use switchboard::{Server, test_certs};
+//! use std::time::Duration;
+//! use switchboard::{Client, Server, test_certs};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let server = Server::builder()
@@ -31,16 +30,16 @@
 //!     .route("/echo", || Echo)
 //!     .bind()?
 //!     .spawn()?;
-//! let address = server.local_addrs()[0].tcp().unwrap();
+//! let port = server.local_addrs()[0].tcp().unwrap().port();
 //!
-//! let ca = Certificate::from_pem(test_certs::CA)?;
-//! let connector = TlsConnector::builder().disable_built_in_roots(true).add_root_certificate(ca).build()?;
-//! let stream = connector.connect("localhost", TcpStream::connect(address)?)?;
-//! let (mut client, _) = tungstenite::client("wss://localhost/echo", stream)?;
-//! client.send("hello".into())?;
-//! assert_eq!(client.read()?, "hello".into());
+//! let url = format!("wss://localhost:{port}/echo");
+//! let client = Client::builder(&url).tls(test_certs::trust()?).connect()?;
+//! client.write("hello")?;
+//! assert_eq!(client.read_message(Duration::from_secs(5))?, "hello");
 //! # Ok(()) }
 //! ```
+//!
+//! Any other client is told to trust [`CA`].
 
 use crate::{
     error::TlsError,

@@ -3,27 +3,27 @@
 
 mod common;
 
-use std::{net::TcpStream, time::Duration};
+use std::{error::Error, time::Duration};
 
-use native_tls::{Certificate, TlsConnector};
-use switchboard::{Server, TlsIdentity, test_certs};
+use switchboard::{Client, Server, TlsIdentity, TlsTrust, test_certs};
 
 #[test]
-fn a_program_tests_its_own_wss() -> Result<(), Box<dyn std::error::Error>> {
+fn a_program_tests_its_own_wss() -> Result<(), Box<dyn Error>> {
     let server = Server::builder()
         .listen_tls("127.0.0.1:0", test_certs::identity()?)
         .route("/echo", || common::app(common::echo))
         .bind()?
         .spawn()?;
-    let address = server.local_addrs()[0].tcp().ok_or("no TCP")?;
+    let port = server.local_addrs()[0].tcp().ok_or("no TCP")?.port();
 
-    let ca = Certificate::from_pem(test_certs::CA)?;
-    let connector = TlsConnector::builder().disable_built_in_roots(true).add_root_certificate(ca).build()?;
-    for name in ["localhost", "127.0.0.1", "::1"] {
-        let stream = connector.connect(name, TcpStream::connect(address)?)?;
-        let (mut client, _) = tungstenite::client("wss://localhost/echo", stream)?;
-        client.send("hello".into())?;
-        assert_eq!(client.read()?, "hello".into());
+    for host in ["localhost", "127.0.0.1"] {
+        let url = format!("wss://{host}:{port}/echo");
+        let client = Client::builder(&url).tls(test_certs::trust()?).connect()?;
+        client.write("hello")?;
+        assert_eq!(client.read_message(common::PATIENCE)?, "hello");
+        // Nobody else trusts it.
+        let refused = Client::builder(&url).tls(TlsTrust::system()).connect().unwrap_err();
+        assert!(refused.to_string().contains("certificate"), "{refused}");
     }
     server.shutdown(Duration::ZERO)?;
     Ok(())

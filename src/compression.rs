@@ -59,6 +59,13 @@ pub enum Compression {
     },
 }
 
+/// What was chosen, with numbers that can be.
+struct Wanted {
+    pooled: bool,
+    window_bits: u8,
+    level: u8,
+}
+
 /// One of the client's offers (RFC 7692, section 7.1).
 #[derive(Debug, Default, PartialEq)]
 struct Offer {
@@ -77,18 +84,25 @@ impl Compression {
         self,
         headers: impl IntoIterator<Item = impl AsRef<[u8]>>,
     ) -> Option<(Deflate, String)> {
-        let (pooled, window_bits, level) = match self {
-            Self::Off => return None,
-            Self::Pooled => (true, MAX_WINDOW_BITS, POOLED_LEVEL),
-            Self::Dedicated { window_bits, level } => {
-                (false, window_bits.clamp(MIN_WINDOW_BITS, MAX_WINDOW_BITS), level.clamp(1, 9))
-            }
-        };
+        let wanted = self.wanted()?;
         headers.into_iter().find_map(|header| {
             // What is not text declines only the offer that it is in.
             let header = String::from_utf8_lossy(header.as_ref());
             let mut offers = split(&header, ',').filter_map(Offer::parse);
-            offers.find_map(|offer| offer.accept(pooled, window_bits, level))
+            offers.find_map(|offer| offer.accept(&wanted))
+        })
+    }
+
+    /// `None`: nothing is compressed.
+    fn wanted(self) -> Option<Wanted> {
+        Some(match self {
+            Self::Off => return None,
+            Self::Pooled => Wanted { pooled: true, window_bits: MAX_WINDOW_BITS, level: POOLED_LEVEL },
+            Self::Dedicated { window_bits, level } => Wanted {
+                pooled: false,
+                window_bits: window_bits.clamp(MIN_WINDOW_BITS, MAX_WINDOW_BITS),
+                level: level.clamp(1, 9),
+            },
         })
     }
 }
@@ -96,17 +110,16 @@ impl Compression {
 impl Compression {
     /// What a client offers: the value of `Sec-WebSocket-Extensions`.
     pub(crate) fn offer(self) -> Option<String> {
-        let bits = |bits: u8| bits.clamp(MIN_WINDOW_BITS, MAX_WINDOW_BITS);
-        Some(match self {
-            Self::Off => return None,
-            Self::Pooled => "permessage-deflate; client_no_context_takeover; server_no_context_takeover; \
+        Some(match self.wanted()? {
+            Wanted { pooled: true, .. } => {
+                "permessage-deflate; client_no_context_takeover; server_no_context_takeover; \
                 client_max_window_bits"
-                .into(),
-            Self::Dedicated { window_bits, .. } if bits(window_bits) == MAX_WINDOW_BITS => {
+                    .into()
+            }
+            Wanted { window_bits: MAX_WINDOW_BITS, .. } => {
                 "permessage-deflate; client_max_window_bits".into()
             }
-            Self::Dedicated { window_bits, .. } => {
-                let bits = bits(window_bits);
+            Wanted { window_bits: bits, .. } => {
                 format!("permessage-deflate; client_max_window_bits={bits}; server_max_window_bits={bits}")
             }
         })
@@ -124,26 +137,21 @@ impl Compression {
         let all = all.iter().map(|header| String::from_utf8_lossy(header)).collect::<Vec<_>>().join(",");
         let mut extensions = split(&all, ',').map(str::trim).filter(|extension| !extension.is_empty());
         let Some(extension) = extensions.next() else { return Ok(None) };
-        if self == Self::Off || extensions.next().is_some() {
+        let (Some(offered), None) = (self.wanted(), extensions.next()) else {
             return Err("the server has chosen an extension that was not offered");
-        }
+        };
         let answer =
             Offer::parse(extension).ok_or("the server's choice of extension is malformed or unknown")?;
-        answer.settle(self).map(Some)
+        answer.settle(&offered).map(Some)
     }
 }
 
 impl Offer {
     /// Read as an answer to what a client has offered.
-    fn settle(&self, offered: Compression) -> Result<Deflate, &'static str> {
+    fn settle(&self, offered: &Wanted) -> Result<Deflate, &'static str> {
         const NOT_OFFERED: &str =
             "the server's parameters of the compression are not within what was offered";
-        let (pooled, window_bits, level) = match offered {
-            Compression::Dedicated { window_bits, level } => {
-                (false, window_bits.clamp(MIN_WINDOW_BITS, MAX_WINDOW_BITS), level.clamp(1, 9))
-            }
-            _ => (true, MAX_WINDOW_BITS, POOLED_LEVEL),
-        };
+        let &Wanted { pooled, window_bits, level } = offered;
         let ours = match self.client_max_window_bits {
             None => window_bits,
             Some(Some(bits)) if bits <= window_bits => bits,
@@ -195,7 +203,8 @@ impl Offer {
         Some(offer)
     }
 
-    fn accept(&self, pooled: bool, window_bits: u8, level: u8) -> Option<(Deflate, String)> {
+    fn accept(&self, wanted: &Wanted) -> Option<(Deflate, String)> {
+        let &Wanted { pooled, window_bits, level } = wanted;
         let server_window_bits = self.server_max_window_bits.unwrap_or(MAX_WINDOW_BITS).min(window_bits);
         if server_window_bits < MIN_WINDOW_BITS {
             return None;

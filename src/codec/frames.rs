@@ -47,26 +47,18 @@ impl Header {
     #[inline(always)]
     pub(super) fn parse_short(input: &[u8]) -> Option<Self> {
         let &[first, second, a, b, c, d, ..] = input else { return None };
-        let opcode = match first {
-            0x81 => OpCode::Data(Data::Text),
-            0x82 => OpCode::Data(Data::Binary),
-            _ => return None,
-        };
-        let payload_size = second.checked_sub(0x80).filter(|size| usize::from(*size) <= MAX_CONTROL)?;
-        Some(Self {
-            opcode,
-            is_final: true,
-            is_compressed: false,
-            mask: Some([a, b, c, d]),
-            size: 6,
-            payload_size: payload_size.into(),
-        })
+        Self::short(first, second.checked_sub(0x80)?, Some([a, b, c, d]), 6)
     }
 
     /// The same from a server.
     #[inline(always)]
     pub(super) fn parse_short_unmasked(input: &[u8]) -> Option<Self> {
         let &[first, payload_size, ..] = input else { return None };
+        Self::short(first, payload_size, None, 2)
+    }
+
+    #[inline(always)]
+    fn short(first: u8, payload_size: u8, mask: Option<[u8; 4]>, size: usize) -> Option<Self> {
         let opcode = match first {
             0x81 => OpCode::Data(Data::Text),
             0x82 => OpCode::Data(Data::Binary),
@@ -76,8 +68,8 @@ impl Header {
             opcode,
             is_final: true,
             is_compressed: false,
-            mask: None,
-            size: 2,
+            mask,
+            size,
             payload_size: payload_size.into(),
         })
     }

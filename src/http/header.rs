@@ -27,6 +27,20 @@ pub(crate) fn header_line(
     }
 }
 
+/// The lines of a head that was parsed.
+///
+/// # Errors
+/// What is wrong with one of them.
+pub(super) fn header_map(lines: &[httparse::Header<'_>]) -> Result<HeaderMap, &'static str> {
+    let mut headers = HeaderMap::with_capacity(lines.len());
+    for line in lines {
+        let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| "malformed HTTP header name")?;
+        let value = HeaderValue::from_bytes(line.value).map_err(|_| "malformed HTTP header value")?;
+        headers.append(name, value);
+    }
+    Ok(headers)
+}
+
 /// The items of a header that is a list, over all of its lines. Cut as bytes: one item that is not text leaves the others as they
 /// are.
 pub(super) fn items(headers: &HeaderMap, name: HeaderName, separator: u8) -> impl Iterator<Item = &[u8]> {

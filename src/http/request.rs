@@ -8,7 +8,12 @@ use std::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 
 use super::{
-    head::push_line, header::items, host::Host, proxies::Proxies, response::Refusal, target::Target,
+    head::push_line,
+    header::{header_map, items},
+    host::Host,
+    proxies::Proxies,
+    response::Refusal,
+    target::Target,
 };
 #[cfg(feature = "__tls")]
 use crate::client_certificate::ClientCertificate;
@@ -73,11 +78,11 @@ impl Request {
         let method = head.method.unwrap_or_default();
         let method = Method::from_bytes(method.as_bytes()).map_err(|_| bad("malformed HTTP method"))?;
         let target = Target::parse(head.path.unwrap_or_default(), method == Method::CONNECT).map_err(bad)?;
-        let mut request = Box::new(Self {
+        let request = Box::new(Self {
             method,
             target,
             version: if head.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 },
-            headers: HeaderMap::with_capacity(head.headers.len()),
+            headers: header_map(head.headers).map_err(bad)?,
             peer: None,
             client: None,
             is_proxied: false,
@@ -85,13 +90,6 @@ impl Request {
             #[cfg(feature = "__tls")]
             client_certificate: None,
         });
-        for line in head.headers.iter() {
-            let name = HeaderName::from_bytes(line.name.as_bytes())
-                .map_err(|_| bad("malformed HTTP header name"))?;
-            let value =
-                HeaderValue::from_bytes(line.value).map_err(|_| bad("malformed HTTP header value"))?;
-            request.headers.append(name, value);
-        }
         // RFC 9112, section 3.2. It may be empty.
         let mut hosts = request.headers.get_all(header::HOST).iter();
         match (hosts.next(), hosts.next()) {

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use super::{
     body::{Decoder, Framing},
     head::push_line,
-    header::items,
+    header::{header_map, items},
 };
 
 /// Header lines of a response.
@@ -116,13 +116,7 @@ impl ResponseHead {
         };
         let status = head.code.and_then(|code| StatusCode::from_u16(code).ok());
         let status = status.ok_or("the answer has no status")?;
-        let mut headers = HeaderMap::with_capacity(head.headers.len());
-        for line in head.headers.iter() {
-            let name =
-                HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| "malformed name of a header")?;
-            let value = HeaderValue::from_bytes(line.value).map_err(|_| "malformed value of a header")?;
-            headers.append(name, value);
-        }
+        let headers = header_map(head.headers)?;
         Ok(Some((Self { status, headers, is_http_11: head.version == Some(1) }, length)))
     }
 

@@ -64,9 +64,7 @@ impl ServerBuilder {
     /// Listens on one more address, with TLS.
     #[cfg(feature = "__tls")]
     pub fn listen_tls(mut self, address: impl Into<String>, identity: TlsIdentity) -> Self {
-        let checked = identity.check().map_err(ServerError::Tls);
-        self.keep_error(checked);
-        self.endpoints.push((Endpoint::Address(address.into()), Security::Tls(identity)));
+        self.push_tls(Endpoint::Address(address.into()), identity);
         self
     }
 
@@ -80,10 +78,15 @@ impl ServerBuilder {
     /// Takes over a listener, as [`listener`](Self::listener) does, and speaks TLS there.
     #[cfg(feature = "__tls")]
     pub fn listener_tls(mut self, listener: TcpListener, identity: TlsIdentity) -> Self {
+        self.push_tls(Endpoint::Listener(listener), identity);
+        self
+    }
+
+    #[cfg(feature = "__tls")]
+    fn push_tls(&mut self, endpoint: Endpoint, identity: TlsIdentity) {
         let checked = identity.check().map_err(ServerError::Tls);
         self.keep_error(checked);
-        self.endpoints.push((Endpoint::Listener(listener), Security::Tls(identity)));
-        self
+        self.endpoints.push((endpoint, Security::Tls(identity)));
     }
 
     /// Takes over the listener of a Unix socket, as [`listener`](Self::listener) does. Its file is the program's: it is not removed

@@ -6,7 +6,11 @@ use std::{
     path::Path,
 };
 
-use super::{certificate::Certificate, chain, key::Key};
+use super::{
+    certificate::Certificate,
+    chain,
+    key::{Key, Secret},
+};
 use crate::error::TlsError;
 
 /// No certificates and no key are longer. A device or a pipe may be without end.
@@ -20,13 +24,6 @@ pub(super) struct Certified {
     pub(super) name: String,
     /// The file that the certificates are from, for what is said of them.
     pub(super) file: String,
-}
-
-pub(super) enum Secret {
-    Key(Key),
-    /// Secure Transport opens archives itself, and does not show what is in them.
-    #[cfg(all(feature = "tls", target_vendor = "apple"))]
-    System(native_tls::Identity),
 }
 
 impl Certified {

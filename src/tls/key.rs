@@ -17,6 +17,13 @@ const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1"); 
 const TO_PKCS8: &str =
     "; a sound one in another form becomes PKCS#8 with: openssl pkcs8 -topk8 -nocrypt -in KEY -out PKCS8_KEY";
 
+pub(super) enum Secret {
+    Key(Key),
+    /// Secure Transport opens archives itself, and does not show what is in them.
+    #[cfg(all(feature = "tls", target_vendor = "apple"))]
+    System(native_tls::Identity),
+}
+
 pub(super) struct Key {
     pub(super) pkcs8: Vec<u8>,
     /// The bits of the public key, as the certificate has them, where the key tells.

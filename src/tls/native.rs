@@ -2,14 +2,9 @@
 
 use std::{io, os::unix::net::UnixStream};
 
-use native_tls::{HandshakeError, Identity, Protocol, TlsAcceptor, TlsConnector};
+use native_tls::{HandshakeError, Identity, Protocol, TlsAcceptor, TlsConnector, TlsConnectorBuilder};
 
-use super::{
-    certificate::Certificate,
-    certified::{Certified, Secret},
-    chain, pem,
-    settings::TlsVersion,
-};
+use super::{certificate::Certificate, certified::Certified, chain, key::Secret, pem, settings::TlsVersion};
 use crate::codec::{Acceptor, Connector};
 
 /// Only for what it can do: TLS 1.2. Returns the certificate that clients get, too.
@@ -44,18 +39,20 @@ pub(super) fn connector(
                 builder.add_root_certificate(native_tls::Certificate::from_der(&root.der).map_err(cannot)?);
             }
         }
-        None => drop(
-            builder
-                .danger_accept_invalid_certs(true)
-                .danger_accept_invalid_hostnames(true)
-                .disable_built_in_roots(true),
-        ),
+        None => trust_anybody(&mut builder),
     }
     if let Some(certified) = identity {
         builder.identity(self::identity(certified)?);
     }
     let connector = builder.build().map_err(|e| format!("the TLS library cannot be a client: {e}"))?;
     Ok(Connector::Native(connector))
+}
+
+fn trust_anybody(builder: &mut TlsConnectorBuilder) {
+    builder
+        .danger_accept_invalid_certs(true)
+        .danger_accept_invalid_hostnames(true)
+        .disable_built_in_roots(true);
 }
 
 fn identity(certified: &Certified) -> Result<Identity, String> {
@@ -71,12 +68,9 @@ fn identity(certified: &Certified) -> Result<Identity, String> {
 /// Does a handshake between an identity and a client in this process. OpenSSL accepts a key that belongs to another
 /// certificate, and only the handshakes of clients would fail then. Returns the certificate that the client got.
 fn try_handshake(acceptor: &TlsAcceptor) -> Result<Certificate, String> {
-    let connector = TlsConnector::builder()
-        .danger_accept_invalid_certs(true)
-        .danger_accept_invalid_hostnames(true)
-        .disable_built_in_roots(true)
-        .build()
-        .map_err(|e| e.to_string())?;
+    let mut builder = TlsConnector::builder();
+    trust_anybody(&mut builder);
+    let connector = builder.build().map_err(|e| e.to_string())?;
     let [client, server] = sockets().map_err(|e| format!("the certificate cannot be tested: {e}"))?;
     let failed = |e: native_tls::Error| e.to_string();
     let mut client = connector.connect("localhost", client);

@@ -11,7 +11,12 @@ pub(super) use system::open;
 mod openssl {
     use openssl::{pkcs12::Pkcs12, x509::X509};
 
-    use crate::tls::{certificate::Certificate, certified::Secret, chain, key::Key, pem::BEGIN};
+    use crate::tls::{
+        certificate::Certificate,
+        chain,
+        key::{Key, Secret},
+        pem::BEGIN,
+    };
 
     pub(in crate::tls) fn open(archive: &[u8], password: &str) -> Result<(Secret, Vec<Certificate>), String> {
         if password.contains('\0') {
@@ -70,7 +75,7 @@ mod openssl {
 mod system {
     use native_tls::Identity;
 
-    use crate::tls::{certificate::Certificate, certified::Secret};
+    use crate::tls::{certificate::Certificate, key::Secret};
 
     pub(in crate::tls) fn open(archive: &[u8], password: &str) -> Result<(Secret, Vec<Certificate>), String> {
         let identity = Identity::from_pkcs12(archive, password).map_err(|e| {

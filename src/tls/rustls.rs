@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use rustls::{
     ClientConfig, Error, RootCertStore, ServerConfig, SupportedProtocolVersion,
     client::{Resumption, WebPkiServerVerifier},
-    crypto::{CryptoProvider, ring},
+    crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring},
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
     server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier},
     sign::{CertifiedKey, SingleCertAndKey},
@@ -14,7 +14,8 @@ use rustls::{
 
 use super::{
     certificate::Certificate,
-    certified::{Certified, Secret},
+    certified::Certified,
+    key::Secret,
     settings::{TlsClientCa, TlsVersion},
     verifier::{Anybody, TrustedClients, TrustedServers},
 };
@@ -70,6 +71,10 @@ fn provider() -> Arc<CryptoProvider> {
     PROVIDER.get_or_init(|| Arc::new(ring::default_provider())).clone()
 }
 
+fn algorithms() -> WebPkiSupportedAlgorithms {
+    provider().signature_verification_algorithms
+}
+
 fn versions(min: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
     static ALL: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
     match min {
@@ -93,7 +98,11 @@ pub(super) fn acceptor(
             let verifier = WebPkiClientVerifier::builder_with_provider(roots(&ca.roots)?.into(), provider());
             let verifier = if ca.is_optional { verifier.allow_unauthenticated() } else { verifier };
             let verifier = verifier.build().map_err(|e| format!("the clients' CA cannot be used: {e}"))?;
-            builder.with_client_cert_verifier(Arc::new(TrustedClients::new(verifier, &ca.roots)))
+            builder.with_client_cert_verifier(Arc::new(TrustedClients::new(
+                verifier,
+                &ca.roots,
+                algorithms(),
+            )))
         }
         None => builder.with_no_client_auth(),
     };
@@ -159,9 +168,15 @@ pub(super) fn connector(
             }
             let chains = WebPkiServerVerifier::builder_with_provider(store.into(), provider());
             let chains = chains.build().map_err(|e| format!("the CA cannot be used: {e}"))?;
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(TrustedServers::new(chains, own)))
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(TrustedServers::new(
+                chains,
+                own,
+                algorithms(),
+            )))
         }
-        None => builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider()))),
+        None => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Anybody { algorithms: algorithms() })),
     };
     let mut config = match identity {
         Some(identity) => {

@@ -12,7 +12,7 @@ use rustls::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         verify_server_name,
     },
-    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
+    crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::{
         ParsedCertificate,
@@ -56,7 +56,7 @@ macro_rules! verify_signatures {
             cert: &CertificateDer<'_>,
             dss: &DigitallySignedStruct,
         ) -> Result<HandshakeSignatureValid, Error> {
-            self.chains.verify_tls12_signature(message, cert, dss)
+            verify_tls12_signature(message, cert, dss, &self.algorithms)
         }
 
         fn verify_tls13_signature(
@@ -65,11 +65,11 @@ macro_rules! verify_signatures {
             cert: &CertificateDer<'_>,
             dss: &DigitallySignedStruct,
         ) -> Result<HandshakeSignatureValid, Error> {
-            self.chains.verify_tls13_signature(message, cert, dss)
+            verify_tls13_signature(message, cert, dss, &self.algorithms)
         }
 
         fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            self.chains.supported_verify_schemes()
+            self.algorithms.supported_schemes()
         }
     };
 }
@@ -79,11 +79,16 @@ macro_rules! verify_signatures {
 pub(super) struct TrustedServers {
     chains: Arc<WebPkiServerVerifier>,
     own: Own,
+    algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl TrustedServers {
-    pub(super) fn new(chains: Arc<WebPkiServerVerifier>, trusted: &[Certificate]) -> Self {
-        Self { chains, own: Own::new(trusted) }
+    pub(super) fn new(
+        chains: Arc<WebPkiServerVerifier>,
+        trusted: &[Certificate],
+        algorithms: WebPkiSupportedAlgorithms,
+    ) -> Self {
+        Self { chains, own: Own::new(trusted), algorithms }
     }
 }
 
@@ -113,11 +118,16 @@ impl ServerCertVerifier for TrustedServers {
 pub(super) struct TrustedClients {
     chains: Arc<dyn ClientCertVerifier>,
     own: Own,
+    algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl TrustedClients {
-    pub(super) fn new(chains: Arc<dyn ClientCertVerifier>, trusted: &[Certificate]) -> Self {
-        Self { chains, own: Own::new(trusted) }
+    pub(super) fn new(
+        chains: Arc<dyn ClientCertVerifier>,
+        trusted: &[Certificate],
+        algorithms: WebPkiSupportedAlgorithms,
+    ) -> Self {
+        Self { chains, own: Own::new(trusted), algorithms }
     }
 }
 
@@ -147,7 +157,9 @@ impl ClientCertVerifier for TrustedClients {
 
 /// Takes each server, as long as it has the key of the certificate that it shows.
 #[derive(Debug)]
-pub(super) struct Anybody(pub(super) Arc<CryptoProvider>);
+pub(super) struct Anybody {
+    pub(super) algorithms: WebPkiSupportedAlgorithms,
+}
 
 impl ServerCertVerifier for Anybody {
     fn verify_server_cert(
@@ -161,25 +173,5 @@ impl ServerCertVerifier for Anybody {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+    verify_signatures!();
 }

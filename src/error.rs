@@ -90,6 +90,14 @@ pub enum OverLimit {
     AllTopics,
 }
 
+/// For calls that do not wait: that there is nothing yet is no error for them.
+pub(crate) fn if_there<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Err(Error::Timeout) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
 impl Error {
     /// Whether this is [`Error::Timeout`].
     pub fn is_timeout(&self) -> bool {

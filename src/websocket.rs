@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     connection::{Connection, READ_TIMEOUT},
-    error::{CloseReason, Error, Result},
+    error::{CloseReason, Error, Result, if_there},
     http::{Refusal, Request, tail},
     id::WebSocketId,
     message::{CloseCode, Message, Payload},
@@ -256,10 +256,7 @@ impl WebSocket {
     /// # Errors
     /// [`Error::Closed`] if the connection has ended.
     pub fn try_read(&self, len: usize) -> Result<Option<Message>> {
-        match self.read(len, Duration::ZERO) {
-            Err(Error::Timeout) => Ok(None),
-            other => other.map(Some),
-        }
+        if_there(self.read(len, Duration::ZERO))
     }
 
     /// An iterator over the messages to come, each as from [`read_message`](Self::read_message), until the connection ends;

@@ -17,8 +17,8 @@ use common::{
 };
 use switchboard::{
     Client, ClientBuilder, ClientError, CloseCode, ClosedBy, Compression, ConnectStep, Error, Handled,
-    Limits, Message, Opening, PushErrorKind, Pushed, Refusal, Server, ServerResult, TlsBackend, TlsTrust,
-    WebSocket, WebSocketServer,
+    Limits, Message, Opening, PushErrorKind, Pushed, Refusal, Server, ServerResult, TlsTrust, WebSocket,
+    WebSocketServer,
 };
 
 /// A builder for this path, which trusts the test CA.
@@ -290,9 +290,7 @@ fn only_a_server_with_a_certificate_of_a_trusted_ca_for_the_name_is_talked_to() 
     let server = serve_app(common::echo);
     let url = |host: &str| format!("wss://{host}:{}/", server.tls.port());
     let own = TlsTrust::ca_file("certs/ca.pem").unwrap();
-    let mut backends = vec![TlsBackend::default()];
-    backends.extend(other_backend());
-    for backend in backends {
+    for backend in common::backends() {
         let connect = |host: &str, trust: TlsTrust| {
             Client::builder(&url(host)).tls(trust.with_backend(backend)).connect()
         };
@@ -309,16 +307,6 @@ fn only_a_server_with_a_certificate_of_a_trusted_ca_for_the_name_is_talked_to() 
     assert!(matches!(error, ClientError::Tls(_)), "{error}");
     let error = Client::connect(&format!("ws://localhost:{}/", server.tls.port())).unwrap_err();
     assert!(matches!(&error, ClientError::Refused(r) if r.status() == 400), "{error}");
-}
-
-#[cfg(feature = "rustls")]
-fn other_backend() -> Option<TlsBackend> {
-    Some(TlsBackend::Rustls)
-}
-
-#[cfg(not(feature = "rustls"))]
-fn other_backend() -> Option<TlsBackend> {
-    None
 }
 
 #[test]

@@ -31,7 +31,7 @@ pub use self::{
 };
 use crate::{
     connection::Connection,
-    error::{CloseReason, Error, Result},
+    error::{CloseReason, Error, Result, if_there},
     hub::Pusher,
     message::{CloseCode, Message, Payload},
     thread,
@@ -197,10 +197,7 @@ impl Client {
     /// # Errors
     /// [`Error::Closed`] if the connection has ended.
     pub fn try_read(&self, len: usize) -> Result<Option<Message>> {
-        match self.read(len, Duration::ZERO) {
-            Err(Error::Timeout) => Ok(None),
-            other => other.map(Some),
-        }
+        if_there(self.read(len, Duration::ZERO))
     }
 
     /// An iterator over the messages to come, each as from [`read_message`](Self::read_message), until the connection ends;

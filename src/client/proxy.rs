@@ -6,7 +6,7 @@ use data_encoding::BASE64;
 
 use super::{
     error::{ClientError, ConnectStep},
-    url::Authority,
+    url::{Authority, bracketed},
     wire::Wire,
 };
 
@@ -47,7 +47,7 @@ impl Proxy {
     /// Asks for a connection to this place.
     pub(super) fn connect_to(&self, host: &str, port: u16, wire: &mut Wire) -> Result<(), ClientError> {
         wire.step = ConnectStep::Proxy;
-        let host = if host.contains(':') { format!("[{host}]") } else { host.into() };
+        let host = bracketed(host);
         let mut request = format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n");
         if let Some((user, password)) = &self.credentials {
             request += &format!("Proxy-Authorization: {}\r\n", basic(user, password));

@@ -60,7 +60,7 @@ impl Target {
         let rest = rest.strip_prefix("//").ok_or("the scheme is followed by //")?;
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
         let Authority { host, port, credentials, is_usual } = authority_of(&rest[..end])?;
-        let shown = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+        let shown = bracketed(&host);
         Ok(Self {
             host: if is_usual { shown } else { format!("{shown}:{port}") },
             place: Place::Tcp(host, port),
@@ -134,6 +134,11 @@ impl Authority {
         check_host(host)?;
         Ok(Self { host: host.to_ascii_lowercase(), port, credentials, is_usual: port == usual_port })
     }
+}
+
+/// As it is written where a port may follow: an IPv6 address stands in brackets.
+pub(super) fn bracketed(host: &str) -> String {
+    if host.contains(':') { format!("[{host}]") } else { host.into() }
 }
 
 fn check_host(host: &str) -> Result<(), String> {

@@ -28,14 +28,12 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [ws, wss, ca] = args.as_slice() else { panic!("usage: strangers_client WS_URL WSS_URL CA_FILE") };
     let trust = TlsTrust::ca_file(ca).unwrap();
-    let mut servers = vec![
-        Server { url: ws.clone(), trust: trust.clone() },
-        Server { url: wss.clone(), trust: trust.clone() },
-    ];
-    if cfg!(all(feature = "tls", feature = "rustls")) {
-        let other = if TlsBackend::default() == TlsBackend::NativeTls { other_backend() } else { None };
-        servers.extend(other.map(|backend| Server { url: wss.clone(), trust: trust.with_backend(backend) }));
-    }
+    let mut servers = vec![Server { url: ws.clone(), trust: trust.clone() }];
+    let backends =
+        [TlsBackend::NativeTls, TlsBackend::Rustls].into_iter().filter(|backend| backend.is_available());
+    servers.extend(
+        backends.map(|backend| Server { url: wss.clone(), trust: trust.clone().with_backend(backend) }),
+    );
     let checks: &[Check] = &[
         ("messages of all sizes come back", messages_of_all_sizes_come_back),
         ("a subprotocol is chosen", a_subprotocol_is_chosen),
@@ -56,16 +54,6 @@ fn main() {
         }
     }
     println!("strangers' server: {} checks passed", checks.len() * servers.len());
-}
-
-#[cfg(feature = "rustls")]
-fn other_backend() -> Option<TlsBackend> {
-    Some(TlsBackend::Rustls)
-}
-
-#[cfg(not(feature = "rustls"))]
-fn other_backend() -> Option<TlsBackend> {
-    None
 }
 
 impl Server {

@@ -18,7 +18,7 @@ pub use self::{
 use crate::{
     connection::PushError,
     deadline::Deadline,
-    error::{CloseReason, ClosedBy, Result},
+    error::{CloseReason, ClosedBy, Result, if_there},
     message::{CloseCode, Message, Payload},
     thread::must_not_wait,
 };
@@ -135,10 +135,7 @@ impl Reconnecting {
     /// # Errors
     /// [`Error::Closed`](crate::Error::Closed): it was [closed](Self::close), and all that came before has been read.
     pub fn try_read(&self) -> Result<Option<Message>> {
-        match self.0.inside.read(Duration::ZERO) {
-            Err(e) if e.is_timeout() => Ok(None),
-            other => other.map(Some),
-        }
+        if_there(self.0.inside.read(Duration::ZERO))
     }
 
     /// Waits for the next message, also while it is not connected.

@@ -70,6 +70,8 @@ pub enum Error {
     TooLate,
     /// There would be too much of what this says. Nothing was changed.
     OverLimit(OverLimit),
+    /// The topic remembers nothing: see [`ServerBuilder::history`](crate::ServerBuilder::history). Nothing was changed.
+    NoHistory,
 }
 
 /// What there would be too much of; see [`Error::OverLimit`].
@@ -88,6 +90,8 @@ pub enum OverLimit {
     Topics,
     /// The topics of all connections together take [`Limits::max_topics_bytes`](crate::Limits::max_topics_bytes).
     AllTopics,
+    /// An idempotency key has 1 to 128 bytes: [`Publication::idempotency_key`](crate::Publication::idempotency_key).
+    IdempotencyKey,
 }
 
 /// For calls that do not wait: that there is nothing yet is no error for them.
@@ -130,6 +134,7 @@ impl fmt::Display for Error {
             Self::SessionStore(e) => write!(f, "the session store failed: {e}"),
             Self::TooLate => f.write_str("the request is answered: no cookie can be set any more"),
             Self::OverLimit(limit) => limit.fmt(f),
+            Self::NoHistory => f.write_str("the topic remembers nothing: set ServerBuilder::history for it"),
         }
     }
 }
@@ -142,6 +147,7 @@ impl fmt::Display for OverLimit {
             Self::TopicName => "the name of a topic is empty, or too long (max_topic_name)",
             Self::Topics => "the connection has too many topics (max_topics)",
             Self::AllTopics => "all topics together take too much memory (max_topics_bytes)",
+            Self::IdempotencyKey => "an idempotency key must have 1 to 128 bytes",
         })
     }
 }

@@ -415,6 +415,7 @@
 //! | layer | module | what it holds |
 //! |---|---|---|
 //! | 0 | `error`, `message`, `limits`, `id`, `client_certificate`, `clock`, `deadline`, `interned`, `tags`, `sync`, `thread`, `caught`, `awaited`, `buffered`, `memory` | values, time, locks, panics, memory |
+//! | 0 | `history` | what a topic remembers |
 //! | 0 | `shown`, `seldom`, `incidents` | what the log shows of strangers, and how often |
 //! | 1 | `codec` | bytes to messages and back, in memory: TLS, frames and compression |
 //! | 1 | `http` | a request in, a response out; the opening handshake, both sides of it |
@@ -471,6 +472,7 @@ mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gateway;
+mod history;
 mod http;
 mod hub;
 mod id;
@@ -515,15 +517,16 @@ pub use crate::{
     compression::Compression,
     connection::{Overflow, PushError, PushErrorKind, Pushed, READ_TIMEOUT},
     error::{BindError, CloseReason, ClosedBy, Error, OverLimit, Result, ServerError, TlsError},
+    history::{History, InvalidPosition, Position, Since},
     http::{Files, Origins, Refusal, Request, Response},
-    hub::{Broadcast, Hub, Page, Pusher},
+    hub::{Broadcast, Hub, Page, Publication, Published, Pusher},
     id::{InvalidId, NodeId, WebSocketId},
     info::ConnectionInfo,
     limits::Limits,
     message::{CloseCode, Message, Payload, Text},
     observer::HubObserver,
     opening::Opening,
-    registry::{Audience, Recipients, TopicInfo},
+    registry::{Audience, PresentUser, Recipients, Recovery, TopicInfo},
     server::{AdoptedStream, Exchange, ListenAddr, RunningServer, Server, ServerBuilder, ServerHandle},
     session::{FoundSession, InvalidSessionId, Session, SessionCookie, SessionId, SessionStore, StoreResult},
     tags::{Tags, TagsIter},

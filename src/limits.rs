@@ -12,6 +12,10 @@ const UNKNOWN_MEMORY: usize = 256 << 20;
 const TOPICS_PART_OF_MEMORY: usize = 16;
 const TOPICS_UNKNOWN_MEMORY: usize = 64 << 20;
 
+/// By default the histories of topics may take this part of the memory, or so many bytes.
+const HISTORY_PART_OF_MEMORY: usize = 32;
+const HISTORY_UNKNOWN_MEMORY: usize = 32 << 20;
+
 /// By default a queue takes so many messages of the largest size.
 const LARGEST_IN_QUEUE: usize = 4;
 
@@ -136,6 +140,12 @@ pub struct Limits {
     /// `None`: a sixteenth of the memory, as in [`max_buffered_bytes`](Self::max_buffered_bytes); 64 MiB where that is not
     /// known.
     pub max_topics_bytes: Option<usize>,
+    /// Bytes that the [histories](crate::ServerBuilder::history) of all topics of a server may take, what their publications take
+    /// beside their text included. Beyond it, topics are forgotten, those first whose last publication is of no use soonest; a
+    /// single topic forgets its oldest publications. Publications of 1 KiB and more count in
+    /// [`max_buffered_bytes`](Self::max_buffered_bytes), too. Default `None`: a thirty-second part of the memory, as there; 32 MiB
+    /// where that is not known. With 0 nothing is remembered.
+    pub max_history_bytes: Option<usize>,
     /// A client that has begun a message, and for this long sends nothing more of it, is closed with 1008; other messages,
     /// such as pings and pongs, do not count. Default 60 s; `None`: never. A message may take longer if it makes progress.
     pub message_timeout: Option<Duration>,
@@ -196,6 +206,7 @@ impl Default for Limits {
             max_topics: 256,
             max_topic_name: 256,
             max_topics_bytes: None,
+            max_history_bytes: None,
             message_timeout: Some(Duration::from_secs(60)),
             ping_interval: Some(Duration::from_secs(20)),
             ping_timeout: Duration::from_secs(20),
@@ -282,6 +293,12 @@ impl Limits {
     pub(crate) fn topics_bytes(&self) -> usize {
         let part = || part_of_memory(TOPICS_PART_OF_MEMORY, TOPICS_UNKNOWN_MEMORY);
         self.max_topics_bytes.unwrap_or_else(part)
+    }
+
+    /// What [`max_history_bytes`](Self::max_history_bytes) comes to.
+    pub(crate) fn history_bytes(&self) -> usize {
+        let part = || part_of_memory(HISTORY_PART_OF_MEMORY, HISTORY_UNKNOWN_MEMORY);
+        self.max_history_bytes.unwrap_or_else(part)
     }
 
     /// What [`max_queue_bytes`](Self::max_queue_bytes) comes to.

@@ -86,6 +86,18 @@ pub trait HubObserver: Send + Sync + 'static {
     fn user_offline(&self, user: &str) {
         let _ = user;
     }
+
+    /// A user has a first connection in a topic; as [`topic_occupied`](Self::topic_occupied), and after that. Connections without a
+    /// user are not told.
+    fn user_joined(&self, topic: &str, user: &str) {
+        let _ = (topic, user);
+    }
+
+    /// A user has lost the last connection in a topic, which has left it or ended; as [`topic_vacated`](Self::topic_vacated), and
+    /// before that.
+    fn user_left(&self, topic: &str, user: &str) {
+        let _ = (topic, user);
+    }
 }
 
 /// For a program that keeps its observer.
@@ -112,6 +124,14 @@ impl<O: HubObserver + ?Sized> HubObserver for Arc<O> {
 
     fn user_offline(&self, user: &str) {
         (**self).user_offline(user);
+    }
+
+    fn user_joined(&self, topic: &str, user: &str) {
+        (**self).user_joined(topic, user);
+    }
+
+    fn user_left(&self, topic: &str, user: &str) {
+        (**self).user_left(topic, user);
     }
 }
 
@@ -140,6 +160,9 @@ pub(crate) enum HubEvent {
     TopicVacated(Arc<str>),
     UserOnline(Arc<str>),
     UserOffline(Arc<str>),
+    /// A topic, and a user.
+    UserJoined(Arc<str>, Arc<str>),
+    UserLeft(Arc<str>, Arc<str>),
 }
 
 impl Observers {
@@ -212,6 +235,10 @@ impl Observers {
                 HubEvent::TopicVacated(topic) => self.call("topic_vacated", |o| o.topic_vacated(&topic)),
                 HubEvent::UserOnline(user) => self.call("user_online", |o| o.user_online(&user)),
                 HubEvent::UserOffline(user) => self.call("user_offline", |o| o.user_offline(&user)),
+                HubEvent::UserJoined(topic, user) => {
+                    self.call("user_joined", |o| o.user_joined(&topic, &user));
+                }
+                HubEvent::UserLeft(topic, user) => self.call("user_left", |o| o.user_left(&topic, &user)),
             }
             self.queue.locked().told += 1;
             self.told.notify_all();

@@ -13,10 +13,11 @@ use crate::{
     compression::Compression,
     connection::Overflow,
     error::{OverLimit, Result},
+    history::Since,
     http::{Request, header_line, tail},
     id::WebSocketId,
     interned::Name,
-    registry::Announced,
+    registry::{Announced, Recovery},
     session::{Session, SessionId, Sessions},
     tags::Tags,
 };
@@ -296,6 +297,28 @@ impl Opening {
     /// with `?` the handshake is refused with 400, or, where it is all topics together, 503.
     pub fn join(&mut self, topic: impl AsRef<str>) -> Result<()> {
         Ok(self.announced.join(topic.as_ref())?)
+    }
+
+    /// Joins a topic that remembers, with what the client has missed: as [`Hub::join_since`](crate::Hub::join_since), behind the answer to the handshake.
+    ///
+    /// ```
+    /// use switchboard::{Opening, Refusal};
+    ///
+    /// fn on_pre_server(opening: &mut Opening) -> Result<(), Refusal> {
+    ///     opening.join_since("news", opening.since())?;
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`join`](Self::join) and [`Hub::join_since`](crate::Hub::join_since).
+    pub fn join_since(&mut self, topic: impl AsRef<str>, since: impl Into<Since>) -> Result<Recovery> {
+        self.announced.join_since(topic.as_ref(), &since.into())
+    }
+
+    /// What the client has seen before: the `since` of its URL, or [`Since::NOW`] if there is none.
+    pub fn since(&self) -> Since {
+        self.request.query_value("since").map_or(Since::NOW, |text| Since::from(&*text))
     }
 
     /// The topics that it will be a member of, in the order of their names.

@@ -2,7 +2,10 @@
 //! it is queued, and who needs the connection waits for the answer.
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     thread::{self, ThreadId},
     time::Duration,
 };
@@ -29,6 +32,8 @@ pub(crate) struct Pending {
     awaited: Awaited<Queue, Arc<Connection>>,
     /// For those who go on using this: so they need no lock later.
     opened: OnceLock<Arc<Connection>>,
+    /// What it gets of topics begins with a line that says the position.
+    numbered: AtomicBool,
 }
 
 /// Messages that were pushed already.
@@ -81,7 +86,7 @@ impl Pending {
     /// Of the thread that calls it.
     pub(crate) fn new(id: WebSocketId, limits: Arc<Limits>, buffered: Arc<Buffered>) -> Self {
         let (thread, awaited) = (thread::current().id(), Awaited::new(Queue::new(buffered)));
-        Self { id, thread, limits, awaited, opened: OnceLock::new() }
+        Self { id, thread, limits, awaited, opened: OnceLock::new(), numbered: AtomicBool::new(false) }
     }
 
     pub(crate) fn id(&self) -> &WebSocketId {
@@ -91,6 +96,15 @@ impl Pending {
     /// The connection, if it has been opened meanwhile.
     pub(crate) fn get(&self) -> Option<&Arc<Connection>> {
         self.opened.get()
+    }
+
+    /// What it gets of topics begins with a line that says the position, from now on.
+    pub(crate) fn set_numbered(&self) {
+        self.numbered.store(true, SeqCst);
+    }
+
+    pub(crate) fn is_numbered(&self) -> bool {
+        self.numbered.load(SeqCst)
     }
 
     /// Pushes to the connection: what it cannot send yet is queued, within the limits of its queue.
@@ -104,6 +118,25 @@ impl Pending {
             Err((Answer::Here(connection), message)) => connection.push(message, None),
             Err((Answer::Never, message)) => Err(PushError { kind: PushErrorKind::Refused, message }),
         }
+    }
+
+    /// How many messages are queued, and their bytes.
+    pub(crate) fn queued(&self) -> (usize, usize) {
+        match self.awaited.queue((), |queue, ()| (queue.count, queue.bytes)) {
+            Ok(queued) => queued,
+            Err((Answer::Here(connection), ())) => connection.queued(),
+            Err((Answer::Never, ())) => (0, 0),
+        }
+    }
+
+    /// As [`push`](Self::push), of what must not be missing: where there is no room for it, the connection is closed, as soon as it
+    /// is open. It comes again for what it has missed.
+    pub(crate) fn push_or_close(&self, message: Message) -> Result<Pushed, PushError> {
+        let pushed = self.push(message);
+        if let Err(PushError { kind: PushErrorKind::Full, .. }) = &pushed {
+            let _ = self.close(CloseCode::TRY_AGAIN, "too slow"); // it is refused otherwise
+        }
+        pushed
     }
 
     /// Closes the connection, as soon as it is open. False: it is closed already.

@@ -12,11 +12,12 @@ use std::{
 use crate::{
     connection::{Connection, READ_TIMEOUT},
     error::{CloseReason, Error, Result, if_there},
+    history::Since,
     http::{Refusal, Request, tail},
     id::WebSocketId,
     message::{CloseCode, Message, Payload},
     opening::Opening,
-    registry::Registry,
+    registry::{Recovery, Registry},
     session::{Session, SessionId},
     tags::Tags,
     thread,
@@ -407,6 +408,18 @@ impl WebSocket {
     /// there are too many topics.
     pub fn join(&self, topic: &str) -> Result<()> {
         match self.registry.join(self.connection.id(), topic) {
+            // The ID becomes unknown at the very end.
+            Err(Error::UnknownId) => Err(self.connection.closed()),
+            other => other,
+        }
+    }
+
+    /// Joins a topic that remembers, with what the client has missed: as [`Hub::join_since`](crate::Hub::join_since).
+    ///
+    /// # Errors
+    /// As [`join`](Self::join) and [`Hub::join_since`](crate::Hub::join_since).
+    pub fn join_since(&self, topic: &str, since: impl Into<Since>) -> Result<Recovery> {
+        match self.registry.join_since(self.connection.id(), topic, &since.into()) {
             // The ID becomes unknown at the very end.
             Err(Error::UnknownId) => Err(self.connection.closed()),
             other => other,

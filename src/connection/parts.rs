@@ -79,6 +79,8 @@ pub(crate) struct Connection {
     /// `BinaryData`, and `SessionEndOnClose`.
     pub(crate) binary_data: AtomicBool,
     pub(crate) session_end_on_close: AtomicBool,
+    /// What it gets of topics that remember begins with a line that says the position.
+    numbered: AtomicBool,
 }
 
 /// What all connections of one gateway share; clients have limits of their own.
@@ -234,6 +236,7 @@ impl Connection {
             look_is_due: AtomicBool::new(false),
             binary_data: AtomicBool::new(false),
             session_end_on_close: AtomicBool::new(false),
+            numbered: AtomicBool::new(false),
         })
     }
 
@@ -252,6 +255,15 @@ impl Connection {
 
     pub(crate) fn id(&self) -> &WebSocketId {
         &self.about.id
+    }
+
+    /// What it gets of topics that remember begins with a line that says the position, from now on.
+    pub(crate) fn set_numbered(&self) {
+        self.numbered.store(true, SeqCst);
+    }
+
+    pub(crate) fn is_numbered(&self) -> bool {
+        self.numbered.load(SeqCst)
     }
 
     /// How it ended, or is about to; `None` while it is open.

@@ -32,6 +32,27 @@ impl Connection {
         self.push_outgoing(self.prepare(message, forms))
     }
 
+    /// How many messages are queued, and their bytes.
+    pub(crate) fn queued(&self) -> (usize, usize) {
+        self.outbox.get().map_or((0, 0), |outbox| (outbox.len(), outbox.bytes()))
+    }
+
+    /// As [`push`](Self::push), of what must not be missing: where there is no room for it, the client is too slow, whatever else
+    /// was chosen. It comes again for what it has missed.
+    pub(crate) fn push_or_close(
+        self: &Arc<Self>,
+        message: Message,
+        forms: &Forms,
+    ) -> Result<Pushed, PushError> {
+        self.push(message, Some(forms)).map_err(|PushError { kind, message }| {
+            if !matches!(kind, PushErrorKind::Full) {
+                return PushError { kind, message };
+            }
+            self.disconnect(CloseCode::TRY_AGAIN, "too slow");
+            PushError { kind: PushErrorKind::Closed(self.closed_reason()), message }
+        })
+    }
+
     /// Queues a message that was pushed before the connection was opened, behind the answer to its handshake and before
     /// anything else. Nobody knows the connection yet, so nothing is sent.
     pub(crate) fn push_ahead(&self, message: Message) {

@@ -296,7 +296,7 @@ impl From<StatusCode> for Refusal {
     }
 }
 
-/// 503 if the session store has failed or has no room, else 500: none of these errors is the client's. The client is not told
+/// 503 if the session store has failed, or if something is full that will have room again, else 500: none of these errors is the client's. The client is not told
 /// which one it is; the log is.
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
@@ -306,7 +306,9 @@ impl From<Error> for Refusal {
             Self { fault, ..busy.with_header(header::RETRY_AFTER, 5) }
         };
         match error {
-            Error::SessionsFull | Error::OverLimit(OverLimit::AllTopics) => busy(refusal.fault),
+            Error::SessionsFull | Error::QueueFull | Error::OverLimit(OverLimit::AllTopics) => {
+                busy(refusal.fault)
+            }
             Error::SessionStore(_) => busy(None), // it was logged when it happened
             // What it has too much of, the client has mostly sent.
             Error::OverLimit(limit) => Self::new(StatusCode::BAD_REQUEST, limit.to_string()),

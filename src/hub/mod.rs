@@ -1,12 +1,18 @@
 //! The hub: finds connections by ID, path, route, topic and user, and pushes to them, from any thread.
 
 mod pages;
+mod publishing;
 mod pusher;
 
 use std::{borrow::Borrow, fmt, sync::Arc, time::Duration};
 
-pub use self::{pages::Page, pusher::Pusher};
+pub use self::{
+    pages::Page,
+    publishing::{Publication, Published},
+    pusher::Pusher,
+};
 use crate::{
+    buffered::Buffered,
     codec::Forms,
     connection::{PushError, PushErrorKind, Pushed},
     error::{Error, Result},
@@ -14,7 +20,7 @@ use crate::{
     info::ConnectionInfo,
     message::{CloseCode, Message, Payload},
     opening::Opening,
-    registry::{Audience, Recipients, Registry},
+    registry::{Audience, Recipients, Registry, Selected},
     websocket::{Closed, Holder, WebSocket},
 };
 
@@ -158,28 +164,19 @@ impl Hub {
         to: impl Into<Recipients<'a>>,
         data: impl Into<Payload>,
     ) -> Result<Broadcast> {
-        Ok(self.send_to_all(to.into(), data.into().into_message()))
+        let to = to.into();
+        match to.audience {
+            Audience::Topic(topic) if self.0.histories().of(topic).is_some() => {
+                let publication = Publication::new(data);
+                let publication = to.except.map_or(publication.clone(), |id| publication.except(id));
+                Ok(self.publish(topic, publication)?.broadcast)
+            }
+            _ => Ok(self.send_to_all(to, data.into().into_message())),
+        }
     }
 
     fn send_to_all(&self, to: Recipients<'_>, message: Message) -> Broadcast {
-        let mut selected = self.0.select(to);
-        let mut result = Broadcast::default();
-        if selected.open.is_empty() && selected.opening.is_empty() {
-            return result;
-        }
-        // In the order of their addresses: with many connections this causes fewer cache misses, here and in the kernel.
-        selected.open.sort_unstable_by_key(Arc::as_ptr);
-        // The bytes of a payload count once, however many queues it is in.
-        let buffered = self.0.buffered();
-        let forms = Forms::new(buffered);
-        let message = message.shared(buffered);
-        for connection in selected.open {
-            result.count(connection.push(message.clone(), Some(&forms)));
-        }
-        for pending in selected.opening {
-            result.count(pending.push(message.clone()));
-        }
-        result
+        send(self.0.buffered(), self.0.select(to), message, None)
     }
 
     /// Sends a message to all connections of a user: [`broadcast`](Self::broadcast) to [`Audience::User`].
@@ -358,6 +355,42 @@ impl Hub {
     pub(crate) fn new(registry: Arc<Registry>) -> Self {
         Self(registry)
     }
+}
+
+/// Sends a message to those who are selected; `numbered` to those who want to know where in its topic it stands.
+fn send(
+    buffered: &Arc<Buffered>,
+    mut selected: Selected,
+    message: Message,
+    numbered: Option<Message>,
+) -> Broadcast {
+    let mut result = Broadcast::default();
+    if selected.open.is_empty() && selected.opening.is_empty() {
+        return result;
+    }
+    // In the order of their addresses: with many connections this causes fewer cache misses, here and in the kernel.
+    selected.open.sort_unstable_by_key(Arc::as_ptr);
+    // The bytes of a payload count once, however many queues it is in.
+    let forms = Forms::new(buffered);
+    let message = message.shared(buffered);
+    let numbered = numbered.map(|numbered| (numbered, Forms::new(buffered)));
+    for connection in selected.open {
+        let pushed = match &numbered {
+            Some((numbered, forms)) if connection.is_numbered() => {
+                connection.push_or_close(numbered.clone(), forms)
+            }
+            _ => connection.push(message.clone(), Some(&forms)),
+        };
+        result.count(pushed);
+    }
+    for pending in selected.opening {
+        let pushed = match &numbered {
+            Some((numbered, _)) if pending.is_numbered() => pending.push_or_close(numbered.clone()),
+            _ => pending.push(message.clone()),
+        };
+        result.count(pushed);
+    }
+    result
 }
 
 impl Broadcast {

@@ -8,7 +8,7 @@ use crate::{
     error::Result,
     id::WebSocketId,
     info::ConnectionInfo,
-    registry::{Audience, TopicInfo},
+    registry::{Audience, PresentUser, TopicInfo},
 };
 
 /// What a page has at most.
@@ -125,6 +125,34 @@ impl Hub {
     /// All topics, as [`all_connections`](Self::all_connections).
     pub fn all_topics(&self) -> impl Iterator<Item = Result<TopicInfo>> + use<'_> {
         all(|after: Option<&Arc<str>>| self.topics(after.map(|after| &**after), MOST))
+    }
+
+    /// The users who are in a topic, in the order of their names: as [`connections`](Self::connections). Two tabs of a user are one
+    /// of these. Members without a [user](crate::Opening::set_user) are not among them, and those that are being opened neither.
+    ///
+    /// ```
+    /// # fn example(hub: &switchboard::Hub) -> switchboard::Result<()> {
+    /// for present in hub.presence("room", None, 100)?.items {
+    ///     println!("{}, {} times", present.user, present.connections);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// None for the server's own connections.
+    pub fn presence(
+        &self,
+        topic: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<PresentUser, Arc<str>>> {
+        let limit = at_most(limit);
+        Ok(cut(self.0.first_present(topic, after, limit + 1), limit, |present| present.user.clone()))
+    }
+
+    /// All users who are in a topic, fetched page by page: as [`all_connections`](Self::all_connections).
+    pub fn all_present<'a>(&'a self, topic: &'a str) -> impl Iterator<Item = Result<PresentUser>> + use<'a> {
+        all(move |after: Option<&Arc<str>>| self.presence(topic, after.map(|after| &**after), MOST))
     }
 
     fn page(&self, audience: Audience<'_>, after: Option<&WebSocketId>, limit: usize) -> Page<WebSocketId> {

@@ -15,13 +15,15 @@ use super::{
     audience::{Audience, Recipients},
     found::{First, Found, Selected},
     groups,
-    joined::{Joined, TopicInfo, check_name},
+    histories::Histories,
+    joined::{Joined, PresentUser, TopicInfo, check_name},
 };
 use crate::{
     buffered::Buffered,
     connection::{Connection, PushError, PushErrorKind, Pushed, Registrar},
     deadline::Deadline,
-    error::{Error, OverLimit, Result},
+    error::{Error, OverLimit, Result, ServerError},
+    history::Rules,
     id::{NodeId, RandomBits, WebSocketId},
     interned::{Interned, Name},
     limits::Limits,
@@ -49,6 +51,8 @@ pub(crate) struct Registry {
     users: Groups,
     /// The topics of a connection, for its end. Whoever changes `topics` or `users` has locked this first.
     joined: Mutex<Joined>,
+    /// What topics remember.
+    histories: Histories,
     user_agents: Interned,
     observers: Observers,
     /// The certificates of the server.
@@ -112,9 +116,12 @@ impl Registry {
         limits: Arc<Limits>,
         buffered: Arc<Buffered>,
         observers: Observers,
-    ) -> Self {
+        rules: Rules,
+    ) -> Result<Self, ServerError> {
+        Histories::check(&rules, &limits)?;
         let max_topics_bytes = limits.topics_bytes();
-        Self {
+        let histories = Histories::new(rules, &limits);
+        Ok(Self {
             node,
             limits,
             buffered,
@@ -124,16 +131,31 @@ impl Registry {
             topics: Groups::default(),
             users: Groups::default(),
             joined: Mutex::new(Joined::new(max_topics_bytes)),
+            histories,
             user_agents: Interned::default(),
             observers,
             #[cfg(feature = "__tls")]
             identities: std::sync::OnceLock::new(),
-        }
+        })
     }
 
     /// What all connections of the server hold.
     pub(crate) fn buffered(&self) -> &Arc<Buffered> {
         &self.buffered
+    }
+
+    /// What topics remember.
+    pub(crate) fn histories(&self) -> &Histories {
+        &self.histories
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Whether a topic may have this name.
+    pub(crate) fn check_topic(&self, topic: &str) -> Result<(), OverLimit> {
+        check_name(topic, &self.limits)
     }
 
     pub(crate) fn node(&self) -> NodeId {
@@ -286,6 +308,9 @@ impl Registry {
     pub(crate) fn register(&self, mut announced: Announced, connection: &Arc<Connection>) {
         self.observers.opened(connection); // before anyone can find it, and so end it
         announced.is_registered = true;
+        if announced.pending.is_numbered() {
+            connection.set_numbered();
+        }
         announced.pending.open(connection, || {
             // First of all: whoever finds it may end it, and that it has left is told after that it came.
             if announced.belongs() {
@@ -311,7 +336,7 @@ impl Registry {
     /// What it was to belong to, it belongs to.
     fn arrive(&self, announced: &Announced, connection: &Arc<Connection>) {
         let Announced { pending, user, .. } = announced;
-        let joined = self.joined.locked();
+        let mut joined = self.joined.locked();
         if let Some(user) = user {
             let is_first = || self.observers.queue(|| HubEvent::UserOnline(user.clone()));
             self.users.arrive(user, pending, Member(connection.clone()), is_first);
@@ -320,6 +345,7 @@ impl Registry {
         for topic in topics {
             let is_first = || self.observers.queue(|| HubEvent::TopicOccupied(topic.clone()));
             self.topics.arrive(&topic, pending, Member(connection.clone()), is_first);
+            self.appear(&mut joined, &topic, user.as_ref());
         }
     }
 
@@ -333,15 +359,20 @@ impl Registry {
         result
     }
 
-    fn enter(&self, id: &WebSocketId, topic: &str) -> Result<()> {
+    /// As [`join`](Self::join), without telling the observers.
+    pub(super) fn enter(&self, id: &WebSocketId, topic: &str) -> Result<()> {
         check_name(topic, &self.limits)?;
         let connection = self.find_open(id).ok_or(Error::UnknownId)?;
         let name = self.topics.name(topic);
+        let user = connection.about().user().cloned();
         let mut joined = self.joined.locked();
-        joined.add(id, &name, &self.limits)?;
+        let is_new = joined.add(id, &name, &self.limits)?;
         self.topics.insert(&name, Member(connection), || {
             self.observers.queue(|| HubEvent::TopicOccupied(name.clone()));
         });
+        if is_new {
+            self.appear(&mut joined, &name, user.as_ref());
+        }
         // It may have ended in between: then nobody would take it out any more.
         if self.find_open(id).is_some() {
             return Ok(());
@@ -352,17 +383,46 @@ impl Registry {
 
     /// Removes a connection from a topic. False: no connection has this ID.
     pub(crate) fn leave(&self, id: &WebSocketId, topic: &str) -> bool {
+        let is_known = self.exit(id, topic);
+        self.tell();
+        is_known
+    }
+
+    /// As [`leave`](Self::leave), without telling the observers.
+    pub(super) fn exit(&self, id: &WebSocketId, topic: &str) -> bool {
         let mut joined = self.joined.locked();
         let found = self.find(id);
         if joined.remove(id, topic) {
-            self.leave_topic(topic, id);
+            self.leave_topic(&mut joined, topic, id);
             if let Some(Found::Opening(pending)) = &found {
                 self.topics.unexpect(topic, pending);
             }
         }
-        drop(joined);
-        self.observers.tell();
         found.is_some()
+    }
+
+    /// Tells the observers what has happened to topics and users.
+    pub(super) fn tell(&self) {
+        self.observers.tell();
+    }
+
+    /// Whether it is a member of this topic, or will be.
+    pub(super) fn has_joined(&self, id: &WebSocketId, topic: &str) -> bool {
+        self.joined.locked().contains(id, topic)
+    }
+
+    /// The first `count` users in a topic whose names come after this one, in the order of their names.
+    pub(crate) fn first_present(&self, topic: &str, after: Option<&str>, count: usize) -> Vec<PresentUser> {
+        self.joined.locked().present(topic, after, count)
+    }
+
+    /// A member of a topic is there, if it has a user.
+    fn appear(&self, joined: &mut Joined, topic: &Arc<str>, user: Option<&Arc<str>>) {
+        if let Some(user) = user
+            && joined.appear(topic, user)
+        {
+            self.observers.queue(|| HubEvent::UserJoined(topic.clone(), user.clone()));
+        }
     }
 
     /// The topics of a connection, in the order of their names.
@@ -371,10 +431,19 @@ impl Registry {
     }
 
     fn leave_all(&self, joined: &mut Joined, id: &WebSocketId) {
-        joined.remove_all(id).for_each(|topic| self.leave_topic(&topic, id));
+        for topic in joined.remove_all(id) {
+            self.leave_topic(joined, &topic, id);
+        }
     }
 
-    fn leave_topic(&self, topic: &str, id: &WebSocketId) {
+    fn leave_topic(&self, joined: &mut Joined, topic: &str, id: &WebSocketId) {
+        // While it is being opened it is no member yet, and nobody there.
+        let user = self.topics.with(topic, |group, _| group.get(id)?.0.about().user().cloned());
+        if let Some(user) = user
+            && joined.disappear(topic, &user)
+        {
+            self.observers.queue(|| HubEvent::UserLeft(topic.into(), user.clone()));
+        }
         self.topics.remove(topic, id, || self.observers.queue(|| HubEvent::TopicVacated(topic.into())));
     }
 
@@ -407,6 +476,10 @@ impl Registry {
 impl Announced {
     pub(crate) fn id(&self) -> &WebSocketId {
         self.pending.id()
+    }
+
+    pub(super) fn pending(&self) -> &Arc<Pending> {
+        &self.pending
     }
 
     pub(crate) fn registry(&self) -> &Arc<Registry> {
@@ -509,7 +582,8 @@ mod tests {
 
     fn registry() -> Arc<Registry> {
         let buffered = Arc::new(Buffered::new(usize::MAX));
-        Arc::new(Registry::new(NodeId::new(1), Arc::default(), buffered, Observers::default()))
+        let (limits, observers) = (Arc::<Limits>::default(), Observers::default());
+        Arc::new(Registry::new(NodeId::new(1), limits, buffered, observers, Rules::default()).unwrap())
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //! has a bound, and so has the sum.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
+    ops::Bound,
     sync::Arc,
 };
 
@@ -25,9 +26,21 @@ pub struct TopicInfo {
     pub members: usize,
 }
 
+/// A user who is in a topic; see [`Hub::presence`](crate::Hub::presence).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PresentUser {
+    /// The user's name.
+    pub user: Arc<str>,
+    /// How many connections of the user have joined the topic.
+    pub connections: usize,
+}
+
 /// The topics of those that have joined some.
 pub(super) struct Joined {
     topics: HashMap<WebSocketId, HashSet<Arc<str>>, RandomBits>,
+    /// The users who are in a topic, each with the number of connections. They take no more than the memberships that they are from.
+    present: HashMap<Arc<str>, BTreeMap<Arc<str>, usize>>,
     bytes: usize,
     max_bytes: usize,
 }
@@ -44,7 +57,7 @@ pub(super) fn check_name(name: &str, limits: &Limits) -> Result<(), OverLimit> {
 
 impl Joined {
     pub(super) fn new(max_bytes: usize) -> Self {
-        Self { topics: HashMap::default(), bytes: 0, max_bytes }
+        Self { topics: HashMap::default(), present: HashMap::new(), bytes: 0, max_bytes }
     }
 
     /// False: it has this topic already.
@@ -90,6 +103,41 @@ impl Joined {
         let topics = self.topics.remove(id);
         self.bytes -= topics.iter().flatten().map(|topic| size(topic)).sum::<usize>();
         topics.into_iter().flatten()
+    }
+
+    pub(super) fn contains(&self, id: &WebSocketId, topic: &str) -> bool {
+        self.topics.get(id).is_some_and(|topics| topics.contains(topic))
+    }
+
+    /// A connection of this user is in the topic. True: it is the first one.
+    pub(super) fn appear(&mut self, topic: &Arc<str>, user: &Arc<str>) -> bool {
+        let users = self.present.entry(topic.clone()).or_default();
+        let count = users.entry(user.clone()).or_default();
+        *count += 1;
+        *count == 1
+    }
+
+    /// A connection of this user is in the topic no more. True: it was the last one.
+    pub(super) fn disappear(&mut self, topic: &str, user: &str) -> bool {
+        let Some(users) = self.present.get_mut(topic) else { return false };
+        let Some(count) = users.get_mut(user) else { return false };
+        *count -= 1;
+        if *count > 0 {
+            return false;
+        }
+        users.remove(user);
+        if users.is_empty() {
+            self.present.remove(topic);
+        }
+        true
+    }
+
+    /// The first `count` users in a topic whose names come after this one.
+    pub(super) fn present(&self, topic: &str, after: Option<&str>, count: usize) -> Vec<PresentUser> {
+        let Some(users) = self.present.get(topic) else { return Vec::new() };
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let users = users.range::<str, _>((after, Bound::Unbounded)).take(count);
+        users.map(|(user, &connections)| PresentUser { user: user.clone(), connections }).collect()
     }
 
     /// The topics of a connection, in the order of their names.

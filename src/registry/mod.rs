@@ -1,7 +1,8 @@
 //! The registry: every connection by its ID, by its path and route, by the topics that it joined, and by its user; and those
 //! that are being opened, by their ID, and by the topics and the user that they will belong to.
 //!
-//! Its locks are held to look something up, never while anything is sent or waited for.
+//! Its locks are held to look something up, never while anything is sent or waited for; but what a topic remembers is in use while
+//! its publications are pushed, so that all get them in the same order.
 
 mod audience;
 #[cfg(feature = "__tls")]
@@ -9,13 +10,17 @@ mod certificates;
 mod connections;
 mod found;
 mod groups;
+mod histories;
 mod joined;
+mod recovery;
 
 pub use self::{
     audience::{Audience, Recipients},
-    joined::TopicInfo,
+    joined::{PresentUser, TopicInfo},
+    recovery::Recovery,
 };
 pub(crate) use self::{
     connections::{Announced, Registry},
-    found::Found,
+    found::{Found, Selected},
+    recovery::numbered,
 };

@@ -18,6 +18,7 @@ use crate::tls::TlsIdentity;
 use crate::{
     compression::Compression,
     error::{Result, ServerError},
+    history::History,
     http::{Files, Origins, Response},
     id::NodeId,
     limits::Limits,
@@ -295,6 +296,26 @@ impl ServerBuilder {
     /// Where sessions are stored. Default: in memory.
     pub fn session_store(mut self, store: impl SessionStore) -> Self {
         self.settings.sessions.store = Some(Box::new(store));
+        self
+    }
+
+    /// A topic remembers its publications: those who [come back](crate::Hub::join_since) get what they have missed. `topics` is the
+    /// name of one, or the beginning of names and a `*`: `chat/*`. An exact name wins over all others, and then the longest. In
+    /// memory, and no longer than the process; [`Limits::max_history_bytes`] bounds all topics together, and
+    /// [`Limits::max_queue_bytes`] each. Default: none remembers anything.
+    ///
+    /// ```
+    /// use switchboard::{History, Server};
+    /// use std::time::Duration;
+    ///
+    /// # fn main() -> Result<(), switchboard::ServerError> {
+    /// let hour = Duration::from_secs(3600);
+    /// let server = Server::builder().listen("127.0.0.1:0").history("chat/*", History::new(100, hour)).bind()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn history(mut self, topics: &str, history: History) -> Self {
+        let result = self.settings.histories.add(topics, history);
+        self.keep_error(result);
         self
     }
 

@@ -25,6 +25,7 @@ use crate::{
     compression::Compression,
     connection::Socket,
     error::ServerError,
+    history::Rules,
     http::{CommonHeaders, Hosts, Origins, Proxies},
     id::NodeId,
     incidents::{Incident, Incidents},
@@ -46,6 +47,8 @@ pub(super) struct Settings {
     pub(super) compression: Compression,
     pub(super) trusted_proxies: Proxies,
     pub(super) observers: Observers,
+    /// What topics remember.
+    pub(super) histories: Rules,
     pub(super) sessions: SessionSettings,
     /// WebSockets have no session unless they ask for one.
     pub(super) without_session: bool,
@@ -99,7 +102,8 @@ impl Shared {
         let wake = move || weak.upgrade().iter().for_each(|supervisor| supervisor.wake());
         let node = settings.node.unwrap_or_else(NodeId::random);
         let buffered = Arc::new(Buffered::new(limits.buffered_bytes()));
-        let registry = Arc::new(Registry::new(node, limits.clone(), buffered.clone(), settings.observers));
+        let Settings { observers, histories, .. } = settings;
+        let registry = Arc::new(Registry::new(node, limits.clone(), buffered.clone(), observers, histories)?);
         #[cfg(feature = "__tls")]
         registry.set_identities(settings.certificates.identities());
         let sessions = Arc::new(Sessions::new(settings.sessions, &limits, registry.clone())?);

@@ -1,0 +1,130 @@
+//! Publishing to topics, those that remember included, and joining these with what was missed.
+
+use std::{sync::Arc, time::Instant};
+
+use super::{Broadcast, Hub, send};
+use crate::{
+    error::{Error, OverLimit, Result},
+    history::{Position, Since},
+    id::WebSocketId,
+    message::{Message, Payload},
+    registry::{Audience, Recipients, Recovery, numbered},
+};
+
+/// The longest idempotency key.
+const MAX_KEY: usize = 128;
+
+/// What [`Hub::publish`] publishes: a message, which is all that is needed mostly, and what else there is to say of it.
+///
+/// ```
+/// # fn example(hub: &switchboard::Hub) -> switchboard::Result<()> {
+/// use switchboard::Publication;
+///
+/// hub.publish("news", "it rains")?;
+/// // Whoever tries again after an error publishes it once.
+/// hub.publish("orders", Publication::new("order 17").idempotency_key("17"))?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "nothing is published yet"]
+pub struct Publication<'a> {
+    message: Message,
+    except: Option<&'a WebSocketId>,
+    key: Option<Arc<str>>,
+}
+
+impl<'a> Publication<'a> {
+    /// Strings are sent as text, bytes as binary.
+    pub fn new(data: impl Into<Payload>) -> Self {
+        Self { message: data.into().into_message(), except: None, key: None }
+    }
+
+    /// It is not sent to this connection, such as the one that it came from. When that comes again, it gets it nevertheless: what a
+    /// topic remembers is the same for all.
+    pub fn except(self, id: &'a WebSocketId) -> Self {
+        Self { except: Some(id), ..self }
+    }
+
+    /// A name for this publication, of 1 to 128 bytes. As long as the topic remembers a publication with the same key, another
+    /// one with it is neither sent nor remembered: [`Published::duplicate`].
+    pub fn idempotency_key(self, key: impl Into<Arc<str>>) -> Self {
+        Self { key: Some(key.into()), ..self }
+    }
+}
+
+impl<T: Into<Payload>> From<T> for Publication<'_> {
+    fn from(data: T) -> Self {
+        Self::new(data)
+    }
+}
+
+/// What became of a [publication](Hub::publish).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Published {
+    /// Whom it has reached; nobody, if it is a duplicate.
+    pub broadcast: Broadcast,
+    /// Where it stands; `None` if the topic remembers nothing.
+    pub position: Option<Position>,
+    /// It was published before, with the same [idempotency key](Publication::idempotency_key), at this position.
+    pub duplicate: bool,
+}
+
+impl Hub {
+    /// Sends a message to all who have joined a topic; if the topic [remembers](crate::ServerBuilder::history), also to those who
+    /// [come back](Self::join_since) later. There, all get the publications in the same order. A
+    /// [`broadcast`](Self::broadcast) to [`Audience::Topic`] is a publication, too.
+    ///
+    /// # Errors
+    /// [`Error::OverLimit`] if a topic that remembers would get a name, or a publication a key, that is empty or too long;
+    /// [`Error::NoHistory`] for a key where the topic remembers nothing.
+    pub fn publish<'a>(&self, topic: &str, publication: impl Into<Publication<'a>>) -> Result<Published> {
+        let Publication { message, except, key } = publication.into();
+        let to = Recipients { audience: Audience::Topic(topic), except };
+        let Some(history) = self.0.histories().of(topic) else {
+            let broadcast =
+                if key.is_some() { Err(Error::NoHistory) } else { Ok(self.send_to_all(to, message)) };
+            return Ok(Published { broadcast: broadcast?, ..Published::default() });
+        };
+        if key.as_ref().is_some_and(|key| !(1..=MAX_KEY).contains(&key.len())) {
+            return Err(OverLimit::IdempotencyKey.into());
+        }
+        self.0.check_topic(topic)?;
+        let buffered = self.0.buffered();
+        Ok(self.0.histories().with(topic, history, Some(message.len()), |log| {
+            if let Some(position) = key.as_ref().and_then(|key| log.find(key)) {
+                return Published { position: Some(position), duplicate: true, ..Published::default() };
+            }
+            let position = log.next();
+            let numbered = numbered(&position.to_string(), &message).shared(buffered);
+            log.append(numbered.clone(), key, Instant::now());
+            let broadcast = send(buffered, self.0.select(to), message, Some(numbered));
+            Published { broadcast, position: Some(position), duplicate: false }
+        }))
+    }
+
+    /// Makes a connection a member of a topic that [remembers](crate::ServerBuilder::history), and gives it what it has missed
+    /// since then, and after that what is published from now on: in order, each once, and without a gap, or it is said that there
+    /// is one. [`Opening::join_since`] does it earlier. Waits while the connection is being [opened](Self::open_server).
+    ///
+    /// From now on what the connection gets of topics that remember begins with a line of its own, text or binary: the
+    /// [position](Position), and a line feed. The first of these has only the line, which says where it begins and whether
+    /// something is missing: the position before what follows, a space, `recovered` or `gap`. The client keeps the last position
+    /// that it has seen, and comes back with it. Nothing is missing between two of them: if its queue is full, the connection is
+    /// closed with 1013, whatever [`Overflow`](crate::Overflow) it has. Members that have joined without this get the messages as
+    /// they are.
+    ///
+    /// ```text
+    /// q1w2e3r4t5Y:17 recovered⏎
+    /// q1w2e3r4t5Y:18⏎it rains
+    /// ```
+    ///
+    /// What was missed may fill three quarters of the connection's queue, of which each topic takes what others have left; of more
+    /// it gets the newest, and there is a gap.
+    ///
+    /// # Errors
+    /// As [`join`](Self::join), and as [`push`](Self::push): then the connection is no member. [`Error::NoHistory`] if the topic remembers nothing.
+    pub fn join_since(&self, id: &WebSocketId, topic: &str, since: impl Into<Since>) -> Result<Recovery> {
+        self.0.join_since(self.0.open(id)?.id(), topic, &since.into())
+    }
+}

@@ -260,15 +260,43 @@ pub(crate) enum Kind {
     Message(Message),
     Str(Text),
     Bytes(Bytes),
+    /// Of what is queued under this key, only the newest is wanted.
+    Newest(Box<(Arc<str>, Self)>),
 }
 
 impl Payload {
+    /// A value that replaces an older one: of what is queued for a slow client under this key, only the newest is sent, if the
+    /// connection has [`Overflow::KeepNewest`](crate::Overflow::KeepNewest). Else, and in a `write`, it is as `data` alone. Keys are
+    /// the program's, short and few: a connection's queue keeps each of those that are in it.
+    ///
+    /// ```
+    /// # fn example(hub: &switchboard::Hub, id: &switchboard::WebSocketId) -> switchboard::Result<()> {
+    /// use switchboard::{Audience, Payload};
+    ///
+    /// hub.push(id, Payload::newest("progress", "41 %"))?;
+    /// hub.push(id, Payload::newest("progress", "42 %"))?;
+    /// hub.broadcast(Audience::Path("/sensors"), Payload::newest("kitchen", "21.5"))?;
+    /// # Ok(()) }
+    /// ```
+    pub fn newest(key: impl Into<Arc<str>>, data: impl Into<Self>) -> Self {
+        Self(Kind::Newest(Box::new((key.into(), data.into().0))))
+    }
+
+    /// The message, and the key under which a newer one replaces it.
+    pub(crate) fn split(self) -> (Message, Option<Arc<str>>) {
+        match self.0 {
+            Kind::Newest(newest) => (Self(newest.1).into_message(), Some(newest.0)),
+            _ => (self.into_message(), None),
+        }
+    }
+
     /// Strings become text, bytes become binary.
     pub(crate) fn into_message(self) -> Message {
         match self.0 {
             Kind::Message(message) => message,
             Kind::Str(text) => Message::Text(text),
             Kind::Bytes(bytes) => Message::Binary(bytes),
+            Kind::Newest(newest) => Self(newest.1).into_message(),
         }
     }
 
@@ -280,6 +308,7 @@ impl Payload {
             Kind::Str(text) => Ok(Message::Text(text)),
             Kind::Bytes(bytes) if binary => Ok(Message::Binary(bytes)),
             Kind::Bytes(bytes) => Text::try_from(bytes).map(Message::Text),
+            Kind::Newest(newest) => Self(newest.1).into_message_as(binary),
         }
     }
 }

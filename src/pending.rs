@@ -39,7 +39,7 @@ pub(crate) struct Pending {
 /// Messages that were pushed already.
 #[derive(Debug)]
 struct Queue {
-    messages: Vec<Message>,
+    messages: Vec<(Message, Option<Arc<str>>)>,
     /// What they add to what all connections hold.
     held: Held,
     buffered: Arc<Buffered>,
@@ -56,21 +56,34 @@ impl Queue {
         Self { messages: Vec::new(), held: Held::default(), buffered, count: 0, bytes: 0, close: None }
     }
 
-    /// An empty queue has room for any message, as that of an open connection; but nobody is ended for it.
-    fn put(&mut self, message: Message, limits: &Limits) -> Result<(), Message> {
+    /// An empty queue has room for any message, as that of an open connection; but nobody is ended for it. Whether a newer message
+    /// replaces one of the same key is not known yet; where there is no room it does.
+    fn put(&mut self, message: Message, key: Option<Arc<str>>, limits: &Limits) -> Result<(), Message> {
         let bytes = self.bytes.saturating_add(message.len());
         let has_room = self.count < limits.max_queue_messages
             && (self.bytes == 0 || bytes <= limits.queue_bytes())
             && self.held.try_set(bytes, &self.buffered);
         if !has_room {
-            return Err(message);
+            return self.replace(message, key);
         }
         (self.count, self.bytes) = (self.count + 1, bytes);
-        self.messages.push(message);
+        self.messages.push((message, key));
         Ok(())
     }
 
-    fn take(&mut self) -> Option<Vec<Message>> {
+    /// Puts it in place of one that has the same key and is no smaller.
+    fn replace(&mut self, message: Message, key: Option<Arc<str>>) -> Result<(), Message> {
+        let is_older = |(older, other): &&mut (Message, Option<Arc<str>>)| {
+            key.is_some() && *other == key && older.len() >= message.len()
+        };
+        match self.messages.iter_mut().rev().find(is_older) {
+            Some((older, _)) => *older = message,
+            None => return Err(message),
+        }
+        Ok(())
+    }
+
+    fn take(&mut self) -> Option<Vec<(Message, Option<Arc<str>>)>> {
         self.held.set(0, &self.buffered); // the connection counts them now
         (!self.messages.is_empty()).then(|| std::mem::take(&mut self.messages))
     }
@@ -108,14 +121,14 @@ impl Pending {
     }
 
     /// Pushes to the connection: what it cannot send yet is queued, within the limits of its queue.
-    pub(crate) fn push(&self, message: Message) -> Result<Pushed, PushError> {
+    pub(crate) fn push(&self, message: Message, key: Option<&Arc<str>>) -> Result<Pushed, PushError> {
         if let Some(connection) = self.get() {
-            return connection.push(message, None);
+            return connection.push(message, None, key);
         }
-        match self.awaited.queue(message, |queue, message| queue.put(message, &self.limits)) {
+        match self.awaited.queue(message, |queue, message| queue.put(message, key.cloned(), &self.limits)) {
             Ok(Ok(())) => Ok(Pushed::Queued),
             Ok(Err(message)) => Err(PushError { kind: PushErrorKind::Full, message }),
-            Err((Answer::Here(connection), message)) => connection.push(message, None),
+            Err((Answer::Here(connection), message)) => connection.push(message, None, key),
             Err((Answer::Never, message)) => Err(PushError { kind: PushErrorKind::Refused, message }),
         }
     }
@@ -132,7 +145,7 @@ impl Pending {
     /// As [`push`](Self::push), of what must not be missing: where there is no room for it, the connection is closed, as soon as it
     /// is open. It comes again for what it has missed.
     pub(crate) fn push_or_close(&self, message: Message) -> Result<Pushed, PushError> {
-        let pushed = self.push(message);
+        let pushed = self.push(message, None);
         if let Err(PushError { kind: PushErrorKind::Full, .. }) = &pushed {
             let _ = self.close(CloseCode::TRY_AGAIN, "too slow"); // it is refused otherwise
         }
@@ -201,7 +214,9 @@ impl Pending {
                 close = close.take().or(queue.close.take());
                 queue.take()
             },
-            |messages| messages.into_iter().for_each(|message| connection.push_ahead(message)),
+            |messages| {
+                messages.into_iter().for_each(|(message, key)| connection.push_ahead(message, key.as_ref()));
+            },
             || {
                 make_known();
                 let _ = self.opened.set(connection.clone());

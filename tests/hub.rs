@@ -11,11 +11,12 @@ use std::{
 };
 
 use common::{
-    PATIENCE, SCHEMES, SharedEcho, TestServer, app, eventually, folder::Folder, frame, full_app, handshake,
-    next_message, read_close, read_frame, read_head, running::Running, serve, serve_app,
+    PATIENCE, SCHEMES, Scheme, SharedEcho, TestServer, app, assert_echoes, eventually, folder::Folder, frame,
+    full_app, handshake, next_message, read_close, read_frame, read_head, running::Running, serve, serve_app,
 };
 use switchboard::{
-    Audience, Error, Limits, Message, Overflow, PushErrorKind, Pushed, Server, WebSocket, WebSocketId,
+    Audience, Error, Limits, Message, Opening, Overflow, Payload, PushErrorKind, Pushed, Server, WebSocket,
+    WebSocketId,
 };
 use tungstenite::Message as Sent;
 
@@ -184,6 +185,76 @@ fn drop_newest_loses_only_new_messages() {
         }
         eventually("there is room again", || server.hub.push(&id, "again").is_ok());
         assert_eq!(next_message(&mut client), Sent::text("again"));
+    }
+}
+
+#[test]
+fn keep_newest_sends_the_last_value_of_each_key() {
+    let (server, ids) = serve_with_ids(small_queue(), Overflow::KeepNewest, wait);
+    for scheme in SCHEMES {
+        let mut client = server.connect(scheme, "/");
+        let id = ids.recv_timeout(PATIENCE).unwrap();
+        let value = |key: &str, number: u32| {
+            let mut data = vec![key.as_bytes()[0]; 100_000];
+            data[1..5].copy_from_slice(&number.to_be_bytes());
+            Payload::newest(key, data)
+        };
+        const LAST: u32 = 1000;
+        for number in 1..=LAST {
+            for key in ["a", "b"] {
+                let pushed = match number % 3 {
+                    0 => server.hub.push(&id, value(key, number)),
+                    1 => server.hub.pusher(&id).unwrap().push(value(key, number)),
+                    _ => server.hub.push_all([(id, value(key, number))]).remove(0),
+                };
+                assert!(pushed.is_ok(), "{number}: never full");
+            }
+        }
+        let result = server.hub.broadcast(Audience::All, value("c", LAST)).unwrap();
+        assert_eq!((result.sent + result.queued, result.dropped), (1, 0));
+        let (without_key, error) = push_until_full(&server, &id);
+        assert!(matches!(error.kind, PushErrorKind::Full) && without_key < 10);
+        let mut last = [0; 3];
+        let mut count = 0;
+        while last != [LAST; 3] {
+            let data = next_message(&mut client).into_data();
+            if data[0] == 0 {
+                continue;
+            }
+            let number = u32::from_be_bytes(data[1..5].try_into().unwrap());
+            let last = &mut last[usize::from(data[0] - b'a')];
+            assert!(number > *last, "in order");
+            *last = number;
+            count += 1;
+        }
+        assert!(count < LAST, "most of them were never sent");
+        drop(client);
+        eventually("it is gone", || server.hub.is_empty().unwrap());
+    }
+}
+
+#[test]
+fn the_last_value_is_the_one_that_is_sent_when_the_connection_opens() {
+    for (overflow, expected) in [(Overflow::KeepNewest, 1), (Overflow::DropNewest, 10)] {
+        let server = serve(|builder| {
+            let before = move |opening: &mut Opening| {
+                opening.set_overflow(overflow);
+                for number in 0..1000 {
+                    opening
+                        .hub()
+                        .push(opening.websocket_id(), Payload::newest("x", format!("{number:03}")))?;
+                }
+                Ok(())
+            };
+            let app = move || full_app(before, common::echo, |_: &_| {});
+            builder.limits(small_queue()).route("/", app)
+        });
+        let mut client = server.connect(Scheme::Ws, "/");
+        for number in 1..=expected {
+            let last = next_message(&mut client);
+            assert_eq!(last == Sent::text("999"), number == expected, "{overflow:?}: {last:?}");
+        }
+        assert_echoes(&mut client, "no more");
     }
 }
 

@@ -3,10 +3,11 @@
 //! Made at the first need: most connections never have one.
 
 use std::{
+    collections::HashMap,
     error::Error,
     fmt,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
 };
@@ -20,6 +21,7 @@ use crate::{
     http::Refusal,
     limits::Limits,
     message::Message,
+    sync::LockExt,
 };
 
 /// What becomes of a push when the connection's queue is full, because its client is too slow. To wait for it instead is
@@ -32,6 +34,11 @@ pub enum Overflow {
     Disconnect,
     /// The new message is dropped, and the caller is told.
     DropNewest,
+    /// For values that are of no use when a newer one is there, such as the progress of something or what a sensor shows: of the
+    /// messages that are queued under one key, only the newest is sent, in the place of the first one. Messages get their key by
+    /// [`Payload::newest`](crate::Payload::newest); for those without one, and if the queue is full of others, this is as
+    /// [`DropNewest`](Self::DropNewest).
+    KeepNewest,
 }
 
 /// What became of a message that was pushed.
@@ -118,8 +125,10 @@ impl From<PushError> for Refusal {
 
 #[derive(Debug)]
 pub(super) struct Outbox {
-    put: Sender<Outgoing>,
-    taken: Receiver<Outgoing>,
+    put: Sender<Queued>,
+    taken: Receiver<Queued>,
+    /// Those that a newer one of the same key replaces; each has its place in the queue.
+    newest: Mutex<HashMap<Arc<str>, Outgoing>>,
     /// What is in it, or about to be.
     bytes: AtomicUsize,
     messages: AtomicUsize,
@@ -129,12 +138,20 @@ pub(super) struct Outbox {
     buffered: Arc<Buffered>,
 }
 
+#[derive(Debug)]
+enum Queued {
+    Message(Outgoing),
+    /// What is the newest one under this key, when its turn comes.
+    Newest(Arc<str>),
+}
+
 impl Outbox {
     pub(super) fn new(buffered: &Arc<Buffered>) -> Self {
         let (put, taken) = crossbeam_channel::unbounded();
         Self {
             put,
             taken,
+            newest: Mutex::default(),
             bytes: AtomicUsize::new(0),
             messages: AtomicUsize::new(0),
             own_bytes: AtomicUsize::new(0),
@@ -161,34 +178,83 @@ impl Outbox {
 
     /// Puts it in if there is room; an empty outbox has room for any message.
     pub(super) fn put(&self, outgoing: Outgoing, limits: &Limits) -> Result<(), Outgoing> {
-        let (size, max) = (outgoing.message.len(), limits.queue_bytes());
-        let fits = |bytes: usize| {
-            (bytes == 0 || bytes.saturating_add(size) <= max).then(|| bytes.saturating_add(size))
-        };
-        if self.bytes.fetch_update(SeqCst, SeqCst, fits).is_err() {
+        if !self.take_place(&outgoing, limits) {
             return Err(outgoing);
         }
-        if self.messages.fetch_add(1, SeqCst) >= limits.max_queue_messages {
-            self.messages.fetch_sub(1, SeqCst);
-            self.bytes.fetch_sub(size, SeqCst);
+        self.send(Queued::Message(outgoing));
+        Ok(())
+    }
+
+    /// As [`put`](Self::put), but in place of what is in it under the same key, if there is something.
+    pub(super) fn put_newest(
+        &self,
+        key: &Arc<str>,
+        outgoing: Outgoing,
+        limits: &Limits,
+    ) -> Result<(), Outgoing> {
+        let mut newest = self.newest.locked();
+        if let Some(queued) = newest.get_mut(key) {
+            if !self.take_bytes(queued.message.len(), outgoing.message.len(), limits) {
+                return Err(outgoing);
+            }
+            self.count_own(queued.own_size(), outgoing.own_size());
+            *queued = outgoing;
+            return Ok(());
+        }
+        if !self.take_place(&outgoing, limits) {
             return Err(outgoing);
         }
-        let own = outgoing.own_size();
-        let before = self.own_bytes.fetch_add(own, SeqCst);
-        self.buffered.change(kib(before), kib(before + own));
-        // The receiver is in the same struct: it cannot be gone.
-        let _ = self.put.send(outgoing);
+        newest.insert(key.clone(), outgoing);
+        self.send(Queued::Newest(key.clone()));
         Ok(())
     }
 
     pub(super) fn take(&self) -> Option<Outgoing> {
-        let outgoing = self.taken.try_recv().ok()?;
+        let outgoing = match self.taken.try_recv().ok()? {
+            Queued::Message(outgoing) => outgoing,
+            Queued::Newest(key) => self.newest.locked().remove(&key)?,
+        };
         self.bytes.fetch_sub(outgoing.message.len(), SeqCst);
         self.messages.fetch_sub(1, SeqCst);
-        let own = outgoing.own_size();
-        let before = self.own_bytes.fetch_sub(own, SeqCst);
-        self.buffered.change(kib(before), kib(before - own));
+        self.count_own(outgoing.own_size(), 0);
         Some(outgoing)
+    }
+
+    /// A place for one more message. False: there is none.
+    fn take_place(&self, outgoing: &Outgoing, limits: &Limits) -> bool {
+        let size = outgoing.message.len();
+        if !self.take_bytes(0, size, limits) {
+            return false;
+        }
+        if self.messages.fetch_add(1, SeqCst) >= limits.max_queue_messages {
+            self.messages.fetch_sub(1, SeqCst);
+            self.bytes.fetch_sub(size, SeqCst);
+            return false;
+        }
+        self.count_own(0, outgoing.own_size());
+        true
+    }
+
+    /// Room for so many bytes in place of so many. False: there is none.
+    fn take_bytes(&self, was: usize, is: usize, limits: &Limits) -> bool {
+        let max = limits.queue_bytes();
+        let changed = |bytes: usize| {
+            let others = bytes.saturating_sub(was);
+            let all = others.saturating_add(is);
+            (others == 0 || all <= max).then_some(all)
+        };
+        self.bytes.fetch_update(SeqCst, SeqCst, changed).is_ok()
+    }
+
+    fn count_own(&self, was: usize, is: usize) {
+        let before = self.own_bytes.fetch_add(is.wrapping_sub(was), SeqCst); // it wraps, too
+        let after = before.wrapping_add(is).wrapping_sub(was);
+        self.buffered.change(kib(before), kib(after));
+    }
+
+    fn send(&self, queued: Queued) {
+        // The receiver is in the same struct: it cannot be gone.
+        let _ = self.put.send(queued);
     }
 
     /// Empties it: the connection ends.
@@ -201,5 +267,54 @@ impl Outbox {
 impl Drop for Outbox {
     fn drop(&mut self) {
         self.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Whatever is put in and taken: each once, in order, or the newest of its key in the place of the first; and the numbers are
+        /// those of what is in it.
+        #[test]
+        fn holds_what_was_put_in(
+            steps in prop::collection::vec((0..4_u8, 0..40_usize, prop::option::of(0..3_u8)), 1..200)
+        ) {
+            let limits = Limits { max_queue_messages: 6, max_queue_bytes: Some(100), ..Limits::default() };
+            let outbox = Outbox::new(&Arc::new(Buffered::new(usize::MAX)));
+            let mut model: Vec<(Option<u8>, usize)> = Vec::new();
+            for (step, size, key) in steps {
+                let bytes: usize = model.iter().map(|(_, size)| size).sum();
+                prop_assert_eq!((outbox.len(), outbox.bytes(), outbox.own_bytes()), (model.len(), bytes, bytes));
+                if step == 0 {
+                    let taken = outbox.take().map(|outgoing| outgoing.message.len());
+                    let expected = (!model.is_empty()).then(|| model.remove(0).1);
+                    prop_assert_eq!(taken, expected);
+                    continue;
+                }
+                let outgoing = Outgoing::from(Message::from(vec![0; size]));
+                let older = model.iter_mut().find(|(other, _)| key.is_some() && *other == key);
+                let others = bytes - older.as_ref().map_or(0, |(_, size)| *size);
+                let has_place = older.is_some() || model.len() < 6;
+                let fits = has_place && (others == 0 || others + size <= 100);
+                let put = match key {
+                    Some(key) => outbox.put_newest(&Arc::from(key.to_string()), outgoing, &limits),
+                    None => outbox.put(outgoing, &limits),
+                };
+                prop_assert_eq!(put.is_ok(), fits);
+                if fits {
+                    match model.iter_mut().find(|(other, _)| key.is_some() && *other == key) {
+                        Some((_, older)) => *older = size,
+                        None => model.push((key, size)),
+                    }
+                }
+            }
+            outbox.clear();
+            prop_assert_eq!((outbox.len(), outbox.bytes(), outbox.own_bytes()), (0, 0, 0));
+            prop_assert!(outbox.newest.locked().is_empty());
+        }
     }
 }

@@ -20,16 +20,17 @@ use crate::{
 
 impl Connection {
     /// Sends one message from any thread, and never waits for the network. A message that goes to others, too, comes with
-    /// its compressed `forms`.
+    /// its compressed `forms`; one that a newer one may replace, with the key of both.
     pub(crate) fn push(
         self: &Arc<Self>,
         message: Message,
         forms: Option<&Forms>,
+        key: Option<&Arc<str>>,
     ) -> Result<Pushed, PushError> {
         if self.reason().is_some() {
             return Err(PushError { kind: PushErrorKind::Closed(self.closed_reason()), message });
         }
-        self.push_outgoing(self.prepare(message, forms))
+        self.push_outgoing(self.prepare(message, forms), key)
     }
 
     /// How many messages are queued, and their bytes.
@@ -44,7 +45,7 @@ impl Connection {
         message: Message,
         forms: &Forms,
     ) -> Result<Pushed, PushError> {
-        self.push(message, Some(forms)).map_err(|PushError { kind, message }| {
+        self.push(message, Some(forms), None).map_err(|PushError { kind, message }| {
             if !matches!(kind, PushErrorKind::Full) {
                 return PushError { kind, message };
             }
@@ -55,14 +56,17 @@ impl Connection {
 
     /// Queues a message that was pushed before the connection was opened, behind the answer to its handshake and before
     /// anything else. Nobody knows the connection yet, so nothing is sent.
-    pub(crate) fn push_ahead(&self, message: Message) {
-        let outbox = self.outbox.get_or_init(|| Box::new(Outbox::new(&self.context.buffered)));
+    pub(crate) fn push_ahead(&self, message: Message, key: Option<&Arc<str>>) {
         // There is room: what was pushed before has had the same bounds.
-        let _ = outbox.put(self.prepare(message, None), &self.context.limits);
+        let _ = self.queue(self.prepare(message, None), key);
     }
 
-    pub(super) fn push_outgoing(self: &Arc<Self>, outgoing: Outgoing) -> Result<Pushed, PushError> {
-        let pushed = self.try_push(outgoing);
+    pub(super) fn push_outgoing(
+        self: &Arc<Self>,
+        outgoing: Outgoing,
+        key: Option<&Arc<str>>,
+    ) -> Result<Pushed, PushError> {
+        let pushed = self.try_push(outgoing, key);
         // Whoever pushes faster than others see to it does that itself.
         self.context.relieve();
         pushed.map_err(|(mut kind, Outgoing { message, .. })| {
@@ -74,7 +78,11 @@ impl Connection {
         })
     }
 
-    fn try_push(self: &Arc<Self>, outgoing: Outgoing) -> Result<Pushed, (PushErrorKind, Outgoing)> {
+    fn try_push(
+        self: &Arc<Self>,
+        outgoing: Outgoing,
+        key: Option<&Arc<str>>,
+    ) -> Result<Pushed, (PushErrorKind, Outgoing)> {
         if let Some(mut core) = self.try_lock() {
             if let Err(reason) = core.protocol.check_sendable() {
                 return Err((PushErrorKind::Closed(reason), outgoing));
@@ -86,10 +94,19 @@ impl Connection {
                 return Ok(if waits { Pushed::Queued } else { Pushed::Sent });
             }
         }
-        let outbox = self.outbox.get_or_init(|| Box::new(Outbox::new(&self.context.buffered)));
-        outbox.put(outgoing, &self.context.limits).map_err(|outgoing| (PushErrorKind::Full, outgoing))?;
+        self.queue(outgoing, key).map_err(|outgoing| (PushErrorKind::Full, outgoing))?;
         drop(self.try_lock()); // whoever holds the lock looks into the outbox afterwards
         Ok(Pushed::Queued)
+    }
+
+    fn queue(&self, outgoing: Outgoing, key: Option<&Arc<str>>) -> Result<(), Outgoing> {
+        let outbox = self.outbox.get_or_init(|| Box::new(Outbox::new(&self.context.buffered)));
+        match key {
+            Some(key) if self.about.overflow == Overflow::KeepNewest => {
+                outbox.put_newest(key, outgoing, &self.context.limits)
+            }
+            _ => outbox.put(outgoing, &self.context.limits),
+        }
     }
 
     /// Sends one message, and waits until the kernel has it.

@@ -120,7 +120,7 @@ fn no_push_is_lost_between_the_locks() {
     });
     for round in 1..=ROUNDS {
         go.store(round, SeqCst);
-        let _ = connection.push(Message::from("x"), None).unwrap();
+        let _ = connection.push(Message::from("x"), None, None).unwrap();
         let mut frame = [0; 3];
         client.read_exact(&mut frame).unwrap_or_else(|e| panic!("round {round}: {e}"));
         assert_eq!(&frame, b"\x81\x01x");
@@ -142,11 +142,11 @@ fn a_close_comes_behind_a_message_that_is_being_compressed() {
         let mut compressing = core.deferred.compressing.take().unwrap();
         drop(core);
         for _ in 0..queued {
-            assert_eq!(connection.push(Message::from("x"), None).unwrap(), Pushed::Queued);
+            assert_eq!(connection.push(Message::from("x"), None, None).unwrap(), Pushed::Queued);
         }
         connection.close(CloseCode::GOING_AWAY, "");
         assert_eq!(connection.reason().unwrap().code(), 1001);
-        assert!(connection.push(Message::from("late"), None).is_err());
+        assert!(connection.push(Message::from("late"), None, None).is_err());
         compressing.run();
         connection.finish_deferred(&mut connection.lock(), compressing);
         let mut header = [0; 2];
@@ -171,7 +171,7 @@ fn what_a_connection_has_held_is_free_at_its_end() {
         for (message, forms) in
             [(&large, None), (&shared, Some(&forms)), (&large, None), (&shared, Some(&forms))]
         {
-            assert_eq!(connection.push(message.clone(), forms).unwrap(), Pushed::Queued);
+            assert_eq!(connection.push(message.clone(), forms, None).unwrap(), Pushed::Queued);
         }
         let mut received = [&[0x02, 0xff, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], &[7; 40_000]].concat();
         connection.take_in(&mut received, &mut Work::piece());
@@ -217,8 +217,8 @@ fn a_connection_is_small() {
 fn a_push_that_waits_has_its_place_among_the_others() {
     let (connection, mut client) = connection();
     let large = vec![0; 1 << 20];
-    assert_eq!(connection.push(large.clone().into(), None).unwrap(), Pushed::Queued);
-    let push = |text: &str| assert_eq!(connection.push(text.into(), None).unwrap(), Pushed::Queued);
+    assert_eq!(connection.push(large.clone().into(), None, None).unwrap(), Pushed::Queued);
+    let push = |text: &str| assert_eq!(connection.push(text.into(), None, None).unwrap(), Pushed::Queued);
     push("1");
     let waiters = [("2", "3"), ("4", "5")].map(|(waits, later)| {
         let waiting = connection.clone();

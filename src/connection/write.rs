@@ -118,7 +118,7 @@ impl Connection {
         let is_next = !core.protocol.is_blocked() && !core.protocol.is_compressing();
         if !is_next || !self.outbox_is_empty() {
             drop(core);
-            return match self.push_outgoing(outgoing) {
+            return match self.push_outgoing(outgoing, None) {
                 Ok(_) => Ok(()),
                 Err(PushError { kind: PushErrorKind::Full, .. }) => Err(Error::QueueFull),
                 Err(PushError { kind: PushErrorKind::Closed(reason), .. }) => Err(Error::Closed(reason)),

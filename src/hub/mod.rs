@@ -77,7 +77,7 @@ impl Hub {
     /// [`PushError`] gives the message back. [`Opening::set_overflow`](crate::Opening::set_overflow) chooses what happens
     /// when the queue is full.
     pub fn push(&self, id: &WebSocketId, data: impl Into<Payload>) -> std::result::Result<Pushed, PushError> {
-        self.0.push(id, data.into().into_message())
+        self.0.push(id, data.into())
     }
 
     /// Sends a message to one connection, shared or not, and waits until the kernel has it: no longer than the timeout, and
@@ -171,12 +171,15 @@ impl Hub {
                 let publication = to.except.map_or(publication.clone(), |id| publication.except(id));
                 Ok(self.publish(topic, publication)?.broadcast)
             }
-            _ => Ok(self.send_to_all(to, data.into().into_message())),
+            _ => {
+                let (message, key) = data.into().split();
+                Ok(self.send_to_all(to, message, key.as_ref()))
+            }
         }
     }
 
-    fn send_to_all(&self, to: Recipients<'_>, message: Message) -> Broadcast {
-        send(self.0.buffered(), self.0.select(to), message, None)
+    fn send_to_all(&self, to: Recipients<'_>, message: Message, key: Option<&Arc<str>>) -> Broadcast {
+        send(self.0.buffered(), self.0.select(to), message, key, None)
     }
 
     /// Sends a message to all connections of a user: [`broadcast`](Self::broadcast) to [`Audience::User`].
@@ -362,6 +365,7 @@ fn send(
     buffered: &Arc<Buffered>,
     mut selected: Selected,
     message: Message,
+    key: Option<&Arc<str>>,
     numbered: Option<Message>,
 ) -> Broadcast {
     let mut result = Broadcast::default();
@@ -379,14 +383,14 @@ fn send(
             Some((numbered, forms)) if connection.is_numbered() => {
                 connection.push_or_close(numbered.clone(), forms)
             }
-            _ => connection.push(message.clone(), Some(&forms)),
+            _ => connection.push(message.clone(), Some(&forms), key),
         };
         result.count(pushed);
     }
     for pending in selected.opening {
         let pushed = match &numbered {
             Some((numbered, _)) if pending.is_numbered() => pending.push_or_close(numbered.clone()),
-            _ => pending.push(message.clone()),
+            _ => pending.push(message.clone(), key),
         };
         result.count(pushed);
     }

@@ -29,14 +29,18 @@ const MAX_KEY: usize = 128;
 #[must_use = "nothing is published yet"]
 pub struct Publication<'a> {
     message: Message,
+    /// Under which a newer message replaces it.
+    newest: Option<Arc<str>>,
     except: Option<&'a WebSocketId>,
+    /// The idempotency key.
     key: Option<Arc<str>>,
 }
 
 impl<'a> Publication<'a> {
     /// Strings are sent as text, bytes as binary.
     pub fn new(data: impl Into<Payload>) -> Self {
-        Self { message: data.into().into_message(), except: None, key: None }
+        let (message, newest) = data.into().split();
+        Self { message, newest, except: None, key: None }
     }
 
     /// It is not sent to this connection, such as the one that it came from. When that comes again, it gets it nevertheless: what a
@@ -79,12 +83,14 @@ impl Hub {
     /// [`Error::OverLimit`] if a topic that remembers would get a name, or a publication a key, that is empty or too long;
     /// [`Error::NoHistory`] for a key where the topic remembers nothing.
     pub fn publish<'a>(&self, topic: &str, publication: impl Into<Publication<'a>>) -> Result<Published> {
-        let Publication { message, except, key } = publication.into();
+        let Publication { message, newest, except, key } = publication.into();
         let to = Recipients { audience: Audience::Topic(topic), except };
         let Some(history) = self.0.histories().of(topic) else {
-            let broadcast =
-                if key.is_some() { Err(Error::NoHistory) } else { Ok(self.send_to_all(to, message)) };
-            return Ok(Published { broadcast: broadcast?, ..Published::default() });
+            if key.is_some() {
+                return Err(Error::NoHistory);
+            }
+            let broadcast = self.send_to_all(to, message, newest.as_ref());
+            return Ok(Published { broadcast, ..Published::default() });
         };
         if key.as_ref().is_some_and(|key| !(1..=MAX_KEY).contains(&key.len())) {
             return Err(OverLimit::IdempotencyKey.into());
@@ -98,7 +104,7 @@ impl Hub {
             let position = log.next();
             let numbered = numbered(&position.to_string(), &message).shared(buffered);
             log.append(numbered.clone(), key, Instant::now());
-            let broadcast = send(buffered, self.0.select(to), message, Some(numbered));
+            let broadcast = send(buffered, self.0.select(to), message, newest.as_ref(), Some(numbered));
             Published { broadcast, position: Some(position), duplicate: false }
         }))
     }

@@ -32,7 +32,7 @@ impl Pusher {
     /// [`PushErrorKind::Closed`](crate::PushErrorKind::Closed), and if it was never opened,
     /// [`PushErrorKind::Refused`](crate::PushErrorKind::Refused).
     pub fn push(&self, data: impl Into<Payload>) -> Result<Pushed, PushError> {
-        self.0.push(data.into().into_message())
+        self.0.push(data.into())
     }
 
     /// As [`Hub::push_wait`](crate::Hub::push_wait).

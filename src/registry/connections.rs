@@ -27,7 +27,7 @@ use crate::{
     id::{NodeId, RandomBits, WebSocketId},
     interned::{Interned, Name},
     limits::Limits,
-    message::{CloseCode, Message},
+    message::{CloseCode, Message, Payload},
     observer::{HubEvent, Observers},
     pending::Pending,
     session::{InUse, SessionId},
@@ -193,10 +193,10 @@ impl Registry {
     }
 
     /// Pushes to one connection; if it is being opened, this is queued behind the answer to its handshake.
-    pub(crate) fn push(&self, id: &WebSocketId, message: Message) -> Result<Pushed, PushError> {
+    pub(crate) fn push(&self, id: &WebSocketId, payload: Payload) -> Result<Pushed, PushError> {
         match self.find(id) {
-            Some(found) => found.push(message),
-            None => Err(PushError { kind: PushErrorKind::Unknown, message }),
+            Some(found) => found.push(payload),
+            None => Err(PushError { kind: PushErrorKind::Unknown, message: payload.into_message() }),
         }
     }
 
@@ -593,7 +593,7 @@ mod tests {
         let id = *announced.id();
         let found = registry.find(&id).unwrap();
         assert!(found.connection().is_none() && registry.is_empty() && registry.join(&id, "room").is_err());
-        assert_eq!(registry.push(&id, Message::from("x")).unwrap(), Pushed::Queued);
+        assert_eq!(registry.push(&id, "x".into()).unwrap(), Pushed::Queued);
         let (connection, _client) = connection_of(id, registry.clone());
         registry.register(announced, &connection);
         registry.join(&id, "room").unwrap();
@@ -618,7 +618,7 @@ mod tests {
         drop(announced);
         assert!(registry.find(&id).is_none());
         assert!(matches!(registry.open(&id), Err(Error::UnknownId)));
-        assert!(matches!(found.push(Message::from("x")).unwrap_err().kind, PushErrorKind::Refused));
+        assert!(matches!(found.push("x".into()).unwrap_err().kind, PushErrorKind::Refused));
     }
 
     /// Others can find it, and so end it, while it is being registered.

@@ -6,7 +6,7 @@ use crate::{
     connection::{Connection, PushError, Pushed},
     error::Result,
     id::WebSocketId,
-    message::{CloseCode, Message},
+    message::{CloseCode, Message, Payload},
     pending::Pending,
 };
 
@@ -50,10 +50,11 @@ impl Found {
     }
 
     /// Pushes to the connection; if it is being opened, this is queued behind the answer to its handshake.
-    pub(crate) fn push(&self, message: Message) -> Result<Pushed, PushError> {
+    pub(crate) fn push(&self, payload: Payload) -> Result<Pushed, PushError> {
+        let (message, key) = payload.split();
         match self {
-            Self::Open(connection) => connection.push(message, None),
-            Self::Opening(pending) => pending.push(message),
+            Self::Open(connection) => connection.push(message, None, key.as_ref()),
+            Self::Opening(pending) => pending.push(message, key.as_ref()),
         }
     }
 

@@ -80,7 +80,7 @@ impl Registry {
             self.enter(id, topic)?;
             connection.set_numbered();
             let room = left(room(self.limits()), connection.queued());
-            let recovered = recover(log, since, room, |message| connection.push(message, None));
+            let recovered = recover(log, since, room, |message| connection.push(message, None, None));
             if recovered.is_err() {
                 self.exit(id, topic);
             }
@@ -105,7 +105,7 @@ impl Announced {
             self.join(topic)?;
             self.pending().set_numbered();
             let room = left(room(registry.limits()), self.pending().queued());
-            let recovered = recover(log, since, room, |message| self.pending().push(message));
+            let recovered = recover(log, since, room, |message| self.pending().push(message, None));
             if recovered.is_err() {
                 registry.exit(self.id(), topic);
             }

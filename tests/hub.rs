@@ -240,9 +240,8 @@ fn the_last_value_is_the_one_that_is_sent_when_the_connection_opens() {
             let before = move |opening: &mut Opening| {
                 opening.set_overflow(overflow);
                 for number in 0..1000 {
-                    opening
-                        .hub()
-                        .push(opening.websocket_id(), Payload::newest("x", format!("{number:03}")))?;
+                    let value = Payload::newest("x", format!("{number:03}"));
+                    let _ = opening.hub().push(opening.websocket_id(), value)?;
                 }
                 Ok(())
             };

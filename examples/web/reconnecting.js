@@ -15,11 +15,17 @@
 // - `close` is fired once, when it is over: after `close()`, or a close code with which another try is of no use.
 // - Until the next `open`, `readyState` is CONNECTING and `send` throws. No message is kept: those on their way when
 //   the connection was lost may have arrived or not.
+// - With `{ since: "" }` as a third argument it asks for what it has missed: the server says the position of each message of
+//   a topic that remembers (`join_since`), and the URL of the next try has the last ones, `?since=EPOCH:OFFSET`. At first
+//   that is the text given here: with an empty one it gets all that is remembered. `message` has the position as its
+//   `lastEventId`. After each `open`, for each such topic, `recovered` is fired, or `gap` if something is missing that the
+//   server does not remember any more; both come before the messages that were missed. `binaryType` is "arraybuffer".
 class ReconnectingWebSocket extends EventTarget {
   static firstDelay = 1000; // ms, as all here
   static maxDelay = 30_000;
   static stable = 10_000;
   static connectTimeout = 20_000;
+  static #line = /^(([\w-]{11}):\d+)(?: (recovered|gap))?\n/;
 
   // 1000 and 1005: the server is done. 1002, 1003, 1007 to 1010: it does not want what this page sends, and it would
   // be the same again. From 3000: the application's own, so it has its reasons. All others may pass, such as 1001 and
@@ -34,17 +40,23 @@ class ReconnectingWebSocket extends EventTarget {
   #timer = 0;
   #lost = null; // while it waits: how the last connection ended
   #ended = false;
+  #seen = null; // the last position of each epoch, or what was given
 
-  constructor(url, protocols = []) {
+  constructor(url, protocols = [], { since } = {}) {
     super();
     this.#url = new URL(url, location.href).href.replace(/^http/, "ws");
     this.#protocols = protocols;
+    if (since !== undefined) {
+      this.#seen = new Map(since.split(",").filter(Boolean).map((position) => [position.split(":")[0], position]));
+      this.#binaryType = "arraybuffer";
+    }
     this.#connect();
   }
 
   get url() { return this.#socket.url; }
   get readyState() { return this.#lost ? WebSocket.CONNECTING : this.#socket.readyState; }
   get bufferedAmount() { return this.#socket.bufferedAmount; }
+  get since() { return this.#seen && [...this.#seen.values()].join(","); }
   get protocol() { return this.#socket.protocol; }
   get extensions() { return this.#socket.extensions; }
   get binaryType() { return this.#socket.binaryType; }
@@ -65,7 +77,9 @@ class ReconnectingWebSocket extends EventTarget {
   }
 
   #connect = () => {
-    const socket = new WebSocket(this.#url, this.#protocols);
+    const url = new URL(this.#url);
+    if (this.#seen) url.searchParams.set("since", this.since);
+    const socket = new WebSocket(url, this.#protocols);
     this.#stopWaiting();
     this.#socket = socket;
     socket.binaryType = this.#binaryType;
@@ -76,7 +90,8 @@ class ReconnectingWebSocket extends EventTarget {
       opened = performance.now();
       this.#fire(event);
     };
-    socket.onmessage = socket.onerror = (event) => this.#fire(event);
+    socket.onmessage = (event) => this.#receive(event);
+    socket.onerror = (event) => this.#fire(event);
     socket.onclose = (event) => {
       clearTimeout(timeout);
       if (performance.now() - opened >= ReconnectingWebSocket.stable) this.#tries = 0;
@@ -84,6 +99,21 @@ class ReconnectingWebSocket extends EventTarget {
       else this.#wait(event);
     };
   };
+
+  #receive(event) {
+    if (!this.#seen) return this.#fire(event);
+    const { data, origin } = event;
+    // The longest line, or more than that: only its characters are looked at.
+    const start = typeof data === "string" ? data : String.fromCharCode(...new Uint8Array(data.slice(0, 48)));
+    const [line, position, epoch, joined] = ReconnectingWebSocket.#line.exec(start) ?? [];
+    if (!line) return this.#fire(event);
+    this.#seen.delete(epoch); // so that the last one is the newest
+    this.#seen.set(epoch, position);
+    // Epochs end, and nobody says which: the oldest are of no use.
+    if (this.#seen.size > 64) this.#seen.delete(this.#seen.keys().next().value);
+    if (joined) this.#fire(new Event(joined));
+    else this.#fire(new MessageEvent("message", { data: data.slice(line.length), origin, lastEventId: position }));
+  }
 
   #wait(event) {
     const { firstDelay, maxDelay } = ReconnectingWebSocket;

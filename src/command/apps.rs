@@ -1,10 +1,13 @@
 //! The WebSocket applications that `serve` offers.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::{Arc, OnceLock},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use switchboard::{
-    Audience, Closed, Error, Handled, Hub, Message, Opening, READ_LEN, Refusal, ServerResult, StatusCode,
-    WebSocket, WebSocketServer,
+    Audience, Error, Handled, History, Hub, HubObserver, Message, Opening, READ_LEN, Refusal, ServerBuilder,
+    ServerResult, StatusCode, WebSocket, WebSocketServer,
 };
 
 use super::allowance::Allowance;
@@ -96,13 +99,24 @@ impl WebSocketServer for Broadcast {
 
 /// A chat with rooms: `/chat?room=ROOM&name=NAME`. Each line that is received is sent to all in the room, as `NAME: LINE`.
 /// A line has at most 16 KiB, and a client may send 64 KiB at once, and then 16 KiB a second.
+///
+/// With `&since=`, and later with the last position that it has seen, a client is told what was said while it was away, and who is
+/// there.
 pub(super) struct Chat {
     room: String,
     name: String,
-    /// Once the others have been told that this one came.
-    hub: Option<Hub>,
     allowance: Allowance,
 }
+
+/// The topics of rooms: what is said there, which they remember, and who is there.
+const ROOM: &str = "chat/";
+const HERE: &str = "chatters/";
+
+/// What a room remembers.
+const REMEMBERED: History = History::new(100, Duration::from_secs(3600));
+
+/// How many names are shown of those who are in a room.
+const MOST_NAMES: usize = 20;
 
 /// The longest name of a room or a person, in characters.
 const MAX_NAME: usize = 30;
@@ -113,19 +127,13 @@ const MAX_LINE: usize = 16 * 1024;
 impl Default for Chat {
     fn default() -> Self {
         let allowance = Allowance::new(64 * 1024, 16 * 1024);
-        Self { room: String::new(), name: String::new(), hub: None, allowance }
+        Self { room: String::new(), name: String::new(), allowance }
     }
 }
 
 impl Chat {
-    fn tell(&self, line: String) {
-        if let Some(hub) = &self.hub {
-            let _ = hub.broadcast(Audience::Topic(&self.topic()), line); // it cannot fail within a process
-        }
-    }
-
     fn topic(&self) -> String {
-        format!("chat/{}", self.room)
+        format!("{ROOM}{}", self.room)
     }
 }
 
@@ -141,14 +149,21 @@ impl WebSocketServer for Chat {
             fits.then_some(value).ok_or_else(refusal)
         };
         (self.room, self.name) = (value("room")?, value("name")?);
-        opening.join(self.topic())?;
+        if self.name.starts_with('*') {
+            return Err(Refusal::new(StatusCode::BAD_REQUEST, "a line that begins with * is the chat's own"));
+        }
+        opening.set_user(&self.name)?;
+        if opening.request().query_value("since").is_some() {
+            opening.join(format!("{HERE}{}", self.room))?;
+            opening.join_since(self.topic(), opening.since())?;
+        } else {
+            opening.join(self.topic())?;
+        }
         opening.set_shared_connection(true);
         Ok(())
     }
 
-    fn server(&mut self, ws: &mut WebSocket) -> ServerResult {
-        self.hub = Some(ws.hub());
-        self.tell(format!("* {} came", self.name));
+    fn server(&mut self, _ws: &mut WebSocket) -> ServerResult {
         Ok(())
     }
 
@@ -159,13 +174,49 @@ impl WebSocketServer for Chat {
             Some(line) if !self.allowance.take(line.len()) => {
                 ws.close(1008, "more than 64 KiB at once, or 16 KiB a second");
             }
-            Some(line) => self.tell(format!("{}: {line}", self.name)),
+            Some(line) => {
+                // It cannot fail within a process.
+                let _ = ws.hub().publish(&self.topic(), format!("{}: {line}", self.name));
+            }
         }
         Handled::Yes
     }
+}
 
-    fn on_post_server(&mut self, _closed: &Closed) {
-        self.tell(format!("* {} left", self.name));
+/// Tells those in a room of the chat who comes, leaves, and is there.
+#[derive(Default)]
+pub(super) struct Chatters(OnceLock<Hub>);
+
+impl Chatters {
+    /// For a server with the chat.
+    pub(super) fn observe(self: Arc<Self>, builder: ServerBuilder) -> ServerBuilder {
+        builder.history(&format!("{ROOM}*"), REMEMBERED).observer(self)
+    }
+
+    /// The hub of that server.
+    pub(super) fn use_hub(&self, hub: Hub) {
+        let _ = self.0.set(hub);
+    }
+
+    fn tell(&self, topic: &str, user: &str, what: &str) -> Option<()> {
+        let (hub, room) = (self.0.get()?, topic.strip_prefix(ROOM)?);
+        hub.publish(topic, format!("* {user} {what}")).ok()?;
+        let page = hub.presence(topic, None, MOST_NAMES).ok()?;
+        let names: Vec<_> = page.items.iter().map(|present| &*present.user).collect();
+        let others = if page.next.is_some() { " and others" } else { "" };
+        let line = format!("* here: {}{others}", names.join(", "));
+        let _ = hub.broadcast(Audience::Topic(&format!("{HERE}{room}")), line).ok()?;
+        Some(())
+    }
+}
+
+impl HubObserver for Chatters {
+    fn user_joined(&self, topic: &str, user: &str) {
+        self.tell(topic, user, "came");
+    }
+
+    fn user_left(&self, topic: &str, user: &str) {
+        self.tell(topic, user, "left");
     }
 }
 
@@ -177,21 +228,18 @@ pub(super) fn time_of_day() -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, OnceLock};
-
     use switchboard::{Server, WebSocketId};
 
     use super::*;
 
-    /// A chat that is closed before it begins, except for the first one.
+    /// A chat of a user with several tabs, of which only the first one stays.
     struct Hasty(Chat, Arc<OnceLock<WebSocketId>>);
 
     impl WebSocketServer for Hasty {
         fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
             self.0.on_pre_server(opening)?;
-            opening.set_user("somebody")?;
             let first = self.1.get_or_init(|| *opening.websocket_id());
-            opening.hub().close_all(Audience::User("somebody").except(first), 4000, "")?;
+            opening.hub().close_all(Audience::User("ann").except(first), 4000, "")?;
             Ok(())
         }
 
@@ -202,28 +250,27 @@ mod tests {
         fn on_client_message(&mut self, ws: &WebSocket, message: Message) -> Handled {
             self.0.on_client_message(ws, message)
         }
-
-        fn on_post_server(&mut self, closed: &Closed) {
-            self.0.on_post_server(closed);
-        }
     }
 
     #[test]
-    fn nobody_leaves_a_chat_who_has_not_come() {
+    fn nobody_leaves_a_chat_who_is_still_there() {
         let first = Arc::new(OnceLock::new());
         let factory = move || Hasty(Chat::default(), first.clone());
-        let builder = Server::builder().listen("127.0.0.1:0").route("/chat", factory);
+        let chatters = Arc::<Chatters>::default();
+        let builder =
+            chatters.clone().observe(Server::builder()).listen("127.0.0.1:0").route("/chat", factory);
         let server = builder.bind().unwrap().spawn().unwrap();
+        chatters.use_hub(server.hub());
         let address = server.local_addrs()[0].tcp().unwrap();
-        let connect = |name: &str| {
+        let connect = || {
             let socket = std::net::TcpStream::connect(address).unwrap();
             socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-            tungstenite::client(format!("ws://{address}/chat?room=r&name={name}"), socket).unwrap().0
+            tungstenite::client(format!("ws://{address}/chat?room=r&name=ann"), socket).unwrap().0
         };
-        let mut watcher = connect("watcher");
-        assert_eq!(watcher.read().unwrap().into_text().unwrap(), "* watcher came");
+        let mut watcher = connect();
+        assert_eq!(watcher.read().unwrap().into_text().unwrap(), "* ann came");
         for _ in 0..10 {
-            let mut hasty = connect("hasty");
+            let mut hasty = connect();
             assert!(hasty.read().unwrap().is_close());
             while hasty.read().is_ok() {}
         }
@@ -233,7 +280,7 @@ mod tests {
         watcher.send("the last word".into()).unwrap();
         assert_eq!(
             watcher.read().unwrap().into_text().unwrap(),
-            "watcher: the last word",
+            "ann: the last word",
             "nothing is before it"
         );
     }

@@ -15,7 +15,7 @@ mod signals;
 #[cfg(feature = "__tls")]
 mod tls;
 
-use std::{error::Error, process::ExitCode, time::Duration};
+use std::{error::Error, process::ExitCode, sync::Arc, time::Duration};
 
 use log::info;
 use switchboard::{Limits, ListenAddr, Origins, Server, ServerBuilder};
@@ -52,12 +52,14 @@ fn run(args: &Serve) -> Result<(), Box<dyn Error>> {
     let hangup = Hangup::block()?;
     logging::init(args.log_level, args.log_file.as_deref())?;
     let mut clock = Clock::new();
-    let builder = configure(args, &clock)?;
+    let chatters = Arc::<apps::Chatters>::default();
+    let builder = chatters.clone().observe(configure(args, &clock)?);
     #[cfg(feature = "__tls")]
     let identity = args.tls.identity()?;
     #[cfg(feature = "__tls")]
     let builder = args.tls.listen(builder, identity.as_ref());
     let server = builder.bind()?;
+    chatters.use_hub(server.hub());
     #[cfg(feature = "__tls")]
     let _watch = identity.as_ref().and_then(tls::watch);
     #[cfg(feature = "__tls")]
@@ -145,7 +147,7 @@ fn announce(server: &Server, args: &Serve) {
                     "ws{tls}://{address}/broadcast sends each message to all clients on that path: 1 MiB a second of each, and 4 MiB at once"
                 );
                 info!(
-                    "ws{tls}://{address}/chat?room=ROOM&name=NAME is a chat, of lines up to 16 KiB: 16 KiB a second of each, and 64 KiB at once"
+                    "ws{tls}://{address}/chat?room=ROOM&name=NAME is a chat, of lines up to 16 KiB: 16 KiB a second of each, and 64 KiB at once; with &since= it tells what was said before"
                 );
                 info!("ws{tls}://{address}{} sends the time every second", clock::PATH);
             }

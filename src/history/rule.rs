@@ -21,7 +21,7 @@ pub struct History {
 
 impl History {
     /// At most so many publications, the newest ones, and none that is older than this.
-    pub fn new(size: usize, age: Duration) -> Self {
+    pub const fn new(size: usize, age: Duration) -> Self {
         Self { size, age }
     }
 }

@@ -186,6 +186,7 @@ async function chats(ada) {
   await enter(bob, "Bob <b>");
   await enter(eve, "Eve", "cellar & Co");
   await heard(ada, "* Bob <b> came");
+  await says(ada, "chat-here", "here: Ada, Bob <b>");
   await say(ada, "hello <i>Bob</i>");
   await heard(bob, "Ada: hello <i>Bob</i>");
   assert.equal(await ada.inputValue("#chat-line"), "");
@@ -197,8 +198,13 @@ async function chats(ada) {
   await bob.click("#chat-enter");
   await heard(ada, "* Bob <b> left");
   await says(bob, "chat-state", "left lobby");
+  await says(ada, "chat-here", "here: Ada");
+  await say(ada, "nobody is here");
+  await heard(ada, "nobody is here");
   await ada.close();
   await enter(bob, "Bob");
+  await heard(bob, "Ada: nobody is here"); // said while he was away
+  assert.equal(await bob.locator("#chat-log li", { hasText: "hello" }).count(), 1); // and what he has seen, once
   assert.deepEqual(bob.problems.concat(eve.problems), []);
 }
 
@@ -243,6 +249,7 @@ async function reconnects(browser) {
   await submit(page, "#hex", "ab cd");
   await row(page, "received", /binary, 2 bytesab cd/); // its binaryType was kept
   await heard(page, "You are in lobby again.");
+  await heard(page, "What was said before is not known any more."); // it is another process
   await says(page, "chat-state", "in lobby");
   await say(page, "back");
   await heard(page, "Ada: back");

@@ -4,6 +4,7 @@
 //     node protocol.mjs SWITCHBOARD BROWSER_SERVER      the built command, and the built server.rs of this folder
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
+import { connect, createServer } from "node:net";
 import { PATIENCE, finish, start, startServer, test, withBrowser } from "./harness.mjs";
 
 const LIMIT = 1 << 20; // the default of --max-message-size
@@ -647,6 +648,72 @@ async function checkExamples(browser) {
   await server.stop();
 }
 
+/** Passes on to a port what comes, until it is cut: then all connections end, with whatever was on its way. */
+async function cuttingProxy(port) {
+  const open = new Set();
+  const proxy = createServer((client) => {
+    const server = connect(port, "127.0.0.1");
+    for (const [one, other] of [[client, server], [server, client]]) {
+      open.add(one);
+      one.pipe(other);
+      one.on("error", () => {}).on("close", () => {
+        open.delete(one);
+        other.destroy();
+      });
+    }
+  });
+  await new Promise((resolve) => proxy.listen(0, "127.0.0.1", resolve));
+  return { port: proxy.address().port, cut: () => open.forEach((socket) => socket.resetAndDestroy()), end: () => proxy.close() };
+}
+
+/** What a room has to remember is less than it does: so however slow the machine is, nothing may be missing. */
+async function checkRecovery(browser) {
+  const server = await startServer(command, [], { tls: false });
+  const proxy = await cuttingProxy(server.port);
+  const context = await browser.newContext();
+  const talk = async () => {
+    const talker = await Client.open("/chat?room=r&name=talker");
+    for (let line = 0; line < 60; line++) {
+      talker.ws.send(String(line));
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  };
+  const listen = () => {
+    ReconnectingWebSocket.firstDelay = ReconnectingWebSocket.maxDelay = 30;
+    window.listeners = [1, 2].map((number) => {
+      const ws = new ReconnectingWebSocket(`/chat?room=r&name=listener+${number}`, [], { since: "" });
+      const listener = { lines: [], opened: 0, gaps: 0, ws };
+      ws.onopen = () => listener.opened++;
+      ws.ongap = () => listener.gaps++;
+      ws.onmessage = ({ data }) => data.startsWith("talker: ") && listener.lines.push(Number(data.slice(8)));
+      return listener;
+    });
+  };
+  const allHeard = async () => {
+    const until = performance.now() + 15_000;
+    const lacks = () => listeners.some(({ lines }) => lines.at(-1) !== 59);
+    while (lacks() && performance.now() < until) await new Promise((resolve) => setTimeout(resolve, 20));
+    return listeners.map(({ lines, opened, gaps, ws }) => ({ lines, opened: opened > 1, gaps, since: ws.since.split(":").length }));
+  };
+  await test("who loses the network gets all that was missed, once and in order", () =>
+    Tab.use(context, `http://127.0.0.1:${proxy.port}`, (tab) =>
+      Tab.use(context, `http://127.0.0.1:${server.port}`, async (other) => {
+        await tab.run(listen);
+        const talked = other.run(talk);
+        for (let cut = 0; cut < 5; cut++) {
+          await new Promise((resolve) => setTimeout(resolve, 250));
+          proxy.cut();
+        }
+        await talked;
+        const lines = Array.from({ length: 60 }, (_, line) => line);
+        const whole = { lines, opened: true, gaps: 0, since: 2 };
+        assert.deepEqual(await tab.run(allHeard), [whole, whole]);
+      })));
+  await context.close();
+  proxy.end();
+  await server.stop();
+}
+
 async function checkAllowedOrigins(browser) {
   const friend = await start(browserServer, []);
   const origins = Object.values(pages(friend)).flatMap((origin) => ["--allow-origin", origin]);
@@ -719,6 +786,7 @@ await withBrowser(async (browser) => {
   await checkProtocol(browser);
   await checkCommand(browser);
   await checkExamples(browser);
+  await checkRecovery(browser);
   await checkAllowedOrigins(browser);
   await checkServerEnds(browser);
 });

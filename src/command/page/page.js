@@ -335,6 +335,7 @@ $('reason').addEventListener('input', () => { $('reason-bytes').textContent = by
 
 /* Chat panel: a socket of its own. Once left, it is forgotten: what still comes from it goes nowhere. */
 const talk = new Rows('chat-log', MAX_LINES, () => {});
+const seen = new Map(); // of each room the last position
 let chat = null;
 
 function say(text, name, kind = text.startsWith('* ') ? 'notice' : '') {
@@ -376,7 +377,8 @@ function enter() {
   pass('chat-name', 'chat-room', 'chat-enter');
   const name = seat('chat-name', 'name'), room = seat('chat-room', 'room');
   if (!name || !room) return void $(name ? 'chat-room' : 'chat-name').focus();
-  const next = new ReconnectingWebSocket('/chat?' + new URLSearchParams({ room, name }));
+  const since = seen.get(room) ?? '';
+  const next = new ReconnectingWebSocket('/chat?' + new URLSearchParams({ room, name }), [], { since });
   const here = chat = { socket: next, room, came: false, until: 0 };
   showChat(`entering ${room}…`);
   next.onopen = () => {
@@ -386,7 +388,12 @@ function enter() {
     talk.following = true;
     showChat('in ' + room);
   };
-  next.onmessage = ({ data }) => { if (typeof data === 'string') say(data, name); };
+  next.ongap = () => say('What was said before is not known any more.', '', 'notice');
+  next.onmessage = ({ data, lastEventId }) => {
+    if (typeof data !== 'string') return;
+    if (!lastEventId && data.startsWith('* here: ')) put('chat-here', data.slice(2));
+    else say(data, name);
+  };
   next.onwaiting = ({ delay }) => {
     if (!here.came) return next.close();
     if (!here.until) say(`You were cut off from ${room}. Reconnecting…`, '', 'notice');
@@ -403,7 +410,9 @@ function enter() {
 function leave(state, note) {
   const { socket, room, came } = chat;
   chat = null;
-  socket.onmessage = socket.onclose = null;
+  seen.set(room, socket.since);
+  put('chat-here', '');
+  socket.onmessage = socket.ongap = socket.onclose = null;
   socket.close();
   if (came) say(`You ${note}${room}.`, '', 'notice');
   showChat(came ? state + room : 'not in a room');

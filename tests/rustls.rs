@@ -199,6 +199,25 @@ fn a_client_shows_who_it_is() {
     }
 }
 
+/// With TLS 1.3 it sends its request before it can know.
+#[test]
+fn a_client_that_is_refused_learns_why_although_it_has_sent_its_request() {
+    let [ca, clients] = ["ca", "clients"].map(|name| Kind::ca(name).signed());
+    let own = load(&[&Kind::server("server").issued_by(&ca)]);
+    let client_ca = TlsClientCa::from_pem(clients.pem().as_bytes()).unwrap();
+    let builder = Server::builder().listen_tls("127.0.0.1:0", own.with_client_ca(client_ca));
+    let server = Running::new(builder.route("/", || app(echo)));
+    let mut client = client(&ca);
+    client.set_min_proto_version(Some(SslVersion::TLS1_3)).unwrap();
+    let mut tls = connect(client, &server, "localhost").unwrap();
+    for part in ["GET / HTTP/1.1\r\n", "Host: localhost\r\n", "\r\n"] {
+        std::thread::sleep(std::time::Duration::from_millis(20)); // it may be refused meanwhile, or later
+        tls.write_all(part.as_bytes()).unwrap();
+    }
+    let error = tls.read(&mut [0]).unwrap_err().to_string();
+    assert!(error.contains("certificate required"), "{error}");
+}
+
 /// Runs a program with this input, which stays open until it has said `until`.
 fn talk(program: &str, args: &[&str], input: &[u8], until: &[u8]) -> Option<String> {
     let mut command = Command::new(program);

@@ -18,7 +18,10 @@ use common::{
     frame, full_app, handshake, read_frame, read_head,
     running::Running,
 };
-use openssl::ssl::{SslConnector, SslMethod, SslStream, SslVersion};
+use openssl::{
+    hash::MessageDigest,
+    ssl::{SslConnector, SslMethod, SslStream, SslVersion},
+};
 use switchboard::{
     ClientCertificate, Closed, Opening, Response, Server, TlsBackend, TlsClientCa, TlsIdentity, TlsVersion,
     WebSocket,
@@ -216,6 +219,19 @@ fn a_client_that_is_refused_learns_why_although_it_has_sent_its_request() {
     }
     let error = tls.read(&mut [0]).unwrap_err().to_string();
     assert!(error.contains("certificate required"), "{error}");
+}
+
+/// Debian's OpenSSL takes no certificate that was signed so.
+#[test]
+fn what_only_rustls_can_use_is_loaded_where_both_are_there() {
+    let old =
+        Kind { digest: MessageDigest::sha1(), ..Kind::server("old") }.issued_by(&Kind::ca("ca").signed());
+    let loaded = TlsIdentity::from_pem(old.pem().as_bytes(), old.key_pem().as_bytes()).unwrap();
+    drop(
+        Server::builder().listen_tls("127.0.0.1:0", loaded.with_backend(TlsBackend::Rustls)).bind().unwrap(),
+    );
+    let other = Kind::server("other").signed();
+    TlsIdentity::from_pem(old.pem().as_bytes(), other.key_pem().as_bytes()).unwrap_err();
 }
 
 /// Runs a program with this input, which stays open until it has said `until`.

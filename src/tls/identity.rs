@@ -46,7 +46,8 @@ use crate::{codec::Acceptor, error::TlsError, sync::LockExt};
 /// | a key of another certificate, an encrypted key, a file that is cut off, damaged or something else | an error |
 ///
 /// Which library does TLS, and what it can do: see [`TlsBackend`]. What was chosen with the methods below and the library cannot do
-/// is an error of [`bind`](crate::ServerBuilder::bind), which says so. The server speaks TLS 1.2 or later.
+/// is an error of [`bind`](crate::ServerBuilder::bind), which says so; where there are both, so is a kind of key that only the other
+/// one knows. The server speaks TLS 1.2 or later.
 ///
 /// ```
 /// # #[cfg(feature = "rustls")]
@@ -162,7 +163,7 @@ impl TlsIdentity {
         fingerprint: Option<Fingerprint>,
     ) -> Result<Self, TlsError> {
         certified.warn();
-        Ok(Self::new(Current::checked(certified, Settings::default(), fingerprint)?, Arc::new(source)))
+        Ok(Self::new(Current::loaded(certified, fingerprint)?, Arc::new(source)))
     }
 
     fn new(current: Current, source: Arc<Source>) -> Self {
@@ -271,9 +272,19 @@ impl Current {
         }
     }
 
-    /// What the library cannot use is found out now.
-    #[cfg_attr(not(target_vendor = "apple"), allow(unused_mut))]
-    fn checked(
+    /// What no library can use is found out now. Which one it is for may be chosen later; then `bind` finds out the rest.
+    fn loaded(certified: Certified, fingerprint: Option<Fingerprint>) -> Result<Self, TlsError> {
+        let current = Self::made(certified, Settings::default(), fingerprint)?;
+        match current.acceptor() {
+            #[cfg(feature = "rustls")]
+            Err(_) if current.usable().is_ok() => {}
+            made => drop(made?),
+        }
+        Ok(current)
+    }
+
+    #[cfg_attr(not(target_vendor = "apple"), allow(unused_mut, clippy::unnecessary_wraps))]
+    fn made(
         mut certified: Certified,
         settings: Settings,
         fingerprint: Option<Fingerprint>,
@@ -283,14 +294,14 @@ impl Current {
             let (_, own) = native::acceptor(&certified).map_err(|e| named(&certified.name, e))?;
             certified.chain.push(own);
         }
-        let current = Self::new(Arc::new(certified), settings, fingerprint);
-        current.acceptor()?;
-        Ok(current)
+        Ok(Self::new(Arc::new(certified), settings, fingerprint))
     }
 
     /// What takes the place of this, with the same settings: another certificate and its key.
     pub(super) fn renewed(&self, new: Certified, fingerprint: Fingerprint) -> Result<Self, TlsError> {
-        self.check_successor(Self::checked(new, self.settings.clone(), Some(fingerprint))?)
+        let new = Self::made(new, self.settings.clone(), Some(fingerprint))?;
+        new.acceptor()?;
+        self.check_successor(new)
     }
 
     /// The same: those of another identity.

@@ -323,7 +323,8 @@
 //! A [`TlsIdentity`] is checked when it is loaded, and can be renewed while servers use it: [`TlsIdentity::watch`] loads its files
 //! again whenever they change, [`TlsIdentity::reload`] when you ask for it, and [`TlsIdentity::replace`] takes one that you have.
 //! Connections that begin get the new certificate, and those that are open go on with theirs. What cannot be used, such as a
-//! certificate whose key has not been written yet, is refused with a line in the log, and the one from before stays.
+//! certificate whose key has not been written yet, is refused with a line in the log, and the one from before stays. The CA of
+//! [clients](TlsIdentity::with_client_ca) is loaded again in the same way.
 //!
 //! From 30 days before a certificate of the chain ends, the thread of [`Server::run`] says so in the log, once a day;
 //! [`Hub::certificates`] tells when, for metrics. The certificates of this crate's own tests, whose key is public, are there for yours

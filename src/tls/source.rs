@@ -32,7 +32,8 @@ pub(super) enum Password {
 
 /// A file, found again wherever the program has gone meanwhile.
 pub(super) struct Named {
-    path: PathBuf,
+    /// Absolute.
+    pub(super) path: PathBuf,
     /// As it was given.
     pub(super) name: String,
 }
@@ -136,12 +137,13 @@ impl Content {
 }
 
 impl Named {
-    fn new(path: &Path) -> Self {
+    pub(super) fn new(path: &Path) -> Self {
         let name = path.display().to_string();
         Self { path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()), name }
     }
 
-    fn read(&self, again: bool) -> Result<Vec<u8>, TlsError> {
+    /// `again`: see [`Source::read`].
+    pub(super) fn read(&self, again: bool) -> Result<Vec<u8>, TlsError> {
         let name = &self.name;
         let unreadable = |e| TlsError::new(format!("cannot read {name}: {e}"));
         if again && !fs::metadata(&self.path).map_err(unreadable)?.is_file() {

@@ -105,3 +105,17 @@ impl fmt::Debug for TlsClientCa {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_only_some_are_named() {
+        let named =
+            |times| TlsClientCa::from_pem(&include_bytes!("../../certs/ca.pem").repeat(times)).unwrap();
+        let name = "\"CN=Switchboard test CA\"";
+        assert_eq!(named(1).to_string(), name);
+        assert_eq!(named(5).to_string(), format!("{name}, {name}, {name} and 2 more"));
+    }
+}

@@ -19,7 +19,7 @@ use crate::{
 impl TlsIdentity {
     /// From now on certificate and key of `new` are used in place of these, by all clones of this identity, and so by all servers
     /// that have it: connections that begin get them, those that are open go on as they are. Of `new` only certificate and key are
-    /// taken; what else was chosen stays.
+    /// taken; what else was chosen stays. Sessions from before are not resumed: the next handshake of each client is a whole one.
     ///
     /// ```
     /// # fn main() -> Result<(), switchboard::ServerError> {

@@ -187,7 +187,7 @@ fn quick(client: ClientBuilder) -> ReconnectingBuilder {
 
 fn up(link: &Reconnecting) {
     loop {
-        if let LinkEvent::Up(_) = next(link) {
+        if let LinkEvent::Up { .. } = next(link) {
             return;
         }
     }
@@ -208,7 +208,7 @@ fn failed(link: &Reconnecting) -> (Arc<ClientError>, Duration) {
 
 fn down(link: &Reconnecting) -> (switchboard::CloseReason, Duration) {
     loop {
-        if let LinkEvent::Down { reason, retry_in } = next(link) {
+        if let LinkEvent::Down { reason, retry_in, .. } = next(link) {
             return (reason, retry_in);
         }
     }
@@ -588,6 +588,38 @@ fn a_greeting_goes_first_on_each_connection() {
         let _ = link.send("c");
     }
     assert!(link.counts().sent <= 4, "greetings do not count");
+    drop(link);
+
+    // Without it, nothing else is sent.
+    let mut times = 0;
+    let link = builder(&peer.url()).greeting(move |_| {
+        times += 1;
+        assert!(times > 1, "on purpose");
+        ["hello"]
+    });
+    let link = link.start().unwrap();
+    let _ = link.send("a").unwrap();
+    assert_eq!(next_text(&mut peer.accept()), None);
+    let (error, _) = failed(&link);
+    assert!(matches!(&*error, ClientError::Prepare(_)), "{error}");
+    let mut ws = peer.accept();
+    assert_eq!([hear(&mut ws), hear(&mut ws)], ["hello", "a"]);
+}
+
+/// Not what became of the connection before.
+#[test]
+fn a_close_between_attempts_is_what_is_told() {
+    let peer = Peer::new();
+    let hour = Duration::from_secs(3600);
+    let link = Client::builder(&peer.url()).reconnecting().delays(hour, hour).start().unwrap();
+    reset(peer.accept());
+    down(&link);
+    let _ = link.send("a secret").unwrap();
+    link.close(4000, "enough");
+    let closed = link.read_message(PATIENCE).unwrap_err();
+    assert!(matches!(&closed, Error::Closed(reason) if reason.code().0 == 4000), "{closed}");
+    assert!(!format!("{link:?}").contains("secret"));
+    assert_eq!(link.finish(PATIENCE), ["a secret"]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ mod link;
 mod pace;
 mod queue;
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{fmt, sync::Arc, thread, time::Duration};
 
 use self::link::Shared;
 pub use self::{
@@ -112,7 +112,6 @@ const LOOK: Duration = Duration::from_millis(10);
 /// A server that is silently gone is found out as by any [`Client`](crate::Client#timeouts): within
 /// [`ping_interval`](crate::Limits::ping_interval) and [`ping_timeout`](crate::Limits::ping_timeout), 40 s. What was sent in that time
 /// is lost. Until then it counts as up.
-#[derive(Debug)]
 pub struct Reconnecting(Arc<Shared>);
 
 impl Reconnecting {
@@ -198,7 +197,7 @@ impl Reconnecting {
     /// Sends what is queued, then closes with 1000, and waits for the closing handshake; for so long at most in all. While it is not
     /// connected, and there is something to send, it waits for a connection as well. Returns what was not sent.
     #[must_use = "these messages were not sent"]
-    pub fn finish(self, timeout: Duration) -> Vec<Message> {
+    pub fn finish(&self, timeout: Duration) -> Vec<Message> {
         let deadline = Deadline::after(allowed(timeout));
         while !self.0.queue.is_empty()
             && self.state() != LinkState::Ended
@@ -218,6 +217,16 @@ impl Reconnecting {
 impl Drop for Reconnecting {
     fn drop(&mut self) {
         self.close(CloseCode::NORMAL, "");
+    }
+}
+
+/// Does not show messages.
+impl fmt::Debug for Reconnecting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reconnecting")
+            .field("state", &self.state())
+            .field("counts", &self.counts())
+            .finish_non_exhaustive()
     }
 }
 

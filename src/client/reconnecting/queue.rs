@@ -106,10 +106,10 @@ impl Queue {
         })
     }
 
-    /// There is a connection: it gets all that is here, and what comes.
-    pub(super) fn begin(&self, connection: &Arc<Connection>) {
+    /// There is a connection: it gets all that is here, and what comes, behind a greeting of so many bytes.
+    pub(super) fn begin(&self, connection: &Arc<Connection>, greeting: u64) {
         let statistics = connection.statistics();
-        let greeted = statistics.counts.bytes_out + statistics.queued as u64;
+        let greeted = greeting.max(statistics.counts.bytes_out + statistics.queued as u64);
         let (tell, told) = unbounded();
         let line = Line { connection: connection.clone(), told, tell, has_sent: false, greeted };
         self.state.locked().line = Some(line);

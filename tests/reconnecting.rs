@@ -299,6 +299,7 @@ fn two_hundred_breaks(scheme: Scheme) {
                 }
             }
         });
+        scope.spawn(|| watch(&link, BREAKS + 1));
         let until = Until(&done);
         let (mut heard, mut said) = (Vec::new(), 0);
         for round in 0..BREAKS {
@@ -341,6 +342,28 @@ fn two_hundred_breaks(scheme: Scheme) {
     assert_eq!(counts.connected, BREAKS as u64 + 1);
     assert_eq!(*heard.last().unwrap(), sent - 1);
     eprintln!("{sent} sent, {} heard, {} read", heard.len(), read.len());
+}
+
+/// Reads events until it was connected so often: they tell all that happens, in order.
+fn watch(link: &Reconnecting, connections: usize) {
+    let (mut is_up, mut connected, mut failed) = (false, 0, 0);
+    while connected < connections {
+        match next(link) {
+            LinkEvent::Up { .. } => {
+                assert!(!is_up);
+                (is_up, connected, failed) = (true, connected + 1, 0);
+            }
+            LinkEvent::Down { .. } => {
+                assert!(is_up);
+                is_up = false;
+            }
+            LinkEvent::Failed { attempts, .. } => {
+                failed += 1;
+                assert!(!is_up && attempts == failed);
+            }
+            other => panic!("{other}"),
+        }
+    }
 }
 
 /// What the kernel does not have is not lost, and what it has is not sent again: counted message by message, by a server that ends its
@@ -692,7 +715,12 @@ fn what_is_queued_is_sent_at_the_end_and_what_is_not_is_given_back() {
     for _ in 0..100 {
         let _ = link.send(vec![0; 1_000_000]).unwrap();
     }
-    let unsent = link.finish(Duration::from_millis(100)).len();
+    let unsent = thread::scope(|scope| {
+        let late = scope.spawn(|| eventually("nothing more is taken", || link.send("late").is_err()));
+        let unsent = link.finish(Duration::from_millis(100));
+        late.join().unwrap();
+        unsent.iter().filter(|message| **message != "late").count()
+    });
     assert!((10..100).contains(&unsent), "{unsent}");
     drop(ws);
 }

@@ -80,7 +80,7 @@ pub struct LinkCounts {
     pub connected: u64,
     /// Messages that the kernel has taken.
     pub sent: u64,
-    /// Messages that wait to be sent.
+    /// Messages that wait to be sent; after a close, those that were not.
     pub queued: usize,
     /// Their bytes.
     pub queued_bytes: usize,

@@ -107,9 +107,9 @@ const LOOK: Duration = Duration::from_millis(10);
 ///
 /// Each has one thread of its own, `switchboard-link`, with a stack of [`Limits::stack_size`](crate::Limits::stack_size). It connects,
 /// waits in the system's `recv`, and waits between attempts. What is sent goes out on the thread that calls `send`, which compresses it
-/// if that is agreed, or by that of [all clients](crate::Client#threads). Names are looked up as for any `Client`. Each takes some 30 KiB
-/// while it waits for its next attempt, and some 40 while it is connected without TLS (measured with a thousand in one process), beside
-/// what is queued; of address space, its stack.
+/// if that is agreed, or by that of [all clients](crate::Client#threads). Names are looked up as for any `Client`. Of a thousand in one
+/// process, built without optimization, each takes some 30 KiB while it waits for its next attempt, and some 40 while it is connected
+/// without TLS, beside what is queued; of address space, its stack.
 ///
 /// When it is dropped, or [closed](Self::close), nothing waits for that thread: it ends at once between attempts; during one when that
 /// is over, after [`connect_timeout`](crate::ClientBuilder::connect_timeout) at the latest, and
@@ -202,8 +202,8 @@ impl Reconnecting {
         connection.inspect(|connection| connection.close(code, text)).is_some()
     }
 
-    /// Takes nothing more, sends what is queued, then closes with 1000, and waits for the closing handshake; for so long at most in all. While it is not
-    /// connected, and there is something to send, it waits for a connection as well. Returns what was not sent.
+    /// Takes nothing more, sends what is queued, then closes with 1000, and waits for the closing handshake; for so long at most in
+    /// all. While it is not connected, and there is something to send, it waits for a connection as well. Returns what was not sent.
     /// Meanwhile, other threads can still read.
     #[must_use = "these messages were not sent"]
     pub fn finish(&self, timeout: Duration) -> Vec<Message> {

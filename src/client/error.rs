@@ -48,7 +48,8 @@ pub enum ClientError {
     Timeout(ConnectStep),
     /// Another error of the operating system: no thread or no descriptor, for example.
     Io(io::Error),
-    /// What the program does [before each attempt](crate::ReconnectingBuilder::before_attempt) has failed, with this error.
+    /// What the program does [before each attempt](crate::ReconnectingBuilder::before_attempt), or for its
+    /// [greeting](crate::ReconnectingBuilder::greeting), has failed, with this error.
     Prepare(Box<dyn std::error::Error + Send + Sync>),
 }
 

@@ -93,8 +93,9 @@ impl ClientBuilder {
         }
     }
 
-    /// Adds a header line to the request, such as `Cookie` or `Origin`. `Host` takes the place of the URL's, and of `Authorization` there
-    /// is one as well: the last. Those of the handshake itself, and what would say that a body follows, are refused. Default: none.
+    /// Adds a header line to the request, such as `Cookie`, `Origin` or `User-Agent`, of which none is sent unless it is said. `Host`
+    /// takes the place of the URL's, and of `Authorization` there is one as well: the last. Those of the handshake itself, and what would
+    /// say that a body follows, are refused. Default: none.
     pub fn header(
         mut self,
         name: impl TryInto<HeaderName> + AsRef<[u8]>,

@@ -116,6 +116,7 @@ use crate::{
 /// side ([`ClosedBy::Client`](crate::ClosedBy)), the server, or the network. When a `Client` is dropped, it is closed with 1000, and the gateway
 /// completes the closing handshake; a program that is about to exit calls [`finish`](Self::finish), which waits for that.
 #[derive(Debug)]
+#[must_use = "a client that is dropped is closed"]
 pub struct Client {
     connection: Arc<Connection>,
     response: Box<HandshakeResponse>,

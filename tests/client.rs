@@ -719,6 +719,44 @@ fn a_connection_that_breaks_is_reported_wherever_that_is() {
 }
 
 #[test]
+fn a_server_may_be_cut_off_after_any_byte() {
+    let head = answer("Sec-WebSocket-Key: x").len();
+    let frames = [unmasked(0x01, b"ab"), unmasked(0x89, b"ping"), unmasked(0x80, b"cd")].concat();
+    let all = head + frames.len();
+    for resets in [true, false] {
+        let script = |end: usize| {
+            let frames = frames.clone();
+            Box::new(move |mut stream: TcpStream| {
+                let answer = answer(&common::read_head(&mut stream));
+                stream.write_all(&[answer.as_bytes(), &frames].concat()[..end]).unwrap();
+                if resets {
+                    rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+                }
+            }) as Box<dyn FnOnce(TcpStream) + Send>
+        };
+        let server = raw_server((0..=all).map(script).collect());
+        for end in 0..=all {
+            let client = match server.builder().connect() {
+                Ok(client) => client,
+                // A reset may overtake the answer.
+                Err(ClientError::Broken(_)) if end < head || resets => continue,
+                Err(other) => panic!("after {end} of {all} bytes: {other:?}"),
+            };
+            assert!(end >= head, "{end} of {head} bytes are no answer");
+            let messages: Vec<_> = client.messages().collect();
+            assert!(messages.is_empty() || messages == ["abcd"] && end == all, "{end}: {messages:?}");
+            assert!(resets || messages.len() == usize::from(end == all), "{end}: {messages:?}");
+            let reason = client.finish();
+            assert_eq!(
+                (reason.code().0, reason.by()),
+                (1006, ClosedBy::Network),
+                "after {end} of {all} bytes"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_server_that_says_nothing_costs_no_more_than_the_time_for_connecting() {
     let patient = || Duration::from_secs(1); // on a busy machine, too, it gets so far
     let silent = raw(|mut stream| {

@@ -315,13 +315,13 @@ fn what_all_clients_hold_has_a_bound_and_those_that_hold_most_are_ended() {
             }),
         }
         assert_echoes(&small, "it holds nothing, and goes on");
-        let has_kept = clients.iter().filter(|client| client.close_reason().is_none());
-        let has_kept =
-            has_kept.map(|client| client.read_message(PATIENCE).unwrap().len()).collect::<Vec<_>>();
-        assert!(has_kept.iter().all(|len| *len == EACH));
+        // Others may be ended meanwhile, as what was sent to them arrives.
+        let read = clients.iter().filter_map(|client| client.read_message(PATIENCE).ok()).collect::<Vec<_>>();
+        assert!(read.iter().all(|message| message.len() == EACH));
+        assert_eq!(read.len() + ended(&clients), clients.len());
         match max_buffered_bytes {
-            Some(_) => assert!((4..=8).contains(&has_kept.len()), "{}", has_kept.len()),
-            None => assert_eq!(has_kept.len(), 24),
+            Some(_) => assert!((1..=8).contains(&read.len()), "{}", read.len()),
+            None => assert_eq!(read.len(), 24),
         }
     }
 }

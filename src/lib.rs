@@ -71,6 +71,8 @@
 //! - [`Hub::close`], [`Hub::close_all`], [`WebSocket::end_server`]: any thread. A thread that waits in `read` of a shared
 //!   connection returns at once.
 //! - [`ServerHandle::adopt`], [`ServerHandle::shutdown`]: any thread, without waiting.
+//! - [`Client::connect`], in a program that is a client, too: any thread except a gateway, as `push_wait`. The other methods of a
+//!   [`Client`] do there what can be done without waiting.
 //! - [`TlsIdentity::replace`], [`TlsIdentity::reload`]: any thread; they check what they are given, and `reload` reads files.
 //! - An ID is valid as soon as `on_pre_server` can ask for it: what is pushed to a connection that is being opened follows
 //!   the answer to its handshake. What needs the connection itself waits for that answer: [`Hub::open_server`], `connection`,
@@ -514,7 +516,7 @@ pub use crate::{
         WhenFull,
     },
     compression::Compression,
-    connection::{Overflow, PushError, PushErrorKind, Pushed, READ_TIMEOUT},
+    connection::{AdoptedStream, Overflow, PushError, PushErrorKind, Pushed, READ_TIMEOUT},
     error::{BindError, CloseReason, ClosedBy, Error, OverLimit, Result, ServerError, TlsError},
     http::{Files, Origins, Refusal, Request, Response},
     hub::{Broadcast, Hub, Page, Pusher},
@@ -525,7 +527,7 @@ pub use crate::{
     observer::HubObserver,
     opening::Opening,
     registry::{Audience, Recipients, TopicInfo},
-    server::{AdoptedStream, Exchange, ListenAddr, RunningServer, Server, ServerBuilder, ServerHandle},
+    server::{Exchange, ListenAddr, RunningServer, Server, ServerBuilder, ServerHandle},
     session::{FoundSession, InvalidSessionId, Session, SessionCookie, SessionId, SessionStore, StoreResult},
     tags::{Tags, TagsIter},
     websocket::{Closed, Handled, Messages, READ_LEN, ServerResult, WebSocket, WebSocketServer},

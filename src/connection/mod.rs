@@ -7,6 +7,7 @@
 //! waits, and never while another lock is taken; where both are needed, the inbox is locked first. What a connection wants of
 //! the gateway goes through its `mailbox`. It knows no hub, no gateway, and no poll.
 
+mod adopted;
 mod busy;
 mod close;
 mod core;
@@ -25,16 +26,17 @@ mod turns;
 mod waiting;
 mod write;
 
+pub use self::{
+    adopted::AdoptedStream,
+    outbox::{Overflow, PushError, PushErrorKind, Pushed},
+    read::READ_TIMEOUT,
+};
 pub(crate) use self::{
     drive::{Batch, Intake, Rest, TakenIn},
     mailbox::{Post, Sleep},
     parts::{About, Connection, Context, Extras, Handler, Registrar, Statistics},
     socket::Socket,
     turns::Turns,
-};
-pub use self::{
-    outbox::{Overflow, PushError, PushErrorKind, Pushed},
-    read::READ_TIMEOUT,
 };
 
 #[cfg(test)]

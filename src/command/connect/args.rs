@@ -26,8 +26,8 @@ Exit codes:
   5    --timeout or --connect-timeout has passed
   130  interrupted while it was connecting, or before the answer of --one or the text of --expect; or twice
 
-Messages go to standard output and nothing else does. On a terminal each is one line, control characters are
-escaped, and binary messages are shown as hexadecimal bytes. In a pipe or a file a text is passed on as it is, and
+Messages go to standard output and nothing else does. On a terminal each is one line above what is being typed,
+control characters are escaped, and binary messages are shown as hexadecimal bytes. In a pipe or a file a text is passed on as it is, and
 a newline follows.
 
 Examples:
@@ -64,13 +64,14 @@ pub(in crate::command) struct Connect {
 
     /// End with exit code 5 if all of it, connecting included, takes longer than this [default: 10 with --one and --expect,
     /// else no limit]
-    #[arg(long, value_name = "SECONDS", value_parser = time)]
+    #[arg(long, value_name = "SECONDS", value_parser = time, allow_negative_numbers = true)]
     timeout: Option<Duration>,
     /// Give up connecting after this time
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = time)]
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = time, allow_negative_numbers = true)]
     connect_timeout: Duration,
-    /// When standard input has ended, close after so long a time without a message; 0: at once; forever: until the server does
-    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = wait, conflicts_with_all = ["one", "expect"])]
+    /// When standard input has ended, close after so long a time without a message, on a terminal after that time in any case; 0:
+    /// at once; forever: until the server does
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = wait, allow_negative_numbers = true, conflicts_with_all = ["one", "expect"])]
     pub(super) wait: Duration,
 
     /// Add this header line to the request; repeatable
@@ -82,7 +83,8 @@ pub(in crate::command) struct Connect {
     /// Offer compression: of each message on its own (pooled), or with reference to earlier ones (dedicated)
     #[arg(long, value_name = "MODE", default_value = "off", visible_alias = "compression")]
     compress: Compress,
-    /// Connect through this HTTP proxy, by CONNECT: http://HOST:PORT, or http://USER:PASSWORD@HOST:PORT
+    /// Connect through this HTTP proxy, by CONNECT: http://HOST:PORT, or http://USER:PASSWORD@HOST:PORT. The
+    /// environment (http_proxy) is not asked
     #[arg(long, value_name = "URL")]
     proxy: Option<String>,
     #[cfg(feature = "__tls")]
@@ -138,7 +140,9 @@ fn header(line: &str) -> Result<(String, String), String> {
 }
 
 fn time(text: &str) -> Result<Duration, String> {
-    seconds(text).filter(|time| !time.is_zero()).ok_or_else(|| "must be a number of seconds above 0".into())
+    seconds(text)
+        .filter(|time| !time.is_zero())
+        .ok_or_else(|| "must be a number of seconds above 0, such as 5 or 0.5".into())
 }
 
 fn wait(text: &str) -> Result<Duration, String> {

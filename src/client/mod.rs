@@ -30,7 +30,7 @@ pub use self::{
     response::HandshakeResponse,
 };
 use crate::{
-    connection::Connection,
+    connection::{Connection, READ_TIMEOUT},
     error::{CloseReason, Error, Result, if_there},
     hub::Pusher,
     message::{CloseCode, Message, Payload},
@@ -208,8 +208,7 @@ impl Client {
             loop {
                 match self.receive(usize::MAX, self.read_timeout) {
                     Ok(message) => return Some(message),
-                    Err(Error::Timeout)
-                        if self.read_timeout >= crate::READ_TIMEOUT && !thread::must_not_wait() => {}
+                    Err(Error::Timeout) if self.read_timeout >= READ_TIMEOUT && !thread::must_not_wait() => {}
                     Err(_) => return None,
                 }
             }

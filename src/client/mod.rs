@@ -45,9 +45,10 @@ use crate::{
 ///
 /// ```
 /// use std::time::Duration;
-/// use switchboard::{Client, Error, Server, ServerResult, WebSocket, WebSocketServer};
+/// use switchboard::{Client, Error};
+/// # use switchboard::{Server, ServerResult, WebSocket, WebSocketServer};
 ///
-/// struct Echo;
+/// # struct Echo;
 /// # impl WebSocketServer for Echo {
 /// #     fn server(&mut self, ws: &mut WebSocket) -> ServerResult {
 /// #         ws.messages().try_for_each(|message| ws.write(message)).map_err(Into::into)

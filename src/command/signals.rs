@@ -15,7 +15,7 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// Two signals within so short a time are one that was sent twice, as by `timeout`, to a process and to its group: nobody presses a
 /// key so fast.
-const TWIN: Duration = Duration::from_millis(100);
+pub(super) const TWIN: Duration = Duration::from_millis(100);
 
 /// Enough to check a certificate by a handshake.
 const STACK: usize = 256 * 1024;

@@ -7,7 +7,7 @@ use switchboard::{Client, ClientBuilder, Limits};
 
 #[cfg(feature = "__tls")]
 use super::tls::Tls;
-use crate::command::args::{Compress, size};
+use crate::command::args::{Compress, name_and_value, size};
 
 /// So long the server may take for its part of the closing handshake: all is said then.
 const CLOSE_TIME: Duration = Duration::from_secs(2);
@@ -75,7 +75,7 @@ pub(in crate::command) struct Connect {
     pub(super) wait: Duration,
 
     /// Add this header line to the request; repeatable
-    #[arg(long, short = 'H', value_name = "NAME: VALUE", value_parser = header)]
+    #[arg(long, short = 'H', value_name = "NAME: VALUE", value_parser = name_and_value)]
     header: Vec<(String, String)>,
     /// Offer this subprotocol; repeatable, the first is preferred
     #[arg(long, value_name = "NAME")]
@@ -131,12 +131,6 @@ impl Connect {
         let is_answered = self.one || self.expect.is_some();
         self.timeout.or(is_answered.then_some(ANSWER_TIME))
     }
-}
-
-/// Splits a header line. The client says which it takes.
-fn header(line: &str) -> Result<(String, String), String> {
-    let (name, value) = line.split_once(':').ok_or("must be NAME: VALUE")?;
-    Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
 fn time(text: &str) -> Result<Duration, String> {

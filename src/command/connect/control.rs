@@ -15,14 +15,11 @@ use crossbeam_channel::{Sender, TrySendError};
 use nix::sys::signal::Signal;
 
 use super::{codes::INTERRUPTED, terminal, typing::Prompt};
-use crate::command::signals::{Blocked, is_ignored, let_through};
+use crate::command::signals::{Blocked, TWIN, is_ignored, let_through};
 
 /// Whatever is being waited for, such as a reader of the output that takes nothing: so long after a signal, or after --timeout, the
 /// process ends at the latest.
 const GRACE: Duration = Duration::from_secs(10);
-
-/// Two signals within so short a time are one that was sent twice, as to a process and to its group: nobody presses a key so fast.
-const TWIN: Duration = Duration::from_millis(100);
 
 /// Enough to sleep.
 const STACK: usize = 64 * 1024;

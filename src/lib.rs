@@ -1,4 +1,4 @@
-//! WebSockets for programs without an async runtime.
+//! WebSockets for programs without an async runtime: a server, and [clients](#clients).
 //!
 //! You write a type with three methods, [`on_pre_server`], [`server`] and [`on_post_server`]; the server runs one instance
 //! for each connection, on an operating-system thread of its own, and `server` simply reads and writes, with timeouts. Any
@@ -401,7 +401,8 @@
 //!
 //! # Features
 //!
-//! - `tls` (default): `wss://` with the system's TLS library.
+//! - `tls` (default): `wss://` with the system's TLS library. All that is named `Tls…`, what takes it (`listen_tls`, [`ClientBuilder`]'s
+//!   `tls`), `ClientCertificate`, `CertificateInfo`, and [`Hub`]'s `certificates` are there with this feature or the next one.
 //! - `rustls`: `wss://` with rustls, instead of it or beside it; `TlsBackend` says what each can do. Without `tls` nothing of C is
 //!   linked but libc, and with a musl target not even that.
 //! - `tls-vendored`: `tls` with an OpenSSL that is built along and linked in, for cross builds where the target's is not to be had. It

@@ -30,7 +30,7 @@ pub use self::{
     response::HandshakeResponse,
 };
 use crate::{
-    connection::Connection,
+    connection::{Connection, READ_TIMEOUT},
     error::{CloseReason, Error, Result, if_there},
     hub::Pusher,
     message::{CloseCode, Message, Payload},
@@ -45,9 +45,10 @@ use crate::{
 ///
 /// ```
 /// use std::time::Duration;
-/// use switchboard::{Client, Error, Server, ServerResult, WebSocket, WebSocketServer};
+/// use switchboard::{Client, Error};
+/// # use switchboard::{Server, ServerResult, WebSocket, WebSocketServer};
 ///
-/// struct Echo;
+/// # struct Echo;
 /// # impl WebSocketServer for Echo {
 /// #     fn server(&mut self, ws: &mut WebSocket) -> ServerResult {
 /// #         ws.messages().try_for_each(|message| ws.write(message)).map_err(Into::into)
@@ -213,8 +214,7 @@ impl Client {
             loop {
                 match self.receive(usize::MAX, self.read_timeout) {
                     Ok(message) => return Some(message),
-                    Err(Error::Timeout)
-                        if self.read_timeout >= crate::READ_TIMEOUT && !thread::must_not_wait() => {}
+                    Err(Error::Timeout) if self.read_timeout >= READ_TIMEOUT && !thread::must_not_wait() => {}
                     Err(_) => return None,
                 }
             }

@@ -10,6 +10,8 @@
 /// | a client speaks | TLS 1.2 and 1.3 | TLS 1.2 and 1.3 |
 /// | [client certificates](crate::TlsIdentity::with_client_ca) | no | yes |
 /// | [several certificates](crate::TlsIdentity::with_other), by the name that is asked for | no | yes |
+/// | cipher suites of TLS 1.2 | with an RSA key also some without forward secrecy, and with CBC | ECDHE with AES-GCM or ChaCha20 |
+/// | sessions are resumed | yes; OpenSSL keeps those of clients without tickets | yes, unless clients show certificates; nothing is kept |
 /// | PKCS#12 | yes | with the feature `tls` beside it |
 /// | keys | all that the system knows | RSA of 2048 bits or more, P-256, P-384, Ed25519 |
 /// | certificates | all that the system knows | of version 3 (`openssl x509 -req` makes those with `-extfile`) |

@@ -48,8 +48,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         while let Some(command) = link.try_read()? {
             match serde_json::from_slice::<Value>(command.as_bytes()) {
                 Ok(command) if command["interval"].is_u64() => {
-                    interval =
-                        Duration::from_millis(command["interval"].as_u64().unwrap_or_default().max(10));
+                    let asked = command["interval"].as_u64().unwrap_or_default();
+                    interval = Duration::from_millis(asked.clamp(10, 1000)); // whatever it says, it stays in reach
                     println!("a reading each {interval:?} from now on");
                 }
                 _ => println!("not a command: {command:?}"),

@@ -30,7 +30,7 @@ pub(crate) struct Buffered {
     /// In KiB, like the bound. Below zero for a moment, where what one thread takes away was added by another one that has not
     /// said so yet.
     sum: AtomicIsize,
-    max: isize,
+    max: AtomicIsize,
     /// Whoever sees to it has this.
     pub(crate) relief: Mutex<()>,
 }
@@ -40,9 +40,18 @@ impl Buffered {
         Self {
             is_short: AtomicBool::new(false),
             sum: AtomicIsize::new(0),
-            max: (max_bytes / 1024) as isize,
+            max: AtomicIsize::new((max_bytes / 1024) as isize),
             relief: Mutex::default(),
         }
+    }
+
+    /// From now on the bound is not higher than this.
+    pub(crate) fn lower_bound_to(&self, max_bytes: usize) {
+        self.max.fetch_min((max_bytes / 1024) as isize, SeqCst);
+    }
+
+    fn max(&self) -> isize {
+        self.max.load(Relaxed)
     }
 
     /// Somebody has so many KiB instead of so many. True: this is too much, and whoever can see to it has to be told.
@@ -53,7 +62,7 @@ impl Buffered {
         }
         let more = (is - was) as isize;
         let sum = self.sum.fetch_add(more, SeqCst) + more;
-        sum > self.max && !self.is_short.swap(true, SeqCst)
+        sum > self.max() && !self.is_short.swap(true, SeqCst)
     }
 
     /// The same for what nobody can be ended for. False: it would make the sum more than half of the bound, and nothing has
@@ -64,7 +73,7 @@ impl Buffered {
             return true;
         }
         let more = (is - was) as isize;
-        let fits = self.sum.fetch_add(more, SeqCst) + more <= self.max / 2;
+        let fits = self.sum.fetch_add(more, SeqCst) + more <= self.max() / 2;
         if !fits {
             self.sum.fetch_sub(more, SeqCst);
         }
@@ -83,8 +92,8 @@ impl Buffered {
     /// How many KiB are too many. A little more has to go than what is beyond the bound, or the next byte would be too
     /// much again.
     pub(crate) fn excess(&self) -> usize {
-        let sum = self.sum.load(SeqCst);
-        let excess = if sum > self.max { sum - (self.max - self.max / 16) } else { 0 };
+        let (sum, max) = (self.sum.load(SeqCst), self.max());
+        let excess = if sum > max { sum - (max - max / 16) } else { 0 };
         excess as usize
     }
 

@@ -243,7 +243,6 @@ impl std::error::Error for ServerError {
 pub struct TlsError(Box<str>);
 
 impl TlsError {
-    #[cfg(feature = "__tls")]
     pub(crate) fn new(text: impl Into<String>) -> Self {
         Self(text.into().into())
     }

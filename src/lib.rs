@@ -1,4 +1,4 @@
-//! WebSockets for programs without an async runtime.
+//! WebSockets for programs without an async runtime: a server, and [clients](#clients).
 //!
 //! You write a type with three methods, [`on_pre_server`], [`server`] and [`on_post_server`]; the server runs one instance
 //! for each connection, on an operating-system thread of its own, and `server` simply reads and writes, with timeouts. Any
@@ -71,6 +71,8 @@
 //! - [`Hub::close`], [`Hub::close_all`], [`WebSocket::end_server`]: any thread. A thread that waits in `read` of a shared
 //!   connection returns at once.
 //! - [`ServerHandle::adopt`], [`ServerHandle::shutdown`]: any thread, without waiting.
+//! - [`Client::connect`], in a program that is a client, too: any thread except a gateway, as `push_wait`. The other methods of a
+//!   [`Client`] do there what can be done without waiting.
 //! - [`TlsIdentity::replace`], [`TlsIdentity::reload`]: any thread; they check what they are given, and `reload` reads files.
 //! - An ID is valid as soon as `on_pre_server` can ask for it: what is pushed to a connection that is being opened follows
 //!   the answer to its handshake. What needs the connection itself waits for that answer: [`Hub::open_server`], `connection`,
@@ -323,7 +325,8 @@
 //! A [`TlsIdentity`] is checked when it is loaded, and can be renewed while servers use it: [`TlsIdentity::watch`] loads its files
 //! again whenever they change, [`TlsIdentity::reload`] when you ask for it, and [`TlsIdentity::replace`] takes one that you have.
 //! Connections that begin get the new certificate, and those that are open go on with theirs. What cannot be used, such as a
-//! certificate whose key has not been written yet, is refused with a line in the log, and the one from before stays.
+//! certificate whose key has not been written yet, is refused with a line in the log, and the one from before stays. The CA of
+//! [clients](TlsIdentity::with_client_ca) is loaded again in the same way.
 //!
 //! From 30 days before a certificate of the chain ends, the thread of [`Server::run`] says so in the log, once a day;
 //! [`Hub::certificates`] tells when, for metrics. The certificates of this crate's own tests, whose key is public, are there for yours
@@ -398,7 +401,8 @@
 //!
 //! # Features
 //!
-//! - `tls` (default): `wss://` with the system's TLS library.
+//! - `tls` (default): `wss://` with the system's TLS library. All that is named `Tls…`, what takes it (`listen_tls`, [`ClientBuilder`]'s
+//!   `tls`), `ClientCertificate`, `CertificateInfo`, and [`Hub`]'s `certificates` are there with this feature or the next one.
 //! - `rustls`: `wss://` with rustls, instead of it or beside it; `TlsBackend` says what each can do. Without `tls` nothing of C is
 //!   linked but libc, and with a musl target not even that.
 //! - `tls-vendored`: `tls` with an OpenSSL that is built along and linked in, for cross builds where the target's is not to be had. It
@@ -515,7 +519,7 @@ pub use crate::{
         WhenFull,
     },
     compression::Compression,
-    connection::{Overflow, PushError, PushErrorKind, Pushed, READ_TIMEOUT},
+    connection::{AdoptedStream, Overflow, PushError, PushErrorKind, Pushed, READ_TIMEOUT},
     error::{BindError, CloseReason, ClosedBy, Error, OverLimit, Result, ServerError, TlsError},
     history::{History, InvalidPosition, Position, Since},
     http::{Files, Origins, Refusal, Request, Response},
@@ -527,7 +531,7 @@ pub use crate::{
     observer::HubObserver,
     opening::Opening,
     registry::{Audience, PresentUser, Recipients, Recovery, TopicInfo},
-    server::{AdoptedStream, Exchange, ListenAddr, RunningServer, Server, ServerBuilder, ServerHandle},
+    server::{Exchange, ListenAddr, RunningServer, Server, ServerBuilder, ServerHandle},
     session::{FoundSession, InvalidSessionId, Session, SessionCookie, SessionId, SessionStore, StoreResult},
     tags::{Tags, TagsIter},
     websocket::{Closed, Handled, Messages, READ_LEN, ServerResult, WebSocket, WebSocketServer},

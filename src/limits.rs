@@ -128,7 +128,8 @@ pub struct Limits {
     /// messages would not arrive.
     ///
     /// Default `None`: a quarter of the least of the machine's memory, the memory limits of the process's cgroups (v1 and v2)
-    /// and its address space limit (`RLIMIT_AS`), as they are when the server is bound; 256 MiB where none is known.
+    /// and its address space limit (`RLIMIT_AS`), as they are when the server is bound; 256 MiB where none is known. All clients of a
+    /// process have one such bound [together](crate::Client#limits).
     pub max_buffered_bytes: Option<usize>,
     /// Topics that one connection may have joined at the same time. Beyond it, `join` fails with
     /// [`Error::OverLimit`](crate::Error::OverLimit). Default 256. Each takes some 100 bytes, and its name.

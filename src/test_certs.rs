@@ -61,9 +61,9 @@ pub const KEY: &[u8] = include_bytes!("../certs/server.key");
 /// If the TLS library refuses them, or the system has no descriptor left to try them.
 pub fn identity() -> Result<TlsIdentity, TlsError> {
     // Secure Transport takes no ECDSA keys from PEM (issues 225 and 233 of `native-tls`).
-    #[cfg(target_vendor = "apple")]
+    #[cfg(all(target_vendor = "apple", feature = "tls"))]
     return TlsIdentity::from_pkcs12(include_bytes!("../certs/server.p12"), "switchboard");
-    #[cfg(not(target_vendor = "apple"))]
+    #[cfg(not(all(target_vendor = "apple", feature = "tls")))]
     TlsIdentity::from_pem(CERTIFICATES, KEY)
 }
 

@@ -7,6 +7,7 @@ mod common;
 use std::{
     io::{Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    os::unix::net::UnixStream,
     sync::mpsc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -113,8 +114,8 @@ fn what_was_asked_for_reaches_the_server_and_its_choice_the_client() {
         })
     });
     let url = format!("ws://me:se%3Acret@localhost:{}/a b?c=ä", server.plain.port());
-    let client =
-        Client::builder(&url).header("X-A", "1").subprotocol("one").subprotocol("two").connect().unwrap();
+    let builder = Client::builder(&url).header("X-A", "1").subprotocol("one").subprotocol("two");
+    let client = builder.connect().unwrap();
     assert_eq!(client.subprotocol(), Some("two"));
     assert_eq!(client.response().status(), 101);
     assert_eq!(client.response().header("sec-websocket-protocol"), Some("two"));
@@ -122,6 +123,11 @@ fn what_was_asked_for_reaches_the_server_and_its_choice_the_client() {
     assert_eq!((path.as_str(), query.as_str(), header.as_str()), ("/a b", "c=%C3%A4", "1"));
     assert_eq!(authorization, "Basic bWU6c2U6Y3JldA==");
     assert_echoes(&client, "hello");
+    // Of these there can be one: what is said last.
+    let host = format!("localhost:{}", server.plain.port());
+    let builder = builder.header("Host", "another").header("Authorization", "Bearer x").header("host", host);
+    assert_echoes(&builder.connect().unwrap(), "hello");
+    assert_eq!(seen.recv().unwrap().3, "Bearer x");
 }
 
 #[test]
@@ -263,14 +269,66 @@ fn a_read_in_another_thread_ends_with_a_close() {
     });
 }
 
+/// Whether a test runs in a process of its own, since others of this file have clients, too. If not, it has done so now.
+fn is_alone(name: &str) -> bool {
+    if std::env::var_os("SWITCHBOARD_ALONE").is_some() {
+        return true;
+    }
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    let output = child.args(["--exact", name]).env("SWITCHBOARD_ALONE", "1").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    false
+}
+
+#[test]
+fn what_all_clients_hold_has_a_bound_and_those_that_hold_most_are_ended() {
+    if !is_alone("what_all_clients_hold_has_a_bound_and_those_that_hold_most_are_ended") {
+        return;
+    }
+    const EACH: usize = 256 * 1024;
+    let server = serve_app(|ws| {
+        ws.write(vec![b'x'; EACH])?;
+        ws.messages().try_for_each(|message| ws.write(message)).map_err(Into::into)
+    });
+    let connect = |max_buffered_bytes| {
+        let mut limits = Limits::default();
+        limits.max_buffered_bytes = max_buffered_bytes;
+        limits.ping_interval = Some(Duration::from_millis(40)); // so the gateway looks at it often
+        limits.ping_timeout = PATIENCE;
+        Client::builder(&ws(&server, "/")).limits(limits).connect().unwrap()
+    };
+    let ended = |clients: &[Client]| {
+        let reasons: Vec<_> = clients.iter().filter_map(Client::close_reason).collect();
+        assert!(reasons.iter().all(|reason| (reason.code().0, reason.by()) == (1013, ClosedBy::Client)));
+        reasons.len()
+    };
+    for max_buffered_bytes in [None, Some(8 * EACH)] {
+        let small = connect(None);
+        assert_eq!(small.read_message(PATIENCE).unwrap().len(), EACH);
+        // One of them is enough to say so.
+        let mut clients = vec![connect(max_buffered_bytes)];
+        clients.extend((1..24).map(|_| connect(None)));
+        match max_buffered_bytes {
+            Some(_) => eventually("the others fit", || ended(&clients) >= 24 - 8),
+            None => eventually("all have come", || {
+                common::connections(&server.hub).iter().all(|connection| connection.messages_out > 0)
+            }),
+        }
+        assert_echoes(&small, "it holds nothing, and goes on");
+        // Others may be ended meanwhile, as what was sent to them arrives.
+        let read = clients.iter().filter_map(|client| client.read_message(PATIENCE).ok()).collect::<Vec<_>>();
+        assert!(read.iter().all(|message| message.len() == EACH));
+        assert_eq!(read.len() + ended(&clients), clients.len());
+        match max_buffered_bytes {
+            Some(_) => assert!((1..=8).contains(&read.len()), "{}", read.len()),
+            None => assert_eq!(read.len(), 24),
+        }
+    }
+}
+
 #[test]
 fn all_clients_have_one_thread_and_it_ends_with_the_last() {
-    // In a process of its own, since other tests of this file have clients, too.
-    if std::env::var_os("SWITCHBOARD_ALONE").is_none() {
-        let name = "all_clients_have_one_thread_and_it_ends_with_the_last";
-        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-        let output = child.args(["--exact", name]).env("SWITCHBOARD_ALONE", "1").output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    if !is_alone("all_clients_have_one_thread_and_it_ends_with_the_last") {
         return;
     }
     let server = serve_app(common::echo);
@@ -296,7 +354,7 @@ fn only_a_server_with_a_certificate_of_a_trusted_ca_for_the_name_is_talked_to() 
         };
         assert_echoes(&connect("localhost", own.clone()).unwrap(), "hello");
         match connect("localhost", TlsTrust::system()) {
-            Err(ClientError::Tls(text)) => assert!(text.contains("ertificate"), "{text}"),
+            Err(ClientError::Tls(e)) => assert!(e.to_string().contains("ertificate"), "{e}"),
             other => panic!("{other:?}"),
         }
         assert_echoes(&connect("localhost", TlsTrust::danger_any_server()).unwrap(), "hello");
@@ -307,6 +365,20 @@ fn only_a_server_with_a_certificate_of_a_trusted_ca_for_the_name_is_talked_to() 
     assert!(matches!(error, ClientError::Tls(_)), "{error}");
     let error = Client::connect(&format!("ws://localhost:{}/", server.tls.port())).unwrap_err();
     assert!(matches!(&error, ClientError::Refused(r) if r.status() == 400), "{error}");
+}
+
+#[test]
+fn a_port_without_tls_is_named() {
+    for backend in common::backends() {
+        let server = raw(|mut stream| {
+            let _ = stream.read(&mut [0; 999]);
+            stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+            let _ = stream.read(&mut [0; 1]);
+        });
+        let trust = TlsTrust::system().with_backend(backend);
+        let error = Client::builder(&format!("wss://{}/", server.address)).tls(trust).connect().unwrap_err();
+        assert!(matches!(&error, ClientError::Tls(e) if e.to_string().contains("ws://")), "{error:?}");
+    }
 }
 
 #[test]
@@ -493,6 +565,7 @@ fn an_answer_that_is_none_is_named() {
             "malformed",
         ),
         (refused_with("SSH-2.0-OpenSSH\r\n"), "not HTTP"),
+        (refused_with([0x15, 3, 1, 0, 2, 2, 70]), "wss://"), // an alert of TLS
         (refused_with("HTTP/1.1 101 x\r\n a: b\r\n\r\n"), "not HTTP"),
         (refused_with(format!("HTTP/1.1 101 x\r\na: {}", "b".repeat(16 << 10))), "16384 bytes"),
         (refused_with(format!("HTTP/1.1 101 x\r\n{}", "a: b\r\n".repeat(200))), "100 header"),
@@ -641,6 +714,44 @@ fn a_connection_that_breaks_is_reported_wherever_that_is() {
             assert_eq!((reason.code().0, reason.by()), (1006, ClosedBy::Network), "{part:?}");
             assert!(closed(client.write("more").unwrap_err()) == reason);
             assert!(client.pusher().push("more").is_err());
+        }
+    }
+}
+
+#[test]
+fn a_server_may_be_cut_off_after_any_byte() {
+    let head = answer("Sec-WebSocket-Key: x").len();
+    let frames = [unmasked(0x01, b"ab"), unmasked(0x89, b"ping"), unmasked(0x80, b"cd")].concat();
+    let all = head + frames.len();
+    for resets in [true, false] {
+        let script = |end: usize| {
+            let frames = frames.clone();
+            Box::new(move |mut stream: TcpStream| {
+                let answer = answer(&common::read_head(&mut stream));
+                stream.write_all(&[answer.as_bytes(), &frames].concat()[..end]).unwrap();
+                if resets {
+                    rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+                }
+            }) as Box<dyn FnOnce(TcpStream) + Send>
+        };
+        let server = raw_server((0..=all).map(script).collect());
+        for end in 0..=all {
+            let client = match server.builder().connect() {
+                Ok(client) => client,
+                // A reset may overtake the answer.
+                Err(ClientError::Broken(_)) if end < head || resets => continue,
+                Err(other) => panic!("after {end} of {all} bytes: {other:?}"),
+            };
+            assert!(end >= head, "{end} of {head} bytes are no answer");
+            let messages: Vec<_> = client.messages().collect();
+            assert!(messages.is_empty() || messages == ["abcd"] && end == all, "{end}: {messages:?}");
+            assert!(resets || messages.len() == usize::from(end == all), "{end}: {messages:?}");
+            let reason = client.finish();
+            assert_eq!(
+                (reason.code().0, reason.by()),
+                (1006, ClosedBy::Network),
+                "after {end} of {all} bytes"
+            );
         }
     }
 }
@@ -830,7 +941,34 @@ fn a_proxy_leads_to_the_server_with_and_without_tls() {
     let (proxy, _heads) = proxy("", server.tls);
     let url = format!("http://{}", proxy.address);
     let error = Client::builder("wss://other.test/").tls(trust).proxy(&url).connect().unwrap_err();
-    assert!(matches!(&error, ClientError::Tls(text) if text.contains("ertificate")), "{error:?}");
+    assert!(matches!(&error, ClientError::Tls(e) if e.to_string().contains("ertificate")), "{error:?}");
+}
+
+#[test]
+fn a_connection_of_ones_own_leads_to_the_server_or_to_the_proxy() {
+    let server = serve_app(common::echo);
+    let trust = TlsTrust::ca_file("certs/ca.pem").unwrap();
+    // The names lead nowhere, and are not looked up.
+    let stream = TcpStream::connect(server.plain).unwrap();
+    stream.set_nonblocking(true).unwrap();
+    let client = Client::builder("ws://nobody.invalid/").connect_over(stream).unwrap();
+    assert_echoes(&client, "hello");
+    assert_eq!(client.peer(), Some(server.plain));
+    let stream = TcpStream::connect(server.tls).unwrap();
+    let client = Client::builder("wss://localhost:1/").tls(trust).connect_over(stream).unwrap();
+    assert_echoes(&client, "hello");
+    let (proxy, asked) = proxy("", server.plain);
+    let stream = TcpStream::connect(proxy.address).unwrap();
+    let builder = Client::builder("ws://localhost:7/").proxy("http://nobody.invalid");
+    assert_echoes(&builder.connect_over(stream).unwrap(), "hello");
+    assert!(asked.recv().unwrap().starts_with("CONNECT localhost:7 "));
+    // One that is a pair of sockets, whose other end somebody serves.
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let serving = thread::spawn(move || agree(&mut theirs));
+    let client = Client::builder("ws://pair/").connect_over(ours).unwrap();
+    serving.join().unwrap();
+    assert_eq!(client.peer(), None);
+    assert_eq!(closed(client.read_message(PATIENCE).unwrap_err()).code().0, 1006);
 }
 
 #[test]
@@ -867,6 +1005,7 @@ fn mistakes_are_told_before_anything_is_tried() {
     assert!(config(builder().header("X-A", "a\r\nb: c")).contains("x-a"));
     assert!(config(builder().subprotocol("a b")).contains("subprotocol"));
     assert!(config(builder().proxy("socks5://x")).contains("proxy"));
+    assert!(config(Client::builder("ws://good.example\\@h/")).contains('\\'));
     assert!(config(Client::builder("unix:/x:/y").proxy("http://x")).contains("Unix"));
     assert!(config(builder().basic_auth("a:b", "c")).contains("colon"));
     let mut limits = Limits::default();
@@ -879,7 +1018,10 @@ fn mistakes_are_told_before_anything_is_tried() {
 // In a program that has a server, too.
 
 /// Passes what it gets on to another server, and what that has answered back.
-struct Relay(Client);
+struct Relay {
+    client: Client,
+    url: String,
+}
 
 impl WebSocketServer for Relay {
     fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
@@ -894,9 +1036,15 @@ impl WebSocketServer for Relay {
     fn on_client_message(&mut self, ws: &WebSocket, message: Message) -> Handled {
         // The gateway calls this, and must not wait: a read that would wait says so at once.
         let begun = Instant::now();
-        let none = self.0.read_message(3 * PATIENCE).unwrap_err().is_timeout() && begun.elapsed() < PATIENCE;
-        self.0.write(message).unwrap();
-        ws.write(if none { "passed on" } else { "it waited" }).unwrap();
+        let none =
+            self.client.read_message(3 * PATIENCE).unwrap_err().is_timeout() && begun.elapsed() < PATIENCE;
+        self.client.write(message).unwrap();
+        let another = Client::connect(&self.url);
+        ws.write(match another {
+            Err(ClientError::MustNotWait) if none => "passed on",
+            Err(_) | Ok(_) => "it waited",
+        })
+        .unwrap();
         Handled::Yes
     }
 }
@@ -913,7 +1061,8 @@ fn a_client_in_a_callback_that_must_not_wait_does_not() {
     let url = ws(&behind, "/");
     let mut limits = Limits::default();
     limits.workers = 0;
-    let front = serve(|b| b.limits(limits).route("/", move || Relay(Client::connect(&url).unwrap())));
+    let relay = move || Relay { client: Client::connect(&url).unwrap(), url: url.clone() };
+    let front = serve(|b| b.limits(limits).route("/", relay));
     let client = Client::connect(&ws(&front, "/")).unwrap();
     client.write("hello").unwrap();
     assert_eq!(client.read_message(PATIENCE).unwrap(), "passed on");

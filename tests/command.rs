@@ -563,7 +563,7 @@ fn certificates_are_renewed_by_sighup_and_when_their_files_change() {
     };
     let mut clients = vec![connect(&old)];
     process.signal(Signal::HUP);
-    process.line("[INFO] SIGHUP: the certificate's files have not changed");
+    process.line("[INFO] SIGHUP: the files of the certificates have not changed");
 
     write(&new);
     process.signal(Signal::HUP); // or else the change itself is faster

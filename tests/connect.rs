@@ -24,6 +24,7 @@ use common::{
 use rustix::{
     process::{Pid, Signal, kill_process},
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
+    termios::{LocalModes, tcgetattr},
 };
 use switchboard::{Closed, ClosedBy, Compression, Message, Opening, Server, ServerResult, WebSocket};
 
@@ -651,10 +652,15 @@ fn a_server_that_does_not_close_holds_it_only_for_a_while() {
         stream.write_all(switching(&head).as_bytes()).unwrap();
         let _ = rx.recv_timeout(PATIENCE * 2);
     });
-    let mut connect = Connect::start(&[&url, "--timeout", "1"]);
+    let begun = Instant::now();
+    let mut connect = Connect::start(&[&url, "--timeout", "0.2"]);
     let mut stdin = connect.stdin.take().unwrap();
     let writer = thread::spawn(move || while stdin.write_all(&[b'\n'; 4096]).is_ok() {});
     connect.end().expect(5, "", &["timed out"]);
+    assert!(
+        begun.elapsed() < Duration::from_secs(2),
+        "no time is left for its part of the closing handshake"
+    );
     writer.join().unwrap();
     tx.send(()).unwrap();
     thread.join().unwrap();
@@ -690,17 +696,86 @@ fn on_a_terminal() {
     }
 }
 
+/// What is being typed stays below the messages, also while somebody else has the terminal; arrows do not get into it.
+#[test]
+fn messages_go_above_what_is_typed() {
+    let (tx, ticks) = mpsc::channel::<()>();
+    let ticks = Arc::new(Mutex::new(ticks));
+    let served = serve_with(move |ws| {
+        for _ in 0..2 {
+            ticks.lock().unwrap().recv_timeout(PATIENCE)?;
+            ws.write("tick")?;
+        }
+        ws.write(ws.read_message(PATIENCE)?)?;
+        ws.messages().for_each(drop);
+        Ok(())
+    });
+    let mut terminal = Terminal::start(&[&served.ws()]);
+    terminal.wait_for("closes\r\n");
+    assert!(!terminal.modes().intersects(LocalModes::ICANON | LocalModes::ECHO));
+    terminal.write("hal\x7f\x1b[A");
+    terminal.wait_for("ha");
+    tx.send(()).unwrap();
+    terminal.wait_for("\r\x1b[K< tick\r\nha");
+    terminal.signal(Signal::TSTP);
+    // Where nobody could have it go on, it does not stop.
+    eventually("it goes on", || {
+        if terminal.is_stopped() {
+            terminal.signal(Signal::CONT); // before that it would undo the other one
+        }
+        terminal.has_shown("\r\x1b[Kha")
+    });
+    tx.send(()).unwrap();
+    terminal.wait_for("\r\x1b[K< tick\r\nha");
+    terminal.write("llo\n");
+    terminal.wait_for("\r\x1b[Khallo\r\n");
+    terminal.wait_for("< hallo\r\n");
+    terminal.write("left");
+    terminal.wait_for("left");
+    terminal.signal(Signal::INT);
+    terminal.wait_for("\r\nswitchboard: closed: 1000 by the client\r\n");
+    assert_eq!(terminal.child.wait().unwrap().code(), Some(0));
+    assert!(terminal.modes().contains(LocalModes::ICANON | LocalModes::ECHO), "it is as it was");
+}
+
+/// Ctrl-D closes, whatever comes. One that cannot erase a row is left as it is.
+#[test]
+fn at_the_end_of_what_is_typed_a_terminal_closes() {
+    let served = serve_with(|ws| {
+        loop {
+            ws.write("tick")?;
+            match ws.read_message(Duration::from_millis(20)) {
+                Err(e) if !e.is_timeout() => return Err(e.into()),
+                _ => {}
+            }
+        }
+    });
+    for term in ["xterm", "dumb"] {
+        let mut terminal = Terminal::start_as(term, &[&served.ws(), "--wait", "0.2"]);
+        terminal.wait_for("< tick\r\n");
+        assert_eq!(terminal.modes().contains(LocalModes::ICANON), term == "dumb");
+        terminal.write("\x04");
+        terminal.wait_for("switchboard: closed: 1000 by the client\r\n");
+        assert_eq!(terminal.child.wait().unwrap().code(), Some(0));
+        assert_eq!(served.closed(), (1000, ClosedBy::Client));
+    }
+}
+
 /// `connect` at a terminal of its own.
 struct Terminal {
     child: Child,
     master: File,
     shown: mpsc::Receiver<Vec<u8>>,
     /// What was not waited for yet.
-    rest: String,
+    rest: Vec<u8>,
 }
 
 impl Terminal {
     fn start(args: &[&str]) -> Self {
+        Self::start_as("xterm", args)
+    }
+
+    fn start_as(term: &str, args: &[&str]) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -708,29 +783,57 @@ impl Terminal {
         let slave = OpenOptions::new().read(true).write(true).open(name).unwrap();
         let end = || slave.try_clone().unwrap();
         let mut command = Command::new(COMMAND);
-        let child =
-            command.arg("connect").args(args).stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
+        command.arg("connect").args(args).env("TERM", term);
+        let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
         let master = File::from(master);
-        Self { child, shown: lines(master.try_clone().unwrap()), master, rest: String::new() }
+        Self { child, shown: pieces(master.try_clone().unwrap()), master, rest: Vec::new() }
     }
 
     fn write(&mut self, typed: &str) {
         self.master.write_all(typed.as_bytes()).unwrap();
     }
 
-    /// Waits until this is shown, behind what was waited for before.
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    fn is_stopped(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        stat.contains(") T ")
+    }
+
+    fn modes(&self) -> LocalModes {
+        tcgetattr(&self.master).unwrap().local_modes
+    }
+
+    /// Whether this is shown, behind what was waited for before.
+    fn has_shown(&mut self, text: &str) -> bool {
+        self.rest.extend(self.shown.try_iter().flatten());
+        let at = self.rest.windows(text.len()).position(|window| window == text.as_bytes());
+        at.map(|at| self.rest.drain(..at + text.len())).is_some()
+    }
+
+    #[track_caller]
     fn wait_for(&mut self, text: &str) {
-        loop {
-            if let Some(at) = self.rest.find(text) {
-                self.rest.drain(..at + text.len());
-                return;
-            }
+        while !self.has_shown(text) {
             match self.shown.recv_timeout(PATIENCE) {
-                Ok(line) => self.rest += std::str::from_utf8(&line).unwrap(),
-                Err(e) => panic!("{e}: no {text:?} in {:?}", self.rest),
+                Ok(piece) => self.rest.extend(piece),
+                Err(e) => panic!("{e}: no {text:?} in {:?}", String::from_utf8_lossy(&self.rest)),
             }
         }
     }
+}
+
+/// What comes, as it comes.
+fn pieces(mut from: impl Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {
+    let (tx, rx) = mpsc::channel();
+    thread::spawn(move || {
+        let mut piece = [0; 4096];
+        while let Ok(n @ 1..) = from.read(&mut piece)
+            && tx.send(piece[..n].to_vec()).is_ok()
+        {}
+    });
+    rx
 }
 
 impl Drop for Terminal {

@@ -508,7 +508,7 @@ fn what_is_bad_is_said_once_and_tried_again_at_the_next_change() {
     eventually("renewed", || is_served(address, &new));
     let all = errors("");
     assert_eq!(all.len(), 3, "{all:#?}");
-    assert!(all.iter().all(|line| line.ends_with("; the certificate from before stays in use")), "{all:#?}");
+    assert!(all.iter().all(|line| line.ends_with("; what was loaded before stays in use")), "{all:#?}");
     // A touch is no news.
     let told = || logged(&folder, Level::Info, "").len();
     let before = told();

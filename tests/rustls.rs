@@ -18,7 +18,10 @@ use common::{
     frame, full_app, handshake, read_frame, read_head,
     running::Running,
 };
-use openssl::ssl::{SslConnector, SslMethod, SslStream, SslVersion};
+use openssl::{
+    hash::MessageDigest,
+    ssl::{SslConnector, SslMethod, SslStream, SslVersion},
+};
 use switchboard::{
     ClientCertificate, Closed, Opening, Response, Server, TlsBackend, TlsClientCa, TlsIdentity, TlsVersion,
     WebSocket,
@@ -197,6 +200,95 @@ fn a_client_shows_who_it_is() {
             attempt(&[&sensor]).unwrap_err(); // the one between is missing
         }
     }
+}
+
+/// Whether a client with this certificate comes as far as an echo, and its connection.
+fn comes(ca: &Certified, server: &Running, shown: &Certified) -> Option<SslStream<TcpStream>> {
+    let mut client = client(ca);
+    client.set_certificate(&shown.certificate).unwrap();
+    client.set_private_key(&shown.key).unwrap();
+    let mut tls = connect(client, server, "localhost").ok()?;
+    echoes(&mut tls).ok()?;
+    Some(tls)
+}
+
+/// Who may not come any more does not, and nobody else notices.
+#[test]
+fn the_clients_ca_is_loaded_again() {
+    let folder = Folder::new();
+    let [ca, old, new] = ["ca", "old", "new"].map(|name| Kind::ca(name).signed());
+    let [of_old, of_new] = [&old, &new].map(|ca| Kind::server("sensor").issued_by(ca));
+    let file = folder.write("clients.pem", old.pem());
+    let own = load(&[&Kind::server("server").issued_by(&ca)]);
+    for is_optional in [false, true] {
+        folder.write("clients.pem", old.pem());
+        let client_ca = TlsClientCa::from_pem_file(&file).unwrap();
+        let client_ca = if is_optional { client_ca.optional() } else { client_ca };
+        let identity = own.clone().with_client_ca(client_ca);
+        let builder = Server::builder().listen_tls("127.0.0.1:0", identity.clone());
+        let server = Running::new(builder.route("/", || app(echo)));
+        let comes = |shown| comes(&ca, &server, shown);
+        let come = || [&of_old, &of_new].map(|shown| comes(shown).is_some());
+        let mut open = comes(&of_old).unwrap();
+        assert!(!identity.reload().unwrap() && come() == [true, false]);
+        // Both for a while, as one CA follows another.
+        folder.write("clients.pem", authority::pem(&[&old, &new]));
+        assert!(identity.reload().unwrap() && !identity.reload().unwrap());
+        assert_eq!(come(), [true, true]);
+        for (bad, words) in [
+            (new.pem()[..200].to_owned(), "certificate 1 cannot be read: it is cut off"),
+            (String::new(), "no PEM certificate"),
+            (new.key_pem(), "no PEM certificate"),
+        ] {
+            folder.write("clients.pem", bad);
+            let error = identity.reload().unwrap_err().to_string();
+            assert!(error.starts_with(&file) && error.contains(words), "{error}");
+            assert_eq!(come(), [true, true]);
+        }
+        std::fs::remove_file(&file).unwrap();
+        assert!(identity.reload().unwrap_err().to_string().contains("clients.pem: No such file"));
+        let watch = identity.watch().unwrap();
+        folder.write("clients.pem", new.pem());
+        common::eventually("it is seen", || come() == [false, true]);
+        drop(watch);
+        // What comes for the server's own certificate does not bring the old one back.
+        identity.replace(&load(&[&Kind::server("server").issued_by(&ca)])).unwrap();
+        assert!(come() == [false, true] && !identity.reload().unwrap());
+        open.write_all(&frame(0x81, b"still")).unwrap();
+        assert_eq!(read_frame(&mut open), (0x81, b"still".to_vec()));
+    }
+}
+
+/// With TLS 1.3 it sends its request before it can know.
+#[test]
+fn a_client_that_is_refused_learns_why_although_it_has_sent_its_request() {
+    let [ca, clients] = ["ca", "clients"].map(|name| Kind::ca(name).signed());
+    let own = load(&[&Kind::server("server").issued_by(&ca)]);
+    let client_ca = TlsClientCa::from_pem(clients.pem().as_bytes()).unwrap();
+    let builder = Server::builder().listen_tls("127.0.0.1:0", own.with_client_ca(client_ca));
+    let server = Running::new(builder.route("/", || app(echo)));
+    let mut client = client(&ca);
+    client.set_min_proto_version(Some(SslVersion::TLS1_3)).unwrap();
+    let mut tls = connect(client, &server, "localhost").unwrap();
+    for part in ["GET / HTTP/1.1\r\n", "Host: localhost\r\n", "\r\n"] {
+        std::thread::sleep(std::time::Duration::from_millis(20)); // it may be refused meanwhile, or later
+        tls.write_all(part.as_bytes()).unwrap();
+    }
+    let error = tls.read(&mut [0]).unwrap_err().to_string();
+    assert!(error.contains("certificate required"), "{error}");
+}
+
+/// Debian's OpenSSL takes no certificate that was signed so.
+#[test]
+fn what_only_rustls_can_use_is_loaded_where_both_are_there() {
+    let old =
+        Kind { digest: MessageDigest::sha1(), ..Kind::server("old") }.issued_by(&Kind::ca("ca").signed());
+    let loaded = TlsIdentity::from_pem(old.pem().as_bytes(), old.key_pem().as_bytes()).unwrap();
+    drop(
+        Server::builder().listen_tls("127.0.0.1:0", loaded.with_backend(TlsBackend::Rustls)).bind().unwrap(),
+    );
+    let other = Kind::server("other").signed();
+    TlsIdentity::from_pem(old.pem().as_bytes(), other.key_pem().as_bytes()).unwrap_err();
 }
 
 /// Runs a program with this input, which stays open until it has said `until`.

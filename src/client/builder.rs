@@ -10,15 +10,16 @@ use super::{
     Client, ClientError,
     opening::open,
     proxy::{Proxy, basic},
-    url::Target,
+    url::{Place, Target},
 };
 #[cfg(feature = "__tls")]
 use crate::tls::TlsTrust;
 use crate::{
     compression::Compression,
-    connection::{Overflow, READ_TIMEOUT},
+    connection::{AdoptedStream, Overflow, READ_TIMEOUT},
     http::header_line,
     limits::Limits,
+    thread,
 };
 
 /// So long a client tries to connect, unless it is told another time.
@@ -92,8 +93,9 @@ impl ClientBuilder {
         }
     }
 
-    /// Adds a header line to the request. `Host` takes the place of the URL's; those of the handshake itself, and what would say that
-    /// a body follows, are refused. Default: none.
+    /// Adds a header line to the request, such as `Cookie`, `Origin` or `User-Agent`, of which none is sent unless it is said. `Host`
+    /// takes the place of the URL's, and of `Authorization` there is one as well: the last. Those of the handshake itself, and what would
+    /// say that a body follows, are refused. Default: none.
     pub fn header(
         mut self,
         name: impl TryInto<HeaderName> + AsRef<[u8]>,
@@ -103,7 +105,12 @@ impl ClientBuilder {
             Some((name, _)) if is_ours(&name) => {
                 self.fault.get_or_insert(format!("header {name}: the handshake sets it itself").into());
             }
-            Some(line) => self.headers.push(line),
+            Some(line) => {
+                if line.0 == header::HOST || line.0 == header::AUTHORIZATION {
+                    self.headers.retain(|(name, _)| *name != line.0);
+                }
+                self.headers.push(line);
+            }
             None => {}
         }
         self
@@ -114,7 +121,6 @@ impl ClientBuilder {
         if user.contains(':') {
             self.fault.get_or_insert("the name of a user has no colon (RFC 7617)".into());
         }
-        self.headers.retain(|(name, _)| name != header::AUTHORIZATION);
         self.header(header::AUTHORIZATION, basic(user, password))
     }
 
@@ -185,13 +191,47 @@ impl ClientBuilder {
     /// # Errors
     /// [`ClientError::Config`] for the first mistake made above; else why there is no connection.
     pub fn connect(&self) -> Result<Client, ClientError> {
+        self.open(None)
+    }
+
+    /// As [`connect`](Self::connect), but over a connection that the program has made itself: through a tunnel or a SOCKS proxy, from
+    /// an address or a network interface of its choice, or with options of its own on the socket. It has to lead to the server, or,
+    /// with a [`proxy`](Self::proxy), to that; TLS, if the URL wants it, and the opening handshake are still to come. Of the URL's host
+    /// only the name counts. From here on the stream is this client's, and waits or not as that wants.
+    ///
+    /// ```no_run
+    /// use std::net::TcpStream;
+    /// use switchboard::Client;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let forwarded = TcpStream::connect("127.0.0.1:9000")?; // by `ssh -L 9000:box.internal:8080`
+    /// let client = Client::builder("ws://box.internal:8080/chat").connect_over(forwarded)?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub fn connect_over(&self, stream: impl Into<AdoptedStream>) -> Result<Client, ClientError> {
+        self.open(Some(stream.into()))
+    }
+
+    fn open(&self, stream: Option<AdoptedStream>) -> Result<Client, ClientError> {
         self.check()?;
-        open(self)
+        if thread::must_not_wait() {
+            return Err(ClientError::MustNotWait);
+        }
+        open(self, stream)
     }
 
     /// The first mistake.
     pub(super) fn check(&self) -> Result<(), ClientError> {
-        self.fault.as_ref().map_or(Ok(()), |fault| Err(ClientError::Config(fault.clone())))
+        if let Some(fault) = &self.fault {
+            return Err(ClientError::Config(fault.clone()));
+        }
+        if let (Some(Target { place: Place::Unix(_), .. }), Some(_)) = (&self.target, &self.proxy) {
+            return Err(ClientError::config("a Unix socket is not reached through a proxy"));
+        }
+        Ok(())
     }
 }
 

@@ -5,7 +5,10 @@ use std::{fmt, io};
 use http::header;
 
 use super::HandshakeResponse;
-use crate::shown::{Quoted, Shown};
+use crate::{
+    error::{Error, TlsError},
+    shown::{Quoted, Shown},
+};
 
 /// Why a [`Client`](crate::Client) could not connect. What happens later is an [`Error`](crate::Error).
 ///
@@ -35,7 +38,7 @@ pub enum ClientError {
     /// The proxy has refused, with this response.
     Proxy(Box<HandshakeResponse>),
     /// TLS: the server's certificate is not to be trusted, or the two sides have nothing in common. The text says what.
-    Tls(Box<str>),
+    Tls(TlsError),
     /// The server has answered, but not with a WebSocket: with 401, 404 or 503, for example. Redirects are not followed:
     /// [`location`](HandshakeResponse::location) says where to.
     Refused(Box<HandshakeResponse>),
@@ -48,7 +51,12 @@ pub enum ClientError {
     Timeout(ConnectStep),
     /// Another error of the operating system: no thread or no descriptor, for example.
     Io(io::Error),
-    /// What the program does [before each attempt](crate::ReconnectingBuilder::before_attempt) has failed, with this error.
+    /// The thread is one of a server's gateway, which everybody else would wait for meanwhile: in
+    /// [`on_client_message`](crate::WebSocketServer::on_client_message) or `on_post_server` of a shared connection with
+    /// [`Limits::workers`](crate::Limits::workers) 0, or in a [`HubObserver`](crate::HubObserver). Nothing was tried.
+    MustNotWait,
+    /// What the program does [before each attempt](crate::ReconnectingBuilder::before_attempt), or for its
+    /// [greeting](crate::ReconnectingBuilder::greeting), has failed, with this error.
     Prepare(Box<dyn std::error::Error + Send + Sync>),
 }
 
@@ -99,7 +107,7 @@ impl ClientError {
     /// 400 to 499, but for 408, 425 and 429.
     pub fn is_lasting(&self) -> bool {
         match self {
-            Self::Config(_) | Self::Tls(_) | Self::Handshake(_) => true,
+            Self::Config(_) | Self::Tls(_) | Self::Handshake(_) | Self::MustNotWait => true,
             Self::Refused(response) | Self::Proxy(response) => {
                 let status = response.status();
                 !status.is_server_error() && !matches!(status.as_u16(), 408 | 425 | 429)
@@ -136,7 +144,8 @@ impl ClientError {
 impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Config(text) | Self::Tls(text) | Self::Handshake(text) => f.write_str(text),
+            Self::Config(text) | Self::Handshake(text) => f.write_str(text),
+            Self::Tls(e) => e.fmt(f),
             Self::Resolve(e) => write!(f, "cannot find {}: {}", Shown(&e.address), e.source),
             Self::Connect(e) => write!(f, "cannot connect to {}: {}", Shown(&e.address), e.source),
             Self::Proxy(response) => write!(f, "the proxy refused with {}", response.status()),
@@ -155,6 +164,7 @@ impl fmt::Display for ClientError {
             Self::Broken(e) => write!(f, "the connection broke during {}: {}", e.step, e.source),
             Self::Timeout(step) => write!(f, "timed out during {step}"),
             Self::Io(e) => e.fmt(f),
+            Self::MustNotWait => Error::MustNotWait.fmt(f),
             Self::Prepare(e) => e.fmt(f),
         }
     }

@@ -30,7 +30,7 @@ pub use self::{
     response::HandshakeResponse,
 };
 use crate::{
-    connection::Connection,
+    connection::{Connection, READ_TIMEOUT},
     error::{CloseReason, Error, Result, if_there},
     hub::Pusher,
     message::{CloseCode, Message, Payload},
@@ -45,9 +45,10 @@ use crate::{
 ///
 /// ```
 /// use std::time::Duration;
-/// use switchboard::{Client, Error, Server, ServerResult, WebSocket, WebSocketServer};
+/// use switchboard::{Client, Error};
+/// # use switchboard::{Server, ServerResult, WebSocket, WebSocketServer};
 ///
-/// struct Echo;
+/// # struct Echo;
 /// # impl WebSocketServer for Echo {
 /// #     fn server(&mut self, ws: &mut WebSocket) -> ServerResult {
 /// #         ws.messages().try_for_each(|message| ws.write(message)).map_err(Into::into)
@@ -81,6 +82,9 @@ use crate::{
 /// next `read` (it looks once a second), sends what the server did not take at once, keeps the times below, and completes the closing
 /// handshake. While the name of a host is looked up, there is another one, `switchboard-name`: at most 16 for all clients.
 ///
+/// A callback that runs on a gateway of a server, which all its connections would wait for (see [`ClientError::MustNotWait`]), cannot
+/// connect; a client that there is already does there what can be done without waiting: `read` returns what has come, `write` queues.
+///
 /// [`max_inbox_bytes`]: crate::Limits::max_inbox_bytes
 ///
 /// # Timeouts
@@ -103,8 +107,9 @@ use crate::{
 ///
 /// Of [`Limits`](crate::Limits) a client heeds `max_head` (the server's response), `max_message_size`, `max_frame_size`, `min_compressed_size`,
 /// `max_read_buffer`, `max_queue_bytes`, `max_queue_messages`, `max_inbox_bytes`, `max_inbox_messages`, and the times above. The
-/// others are a server's. All clients of the process together have one bound for their buffers, a quarter of the memory, as
-/// `max_buffered_bytes` says by default: beyond it, the one that holds most is closed with 1013.
+/// others are a server's, but for one: all clients of the process together have a bound for their buffers, which servers have no part
+/// in. It is a quarter of the memory, as `max_buffered_bytes` says by default, or the least `max_buffered_bytes` that any of them was
+/// given, from then until the last of them has ended. Beyond it, those that hold most are closed with 1013.
 ///
 /// # The end
 ///
@@ -112,6 +117,7 @@ use crate::{
 /// side ([`ClosedBy::Client`](crate::ClosedBy)), the server, or the network. When a `Client` is dropped, it is closed with 1000, and the gateway
 /// completes the closing handshake; a program that is about to exit calls [`finish`](Self::finish), which waits for that.
 #[derive(Debug)]
+#[must_use = "a client that is dropped is closed"]
 pub struct Client {
     connection: Arc<Connection>,
     response: Box<HandshakeResponse>,
@@ -208,8 +214,7 @@ impl Client {
             loop {
                 match self.receive(usize::MAX, self.read_timeout) {
                     Ok(message) => return Some(message),
-                    Err(Error::Timeout)
-                        if self.read_timeout >= crate::READ_TIMEOUT && !thread::must_not_wait() => {}
+                    Err(Error::Timeout) if self.read_timeout >= READ_TIMEOUT && !thread::must_not_wait() => {}
                     Err(_) => return None,
                 }
             }

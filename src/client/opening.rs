@@ -1,6 +1,6 @@
 //! The steps from a URL to an open connection: the socket, the proxy, TLS, the opening handshake. On the caller's thread.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use data_encoding::BASE64;
 use http::{StatusCode, header};
@@ -14,10 +14,12 @@ use super::{
     url::{Place, Target},
     wire::Wire,
 };
+#[cfg(feature = "__tls")]
+use crate::error::TlsError;
 use crate::{
     clock::Moment,
     codec::{Deflate, Stream},
-    connection::{About, Extras},
+    connection::{About, AdoptedStream, Extras, Socket},
     deadline::Deadline,
     http::Upgrade,
     id::{NodeId, WebSocketId},
@@ -31,10 +33,11 @@ struct Agreed {
     deflate: Option<Deflate>,
 }
 
-pub(super) fn open(builder: &ClientBuilder) -> Result<Client, ClientError> {
+/// Over this stream, if there is one.
+pub(super) fn open(builder: &ClientBuilder, stream: Option<AdoptedStream>) -> Result<Client, ClientError> {
     let target = builder.target.as_ref().ok_or_else(|| ClientError::config("there is no URL"))?;
     let deadline = Deadline::after(builder.connect_timeout);
-    let (mut wire, peer) = connect(builder, target, deadline)?;
+    let (mut wire, peer) = connect(builder, target, stream, deadline)?;
     let agreed = handshake(builder, target, &mut wire)?;
     let extras = Extras { subprotocol: agreed.subprotocol.map(Into::into), ..Extras::default() };
     let about = Box::new(About {
@@ -61,32 +64,26 @@ pub(super) fn open(builder: &ClientBuilder) -> Result<Client, ClientError> {
 fn connect(
     builder: &ClientBuilder,
     target: &Target,
+    stream: Option<AdoptedStream>,
     deadline: Deadline,
-) -> Result<(Wire, Option<std::net::SocketAddr>), ClientError> {
-    let wire = |socket| Wire {
+) -> Result<(Wire, Option<SocketAddr>), ClientError> {
+    let (socket, peer) = match stream {
+        Some(stream) => {
+            let peer = stream.peer();
+            (stream.into_socket().map_err(ClientError::Io)?, peer)
+        }
+        None => dial(builder, target, deadline)?,
+    };
+    let mut wire = Wire {
         socket: Arc::new(socket),
         stream: Stream::plain(),
         deadline,
         step: ConnectStep::Handshake,
         max_head: builder.limits.max_head,
     };
-    let (mut wire, peer) = match (&target.place, &builder.proxy) {
-        (Place::Unix(_), Some(_)) => {
-            return Err(ClientError::config("a Unix socket is not reached through a proxy"));
-        }
-        (Place::Unix(path), None) => (wire(connect_unix(path, deadline)?), None),
-        (Place::Tcp(host, port), None) => {
-            let (socket, address) = connect_tcp(&resolve(host, *port, deadline)?, deadline)?;
-            (wire(socket), Some(address))
-        }
-        (Place::Tcp(host, port), Some(proxy)) => {
-            let addresses = resolve(&proxy.host, proxy.port, deadline)?;
-            let (socket, address) = connect_tcp(&addresses, deadline)?;
-            let mut wire = wire(socket);
-            proxy.connect_to(host, *port, &mut wire)?;
-            (wire, Some(address))
-        }
-    };
+    if let (Place::Tcp(host, port), Some(proxy)) = (&target.place, &builder.proxy) {
+        proxy.connect_to(host, *port, &mut wire)?;
+    }
     if target.is_secure
         && let Place::Tcp(host, _) = &target.place
     {
@@ -96,15 +93,31 @@ fn connect(
     Ok((wire, peer))
 }
 
+/// A socket that reaches the server, or the proxy if there is one.
+fn dial(
+    builder: &ClientBuilder,
+    target: &Target,
+    deadline: Deadline,
+) -> Result<(Socket, Option<SocketAddr>), ClientError> {
+    let (host, port) = match (&target.place, &builder.proxy) {
+        (Place::Unix(path), _) => return Ok((connect_unix(path, deadline)?, None)),
+        (Place::Tcp(host, port), None) => (host, *port),
+        (Place::Tcp(..), Some(proxy)) => (&proxy.host, proxy.port),
+    };
+    let (socket, address) = connect_tcp(&resolve(host, port, deadline)?, deadline)?;
+    Ok((socket, Some(address)))
+}
+
 /// The TLS handshake.
 #[cfg(feature = "__tls")]
 fn secure(builder: &ClientBuilder, host: &str, wire: &mut Wire) -> Result<(), ClientError> {
-    let connector = builder.tls.connector().map_err(|e| ClientError::Tls(e.to_string().into()))?;
+    let connector = builder.tls.connector().map_err(ClientError::Tls)?;
     if !wire.stream.input().is_empty() {
         return Err(ClientError::handshake("the proxy has sent more than its answer"));
     }
     wire.step = ConnectStep::Tls;
-    wire.stream = Stream::tls_client(&connector, host).map_err(|e| ClientError::Tls(e.text.into()))?;
+    wire.stream = Stream::tls_client(&connector, host)
+        .map_err(|failure| ClientError::Tls(TlsError::new(failure.text)))?;
     wire.secure()
 }
 

@@ -1,6 +1,6 @@
 //! What the other end has answered.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, StatusCode, header};
 
@@ -36,7 +36,7 @@ impl HandshakeResponse {
     }
 
     /// For how long the server does not want to be asked again (`Retry-After`), in whole seconds or by a date. That is compared with
-    /// the `Date` of the response, and without one with the system's clock.
+    /// the `Date` of the response, not with the system's clock, which may be years behind; so without a `Date` it says nothing.
     pub fn retry_after(&self) -> Option<Duration> {
         let text = self.header(header::RETRY_AFTER.as_str())?.trim();
         if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
@@ -44,8 +44,8 @@ impl HandshakeResponse {
         }
         let date = |name: HeaderName| httpdate::parse_http_date(self.header(name.as_str())?.trim()).ok();
         let until = date(header::RETRY_AFTER)?;
-        let now = date(header::DATE).unwrap_or_else(SystemTime::now);
-        Some(until.duration_since(now).unwrap_or_default())
+        // Whoever has a clock to send a date by sends this one (RFC 9110, section 6.6.1).
+        Some(until.duration_since(date(header::DATE)?).unwrap_or_default())
     }
 
     /// Where a redirect leads. It is not followed: the other place may not be one to trust with what the request holds.
@@ -76,6 +76,6 @@ mod tests {
         let (date, later) = ("Tue, 15 Nov 1994 08:12:31 GMT", "Tue, 15 Nov 1994 08:13:01 GMT");
         assert_eq!(of(&[(header::RETRY_AFTER, later), (header::DATE, date)]), seconds(30));
         assert_eq!(of(&[(header::RETRY_AFTER, date), (header::DATE, later)]), seconds(0));
-        assert_eq!(of(&[(header::RETRY_AFTER, later)]), seconds(0), "long ago");
+        assert_eq!(of(&[(header::RETRY_AFTER, "Fri, 15 Nov 2999 08:13:01 GMT")]), None);
     }
 }

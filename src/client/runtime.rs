@@ -46,7 +46,11 @@ pub(super) fn connection(
         Some(running) => running,
         none => none.insert(start()?),
     };
-    let context = Arc::new(gateway.context().with_limits(limits));
+    let context = gateway.context();
+    if let Some(max_bytes) = limits.max_buffered_bytes {
+        context.buffered.lower_bound_to(max_bytes);
+    }
+    let context = Arc::new(context.with_limits(limits));
     let mut about = about;
     about.opened = context.clock.exact();
     let connection = Connection::new(Role::Client, about, socket, stream, context);

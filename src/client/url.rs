@@ -132,6 +132,10 @@ impl Authority {
             Some(_) => return Err("the URL's port is not a number (an IPv6 address stands in [ ])".into()),
         };
         check_host(host)?;
+        // There are parsers of URLs for which a path begins here, and the host is another one.
+        if text.contains('\\') {
+            return Err("the URL has a \\ before its path: write %5C".into());
+        }
         Ok(Self { host: host.to_ascii_lowercase(), port, credentials, is_usual: port == usual_port })
     }
 }
@@ -245,6 +249,7 @@ mod tests {
             ("ws://h/\r\nX: y", "line break"),
             ("ws://h/#x", "fragment"),
             ("ws://%ff@h/", "UTF-8"),
+            ("ws://good.example\\@h/", "%5C"),
         ] {
             let error = Target::parse(url).unwrap_err();
             assert!(error.contains(part), "{url}: {error}");

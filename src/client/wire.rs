@@ -10,6 +10,7 @@ use crate::{
     codec::Stream,
     connection::Socket,
     deadline::Deadline,
+    error::TlsError,
     http::{Part, ResponseHead},
 };
 
@@ -104,7 +105,7 @@ impl Wire {
 
     /// Sends what is pending.
     fn send(&mut self) -> Result<(), ClientError> {
-        self.stream.seal().map_err(|failure| self.failed(failure))?;
+        self.stream.seal().map_err(|failure| tls_error(failure.text))?;
         while !self.stream.is_sent() {
             match self.socket.try_send_parts(self.stream.pending_parts()) {
                 Ok(n) => self.stream.mark_sent(n),
@@ -137,19 +138,23 @@ impl Wire {
                 Err(e) => return Err(self.broken(e)),
             }
         }
+        let is_http = buffer.starts_with(b"HTTP/");
         let fed = self.stream.feed(&mut buffer);
         let sent = self.send(); // what TLS has to say, also if it failed
-        fed.map_err(|failure| self.failed(failure))?;
+        fed.map_err(|failure| match is_http {
+            true => tls_error(format!("{}: the answer is plain HTTP, as of a port for ws://", failure.text)),
+            false => tls_error(failure.text),
+        })?;
         sent.map(|()| More::Some)
     }
 
     fn broken(&self, e: io::Error) -> ClientError {
         ClientError::broken(self.step, e)
     }
+}
 
-    fn failed(&self, failure: crate::codec::Failure) -> ClientError {
-        ClientError::Tls(failure.text.into())
-    }
+fn tls_error(text: impl Into<String>) -> ClientError {
+    ClientError::Tls(TlsError::new(text))
 }
 
 /// Whether parsing is worth its time: at the first bytes, and when an empty line has come.

@@ -126,12 +126,17 @@ impl Serve {
     }
 }
 
-/// Splits a header line. The server says which it takes.
+/// The server says which headers it takes.
 fn header(line: &str) -> Result<(String, String), String> {
+    let (name, value) = name_and_value(line)?;
+    let checked = Server::builder().header(name.as_str(), value.as_str()).check();
+    checked.map(|_| (name, value)).map_err(|e| e.to_string())
+}
+
+/// Splits a header line.
+pub(super) fn name_and_value(line: &str) -> Result<(String, String), String> {
     let (name, value) = line.split_once(':').ok_or("must be NAME: VALUE")?;
-    let (name, value) = (name.trim(), value.trim());
-    Server::builder().header(name, value).check().map(drop).map_err(|e| e.to_string())?;
-    Ok((name.to_owned(), value.to_owned()))
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
 /// So that a wrong one is answered with those that there are.

@@ -18,6 +18,7 @@ mod tls;
 use std::{error::Error, process::ExitCode, sync::Arc, time::Duration};
 
 use log::info;
+use nix::sys::signal::Signal;
 use switchboard::{Limits, ListenAddr, Origins, Server, ServerBuilder};
 
 use self::{
@@ -25,7 +26,7 @@ use self::{
     cli::{Cli, Command},
     clock::Clock,
     descriptors::Needed,
-    signals::{Hangup, stop_on_signals},
+    signals::{Blocked, stop_on_signals},
 };
 
 pub(crate) fn main() -> ExitCode {
@@ -49,7 +50,7 @@ fn serve(args: &Serve) -> ExitCode {
 }
 
 fn run(args: &Serve) -> Result<(), Box<dyn Error>> {
-    let hangup = Hangup::block()?;
+    let hangup = Blocked::new(Signal::SIGHUP)?;
     logging::init(args.log_level, args.log_file.as_deref())?;
     let mut clock = Clock::new();
     let chatters = Arc::<apps::Chatters>::default();

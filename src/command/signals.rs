@@ -2,13 +2,12 @@
 //! certificates loaded again.
 
 use std::{
-    error::Error,
     fs, io, thread,
     time::{Duration, Instant},
 };
 
 use log::{info, warn};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, Signal, raise};
 use switchboard::ServerHandle;
 
 /// How long connections have to end after the first signal.
@@ -16,37 +15,42 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// Two signals within so short a time are one that was sent twice, as by `timeout`, to a process and to its group: nobody presses a
 /// key so fast.
-const TWIN: Duration = Duration::from_millis(100);
+pub(super) const TWIN: Duration = Duration::from_millis(100);
 
 /// Enough to check a certificate by a handshake.
 const STACK: usize = 256 * 1024;
 
-/// SIGHUP, blocked in all threads: so it comes to no handler, whatever ctrlc sets for it.
+/// A signal that is blocked in all threads: so it comes to no handler, whatever ctrlc sets for it.
 #[derive(Debug)]
-pub(super) struct Hangup(SigSet);
+pub(super) struct Blocked(Signal);
 
-impl Hangup {
+impl Blocked {
     /// Blocks it. Threads inherit this, so it has to be done before the first one is started.
-    pub(super) fn block() -> Result<Self, Box<dyn Error>> {
-        let mut signals = SigSet::empty();
-        signals.add(Signal::SIGHUP);
-        signals.thread_block()?;
-        Ok(Self(signals))
+    pub(super) fn new(signal: Signal) -> nix::Result<Self> {
+        SigSet::from(signal).thread_block()?;
+        Ok(Self(signal))
     }
 
     /// Takes it on a thread of its own from now on, which calls this; but one that was ignored when the program was started, as
     /// by `nohup`, stays ignored.
     pub(super) fn watch(self, told: impl Fn() + Send + 'static) -> io::Result<()> {
-        if !is_ignored(Signal::SIGHUP) {
+        if !is_ignored(self.0) {
             let wait = move || {
-                while self.0.wait().is_ok() {
+                while SigSet::from(self.0).wait().is_ok() {
                     told();
                 }
             };
-            thread::Builder::new().name("switchboard-hup".into()).stack_size(STACK).spawn(wait)?;
+            thread::Builder::new().name("switchboard-sig".into()).stack_size(STACK).spawn(wait)?;
         }
         Ok(())
     }
+}
+
+/// Has the signal that is blocked do in this moment what it does by itself.
+pub(super) fn let_through(signal: Signal) -> nix::Result<()> {
+    SigSet::from(signal).thread_unblock()?;
+    raise(signal)?; // to this thread: it is done when this returns
+    SigSet::from(signal).thread_block()
 }
 
 /// What SIGHUP does where there is no certificate to be loaded again.

@@ -42,7 +42,7 @@ pub(super) struct Tls {
     /// Refuse clients that speak no later version than this one
     #[arg(long, value_name = "VERSION", default_value = "1.2", requires = "tls_listen")]
     tls_min_version: Version,
-    /// Refuse clients that have no certificate of a CA in this PEM file
+    /// Refuse clients that have no certificate of a CA in this PEM file, which is loaded again as that of the certificate is
     #[arg(long, value_name = "FILE", requires = "tls_listen")]
     client_ca: Option<PathBuf>,
 }
@@ -149,7 +149,7 @@ pub(super) fn on_hangup(identity: Option<&TlsIdentity>) {
     match identity.map(TlsIdentity::reload) {
         None => signals::ignore_hangup(),
         Some(Ok(true)) => {} // the library has said so
-        Some(Ok(false)) => info!("SIGHUP: the certificate's files have not changed"),
-        Some(Err(e)) => error!("SIGHUP: {e}; the certificate from before stays in use"),
+        Some(Ok(false)) => info!("SIGHUP: the files of the certificates have not changed"),
+        Some(Err(e)) => error!("SIGHUP: {e}; what was loaded before stays in use"),
     }
 }

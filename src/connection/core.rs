@@ -230,9 +230,10 @@ impl Core {
         }
     }
 
-    /// How many bytes the kernel will have taken when it has all of the output. With TLS it is some more, for what is not encrypted
-    /// yet.
+    /// How many bytes the kernel will have taken when it has all of the output. That is exact, also over TLS: a record that the
+    /// peer has not got wholly is lost wholly, and with it each message that has its end there.
     fn end_of_output(&mut self) -> u64 {
+        self.protocol.seal();
         self.protocol.counts().bytes_out + self.protocol.pending() as u64
     }
 

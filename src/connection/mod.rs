@@ -4,9 +4,12 @@
 //! gateway receives while it is busy (`busy`), and a shared one by the gateway (`drive`). Anyone may write and push.
 //!
 //! Two locks. The **inbox** belongs to whoever receives. The **core** (`lock`) is held for microseconds, never while anything
-//! waits, and never while another lock is taken; where both are needed, the inbox is locked first. What a connection wants of
-//! the gateway goes through its `mailbox`. It knows no hub, no gateway, and no poll.
+//! waits, and never while another lock is taken; what has come of it is made known when it is let go (`publish`). Where both are
+//! needed, the inbox is locked first. What a connection wants of the gateway goes through its `mailbox`. It knows no hub, no
+//! gateway, and no poll.
 
+mod about;
+mod adopted;
 mod busy;
 mod close;
 mod core;
@@ -16,6 +19,7 @@ mod lock;
 mod mailbox;
 mod outbox;
 mod parts;
+mod publish;
 mod push;
 mod read;
 mod receiver;
@@ -25,16 +29,18 @@ mod turns;
 mod waiting;
 mod write;
 
-pub(crate) use self::{
-    drive::{Batch, Intake, Rest, TakenIn},
-    mailbox::{Post, Sleep},
-    parts::{About, Connection, Context, Extras, Handler, Registrar, Statistics},
-    socket::Socket,
-    turns::Turns,
-};
 pub use self::{
+    adopted::AdoptedStream,
     outbox::{Overflow, PushError, PushErrorKind, Pushed},
     read::READ_TIMEOUT,
+};
+pub(crate) use self::{
+    about::{About, Extras, Statistics},
+    drive::{Batch, Intake, Rest, TakenIn},
+    mailbox::{Post, Sleep},
+    parts::{Connection, Context, Handler, Registrar},
+    socket::Socket,
+    turns::Turns,
 };
 
 #[cfg(test)]

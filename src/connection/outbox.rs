@@ -17,7 +17,7 @@ use crossbeam_channel::{Receiver, Sender};
 use crate::{
     buffered::{Buffered, kib},
     codec::Outgoing,
-    error::CloseReason,
+    error::{self, CloseReason},
     http::Refusal,
     limits::Limits,
     message::Message,
@@ -103,7 +103,7 @@ impl fmt::Display for PushError {
 impl Error for PushError {}
 
 /// For `?`; the message is dropped. [`Timeout`](crate::Error::Timeout) is also what is [pending](PushErrorKind::Pending).
-impl From<PushError> for crate::Error {
+impl From<PushError> for error::Error {
     fn from(error: PushError) -> Self {
         match error.kind {
             PushErrorKind::Unknown => Self::UnknownId,
@@ -119,7 +119,7 @@ impl From<PushError> for crate::Error {
 /// For `?` in `on_pre_server`, and in the handler of a page: as of the [`Error`](crate::Error) that it becomes.
 impl From<PushError> for Refusal {
     fn from(error: PushError) -> Self {
-        crate::Error::from(error).into()
+        error::Error::from(error).into()
     }
 }
 

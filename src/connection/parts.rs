@@ -1,8 +1,7 @@
-//! A connection and its parts: how it begins, what is known of it, and how it ends.
+//! A connection and its parts: how it begins, whom it meets, and what it can be asked.
 
 use std::{
     fmt,
-    net::{IpAddr, SocketAddr},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock,
         atomic::{
@@ -14,38 +13,36 @@ use std::{
 };
 
 use super::{
-    core::{Core, Deferred},
+    about::{About, Statistics},
+    core::Core,
     inbox::Inbox,
-    lock::{Guard, Lock, Owner, lock, try_lock},
+    lock::Lock,
     mailbox::{Addressed, Mailbox, Post, Within},
-    outbox::{Outbox, Overflow},
+    outbox::Outbox,
     socket::Socket,
     turns::Turns,
 };
 use crate::{
     buffered::{Buffered, Held},
-    clock::{Clock, Moment},
-    codec::{Codec, Compressing, Deflate, Forms, Outgoing, Role, Stream},
+    clock::Clock,
+    codec::{Codec, Forms, Outgoing, Role, Stream},
     error::{CloseReason, ClosedBy, Error},
     id::WebSocketId,
     incidents::Incidents,
-    interned::Name,
     limits::{LONGEST_TICK, Limits},
     message::{CloseCode, Message},
-    protocol::{Counts, Protocol},
-    session::SessionId,
+    protocol::Protocol,
     sync::LockExt,
-    tags::Tags,
 };
 
 /// One connection after its opening handshake.
 #[derive(Debug)]
 pub(crate) struct Connection {
     /// Which end this is.
-    role: Role,
+    pub(super) role: Role,
     pub(super) about: About,
     pub(super) context: Arc<Context>,
-    core: Lock<Core>,
+    pub(super) core: Lock<Core>,
     pub(super) outbox: OnceLock<Box<Outbox>>,
     pub(super) inbox: Mutex<Inbox>,
     pub(super) mailbox: Mailbox,
@@ -60,11 +57,11 @@ pub(crate) struct Connection {
     /// The last step of its end is done.
     pub(super) finished: AtomicBool,
     /// Set once: how the connection ended, or is about to.
-    reason: OnceLock<CloseReason>,
+    pub(super) reason: OnceLock<CloseReason>,
     /// This side wants nothing more of the client: what was received is not handed out any more.
-    hung_up: AtomicBool,
+    pub(super) hung_up: AtomicBool,
     /// The socket did not take all of the output when the core's lock was last free.
-    blocked: AtomicBool,
+    pub(super) blocked: AtomicBool,
     /// The connection's own thread receives, or waits to.
     pub(super) receives: AtomicBool,
     /// The gateway has taken over the end of a client's connection: it is driven as a shared one is.
@@ -104,84 +101,6 @@ impl Context {
     pub(crate) fn with_limits(&self, limits: Arc<Limits>) -> Self {
         Self { tick: limits.tick(), limits, ..self.clone() }
     }
-}
-
-/// What is known of a connection from its opening handshake on.
-#[derive(Debug)]
-pub(crate) struct About {
-    pub(crate) id: WebSocketId,
-    /// `None`: it has none (`UseSession`).
-    pub(crate) session_id: Option<SessionId>,
-    pub(crate) path: Arc<str>,
-    pub(crate) peer: Option<SocketAddr>,
-    /// The route that ends with a star and serves the path; `None`: it was registered as it is.
-    pub(crate) route: Option<Name>,
-    /// What the client says that it is.
-    pub(crate) user_agent: Option<Name>,
-    pub(crate) extras: Option<Box<Extras>>,
-    pub(crate) opened: Moment,
-    pub(crate) shared: bool,
-    pub(crate) overflow: Overflow,
-    /// How messages are compressed, if they are.
-    pub(crate) deflate: Option<Deflate>,
-}
-
-/// What most connections have nothing of.
-#[derive(Debug, Default)]
-pub(crate) struct Extras {
-    /// The client's address, if it is not the peer's.
-    pub(crate) forwarded: Option<IpAddr>,
-    pub(crate) subprotocol: Option<Box<str>>,
-    pub(crate) user: Option<Arc<str>>,
-    pub(crate) tags: Tags,
-}
-
-impl Extras {
-    /// `None` if there is nothing.
-    pub(crate) fn boxed(self) -> Option<Box<Self>> {
-        let Self { forwarded, subprotocol, user, tags } = &self;
-        let is_empty = forwarded.is_none() && subprotocol.is_none() && user.is_none() && tags.is_empty();
-        (!is_empty).then(|| Box::new(self))
-    }
-}
-
-impl About {
-    /// The client's address: the one that a trusted proxy has forwarded, or the peer's.
-    pub(crate) fn client(&self) -> Option<IpAddr> {
-        let forwarded = self.extras.as_ref().and_then(|extras| extras.forwarded);
-        forwarded.or_else(|| Some(self.peer?.ip().to_canonical()))
-    }
-
-    /// The route that serves the path, as it was registered.
-    pub(crate) fn route(&self) -> &Arc<str> {
-        self.route.as_ref().map_or(&self.path, Name::text)
-    }
-
-    pub(crate) fn subprotocol(&self) -> Option<&str> {
-        self.extras.as_ref()?.subprotocol.as_deref()
-    }
-
-    pub(crate) fn user(&self) -> Option<&Arc<str>> {
-        self.extras.as_ref()?.user.as_ref()
-    }
-
-    pub(crate) fn tags(&self) -> &Tags {
-        static NONE: Tags = Tags::NONE;
-        self.extras.as_ref().map_or(&NONE, |extras| &extras.tags)
-    }
-}
-
-/// What has gone through a connection, and how it is.
-#[derive(Debug)]
-pub(crate) struct Statistics {
-    pub(crate) counts: Counts,
-    /// What waits to be sent, in bytes.
-    pub(crate) queued: usize,
-    pub(crate) round_trip: Option<Duration>,
-    /// When the last message went either way.
-    pub(crate) active: SystemTime,
-    /// How long ago that was.
-    pub(crate) idle: Duration,
 }
 
 /// What takes the messages of a shared connection, and is told its end. Called by one thread at a time.
@@ -373,90 +292,6 @@ impl Connection {
         self.handler.get().map(|handler| &**handler)
     }
 
-    /// Sends what is pending, as far as the socket takes it. True: it did not take all.
-    pub(super) fn flush(&self, core: &mut Core) -> bool {
-        self.publish(core);
-        core.flush(&self.context.clock)
-    }
-
-    /// As [`flush`](Self::flush), by someone who does not wait until the socket takes more: the gateway has to.
-    pub(super) fn flush_or_post(&self, core: &mut Core) -> bool {
-        let was_blocked = core.protocol.is_blocked();
-        let blocked = self.flush(core);
-        if blocked && !was_blocked {
-            core.deferred.post = Some(Within::Now);
-        }
-        blocked
-    }
-
-    /// As [`drain`](Self::drain), by someone who does not wait until the socket takes more: the gateway has to.
-    pub(super) fn drain_or_post(&self, core: &mut Core) {
-        let was_blocked = core.protocol.is_blocked();
-        if self.drain(core) && !was_blocked {
-            core.deferred.post = Some(Within::Now);
-        }
-    }
-
-    /// Sends the output, and then the outbox, as far as the socket takes it. True: it did not take all.
-    pub(super) fn drain(&self, core: &mut Core) -> bool {
-        self.publish(core);
-        core.drain(self.outbox.get().map(|outbox| &**outbox), &self.context.clock)
-    }
-
-    /// Makes known what the protocol has come to: before the client can see it, or anyone else.
-    fn publish(&self, core: &mut Core) {
-        if core.protocol.take_changed() {
-            self.publish_change(core);
-        }
-    }
-
-    #[inline(never)]
-    fn publish_change(&self, core: &mut Core) {
-        if let (Some(reason), None) = (core.protocol.reason(), self.reason.get()) {
-            core.deferred.ended = self.reason.set(reason.clone()).is_ok();
-        }
-        if core.protocol.has_hung_up() {
-            self.hung_up.store(true, SeqCst); // after the reason: who sees it asks for that
-        }
-        if core.protocol.is_over()
-            && let Some(socket) = core.socket.take()
-        {
-            socket.shutdown(); // whoever waits in `recv` or `poll` learns of it
-        }
-        // The gateway keeps the times of a shared connection, and sees to an end that others have brought about.
-        let has_ended = core.protocol.holds_end() || core.protocol.reason().is_some();
-        if self.is_driven() {
-            core.deferred.post = Some(Within::Now);
-        } else if has_ended && !core.ended_by_thread {
-            // Its thread usually sees to it in time; a tick may be too long only for a short limit. A client's thread does not.
-            let is_long = self.role == Role::Server && self.context.limits.close_timeout > LONGEST_TICK;
-            core.deferred.post.get_or_insert(if is_long { Within::Tick } else { Within::Now });
-        }
-    }
-
-    /// The time: exact where a round trip is measured.
-    pub(super) fn now(&self, core: &Core) -> Moment {
-        let clock = &self.context.clock;
-        if core.protocol.is_measuring() { clock.exact() } else { clock.coarse() }
-    }
-
-    /// Locks the core.
-    pub(super) fn lock(self: &Arc<Self>) -> Guard<'_, Arc<Self>> {
-        lock(self)
-    }
-
-    /// Locks the core, unless somebody holds it, who will then look into the outbox.
-    pub(super) fn try_lock(self: &Arc<Self>) -> Option<Guard<'_, Arc<Self>>> {
-        try_lock(self)
-    }
-
-    #[inline(never)]
-    fn count_core(&self, core: &Core) {
-        if self.held_by_core.set(core.protocol.held(), &self.context.buffered) {
-            self.context.post.wake();
-        }
-    }
-
     /// What the inbox holds has become less; see [`count`](Self::count).
     pub(super) fn count_less(&self, inbox: &Inbox) {
         if self.held_by_inbox.get() > 0 {
@@ -522,69 +357,6 @@ impl Connection {
         // Whoever asks has seen that it ended.
         let unknown = || CloseReason::new(CloseCode::ABNORMAL, "", ClosedBy::Network);
         self.reason().cloned().unwrap_or_else(unknown)
-    }
-}
-
-impl Owner for Arc<Connection> {
-    type Core = Core;
-    type Deferred = Deferred;
-    type Finished = Box<Compressing>;
-
-    fn core(&self) -> &Lock<Core> {
-        &self.core
-    }
-
-    fn before_unlock(&self, core: &mut Core) -> Option<Deferred> {
-        if core.waiting.is_some() {
-            self.serve_waiting(core);
-        }
-        self.publish(core);
-        let blocked = core.protocol.is_blocked();
-        if blocked != self.blocked.load(Relaxed) {
-            self.blocked.store(blocked, Relaxed);
-        }
-        if core.protocol.take_resized() {
-            self.count_core(core);
-        }
-        core.deferred.take()
-    }
-
-    fn after_unlock(&self, deferred: Deferred) -> Option<Box<Compressing>> {
-        if deferred.ended && self.about.shared {
-            self.wake_readers(self.inbox.locked());
-        }
-        if let Some(within) = deferred.post {
-            self.post(within);
-        }
-        let mut compressing = deferred.compressing?;
-        compressing.run();
-        Some(compressing)
-    }
-
-    fn finish_deferred(&self, core: &mut Core, compressed: Box<Compressing>) {
-        core.compressed(*compressed);
-        if core.protocol.owes_close() {
-            self.drain_or_post(core); // what was compressed may have been the last that the close has waited for
-        } else {
-            self.flush_or_post(core);
-        }
-        self.compressed.notify_all();
-    }
-
-    fn has_queued(&self) -> bool {
-        !self.outbox_is_empty()
-    }
-
-    fn drain_queue(&self, core: &mut Core) -> bool {
-        // The gateway flushes when the socket takes more; whoever has the compressor, when it is back.
-        if core.protocol.is_blocked() || core.protocol.is_compressing() {
-            return false;
-        }
-        let blocked = self.drain(core);
-        if blocked {
-            core.deferred.post = Some(Within::Now);
-        }
-        !blocked
     }
 }
 

@@ -112,6 +112,10 @@ impl ResponseHead {
             Err(httparse::Error::TooManyHeaders) => {
                 return Err(format!("the answer has more than {MAX_HEADERS} header lines"));
             }
+            // Each record of TLS begins with its kind and the version (RFC 8446, section 5.1).
+            Err(_) if matches!(input, [0x14..=0x17, 3, ..]) => {
+                return Err("the answer is not HTTP but TLS, as of a port for wss://".into());
+            }
             Err(e) => return Err(format!("the answer is not HTTP: {e}")),
         };
         let status = head.code.and_then(|code| StatusCode::from_u16(code).ok());
@@ -120,8 +124,14 @@ impl ResponseHead {
         Ok(Some((Self { status, headers, is_http_11: head.version == Some(1) }, length)))
     }
 
-    /// What finds the body of a response that is no 101. `None`: it ends with the stream.
+    /// What finds the body of a response. `None`: it ends with the stream.
     pub(crate) fn body(&self) -> Option<Decoder> {
+        // RFC 9112, section 6.3
+        if self.status.is_informational()
+            || matches!(self.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+        {
+            return Some(Decoder::new(Framing::Length(0)));
+        }
         let mut codings = items(&self.headers, header::TRANSFER_ENCODING, b',');
         if let Some(coding) = codings.next() {
             return coding.eq_ignore_ascii_case(b"chunked").then(|| Decoder::new(Framing::Chunked));
@@ -210,6 +220,19 @@ mod tests {
             assert!(GOOD.contains(from));
             let error = check(&GOOD.replace(from, to)).unwrap_err();
             assert!(error.contains(part), "{from} as {to}: {error}");
+        }
+    }
+
+    #[test]
+    fn some_responses_have_no_body_whatever_they_say() {
+        for status in ["101", "204", "304"] {
+            let head = format!("HTTP/1.1 {status} x\r\nContent-Length: 5\r\n\r\n");
+            let (head, _) = ResponseHead::parse(head.as_bytes(), 0, 500).unwrap().unwrap();
+            let next = head.body().unwrap().next(b"");
+            assert!(
+                !matches!(next, Ok(crate::http::Part::Incomplete | crate::http::Part::Data(_))),
+                "{status}"
+            );
         }
     }
 

@@ -69,11 +69,16 @@ impl Protocol {
         self.codec.stream().pending()
     }
 
-    /// What is to be done with the socket next.
-    pub(crate) fn transmit(&mut self) -> Transmit<'_> {
+    /// Encrypts what is to be sent: then `pending` is what the socket gets, and what comes later is in TLS records of its own.
+    pub(crate) fn seal(&mut self) {
         if let Err(failure) = self.codec.stream().seal() {
             self.abort(ClosedBy::Network, &failure.text);
         }
+    }
+
+    /// What is to be done with the socket next.
+    pub(crate) fn transmit(&mut self) -> Transmit<'_> {
+        self.seal();
         if !self.can_transmit() {
             self.codec.stream().discard_output();
         }

@@ -2,9 +2,7 @@
 //! accepting threads do it, with the same places; from a server that does not run yet they wait for that.
 
 use std::{
-    io,
-    net::{SocketAddr, TcpStream},
-    os::unix::net::UnixStream,
+    net::SocketAddr,
     sync::{Arc, Mutex},
 };
 
@@ -17,32 +15,10 @@ use super::{
     threads::Threads,
 };
 use crate::{
-    connection::Socket,
+    connection::AdoptedStream,
     http::{Refusal, Request},
     sync::LockExt,
 };
-
-/// A connection for [`ServerHandle::adopt`](crate::ServerHandle::adopt): made from a `TcpStream` or a `UnixStream`.
-#[derive(Debug)]
-pub struct AdoptedStream {
-    socket: Socket,
-    peer: Option<SocketAddr>,
-    blocks: io::Result<()>,
-}
-
-impl From<TcpStream> for AdoptedStream {
-    fn from(stream: TcpStream) -> Self {
-        let (peer, blocks) = (stream.peer_addr().ok(), stream.set_nonblocking(false));
-        Self { socket: stream.into(), peer, blocks }
-    }
-}
-
-impl From<UnixStream> for AdoptedStream {
-    fn from(stream: UnixStream) -> Self {
-        let blocks = stream.set_nonblocking(false);
-        Self { socket: stream.into(), peer: None, blocks }
-    }
-}
 
 /// A connection that was handed over.
 #[derive(Debug)]
@@ -58,7 +34,7 @@ impl Adopted {
 
     /// The other end, as far as somebody knows it.
     fn peer(&self) -> Option<SocketAddr> {
-        self.received.request.peer().or(self.stream.peer)
+        self.received.request.peer().or(self.stream.peer())
     }
 }
 
@@ -117,15 +93,17 @@ impl Drop for Adopting {
 }
 
 fn hand_over(shared: &Arc<Shared>, threads: &Arc<Threads>, adopted: Adopted) {
-    if let Err(e) = &adopted.stream.blocks {
-        return log::error!("cannot adopt a connection: {e}");
-    }
     let peer = adopted.peer();
     let slot = match shared.take_slot(peer.map(|peer| peer.ip())) {
         Ok(slot) => slot,
         Err(why) => return turn_away(shared, adopted, why),
     };
-    let Adopted { stream: AdoptedStream { socket, peer, .. }, received } = adopted;
+    let Adopted { stream, received } = adopted;
+    let peer = stream.peer();
+    let socket = match stream.into_socket() {
+        Ok(socket) => socket,
+        Err(e) => return log::error!("cannot adopt a connection: {e}"),
+    };
     let job = Job { socket, peer, security: Security::None, slot, received: Some(received) };
     if let Err((e, job)) = threads.hand_over(job) {
         log::error!("{e}");
@@ -142,5 +120,5 @@ fn turn_away(shared: &Shared, adopted: Adopted, why: NoSlot) {
 }
 
 fn reject(shared: &Shared, adopted: Adopted, why: Refusal) {
-    reject_at_once(adopted.stream.socket, &Security::None, why, &shared.headers);
+    reject_at_once(adopted.stream.into_any_socket(), &Security::None, why, &shared.headers);
 }

@@ -3,10 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    adopt::{Adopted, AdoptedStream, Adopter},
+    adopt::{Adopted, Adopter},
     shared::Shared,
 };
-use crate::http::Request;
+use crate::{connection::AdoptedStream, http::Request};
 
 /// Shuts a server down, and hands connections over to it, from any thread. Clones belong to the same server.
 #[derive(Debug, Clone)]

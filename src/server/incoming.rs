@@ -193,7 +193,10 @@ impl Incoming {
         }
         let fed = self.stream.feed(&mut buffer);
         self.send(deadline)?; // what TLS has to say, also if it failed
-        fed.map_err(failed)?;
+        if let Err(failure) = fed {
+            self.finish(); // with TLS 1.3 a client sends its request before it can know that it is refused
+            return Err(failed(failure));
+        }
         Ok(More::Some)
     }
 

@@ -37,8 +37,8 @@ use self::{
     threads::Threads,
 };
 pub use self::{
-    adopt::AdoptedStream, builder::ServerBuilder, exchange::Exchange, handle::ServerHandle,
-    listener::ListenAddr, running::RunningServer,
+    builder::ServerBuilder, exchange::Exchange, handle::ServerHandle, listener::ListenAddr,
+    running::RunningServer,
 };
 use crate::{
     caught::caught,

@@ -3,8 +3,11 @@
 use std::{
     fs::File,
     io::{self, Read},
+    os::unix::fs::OpenOptionsExt,
     path::Path,
 };
+
+use rustix::fs::OFlags;
 
 use super::{
     certificate::Certificate,
@@ -67,13 +70,19 @@ pub(super) fn named(name: &str, text: impl std::fmt::Display) -> TlsError {
 }
 
 pub(super) fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
-    read_as(file, &file.display().to_string())
+    read_as(file, &file.display().to_string(), false)
 }
 
-/// Reads a file that goes by this name.
-pub(super) fn read_as(file: &Path, name: &str) -> Result<Vec<u8>, TlsError> {
+/// Reads a file that goes by this name. A pipe is waited for, unless it is to be read `at_once`.
+pub(super) fn read_as(file: &Path, name: &str, at_once: bool) -> Result<Vec<u8>, TlsError> {
     let mut content = Vec::new();
-    File::open(file)
+    let mut options = File::options();
+    options.read(true);
+    if at_once {
+        options.custom_flags(OFlags::NONBLOCK.bits() as i32);
+    }
+    options
+        .open(file)
         .and_then(|opened| opened.take(MAX_FILE + 1).read_to_end(&mut content))
         .map_err(|e: io::Error| TlsError::new(format!("cannot read {name}: {e}")))?;
     match content.len() as u64 > MAX_FILE {

@@ -14,8 +14,9 @@ use super::rustls::{self, Usable};
 use super::{
     bundled::is_bundled,
     certified::{Certified, named},
+    client_ca::TlsClientCa,
     info::CertificateInfo,
-    settings::{TlsBackend, TlsClientCa, TlsVersion},
+    settings::{TlsBackend, TlsVersion},
     source::{Fingerprint, Source},
 };
 use crate::{codec::Acceptor, error::TlsError, sync::LockExt};
@@ -46,7 +47,8 @@ use crate::{codec::Acceptor, error::TlsError, sync::LockExt};
 /// | a key of another certificate, an encrypted key, a file that is cut off, damaged or something else | an error |
 ///
 /// Which library does TLS, and what it can do: see [`TlsBackend`]. What was chosen with the methods below and the library cannot do
-/// is an error of [`bind`](crate::ServerBuilder::bind), which says so. The server speaks TLS 1.2 or later.
+/// is an error of [`bind`](crate::ServerBuilder::bind), which says so; where there are both, so is a kind of key that only the other
+/// one knows. The server speaks TLS 1.2 or later.
 ///
 /// ```
 /// # #[cfg(feature = "rustls")]
@@ -69,8 +71,10 @@ pub struct TlsIdentity(Arc<Handle>);
 struct Handle {
     current: Mutex<Arc<Current>>,
     source: Arc<Source>,
-    /// Whoever loads it again has this.
+    /// Whoever loads it again has this: what was read last is used last.
     turn: Mutex<()>,
+    /// Whoever makes another `current` of what it is has this: of two changes none is lost.
+    changing: Mutex<()>,
 }
 
 /// What an identity is now: what connections that begin now have.
@@ -162,11 +166,12 @@ impl TlsIdentity {
         fingerprint: Option<Fingerprint>,
     ) -> Result<Self, TlsError> {
         certified.warn();
-        Ok(Self::new(Current::checked(certified, Settings::default(), fingerprint)?, Arc::new(source)))
+        Ok(Self::new(Current::loaded(certified, fingerprint)?, Arc::new(source)))
     }
 
     fn new(current: Current, source: Arc<Source>) -> Self {
-        Self(Arc::new(Handle { current: Mutex::new(Arc::new(current)), source, turn: Mutex::default() }))
+        let current = Mutex::new(Arc::new(current));
+        Self(Arc::new(Handle { current, source, turn: Mutex::default(), changing: Mutex::default() }))
     }
 
     /// Chooses the library that does TLS; without it, it is the [default](TlsBackend::default) one.
@@ -188,6 +193,10 @@ impl TlsIdentity {
     /// The application learns who the client is by [`Opening::client_certificate`](crate::Opening::client_certificate). Sessions are
     /// not resumed then, so that each connection's certificate is verified anew. Browsers show their user a choice of
     /// certificates for a page, but for a WebSocket only use what was chosen for a page before.
+    ///
+    /// The CA's file, if it is from one, is loaded again with that of the certificate: see [`reload`](Self::reload) and
+    /// [`watch`](Self::watch). Who comes then is verified with what is in it now. Who is connected already stays: to end the connections
+    /// of a client that may not come any more, [close](crate::Hub::close) them.
     #[must_use]
     pub fn with_client_ca(self, ca: TlsClientCa) -> Self {
         self.with(|settings| settings.client_ca = Some(ca))
@@ -226,10 +235,16 @@ impl TlsIdentity {
         self.0.current.locked().clone()
     }
 
-    /// Connections that begin from now on have this. It has been checked.
-    pub(super) fn set_current(&self, new: Current) {
-        let old = std::mem::replace(&mut *self.0.current.locked(), Arc::new(new));
+    /// Connections that begin from now on have what `make` makes of what there is, and has checked; it must not wait.
+    pub(super) fn change(
+        &self,
+        make: impl FnOnce(&Current) -> Result<Current, TlsError>,
+    ) -> Result<Arc<Current>, TlsError> {
+        let _changing = self.0.changing.locked();
+        let new = Arc::new(make(&self.current())?);
+        let old = std::mem::replace(&mut *self.0.current.locked(), new.clone());
         drop(old); // by now the lock is free
+        Ok(new)
     }
 
     /// Where it was loaded from.
@@ -271,9 +286,19 @@ impl Current {
         }
     }
 
-    /// What the library cannot use is found out now.
-    #[cfg_attr(not(target_vendor = "apple"), allow(unused_mut))]
-    fn checked(
+    /// What no library can use is found out now. Which one it is for may be chosen later; then `bind` finds out the rest.
+    fn loaded(certified: Certified, fingerprint: Option<Fingerprint>) -> Result<Self, TlsError> {
+        let current = Self::made(certified, Settings::default(), fingerprint)?;
+        match current.acceptor() {
+            #[cfg(feature = "rustls")]
+            Err(_) if current.usable().is_ok() => {}
+            made => drop(made?),
+        }
+        Ok(current)
+    }
+
+    #[cfg_attr(not(target_vendor = "apple"), allow(unused_mut, clippy::unnecessary_wraps))]
+    fn made(
         mut certified: Certified,
         settings: Settings,
         fingerprint: Option<Fingerprint>,
@@ -283,14 +308,14 @@ impl Current {
             let (_, own) = native::acceptor(&certified).map_err(|e| named(&certified.name, e))?;
             certified.chain.push(own);
         }
-        let current = Self::new(Arc::new(certified), settings, fingerprint);
-        current.acceptor()?;
-        Ok(current)
+        Ok(Self::new(Arc::new(certified), settings, fingerprint))
     }
 
     /// What takes the place of this, with the same settings: another certificate and its key.
     pub(super) fn renewed(&self, new: Certified, fingerprint: Fingerprint) -> Result<Self, TlsError> {
-        self.check_successor(Self::checked(new, self.settings.clone(), Some(fingerprint))?)
+        let new = Self::made(new, self.settings.clone(), Some(fingerprint))?;
+        new.acceptor()?;
+        self.check_successor(new)
     }
 
     /// The same: those of another identity.
@@ -298,6 +323,19 @@ impl Current {
         let new = Self::new(new.certified.clone(), self.settings.clone(), new.fingerprint);
         new.acceptor()?;
         self.check_successor(new)
+    }
+
+    /// The same certificate, for clients of another CA.
+    pub(super) fn with_other_clients(&self, ca: TlsClientCa) -> Result<Self, TlsError> {
+        let settings = Settings { client_ca: Some(ca), ..self.settings.clone() };
+        let new = Self::new(self.certified.clone(), settings, self.fingerprint);
+        new.acceptor()?;
+        self.check_successor(new)
+    }
+
+    /// Whose certificates clients must have.
+    pub(super) fn client_ca(&self) -> Option<&TlsClientCa> {
+        self.settings.client_ca.as_ref()
     }
 
     /// If another identity uses this one for its names, it has to be able to use the new one, too.

@@ -6,6 +6,7 @@ mod certificate;
 mod certified;
 mod chain;
 mod changes;
+mod client_ca;
 mod der;
 #[cfg_attr(not(any(target_os = "linux", target_os = "android")), path = "untold.rs")]
 mod folders;
@@ -29,9 +30,10 @@ mod verifier;
 mod watch;
 
 pub use self::{
+    client_ca::TlsClientCa,
     identity::TlsIdentity,
     info::CertificateInfo,
-    settings::{TlsBackend, TlsClientCa, TlsVersion},
+    settings::{TlsBackend, TlsVersion},
     trust::TlsTrust,
     watch::TlsWatch,
 };

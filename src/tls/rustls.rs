@@ -15,8 +15,9 @@ use rustls::{
 use super::{
     certificate::Certificate,
     certified::Certified,
+    client_ca::TlsClientCa,
     key::Secret,
-    settings::{TlsClientCa, TlsVersion},
+    settings::TlsVersion,
     verifier::{Anybody, TrustedClients, TrustedServers},
 };
 use crate::codec::{Acceptor, Connector};
@@ -95,7 +96,8 @@ pub(super) fn acceptor(
         .map_err(|e| e.to_string())?;
     let builder = match client_ca {
         Some(ca) => {
-            let verifier = WebPkiClientVerifier::builder_with_provider(roots(&ca.roots)?.into(), provider());
+            let roots = roots(&ca.roots).map_err(|e| format!("{}: {e}", ca.name()))?;
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider());
             let verifier = if ca.is_optional { verifier.allow_unauthenticated() } else { verifier };
             let verifier = verifier.build().map_err(|e| format!("the clients' CA cannot be used: {e}"))?;
             builder.with_client_cert_verifier(Arc::new(TrustedClients::new(

@@ -1,13 +1,4 @@
-//! What can be chosen for TLS: the library, the least version, and who may be a client.
-
-use std::{path::Path, sync::Arc};
-
-use super::{
-    certificate::Certificate,
-    certified::{named, read},
-    chain,
-};
-use crate::error::TlsError;
+//! What can be chosen for TLS: the library, and the least version.
 
 /// A library that does TLS. Which ones there are is chosen by features.
 ///
@@ -19,6 +10,8 @@ use crate::error::TlsError;
 /// | a client speaks | TLS 1.2 and 1.3 | TLS 1.2 and 1.3 |
 /// | [client certificates](crate::TlsIdentity::with_client_ca) | no | yes |
 /// | [several certificates](crate::TlsIdentity::with_other), by the name that is asked for | no | yes |
+/// | cipher suites of TLS 1.2 | with an RSA key also some without forward secrecy, and with CBC | ECDHE with AES-GCM or ChaCha20 |
+/// | sessions are resumed | yes; OpenSSL keeps those of clients without tickets | yes, unless clients show certificates; nothing is kept |
 /// | PKCS#12 | yes | with the feature `tls` beside it |
 /// | keys | all that the system knows | RSA of 2048 bits or more, P-256, P-384, Ed25519 |
 /// | certificates | all that the system knows | of version 3 (`openssl x509 -req` makes those with `-extfile`) |
@@ -71,51 +64,4 @@ pub enum TlsVersion {
     Tls12,
     /// RFC 8446.
     Tls13,
-}
-
-/// The CA, or several, whose certificates clients must have; see [`TlsIdentity::with_client_ca`](crate::TlsIdentity::with_client_ca).
-#[derive(Clone)]
-pub struct TlsClientCa {
-    pub(super) roots: Arc<Vec<Certificate>>,
-    pub(super) is_optional: bool,
-}
-
-impl TlsClientCa {
-    /// From PEM: the certificates of one or more CAs. Only clients with a certificate that one of them has issued, directly or by
-    /// intermediate ones that the client sends, can connect. The certificate of a client that has signed it itself does as well.
-    /// Those of clients have to be of version 3, which `openssl x509 -req` makes with `-extfile`.
-    ///
-    /// # Errors
-    /// If a certificate cannot be read, or there is none.
-    pub fn from_pem(certificates: &[u8]) -> Result<Self, TlsError> {
-        Self::named(certificates, "the certificates of the clients' CA")
-    }
-
-    /// From a PEM file; see [`from_pem`](Self::from_pem).
-    ///
-    /// # Errors
-    /// As [`from_pem`](Self::from_pem), and if the file cannot be read. The text names the file.
-    pub fn from_pem_file(certificates: impl AsRef<Path>) -> Result<Self, TlsError> {
-        let file = certificates.as_ref();
-        Self::named(&read(file)?, &file.display().to_string())
-    }
-
-    fn named(certificates: &[u8], name: &str) -> Result<Self, TlsError> {
-        let roots = chain::from_pem(certificates).map_err(|e| named(name, e))?;
-        Ok(Self { roots: Arc::new(roots), is_optional: false })
-    }
-
-    /// Takes clients without a certificate, too: the application asks for it
-    /// ([`Opening::client_certificate`](crate::Opening::client_certificate)) and decides. One that does not verify is refused in any case.
-    #[must_use]
-    pub fn optional(self) -> Self {
-        Self { is_optional: true, ..self }
-    }
-}
-
-impl std::fmt::Debug for TlsClientCa {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let names: Vec<_> = self.roots.iter().map(ToString::to_string).collect();
-        f.debug_struct("TlsClientCa").field("roots", &names).field("is_optional", &self.is_optional).finish()
-    }
 }

@@ -32,7 +32,8 @@ pub(super) enum Password {
 
 /// A file, found again wherever the program has gone meanwhile.
 pub(super) struct Named {
-    path: PathBuf,
+    /// Absolute.
+    pub(super) path: PathBuf,
     /// As it was given.
     pub(super) name: String,
 }
@@ -136,24 +137,35 @@ impl Content {
 }
 
 impl Named {
-    fn new(path: &Path) -> Self {
+    pub(super) fn new(path: &Path) -> Self {
         let name = path.display().to_string();
         Self { path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()), name }
     }
 
-    fn read(&self, again: bool) -> Result<Vec<u8>, TlsError> {
+    /// `again`: see [`Source::read`].
+    pub(super) fn read(&self, again: bool) -> Result<Vec<u8>, TlsError> {
         let name = &self.name;
         let unreadable = |e| TlsError::new(format!("cannot read {name}: {e}"));
         if again && !fs::metadata(&self.path).map_err(unreadable)?.is_file() {
             return Err(TlsError::new(format!("cannot read {name} again: it is no regular file")));
         }
-        read_as(&self.path, name)
+        read_as(&self.path, name, again) // it may have become a pipe just now
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// It is none when it is looked at, and one when it is opened.
+    #[test]
+    fn a_pipe_that_nobody_writes_into_is_not_waited_for() {
+        let pipe = std::env::temp_dir().join(format!("switchboard-pipe-{}", std::process::id()));
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
+        let read = read_as(&pipe, "pipe", true);
+        fs::remove_file(pipe).unwrap();
+        assert_eq!(read.unwrap(), b"");
+    }
 
     #[test]
     fn a_fingerprint_tells_which_byte_is_in_which_file() {

@@ -16,6 +16,10 @@ use crate::{error::TlsError, thread};
 /// other.
 const SETTLE: Duration = Duration::from_millis(300);
 
+/// So many lines about files that cannot be used, each another one, are written within the interval at which they are tried again.
+/// What is left out then is written at the end of it, if it still holds.
+const MAX_LINES: usize = 10;
+
 /// Checking a new certificate does a handshake.
 const STACK: usize = 256 * 1024;
 
@@ -40,7 +44,7 @@ impl TlsWatch {
     ) -> io::Result<Self> {
         let (stopped, stop) = io::pipe()?;
         let (end, ended) = bounded(0);
-        let mut watching = Watching { stopped, changes, reload, refused: None };
+        let mut watching = Watching { stopped, changes, reload, refused: None, told: Told::default() };
         let run = move || {
             watching.run();
             drop((watching, end));
@@ -72,8 +76,34 @@ struct Watching<R> {
     stopped: PipeReader,
     changes: Changes,
     reload: R,
-    /// Why the files could not be used the last time, and when that was: they are tried again, and the log need not repeat it.
-    refused: Option<(String, Instant)>,
+    /// When the files could not be used, if that was the last time: they are tried again.
+    refused: Option<Instant>,
+    told: Told,
+}
+
+/// What the log has: it need not repeat it.
+#[derive(Default)]
+struct Told {
+    /// The last line, if the files have not been good since.
+    why: Option<String>,
+    /// How many lines there were since then.
+    lines: usize,
+    since: Option<Instant>,
+}
+
+impl Told {
+    /// Whether this is to be told now, so long after the first of the lines that are counted.
+    fn is_news(&mut self, why: &str, interval: Duration) -> bool {
+        if self.since.is_none_or(|since| since.elapsed() >= interval) {
+            (self.since, self.lines) = (Some(Instant::now()), 0);
+        }
+        if self.why.as_deref() == Some(why) || self.lines == MAX_LINES {
+            return false;
+        }
+        self.why = Some(why.to_owned());
+        self.lines += 1;
+        true
+    }
 }
 
 impl<R: FnMut() -> Result<bool, TlsError>> Watching<R> {
@@ -97,21 +127,21 @@ impl<R: FnMut() -> Result<bool, TlsError>> Watching<R> {
 
     /// What was missing may have been a descriptor, or the right time.
     fn is_retry_due(&self) -> bool {
-        self.refused.as_ref().is_some_and(|(_, at)| at.elapsed() >= self.changes.interval())
+        self.refused.is_some_and(|at| at.elapsed() >= self.changes.interval())
     }
 
     /// Returns when the files have changed, if that was meanwhile, and they are to be loaded once more.
     fn load(&mut self) -> Option<Instant> {
         match (self.reload)() {
-            Ok(_) => self.refused = None,
+            Ok(_) => (self.refused, self.told.why) = (None, None),
             // Half of it may be the new one, and half the old one.
             Err(_) if self.changes.look() => return Some(Instant::now()),
             Err(e) => {
                 let why = e.to_string();
-                if self.refused.as_ref().is_none_or(|(before, _)| *before != why) {
-                    log::error!("{why}; the certificate from before stays in use");
+                if self.told.is_news(&why, self.changes.interval()) {
+                    log::error!("{why}; what was loaded before stays in use");
                 }
-                self.refused = Some((why, Instant::now()));
+                self.refused = Some(Instant::now());
             }
         }
         None
@@ -196,6 +226,15 @@ mod tests {
         drop(watch);
         assert_eq!(loaded.iter().count(), 1);
         fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn of_many_different_reasons_only_the_first_are_told_and_later_the_last() {
+        let mut told = Told::default();
+        let news = |told: &mut Told, n: u32, interval| told.is_news(&n.to_string(), interval);
+        let lines: Vec<u32> = (0..1000).filter(|n| news(&mut told, n / 2, Duration::MAX)).collect();
+        assert_eq!(lines, (0..MAX_LINES as u32).map(|n| 2 * n).collect::<Vec<_>>());
+        assert_eq!([499; 2].map(|n| news(&mut told, n, Duration::ZERO)), [true, false]);
     }
 
     #[test]

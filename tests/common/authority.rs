@@ -33,6 +33,8 @@ pub struct Kind<'a> {
     /// The DNS name that it is for.
     pub name: &'a str,
     pub key: PKey<Private>,
+    /// What is signed of it.
+    pub digest: MessageDigest,
 }
 
 impl<'a> Kind<'a> {
@@ -44,6 +46,7 @@ impl<'a> Kind<'a> {
             issuer_url: None,
             name: "localhost",
             key: ec_key(),
+            digest: MessageDigest::sha256(),
         }
     }
 
@@ -79,7 +82,7 @@ impl<'a> Kind<'a> {
         self.extend(&mut builder, issuer);
         let digest = match self.key.id() {
             openssl::pkey::Id::ED25519 if issuer.is_none() => MessageDigest::null(),
-            _ => MessageDigest::sha256(),
+            _ => self.digest,
         };
         builder.sign(issuer.map_or(&self.key, |i| &i.key), digest).unwrap();
         Certified { certificate: builder.build(), key: self.key }

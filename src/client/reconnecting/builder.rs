@@ -97,7 +97,8 @@ impl ReconnectingBuilder {
     }
 
     /// Makes the messages that go first on each new connection, before all that is queued: a login, for example, or what it is that
-    /// is wanted of the server. They do not count in the queue. It is called by the link's thread.
+    /// is wanted of the server. They do not count in the queue. It is called by the link's thread. If it panics, the attempt has
+    /// failed, with [`ClientError::Prepare`].
     pub fn greeting<F, I>(mut self, mut greet: F) -> Self
     where
         F: FnMut(&HandshakeResponse) -> I + Send + 'static,

@@ -15,9 +15,14 @@ use crate::{
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum LinkEvent {
-    /// It is connected; the server has answered this.
-    Up(Arc<HandshakeResponse>),
+    /// It is connected.
+    #[non_exhaustive]
+    Up {
+        /// What the server has answered.
+        response: Arc<HandshakeResponse>,
+    },
     /// The connection has ended.
+    #[non_exhaustive]
     Down {
         /// How.
         reason: CloseReason,
@@ -25,6 +30,7 @@ pub enum LinkEvent {
         retry_in: Duration,
     },
     /// An attempt to connect has failed.
+    #[non_exhaustive]
     Failed {
         /// Why. Whether somebody has to do something about it is said by [`ClientError::is_lasting`].
         error: Arc<ClientError>,
@@ -38,7 +44,7 @@ pub enum LinkEvent {
 impl fmt::Display for LinkEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let retry_in = match self {
-            Self::Up(_) => return f.write_str("connected"),
+            Self::Up { .. } => return f.write_str("connected"),
             Self::Down { reason, retry_in } => {
                 write!(f, "connection closed: {reason}")?;
                 retry_in
@@ -74,7 +80,7 @@ pub struct LinkCounts {
     pub connected: u64,
     /// Messages that the kernel has taken.
     pub sent: u64,
-    /// Messages that wait to be sent.
+    /// Messages that wait to be sent; after a close, those that were not.
     pub queued: usize,
     /// Their bytes.
     pub queued_bytes: usize,

@@ -154,8 +154,13 @@ impl Inside {
     pub(super) fn begin(&self) -> bool {
         self.tell(|state| {
             state.link = LinkState::Connecting;
+            state.hurries = false;
             state.closed.is_none()
         })
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.state.locked().closed.is_some()
     }
 
     /// It is connected. False: it is to end.
@@ -196,9 +201,14 @@ impl Inside {
         let due = Instant::now() + delay;
         self.tell(|state| {
             state.connection = None;
-            if state.closed.is_none() {
-                state.link = LinkState::Waiting(due);
-                state.put_event(event);
+            match (&mut state.closed, event) {
+                // It has ended as it was to, or in another way.
+                (Some(closed), LinkEvent::Down { reason, .. }) => *closed = reason,
+                (Some(_), _) => {}
+                (None, event) => {
+                    state.link = LinkState::Waiting(due);
+                    state.put_event(event);
+                }
             }
         });
         let deadline = Deadline::after(delay);
@@ -211,14 +221,11 @@ impl Inside {
         }
     }
 
-    /// The thread ends, and the last connection, if it was the last thing, has ended like this.
-    pub(super) fn end(&self, last: Option<CloseReason>) {
+    /// The thread ends.
+    pub(super) fn end(&self) {
         self.tell(|state| {
             state.link = LinkState::Ended;
             state.connection = None;
-            if last.is_some() {
-                state.closed = last;
-            }
         });
     }
 
@@ -243,5 +250,27 @@ impl State {
             self.events.pop_front();
         }
         self.events.push_back(event);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::error::ClientError;
+
+    #[test]
+    fn who_hurries_when_the_wait_is_just_over_does_not_cut_the_next_one_short() {
+        let failed = || {
+            let error = Arc::new(ClientError::config(""));
+            LinkEvent::Failed { error, attempts: 1, retry_in: Duration::ZERO }
+        };
+        let inside = Inside::new();
+        inside.down(failed(), Duration::ZERO);
+        inside.hurry();
+        assert!(inside.begin());
+        let delay = Duration::from_millis(50);
+        let begun = Instant::now();
+        inside.down(failed(), delay);
+        assert!(begun.elapsed() >= delay);
     }
 }

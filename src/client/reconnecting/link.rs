@@ -46,16 +46,13 @@ pub(super) struct Link {
 impl Link {
     pub(super) fn run(mut self) {
         let shared = self.shared.clone();
-        let ending = Ending(&shared);
+        let _ending = Ending(&shared);
         let (mut failed, mut error) = (0, None);
-        let mut last = None;
         while self.shared.inside.begin() {
-            last = None;
             let (event, delay) = match self.attempt(failed, error.as_deref()) {
                 Ok(client) => {
                     let Some((reason, delay)) = self.serve(client) else { break };
                     (failed, error) = (0, None);
-                    last = Some(reason.clone());
                     (LinkEvent::Down { reason, retry_in: delay }, delay)
                 }
                 Err(e) => {
@@ -68,11 +65,23 @@ impl Link {
             };
             self.shared.inside.down(event, delay);
         }
-        ending.with(last);
     }
 
-    /// Tries to connect, as the program wants it this time.
-    fn attempt(&mut self, failed: u32, error: Option<&ClientError>) -> Result<Client, ClientError> {
+    /// Tries to connect, as the program wants it this time, and sends the greeting.
+    fn attempt(&mut self, failed: u32, error: Option<&ClientError>) -> Result<Greeted, ClientError> {
+        let client = self.connect(failed, error)?;
+        let mut bytes = 0;
+        if let Some(greet) = &mut self.greet
+            && !self.shared.inside.is_closed()
+        {
+            let greeting = caught(|| greet(client.response()));
+            let greeting = greeting.ok_or_else(|| ClientError::Prepare("the greeting panicked".into()))?;
+            bytes = send_greeting(greeting, &client);
+        }
+        Ok(Greeted { client, bytes })
+    }
+
+    fn connect(&mut self, failed: u32, error: Option<&ClientError>) -> Result<Client, ClientError> {
         let Some(prepare) = &mut self.prepare else { return self.client.connect() };
         let attempt = LinkAttempt { failed, error };
         let client = self.client.clone();
@@ -81,15 +90,14 @@ impl Link {
     }
 
     /// Receives until the connection ends. Returns how it has, and when to try again. `None`: it is not wanted any more.
-    fn serve(&mut self, client: Client) -> Option<(CloseReason, Duration)> {
+    fn serve(&mut self, Greeted { client, bytes }: Greeted) -> Option<(CloseReason, Duration)> {
         let begun = Instant::now();
         let Shared { inside, queue } = &*self.shared;
-        self.greet.iter_mut().for_each(|greet| greet_with(greet, &client));
-        let event = LinkEvent::Up(Arc::new(client.response().clone()));
+        let event = LinkEvent::Up { response: Arc::new(client.response().clone()) };
         if !inside.up(&client.connection, event) {
             return None;
         }
-        queue.begin(&client.connection);
+        queue.begin(&client.connection, bytes);
         let reason = loop {
             match client.read_message(READ_TIMEOUT) {
                 Ok(message) => inside.put(message, &client.connection, client.connection.limits()),
@@ -104,30 +112,34 @@ impl Link {
     }
 }
 
-/// What goes first on each connection. It is not in the queue: if the connection breaks, the next one has its own.
-fn greet_with(greet: &mut Greet, client: &Client) {
+/// A client whose greeting is on its way.
+struct Greeted {
+    client: Client,
+    /// Of the greeting.
+    bytes: u64,
+}
+
+/// What goes first on a connection. It is not in the queue: if the connection breaks, the next one has its own. Returns its size.
+fn send_greeting(greeting: Vec<Message>, client: &Client) -> u64 {
     let (told, _) = bounded(0); // nobody wants to know
-    for message in caught(|| greet(client.response())).unwrap_or_default() {
+    let mut bytes = 0;
+    for message in greeting {
+        bytes += message.len() as u64;
         // It fails if the connection has ended, which is noticed soon.
         let _ = client.connection.push_told(message, told.clone());
     }
+    bytes
 }
 
 /// Whatever ends the thread, those who wait for it are told.
 struct Ending<'a>(&'a Shared);
-
-impl Ending<'_> {
-    fn with(self, last: Option<CloseReason>) {
-        self.0.inside.end(last);
-    }
-}
 
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
         let reason = CloseReason::new(CloseCode::ABNORMAL, "its thread has ended", ClosedBy::Client);
         self.0.queue.close(&reason);
         self.0.inside.close(&reason);
-        self.0.inside.end(None);
+        self.0.inside.end();
     }
 }
 

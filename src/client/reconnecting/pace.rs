@@ -138,7 +138,10 @@ mod tests {
     use http::{HeaderMap, header};
 
     use super::*;
-    use crate::client::{error::ConnectStep, response::HandshakeResponse};
+    use crate::{
+        client::{error::ConnectStep, response::HandshakeResponse},
+        error::TlsError,
+    };
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -220,7 +223,7 @@ mod tests {
         assert_eq!(of(&refused(503, "7")), Advice::After(7 * SECOND));
         assert_eq!(of(&refused(429, "7")), Advice::After(7 * SECOND));
         assert_eq!(of(&ClientError::config("no URL")), Advice::Lasting);
-        assert_eq!(of(&ClientError::Tls("not trusted".into())), Advice::Lasting);
+        assert_eq!(of(&ClientError::Tls(TlsError::new("not trusted"))), Advice::Lasting);
         assert_eq!(of(&ClientError::Timeout(ConnectStep::Resolve)), Advice::Usual);
         assert_eq!(of(&ClientError::connect("box", io::ErrorKind::ConnectionRefused.into())), Advice::Usual);
     }

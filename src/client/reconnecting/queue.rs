@@ -5,7 +5,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -33,6 +33,8 @@ pub(super) struct Bounds {
 pub(super) struct Queue {
     bounds: Bounds,
     state: Mutex<State>,
+    /// Whoever waits for the state holds this: so it is the next to have it.
+    next: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -71,12 +73,24 @@ struct Line {
 
 impl Queue {
     pub(super) fn new(bounds: Bounds) -> Self {
-        Self { bounds, state: Mutex::default() }
+        Self { bounds, state: Mutex::default(), next: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.try_locked().unwrap_or_else(|| self.lock_in_turn())
+    }
+
+    /// As whoever takes it again and again has to, or nobody else would get it.
+    fn lock_in_turn(&self) -> MutexGuard<'_, State> {
+        let next = self.next.locked();
+        let state = self.state.locked();
+        drop(next);
+        state
     }
 
     /// Sends a message, or queues it. Never waits for the network.
     pub(super) fn send(&self, message: Message) -> Result<Accepted, PushError> {
-        let mut state = self.state.locked();
+        let mut state = self.lock();
         if let Some(reason) = &state.closed {
             return Err(PushError { kind: PushErrorKind::Closed(reason.clone()), message });
         }
@@ -106,27 +120,27 @@ impl Queue {
         })
     }
 
-    /// There is a connection: it gets all that is here, and what comes.
-    pub(super) fn begin(&self, connection: &Arc<Connection>) {
+    /// There is a connection: it gets all that is here, and what comes, behind a greeting of so many bytes.
+    pub(super) fn begin(&self, connection: &Arc<Connection>, greeting: u64) {
         let statistics = connection.statistics();
-        let greeted = statistics.counts.bytes_out + statistics.queued as u64;
+        let greeted = greeting.max(statistics.counts.bytes_out + statistics.queued as u64);
         let (tell, told) = unbounded();
         let line = Line { connection: connection.clone(), told, tell, has_sent: false, greeted };
-        self.state.locked().line = Some(line);
+        self.lock().line = Some(line);
         // Piece by piece, so that whoever sends meanwhile does not wait for all of it.
         while self.go_on() {}
     }
 
     /// Hands the next message over. False: there is none, or the connection takes no more.
     fn go_on(&self) -> bool {
-        let mut state = self.state.locked();
+        let mut state = self.lock_in_turn();
         state.settle();
         state.hand_over()
     }
 
     /// The connection has ended. What it does not have is kept for the next one.
     pub(super) fn end(&self, reason: &CloseReason) {
-        let mut state = self.state.locked();
+        let mut state = self.lock();
         state.settle();
         if state.handed > 0
             && let Some(line) = &state.line
@@ -146,25 +160,25 @@ impl Queue {
 
     /// Nothing more is taken.
     pub(super) fn close(&self, reason: &CloseReason) {
-        self.state.locked().closed.get_or_insert_with(|| reason.clone());
+        self.lock().closed.get_or_insert_with(|| reason.clone());
     }
 
     /// What is left of it.
     pub(super) fn take_rest(&self) -> Vec<Message> {
-        let mut state = self.state.locked();
+        let mut state = self.lock();
         state.settle();
         (state.bytes, state.handed, state.touched) = (0, 0, 0);
         state.entries.drain(..).map(|entry| entry.message).collect()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        let mut state = self.state.locked();
+        let mut state = self.lock();
         state.settle();
         state.entries.is_empty()
     }
 
     pub(super) fn count(&self, counts: &mut LinkCounts) {
-        let mut state = self.state.locked();
+        let mut state = self.lock();
         state.settle();
         counts.sent = state.sent;
         counts.dropped = state.dropped;

@@ -7,7 +7,7 @@ use switchboard::{Client, ClientBuilder, Limits};
 
 #[cfg(feature = "__tls")]
 use super::tls::Tls;
-use crate::command::args::{Compress, size};
+use crate::command::args::{Compress, name_and_value, size};
 
 /// So long the server may take for its part of the closing handshake: all is said then.
 const CLOSE_TIME: Duration = Duration::from_secs(2);
@@ -26,8 +26,8 @@ Exit codes:
   5    --timeout or --connect-timeout has passed
   130  interrupted while it was connecting, or before the answer of --one or the text of --expect; or twice
 
-Messages go to standard output and nothing else does. On a terminal each is one line, control characters are
-escaped, and binary messages are shown as hexadecimal bytes. In a pipe or a file a text is passed on as it is, and
+Messages go to standard output and nothing else does. On a terminal each is one line above what is being typed,
+control characters are escaped, and binary messages are shown as hexadecimal bytes. In a pipe or a file a text is passed on as it is, and
 a newline follows.
 
 Examples:
@@ -64,17 +64,18 @@ pub(in crate::command) struct Connect {
 
     /// End with exit code 5 if all of it, connecting included, takes longer than this [default: 10 with --one and --expect,
     /// else no limit]
-    #[arg(long, value_name = "SECONDS", value_parser = time)]
+    #[arg(long, value_name = "SECONDS", value_parser = time, allow_negative_numbers = true)]
     timeout: Option<Duration>,
     /// Give up connecting after this time
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = time)]
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = time, allow_negative_numbers = true)]
     connect_timeout: Duration,
-    /// When standard input has ended, close after so long a time without a message; 0: at once; forever: until the server does
-    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = wait, conflicts_with_all = ["one", "expect"])]
+    /// When standard input has ended, close after so long a time without a message, on a terminal after that time in any case; 0:
+    /// at once; forever: until the server does
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = wait, allow_negative_numbers = true, conflicts_with_all = ["one", "expect"])]
     pub(super) wait: Duration,
 
     /// Add this header line to the request; repeatable
-    #[arg(long, short = 'H', value_name = "NAME: VALUE", value_parser = header)]
+    #[arg(long, short = 'H', value_name = "NAME: VALUE", value_parser = name_and_value)]
     header: Vec<(String, String)>,
     /// Offer this subprotocol; repeatable, the first is preferred
     #[arg(long, value_name = "NAME")]
@@ -82,7 +83,8 @@ pub(in crate::command) struct Connect {
     /// Offer compression: of each message on its own (pooled), or with reference to earlier ones (dedicated)
     #[arg(long, value_name = "MODE", default_value = "off", visible_alias = "compression")]
     compress: Compress,
-    /// Connect through this HTTP proxy, by CONNECT: http://HOST:PORT, or http://USER:PASSWORD@HOST:PORT
+    /// Connect through this HTTP proxy, by CONNECT: http://HOST:PORT, or http://USER:PASSWORD@HOST:PORT. The
+    /// environment (http_proxy) is not asked
     #[arg(long, value_name = "URL")]
     proxy: Option<String>,
     #[cfg(feature = "__tls")]
@@ -131,14 +133,10 @@ impl Connect {
     }
 }
 
-/// Splits a header line. The client says which it takes.
-fn header(line: &str) -> Result<(String, String), String> {
-    let (name, value) = line.split_once(':').ok_or("must be NAME: VALUE")?;
-    Ok((name.trim().to_owned(), value.trim().to_owned()))
-}
-
 fn time(text: &str) -> Result<Duration, String> {
-    seconds(text).filter(|time| !time.is_zero()).ok_or_else(|| "must be a number of seconds above 0".into())
+    seconds(text)
+        .filter(|time| !time.is_zero())
+        .ok_or_else(|| "must be a number of seconds above 0, such as 5 or 0.5".into())
 }
 
 fn wait(text: &str) -> Result<Duration, String> {

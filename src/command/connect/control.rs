@@ -14,15 +14,12 @@ use std::{
 use crossbeam_channel::{Sender, TrySendError};
 use nix::sys::signal::Signal;
 
-use super::codes::INTERRUPTED;
-use crate::command::signals::{Hangup, is_ignored};
+use super::{codes::INTERRUPTED, terminal, typing::Prompt};
+use crate::command::signals::{Blocked, TWIN, is_ignored, let_through};
 
 /// Whatever is being waited for, such as a reader of the output that takes nothing: so long after a signal, or after --timeout, the
 /// process ends at the latest.
 const GRACE: Duration = Duration::from_secs(10);
-
-/// Two signals within so short a time are one that was sent twice, as to a process and to its group: nobody presses a key so fast.
-const TWIN: Duration = Duration::from_millis(100);
 
 /// Enough to sleep.
 const STACK: usize = 64 * 1024;
@@ -42,7 +39,7 @@ pub(super) fn watch_signals(
     is_connected: Arc<AtomicBool>,
 ) -> Result<(), Box<dyn Error>> {
     if is_ignored(Signal::SIGHUP) {
-        Hangup::block()?;
+        Blocked::new(Signal::SIGHUP)?;
     }
     let mut first = None::<Instant>;
     ctrlc::set_handler(move || match first {
@@ -53,7 +50,7 @@ pub(super) fn watch_signals(
             let _: Result<(), TrySendError<_>> = tell.try_send(Control::Interrupted);
         }
         Some(first) if first.elapsed() < TWIN => {}
-        _ => process::exit(INTERRUPTED.into()),
+        _ => exit(INTERRUPTED),
     })?;
     Ok(())
 }
@@ -62,7 +59,25 @@ pub(super) fn watch_signals(
 pub(super) fn exit_after(time: Duration, code: u8) {
     let wait = move || {
         thread::sleep(time.saturating_add(GRACE));
-        process::exit(code.into());
+        exit(code);
     };
     drop(thread::Builder::new().name("switchboard-end".into()).stack_size(STACK).spawn(wait)); // without a thread, it may take longer
+}
+
+fn exit(code: u8) -> ! {
+    terminal::give_back();
+    process::exit(code.into());
+}
+
+/// Has Ctrl-Z give the terminal to whoever has started this process, until that has it go on. To be called before the first thread is
+/// started.
+pub(super) fn watch_stops(prompt: &Arc<Prompt>) -> Result<(), Box<dyn Error>> {
+    let prompt = prompt.clone();
+    Blocked::new(Signal::SIGTSTP)?.watch(move || {
+        // What fails here leaves it running, or its terminal gone, which a read tells.
+        let _ = prompt.lend(|| {
+            let _ = let_through(Signal::SIGTSTP);
+        });
+    })?;
+    Ok(())
 }

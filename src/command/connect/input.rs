@@ -4,16 +4,24 @@ use std::{
     fs::File,
     io::{self, BufRead, BufReader, ErrorKind, IsTerminal, Read},
     os::fd::AsFd,
-    sync::Weak,
+    sync::{Arc, Weak},
 };
 
 use rustix::event::{PollFd, PollFlags, poll};
 use switchboard::{Client, Error, Message};
 
-use super::{args::Connect, say::say};
+use super::{
+    args::Connect,
+    say::say,
+    terminal,
+    typing::{Prompt, Typed},
+};
 
 /// Read at a time.
 const BUFFER: usize = 64 * 1024;
+
+/// Characters for a byte in hexadecimal, with a space.
+const HEX: usize = 3;
 
 /// Where messages come from, and what they are.
 #[derive(Debug)]
@@ -63,37 +71,54 @@ impl Input {
         Ok(Self { source, one: args.one, max: args.max_message_size })
     }
 
+    /// Whether somebody types it.
+    pub(super) fn is_typed(&self) -> bool {
+        matches!(self.source, Source::Lines(_, true) | Source::HexLines)
+    }
+
     /// Sends all there is.
     ///
     /// # Errors
     /// What failed, if it was not the connection.
-    pub(super) fn send(self, client: &Weak<Client>) -> Result<(), String> {
-        let sent = match self.source {
+    pub(super) fn send(self, client: &Weak<Client>, prompt: Option<&Arc<Prompt>>) -> Result<(), String> {
+        match self.send_all(client, prompt) {
+            Ok(()) | Err(Stop::Closed) => Ok(()),
+            Err(Stop::Failed(text)) => Err(text),
+        }
+    }
+
+    fn send_all(self, client: &Weak<Client>, prompt: Option<&Arc<Prompt>>) -> Result<(), Stop> {
+        match self.source {
             Source::Given(messages) => messages.into_iter().try_for_each(|message| send(client, message)),
             Source::Lines(end, is_typed) => {
-                each_line(end, self.max, self.one, |line| match String::from_utf8(line) {
+                each_line(lines(prompt)?, end, self.max, self.one, |line| match String::from_utf8(line) {
                     Ok(line) => send(client, Message::from(line)).map(|()| true),
-                    Err(_) if is_typed => Ok(skipped("that is not UTF-8, and was not sent")),
+                    Err(_) if is_typed => skipped("that is not UTF-8, and was not sent", prompt),
                     Err(_) => {
                         Err(Stop::failed("a line of standard input is not UTF-8: send it with --binary"))
                     }
                 })
             }
-            Source::HexLines => each_line(b'\n', self.max.saturating_mul(3), self.one, |line| {
-                match hex(&String::from_utf8_lossy(&line)) {
-                    Ok(message) => send(client, message).map(|()| true),
-                    Err(e) => Ok(skipped(&e)),
-                }
-            }),
+            Source::HexLines => {
+                let max = self.max.saturating_mul(HEX);
+                each_line(lines(prompt)?, b'\n', max, self.one, |line| {
+                    match hex(&String::from_utf8_lossy(&line)) {
+                        Ok(message) => send(client, message).map(|()| true),
+                        Err(e) => skipped(&e, prompt),
+                    }
+                })
+            }
             Source::Whole => whole(self.max).and_then(|bytes| match bytes.is_empty() {
                 true => Ok(()),
                 false => send(client, Message::from(bytes)),
             }),
-        };
-        match sent {
-            Ok(()) | Err(Stop::Closed) => Ok(()),
-            Err(Stop::Failed(text)) => Err(text),
         }
+    }
+
+    /// A prompt for lines of that size, if somebody types them.
+    pub(super) fn prompt(&self) -> io::Result<Option<Arc<Prompt>>> {
+        let has_one = self.is_typed() && terminal::is_there();
+        Ok(has_one.then(|| Prompt::new(self.max.saturating_mul(HEX))).transpose()?.map(Arc::new))
     }
 }
 
@@ -103,10 +128,14 @@ impl Stop {
     }
 }
 
-/// False, since nothing was sent.
-fn skipped(text: &str) -> bool {
-    say(text);
-    false
+/// False, since nothing is sent.
+fn skipped(text: &str, prompt: Option<&Arc<Prompt>>) -> Result<bool, Stop> {
+    let tell = || {
+        say(text);
+        Ok(())
+    };
+    let told = prompt.map_or_else(tell, |prompt| prompt.above(|_| tell()));
+    told.map(|()| false).map_err(|e| Stop::failed(format!("cannot write to the terminal: {e}")))
 }
 
 fn send(client: &Weak<Client>, message: Message) -> Result<(), Stop> {
@@ -120,12 +149,13 @@ fn send(client: &Weak<Client>, message: Message) -> Result<(), Stop> {
 
 /// Has each line sent, without its end, until the first one is sent if it is to be one. A last one without an end is a line, too.
 fn each_line(
+    input: impl Read,
     end: u8,
     max: usize,
     one: bool,
     mut send: impl FnMut(Vec<u8>) -> Result<bool, Stop>,
 ) -> Result<(), Stop> {
-    let mut input = BufReader::with_capacity(BUFFER, stdin()?);
+    let mut input = BufReader::with_capacity(BUFFER, input);
     loop {
         let mut line = Vec::new();
         let room = (max as u64).saturating_add(2); // for what ends it
@@ -145,6 +175,15 @@ fn each_line(
             return Ok(());
         }
     }
+}
+
+/// Where lines come from.
+fn lines(prompt: Option<&Arc<Prompt>>) -> Result<Box<dyn Read>, Stop> {
+    let stdin = stdin()?;
+    Ok(match prompt {
+        Some(prompt) => Box::new(Typed::new(stdin, prompt.clone())),
+        None => Box::new(stdin),
+    })
 }
 
 fn whole(max: usize) -> Result<Vec<u8>, Stop> {

@@ -11,8 +11,10 @@ mod output;
 mod received;
 mod say;
 mod talk;
+mod terminal;
 #[cfg(feature = "__tls")]
 mod tls;
+mod typing;
 
 use std::{
     error::Error,
@@ -31,7 +33,7 @@ use switchboard::{Client, ClientBuilder, CloseReason};
 pub(super) use self::args::Connect;
 use self::{
     codes::{DONE, ENDED, INTERRUPTED, NO_CONNECTION, TIMED_OUT, USAGE},
-    control::{exit_after, watch_signals},
+    control::{exit_after, watch_signals, watch_stops},
     escaped::escaped,
     input::Input,
     output::Output,
@@ -63,6 +65,8 @@ fn builder(args: &Connect) -> Result<ClientBuilder, String> {
 }
 
 fn connect(args: &Connect, builder: &ClientBuilder, input: Input) -> Result<u8, Box<dyn Error>> {
+    let prompt = input.prompt()?;
+    prompt.as_ref().map(watch_stops).transpose()?;
     let deadline = args.time().and_then(|time| Instant::now().checked_add(time));
     if let Some(time) = args.time() {
         exit_after(time, TIMED_OUT);
@@ -70,7 +74,7 @@ fn connect(args: &Connect, builder: &ClientBuilder, input: Input) -> Result<u8, 
     let is_connected = Arc::new(AtomicBool::new(false));
     let (tell, controls) = bounded(CONTROLS);
     watch_signals(tell.clone(), is_connected.clone())?;
-    let output = Output::new(args)?;
+    let output = Output::new(args, prompt.clone())?;
     let client = match builder.connect() {
         Ok(client) => client,
         Err(e) => {
@@ -84,10 +88,13 @@ fn connect(args: &Connect, builder: &ClientBuilder, input: Input) -> Result<u8, 
         }
     };
     is_connected.store(true, SeqCst);
+    let begun = prompt.as_ref().map(|prompt| prompt.begin()).transpose()?;
     if is_watched() {
         say(&greeting(&client));
     }
-    let end = talk(client, args, Ends { input, output }, deadline, (tell, controls))?;
+    let ends = Ends { input, output, prompt: prompt.clone() };
+    let end = talk(client, args, ends, deadline, (tell, controls))?;
+    drop(begun);
     Ok(conclude(args, &end))
 }
 

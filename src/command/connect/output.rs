@@ -4,7 +4,9 @@ use std::{
     fmt::Write as _,
     fs::File,
     io::{self, IsTerminal},
+    mem,
     os::{fd::AsFd, unix::fs::FileTypeExt},
+    sync::Arc,
     thread,
 };
 
@@ -15,7 +17,7 @@ use rustix::{
 };
 use switchboard::Message;
 
-use super::{args::Connect, control::Control, escaped::escaped};
+use super::{args::Connect, control::Control, escaped::escaped, typing::Prompt};
 use crate::command::logging::write;
 
 /// Of a binary message, so many bytes are shown on a terminal.
@@ -25,6 +27,8 @@ const SHOWN: usize = 1024;
 pub(super) struct Output {
     sink: File,
     form: Form,
+    /// If it is a terminal where lines are typed.
+    prompt: Option<Arc<Prompt>>,
     /// What is to be written next.
     pending: Vec<u8>,
 }
@@ -41,7 +45,7 @@ enum Form {
 
 impl Output {
     /// As the options say, unless it is a terminal.
-    pub(super) fn new(args: &Connect) -> io::Result<Self> {
+    pub(super) fn new(args: &Connect, prompt: Option<Arc<Prompt>>) -> io::Result<Self> {
         let stdout = io::stdout();
         let form = match args.binary {
             _ if stdout.is_terminal() => Form::Terminal { is_marked: io::stdin().is_terminal() },
@@ -50,7 +54,7 @@ impl Output {
         };
         // A descriptor of our own: that of std would look for line ends, and hold its lock as long as a write takes.
         let sink = File::from(stdout.as_fd().try_clone_to_owned()?);
-        Ok(Self { sink, form, pending: Vec::new() })
+        Ok(Self { sink, form, prompt, pending: Vec::new() })
     }
 
     /// Has it told when nobody reads what is written any more, also while there is nothing to write.
@@ -74,9 +78,11 @@ impl Output {
 
     /// Writes what was put.
     pub(super) fn flush(&mut self) -> io::Result<()> {
-        let written = write(&mut self.sink, &self.pending);
-        self.pending = Vec::new();
-        written
+        let pending = mem::take(&mut self.pending);
+        match &self.prompt {
+            Some(prompt) => prompt.above(|sink| write(sink, &pending)),
+            None => write(&mut self.sink, &pending),
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use super::{
     input::Input,
     output::Output,
     received::{Received, receive},
+    typing::Prompt,
 };
 
 /// After an interrupt, what is on its way still has this time without a message, and this time in all.
@@ -36,10 +37,11 @@ pub(super) enum End {
     Failed(String),
 }
 
-/// The two ends that messages come and go by, beside the connection.
+/// The two ends that messages come and go by, beside the connection; and where they meet if it is a terminal.
 pub(super) struct Ends {
     pub(super) input: Input,
     pub(super) output: Output,
+    pub(super) prompt: Option<Arc<Prompt>>,
 }
 
 /// Talks, and closes. `deadline` is for all of it but the close.
@@ -49,7 +51,7 @@ pub(super) struct Ends {
 pub(super) fn talk(
     client: Client,
     args: &Connect,
-    Ends { input, output }: Ends,
+    Ends { input, output, prompt }: Ends,
     deadline: Option<Instant>,
     (tell, controls): (Sender<Control>, Receiver<Control>),
 ) -> io::Result<End> {
@@ -58,14 +60,16 @@ pub(super) fn talk(
     let reading = client.clone();
     let reader = spawn("switchboard-read", move || receive(&reading, &to))?;
     output.watch(tell.clone())?;
+    let is_typed = input.is_typed();
     let sending = Arc::downgrade(&client);
     spawn("switchboard-send", move || {
-        let _ = tell.send(Control::InputEnded(input.send(&sending))); // nobody listens after the end
+        let _ = tell.send(Control::InputEnded(input.send(&sending, prompt.as_ref()))); // nobody listens after the end
     })?;
     let mut talk = Talk {
         goal: Goal::new(args),
         output,
         wait: args.wait,
+        is_typed,
         deadline,
         last: None,
         failure: None,
@@ -74,7 +78,11 @@ pub(super) fn talk(
     };
     let end = talk.run(&received, &controls);
     client.close(1000, "");
-    talk.print_rest(&end, &received);
+    if matches!(end, End::TimedOut) {
+        talk.print_rest(&end, received.try_iter());
+        return Ok(end); // no time is left for the server's part of the closing handshake
+    }
+    talk.print_rest(&end, received.iter());
     let _ = reader.join(); // it does not panic
     if let Some(client) = Arc::into_inner(client) {
         client.finish();
@@ -112,6 +120,8 @@ struct Talk {
     output: Output,
     /// After the end of the input, the longest time without a message.
     wait: Duration,
+    /// Whoever has ended the input sees that nothing more is to come, and wants an end.
+    is_typed: bool,
     deadline: Option<Instant>,
     /// It is about to end.
     last: Option<Last>,
@@ -227,7 +237,8 @@ impl Talk {
         match (control, &mut self.goal) {
             (Control::InputEnded(result), Goal::Talk) => {
                 self.failure = result.err(); // what was sent before it still has its answers
-                self.last.get_or_insert_with(|| Last::after(self.wait, self.most_blocked));
+                let until = if self.is_typed { Instant::now().checked_add(self.wait) } else { None };
+                self.last.get_or_insert_with(|| Last { until, ..Last::after(self.wait, self.most_blocked) });
                 None
             }
             (Control::InputEnded(Err(e)), _) => Some(End::Failed(e)),
@@ -248,8 +259,8 @@ impl Talk {
         }
     }
 
-    /// What had come before the close, and waits for the connection's end.
-    fn print_rest(&mut self, end: &End, received: &Receiver<Received>) {
+    /// What had come before the close.
+    fn print_rest(&mut self, end: &End, received: impl Iterator<Item = Received>) {
         let mut is_wanted = matches!(self.goal, Goal::Talk) && !matches!(end, End::OutputClosed);
         for received in received {
             if let Received::Messages(messages) = received

@@ -180,7 +180,8 @@
 //! `on_client_message` writes is queued in the same way, since nothing in it waits. A thread that would rather wait until its
 //! message is sent calls [`Hub::push_wait`]. A queue that is empty takes any message, and by default four of the largest that
 //! a client may send, so that one client does not empty a room of others. A client that sends more than is read is held back
-//! by TCP when its inbox is full; nothing is lost.
+//! by TCP when its inbox is full; nothing is lost. Of values that replace each other ([`Payload::newest`]) a slow client gets the last
+//! one, with [`Overflow::KeepNewest`].
 //!
 //! # Clients
 //!
@@ -218,6 +219,21 @@
 //! handshake; so nothing is missed between the moment when it is said what it belongs to, and its beginning.
 //!
 //! Each of these has a bound: see [`OverLimit`].
+//!
+//! [`Hub::presence`] lists the users who are in a topic, and a [`HubObserver`] is told the first connection of a user there, and the
+//! end of the last one: two tabs are one user.
+//!
+//! # Topics that remember
+//!
+//! Where [`ServerBuilder::history`] says so, a topic remembers what is [published](Hub::publish) to it: the newest publications, up to
+//! a number and an age, in memory, and all topics together up to [`Limits::max_history_bytes`]. Each has a [`Position`]: the epoch of
+//! the topic, and an offset. Who joins with [`join_since`](Opening::join_since) and the last position that it has seen gets what it
+//! has missed, and then what follows: all members in the same order, each publication once, and without a gap. Where that cannot be,
+//! because it is forgotten or the server was started anew, this is [said](Recovery), to the program and to the client. A member that is
+//! too slow for that is closed with 1013, whatever its [`Overflow`]: it comes again for the rest.
+//!
+//! Publications of one topic are sent one after the other, with a lock of that topic; those of others go on beside it. A
+//! [`Publication`] with an idempotency key is sent once, as long as it is remembered, however often it is published.
 //!
 //! # Fairness
 //!

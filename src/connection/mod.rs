@@ -29,11 +29,6 @@ mod turns;
 mod waiting;
 mod write;
 
-pub use self::{
-    adopted::AdoptedStream,
-    outbox::{Overflow, PushError, PushErrorKind, Pushed},
-    read::READ_TIMEOUT,
-};
 pub(crate) use self::{
     about::{About, Extras, Statistics},
     drive::{Batch, Intake, Rest, TakenIn},
@@ -41,6 +36,11 @@ pub(crate) use self::{
     parts::{Connection, Context, Handler, Registrar},
     socket::Socket,
     turns::Turns,
+};
+pub use self::{
+    adopted::AdoptedStream,
+    outbox::{Overflow, PushError, PushErrorKind, Pushed},
+    read::READ_TIMEOUT,
 };
 
 #[cfg(test)]

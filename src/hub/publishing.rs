@@ -111,7 +111,7 @@ impl Hub {
 
     /// Makes a connection a member of a topic that [remembers](crate::ServerBuilder::history), and gives it what it has missed
     /// since then, and after that what is published from now on: in order, each once, and without a gap, or it is said that there
-    /// is one. [`Opening::join_since`] does it earlier. Waits while the connection is being [opened](Self::open_server).
+    /// is one. [`Opening::join_since`](crate::Opening::join_since) does it earlier. Waits while the connection is being [opened](Self::open_server).
     ///
     /// From now on what the connection gets of topics that remember begins with a line of its own, text or binary: the
     /// [position](Position), and a line feed. The first of these has only the line, which says where it begins and whether

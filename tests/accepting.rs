@@ -13,7 +13,8 @@ use std::{
 };
 
 use common::{
-    PATIENCE, Scheme, Stream, TestServer, app, echo, eventually, handshake, running::Running, serve,
+    PATIENCE, Scheme, Stream, TestServer, app, assert_closed, echo, eventually, handshake, running::Running,
+    serve,
 };
 use switchboard::{Limits, Response, Server, ServerError, StatusCode, WebSocket};
 
@@ -164,7 +165,7 @@ fn a_listener_that_is_shut_down_elsewhere_ends_the_server() {
     assert_eq!(client.answer_close_and_end().0, 1001);
     let result = thread.join().unwrap();
     assert!(matches!(result, Err(ServerError::Io(_))), "{result:?}");
-    assert_eq!(TcpStream::connect(other_address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    assert_closed(other_address);
 }
 
 #[cfg(all(feature = "cli", target_os = "linux"))]

@@ -3,7 +3,7 @@
 mod common;
 
 use std::{
-    io::{ErrorKind, Read, Write},
+    io::{Read, Write},
     net::TcpStream,
     sync::{Arc, Mutex, mpsc},
     thread,
@@ -11,7 +11,7 @@ use std::{
 };
 
 use common::{
-    PATIENCE, SCHEMES, Scheme, Stream, TestServer, app,
+    PATIENCE, SCHEMES, Scheme, Stream, TestServer, app, assert_closed,
     ends::{End, reason_parts, serve_ends},
     eventually, frame, full_app, handshake,
     reply::Reply,
@@ -37,10 +37,7 @@ fn assert_returns(server: TestServer) {
     eventually("run returns", || server.has_ended());
     let (plain, tls) = (server.plain, server.tls);
     drop(server); // this fails if `run` returned an error
-    for address in [plain, tls] {
-        let refused = TcpStream::connect(address).map_err(|e| e.kind());
-        assert_eq!(refused.unwrap_err(), ErrorKind::ConnectionRefused, "after the shutdown");
-    }
+    [plain, tls].into_iter().for_each(assert_closed);
 }
 
 fn assert_503(stream: &mut Stream) {
@@ -429,7 +426,7 @@ fn a_shutdown_before_run_makes_run_return_at_once() {
     eventually("run returns", || running.is_finished());
     running.join().unwrap().unwrap();
     assert!(!early.read_to_any_end().starts_with(b"HTTP/1.1 101 "));
-    assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    assert_closed(address);
 }
 
 #[test]

@@ -4,7 +4,7 @@ mod common;
 
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::SocketAddr,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{PATIENCE, Scheme, Stream, Until, app, echo, eventually, frame, handshake};
+use common::{PATIENCE, Scheme, Stream, Until, app, assert_closed, echo, eventually, frame, handshake};
 use switchboard::{
     Audience, CloseReason, Closed, ConnectionInfo, Handled, HubObserver, Limits, Message, Opening, Refusal,
     Response, RunningServer, Server, ServerBuilder, ServerError, ServerResult, WebSocket, WebSocketServer,
@@ -33,11 +33,6 @@ fn connect(address: SocketAddr, path: &str) -> Stream {
     stream.write_all(handshake(path).as_bytes()).unwrap();
     assert!(stream.read_head().starts_with("HTTP/1.1 101 "));
     stream
-}
-
-/// Nobody listens there any more.
-fn is_refused(address: SocketAddr) -> bool {
-    TcpStream::connect(address).is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused)
 }
 
 #[test]
@@ -61,7 +56,8 @@ fn dropping_it_ends_the_server_in_order() {
     let clients = thread::spawn(move || clients.map(|mut client| client.answer_close_and_end()));
     drop(server);
     assert_eq!((ended.load(SeqCst), handle.connections()), (3, 0), "all has ended when it is dropped");
-    assert!(is_refused(address) && hub.is_empty().unwrap());
+    assert_closed(address);
+    assert!(hub.is_empty().unwrap());
     for (code, _) in clients.join().unwrap() {
         assert_eq!(code, 1001);
     }
@@ -82,7 +78,7 @@ fn a_shutdown_gives_what_run_has_returned() {
     let client = thread::spawn(move || client.answer_close_and_end());
     server.shutdown(PATIENCE).unwrap();
     assert_eq!(client.join().unwrap().0, 1001);
-    assert!(is_refused(address));
+    assert_closed(address);
 }
 
 #[test]
@@ -96,7 +92,7 @@ fn waiting_for_it_ends_with_a_shutdown_by_its_handle() {
     handle.shutdown(Duration::ZERO);
     assert!(told.recv_timeout(PATIENCE).unwrap());
     waiter.join().unwrap().unwrap();
-    assert!(is_refused(address));
+    assert_closed(address);
 }
 
 #[test]
@@ -214,7 +210,8 @@ fn one_of_its_own_threads_ends_it_and_does_not_wait_for_itself() {
                 // It ends all the same.
                 let _ = client.read_to_any_end();
                 drop(client);
-                eventually("it has ended", || handle.connections() == 0 && is_refused(address));
+                eventually("it has ended", || handle.connections() == 0);
+                assert_closed(address);
             }
         }
     }
@@ -252,7 +249,7 @@ fn an_observer_and_a_page_may_drop_it() {
             drop(connect(address, path));
         }
         eventually("it was dropped", || done.load(SeqCst));
-        eventually("it has ended", || is_refused(address));
+        assert_closed(address);
     }
 }
 

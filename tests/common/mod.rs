@@ -240,6 +240,13 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// Nobody listens there any more. Whoever else was given the port meanwhile, as other tests are, has it for a while only.
+pub fn assert_closed(address: SocketAddr) {
+    let is_refused =
+        || TcpStream::connect(address).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
+    eventually("the port is closed", is_refused);
+}
+
 pub type Client = tungstenite::WebSocket<Stream>;
 
 /// What a client gets instead of a 101.

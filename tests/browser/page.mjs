@@ -472,6 +472,8 @@ async function looks(browser, url) {
     await says(page, "clock-state", "pushed each second");
     for (const colorScheme of ["light", "dark"]) {
       await page.emulateMedia({ colorScheme });
+      // Until the colours have changed, however long that takes.
+      await page.evaluate(() => Promise.allSettled(document.getAnimations().map(({ finished }) => finished)));
       assert.deepEqual(await page.evaluate(faint), [], `${size}, ${colorScheme}: contrast (WCAG 2, 1.4.3)`);
       await page.screenshot({ ...shot(`${size}-${colorScheme}`), fullPage: size === "phone" });
     }

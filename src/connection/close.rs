@@ -42,12 +42,13 @@ impl Connection {
     /// Ends the connection of a client that is too slow: what is queued is dropped, the close frame goes behind what is half
     /// sent.
     pub(super) fn disconnect(self: &Arc<Self>, code: CloseCode, text: &str) {
-        if let Some(outbox) = self.outbox.get() {
-            outbox.clear();
-        }
         // Not `close`, whose frame comes behind a message that is being compressed: nothing that was queued is wanted.
         let mut core = self.lock();
         core.protocol.close(code, text, self.context.clock.exact());
+        // Not before that: what comes later would find room, and be sent without what was before it.
+        if let Some(outbox) = self.outbox.get() {
+            outbox.clear();
+        }
         self.flush_or_post(&mut core);
     }
 

@@ -159,6 +159,29 @@ fn a_close_comes_behind_a_message_that_is_being_compressed() {
     }
 }
 
+/// What comes later finds room where something was thrown away because the client is too slow; but it must not be sent, or the
+/// client would not know that something is missing before it.
+#[test]
+fn nothing_is_sent_behind_what_was_thrown_away() {
+    let (connection, mut client) = connection();
+    let core = connection.lock();
+    assert_eq!(connection.push(Message::from("1"), None, None).unwrap(), Pushed::Queued);
+    let ends = thread::spawn({
+        let connection = connection.clone();
+        move || connection.disconnect(CloseCode::TRY_AGAIN, "too slow")
+    });
+    thread::sleep(Duration::from_millis(50)); // it waits for the lock by now; if it does not, this test sees less
+    assert_eq!(connection.push(Message::from("2"), None, None).unwrap(), Pushed::Queued);
+    drop(core);
+    ends.join().unwrap();
+    connection.finish();
+    let mut received = Vec::new();
+    client.read_to_end(&mut received).unwrap();
+    let text = String::from_utf8_lossy(&received);
+    assert!(text.contains('1') || !text.contains('2'), "{text:?}");
+    assert!(text.ends_with("too slow"), "{text:?}");
+}
+
 /// Whatever was in it, and however it ends: the sum of what is held is that of nothing again.
 #[test]
 fn what_a_connection_has_held_is_free_at_its_end() {

@@ -12,9 +12,9 @@ const UNKNOWN_MEMORY: usize = 256 << 20;
 const TOPICS_PART_OF_MEMORY: usize = 16;
 const TOPICS_UNKNOWN_MEMORY: usize = 64 << 20;
 
-/// By default the histories of topics may take this part of the memory, or so many bytes.
-const HISTORY_PART_OF_MEMORY: usize = 32;
-const HISTORY_UNKNOWN_MEMORY: usize = 32 << 20;
+/// By default the histories of topics may take this part of what buffers may take, and at most that part.
+const HISTORY_PART_OF_BUFFERS: usize = 8;
+const MOST_HISTORY_PART_OF_BUFFERS: usize = 4;
 
 /// By default a queue takes so many messages of the largest size.
 const LARGEST_IN_QUEUE: usize = 4;
@@ -144,8 +144,9 @@ pub struct Limits {
     /// Bytes that the [histories](crate::ServerBuilder::history) of all topics of a server may take, what their publications take
     /// beside their text included. Beyond it, topics are forgotten, those first whose last publication is of no use soonest; a
     /// single topic forgets its oldest publications. Publications of 1 KiB and more count in
-    /// [`max_buffered_bytes`](Self::max_buffered_bytes), too. Default `None`: a thirty-second part of the memory, as there; 32 MiB
-    /// where that is not known. With 0 nothing is remembered.
+    /// [`max_buffered_bytes`](Self::max_buffered_bytes), too; therefore it is never more than a quarter of that, whatever is set here.
+    /// Default `None`: an eighth of that, which is a thirty-second part of the memory, or 32 MiB where that is not known. With 0
+    /// nothing is remembered.
     pub max_history_bytes: Option<usize>,
     /// A client that has begun a message, and for this long sends nothing more of it, is closed with 1008; other messages,
     /// such as pings and pongs, do not count. Default 60 s; `None`: never. A message may take longer if it makes progress.
@@ -296,10 +297,11 @@ impl Limits {
         self.max_topics_bytes.unwrap_or_else(part)
     }
 
-    /// What [`max_history_bytes`](Self::max_history_bytes) comes to.
+    /// What [`max_history_bytes`](Self::max_history_bytes) comes to. It counts as buffers, and nobody can be ended for it.
     pub(crate) fn history_bytes(&self) -> usize {
-        let part = || part_of_memory(HISTORY_PART_OF_MEMORY, HISTORY_UNKNOWN_MEMORY);
-        self.max_history_bytes.unwrap_or_else(part)
+        let buffered = self.buffered_bytes();
+        let history = self.max_history_bytes.unwrap_or(buffered / HISTORY_PART_OF_BUFFERS);
+        history.min(buffered / MOST_HISTORY_PART_OF_BUFFERS)
     }
 
     /// What [`max_queue_bytes`](Self::max_queue_bytes) comes to.

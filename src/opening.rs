@@ -339,9 +339,11 @@ impl Opening {
         self.shared
     }
 
-    /// What happens to a push when this client is so slow that its queue is full. Default: [`Overflow::Disconnect`].
+    /// What happens to a push when this client is so slow that its queue is full. Default: [`Overflow::Disconnect`]. For what is pushed
+    /// while the connection is being opened, it is to be said before that.
     pub fn set_overflow(&mut self, overflow: Overflow) {
         self.overflow = overflow;
+        self.announced.set_keeps_newest(overflow == Overflow::KeepNewest);
     }
 
     /// What happens to a push when the client's queue is full.

@@ -15,7 +15,7 @@ use crate::{
     buffered::{Buffered, Held},
     connection::{Connection, PushError, PushErrorKind, Pushed},
     deadline::Deadline,
-    error::{Error, Result},
+    error::{CloseReason, ClosedBy, Error, Result},
     id::WebSocketId,
     limits::Limits,
     message::{CloseCode, Message, Text},
@@ -34,6 +34,8 @@ pub(crate) struct Pending {
     opened: OnceLock<Arc<Connection>>,
     /// What it gets of topics begins with a line that says the position.
     numbered: AtomicBool,
+    /// It will have [`Overflow::KeepNewest`](crate::Overflow::KeepNewest), as far as its application has said.
+    keeps_newest: AtomicBool,
 }
 
 /// Messages that were pushed already.
@@ -56,31 +58,55 @@ impl Queue {
         Self { messages: Vec::new(), held: Held::default(), buffered, count: 0, bytes: 0, close: None }
     }
 
-    /// An empty queue has room for any message, as that of an open connection; but nobody is ended for it. Whether a newer message
-    /// replaces one of the same key is not known yet; where there is no room it does.
-    fn put(&mut self, message: Message, key: Option<Arc<str>>, limits: &Limits) -> Result<(), Message> {
+    /// An empty queue has room for any message, as that of an open connection; but nobody is ended for it.
+    fn put(
+        &mut self,
+        message: Message,
+        key: Option<Arc<str>>,
+        limits: &Limits,
+    ) -> Result<(), (PushErrorKind, Message)> {
+        if let Some((code, text)) = self.close.as_deref() {
+            // What comes later would be sent without what there was no room for.
+            let reason = CloseReason::new(*code, text.clone(), ClosedBy::Server);
+            return Err((PushErrorKind::Closed(reason), message));
+        }
         let bytes = self.bytes.saturating_add(message.len());
         let has_room = self.count < limits.max_queue_messages
             && (self.bytes == 0 || bytes <= limits.queue_bytes())
             && self.held.try_set(bytes, &self.buffered);
         if !has_room {
-            return self.replace(message, key);
+            return Err((PushErrorKind::Full, message));
         }
         (self.count, self.bytes) = (self.count + 1, bytes);
         self.messages.push((message, key));
         Ok(())
     }
 
-    /// Puts it in place of one that has the same key and is no smaller.
-    fn replace(&mut self, message: Message, key: Option<Arc<str>>) -> Result<(), Message> {
-        let is_older = |(older, other): &&mut (Message, Option<Arc<str>>)| {
-            key.is_some() && *other == key && older.len() >= message.len()
+    /// As [`put`](Self::put), but in place of those that have the same key.
+    fn put_newest(
+        &mut self,
+        message: Message,
+        key: Arc<str>,
+        limits: &Limits,
+    ) -> Result<(), (PushErrorKind, Message)> {
+        let is_older = |(_, other): &(Message, Option<Arc<str>>)| other.as_ref() == Some(&key);
+        let Some(place) = self.messages.iter().position(is_older) else {
+            return self.put(message, Some(key), limits);
         };
-        match self.messages.iter_mut().rev().find(is_older) {
-            Some((older, _)) => *older = message,
-            None => return Err(message),
+        let older = self.messages.extract_if(.., |item| is_older(item)).collect::<Vec<_>>();
+        self.count -= older.len();
+        self.bytes -= older.iter().map(|(older, _)| older.len()).sum::<usize>();
+        let put = self.put(message, Some(key), limits);
+        if put.is_ok() {
+            let last = self.messages.len() - 1;
+            self.messages[place..=last].rotate_right(1);
+            return put;
         }
-        Ok(())
+        // They stay. Their places among the others do not matter more than that.
+        self.count += older.len();
+        self.bytes += older.iter().map(|(older, _)| older.len()).sum::<usize>();
+        self.messages.splice(place..place, older);
+        put
     }
 
     fn take(&mut self) -> Option<Vec<(Message, Option<Arc<str>>)>> {
@@ -99,7 +125,8 @@ impl Pending {
     /// Of the thread that calls it.
     pub(crate) fn new(id: WebSocketId, limits: Arc<Limits>, buffered: Arc<Buffered>) -> Self {
         let (thread, awaited) = (thread::current().id(), Awaited::new(Queue::new(buffered)));
-        Self { id, thread, limits, awaited, opened: OnceLock::new(), numbered: AtomicBool::new(false) }
+        let (numbered, keeps_newest) = Default::default();
+        Self { id, thread, limits, awaited, opened: OnceLock::new(), numbered, keeps_newest }
     }
 
     pub(crate) fn id(&self) -> &WebSocketId {
@@ -120,14 +147,24 @@ impl Pending {
         self.numbered.load(SeqCst)
     }
 
+    pub(crate) fn set_keeps_newest(&self, on: bool) {
+        self.keeps_newest.store(on, SeqCst);
+    }
+
     /// Pushes to the connection: what it cannot send yet is queued, within the limits of its queue.
     pub(crate) fn push(&self, message: Message, key: Option<&Arc<str>>) -> Result<Pushed, PushError> {
         if let Some(connection) = self.get() {
             return connection.push(message, None, key);
         }
-        match self.awaited.queue(message, |queue, message| queue.put(message, key.cloned(), &self.limits)) {
+        let put = |queue: &mut Queue, message| match key {
+            Some(key) if self.keeps_newest.load(SeqCst) => {
+                queue.put_newest(message, key.clone(), &self.limits)
+            }
+            _ => queue.put(message, key.cloned(), &self.limits),
+        };
+        match self.awaited.queue(message, put) {
             Ok(Ok(())) => Ok(Pushed::Queued),
-            Ok(Err(message)) => Err(PushError { kind: PushErrorKind::Full, message }),
+            Ok(Err((kind, message))) => Err(PushError { kind, message }),
             Err((Answer::Here(connection), message)) => connection.push(message, None, key),
             Err((Answer::Never, message)) => Err(PushError { kind: PushErrorKind::Refused, message }),
         }
@@ -211,7 +248,7 @@ impl Pending {
         self.awaited.fulfil(
             connection.clone(),
             |queue| {
-                close = close.take().or(queue.close.take());
+                close.clone_from(&queue.close); // it stays: nothing more is queued
                 queue.take()
             },
             |messages| {

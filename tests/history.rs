@@ -282,6 +282,110 @@ fn what_does_not_fit_into_a_queue_is_a_gap() {
     assert_echoes(&mut client, "no more");
 }
 
+/// While a connection is being opened, too: what there was no room for must not be followed by anything.
+#[test]
+fn nothing_follows_what_there_was_no_room_for() {
+    let mut limits = Limits::default();
+    limits.max_queue_bytes = Some(1000);
+    let server = serve(|builder| {
+        let before = |opening: &mut Opening| {
+            opening.set_overflow(Overflow::DropNewest);
+            opening.join_since("room", Since::NOTHING)?;
+            let large = "x".repeat(2000);
+            let gone = ["a", &large, "b"].map(|text| {
+                let result = opening.hub().publish("room", text).unwrap().broadcast;
+                (result.queued, result.dropped + result.gone)
+            });
+            assert_eq!(gone, [(1, 0), (0, 1), (0, 1)]);
+            Ok(())
+        };
+        let app = move || full_app(before, |ws: &mut WebSocket| echo(ws), |_: &_| {});
+        builder.limits(limits).history("*", History::new(5, HOUR)).route("/", app)
+    });
+    let mut client = server.connect(Scheme::Ws, "/");
+    joined(&mut client);
+    assert_next(&mut client, 1, "a");
+    let Sent::Close(Some(frame)) = next_message(&mut client) else { panic!("something follows") };
+    assert_eq!(u16::from(frame.code), 1013);
+}
+
+/// Nobody can be ended for what topics remember: so it must not take the room of those who want it.
+#[test]
+fn what_is_remembered_leaves_room_for_the_connections() {
+    let mut limits = Limits::default();
+    limits.max_buffered_bytes = Some(1 << 20);
+    limits.max_history_bytes = Some(100 << 20);
+    let server = serve(|builder| members(builder).limits(limits).history("*", History::new(100, HOUR)));
+    let large = "x".repeat(10_000);
+    for number in 0..300 {
+        server.hub.publish(&format!("room {}", number % 10), &large).unwrap();
+    }
+    for scheme in SCHEMES {
+        for path in ["/", "/shared"] {
+            let mut client = server.connect(scheme, &format!("{path}?topics=room+9&since="));
+            let (_, before) = joined(&mut client);
+            let last = server.hub.publish("room 9", "now").unwrap().position.unwrap().offset();
+            for offset in before.offset() + 1..=last {
+                let (position, _, text) = next_numbered(&mut client);
+                assert!(position.offset() == offset && (text == b"now" || text == large.as_bytes()));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_member_that_had_no_positions_gets_what_it_has_missed_before() {
+    let server = serve_history(10, HOUR);
+    let mut client = server.connect(Scheme::Ws, "/?topics=room&since=");
+    joined(&mut client);
+    publish(&server, &["a"]);
+    let last = assert_next(&mut client, 1, "a");
+    drop(client);
+    eventually("it is gone", || server.hub.is_empty().unwrap());
+    publish(&server, &["b"]);
+    let mut client = server.connect_echo(Scheme::Ws, "/?topics=room");
+    publish(&server, &["c"]);
+    assert_eq!(next_message(&mut client), Sent::text("c"));
+    let id = connections(&server.hub)[0].id;
+    let recovery = server.hub.join_since(&id, "room", last).unwrap();
+    assert_eq!((recovery.recovered, recovery.missed), (true, 2), "b is missing");
+    assert_eq!(joined(&mut client), (true, last));
+    assert_next(&mut client, 2, "b");
+    assert_next(&mut client, 3, "c");
+    let again = server.hub.join_since(&id, "room", last).unwrap();
+    assert_eq!((again.recovered, again.missed, joined(&mut client)), (true, 0, (true, again.position)));
+    server.hub.leave(&id, "room").unwrap();
+    let again = server.hub.join_since(&id, "room", last).unwrap();
+    assert_eq!((again.recovered, again.missed), (true, 2), "it was no member meanwhile");
+}
+
+/// It was told that nothing is missing, and its program may not look at the error.
+#[test]
+fn who_has_got_only_a_part_of_what_was_missed_is_closed() {
+    let mut limits = Limits::default();
+    limits.max_buffered_bytes = Some(64 << 10); // and half of it for connections that are being opened
+    limits.max_history_bytes = Some(16 << 10);
+    let server = serve(|builder| {
+        let before = |opening: &mut Opening| {
+            let _ = opening.hub().push(opening.websocket_id(), "x".repeat(27_000))?;
+            let result = opening.join_since("room", Since::NOTHING);
+            assert!(matches!(result, Err(Error::QueueFull)), "{result:?}");
+            assert!(opening.topics().is_empty());
+            Ok(())
+        };
+        let app = move || full_app(before, |ws: &mut WebSocket| echo(ws), |_: &_| {});
+        builder.limits(limits).history("*", History::new(20, HOUR)).route("/", app)
+    });
+    for _ in 0..15 {
+        server.hub.publish("room", "y".repeat(800)).unwrap();
+    }
+    let mut client = server.connect(Scheme::Ws, "/");
+    assert_eq!(next_message(&mut client).len(), 27_000);
+    assert!(joined(&mut client).0);
+    assert_next(&mut client, 1, &"y".repeat(800));
+    assert_eq!(common::read_close(&mut client).0, 1013);
+}
+
 /// A client of two topics, which comes back with what it has seen.
 #[derive(Default)]
 struct Visitor {

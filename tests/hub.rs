@@ -15,8 +15,8 @@ use common::{
     full_app, handshake, next_message, read_close, read_frame, read_head, running::Running, serve, serve_app,
 };
 use switchboard::{
-    Audience, Error, Limits, Message, Opening, Overflow, Payload, PushErrorKind, Pushed, Server, WebSocket,
-    WebSocketId,
+    Audience, Error, Limits, Message, Opening, Overflow, Payload, PushError, PushErrorKind, Pushed, Server,
+    WebSocket, WebSocketId,
 };
 use tungstenite::Message as Sent;
 
@@ -233,28 +233,68 @@ fn keep_newest_sends_the_last_value_of_each_key() {
     }
 }
 
+/// A server that pushes these to each connection while it is opened, and what came of it; there is room for so many.
+fn serve_pushing(
+    max_queue_messages: usize,
+    overflow: Overflow,
+    payloads: Vec<Payload>,
+) -> (TestServer, mpsc::Receiver<bool>) {
+    let (tx, pushed) = mpsc::channel();
+    let mut limits = Limits::default();
+    limits.max_queue_messages = max_queue_messages;
+    let server = serve(move |builder| {
+        let before = move |opening: &mut Opening| {
+            opening.set_overflow(overflow);
+            for payload in &payloads {
+                match opening.hub().push(opening.websocket_id(), payload.clone()) {
+                    Ok(_) => tx.send(true).unwrap(),
+                    Err(PushError { kind: PushErrorKind::Full, .. }) => tx.send(false).unwrap(),
+                    Err(e) => panic!("{e}"),
+                }
+            }
+            Ok(())
+        };
+        builder.limits(limits).route("/", move || full_app(before.clone(), common::echo, |_: &_| {}))
+    });
+    (server, pushed)
+}
+
+fn assert_gets(server: &TestServer, texts: &[&str]) {
+    let mut client = server.connect(Scheme::Ws, "/");
+    for text in texts {
+        assert_eq!(next_message(&mut client), Sent::text(*text));
+    }
+    assert_echoes(&mut client, "no more");
+}
+
 #[test]
 fn the_last_value_is_the_one_that_is_sent_when_the_connection_opens() {
-    for (overflow, expected) in [(Overflow::KeepNewest, 1), (Overflow::DropNewest, 10)] {
-        let server = serve(|builder| {
-            let before = move |opening: &mut Opening| {
-                opening.set_overflow(overflow);
-                for number in 0..1000 {
-                    let value = Payload::newest("x", format!("{number:03}"));
-                    let _ = opening.hub().push(opening.websocket_id(), value)?;
-                }
-                Ok(())
-            };
-            let app = move || full_app(before, common::echo, |_: &_| {});
-            builder.limits(small_queue()).route("/", app)
-        });
-        let mut client = server.connect(Scheme::Ws, "/");
-        for number in 1..=expected {
-            let last = next_message(&mut client);
-            assert_eq!(last == Sent::text("999"), number == expected, "{overflow:?}: {last:?}");
-        }
-        assert_echoes(&mut client, "no more");
-    }
+    let values = || (0..1000).map(|number| Payload::newest("x", format!("{number:03}"))).collect();
+    let (server, pushed) = serve_pushing(10, Overflow::KeepNewest, values());
+    assert_gets(&server, &["999"]);
+    assert!(pushed.try_iter().all(|pushed| pushed));
+    // Who was told that a message is queued gets it, unless values are wanted.
+    let (server, pushed) = serve_pushing(10, Overflow::DropNewest, values());
+    assert_gets(&server, &["000", "001", "002", "003", "004", "005", "006", "007", "008", "009"]);
+    assert_eq!(pushed.try_iter().filter(|pushed| *pushed).count(), 10);
+}
+
+/// The newest one is in the place of the first, whatever their sizes, and however full the queue is.
+#[test]
+fn no_older_value_is_sent_when_the_connection_opens() {
+    let large = "A".repeat(100);
+    let value = |key: &str, data: &str| Payload::newest(key, data);
+    let payloads = vec![
+        value("k", &large),
+        value("k", "B"),
+        "x".into(),
+        value("l", "1"),
+        value("k", "CCC"),
+        value("l", "2"),
+    ];
+    let (server, pushed) = serve_pushing(3, Overflow::KeepNewest, payloads);
+    assert_gets(&server, &["CCC", "x", "2"]);
+    assert!(pushed.try_iter().all(|pushed| pushed));
 }
 
 /// The largest messages of one client do not fill the queues of those that are reading, however small their sockets' buffers:

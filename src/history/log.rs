@@ -19,6 +19,9 @@ use crate::message::Message;
 const LOG: usize = 512;
 const PUBLICATION: usize = 128;
 
+/// The longest position, and the end of its line.
+const LINE: usize = 33;
+
 /// A topic's publications.
 #[derive(Debug)]
 pub(crate) struct Log {
@@ -45,9 +48,13 @@ struct Kept {
 
 impl Kept {
     fn size(&self) -> usize {
-        // A key is in two tables.
-        PUBLICATION + self.message.len() + self.key.as_ref().map_or(0, |key| key.len() + 64)
+        size(self.message.len(), self.key.as_deref())
     }
+}
+
+/// A key is in two tables.
+fn size(message: usize, key: Option<&str>) -> usize {
+    PUBLICATION + message + key.map_or(0, |key| key.len() + 64)
 }
 
 /// How much a client can be given.
@@ -79,6 +86,11 @@ impl Log {
         let (kept, by_key) = (VecDeque::new(), HashMap::new());
         let epoch = u64::from_be_bytes(epoch);
         Self { epoch, last: 0, kept, by_key, bytes, all_bytes, is_forgotten: false }
+    }
+
+    /// What a publication of so many bytes takes, at most, without its position.
+    pub(crate) fn size(message: usize, key: Option<&str>) -> usize {
+        size(message + LINE, key)
     }
 
     /// Of the last publication.

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use super::{Broadcast, Hub, send};
 use crate::{
     error::{Error, OverLimit, Result},
-    history::{Position, Since},
+    history::{Log, Position, Since},
     id::WebSocketId,
     message::{Message, Payload},
     registry::{Audience, Recipients, Recovery, numbered},
@@ -43,8 +43,9 @@ impl<'a> Publication<'a> {
         Self { message, newest, except: None, key: None }
     }
 
-    /// It is not sent to this connection, such as the one that it came from. When that comes again, it gets it nevertheless: what a
-    /// topic remembers is the same for all.
+    /// It is not sent to this connection, such as the one that it came from: among the positions that this one gets, its own is
+    /// missing. When that comes again, it gets it nevertheless, if it is behind the last one: what a topic remembers is the same for
+    /// all.
     pub fn except(self, id: &'a WebSocketId) -> Self {
         Self { except: Some(id), ..self }
     }
@@ -96,8 +97,8 @@ impl Hub {
             return Err(OverLimit::IdempotencyKey.into());
         }
         self.0.check_topic(topic)?;
-        let buffered = self.0.buffered();
-        Ok(self.0.histories().with(topic, history, Some(message.len()), |log| {
+        let (buffered, size) = (self.0.buffered(), Log::size(message.len(), key.as_deref()));
+        Ok(self.0.histories().with(topic, history, Some(size), |log| {
             if let Some(position) = key.as_ref().and_then(|key| log.find(key)) {
                 return Published { position: Some(position), duplicate: true, ..Published::default() };
             }
@@ -117,19 +118,25 @@ impl Hub {
     /// [position](Position), and a line feed. The first of these has only the line, which says where it begins and whether
     /// something is missing: the position before what follows, a space, `recovered` or `gap`. The client keeps the last position
     /// that it has seen, and comes back with it. Nothing is missing between two of them: if its queue is full, the connection is
-    /// closed with 1013, whatever [`Overflow`](crate::Overflow) it has. Members that have joined without this get the messages as
-    /// they are.
+    /// closed with 1013, whatever [`Overflow`](crate::Overflow) it has. A topic that was forgotten meanwhile goes on with another
+    /// epoch. By the line a message becomes up to 33 bytes longer: a client whose limit is that of the longest message would come
+    /// again for it, again and again. Members that have joined without this get the messages as they are. What else is sent to the connection has no such
+    /// line: where that is what other clients have said, it must not look like one, or the client takes it for a position.
     ///
     /// ```text
     /// q1w2e3r4t5Y:17 recovered⏎
     /// q1w2e3r4t5Y:18⏎it rains
     /// ```
     ///
+    /// Who has joined like this already has missed nothing. A member that has joined without it gets all that it has missed since then,
+    /// as one who was none.
+    ///
     /// What was missed may fill three quarters of the connection's queue, of which each topic takes what others have left; of more
     /// it gets the newest, and there is a gap.
     ///
     /// # Errors
-    /// As [`join`](Self::join), and as [`push`](Self::push): then the connection is no member. [`Error::NoHistory`] if the topic remembers nothing.
+    /// As [`join`](Self::join), and as [`push`](Self::push): then the connection is no member, and if it has got a part of what it
+    /// has missed, it is closed with 1013. [`Error::NoHistory`] if the topic remembers nothing.
     pub fn join_since(&self, id: &WebSocketId, topic: &str, since: impl Into<Since>) -> Result<Recovery> {
         self.0.join_since(self.0.open(id)?.id(), topic, &since.into())
     }

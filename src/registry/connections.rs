@@ -406,9 +406,14 @@ impl Registry {
         self.observers.tell();
     }
 
-    /// Whether it is a member of this topic, or will be.
-    pub(super) fn has_joined(&self, id: &WebSocketId, topic: &str) -> bool {
-        self.joined.locked().contains(id, topic)
+    /// From now on it gets each publication of this topic with its position.
+    pub(super) fn follow(&self, id: &WebSocketId, topic: &str) {
+        self.joined.locked().follow(id, topic);
+    }
+
+    /// Whether it [does](Self::follow). Who is a member without this does not.
+    pub(super) fn follows(&self, id: &WebSocketId, topic: &str) -> bool {
+        self.joined.locked().follows(id, topic)
     }
 
     /// The first `count` users in a topic whose names come after this one, in the order of their names.
@@ -504,6 +509,11 @@ impl Announced {
             registry.users.unexpect(&before, pending);
         }
         registry.users.expect(&user, pending.clone());
+    }
+
+    /// Of what is queued for it under one key, only the newest is wanted.
+    pub(crate) fn set_keeps_newest(&self, on: bool) {
+        self.pending.set_keeps_newest(on);
     }
 
     /// It will be a member of this topic. What is for the topic reaches it from now on, behind the answer to its handshake.

@@ -3,6 +3,7 @@
 use std::{collections::BinaryHeap, sync::Arc, time::Duration};
 
 use crate::{
+    codec::Forms,
     connection::{Connection, PushError, Pushed},
     error::Result,
     id::WebSocketId,
@@ -55,6 +56,31 @@ impl Found {
         match self {
             Self::Open(connection) => connection.push(message, None, key.as_ref()),
             Self::Opening(pending) => pending.push(message, key.as_ref()),
+        }
+    }
+
+    /// Pushes what must not be missing: where there is no room for it, the connection is closed. It comes again for what it has
+    /// missed.
+    pub(crate) fn push_or_close(&self, message: Message, forms: &Forms) -> Result<Pushed, PushError> {
+        match self {
+            Self::Open(connection) => connection.push_or_close(message, forms),
+            Self::Opening(pending) => pending.push_or_close(message),
+        }
+    }
+
+    /// How many messages are queued, and their bytes.
+    pub(super) fn queued(&self) -> (usize, usize) {
+        match self {
+            Self::Open(connection) => connection.queued(),
+            Self::Opening(pending) => pending.queued(),
+        }
+    }
+
+    /// What it gets of topics that remember begins with a line that says the position, from now on.
+    pub(super) fn set_numbered(&self) {
+        match self {
+            Self::Open(connection) => connection.set_numbered(),
+            Self::Opening(pending) => pending.set_numbered(),
         }
     }
 

@@ -86,7 +86,8 @@ impl Histories {
         self.rules.of(topic)
     }
 
-    /// Uses a topic's log, alone: so what happens to the topic meanwhile has an order. `added`: the bytes of what is published.
+    /// Uses a topic's log, alone: so what happens to the topic meanwhile has an order. `added`: the [size](Log::size) of what is
+    /// published.
     pub(crate) fn with<R>(
         &self,
         topic: &str,
@@ -115,8 +116,8 @@ impl Histories {
         for _ in 0..LOOKS {
             topics.forget_one(&log, |until| until <= now);
         }
-        // What is larger than everything together is not remembered, so nothing is forgotten for it.
-        let needed = added.filter(|&added| added <= self.max_bytes).unwrap_or(0);
+        // What is too large is not remembered, so nothing is forgotten for it.
+        let needed = added.filter(|&added| added <= self.max_bytes.min(self.max_log_bytes)).unwrap_or(0);
         while self.bytes.load(Relaxed) + needed > self.max_bytes && topics.forget_one(&log, |_| true) {}
         log
     }
@@ -173,7 +174,7 @@ impl Topics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Message;
+    use crate::{history::Since, message::Message};
 
     const MINUTE: Duration = Duration::from_secs(60);
 
@@ -186,7 +187,7 @@ mod tests {
 
     fn publish(histories: &Histories, topic: &str) -> String {
         let history = histories.of(topic).unwrap();
-        histories.with(topic, history, Some(1000), |log| {
+        histories.with(topic, history, Some(Log::size(1000, None)), |log| {
             log.append(Message::from("x".repeat(1000)), None, Instant::now());
             log.position().to_string()
         })
@@ -216,6 +217,23 @@ mod tests {
         assert!(histories.bytes.load(Relaxed) <= 10_000 + 600);
         drop(histories.topics.locked().by_name.drain());
         assert_eq!(histories.bytes.load(Relaxed), 0);
+    }
+
+    /// However little is missing: what is published last is remembered.
+    #[test]
+    fn room_is_made_for_all_that_a_publication_takes() {
+        for less in [0, 1, 30, 60, 100, 150, 400] {
+            let topics = ["1", "2", "3", "4"];
+            let alone = histories(usize::MAX);
+            topics.iter().for_each(|topic| drop(publish(&alone, topic)));
+            let histories = histories(alone.bytes.load(Relaxed) - less);
+            topics.iter().for_each(|topic| drop(publish(&histories, topic)));
+            let room = Room { messages: 10, bytes: usize::MAX };
+            let history = histories.of("4").unwrap();
+            let count =
+                histories.with("4", history, None, |log| log.since(&Since::NOTHING, room).messages.len());
+            assert_eq!(count, 1, "{less}");
+        }
     }
 
     #[test]

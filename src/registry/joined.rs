@@ -2,7 +2,7 @@
 //! has a bound, and so has the sum.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     ops::Bound,
     sync::Arc,
 };
@@ -38,12 +38,15 @@ pub struct PresentUser {
 
 /// The topics of those that have joined some.
 pub(super) struct Joined {
-    topics: HashMap<WebSocketId, HashSet<Arc<str>>, RandomBits>,
+    topics: HashMap<WebSocketId, HashMap<Arc<str>, Follows>, RandomBits>,
     /// The users who are in a topic, each with the number of connections. They take no more than the memberships that they are from.
     present: HashMap<Arc<str>, BTreeMap<Arc<str>, usize>>,
     bytes: usize,
     max_bytes: usize,
 }
+
+/// Since it is a member, it has had each publication with its position.
+type Follows = bool;
 
 /// What a membership counts for: the name as well, although it is kept once, so that one leaves with what it came with.
 fn size(name: &str) -> usize {
@@ -71,10 +74,10 @@ impl Joined {
         limits: &Limits,
     ) -> Result<bool, OverLimit> {
         let topics = self.topics.get(id);
-        if topics.is_some_and(|topics| topics.contains(name)) {
+        if topics.is_some_and(|topics| topics.contains_key(name)) {
             return Ok(false);
         }
-        if topics.map_or(0, HashSet::len) >= limits.max_topics {
+        if topics.map_or(0, HashMap::len) >= limits.max_topics {
             return Err(OverLimit::Topics);
         }
         let bytes = self.bytes.saturating_add(size(name));
@@ -82,13 +85,13 @@ impl Joined {
             return Err(OverLimit::AllTopics);
         }
         self.bytes = bytes;
-        Ok(self.topics.entry(*id).or_default().insert(name.clone()))
+        Ok(self.topics.entry(*id).or_default().insert(name.clone(), false).is_none())
     }
 
     /// False: it has not joined this topic.
     pub(super) fn remove(&mut self, id: &WebSocketId, topic: &str) -> bool {
         let Some(topics) = self.topics.get_mut(id) else { return false };
-        let was_there = topics.remove(topic);
+        let was_there = topics.remove(topic).is_some();
         if topics.is_empty() {
             self.topics.remove(id);
         }
@@ -101,12 +104,20 @@ impl Joined {
     /// Removes all topics of a connection, and returns them.
     pub(super) fn remove_all(&mut self, id: &WebSocketId) -> impl Iterator<Item = Arc<str>> + use<> {
         let topics = self.topics.remove(id);
-        self.bytes -= topics.iter().flatten().map(|topic| size(topic)).sum::<usize>();
-        topics.into_iter().flatten()
+        self.bytes -= topics.iter().flatten().map(|(topic, _)| size(topic)).sum::<usize>();
+        topics.into_iter().flatten().map(|(topic, _)| topic)
     }
 
-    pub(super) fn contains(&self, id: &WebSocketId, topic: &str) -> bool {
-        self.topics.get(id).is_some_and(|topics| topics.contains(topic))
+    /// From now on it has each publication of a topic that it has joined, with the position.
+    pub(super) fn follow(&mut self, id: &WebSocketId, topic: &str) {
+        if let Some(follows) = self.topics.get_mut(id).and_then(|topics| topics.get_mut(topic)) {
+            *follows = true;
+        }
+    }
+
+    /// Whether it [does](Self::follow).
+    pub(super) fn follows(&self, id: &WebSocketId, topic: &str) -> bool {
+        self.topics.get(id).and_then(|topics| topics.get(topic)).is_some_and(|follows| *follows)
     }
 
     /// A connection of this user is in the topic. True: it is the first one.
@@ -142,7 +153,7 @@ impl Joined {
 
     /// The topics of a connection, in the order of their names.
     pub(super) fn of(&self, id: &WebSocketId) -> Vec<Arc<str>> {
-        let mut topics: Vec<_> = self.topics.get(id).into_iter().flatten().cloned().collect();
+        let mut topics: Vec<_> = self.topics.get(id).into_iter().flat_map(HashMap::keys).cloned().collect();
         topics.sort_unstable();
         topics
     }

@@ -1,16 +1,15 @@
 //! Joining a topic that remembers, with all that was missed. Who gets what, in which order, is one step with the topic's
 //! publications: its log is in use meanwhile, and pushes never wait.
 
-use std::iter;
-
 use super::{
     connections::{Announced, Registry},
+    found::Found,
     histories::room,
 };
 use crate::{
-    connection::{PushError, Pushed},
+    codec::Forms,
     error::{Error, Result},
-    history::{Log, Position, Room, Since},
+    history::{History, Log, Position, Room, Since},
     id::WebSocketId,
     message::{Message, Text},
 };
@@ -41,24 +40,6 @@ pub(crate) fn numbered(line: &str, message: &Message) -> Message {
     }
 }
 
-/// Pushes what was missed, behind a line that says where it begins, and whether something is missing before it.
-fn recover(
-    log: &Log,
-    since: &Since,
-    room: Room,
-    mut push: impl FnMut(Message) -> Result<Pushed, PushError>,
-) -> Result<Recovery> {
-    // The first line takes a place, too.
-    let room = Room { messages: room.messages.saturating_sub(1), ..room };
-    let missed = log.since(since, room);
-    let what = if missed.is_all { "recovered" } else { "gap" };
-    let first = numbered(&format!("{} {what}", missed.before), &Message::from(""));
-    for message in iter::once(&first).chain(missed.messages.iter().copied()) {
-        let (Pushed::Sent | Pushed::Queued) = push(message.clone())?;
-    }
-    Ok(Recovery { recovered: missed.is_all, missed: missed.messages.len(), position: log.position() })
-}
-
 /// What is left of the room, where so many messages, and so many bytes, are queued.
 fn left(room: Room, (messages, bytes): (usize, usize)) -> Room {
     Room { messages: room.messages.saturating_sub(messages), bytes: room.bytes.saturating_sub(bytes) }
@@ -66,28 +47,57 @@ fn left(room: Room, (messages, bytes): (usize, usize)) -> Room {
 
 impl Registry {
     /// Makes a connection a member of a topic that remembers, and gives it what it has missed, before anything that is published
-    /// from now on. Who is a member already has missed nothing.
+    /// from now on. Who has joined like this before has missed nothing.
     ///
     /// # Errors
     /// [`Error::UnknownId`]: no open connection has this ID. [`Error::NoHistory`], [`Error::OverLimit`], and those of a push; then it
     /// is no member.
     pub(crate) fn join_since(&self, id: &WebSocketId, topic: &str, since: &Since) -> Result<Recovery> {
-        self.check_topic(topic)?;
-        let history = self.histories().of(topic).ok_or(Error::NoHistory)?;
-        let connection = self.find_open(id).ok_or(Error::UnknownId)?;
+        let history = self.history(topic)?;
+        let to = Found::Open(self.find_open(id).ok_or(Error::UnknownId)?);
         let result = self.histories().with(topic, history, None, |log| {
-            let since = if self.has_joined(id, topic) { &Since::NOW } else { since };
+            let follows = self.follows(id, topic);
             self.enter(id, topic)?;
-            connection.set_numbered();
-            let room = left(room(self.limits()), connection.queued());
-            let recovered = recover(log, since, room, |message| connection.push(message, None, None));
-            if recovered.is_err() {
-                self.exit(id, topic);
-            }
-            recovered
+            self.recover(log, topic, if follows { &Since::NOW } else { since }, &to)
         });
         self.tell();
         result
+    }
+
+    /// What a topic remembers.
+    ///
+    /// # Errors
+    /// [`Error::NoHistory`], [`Error::OverLimit`]
+    fn history(&self, topic: &str) -> Result<History> {
+        self.check_topic(topic)?;
+        self.histories().of(topic).ok_or(Error::NoHistory)
+    }
+
+    /// Gives a new member what it has missed, behind a line that says where it begins, and whether something is missing before it.
+    ///
+    /// # Errors
+    /// Those of a push; then it is no member, and if it has got some of it, it is closed: it was told that nothing is missing.
+    fn recover(&self, log: &Log, topic: &str, since: &Since, to: &Found) -> Result<Recovery> {
+        let room = left(room(self.limits()), to.queued());
+        // The first line takes a place, too.
+        let missed = log.since(since, Room { messages: room.messages.saturating_sub(1), ..room });
+        let what = if missed.is_all { "recovered" } else { "gap" };
+        let first = numbered(&format!("{} {what}", missed.before), &Message::from(""));
+        to.set_numbered();
+        // The log holds them, too: their memory counts once.
+        let forms = || Forms::new(self.buffered());
+        let all = to.push(first.into()).and_then(|_| {
+            let mut rest = missed.messages.iter();
+            rest.try_for_each(|&message| to.push_or_close(message.clone(), &forms()).map(|_| ()))
+        });
+        match all {
+            Ok(()) => self.follow(to.id(), topic),
+            Err(error) => {
+                self.exit(to.id(), topic);
+                return Err(error.into());
+            }
+        }
+        Ok(Recovery { recovered: missed.is_all, missed: missed.messages.len(), position: log.position() })
     }
 }
 
@@ -98,18 +108,12 @@ impl Announced {
     /// As there.
     pub(crate) fn join_since(&mut self, topic: &str, since: &Since) -> Result<Recovery> {
         let registry = self.registry().clone();
-        registry.check_topic(topic)?;
-        let history = registry.histories().of(topic).ok_or(Error::NoHistory)?;
+        let history = registry.history(topic)?;
+        let to = Found::Opening(self.pending().clone());
         registry.histories().with(topic, history, None, |log| {
-            let since = if registry.has_joined(self.id(), topic) { &Since::NOW } else { since };
+            let follows = registry.follows(self.id(), topic);
             self.join(topic)?;
-            self.pending().set_numbered();
-            let room = left(room(registry.limits()), self.pending().queued());
-            let recovered = recover(log, since, room, |message| self.pending().push(message, None));
-            if recovered.is_err() {
-                registry.exit(self.id(), topic);
-            }
-            recovered
+            registry.recover(log, topic, if follows { &Since::NOW } else { since }, &to)
         })
     }
 }

@@ -19,7 +19,8 @@
 //   a topic that remembers (`join_since`), and the URL of the next try has the last ones, `?since=EPOCH:OFFSET`. At first
 //   that is the text given here: with an empty one it gets all that is remembered. `message` has the position as its
 //   `lastEventId`. After each `open`, for each such topic, `recovered` is fired, or `gap` if something is missing that the
-//   server does not remember any more; both come before the messages that were missed. `binaryType` is "arraybuffer".
+//   server does not remember any more; both have the position as their `lastEventId`, too, and come before the messages that
+//   were missed. `binaryType` is "arraybuffer" at first. A message without a position must not begin like one.
 class ReconnectingWebSocket extends EventTarget {
   static firstDelay = 1000; // ms, as all here
   static maxDelay = 30_000;
@@ -59,8 +60,12 @@ class ReconnectingWebSocket extends EventTarget {
   get since() { return this.#seen && [...this.#seen.values()].join(","); }
   get protocol() { return this.#socket.protocol; }
   get extensions() { return this.#socket.extensions; }
-  get binaryType() { return this.#socket.binaryType; }
-  set binaryType(type) { this.#socket.binaryType = this.#binaryType = type; }
+  get binaryType() { return this.#binaryType; }
+  set binaryType(type) {
+    if (type !== "blob" && type !== "arraybuffer") return; // as a WebSocket does
+    this.#binaryType = type;
+    if (!this.#seen) this.#socket.binaryType = type;
+  }
 
   send(data) {
     if (this.#lost) throw new DOMException("Not connected: waiting for the next try.", "InvalidStateError");
@@ -82,7 +87,7 @@ class ReconnectingWebSocket extends EventTarget {
     const socket = new WebSocket(url, this.#protocols);
     this.#stopWaiting();
     this.#socket = socket;
-    socket.binaryType = this.#binaryType;
+    socket.binaryType = this.#seen ? "arraybuffer" : this.#binaryType; // in a Blob no position can be seen at once
     const timeout = setTimeout(() => socket.close(), ReconnectingWebSocket.connectTimeout);
     let opened = NaN;
     socket.onopen = (event) => {
@@ -103,16 +108,20 @@ class ReconnectingWebSocket extends EventTarget {
   #receive(event) {
     if (!this.#seen) return this.#fire(event);
     const { data, origin } = event;
+    const isText = typeof data === "string";
     // The longest line, or more than that: only its characters are looked at.
-    const start = typeof data === "string" ? data : String.fromCharCode(...new Uint8Array(data.slice(0, 48)));
-    const [line, position, epoch, joined] = ReconnectingWebSocket.#line.exec(start) ?? [];
-    if (!line) return this.#fire(event);
-    this.#seen.delete(epoch); // so that the last one is the newest
-    this.#seen.set(epoch, position);
-    // Epochs end, and nobody says which: the oldest are of no use.
-    if (this.#seen.size > 64) this.#seen.delete(this.#seen.keys().next().value);
-    if (joined) this.#fire(new Event(joined));
-    else this.#fire(new MessageEvent("message", { data: data.slice(line.length), origin, lastEventId: position }));
+    const start = isText ? data : String.fromCharCode(...new Uint8Array(data.slice(0, 48)));
+    const [line = "", position = "", epoch, joined] = ReconnectingWebSocket.#line.exec(start) ?? [];
+    if (line) {
+      this.#seen.delete(epoch); // so that the last one is the newest
+      this.#seen.set(epoch, position);
+      // Epochs end, and nobody says which: the oldest are of no use.
+      if (this.#seen.size > 64) this.#seen.delete(this.#seen.keys().next().value);
+    }
+    if (joined) return this.#fire(new MessageEvent(joined, { origin, lastEventId: position }));
+    const rest = data.slice(line.length);
+    const isBlob = !isText && this.#binaryType === "blob";
+    this.#fire(new MessageEvent("message", { data: isBlob ? new Blob([rest]) : rest, origin, lastEventId: position }));
   }
 
   #wait(event) {

@@ -74,6 +74,27 @@ function inPage(patience) {
       return within(this.closed, "the end");
     }
   };
+
+  /** Instead of each socket one that connects to nothing, and gets what it is given. */
+  window.fakeSockets = () => {
+    const sockets = [];
+    const real = window.WebSocket;
+    window.WebSocket = class {
+      constructor(url) {
+        Object.assign(this, { url: String(url), readyState: 0, binaryType: "blob" });
+        sockets.push(this);
+      }
+      close() {}
+      lose() {
+        this.readyState = 3;
+        this.onclose(new CloseEvent("close", { code: 1006 }));
+      }
+      give(data) {
+        this.onmessage(new MessageEvent("message", { data }));
+      }
+    };
+    return { sockets, end: () => { window.WebSocket = real; } };
+  };
 }
 
 const OPENED = "open 1, close 3"; // the events of a connection without an error
@@ -709,9 +730,76 @@ async function checkRecovery(browser) {
         const whole = { lines, opened: true, gaps: 0, since: 2 };
         assert.deepEqual(await tab.run(allHeard), [whole, whole]);
       })));
+  await test("positions are read from text and bytes, and from nothing that only looks like one", () =>
+    Tab.use(context, `http://127.0.0.1:${server.port}`, async (tab) => {
+      const [a, b, c] = ["a", "b", "c"].map((letter) => letter.repeat(11));
+      const others = [`${a}:2`, `${a}a:2\n`, `aaaaaaaaaa:2\n`, ` ${a}:2\n`, `${a}:2 x\n`, `${a}:\n`, `x\n${a}:2\n`, ""];
+      assert.deepEqual(await tab.run(readPositions, { a, b, c, others }), {
+        got: [
+          ["recovered", `${a}:0`], ["gap", `${b}:7`], ["message", `${a}:1`, "x\ny"], ["message", `${b}:8`, [0, 255]],
+          ["message", `${b}:9`, ""], ["message", "", [97]], ["message", `${b}:10`, "a blob of 3"], ["message", "", "a blob of 1"],
+          ...others.map((text) => ["message", "", text]), ["message", `${c}:1`, "new"],
+        ],
+        since: `${a}:1,${b}:10,${c}:1`,
+        next: [`?x=1&since=${encodeURIComponent(`${a}:1,${b}:10,${c}:1`)}`, "arraybuffer", "blob"],
+      });
+    }));
+  await test("close while it waits for the next try is the end, and told once", () =>
+    Tab.use(context, `http://127.0.0.1:${server.port}`, async (tab) => {
+      assert.deepEqual(await tab.run(closeWhileWaiting), { told: ["waiting 1006", "close 1006"], states: [0, 3], sockets: 1 });
+    }));
   await context.close();
   proxy.end();
   await server.stop();
+}
+
+/** In a page. */
+async function readPositions({ a, b, c, others }) {
+  const { sockets, end } = fakeSockets();
+  ReconnectingWebSocket.firstDelay = ReconnectingWebSocket.maxDelay = 10;
+  const ws = new ReconnectingWebSocket("/chat?x=1", [], { since: "" });
+  const got = [];
+  const show = (data) => typeof data === "string" ? data : data instanceof Blob ? `a blob of ${data.size}` : [...new Uint8Array(data)];
+  for (const type of ["recovered", "gap", "message"]) {
+    ws.addEventListener(type, ({ data, lastEventId }) => got.push([type, lastEventId, ...(data === null ? [] : [show(data)])]));
+  }
+  const give = (data) => sockets[0].give(data);
+  const bytes = (text, ...more) => Uint8Array.of(...new TextEncoder().encode(text), ...more).buffer;
+  give(`${a}:0 recovered\n`);
+  give(`${b}:7 gap\n`);
+  give(`${a}:1\nx\ny`);
+  give(bytes(`${b}:8\n`, 0, 255));
+  give(`${b}:9\n`);
+  give(bytes("a"));
+  ws.binaryType = "blob";
+  give(bytes(`${b}:10\nabc`));
+  give(bytes("a"));
+  others.forEach(give);
+  give(`${c}:1\nnew`);
+  const since = ws.since;
+  sockets[0].lose();
+  while (sockets.length < 2) await new Promise((resolve) => setTimeout(resolve, 5));
+  const next = [new URL(sockets[1].url).search, sockets[1].binaryType, ws.binaryType];
+  ws.close();
+  end();
+  return { got, since, next };
+}
+
+/** In a page. */
+async function closeWhileWaiting() {
+  const { sockets, end } = fakeSockets();
+  ReconnectingWebSocket.firstDelay = ReconnectingWebSocket.maxDelay = 30;
+  const ws = new ReconnectingWebSocket("/chat", [], { since: "" });
+  const told = [];
+  for (const type of ["waiting", "close"]) ws.addEventListener(type, ({ code }) => told.push(`${type} ${code}`));
+  sockets[0].lose();
+  const states = [ws.readyState];
+  ws.close();
+  states.push(ws.readyState);
+  ws.close();
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  end();
+  return { told, states, sockets: sockets.length };
 }
 
 async function checkAllowedOrigins(browser) {

@@ -63,8 +63,8 @@
 //!   [`Hub::open_server`], several at once. Each gets different messages.
 //! - [`write`](WebSocket::write): any thread that has the [`WebSocket`]. Messages are never mixed with each other, and those
 //!   of one thread keep their order. It waits for a slow client, except in `on_client_message`.
-//! - [`Hub::push`], [`Hub::push_all`], [`Pusher::push`], [`Hub::broadcast`]: any thread, to any connection, without waiting
-//!   for the network. They reach the client at once, even while the connection's own thread waits in `read`, computes, or is
+//! - [`Hub::push`], [`Hub::push_all`], [`Pusher::push`], [`Hub::broadcast`], [`Hub::publish`]: any thread, to any connection,
+//!   without waiting for the network. They reach the client at once, even while the connection's own thread waits in `read`, computes, or is
 //!   writing.
 //! - [`Hub::push_wait`], [`Pusher::push_wait`]: the same, but they wait until the message is sent. Any thread except a
 //!   gateway: with [`Limits::workers`] 0 not `on_client_message`.
@@ -93,11 +93,11 @@
 //!
 //! **Locks of your own.** No code of yours runs within a push, a broadcast or a close, also not that of an end which they bring
 //! about, and none of them waits for any. So a lock that your callbacks and observers take may be held over [`Hub::push`],
-//! `push_all`, `broadcast`, `push_user`, `close`, `close_all` and `close_user`, [`Pusher::push`] and [`WebSocket::end_server`]; then
+//! `push_all`, `broadcast`, `publish`, `push_user`, `close`, `close_all` and `close_user`, [`Pusher::push`] and [`WebSocket::end_server`]; then
 //! all clients get what changes in the order in which it has changed (`examples/jobs.rs`). Not over what waits: reads and
 //! writes, `push_wait`, and, if `on_pre_server` takes it as well, what waits for a connection that is being opened (above). Nor
-//! over `join` and `leave`, if an observer takes it: what they cause is told before they return. And your logger is called by
-//! everything.
+//! over `join`, `join_since` and `leave`, if an observer takes it: what they cause is told before they return. And your logger is
+//! called by everything: it must not publish to a topic that remembers, which may be just what is publishing.
 //!
 //! While a handler computes and does not read, the gateway checks its socket once a second: it answers pings, notices a
 //! close, and keeps messages for the next `read`. A handler that computes for an hour does not lose its client.

@@ -157,8 +157,9 @@ impl Hub {
     /// ```
     ///
     /// # Errors
-    /// None for the server's own connections: those that cannot be sent to are [counted](Broadcast). One that is
-    /// [excepted](Audience::except) is not counted.
+    /// For the server's own connections only that of [`publish`](Self::publish), where [`Audience::Topic`] remembers and has a
+    /// name that is too long: those that cannot be sent to are [counted](Broadcast). One that is [excepted](Audience::except) is not
+    /// counted.
     pub fn broadcast<'a>(
         &self,
         to: impl Into<Recipients<'a>>,

@@ -2,6 +2,7 @@
 //! it is queued, and who needs the connection waits for the answer.
 
 use std::{
+    cell::RefCell,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -244,24 +245,26 @@ impl Pending {
 
     /// The connection is open: it takes over what is queued; then it is made known.
     pub(crate) fn open(&self, connection: &Arc<Connection>, make_known: impl FnOnce()) {
-        let mut close = None;
+        let close = RefCell::new(None);
         self.awaited.fulfil(
             connection.clone(),
             |queue| {
-                close.clone_from(&queue.close); // it stays: nothing more is queued
+                // It stays there: what comes later is not to be sent without what there was no room for.
+                close.replace(queue.close.clone());
                 queue.take()
             },
             |messages| {
                 messages.into_iter().for_each(|(message, key)| connection.push_ahead(message, key.as_ref()));
             },
             || {
+                // And so it is closed before anyone can push to it.
+                if let Some((code, text)) = close.borrow().as_deref() {
+                    connection.close(*code, text);
+                }
                 make_known();
                 let _ = self.opened.set(connection.clone());
             },
         );
-        if let Some((code, text)) = close.as_deref() {
-            connection.close(*code, text);
-        }
     }
 
     /// It will not be opened: what is queued is dropped.

@@ -65,7 +65,7 @@ const TOPICS: [&str; 3] = ["busy1", "busy2", "short"];
 
 /// The text of the publication with this number: mostly short, and now and then much.
 fn text(topic: usize, number: usize) -> String {
-    let size = if number % 97 == 0 { 30_000 } else { number * 37 % 3000 };
+    let size = if number.is_multiple_of(97) { 30_000 } else { number * 37 % 3000 };
     format!("{topic} {number} {}", "abcdefghij ".repeat(size / 11))
 }
 
@@ -157,7 +157,8 @@ impl Ledger {
             assert!(number > last, "{topic}: {number} after {last}");
             assert!(
                 !seen.is_whole || number == last + 1,
-                "{topic}: {number} after {last}, and nobody has said so"
+                "{topic}: {number} at {position} after {last} at {:?}, and nobody has said so",
+                seen.position
             );
         }
         *seen = Seen { position: Some(position), number: Some(number), is_whole: true };
@@ -185,7 +186,7 @@ fn publish(server: &TestServer, topic: usize, from: usize, stop: &AtomicBool) ->
     while !stop.load(SeqCst) {
         server.hub.publish(TOPICS[topic], text(topic, number)).unwrap();
         number += 1;
-        if number % 8 == 0 {
+        if number.is_multiple_of(8) {
             let _ = server.hub.broadcast(Audience::All, Payload::newest("noise", "noise")).unwrap();
             thread::sleep(Duration::from_millis(2));
         }

@@ -80,6 +80,7 @@ function inPage(patience) {
     const sockets = [];
     const real = window.WebSocket;
     window.WebSocket = class {
+      static CONNECTING = 0;
       constructor(url) {
         Object.assign(this, { url: String(url), readyState: 0, binaryType: "blob" });
         sockets.push(this);

@@ -35,13 +35,23 @@ const SHORT_LEN: usize = 8;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WebSocketId([u8; LEN]);
 
+/// Bytes that nobody can guess.
+///
+/// # Panics
+/// If the operating system has no random numbers, which on Unix happens only early at boot.
+pub(crate) fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("random numbers from the operating system");
+    bytes
+}
+
 impl WebSocketId {
     /// # Panics
-    /// If the operating system has no random numbers, which on Unix happens only early at boot.
+    /// As [`random_bytes`].
     pub(crate) fn random(node: NodeId) -> Self {
         let mut bytes = [0; 16];
         let (random, of_node) = bytes.split_at_mut(12);
-        getrandom::fill(random).expect("random numbers from the operating system");
+        random.copy_from_slice(&random_bytes::<12>());
         of_node.copy_from_slice(&node.0.to_be_bytes());
         let mut text = [0; LEN];
         BASE64URL_NOPAD.encode_mut(&bytes, &mut text);
@@ -170,11 +180,9 @@ impl NodeId {
     }
 
     /// # Panics
-    /// As [`WebSocketId::random`].
+    /// As [`random_bytes`].
     pub(crate) fn random() -> Self {
-        let mut bytes = [0; 4];
-        getrandom::fill(&mut bytes).expect("random numbers from the operating system");
-        Self(u32::from_be_bytes(bytes))
+        Self(u32::from_be_bytes(random_bytes()))
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
     position::{Position, Seen, Since},
     rule::History,
 };
-use crate::message::Message;
+use crate::{id::random_bytes, message::Message};
 
 /// What a log takes beside the topic's name, and a publication beside its bytes and its key, about.
 const LOG: usize = 512;
@@ -77,14 +77,12 @@ pub(crate) struct Missed<'a> {
 
 impl Log {
     /// # Panics
-    /// If the operating system has no random numbers, which on Unix happens only early at boot.
+    /// As [`random_bytes`].
     pub(crate) fn new(name_len: usize, all_bytes: Arc<AtomicUsize>) -> Self {
-        let mut epoch = [0; 8];
-        getrandom::fill(&mut epoch).expect("random numbers from the operating system");
         let bytes = LOG + name_len;
         all_bytes.fetch_add(bytes, Relaxed);
         let (kept, by_key) = (VecDeque::new(), HashMap::new());
-        let epoch = u64::from_be_bytes(epoch);
+        let epoch = u64::from_be_bytes(random_bytes());
         Self { epoch, last: 0, kept, by_key, bytes, all_bytes, is_forgotten: false }
     }
 

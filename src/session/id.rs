@@ -4,6 +4,8 @@ use std::{fmt, str::FromStr};
 
 use smol_str::SmolStr;
 
+use crate::id::random_bytes;
+
 /// Bytes of the longest ID; the server's own have 22.
 const MAX_LEN: usize = 256;
 
@@ -42,12 +44,10 @@ impl SessionId {
     /// 128 random bits in 22 characters: short enough to need no memory elsewhere.
     ///
     /// # Panics
-    /// If the operating system has no random numbers, which on Unix happens only early at boot.
+    /// As [`random_bytes`].
     pub(super) fn random() -> Self {
-        let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).expect("random numbers from the operating system");
         let mut text = [0; 22];
-        data_encoding::BASE64URL_NOPAD.encode_mut(&bytes, &mut text);
+        data_encoding::BASE64URL_NOPAD.encode_mut(&random_bytes::<16>(), &mut text);
         Self(SmolStr::new(str::from_utf8(&text).expect("base64 is ASCII")))
     }
 

@@ -166,17 +166,13 @@ impl Hub {
         data: impl Into<Payload>,
     ) -> Result<Broadcast> {
         let to = to.into();
-        match to.audience {
-            Audience::Topic(topic) if self.0.histories().of(topic).is_some() => {
-                let publication = Publication::new(data);
-                let publication = to.except.map_or(publication.clone(), |id| publication.except(id));
-                Ok(self.publish(topic, publication)?.broadcast)
-            }
-            _ => {
-                let (message, key) = data.into().split();
-                Ok(self.send_to_all(to, message, key.as_ref()))
-            }
+        if let Audience::Topic(topic) = to.audience {
+            let mut publication = Publication::new(data);
+            publication.except = to.except;
+            return Ok(self.publish(topic, publication)?.broadcast);
         }
+        let (message, key) = data.into().split();
+        Ok(self.send_to_all(to, message, key.as_ref()))
     }
 
     fn send_to_all(&self, to: Recipients<'_>, message: Message, key: Option<&Arc<str>>) -> Broadcast {

@@ -31,7 +31,7 @@ pub struct Publication<'a> {
     message: Message,
     /// Under which a newer message replaces it.
     newest: Option<Arc<str>>,
-    except: Option<&'a WebSocketId>,
+    pub(super) except: Option<&'a WebSocketId>,
     /// The idempotency key.
     key: Option<Arc<str>>,
 }
@@ -118,10 +118,11 @@ impl Hub {
     /// [position](Position), and a line feed. The first of these has only the line, which says where it begins and whether
     /// something is missing: the position before what follows, a space, `recovered` or `gap`. The client keeps the last position
     /// that it has seen, and comes back with it. Nothing is missing between two of them: if its queue is full, the connection is
-    /// closed with 1013, whatever [`Overflow`](crate::Overflow) it has. A topic that was forgotten meanwhile goes on with another
-    /// epoch. By the line a message becomes up to 33 bytes longer: a client whose limit is that of the longest message would come
-    /// again for it, again and again. Members that have joined without this get the messages as they are. What else is sent to the connection has no such
-    /// line: where that is what other clients have said, it must not look like one, or the client takes it for a position.
+    /// closed with 1013, whatever [`Overflow`](crate::Overflow) it has. A topic that was forgotten meanwhile goes on with
+    /// another epoch. By the line a message becomes up to 33 bytes longer: a client whose limit is that of the longest message
+    /// would come again for it, again and again. Members that have joined without this get the messages as they are. What else
+    /// is sent to the connection has no such line: where that is what other clients have said, it must not look like one, or
+    /// the client takes it for a position.
     ///
     /// ```text
     /// q1w2e3r4t5Y:17 recovered⏎

@@ -16,7 +16,7 @@ use super::{
     found::{First, Found, Selected},
     groups,
     histories::Histories,
-    joined::{Joined, PresentUser, TopicInfo, check_name},
+    joined::{Joined, TopicInfo, check_name},
 };
 use crate::{
     buffered::Buffered,
@@ -28,7 +28,7 @@ use crate::{
     interned::{Interned, Name},
     limits::Limits,
     message::{CloseCode, Message, Payload},
-    observer::{HubEvent, Observers},
+    observer::Observers,
     pending::Pending,
     session::{InUse, SessionId},
     sync::LockExt,
@@ -41,20 +41,20 @@ const PARTS: usize = 16;
 pub(crate) struct Registry {
     /// The node that the IDs name.
     node: NodeId,
-    limits: Arc<Limits>,
+    pub(super) limits: Arc<Limits>,
     buffered: Arc<Buffered>,
     by_id: [Mutex<Part>; PARTS],
     paths: Groups,
     /// Only those that end with a star: the others are paths.
     routes: Groups,
-    topics: Groups,
-    users: Groups,
+    pub(super) topics: Groups,
+    pub(super) users: Groups,
     /// The topics of a connection, for its end. Whoever changes `topics` or `users` has locked this first.
-    joined: Mutex<Joined>,
+    pub(super) joined: Mutex<Joined>,
     /// What topics remember.
     histories: Histories,
     user_agents: Interned,
-    observers: Observers,
+    pub(super) observers: Observers,
     /// The certificates of the server.
     #[cfg(feature = "__tls")]
     pub(super) identities: std::sync::OnceLock<Vec<crate::tls::TlsIdentity>>,
@@ -72,9 +72,9 @@ struct Part {
 #[derive(Debug)]
 pub(crate) struct Announced {
     registry: Arc<Registry>,
-    pending: Arc<Pending>,
-    user: Option<Arc<str>>,
-    has_topics: bool,
+    pub(super) pending: Arc<Pending>,
+    pub(super) user: Option<Arc<str>>,
+    pub(super) has_topics: bool,
     is_registered: bool,
 }
 
@@ -84,7 +84,7 @@ type Groups = groups::Groups<Member, Pending, RandomBits>;
 type Group = HashSet<Member, RandomBits>;
 
 /// A connection, found by its ID.
-pub(super) struct Member(Arc<Connection>);
+pub(super) struct Member(pub(super) Arc<Connection>);
 
 impl Borrow<WebSocketId> for Member {
     fn borrow(&self) -> &WebSocketId {
@@ -147,10 +147,6 @@ impl Registry {
     /// What topics remember.
     pub(crate) fn histories(&self) -> &Histories {
         &self.histories
-    }
-
-    pub(super) fn limits(&self) -> &Limits {
-        &self.limits
     }
 
     /// Whether a topic may have this name.
@@ -333,125 +329,6 @@ impl Registry {
         }
     }
 
-    /// What it was to belong to, it belongs to.
-    fn arrive(&self, announced: &Announced, connection: &Arc<Connection>) {
-        let Announced { pending, user, .. } = announced;
-        let mut joined = self.joined.locked();
-        if let Some(user) = user {
-            let is_first = || self.observers.queue(|| HubEvent::UserOnline(user.clone()));
-            self.users.arrive(user, pending, Member(connection.clone()), is_first);
-        }
-        let topics = if announced.has_topics { joined.of(pending.id()) } else { Vec::new() };
-        for topic in topics {
-            let is_first = || self.observers.queue(|| HubEvent::TopicOccupied(topic.clone()));
-            self.topics.arrive(&topic, pending, Member(connection.clone()), is_first);
-            self.appear(&mut joined, &topic, user.as_ref());
-        }
-    }
-
-    /// Makes a connection a member of a topic.
-    ///
-    /// # Errors
-    /// [`Error::UnknownId`]: no open connection has this ID. [`Error::OverLimit`].
-    pub(crate) fn join(&self, id: &WebSocketId, topic: &str) -> Result<()> {
-        let result = self.enter(id, topic);
-        self.observers.tell();
-        result
-    }
-
-    /// As [`join`](Self::join), without telling the observers.
-    pub(super) fn enter(&self, id: &WebSocketId, topic: &str) -> Result<()> {
-        check_name(topic, &self.limits)?;
-        let connection = self.find_open(id).ok_or(Error::UnknownId)?;
-        let name = self.topics.name(topic);
-        let user = connection.about().user().cloned();
-        let mut joined = self.joined.locked();
-        let is_new = joined.add(id, &name, &self.limits)?;
-        self.topics.insert(&name, Member(connection), || {
-            self.observers.queue(|| HubEvent::TopicOccupied(name.clone()));
-        });
-        if is_new {
-            self.appear(&mut joined, &name, user.as_ref());
-        }
-        // It may have ended in between: then nobody would take it out any more.
-        if self.find_open(id).is_some() {
-            return Ok(());
-        }
-        self.leave_all(&mut joined, id);
-        Err(Error::UnknownId)
-    }
-
-    /// Removes a connection from a topic. False: no connection has this ID.
-    pub(crate) fn leave(&self, id: &WebSocketId, topic: &str) -> bool {
-        let is_known = self.exit(id, topic);
-        self.tell();
-        is_known
-    }
-
-    /// As [`leave`](Self::leave), without telling the observers.
-    pub(super) fn exit(&self, id: &WebSocketId, topic: &str) -> bool {
-        let mut joined = self.joined.locked();
-        let found = self.find(id);
-        if joined.remove(id, topic) {
-            self.leave_topic(&mut joined, topic, id);
-            if let Some(Found::Opening(pending)) = &found {
-                self.topics.unexpect(topic, pending);
-            }
-        }
-        found.is_some()
-    }
-
-    /// Tells the observers what has happened to topics and users.
-    pub(super) fn tell(&self) {
-        self.observers.tell();
-    }
-
-    /// From now on it gets each publication of this topic with its position.
-    pub(super) fn follow(&self, id: &WebSocketId, topic: &str) {
-        self.joined.locked().follow(id, topic);
-    }
-
-    /// Whether it [does](Self::follow). Who is a member without this does not.
-    pub(super) fn follows(&self, id: &WebSocketId, topic: &str) -> bool {
-        self.joined.locked().follows(id, topic)
-    }
-
-    /// The first `count` users in a topic whose names come after this one, in the order of their names.
-    pub(crate) fn first_present(&self, topic: &str, after: Option<&str>, count: usize) -> Vec<PresentUser> {
-        self.joined.locked().present(topic, after, count)
-    }
-
-    /// A member of a topic is there, if it has a user.
-    fn appear(&self, joined: &mut Joined, topic: &Arc<str>, user: Option<&Arc<str>>) {
-        if let Some(user) = user
-            && joined.appear(topic, user)
-        {
-            self.observers.queue(|| HubEvent::UserJoined(topic.clone(), user.clone()));
-        }
-    }
-
-    /// The topics of a connection, in the order of their names.
-    pub(crate) fn topics_of(&self, id: &WebSocketId) -> Vec<Arc<str>> {
-        self.joined.locked().of(id)
-    }
-
-    fn leave_all(&self, joined: &mut Joined, id: &WebSocketId) {
-        for topic in joined.remove_all(id) {
-            self.leave_topic(joined, &topic, id);
-        }
-    }
-
-    fn leave_topic(&self, joined: &mut Joined, topic: &str, id: &WebSocketId) {
-        // While it is being opened it is no member yet, and nobody there.
-        let user = self.topics.with(topic, |group, _| group.get(id)?.0.about().user().cloned());
-        if let Some(user) = user
-            && joined.disappear(topic, &user)
-        {
-            self.observers.queue(|| HubEvent::UserLeft(topic.into(), user.clone()));
-        }
-        self.topics.remove(topic, id, || self.observers.queue(|| HubEvent::TopicVacated(topic.into())));
-    }
-
     fn forget(&self, connection: &Connection) {
         let about = connection.about();
         let id = &about.id;
@@ -460,12 +337,7 @@ impl Registry {
         if let Some(route) = &about.route {
             self.routes.remove(route.text(), id, || {});
         }
-        let mut joined = self.joined.locked();
-        self.leave_all(&mut joined, id);
-        if let Some(user) = about.user() {
-            self.users.remove(user, id, || self.observers.queue(|| HubEvent::UserOffline(user.clone())));
-        }
-        drop(joined);
+        self.depart(about);
         self.observers.tell();
     }
 
@@ -481,10 +353,6 @@ impl Registry {
 impl Announced {
     pub(crate) fn id(&self) -> &WebSocketId {
         self.pending.id()
-    }
-
-    pub(super) fn pending(&self) -> &Arc<Pending> {
-        &self.pending
     }
 
     pub(crate) fn registry(&self) -> &Arc<Registry> {

@@ -24,6 +24,7 @@ mod found;
 mod groups;
 mod histories;
 mod joined;
+mod membership;
 mod recovery;
 
 pub use self::{

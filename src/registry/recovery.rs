@@ -9,9 +9,10 @@ use super::{
 use crate::{
     codec::Forms,
     error::{Error, Result},
-    history::{History, Log, Position, Room, Since},
+    history::{Log, Position, Room, Since},
     id::WebSocketId,
     message::{Message, Text},
+    sync::LockExt,
 };
 
 /// How [`join_since`](crate::Hub::join_since) went.
@@ -53,24 +54,28 @@ impl Registry {
     /// [`Error::UnknownId`]: no open connection has this ID. [`Error::NoHistory`], [`Error::OverLimit`], and those of a push; then it
     /// is no member.
     pub(crate) fn join_since(&self, id: &WebSocketId, topic: &str, since: &Since) -> Result<Recovery> {
-        let history = self.history(topic)?;
-        let to = Found::Open(self.find_open(id).ok_or(Error::UnknownId)?);
-        let result = self.histories().with(topic, history, None, |log| {
-            let follows = self.follows(id, topic);
-            self.enter(id, topic)?;
-            self.recover(log, topic, if follows { &Since::NOW } else { since }, &to)
-        });
-        self.tell();
+        let find = || self.find_open(id).map(Found::Open).ok_or(Error::UnknownId);
+        let result = self.come_back(find, topic, since, || self.enter(id, topic));
+        self.observers.tell();
         result
     }
 
-    /// What a topic remembers.
-    ///
-    /// # Errors
-    /// [`Error::NoHistory`], [`Error::OverLimit`]
-    fn history(&self, topic: &str) -> Result<History> {
+    /// As [`join_since`](Self::join_since), of what `find` finds, and `join` makes a member.
+    fn come_back(
+        &self,
+        find: impl FnOnce() -> Result<Found>,
+        topic: &str,
+        since: &Since,
+        join: impl FnOnce() -> Result<()>,
+    ) -> Result<Recovery> {
         self.check_topic(topic)?;
-        self.histories().of(topic).ok_or(Error::NoHistory)
+        let history = self.histories().of(topic).ok_or(Error::NoHistory)?;
+        let to = find()?;
+        self.histories().with(topic, history, None, |log| {
+            let follows = self.joined.locked().follows(to.id(), topic);
+            join()?;
+            self.recover(log, topic, if follows { &Since::NOW } else { since }, &to)
+        })
     }
 
     /// Gives a new member what it has missed, behind a line that says where it begins, and whether something is missing before it.
@@ -78,7 +83,7 @@ impl Registry {
     /// # Errors
     /// Those of a push; then it is no member, and if it has got some of it, it is closed: it was told that nothing is missing.
     fn recover(&self, log: &Log, topic: &str, since: &Since, to: &Found) -> Result<Recovery> {
-        let room = left(room(self.limits()), to.queued());
+        let room = left(room(&self.limits), to.queued());
         // The first line takes a place, too.
         let missed = log.since(since, Room { messages: room.messages.saturating_sub(1), ..room });
         let what = if missed.is_all { "recovered" } else { "gap" };
@@ -91,7 +96,7 @@ impl Registry {
             rest.try_for_each(|&message| to.push_or_close(message.clone(), &forms()).map(|_| ()))
         });
         match all {
-            Ok(()) => self.follow(to.id(), topic),
+            Ok(()) => self.joined.locked().follow(to.id(), topic),
             Err(error) => {
                 self.exit(to.id(), topic);
                 return Err(error.into());
@@ -108,12 +113,7 @@ impl Announced {
     /// As there.
     pub(crate) fn join_since(&mut self, topic: &str, since: &Since) -> Result<Recovery> {
         let registry = self.registry().clone();
-        let history = registry.history(topic)?;
-        let to = Found::Opening(self.pending().clone());
-        registry.histories().with(topic, history, None, |log| {
-            let follows = registry.follows(self.id(), topic);
-            self.join(topic)?;
-            registry.recover(log, topic, if follows { &Since::NOW } else { since }, &to)
-        })
+        let to = Found::Opening(self.pending.clone());
+        registry.come_back(|| Ok(to), topic, since, || Ok(self.join(topic)?))
     }
 }

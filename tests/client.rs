@@ -14,7 +14,8 @@ use std::{
 };
 
 use common::{
-    PATIENCE, SCHEMES, Scheme, SharedEcho, TestServer, app, ends::serve_ends, eventually, serve, serve_app,
+    PATIENCE, SCHEMES, Scheme, SharedEcho, TestServer, app, ends::serve_ends, eventually, is_alone, serve,
+    serve_app,
 };
 use switchboard::{
     Client, ClientBuilder, ClientError, CloseCode, ClosedBy, Compression, ConnectStep, Error, Handled,
@@ -267,17 +268,6 @@ fn a_read_in_another_thread_ends_with_a_close() {
         assert_eq!(closed(reading.join().unwrap().unwrap_err()).by(), ClosedBy::Client);
         assert!(begun.elapsed() < PATIENCE);
     });
-}
-
-/// Whether a test runs in a process of its own, since others of this file have clients, too. If not, it has done so now.
-fn is_alone(name: &str) -> bool {
-    if std::env::var_os("SWITCHBOARD_ALONE").is_some() {
-        return true;
-    }
-    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-    let output = child.args(["--exact", name]).env("SWITCHBOARD_ALONE", "1").output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-    false
 }
 
 #[test]

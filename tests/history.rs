@@ -14,54 +14,16 @@ use std::{
 
 use common::{
     Client, SCHEMES, Scheme, TestServer, Until, assert_echoes, connections, echo, eventually, full_app,
+    member::{members, parse_numbered},
     next_message, serve,
 };
 use switchboard::{
-    Audience, Compression, Error, Handled, History, HubObserver, Limits, Message, Opening, OverLimit,
-    Overflow, Position, PresentUser, Publication, Refusal, ServerBuilder, ServerResult, Since, StatusCode,
-    WebSocket, WebSocketServer,
+    Audience, Compression, Error, History, HubObserver, Limits, Message, Opening, OverLimit, Overflow,
+    Position, PresentUser, Publication, ServerBuilder, Since, WebSocket,
 };
 use tungstenite::Message as Sent;
 
 const HOUR: Duration = Duration::from_secs(3600);
-
-/// Joins the topics of the query, with `since` if the query has that, as the user of the query. At `/shared` it is shared.
-struct Member;
-
-impl WebSocketServer for Member {
-    fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
-        let query =
-            |opening: &Opening, name| opening.request().query_value(name).map(|value| value.into_owned());
-        if let Some(user) = query(opening, "user") {
-            opening.set_user(user)?;
-        }
-        for topic in query(opening, "topics").unwrap_or_default().split(',').filter(|topic| !topic.is_empty())
-        {
-            match query(opening, "since") {
-                Some(_) => drop(opening.join_since(topic, opening.since())?),
-                None => opening.join(topic)?,
-            }
-        }
-        if query(opening, "refuse").is_some() {
-            return Err(StatusCode::FORBIDDEN.into());
-        }
-        opening.set_shared_connection(opening.path() == "/shared");
-        Ok(())
-    }
-
-    fn server(&mut self, ws: &mut WebSocket) -> ServerResult {
-        if ws.path() == "/shared" { Ok(()) } else { echo(ws) }
-    }
-
-    fn on_client_message(&mut self, ws: &WebSocket, message: Message) -> Handled {
-        let _ = ws.write(message);
-        Handled::Yes
-    }
-}
-
-fn members(builder: ServerBuilder) -> ServerBuilder {
-    builder.route("/", || Member).route("/shared", || Member)
-}
 
 fn serve_history(size: usize, age: Duration) -> TestServer {
     serve(|builder| members(builder).history("room*", History::new(size, age)))
@@ -74,10 +36,8 @@ fn next_numbered(client: &mut Client) -> (Position, String, Vec<u8>) {
 
 fn parse(message: Sent) -> (Position, String, Vec<u8>) {
     let message = message.into_data();
-    let end = message.iter().position(|&byte| byte == b'\n').expect("a line");
-    let line = std::str::from_utf8(&message[..end]).unwrap();
-    let (position, what) = line.split_once(' ').unwrap_or((line, ""));
-    (position.parse().unwrap(), what.into(), message[end + 1..].to_vec())
+    let (position, what, text) = parse_numbered(&message);
+    (position, what.into(), text.into())
 }
 
 /// The first message after joining: whether nothing is missing before what follows, and where that is.
@@ -516,12 +476,12 @@ fn two_tabs_are_one_who_is_there() {
             let all = server.hub.all_present(topic).map(Result::unwrap);
             all.map(|PresentUser { user, connections, .. }| (user.to_string(), connections)).collect()
         };
-        let tab = server.connect_echo(scheme, "/?user=ann&topics=a");
-        let mut other_tab = server.connect(scheme, "/shared?user=ann&topics=b&since=");
+        let tab = server.connect_echo(scheme, "/?users=ann&topics=a");
+        let mut other_tab = server.connect(scheme, "/shared?users=ann&topics=b&since=");
         joined(&mut other_tab);
         let nobody = server.connect_echo(scheme, "/?topics=a");
-        let bob = server.connect_echo(scheme, "/shared?user=bob&topics=a");
-        let refused = server.try_connect(scheme, "/?user=eve&topics=a&refuse=1", &[]).unwrap_err();
+        let bob = server.connect_echo(scheme, "/shared?users=bob&topics=a");
+        let refused = server.try_connect(scheme, "/?users=eve&topics=a&refuse=1", &[]).unwrap_err();
         assert_eq!(refused.status(), 403);
         assert_eq!(events.take(), ["ann joined a", "ann joined b", "bob joined a"]);
         assert_eq!(present("a"), [("ann".into(), 1), ("bob".into(), 1)]);

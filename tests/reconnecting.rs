@@ -18,7 +18,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{PATIENCE, SCHEMES, Scheme, SharedEcho, Until, app, backends, eventually, running::Running};
+use common::{
+    PATIENCE, SCHEMES, Scheme, SharedEcho, Until, app, backends, eventually, is_alone, running::Running,
+};
 use native_tls::{Identity, TlsAcceptor};
 use rustix::net::{self, AddressFamily, SocketType};
 use switchboard::{
@@ -226,17 +228,6 @@ fn kernel_is_full(link: &Reconnecting) {
 
 fn number(text: &str) -> usize {
     text.trim_end().parse().unwrap()
-}
-
-/// Runs this test in a process of its own, where nothing else counts. True: this is it.
-fn is_alone(name: &str) -> bool {
-    if std::env::var_os("SWITCHBOARD_ALONE").is_some() {
-        return true;
-    }
-    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-    let output = child.args(["--exact", name]).env("SWITCHBOARD_ALONE", "1").output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-    false
 }
 
 fn count(folder: &str) -> usize {

@@ -13,52 +13,17 @@ use std::{
     time::Duration,
 };
 
-use common::{PATIENCE, Scheme, TestServer, Until, connections, echo, eventually, serve};
+use common::{
+    PATIENCE, Scheme, TestServer, Until, connections, eventually,
+    member::{Member, members, parse_numbered},
+    serve,
+};
 use switchboard::{
-    Audience, Client, ClientError, Compression, Error, Handled, History, HubObserver, Limits, Message,
-    Opening, Overflow, Payload, Position, Publication, Refusal, ServerResult, Since, StatusCode, TlsTrust,
-    WebSocket, WebSocketServer,
+    Audience, Client, ClientError, Compression, Error, History, HubObserver, Limits, Message, Payload,
+    Position, Publication, Since, TlsTrust,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
-
-/// Does what the query says.
-struct Member;
-
-impl WebSocketServer for Member {
-    fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
-        let query =
-            |opening: &Opening, name| opening.request().query_value(name).map(|value| value.into_owned());
-        match query(opening, "overflow").as_deref() {
-            Some("drop") => opening.set_overflow(Overflow::DropNewest),
-            Some("keep") => opening.set_overflow(Overflow::KeepNewest),
-            _ => {}
-        }
-        for user in query(opening, "users").iter().flat_map(|users| users.split(',')) {
-            opening.set_user(user)?;
-        }
-        for topic in query(opening, "topics").iter().flat_map(|topics| topics.split(',')) {
-            match query(opening, "since") {
-                Some(_) => drop(opening.join_since(topic, opening.since())?),
-                None => opening.join(topic)?,
-            }
-        }
-        if query(opening, "refuse").is_some() {
-            return Err(StatusCode::FORBIDDEN.into());
-        }
-        opening.set_shared_connection(opening.path() == "/shared");
-        Ok(())
-    }
-
-    fn server(&mut self, ws: &mut WebSocket) -> ServerResult {
-        if ws.path() == "/shared" { Ok(()) } else { echo(ws) }
-    }
-
-    fn on_client_message(&mut self, ws: &WebSocket, message: Message) -> Handled {
-        let _ = ws.write(message);
-        Handled::Yes
-    }
-}
 
 /// Topics with one publisher each. The last one forgets fast.
 const TOPICS: [&str; 3] = ["busy1", "busy2", "short"];
@@ -132,10 +97,7 @@ impl Ledger {
     }
 
     fn take(&mut self, message: &Message, joined: &mut usize) {
-        let message = message.as_text().unwrap();
-        let (line, rest) = message.split_once('\n').expect("a line");
-        let (position, what) = line.split_once(' ').unwrap_or((line, ""));
-        let position: Position = position.parse().unwrap();
+        let (position, what, rest) = parse_numbered(message.as_text().unwrap().as_bytes());
         if !what.is_empty() {
             let seen = &mut self.seen[*joined];
             *joined += 1;
@@ -149,6 +111,7 @@ impl Ledger {
             seen.position = Some(position);
             return;
         }
+        let rest = str::from_utf8(rest).unwrap();
         let mut parts = rest.split(' ').map(|part| part.parse().unwrap());
         let (topic, number): (usize, usize) = (parts.next().unwrap(), parts.next().unwrap());
         assert_eq!(rest, text(topic, number));
@@ -214,7 +177,7 @@ fn nothing_is_missing_unless_it_is_said() {
         limits.max_buffered_bytes = Some(6 << 20);
         limits.max_history_bytes = Some(1 << 20);
         let server = serve(|builder| {
-            let builder = builder.limits(limits).route("/", || Member).route("/shared", || Member);
+            let builder = members(builder.limits(limits));
             let builder = builder.compression(Compression::Dedicated { window_bits: 15, level: 1 });
             builder
                 .history("busy*", History::new(300, HOUR))
@@ -379,7 +342,7 @@ fn who_is_there_is_exact_after_a_storm() {
     let told = Arc::new(Told::default());
     let server = serve(|builder| {
         let builder = builder.observer(told.clone()).history("*", History::new(10, HOUR));
-        builder.route("/", || Member).route("/shared", || Member)
+        members(builder)
     });
     let stop = AtomicBool::new(false);
     let come = |thread: usize| {

@@ -9,6 +9,7 @@ pub mod authority;
 pub mod ends;
 pub mod floods;
 pub mod folder;
+pub mod member;
 #[cfg(feature = "cli")]
 pub mod process;
 pub mod reply;
@@ -245,6 +246,17 @@ pub fn assert_closed(address: SocketAddr) {
     let is_refused =
         || TcpStream::connect(address).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
     eventually("the port is closed", is_refused);
+}
+
+/// Runs the test of this name in a process of its own, where nothing else counts. True: this is it.
+pub fn is_alone(name: &str) -> bool {
+    if std::env::var_os("SWITCHBOARD_ALONE").is_some() {
+        return true;
+    }
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    let output = child.args(["--exact", name]).env("SWITCHBOARD_ALONE", "1").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    false
 }
 
 pub type Client = tungstenite::WebSocket<Stream>;

@@ -56,6 +56,8 @@
 //! | `switchboard-cert` | loads certificates again when their files change, if a `TlsWatch` is there; sleeps until then, but for a look once a minute | one for each |
 //! | `switchboard-work` | [`on_client_message`](WebSocketServer::on_client_message), and `on_post_server` of shared connections | [`Limits::workers`] |
 //!
+//! The [management listener](#other-processes), if there is one, has threads of its own, under the same names.
+//!
 //! Which thread may call what:
 //!
 //! - [`read`](WebSocket::read) of a synchronous connection: the thread of `server`, and those that it starts and lends the
@@ -209,6 +211,17 @@
 //! [`Hub::connections`], [`Hub::members`] and [`Hub::topics`] list what there is, page by page. A [`HubObserver`] is told what
 //! happens: when connections are opened and closed, when topics get their first member and lose their last, and when users come
 //! and go.
+//!
+//! # Other processes
+//!
+//! With the feature `manage` and `ServerBuilder::manage`, other processes reach the hub over HTTP: they push to a connection by its ID,
+//! list, show and close connections, publish to topics and users, and are told what happens. `/@connections` is the API that clients of
+//! AWS's API Gateway know; `/health` and `/ready` are for whoever watches over the server. It is a listener of its own, on Unix sockets,
+//! or with a token: `Manage` says all of it.
+//!
+//! ```text
+//! curl --unix-socket /run/box.sock -d 'it rains' http://localhost/@connections/b3kT9ZcYw4mQ1s8xAAAAKg
+//! ```
 //!
 //! # Users and topics
 //!
@@ -423,6 +436,7 @@
 //!   linked but libc, and with a musl target not even that.
 //! - `tls-vendored`: `tls` with an OpenSSL that is built along and linked in, for cross builds where the target's is not to be had. It
 //!   takes Perl, `make` and minutes.
+//! - `manage`: other processes push to connections, list and close them, over HTTP: `ServerBuilder::manage`, which says it all.
 //! - `test-certs`: certificates for tests of your own `wss://`, `switchboard::test_certs`; with `tls` or `rustls`.
 //! - `cli` (default): the `switchboard` command. A program that only uses the library does not need it:
 //!   `switchboard = { version = "0.1", default-features = false, features = ["tls"] }`.
@@ -452,6 +466,7 @@
 //! | 6 | `hub` | finds connections and pushes to them |
 //! | 7 | `client` | the other end: from a URL to an open connection; what all clients of a process share |
 //! | 7 | `server` | listeners, the threads of the connections, routes, shutdown |
+//! | 8 | `manage` | a second server, by which other processes reach the hub of the first |
 //!
 //! The `switchboard` command uses only the public API, as your program does.
 //!
@@ -500,6 +515,8 @@ mod incidents;
 mod info;
 mod interned;
 mod limits;
+#[cfg(feature = "manage")]
+mod manage;
 mod memory;
 mod message;
 mod observer;
@@ -526,6 +543,8 @@ pub use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 
 #[cfg(feature = "__tls")]
 pub use crate::client_certificate::ClientCertificate;
+#[cfg(feature = "manage")]
+pub use crate::manage::Manage;
 #[cfg(feature = "__tls")]
 pub use crate::tls::{CertificateInfo, TlsBackend, TlsClientCa, TlsIdentity, TlsTrust, TlsVersion, TlsWatch};
 pub use crate::{

@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Display, Write};
 
+use crate::id::WebSocketId;
+
 /// So many characters are shown at most; an ellipsis stands for the rest.
 const MOST: usize = 200;
 
@@ -14,6 +16,38 @@ pub(crate) struct Shown<T>(pub(crate) T);
 impl<T: Display> Display for Shown<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         show(&self.0, MOST, f)
+    }
+}
+
+/// The same for a path. An ID in it is a key, so only its first characters are shown.
+#[derive(Debug)]
+pub(crate) struct ShownPath<'a>(pub(crate) &'a str);
+
+impl Display for ShownPath<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Shown(Shortened(self.0)).fmt(f)
+    }
+}
+
+/// A text whose IDs are shortened, whatever stands before and after them.
+struct Shortened<'a>(&'a str);
+
+impl Display for Shortened<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_of_id = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+        let mut rest = self.0;
+        while !rest.is_empty() {
+            let word = rest.bytes().position(|b| !is_of_id(b)).unwrap_or(rest.len());
+            let (word, after) = rest.split_at(word);
+            match word.parse::<WebSocketId>() {
+                Ok(id) => write!(f, "{}…", id.short())?,
+                Err(_) => f.write_str(word)?,
+            }
+            let (between, next) = after.split_at(after.bytes().position(is_of_id).unwrap_or(after.len()));
+            f.write_str(between)?;
+            rest = next;
+        }
+        Ok(())
     }
 }
 
@@ -169,6 +203,23 @@ mod tests {
         assert_eq!(quoted(&"\"".repeat(101)), format!("\"{}\"…", "\\\"".repeat(100)));
         let lossy = String::from_utf8_lossy(b"h\xff");
         assert_eq!(Quoted(lossy).to_string(), "\"h\u{fffd}\"");
+    }
+
+    #[test]
+    fn of_an_id_in_a_path_only_its_beginning_is_shown() {
+        let id = "b3kT9ZcYw4mQ1s8xAAAAKg";
+        let shown = |path: &str| ShownPath(&path.replace("ID", id)).to_string();
+        for (path, expected) in [
+            ("/", "/"),
+            ("ID", "b3kT9ZcY…"),
+            ("/@connections/ID", "/@connections/b3kT9ZcY…"),
+            ("/@connections/ID/topics/ä", "/@connections/b3kT9ZcY…/topics/ä"),
+            ("/äID\",ID\n", "/äb3kT9ZcY…\",b3kT9ZcY…\\n"),
+            ("/b3kT9ZcYw4mQ1s8xAAAAKgA", "/b3kT9ZcYw4mQ1s8xAAAAKgA"),
+        ] {
+            assert_eq!(shown(path), expected);
+        }
+        assert_eq!(shown(&"ID/".repeat(100)), "b3kT9ZcY…/".repeat(20) + "…");
     }
 
     #[test]

@@ -12,12 +12,16 @@ mod host;
 mod hosts;
 mod origin;
 mod part;
+#[cfg(feature = "manage")]
+mod produced;
 mod proxies;
 mod request;
 mod response;
 mod target;
 mod upgrade;
 
+#[cfg(feature = "manage")]
+pub(crate) use self::produced::{Producer, Sink};
 pub(crate) use self::{
     body::{Decoder, Framing, Part},
     handshake::{Handshake, check_page_origin, is_upgrade, websocket_here},

@@ -44,6 +44,8 @@ pub struct Response {
 pub(crate) enum Body {
     Bytes(Bytes),
     File(FilePart),
+    #[cfg(feature = "manage")]
+    Produced(super::produced::Producer),
 }
 
 impl Response {
@@ -139,6 +141,15 @@ impl Response {
         !self.status.is_informational() && !options.any(|option| option.eq_ignore_ascii_case(b"close"))
     }
 
+    /// The client knows no chunks: a body whose length nobody knows ends with the connection.
+    #[cfg(feature = "manage")]
+    pub(crate) fn without_chunks(mut self) -> Self {
+        if let Body::Produced(producer) = &mut self.body {
+            producer.is_chunked = false;
+        }
+        self
+    }
+
     /// The bytes of the head, and the body to be sent after it; how they are delimited is not the handler's to say. `common` are
     /// the header lines of all responses. It `persists` if another response may follow on the same connection.
     pub(crate) fn into_parts(mut self, common: &CommonHeaders, persists: bool) -> (Vec<u8>, Body) {
@@ -147,12 +158,21 @@ impl Response {
             self.body = Body::Bytes(Bytes::new());
         } else {
             let length = match &self.body {
-                Body::Bytes(bytes) => bytes.len() as u64,
-                Body::File(part) => part.len(),
+                Body::Bytes(bytes) => Some(bytes.len() as u64),
+                Body::File(part) => Some(part.len()),
+                #[cfg(feature = "manage")]
+                Body::Produced(_) => None,
             };
-            self.headers.insert(header::CONTENT_LENGTH, length.into());
+            match length {
+                Some(length) => drop(self.headers.insert(header::CONTENT_LENGTH, length.into())),
+                None => drop(self.headers.remove(header::CONTENT_LENGTH)),
+            }
         }
         self.headers.remove(header::TRANSFER_ENCODING);
+        #[cfg(feature = "manage")]
+        if matches!(&self.body, Body::Produced(producer) if producer.is_chunked()) {
+            self.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
         // Who sends Upgrade says so in Connection, too (RFC 9110, section 7.8).
         let connection = match (self.headers.contains_key(header::UPGRADE), persists) {
             (false, true) => None,
@@ -269,6 +289,11 @@ impl Refusal {
     /// The status.
     pub fn status(&self) -> StatusCode {
         self.status
+    }
+
+    /// The reason, as it is sent to the client.
+    pub fn reason(&self) -> &str {
+        &self.reason
     }
 
     /// The header lines.

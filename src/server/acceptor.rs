@@ -169,14 +169,16 @@ impl Acceptor {
             Ok(slot) => slot,
             Err(why) => {
                 shared.incidents.note(why.incident(), format_args!("{}: too many connections", Peer(peer)));
+                let why = shared.response_to(refusal(why), None);
                 return self.rejected.add(socket, &self.listener.security, why, &shared.headers);
             }
         };
         let security = self.listener.security.clone();
-        let job = Job { socket, peer, security, slot, received: None };
+        let job = Job { socket, peer, security, tag: self.listener.tag, slot, received: None };
         if let Err((e, job)) = self.common.threads.hand_over(job) {
             if let Some(Job { socket, security, .. }) = job {
-                self.rejected.add(socket, &security, NoSlot::OfAll, &shared.headers);
+                let why = shared.response_to(refusal(NoSlot::OfAll), None);
+                self.rejected.add(socket, &security, why, &shared.headers);
             }
             self.back_off(&e.to_string());
         }
@@ -186,8 +188,9 @@ impl Acceptor {
     fn on_exhaustion(&mut self, e: &io::Error) {
         self.spare = None;
         if let Ok((socket, _)) = self.listener.accept() {
-            let refusal = refusal(NoSlot::OfAll);
-            reject_at_once(socket, &self.listener.security, refusal, &self.common.shared.headers);
+            let shared = &self.common.shared;
+            let why = shared.response_to(refusal(NoSlot::OfAll), None);
+            reject_at_once(socket, &self.listener.security, why, &shared.headers);
         }
         self.spare = open_spare();
         self.back_off(&format!("cannot accept: {e}"));
@@ -222,7 +225,7 @@ fn concerns_one_client(e: &io::Error) -> bool {
     )
 }
 
-fn is_exhaustion(e: &io::Error) -> bool {
+pub(super) fn is_exhaustion(e: &io::Error) -> bool {
     let errno = Errno::from_io_error(e);
     matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
 }

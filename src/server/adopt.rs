@@ -104,11 +104,12 @@ fn hand_over(shared: &Arc<Shared>, threads: &Arc<Threads>, adopted: Adopted) {
         Ok(socket) => socket,
         Err(e) => return log::error!("cannot adopt a connection: {e}"),
     };
-    let job = Job { socket, peer, security: Security::None, slot, received: Some(received) };
+    let job = Job { socket, peer, security: Security::None, tag: 0, slot, received: Some(received) };
     if let Err((e, job)) = threads.hand_over(job) {
         log::error!("{e}");
         if let Some(Job { socket, security, .. }) = job {
-            reject_at_once(socket, &security, refusal(NoSlot::OfAll), &shared.headers);
+            let why = shared.response_to(refusal(NoSlot::OfAll), None);
+            reject_at_once(socket, &security, why, &shared.headers);
         }
     }
 }
@@ -120,5 +121,6 @@ fn turn_away(shared: &Shared, adopted: Adopted, why: NoSlot) {
 }
 
 fn reject(shared: &Shared, adopted: Adopted, why: Refusal) {
+    let why = shared.response_to(why, None);
     reject_at_once(adopted.stream.into_any_socket(), &Security::None, why, &shared.headers);
 }

@@ -74,6 +74,12 @@ impl<'a> RequestBody<'a> {
         self.received.borrow_mut().get_or_insert_with(receive).clone()
     }
 
+    /// That of the listener.
+    #[cfg(feature = "manage")]
+    pub(super) fn tag(&self) -> u8 {
+        self.incoming.borrow().tag
+    }
+
     fn receive(&self, incoming: &mut Incoming) -> Result<Bytes, Refusal> {
         let max = self.limits.max_body;
         if incoming.body.left().is_some_and(|left| left > max as u64) {

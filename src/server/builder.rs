@@ -33,16 +33,22 @@ use crate::{
 #[derive(Debug, Default)]
 #[must_use = "a builder does nothing until `bind`"]
 pub struct ServerBuilder {
-    endpoints: Vec<(Endpoint, Security)>,
-    settings: Settings,
+    pub(super) endpoints: Vec<(Endpoint, Security)>,
+    pub(super) settings: Settings,
+    /// A server that is bound, runs and ends with this one.
+    #[cfg(feature = "manage")]
+    pub(super) beside: Option<Box<dyn super::beside::Beside>>,
     /// The first mistake, for `bind` to report.
     first_error: Option<ServerError>,
 }
 
 /// Where to listen.
 #[derive(Debug)]
-enum Endpoint {
+pub(super) enum Endpoint {
     Address(String),
+    /// With what requests tell by which listener they came.
+    #[cfg(feature = "manage")]
+    Tagged(String, u8),
     Listener(TcpListener),
     Unix(UnixListener),
 }
@@ -84,7 +90,7 @@ impl ServerBuilder {
     }
 
     #[cfg(feature = "__tls")]
-    fn push_tls(&mut self, endpoint: Endpoint, identity: TlsIdentity) {
+    pub(super) fn push_tls(&mut self, endpoint: Endpoint, identity: TlsIdentity) {
         let checked = identity.check().map_err(ServerError::Tls);
         self.keep_error(checked);
         self.endpoints.push((endpoint, Security::Tls(identity)));
@@ -343,7 +349,11 @@ impl ServerBuilder {
         let mut listeners = Vec::new();
         for (endpoint, security) in self.endpoints {
             match endpoint {
-                Endpoint::Address(address) => listeners.extend(Listener::bind(&address, &security)?),
+                Endpoint::Address(address) => listeners.extend(Listener::bind(&address, &security, None)?),
+                #[cfg(feature = "manage")]
+                Endpoint::Tagged(address, tag) => {
+                    listeners.extend(Listener::bind(&address, &security, Some(tag))?)
+                }
                 Endpoint::Listener(listener) => listeners.push(Listener::adopt(listener, security)?),
                 Endpoint::Unix(listener) => listeners.push(Listener::adopt_unix(listener)?),
             }
@@ -356,7 +366,7 @@ impl ServerBuilder {
     }
 
     /// Keeps the first error for `bind`, so that the calls can be chained.
-    fn keep_error(&mut self, result: Result<(), ServerError>) {
+    pub(super) fn keep_error(&mut self, result: Result<(), ServerError>) {
         if self.first_error.is_none() {
             self.first_error = result.err();
         }

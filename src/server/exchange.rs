@@ -109,6 +109,12 @@ impl<'a> Exchange<'a> {
         self.session.get_or_init(|| Session::open(self.sessions, self.request))
     }
 
+    /// By which listener the request came.
+    #[cfg(feature = "manage")]
+    pub(crate) fn tag(&self) -> u8 {
+        self.body.tag()
+    }
+
     /// The cookie of a session that the client has to be told.
     pub(super) fn into_cookie(self) -> Option<(HeaderName, HeaderValue)> {
         self.session.get()?.answer(self.request.is_secure())

@@ -62,6 +62,12 @@ impl<Slot> Idle<Slot> {
         Some(slot)
     }
 
+    /// Whether there is nobody who could give up a place.
+    #[cfg(feature = "manage")]
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.locked().all.is_empty()
+    }
+
     /// The system has run out of something that all of them have.
     pub(super) fn give_up_all(&self) {
         let all = std::mem::take(&mut self.waiting.locked().all);

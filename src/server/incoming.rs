@@ -31,6 +31,9 @@ pub(super) struct Incoming {
     pub(super) stream: Stream,
     pub(super) peer: Option<SocketAddr>,
     pub(super) is_secure: bool,
+    /// That of the listener.
+    #[cfg_attr(not(feature = "manage"), expect(dead_code, reason = "only a server beside another one asks"))]
+    pub(super) tag: u8,
     /// Nothing has been received yet, and it has to be TLS.
     is_first: bool,
     /// When the next request's head has to be there.
@@ -104,6 +107,7 @@ impl Incoming {
         stream: Stream,
         peer: Option<SocketAddr>,
         is_secure: bool,
+        tag: u8,
         deadline: Deadline,
     ) -> Box<Self> {
         Box::new(Self {
@@ -111,6 +115,7 @@ impl Incoming {
             stream,
             peer,
             is_secure,
+            tag,
             is_first: is_secure,
             deadline,
             first: None,
@@ -221,6 +226,8 @@ impl Incoming {
                 }
             }
             Body::File(file) => self.send_file(file, &mut pace)?,
+            #[cfg(feature = "manage")]
+            Body::Produced(producer) => self.produce(producer, limits.write_timeout)?,
         }
         self.send_in_pace(&mut pace)?;
         if !persists {

@@ -27,6 +27,9 @@ use crate::{
 /// How many connections the system keeps for us until we accept them.
 const BACKLOG: i32 = 1024;
 
+/// The mode of a Unix socket for its user alone.
+const PRIVATE: u32 = 0o600;
+
 /// How connections of a listener are secured.
 #[derive(Debug, Clone)]
 pub(super) enum Security {
@@ -40,6 +43,8 @@ pub(super) enum Security {
 pub(super) struct Listener {
     socket: Listening,
     pub(super) security: Security,
+    /// What the builder calls it by: a request tells by which listener it came. 0, but for a server beside another one.
+    pub(super) tag: u8,
 }
 
 #[derive(Debug)]
@@ -82,31 +87,37 @@ impl fmt::Display for ListenAddr {
 }
 
 impl Listener {
-    /// All listeners of one address: `HOST:PORT`, of which a name may have several, or `unix:PATH`, also with `,mode=OCTAL`.
-    pub(super) fn bind(address: &str, security: &Security) -> Result<Vec<Self>, ServerError> {
+    /// All listeners of one address: `HOST:PORT`, of which a name may have several, or `unix:PATH`, also with `,mode=OCTAL`. With a
+    /// tag a Unix socket is its user's alone, unless a mode is given.
+    pub(super) fn bind(
+        address: &str,
+        security: &Security,
+        tag: Option<u8>,
+    ) -> Result<Vec<Self>, ServerError> {
         let failed = |source| ServerError::Bind(Box::new(BindError { address: address.to_owned(), source }));
         let sockets = match address.strip_prefix("unix:") {
-            Some(path) => {
-                SocketFile::bind(path, BACKLOG).map(|(file, socket)| vec![Listening::Unix(file, socket)])
-            }
+            Some(path) => SocketFile::bind(path, tag.map(|_| PRIVATE), BACKLOG)
+                .map(|(file, socket)| vec![Listening::Unix(file, socket)]),
             None => bind_tcp(address).map(|all| all.into_iter().map(Listening::Tcp).collect()),
         };
         let sockets = sockets.map_err(failed)?.into_iter();
-        sockets.map(|socket| Self::new(socket, security.clone()).map_err(failed)).collect()
+        sockets
+            .map(|socket| Self::new(socket, security.clone(), tag.unwrap_or_default()).map_err(failed))
+            .collect()
     }
 
     /// One that the program has bound already.
     pub(super) fn adopt(listener: TcpListener, security: Security) -> Result<Self, ServerError> {
-        Ok(Self::new(Listening::Tcp(listener), security)?)
+        Ok(Self::new(Listening::Tcp(listener), security, 0)?)
     }
 
     /// One of a Unix socket.
     pub(super) fn adopt_unix(listener: UnixListener) -> Result<Self, ServerError> {
-        Ok(Self::new(Listening::AdoptedUnix(listener), Security::None)?)
+        Ok(Self::new(Listening::AdoptedUnix(listener), Security::None, 0)?)
     }
 
-    fn new(socket: Listening, security: Security) -> io::Result<Self> {
-        let listener = Self { socket, security };
+    fn new(socket: Listening, security: Security, tag: u8) -> io::Result<Self> {
+        let listener = Self { socket, security, tag };
         // A second call changes the backlog: the standard library's own is short.
         listen(&listener, BACKLOG)?;
         match &listener.socket {
@@ -215,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_connection_sends_at_once() {
-        let listeners = Listener::bind("127.0.0.1:0", &Security::None).unwrap();
+        let listeners = Listener::bind("127.0.0.1:0", &Security::None, None).unwrap();
         let _client = TcpStream::connect(listeners[0].local_addr().unwrap().tcp().unwrap()).unwrap();
         let accepted = std::iter::repeat_with(|| listeners[0].accept()).find_map(Result::ok).unwrap();
         assert!(sockopt::tcp_nodelay(&accepted.0).unwrap());

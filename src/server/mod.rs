@@ -4,6 +4,8 @@
 mod acceptor;
 mod addresses;
 mod adopt;
+#[cfg(feature = "manage")]
+mod beside;
 mod body;
 mod builder;
 #[cfg(feature = "__tls")]
@@ -14,6 +16,8 @@ mod idle;
 mod incoming;
 mod listener;
 mod pace;
+#[cfg(feature = "manage")]
+mod producing;
 mod rejected;
 mod requests;
 mod routes;
@@ -29,6 +33,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[cfg(feature = "manage")]
+pub(crate) use self::beside::{Beside, MainServer};
 use self::{
     acceptor::Acceptors,
     adopt::{Adopter, Adopting},
@@ -84,6 +90,8 @@ pub struct Server {
     addresses: Vec<ListenAddr>,
     shared: Arc<Shared>,
     adopting: Adopting,
+    #[cfg(feature = "manage")]
+    beside: Option<Box<Self>>,
 }
 
 impl Server {
@@ -127,6 +135,8 @@ impl Server {
     /// [`ServerError::Io`] if the system refuses to start the first threads, or if no more clients can be
     /// accepted: then all open connections are closed with 1001 and have ten seconds to end.
     pub fn run(self) -> Result<(), ServerError> {
+        #[cfg(feature = "manage")]
+        let beside = Self::start_beside(self.beside)?;
         let Self { listeners, shared, adopting, .. } = self;
         if listeners.is_empty() {
             log::info!("no address to listen on: only connections that are handed over are served");
@@ -148,6 +158,8 @@ impl Server {
         stop(&shared, &threads);
         // This ends the gateways, too. All connections are over; what is left is to tell some of their handlers.
         drop(threads);
+        #[cfg(feature = "manage")]
+        beside::end_beside(beside);
         shared.incidents.sum_up();
         result
     }
@@ -159,13 +171,26 @@ impl ServerBuilder {
     /// # Errors
     /// [`ServerError::Config`] for the first mistake made above, or a limit that makes no sense; [`ServerError::Bind`] for an
     /// address that cannot be listened on.
-    pub fn bind(self) -> Result<Server, ServerError> {
+    pub fn bind(
+        #[cfg_attr(not(feature = "manage"), allow(unused_mut, reason = "nothing is taken out"))] mut self,
+    ) -> Result<Server, ServerError> {
+        #[cfg(feature = "manage")]
+        let beside = self.beside.take();
         let (listeners, shared) = self.build()?;
         #[cfg(feature = "__tls")]
         shared.certificates.locked().tell_if_due();
         let addresses = listeners.iter().map(Listener::local_addr).collect::<Result<_, _>>()?;
         let adopting = Adopting { adopter: Arc::<Adopter>::default(), shared: shared.clone() };
-        Ok(Server { listeners, addresses, shared, adopting })
+        #[cfg(feature = "manage")]
+        let beside = beside.map(|beside| beside.bind(MainServer::new(&shared))).transpose()?.map(Box::new);
+        Ok(Server {
+            listeners,
+            addresses,
+            shared,
+            adopting,
+            #[cfg(feature = "manage")]
+            beside,
+        })
     }
 }
 

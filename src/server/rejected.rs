@@ -26,8 +26,14 @@ pub(super) struct Rejected(VecDeque<(Instant, Socket)>);
 
 impl Rejected {
     /// Tells a client why it is not served, and keeps its socket for a while.
-    pub(super) fn add(&mut self, socket: Socket, security: &Security, why: NoSlot, headers: &CommonHeaders) {
-        send(&socket, security, refusal(why), headers);
+    pub(super) fn add(
+        &mut self,
+        socket: Socket,
+        security: &Security,
+        why: Response,
+        headers: &CommonHeaders,
+    ) {
+        send(&socket, security, why, headers);
         if self.0.len() == MOST_REJECTED
             && let Some((_, oldest)) = self.0.pop_front()
         {
@@ -57,7 +63,7 @@ impl Drop for Rejected {
 
 /// Tells a client why it is not served, and closes its socket at once, for there is no descriptor left to keep it, or nobody who
 /// could.
-pub(super) fn reject_at_once(socket: Socket, security: &Security, why: Refusal, headers: &CommonHeaders) {
+pub(super) fn reject_at_once(socket: Socket, security: &Security, why: Response, headers: &CommonHeaders) {
     send(&socket, security, why, headers);
     close(socket);
 }
@@ -79,9 +85,9 @@ pub(super) fn shutting_down() -> Refusal {
 }
 
 /// Within TLS nothing can be said before its handshake, which would take a thread: there the stream just ends.
-fn send(socket: &Socket, security: &Security, why: Refusal, headers: &CommonHeaders) {
+fn send(socket: &Socket, security: &Security, why: Response, headers: &CommonHeaders) {
     if matches!(security, Security::None) {
-        let (mut bytes, body) = Response::from(why).into_parts(headers, false);
+        let (mut bytes, body) = why.into_parts(headers, false);
         if let Body::Bytes(text) = body {
             bytes.extend_from_slice(&text);
         }
@@ -109,7 +115,8 @@ mod tests {
     fn reject(rejected: &mut Rejected) -> UnixStream {
         let (mut client, socket) = UnixStream::pair().unwrap();
         client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
-        rejected.add(socket.into(), &Security::None, NoSlot::OfAll, &CommonHeaders::default());
+        let why = refusal(NoSlot::OfAll).into();
+        rejected.add(socket.into(), &Security::None, why, &CommonHeaders::default());
         client
     }
 

@@ -1,8 +1,8 @@
 //! The HTTP requests of a connection: answers them, one after the other, until one asks for a WebSocket.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use http::header;
+use http::{StatusCode, header};
 
 use super::{
     body::{Declared, RequestBody},
@@ -17,7 +17,7 @@ use crate::{
     deadline::Deadline,
     http::{Refusal, Request, Response, check_page_origin, is_upgrade},
     incidents::Incident,
-    shown::{Sentence, Shown},
+    shown::{Sentence, Shown, ShownPath},
 };
 
 /// Answers requests until one asks for a WebSocket. `None`: none does, and the connection has ended.
@@ -89,7 +89,8 @@ fn read_request(shared: &Shared, incoming: &mut Incoming, slot: &mut Slot, is_fi
         refuse(shared, incoming, Some(&request), rejected::refusal(why));
         return None;
     }
-    if is_upgrade(&request) || shared.routes.is_only_websocket(&request) {
+    let is_upgrade = is_upgrade(&request) && shared.routes.take_upgrade(request.path());
+    if is_upgrade || shared.routes.is_only_websocket(&request) {
         return Some(Asked::WebSocket(request.into()));
     }
     answer(shared, incoming, &request).then_some(Asked::Page)
@@ -126,7 +127,7 @@ pub(super) fn turn_away(
 ) {
     let incident = Incident::Refused(refusal.status());
     let client = Client(incoming.peer, request.and_then(Request::client_address));
-    let path = Shown(request.map_or("", Request::path));
+    let path = ShownPath(request.map_or("", Request::path));
     shared.incidents.note(incident, format_args!("{client}: {path}: refused: {}", Sentence(&refusal)));
     refuse(shared, incoming, request, refusal);
 }
@@ -146,23 +147,31 @@ fn answer(shared: &Shared, incoming: &mut Incoming, request: &Request) -> bool {
     let body = RequestBody::new(&declared, incoming, &shared.limits, &shared.buffered);
     let tail = shared.routes.below_page(request.path());
     let exchange = Exchange::new(request, tail, body, &shared.registry, &shared.sessions);
-    let mut response = shared.routes.respond(&exchange).unwrap_or_else(Response::from);
+    let answered = shared.routes.respond(&exchange);
+    let mut response = answered.unwrap_or_else(|refusal| shared.response_to(refusal, Some(request)));
     if let Some(fault) = response.fault() {
-        let path = Shown(request.path());
+        let path = ShownPath(request.path());
         shared.incidents.failed(format_args!("the handler of {path} failed: {}", Shown(fault)));
     }
     if let Some((name, value)) = exchange.into_cookie() {
         response.headers_mut().append(name, value);
     }
-    log::debug!(
-        "{}: {} {}: {}",
-        Client(incoming.peer, request.client_address()),
-        Shown(request.method()),
-        Shown(request.path()),
-        response.status()
-    );
+    tell(shared, incoming.peer, request, response.status());
     let persists = persists(shared, request, &response) && incoming.can_go_on();
     respond(shared, incoming, Some(request), response, persists) && persists && incoming.drain_body()
+}
+
+/// The line of the log for a request that was answered. Where one handler answers all, whom it turns away is counted, as those are
+/// whom the server does.
+fn tell(shared: &Shared, peer: Option<SocketAddr>, request: &Request, status: StatusCode) {
+    let client = Client(peer, request.client_address());
+    let text = format_args!("{client}: {} {}: {status}", Shown(request.method()), ShownPath(request.path()));
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if shared.routes.all.is_some() => {
+            shared.incidents.note(Incident::Refused(status), text);
+        }
+        _ => log::debug!("{text}"),
+    }
 }
 
 /// Whether the connection stays open for another request (RFC 9112, section 9.3). It does also where all places are taken: while
@@ -176,7 +185,7 @@ fn persists(shared: &Shared, request: &Request, response: &Response) -> bool {
 
 #[inline(never)]
 fn refuse(shared: &Shared, incoming: &mut Incoming, request: Option<&Request>, refusal: Refusal) {
-    respond(shared, incoming, request, refusal.into(), false);
+    respond(shared, incoming, request, shared.response_to(refusal, request), false);
 }
 
 fn respond(
@@ -187,6 +196,11 @@ fn respond(
     persists: bool,
 ) -> bool {
     let method = request.map(Request::method);
+    #[cfg(feature = "manage")]
+    let response = match request {
+        Some(request) if request.is_http_10() => response.without_chunks(),
+        _ => response,
+    };
     let sent = incoming.respond(response, method, &shared.headers, &shared.limits, persists);
     if let Err(e) = &sent {
         log::debug!("{}: a response was not taken: {e}", Peer(incoming.peer));

@@ -12,7 +12,7 @@ use crate::{
     http::{FAILED, Files, Refusal, Request, Response, normalize, websocket_here},
     interned::Name,
     seldom::Seldom,
-    shown::Shown,
+    shown::ShownPath,
     websocket::WebSocketServer,
 };
 
@@ -22,7 +22,7 @@ static PANICKED: Seldom = Seldom::new(Duration::from_secs(10));
 /// Makes the application instance for a connection.
 pub(super) type Factory = Arc<dyn Fn() -> Box<dyn WebSocketServer> + Send + Sync>;
 
-type Handler = Arc<dyn Fn(&Exchange<'_>) -> Response + Send + Sync>;
+pub(super) type Handler = Arc<dyn Fn(&Exchange<'_>) -> Response + Send + Sync>;
 
 /// What serves the WebSockets of a route.
 pub(super) struct Target {
@@ -36,6 +36,8 @@ pub(super) struct Target {
 pub(super) struct Routes {
     websockets: Table<Target>,
     pages: Table<Pages>,
+    /// Answers all that is not for a WebSocket, in place of the pages.
+    pub(super) all: Option<Handler>,
 }
 
 /// The pages of a path. One for GET is for HEAD, too, unless that has its own.
@@ -173,6 +175,12 @@ impl Routes {
         self.websockets.find(path).map(|(target, _)| target).ok_or_else(not_found)
     }
 
+    /// Whether a request that asks for a WebSocket gets one, or is told why not. Where one handler answers all, it answers those
+    /// whose path is no WebSocket's, too: it is to say who may learn that.
+    pub(super) fn take_upgrade(&self, path: &str) -> bool {
+        self.all.is_none() || self.websockets.find(path).is_some()
+    }
+
     /// What the `*` of the page at this path stands for.
     pub(super) fn below_page<'a>(&self, path: &'a str) -> &'a str {
         self.pages.find(path).map(|(_, below)| below).unwrap_or_default()
@@ -181,6 +189,9 @@ impl Routes {
     /// Answers a request that does not ask for a WebSocket.
     pub(super) fn respond(&self, exchange: &Exchange<'_>) -> std::result::Result<Response, Refusal> {
         let (method, path) = (exchange.request().method(), exchange.request().path());
+        if let Some(all) = &self.all {
+            return call(all, exchange);
+        }
         let Some((pages, below)) = self.pages.find(path) else {
             return match *method {
                 // Its target is no path, and whatever it is, there is no tunnel to it (RFC 9110, section 9.3.6).
@@ -191,10 +202,7 @@ impl Routes {
             };
         };
         match page_for(pages, method) {
-            Some(Page::Handler(handler)) => caught(|| handler(exchange)).ok_or_else(|| {
-                PANICKED.log(Level::Error, format_args!("the handler of {} panicked", Shown(path)));
-                Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, FAILED)
-            }),
+            Some(Page::Handler(handler)) => call(handler, exchange),
             Some(Page::Files(files)) => match files.get(below, exchange.request()) {
                 missing if missing.status() == StatusCode::NOT_FOUND && self.is_websockets(path, below) => {
                     Err(websocket_here())
@@ -221,7 +229,8 @@ impl Routes {
 
     /// Whether there is a WebSocket at the path of this request, and no page that it could be for instead.
     pub(super) fn is_only_websocket(&self, request: &Request) -> bool {
-        self.websockets.find(request.path()).is_some()
+        self.all.is_none()
+            && self.websockets.find(request.path()).is_some()
             && match self.pages.find(request.path()) {
                 None => true,
                 Some((pages, _)) => {
@@ -239,6 +248,14 @@ impl fmt::Debug for Routes {
             .field("pages", &self.pages.paths())
             .finish()
     }
+}
+
+fn call(handler: &Handler, exchange: &Exchange<'_>) -> std::result::Result<Response, Refusal> {
+    caught(|| handler(exchange)).ok_or_else(|| {
+        let path = ShownPath(exchange.request().path());
+        PANICKED.log(Level::Error, format_args!("the handler of {path} panicked"));
+        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, FAILED)
+    })
 }
 
 /// `METHOD /path`, or a path only: then it is for GET.

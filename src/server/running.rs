@@ -44,6 +44,8 @@ pub struct RunningServer {
     hub: Hub,
     addresses: Vec<ListenAddr>,
     of_tls: Vec<ListenAddr>,
+    #[cfg(feature = "manage")]
+    managed_at: Vec<ListenAddr>,
     node: NodeId,
     number: usize,
     grace: Duration,
@@ -93,6 +95,8 @@ impl RunningServer {
             hub: server.hub(),
             of_tls: addresses.iter().filter(|address| server.is_tls(address)).cloned().collect(),
             addresses,
+            #[cfg(feature = "manage")]
+            managed_at: server.manage_addrs().to_vec(),
             node: server.node(),
             number: server.shared.number(),
             grace: GRACE,
@@ -124,6 +128,12 @@ impl RunningServer {
     /// Whether TLS is spoken at this one of [`local_addrs`](Self::local_addrs).
     pub fn is_tls(&self, address: &ListenAddr) -> bool {
         self.of_tls.contains(address)
+    }
+
+    /// Where it can be managed; see [`Server::manage_addrs`].
+    #[cfg(feature = "manage")]
+    pub fn manage_addrs(&self) -> &[ListenAddr] {
+        &self.managed_at
     }
 
     /// The node that this server is; see [`Server::node`].

@@ -53,6 +53,8 @@ pub(super) struct Job {
     pub(super) socket: Socket,
     pub(super) peer: Option<SocketAddr>,
     pub(super) security: Security,
+    /// That of the listener.
+    pub(super) tag: u8,
     pub(super) slot: Slot,
     /// What another server has already received.
     pub(super) received: Option<Box<Received>>,
@@ -85,7 +87,7 @@ fn open(shared: &Arc<Shared>, context: &Arc<Context>, job: Box<Job>) -> Option<B
 
 #[inline(never)]
 fn begin(shared: &Shared, job: Box<Job>) -> Option<(Box<Incoming>, Slot)> {
-    let Job { socket, peer, security, slot, received } = *job;
+    let Job { socket, peer, security, tag, slot, received } = *job;
     let stream = match &security {
         Security::None => Stream::plain(),
         #[cfg(feature = "__tls")]
@@ -93,7 +95,7 @@ fn begin(shared: &Shared, job: Box<Job>) -> Option<(Box<Incoming>, Slot)> {
     };
     let deadline = Deadline::after(shared.limits.handshake_timeout);
     let is_secure = !matches!(security, Security::None);
-    let mut incoming = Incoming::new(socket, stream, peer, is_secure, deadline);
+    let mut incoming = Incoming::new(socket, stream, peer, is_secure, tag, deadline);
     if let Some(received) = received {
         incoming.begin_with(*received);
     }

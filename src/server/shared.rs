@@ -26,7 +26,7 @@ use crate::{
     connection::Socket,
     error::ServerError,
     history::Rules,
-    http::{CommonHeaders, Hosts, Origins, Proxies},
+    http::{CommonHeaders, Hosts, Origins, Proxies, Refusal, Request, Response},
     id::NodeId,
     incidents::{Incident, Incidents},
     limits::Limits,
@@ -35,6 +35,9 @@ use crate::{
     session::{SessionSettings, Sessions},
     sync::LockExt,
 };
+
+/// How a refusal is written that no handler sees; `None`: nobody knows which request it answers.
+pub(super) type Writing = fn(Refusal, Option<&Request>) -> Response;
 
 /// What the builder collects.
 #[derive(Debug, Default)]
@@ -46,6 +49,8 @@ pub(super) struct Settings {
     pub(super) hosts: Hosts,
     pub(super) compression: Compression,
     pub(super) trusted_proxies: Proxies,
+    /// `None`: as a line of text.
+    pub(super) writing: Option<Writing>,
     pub(super) observers: Observers,
     /// What topics remember.
     pub(super) histories: Rules,
@@ -68,6 +73,7 @@ pub(super) struct Shared {
     pub(super) hosts: Hosts,
     pub(super) compression: Compression,
     pub(super) trusted_proxies: Proxies,
+    writing: Option<Writing>,
     pub(super) sessions: Arc<Sessions>,
     pub(super) use_session: bool,
     pub(super) registry: Arc<Registry>,
@@ -119,6 +125,7 @@ impl Shared {
             hosts: settings.hosts,
             compression: settings.compression,
             trusted_proxies: settings.trusted_proxies,
+            writing: settings.writing,
             sessions,
             use_session: !settings.without_session,
             clock: Arc::new(Clock::start()),
@@ -173,6 +180,14 @@ impl Shared {
             }
         }
         true
+    }
+
+    /// What a client is answered that is refused.
+    pub(super) fn response_to(&self, refusal: Refusal, request: Option<&Request>) -> Response {
+        match self.writing {
+            Some(write) => write(refusal, request),
+            None => refusal.into(),
+        }
     }
 
     /// How many places are taken.

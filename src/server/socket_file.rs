@@ -33,9 +33,10 @@ pub(super) struct SocketFile {
 
 impl SocketFile {
     /// Listens on `PATH`, or on `PATH,mode=OCTAL`: with this mode, whatever the umask is, and never with more than that.
-    /// The system keeps `backlog` connections until they are accepted.
-    pub(super) fn bind(address: &str, backlog: i32) -> io::Result<(Self, UnixListener)> {
+    /// Without one it has the `usual` mode, or what the umask leaves. The system keeps `backlog` connections until they are accepted.
+    pub(super) fn bind(address: &str, usual: Option<u32>, backlog: i32) -> io::Result<(Self, UnixListener)> {
         let (path, mode) = parse(address)?;
+        let mode = mode.or(usual);
         let unix = SocketAddrUnix::new(path)?;
         let socket = create(mode)?;
         let _lock = lock_folder(path);

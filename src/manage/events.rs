@@ -1,0 +1,227 @@
+//! What happens, for whoever listens: an observer of the hub puts it into a queue for each, and the connection's thread sends it as
+//! Server-Sent Events. The observer never waits: who is too slow loses the rest, and is told so.
+
+use std::{
+    fmt, io,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+
+use super::{
+    answers::full,
+    json::{Millis, Object},
+    routes::nothing_but,
+};
+use crate::{
+    error::{CloseReason, ClosedBy},
+    http::{Refusal, Request, Response, Sink},
+    info::ConnectionInfo,
+    observer::HubObserver,
+    sync::LockExt,
+};
+
+/// So many listen at most: each has a connection, of which there are few.
+const LISTENERS: usize = 32;
+
+/// So many bytes wait for one that is slow: strangers have written most of them. An event counts for some more than its text.
+const QUEUE: usize = 1 << 20;
+const BESIDE_TEXT: usize = 64;
+
+/// After this silence a comment is sent: so a client that has gone without a word is found, and a proxy keeps the connection.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// How often a thread that waits for events looks whether anybody wants them.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Those who listen.
+#[derive(Default)]
+pub(super) struct Events(Mutex<Listeners>);
+
+#[derive(Default)]
+struct Listeners {
+    next: u64,
+    all: Vec<Queue>,
+}
+
+/// What waits for one who listens.
+struct Queue {
+    number: u64,
+    sender: Sender<Arc<str>>,
+    bytes: Arc<AtomicUsize>,
+}
+
+/// One who listens, until this is dropped.
+struct Listener {
+    events: Arc<Events>,
+    number: u64,
+    queue: Receiver<Arc<str>>,
+    bytes: Arc<AtomicUsize>,
+}
+
+/// All events from now on.
+pub(super) fn answer(events: &Arc<Events>, request: &Request) -> Result<Response, Refusal> {
+    let listener = Listener::new(events).ok_or_else(|| full("too many listen to the events"))?;
+    let response = Response::produced("text/event-stream", move |sink| listener.send_all(sink));
+    nothing_but(request, response)
+}
+
+impl Listener {
+    /// `None`: there are too many.
+    fn new(events: &Arc<Events>) -> Option<Self> {
+        let mut listeners = events.0.locked();
+        if listeners.all.len() >= LISTENERS {
+            return None;
+        }
+        let (sender, queue) = unbounded(); // its bytes are bounded
+        let (number, bytes) = (listeners.next, Arc::<AtomicUsize>::default());
+        listeners.next += 1;
+        listeners.all.push(Queue { number, sender, bytes: bytes.clone() });
+        Some(Self { events: events.clone(), number, queue, bytes })
+    }
+
+    fn send_all(&self, sink: &mut dyn Sink) -> io::Result<()> {
+        let mut last = Instant::now();
+        while !sink.is_over() {
+            match self.queue.recv_timeout(LOOK) {
+                Ok(event) => {
+                    self.bytes.fetch_sub(cost(&event), Relaxed);
+                    sink.send(event.as_bytes())?;
+                }
+                Err(RecvTimeoutError::Disconnected) => return sink.send(b"event: lost\ndata: {}\n\n"),
+                Err(RecvTimeoutError::Timeout) if last.elapsed() < HEARTBEAT => continue,
+                Err(RecvTimeoutError::Timeout) => sink.send(b":\n\n")?,
+            }
+            last = Instant::now();
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.events.0.locked().all.retain(|queue| queue.number != self.number);
+    }
+}
+
+impl Events {
+    /// Nothing is written if nobody listens.
+    fn tell(&self, name: &str, data: impl FnOnce() -> Object) {
+        let mut listeners = self.0.locked();
+        if listeners.all.is_empty() {
+            return;
+        }
+        // JSON has no line ends, which would end the event.
+        let event: Arc<str> = format!("event: {name}\ndata: {}\n\n", data().into_text()).into();
+        listeners.all.retain(|queue| queue.put(&event));
+    }
+}
+
+impl Queue {
+    /// False: there is no room for it, or nobody who wants it.
+    fn put(&self, event: &Arc<str>) -> bool {
+        let bytes = self.bytes.fetch_add(cost(event), Relaxed) + cost(event);
+        bytes <= QUEUE && self.sender.send(event.clone()).is_ok()
+    }
+}
+
+fn cost(event: &str) -> usize {
+    event.len() + BESIDE_TEXT
+}
+
+fn about(connection: &ConnectionInfo) -> Object {
+    Object::new()
+        .with("id", connection.id.as_str())
+        .with("path", &*connection.path)
+        .with("user", connection.user.as_deref())
+}
+
+impl HubObserver for Events {
+    fn opened(&self, connection: &ConnectionInfo) {
+        self.tell("opened", || about(connection));
+    }
+
+    fn closed(&self, connection: &ConnectionInfo, reason: &CloseReason) {
+        let by = match reason.by() {
+            ClosedBy::Client => "client",
+            ClosedBy::Server => "server",
+            ClosedBy::Network => "network",
+        };
+        self.tell("closed", || {
+            about(connection)
+                .with("code", u64::from(reason.code().0))
+                .with("reason", reason.text())
+                .with("by", by)
+                .with("durationMillis", Millis(connection.age))
+        });
+    }
+
+    fn topic_occupied(&self, topic: &str) {
+        self.tell("occupied", || Object::new().with("topic", topic));
+    }
+
+    fn topic_vacated(&self, topic: &str) {
+        self.tell("vacated", || Object::new().with("topic", topic));
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Events({} listeners)", self.0.locked().all.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes everything, until there were so many pieces.
+    struct Kept(Vec<String>, usize);
+
+    impl Sink for Kept {
+        fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+            self.0.push(String::from_utf8(bytes.to_vec()).unwrap());
+            Ok(())
+        }
+
+        fn is_over(&self) -> bool {
+            self.0.len() == self.1
+        }
+    }
+
+    #[test]
+    fn who_is_too_slow_gets_what_was_queued_and_is_told_that_it_lost_the_rest() {
+        let events = Arc::new(Events::default());
+        let (slow, quick) = (Listener::new(&events).unwrap(), Listener::new(&events).unwrap());
+        let topic = "t".repeat(1000);
+        let most = QUEUE / cost(&format!("event: occupied\ndata: {{\"topic\":\"{topic}\"}}\n\n"));
+        for _ in 0..most + 5 {
+            events.topic_occupied(&topic);
+            let event = quick.queue.recv().unwrap();
+            quick.bytes.fetch_sub(cost(&event), Relaxed);
+        }
+        events.topic_vacated("a\n\"b\"");
+        let mut kept = Kept(Vec::new(), usize::MAX);
+        slow.send_all(&mut kept).unwrap();
+        assert_eq!(kept.0.len(), most + 1);
+        assert_eq!(kept.0[most], "event: lost\ndata: {}\n\n");
+        let mut kept = Kept(Vec::new(), 1);
+        quick.send_all(&mut kept).unwrap();
+        assert_eq!(kept.0, ["event: vacated\ndata: {\"topic\":\"a\\n\\\"b\\\"\"}\n\n"]);
+    }
+
+    #[test]
+    fn only_so_many_listen_and_who_leaves_makes_room() {
+        let events = Arc::new(Events::default());
+        let mut listeners: Vec<_> = (0..LISTENERS).map(|_| Listener::new(&events).unwrap()).collect();
+        assert!(Listener::new(&events).is_none());
+        listeners.pop();
+        assert!(Listener::new(&events).is_some());
+        drop(listeners);
+        assert!(events.0.locked().all.is_empty());
+    }
+}

@@ -1,0 +1,261 @@
+//! The management listener: a second server in the process, whose one handler asks the hub of the first. Other processes push,
+//! list and close through it. Above `server`, which knows only that there may be a server beside it.
+
+mod answers;
+mod audiences;
+mod connections;
+mod events;
+mod json;
+mod query;
+mod routes;
+mod target;
+mod token;
+
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+
+use self::{
+    events::Events,
+    routes::{BY_TOKEN, READ_ONLY, Routes},
+    token::{Source, Tokens},
+};
+#[cfg(feature = "__tls")]
+use crate::tls::TlsIdentity;
+use crate::{
+    error::{Result, ServerError},
+    limits::Limits,
+    server::{Beside, ListenAddr, MainServer, Server, ServerBuilder},
+};
+
+/// Connections of programs that manage a server, at the same time.
+const CONNECTIONS: usize = 128;
+
+/// A program asks again and again.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+
+/// What all of them may hold in buffers: this part of what the clients of the server may, but room for some large messages.
+const PART_OF_BUFFERS: usize = 4;
+const LEAST_BUFFERS: usize = 8 << 20;
+
+/// A listener by which other processes manage a server over HTTP: push to its connections, list and close them, publish to topics.
+/// Given to [`ServerBuilder::manage`]. It is separate from the addresses where the server's own clients connect.
+///
+/// ```
+/// use switchboard::{Manage, Server};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let path = std::env::temp_dir().join(format!("switchboard-doc-{}", std::process::id()));
+/// # let path = path.display();
+/// let manage = Manage::new().listen(format!("unix:{path}"));
+/// let server = Server::builder().listen("127.0.0.1:0").manage(manage).bind()?;
+/// println!("curl --unix-socket {path} http://localhost/@connections");
+/// # Ok(()) }
+/// ```
+///
+/// # Who may use it
+///
+/// - On a **Unix socket**, whoever may open its file. Its mode is 0600, so its user alone, unless `,mode=0660` says something else.
+/// - On **TCP**, whoever has the [token](Self::token_file), sent with each request as `Authorization: Bearer TOKEN`. Any address but
+///   loopback needs TLS as well. `bind` refuses what would be less.
+/// - A [second token](Self::read_token_file), or [another Unix socket](Self::listen_read_only), is for reading only: GET and HEAD.
+///
+/// Tokens are compared in constant time. The answer to a wrong one comes after half a second, and ends the connection; such answers
+/// are counted in the log, where no token and no whole ID is ever shown. `/health` and `/ready` need no token.
+///
+/// # Requests
+///
+/// | request | answer |
+/// |---|---|
+/// | `POST /@connections/{id}` | pushes the body: 200 with `result`, which is `sent` or `queued` |
+/// | `GET /@connections/{id}` | what is known of it: `connectedAt`, `lastActiveAt`, `identity` with `sourceIp` and `userAgent`, `path`, `route`, `shared`, `user`, `tags`, `topics`, `queuedBytes`, `messagesIn`, `messagesOut`, `bytesIn`, `bytesOut`, `roundTripMillis` |
+/// | `DELETE /@connections/{id}?code=&reason=` | closes it: 204 |
+/// | `PUT`, `DELETE /@connections/{id}/topics/{topic}` | it joins, or leaves: 204 |
+/// | `GET /@connections?path=&topic=&user=&after=&limit=` | `connections`, all that fit what is asked for, without their topics; and `next`, the `after` of the next page, or null. A page has 100, or `limit`, up to 1,000; it may have fewer although there is a next one |
+/// | `GET /@topics?after=&limit=` | `topics`, each with `name` and `members`, and `next` |
+/// | `POST /@topics/{topic}?except={id}` | [publishes](crate::Hub::publish) the body: `sent`, `queued`, `dropped`, `gone` as in [`Broadcast`](crate::Broadcast), `position`, `duplicate`. With a header line `Idempotency-Key`, once |
+/// | `POST /@broadcast?path=&except={id}` | sends the body to all: the counts |
+/// | `POST /@users/{user}?except={id}` | to all connections of a user: the counts |
+/// | `DELETE /@users/{user}?code=&reason=` | closes these: `closed` |
+/// | `GET /@events` | what happens from now on, as Server-Sent Events, each with JSON: `opened` and `closed` (`id`, `path`, `user`, of an end also `code`, `reason`, `by`, `durationMillis`), `occupied` and `vacated` (`topic`). Who is too slow for them gets `lost`, and the stream ends. 32 may listen |
+/// | `GET /health` | 200, if there is a server |
+/// | `GET /ready` | 200, if it takes connections; 503 if it shuts down, is full, or has no descriptors left |
+///
+/// A body is a text message if it is UTF-8, else a binary one; `?type=text` or `?type=binary` says it. Where the answer is that of
+/// many connections, its status is 202 if nobody was there.
+///
+/// A refusal is JSON, with a `message`. Those of `/@connections` are also what AWS's API Gateway says, which may have a stage before
+/// it (`/prod/@connections`): 400 for what cannot be an ID, 403 without a token, 410 for a connection that is gone, 413, 429 for a
+/// queue that is full ([`Overflow::DropNewest`](crate::Overflow)), with the header `x-amzn-ErrorType`.
+#[derive(Default)]
+#[must_use = "nothing listens until it is given to `ServerBuilder::manage`"]
+pub struct Manage {
+    endpoints: Vec<Endpoint>,
+    token: Option<Source>,
+    read_token: Option<Source>,
+    limits: Option<Limits>,
+    events: Arc<Events>,
+}
+
+/// Where to listen.
+#[derive(Debug)]
+struct Endpoint {
+    address: String,
+    is_read_only: bool,
+    #[cfg(feature = "__tls")]
+    identity: Option<TlsIdentity>,
+}
+
+impl Manage {
+    /// Without any address yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Listens on one more address, as [`ServerBuilder::listen`]: `unix:/run/my.sock`, also with `,mode=0660`, or
+    /// `127.0.0.1:9090`, for which there has to be a [token](Self::token_file).
+    pub fn listen(self, address: impl Into<String>) -> Self {
+        self.with_endpoint(address, false)
+    }
+
+    /// The same for reading only.
+    pub fn listen_read_only(self, address: impl Into<String>) -> Self {
+        self.with_endpoint(address, true)
+    }
+
+    /// Listens on one more address, with TLS. There has to be a [token](Self::token_file).
+    #[cfg(feature = "__tls")]
+    pub fn listen_tls(mut self, address: impl Into<String>, identity: TlsIdentity) -> Self {
+        let address = address.into();
+        self.endpoints.push(Endpoint { address, is_read_only: false, identity: Some(identity) });
+        self
+    }
+
+    fn with_endpoint(mut self, address: impl Into<String>, is_read_only: bool) -> Self {
+        self.endpoints.push(Endpoint {
+            address: address.into(),
+            is_read_only,
+            #[cfg(feature = "__tls")]
+            identity: None,
+        });
+        self
+    }
+
+    /// The file with the token: one line, 16 to 1,024 letters, digits and signs of ASCII. It is read by `bind`, which warns of one
+    /// that every user of the machine can read. `openssl rand -hex 32` makes one.
+    pub fn token_file(self, path: impl Into<PathBuf>) -> Self {
+        Self { token: Some(Source::File(path.into())), ..self }
+    }
+
+    /// The token itself, for a program that keeps it elsewhere.
+    pub fn token(self, token: impl Into<String>) -> Self {
+        Self { token: Some(Source::Text(token.into())), ..self }
+    }
+
+    /// The file with a second token, with which one may only read; as [`token_file`](Self::token_file).
+    pub fn read_token_file(self, path: impl Into<PathBuf>) -> Self {
+        Self { read_token: Some(Source::File(path.into())), ..self }
+    }
+
+    /// The second token itself; as [`token`](Self::token).
+    pub fn read_token(self, token: impl Into<String>) -> Self {
+        Self { read_token: Some(Source::Text(token.into())), ..self }
+    }
+
+    /// Limits of the listener itself, in place of its own: 128 connections
+    /// ([`max_connections`](crate::Limits::max_connections)), which stay open for 60 s
+    /// ([`http_keep_alive`](crate::Limits::http_keep_alive)), and a quarter of the buffers
+    /// ([`max_buffered_bytes`](crate::Limits::max_buffered_bytes)); messages of 1 MiB
+    /// ([`max_body`](crate::Limits::max_body)).
+    pub fn limits(self, limits: Limits) -> Self {
+        Self { limits: Some(limits), ..self }
+    }
+}
+
+impl ServerBuilder {
+    /// Lets other processes manage the server: see [`Manage`]. Without this nobody can, and nothing of it is there.
+    ///
+    /// `bind` binds its addresses, after those of the server, and refuses what would let strangers in. It answers as long as the
+    /// server runs, also while that shuts down.
+    pub fn manage(self, manage: Manage) -> Self {
+        self.observer(manage.events.clone()).beside(manage)
+    }
+}
+
+impl Beside for Manage {
+    fn bind(self: Box<Self>, main: MainServer) -> Result<Server, ServerError> {
+        let Self { endpoints, token, read_token, limits, events } = *self;
+        if endpoints.is_empty() {
+            return Err(ServerError::config("the management listener has no address: call Manage::listen"));
+        }
+        let tokens = Tokens::new(token, read_token)?;
+        if tokens.is_empty()
+            && let Some(Endpoint { address, .. }) = endpoints.iter().find(|endpoint| !endpoint.is_unix())
+        {
+            return Err(ServerError::config(format!(
+                "management on {address} needs a token (Manage::token_file): everybody who reaches the port could use it; or listen \
+                 on a Unix socket"
+            )));
+        }
+        let routes = Routes::new(main, tokens, events);
+        let builder = Server::builder()
+            .limits(limits.unwrap_or_else(own_limits))
+            .header("cache-control", "no-store")
+            // That guards what a browser may do for any page. Here it may do nothing: it has no token, and does not speak to files.
+            .hosts(["*"])
+            .answer_all(move |exchange| routes.answer(exchange), answers::write);
+        let server =
+            endpoints.into_iter().fold(builder, |builder, endpoint| endpoint.add_to(builder)).bind()?;
+        check_addresses(&server)?;
+        Ok(server)
+    }
+}
+
+/// Those of a listener that gets no others.
+fn own_limits() -> Limits {
+    let limits = Limits::default();
+    let buffers = (limits.buffered_bytes() / PART_OF_BUFFERS).max(LEAST_BUFFERS);
+    Limits {
+        max_connections: CONNECTIONS,
+        http_keep_alive: KEEP_ALIVE,
+        max_buffered_bytes: Some(buffers),
+        workers: 0,
+        ..limits
+    }
+}
+
+/// What is sent in the clear, tokens included, must not leave the machine.
+fn check_addresses(server: &Server) -> Result<(), ServerError> {
+    let is_open = |address: &&ListenAddr| {
+        let is_local = address.tcp().is_none_or(|address| address.ip().to_canonical().is_loopback());
+        !is_local && !server.is_tls(address)
+    };
+    match server.local_addrs().iter().find(is_open) {
+        None => Ok(()),
+        Some(address) => Err(ServerError::config(format!(
+            "management on {address} needs TLS (Manage::listen_tls): others than this machine reach it, and the token would be sent \
+             in the clear"
+        ))),
+    }
+}
+
+impl Endpoint {
+    fn is_unix(&self) -> bool {
+        self.address.starts_with("unix:")
+    }
+
+    fn add_to(self, builder: ServerBuilder) -> ServerBuilder {
+        let by_token = if self.is_unix() { 0 } else { BY_TOKEN };
+        let tag = by_token | if self.is_read_only { READ_ONLY } else { 0 };
+        #[cfg(feature = "__tls")]
+        if let Some(identity) = self.identity {
+            return builder.listen_tls_tagged(self.address, identity, tag);
+        }
+        builder.listen_tagged(self.address, tag)
+    }
+}
+
+/// Without the tokens.
+impl fmt::Debug for Manage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Manage").field("endpoints", &self.endpoints).finish_non_exhaustive()
+    }
+}

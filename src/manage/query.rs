@@ -1,0 +1,88 @@
+//! The query of a request. A parameter that nobody knows is refused: whoever misspells `except` does not want to reach everybody.
+
+use std::borrow::Cow;
+
+use http::StatusCode;
+
+use super::answers::bad;
+use crate::{
+    http::{Refusal, Request},
+    id::WebSocketId,
+    message::CloseCode,
+    shown::Quoted,
+};
+
+/// The longest text of a close frame (RFC 6455, section 5.5).
+const MAX_REASON: usize = 123;
+
+/// What a page of a list has, unless it is asked for another number, and at most.
+const PAGE: usize = 100;
+const LONGEST_PAGE: usize = 1000;
+
+#[derive(Debug)]
+pub(super) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+
+impl<'a> Query<'a> {
+    /// # Errors
+    /// 400 for a parameter that is not among the known ones, or is there twice.
+    pub(super) fn of(request: &'a Request, known: &[&str]) -> Result<Self, Refusal> {
+        let mut pairs: Vec<(Cow<'_, str>, Cow<'_, str>)> = Vec::new();
+        for (name, value) in form_urlencoded::parse(request.query().as_bytes()) {
+            if !known.contains(&&*name) {
+                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                return Err(bad(format!("there is no parameter {}: known here: {known}", Quoted(name))));
+            }
+            if pairs.iter().any(|(other, _)| *other == name) {
+                return Err(bad(format!("the parameter {name} is there twice")));
+            }
+            pairs.push((name, value));
+        }
+        Ok(Self(pairs))
+    }
+
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(other, _)| other == name).map(|(_, value)| &**value)
+    }
+
+    /// An ID.
+    pub(super) fn id(&self, name: &str) -> Result<Option<WebSocketId>, Refusal> {
+        let parsed =
+            self.text(name).map(|id| id.parse::<WebSocketId>().map_err(|e| bad(format!("{name}: {e}"))));
+        parsed.transpose()
+    }
+
+    /// How many a page of a list may have.
+    pub(super) fn limit(&self) -> Result<usize, Refusal> {
+        let Some(limit) = self.text("limit") else { return Ok(PAGE) };
+        let limit = limit.parse::<usize>().ok().filter(|limit| (1..=LONGEST_PAGE).contains(limit));
+        limit.ok_or_else(|| bad(format!("limit: a number from 1 to {LONGEST_PAGE}")))
+    }
+
+    /// The code and the text of a close frame: of `code` and `reason`.
+    pub(super) fn close(&self) -> Result<(CloseCode, &str), Refusal> {
+        let code = self.text("code").map_or(Some(CloseCode::NORMAL), |code| code.parse().ok().map(CloseCode));
+        let code = code.filter(|code| code.is_sendable());
+        let code = code.ok_or_else(|| bad("code: 1000 to 1003, 1007 to 1014, or 3000 to 4999"))?;
+        let reason = self.text("reason").unwrap_or_default();
+        if reason.len() > MAX_REASON {
+            return Err(bad(format!("reason: at most {MAX_REASON} bytes")));
+        }
+        Ok((code, reason))
+    }
+}
+
+/// Whether a message is text: of `type`. `None`: if it can be.
+pub(super) fn kind(query: &Query<'_>) -> Result<Option<Kind>, Refusal> {
+    match query.text("type") {
+        None => Ok(None),
+        Some("text") => Ok(Some(Kind::Text)),
+        Some("binary") => Ok(Some(Kind::Binary)),
+        Some(_) => Err(Refusal::new(StatusCode::BAD_REQUEST, "type: text or binary")),
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Text,
+    Binary,
+}

@@ -1,0 +1,170 @@
+//! What a path of the management listener stands for. Names are decoded once, and a topic may have slashes, encoded or not.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+
+use crate::id::{InvalidId, WebSocketId};
+
+/// What a request is about.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Target<'a> {
+    Health,
+    Ready,
+    Connections,
+    Connection(Result<WebSocketId, InvalidId>),
+    /// A connection and a topic.
+    Member(Result<WebSocketId, InvalidId>, Cow<'a, str>),
+    Topics,
+    Topic(Cow<'a, str>),
+    Broadcast,
+    User(Cow<'a, str>),
+    Events,
+}
+
+impl<'a> Target<'a> {
+    /// Of a path as it was sent. `None`: there is nothing at it.
+    pub(super) fn parse(path: &'a str) -> Option<Self> {
+        let (name, rest) = split(path.strip_prefix('/')?);
+        match (&*decode(name), rest) {
+            ("health", None) => Some(Self::Health),
+            ("ready", None) => Some(Self::Ready),
+            ("@topics", None) => Some(Self::Topics),
+            ("@topics", Some(topic)) => name_of(topic).map(Self::Topic),
+            ("@events", None) => Some(Self::Events),
+            ("@broadcast", None) => Some(Self::Broadcast),
+            ("@users", Some(user)) => name_of(user).map(Self::User),
+            _ => Self::connection(below_connections(path)?),
+        }
+    }
+
+    /// Of what is behind `/@connections`.
+    fn connection(below: Option<&'a str>) -> Option<Self> {
+        let Some(below) = below else { return Some(Self::Connections) };
+        let (id, rest) = split(below);
+        let id = decode(id).parse();
+        let Some(rest) = rest else { return Some(Self::Connection(id)) };
+        let (name, topic) = split(rest);
+        match (&*decode(name), topic) {
+            ("topics", Some(topic)) => Some(Self::Member(id, name_of(topic)?)),
+            _ => None,
+        }
+    }
+
+    /// The methods that there are.
+    pub(super) fn methods(&self) -> &'static str {
+        match self {
+            Self::Health | Self::Ready | Self::Connections | Self::Topics | Self::Events => "GET, HEAD",
+            Self::Connection(_) => "DELETE, GET, HEAD, POST",
+            Self::Member(..) => "DELETE, PUT",
+            Self::Topic(_) | Self::Broadcast => "POST",
+            Self::User(_) => "DELETE, POST",
+        }
+    }
+}
+
+/// Whether a path is in the API that clients of AWS know, whose errors have a type.
+pub(super) fn is_of_aws(path: &str) -> bool {
+    below_connections(path).is_some()
+}
+
+/// What is behind `/@connections`, or behind a stage and that, as AWS has it: `/prod/@connections`. `None`: it is another path.
+fn below_connections(path: &str) -> Option<Option<&str>> {
+    let is_it = |name: &str| decode(name) == "@connections";
+    let (name, rest) = split(path.strip_prefix('/')?);
+    if is_it(name) {
+        return Some(rest);
+    }
+    let is_stage = !name.is_empty() && !decode(name).starts_with('@');
+    let (second, rest) = split(rest.filter(|_| is_stage)?);
+    is_it(second).then_some(rest)
+}
+
+/// The first segment, and what is behind its slash.
+fn split(path: &str) -> (&str, Option<&str>) {
+    path.split_once('/').map_or((path, None), |(first, rest)| (first, Some(rest)))
+}
+
+/// The name of a topic or a user; none is empty.
+fn name_of(text: &str) -> Option<Cow<'_, str>> {
+    Some(decode(text)).filter(|name| !name.is_empty())
+}
+
+fn decode(text: &str) -> Cow<'_, str> {
+    percent_decode_str(text).decode_utf8_lossy() // a path that is not UTF-8 was refused
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "b3kT9ZcYw4mQ1s8xAAAAKg";
+
+    #[test]
+    fn each_path_has_a_target() {
+        let id = || ID.parse::<WebSocketId>();
+        let topic = |name: &'static str| Some(Target::Topic(name.into()));
+        for (path, target) in [
+            ("/health", Some(Target::Health)),
+            ("/ready", Some(Target::Ready)),
+            ("/%72eady", Some(Target::Ready)),
+            ("/@connections", Some(Target::Connections)),
+            ("/%40connections", Some(Target::Connections)),
+            ("/prod/@connections", Some(Target::Connections)),
+            ("/@connections/ID", Some(Target::Connection(id()))),
+            ("/$default/%40connections/ID", Some(Target::Connection(id()))),
+            ("/@connections/%62%33kT9ZcYw4mQ1s8xAAAAKg", Some(Target::Connection(id()))),
+            ("/@connections/ID/topics/a%2Fb", Some(Target::Member(id(), "a/b".into()))),
+            ("/x/@connections/ID/topics/a/b", Some(Target::Member(id(), "a/b".into()))),
+            ("/@topics", Some(Target::Topics)),
+            ("/@topics/room", topic("room")),
+            ("/@topics/chat/1", topic("chat/1")),
+            ("/@topics/chat%2F1", topic("chat/1")),
+            ("/@topics/chat%252F1", topic("chat%2F1")),
+            ("/@topics/%C3%A4%20%3F", topic("ä ?")),
+            ("/@topics/..", topic("..")),
+            ("/@users/42", Some(Target::User("42".into()))),
+            ("/@broadcast", Some(Target::Broadcast)),
+            ("/@events", Some(Target::Events)),
+            ("/", None),
+            ("*", None),
+            ("//@connections", None),
+            ("/a/b/@connections", None),
+            ("/@topics/", None),
+            ("/@users", None),
+            ("/@users/", None),
+            ("/health/", None),
+            ("/@connections/ID/", None),
+            ("/@connections/ID/topics", None),
+            ("/@connections/ID/topics/", None),
+            ("/@connections/ID/other/x", None),
+            ("/@broadcast/x", None),
+            ("/prod/@topics", None),
+        ] {
+            assert_eq!(Target::parse(&path.replace("ID", ID)), target, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_an_id_is_told_apart() {
+        for path in [
+            "/@connections/",
+            "/@connections/x",
+            "/p/@connections/..",
+            "/@connections/%2562x",
+            "/@connections/x/topics/t",
+        ] {
+            let target = Target::parse(path);
+            assert!(
+                matches!(target, Some(Target::Connection(Err(_)) | Target::Member(Err(_), _))),
+                "{path}: {target:?}"
+            );
+            assert!(is_of_aws(path));
+        }
+        for path in
+            ["/@topics/@connections/x", "/@users/@connections", "//@connections", "/connections", "/health"]
+        {
+            assert!(!is_of_aws(path), "{path}");
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! Reading at least once: what was read comes back, unless its reader acknowledges it.
 
 use std::{
+    fmt,
     ops::Deref,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
@@ -19,7 +20,6 @@ use crate::{
 /// Dropped without `ack`, also by a panic, it goes back to the head of what waits to be read, in front of all that followed it, and
 /// whoever reads next gets it again. Several that go back have their order again, and the pieces of a message that are next to each
 /// other are read as one. If this side has closed the connection meanwhile, nothing of it can be read any more.
-#[derive(Debug)]
 #[must_use = "a delivery that is dropped goes back, to be read again"]
 pub struct Delivery {
     connection: Arc<Connection>,
@@ -43,6 +43,14 @@ impl Delivery {
     /// Whether it reaches the end of its message.
     pub fn at_end(&self) -> bool {
         self.lent.at_end()
+    }
+}
+
+impl fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut all = f.debug_struct("Delivery");
+        all.field("message", &self.message).field("redelivered", &self.redelivered());
+        all.field("at_end", &self.at_end()).finish_non_exhaustive()
     }
 }
 

@@ -279,6 +279,8 @@ fn what_a_reader_does_not_acknowledge_is_for_the_next_one() {
             assert!(!four.redelivered() && !four.at_end() && !ws.at_end() && *four == "fo");
             drop(four);
             assert_eq!(ws.read_message(PATIENCE).unwrap(), "four");
+            drop((ws, client));
+            fixture.closed();
         }
     }
 }
@@ -310,6 +312,8 @@ fn messages_that_are_not_acknowledged_hold_the_client_back() {
         one.ack();
         assert_eq!(ws.read_message(PATIENCE).unwrap(), "three");
         assert_eq!(two.ack(), "two");
+        drop((ws, client));
+        fixture.closed();
     }
 }
 

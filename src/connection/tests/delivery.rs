@@ -213,7 +213,7 @@ struct Atom {
 
 /// Message `message` of so many characters, each of which tells its place.
 fn atoms(message: usize, len: usize) -> Vec<Atom> {
-    let is_text = message % 3 > 0;
+    let is_text = !message.is_multiple_of(3);
     let character = |place: usize| {
         let base = [0x21, 0x101, 0x4e00, 0x1_0000][place % 4];
         char::from_u32((base + message % 8 * 8 + place % 8) as u32).unwrap()

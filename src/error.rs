@@ -57,7 +57,8 @@ pub enum Error {
     NotOpen,
     /// A text cannot be the ID of a connection.
     InvalidId(InvalidId),
-    /// The connection exists, but is not shared: only its own thread may read from it.
+    /// The connection exists, but is not shared: only its own thread may read from it, and nothing of it can be
+    /// [read again](crate::WebSocket::read_delivery).
     NotShared,
     /// Nothing was stored: the session holds [as much as it may](crate::Limits::max_session_bytes), or the store is
     /// [full](crate::Limits::max_sessions) of sessions that all have open connections.

@@ -62,7 +62,8 @@
 //!
 //! - [`read`](WebSocket::read) of a synchronous connection: the thread of `server`, and those that it starts and lends the
 //!   [`WebSocket`] to ([an example](WebSocket)); one reads at a time. Of a shared one: any thread that has opened it with
-//!   [`Hub::open_server`], several at once. Each gets different messages.
+//!   [`Hub::open_server`], several at once. Each gets different messages. With [`read_delivery`](WebSocket::read_delivery) a message
+//!   that its reader did not acknowledge is read again, by whoever reads next.
 //! - [`write`](WebSocket::write): any thread that has the [`WebSocket`]. Messages are never mixed with each other, and those
 //!   of one thread keep their order. It waits for a slow client, except in `on_client_message`.
 //! - [`Hub::push`], [`Hub::push_all`], [`Pusher::push`], [`Hub::broadcast`], [`Hub::publish`]: any thread, to any connection,
@@ -143,7 +144,7 @@
 //!
 //! Messages that arrived before the client's end can still be answered: before its close frame, the end of its stream, or a
 //! protocol error. The end takes effect when the handler that has read them reads on, when whoever has
-//! [opened](Hub::open_server) a shared connection reads on or drops the [`WebSocket`], or after
+//! [opened](Hub::open_server) a shared connection reads on or drops the [`WebSocket`], and every [`Delivery`] is settled, or after
 //! [`Limits::close_timeout`]. Only a connection that is broken, such as by a reset, ends at once.
 //!
 //! After a close frame the server does not close the socket at once: it ends its side of the stream (FIN), and reads until
@@ -319,7 +320,7 @@
 //! | `handshake_timeout`, `min_http_rate` | a request's body: this time, and 4 KiB a second | 10 s | HTTP 408 |
 //! | `write_timeout`, `min_http_rate` | a response: this time, and 4 KiB a second | 30 s | the connection is cut |
 //! | `http_keep_alive` | waiting for the next HTTP request | 5 s | the connection ends |
-//! | [`read`](WebSocket::read), [`read_message`](WebSocket::read_message) | the whole call | you say; [`messages`](WebSocket::messages): none | [`Error::Timeout`], and all goes on |
+//! | [`read`](WebSocket::read), [`read_message`](WebSocket::read_message), [`read_delivery`](WebSocket::read_delivery) | the whole call | you say; [`messages`](WebSocket::messages): none | [`Error::Timeout`], and all goes on |
 //! | `write_timeout` | [`write`](WebSocket::write) and `flush`, and queued output that the client does not take | 30 s | [`Error::Timeout`], and the connection is cut (1006) |
 //! | [`push_wait`](Hub::push_wait) | until the kernel has the message | you say | [`PushErrorKind::Timeout`] or `Pending`, and all goes on |
 //! | `handshake_timeout` | [`open_server`](Hub::open_server), `connection` and `join` of a connection that is being opened | 10 s | [`Error::Timeout`] |
@@ -554,7 +555,7 @@ pub use crate::{
         WhenFull,
     },
     compression::Compression,
-    connection::{AdoptedStream, Overflow, PushError, PushErrorKind, Pushed, READ_TIMEOUT},
+    connection::{AdoptedStream, Delivery, Overflow, PushError, PushErrorKind, Pushed, READ_TIMEOUT},
     error::{BindError, CloseReason, ClosedBy, Error, OverLimit, Result, ServerError, TlsError},
     history::{History, InvalidPosition, Position, Since},
     http::{Files, Origins, Refusal, Request, Response},

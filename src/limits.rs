@@ -111,8 +111,9 @@ pub struct Limits {
     pub max_queue_bytes: Option<usize>,
     /// Number of the messages queued for one slow client; as [`max_queue_bytes`](Self::max_queue_bytes). Default 1,024.
     pub max_queue_messages: usize,
-    /// Bytes of the messages that the gateway has received from one client and that were not read yet. Beyond it, it
-    /// receives nothing more from this client until there is room: TCP holds the client back. Default 1 MiB.
+    /// Bytes of the messages that the gateway has received from one client and that were not read yet, or are not
+    /// [acknowledged](crate::Delivery::ack). Beyond it, it receives nothing more from this client until there is room: TCP holds the
+    /// client back. Default 1 MiB.
     pub max_inbox_bytes: usize,
     /// Number of these messages; as [`max_inbox_bytes`](Self::max_inbox_bytes). Default 256.
     pub max_inbox_messages: usize,

@@ -5,7 +5,7 @@
 use std::{
     borrow::{Borrow, Cow},
     fmt,
-    ops::Deref,
+    ops::{Deref, Range},
     str::Utf8Error,
     sync::Arc,
 };
@@ -103,14 +103,20 @@ impl Message {
 
     /// At most `len` characters (text) or bytes (binary), from byte `at` on, which must be the start of a character.
     pub(crate) fn piece(&self, at: usize, len: usize) -> Self {
+        self.piece_within(at..self.len(), len)
+    }
+
+    /// At most `len` characters (text) or bytes (binary) of these bytes, which must be whole characters.
+    pub(crate) fn piece_within(&self, bytes: Range<usize>, len: usize) -> Self {
+        let Range { start, end } = bytes;
         match self {
             Self::Text(text) => {
-                let rest = &text[at..];
+                let part = &text[start..end];
                 // A text has at most as many characters as bytes.
-                let end = if rest.len() <= len { None } else { rest.char_indices().nth(len) };
-                Self::Text(text.slice(at..end.map_or(text.len(), |(end, _)| at + end)))
+                let cut = if part.len() <= len { None } else { part.char_indices().nth(len) };
+                Self::Text(text.slice(start..cut.map_or(end, |(cut, _)| start + cut)))
             }
-            Self::Binary(bytes) => Self::Binary(bytes.slice(at..bytes.len().min(at.saturating_add(len)))),
+            Self::Binary(bytes) => Self::Binary(bytes.slice(start..end.min(start.saturating_add(len)))),
         }
     }
 }
@@ -155,7 +161,7 @@ impl Text {
         self.0.into()
     }
 
-    fn slice(&self, range: std::ops::Range<usize>) -> Self {
+    fn slice(&self, range: Range<usize>) -> Self {
         if range == (0..self.len()) {
             return self.clone();
         }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    connection::{Connection, READ_TIMEOUT},
+    connection::{Connection, Delivery, READ_TIMEOUT},
     error::{CloseReason, Error, Result, if_there},
     history::Since,
     http::{Refusal, Request, tail},
@@ -206,10 +206,15 @@ impl WebSocket {
         }
     }
 
+    /// For how long a call waits that is to wait for so long.
+    #[inline] // for each message
+    fn wait_for(&self, timeout: Duration) -> Duration {
+        if self.may_wait() { timeout } else { Duration::ZERO }
+    }
+
     #[inline] // for each message
     fn receive(&self, len: usize, timeout: Duration) -> Result<Message> {
-        let timeout = if self.may_wait() { timeout } else { Duration::ZERO };
-        let (message, at_end) = self.connection.read(len, timeout, &self.is_answering)?;
+        let (message, at_end) = self.connection.read(len, self.wait_for(timeout), &self.is_answering)?;
         self.at_end.store(at_end, Relaxed);
         Ok(message)
     }
@@ -258,6 +263,40 @@ impl WebSocket {
     /// [`Error::Closed`] if the connection has ended.
     pub fn try_read(&self, len: usize) -> Result<Option<Message>> {
         if_there(self.read(len, Duration::ZERO))
+    }
+
+    /// As [`read`](Self::read), of a shared connection and at least once: what it returns is to be [acknowledged](Delivery::ack). A
+    /// [`Delivery`] that is dropped before goes back, and whoever reads next, in whatever way, gets it first. So nothing is lost with
+    /// a reader that fails, and what it had begun may be done twice: the message says whether it was
+    /// [delivered before](Delivery::redelivered). A `len` of `usize::MAX` gives whole messages.
+    ///
+    /// Until it is acknowledged, it counts for [`Limits::max_inbox_bytes`](crate::Limits::max_inbox_bytes) and
+    /// [`max_inbox_messages`](crate::Limits::max_inbox_messages), beyond which nothing more is received from the client; and the
+    /// client's end waits for it, as for an answer, for [`Limits::close_timeout`](crate::Limits::close_timeout) at most. What goes
+    /// back after that end can still be read. What goes back after `server` has returned is for readers, and not for
+    /// `on_client_message`, which gets messages in their order and has had later ones.
+    ///
+    /// ```no_run
+    /// # fn store(_: &switchboard::Message, _may_be_there: bool) -> std::io::Result<()> { Ok(()) }
+    /// # fn example(hub: &switchboard::Hub, id: &switchboard::WebSocketId) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    ///
+    /// let ws = hub.open_server(id)?;
+    /// loop {
+    ///     let order = ws.read_delivery(usize::MAX, Duration::from_secs(60))?;
+    ///     store(&order, order.redelivered())?; // if this fails, the order waits for the next reader
+    ///     order.ack();
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`read`](Self::read). [`Error::NotShared`] if the connection is not shared.
+    pub fn read_delivery(&self, len: usize, timeout: Duration) -> Result<Delivery> {
+        let len = if len == 0 { READ_LEN } else { len };
+        let delivery = self.connection.read_delivery(len, self.wait_for(timeout), &self.is_answering)?;
+        self.at_end.store(delivery.at_end(), Relaxed);
+        Ok(delivery)
     }
 
     /// An iterator over the messages to come, each as from [`read_message`](Self::read_message), until the connection ends;

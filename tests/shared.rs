@@ -249,6 +249,178 @@ fn several_readers_get_different_messages() {
     assert!(all.into_iter().eq(0..3000));
 }
 
+/// Also where the reader panics.
+#[test]
+fn what_a_reader_does_not_acknowledge_is_for_the_next_one() {
+    for workers in [0, 2] {
+        let fixture = shared(|limits| limits.workers = workers, leave);
+        for scheme in SCHEMES {
+            let mut client = fixture.server.connect(scheme, "/");
+            let id = fixture.opened();
+            for text in ["one", "two", "three"] {
+                client.send(Sent::text(text)).unwrap();
+            }
+            let first = fixture.hub.open_server(&id).unwrap();
+            let reader = thread::spawn(move || {
+                first.read_delivery(usize::MAX, PATIENCE).unwrap().ack();
+                let _two = first.read_delivery(2, PATIENCE).unwrap();
+                let _three = first.read_delivery(usize::MAX, PATIENCE).unwrap();
+                assert!(first.at_end());
+                std::panic::resume_unwind(Box::new("a reader that fails"));
+            });
+            assert!(reader.join().is_err());
+            let ws = fixture.hub.open_server(&id).unwrap();
+            let two = ws.read_delivery(0, PATIENCE).unwrap();
+            assert!(two.redelivered() && two.at_end() && *two == "two", "{two:?}");
+            assert_eq!(ws.read_message(PATIENCE).unwrap(), "three");
+            assert_eq!(two.ack(), "two");
+            client.send(Sent::text("four")).unwrap();
+            let four = ws.read_delivery(2, PATIENCE).unwrap();
+            assert!(!four.redelivered() && !four.at_end() && !ws.at_end() && *four == "fo");
+            drop(four);
+            assert_eq!(ws.read_message(PATIENCE).unwrap(), "four");
+            drop((ws, client));
+            fixture.closed();
+        }
+    }
+}
+
+#[test]
+fn a_reader_that_waits_gets_what_another_gives_back() {
+    let fixture = shared(|_| {}, leave);
+    let mut client = fixture.server.connect(SCHEMES[0], "/");
+    let id = fixture.opened();
+    let [one, other] = [(); 2].map(|()| fixture.hub.open_server(&id).unwrap());
+    client.send(Sent::text("x")).unwrap();
+    let delivery = one.read_delivery(0, PATIENCE).unwrap();
+    let waiting = thread::spawn(move || other.read_message(PATIENCE));
+    drop(delivery);
+    assert_eq!(waiting.join().unwrap().unwrap(), "x");
+}
+
+#[test]
+fn messages_that_are_not_acknowledged_hold_the_client_back() {
+    let fixture = shared(|limits| limits.max_inbox_messages = 2, leave);
+    for scheme in SCHEMES {
+        let mut client = fixture.server.connect(scheme, "/");
+        let ws = fixture.hub.open_server(&fixture.opened()).unwrap();
+        for text in ["one", "two", "three"] {
+            client.send(Sent::text(text)).unwrap();
+        }
+        let [one, two] = [(); 2].map(|()| ws.read_delivery(0, PATIENCE).unwrap());
+        assert!(ws.read_message(Duration::from_millis(50)).unwrap_err().is_timeout());
+        one.ack();
+        assert_eq!(ws.read_message(PATIENCE).unwrap(), "three");
+        assert_eq!(two.ack(), "two");
+        drop((ws, client));
+        fixture.closed();
+    }
+}
+
+/// What is not acknowledged can still be answered, like what is not read on from; and it comes back also after the end.
+#[test]
+fn the_end_of_the_client_waits_for_what_is_not_acknowledged() {
+    for workers in [0, 2] {
+        let limit = |limits: &mut Limits| (limits.workers, limits.close_timeout) = (workers, PATIENCE);
+        let fixture = shared(limit, leave);
+        for scheme in SCHEMES {
+            let mut client = fixture.server.connect(scheme, "/");
+            let ws = fixture.hub.open_server(&fixture.opened()).unwrap();
+            client.send(Sent::text("one")).unwrap();
+            client.send(Sent::text("two")).unwrap();
+            let [one, two] = [(); 2].map(|()| ws.read_delivery(0, PATIENCE).unwrap());
+            client.close(None).unwrap();
+            assert!(ws.read_message(Duration::from_millis(50)).unwrap_err().is_timeout());
+            ws.write(one.ack()).unwrap();
+            drop(two);
+            assert_eq!(next_message(&mut client), Sent::text("one"));
+            let two = ws.read_delivery(0, PATIENCE).unwrap();
+            ws.write(&*two).unwrap();
+            two.ack();
+            assert_eq!(next_message(&mut client), Sent::text("two"));
+            assert!(ws.close_reason().is_none());
+            assert!(ws.read_message(PATIENCE).unwrap_err().is_closed());
+            assert_eq!(read_close(&mut client).0, 1005);
+            drop(client);
+            fixture.closed();
+        }
+    }
+}
+
+#[test]
+fn what_comes_back_after_the_end_can_be_read() {
+    let fixture = shared(|limits| limits.close_timeout = Duration::from_millis(100), leave);
+    let mut client = fixture.server.connect(SCHEMES[0], "/");
+    let ws = fixture.hub.open_server(&fixture.opened()).unwrap();
+    client.send(Sent::text("last words")).unwrap();
+    let delivery = ws.read_delivery(0, PATIENCE).unwrap();
+    drop(client);
+    fixture.closed();
+    assert!(ws.read_message(PATIENCE).unwrap_err().is_closed());
+    drop(delivery);
+    assert_eq!(ws.read_delivery(0, PATIENCE).unwrap().ack(), "last words");
+    assert!(ws.read_message(PATIENCE).unwrap_err().is_closed());
+}
+
+#[test]
+fn a_connection_that_is_not_shared_has_no_deliveries() {
+    let (result, got) = mpsc::channel();
+    let server = common::serve_app(move |ws| {
+        let delivery = ws.read_delivery(0, PATIENCE);
+        result.send(matches!(delivery, Err(Error::NotShared))).unwrap();
+        ws.write(ws.read_message(PATIENCE)?)?;
+        Ok(())
+    });
+    let mut client = server.connect(SCHEMES[0], "/");
+    common::assert_echoes(&mut client, "still usable");
+    assert!(got.recv_timeout(PATIENCE).unwrap());
+}
+
+/// Readers of both kinds, some of which fail, and a handler that leaves them the messages: each is done with once.
+#[test]
+fn readers_that_fail_lose_nothing_and_double_nothing() {
+    const MESSAGES: u32 = 3000;
+    for (scheme, workers) in [(Scheme::Ws, 0), (Scheme::Wss, 2)] {
+        let limit = |limits: &mut Limits| (limits.workers, limits.max_inbox_messages) = (workers, 16);
+        let fixture = shared(limit, leave);
+        let mut client = fixture.server.connect(scheme, "/");
+        let id = fixture.opened();
+        let readers: Vec<_> = (0..4_u32)
+            .map(|reader| {
+                let ws = fixture.hub.open_server(&id).unwrap();
+                thread::spawn(move || {
+                    let (mut done, mut held) = (Vec::new(), Vec::new());
+                    let number = |message: &Message| message.as_text().unwrap().parse::<u32>().unwrap();
+                    // Some are given back, also two together, and also after the end: whoever does that reads on.
+                    for n in reader.. {
+                        if reader == 0 {
+                            let Ok(message) = ws.read_message(PATIENCE) else { break };
+                            done.push(number(&message));
+                            continue;
+                        }
+                        match (n % 8, ws.read_delivery(usize::MAX, Duration::from_millis(20))) {
+                            (0 | 1, Ok(delivery)) => held.push(delivery),
+                            (2, Ok(delivery)) => drop((delivery, std::mem::take(&mut held))),
+                            (3, Ok(delivery)) => drop(delivery),
+                            (_, Ok(delivery)) => done.push(number(&delivery.ack())),
+                            (_, Err(e)) if e.is_closed() && held.is_empty() => break,
+                            (_, Err(_)) => held.clear(),
+                        }
+                    }
+                    done
+                })
+            })
+            .collect();
+        for n in 0..MESSAGES {
+            client.write(Sent::text(n.to_string())).unwrap();
+        }
+        client.close(None).unwrap();
+        let mut all: Vec<u32> = readers.into_iter().flat_map(|reader| reader.join().unwrap()).collect();
+        all.sort_unstable();
+        assert!(all.into_iter().eq(0..MESSAGES));
+    }
+}
+
 #[test]
 fn a_read_that_waits_ends_when_another_thread_ends_the_connection() {
     let fixture = shared(|_| {}, leave);

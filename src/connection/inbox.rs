@@ -7,19 +7,25 @@ use std::{
     sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
-use super::receiver::Receiver;
+use super::{
+    lent::{Lending, Lent},
+    receiver::Receiver,
+};
 use crate::{limits::Limits, message::Message, protocol::Hold};
+
+/// In place of how many bytes of the first message were read: that is said by `lending`.
+const IN_PARTS: usize = usize::MAX;
 
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     /// Messages for `read`.
     pub(super) unread: VecDeque<Message>,
-    /// Bytes of the first of them that were read already.
+    /// Bytes of the first of them that were read already; or [`IN_PARTS`].
     read: usize,
     /// Messages that `on_client_message` has not seen. Only of shared connections.
     pub(super) unhandled: VecDeque<Message>,
     /// Messages that it is being called for.
-    in_hand: u32,
+    in_hand: u16,
     /// Bytes in all of these.
     bytes: usize,
     /// Somebody calls `on_client_message`, or is about to.
@@ -32,12 +38,14 @@ pub(super) struct Inbox {
     paused: bool,
     /// An end of the connection waits for answers: whoever gives the last of them tells the gateway.
     holds_end: bool,
-    /// How many have read a message and may be answering it: they have not read on.
+    /// How many have read a message and may be answering it: they have not read on. And what is lent.
     answering: u32,
     /// How many wait in `read` of a shared connection.
     pub(super) waiting: u32,
     /// What receives. Of a shared connection the gateway does that, and this stays empty.
     receiver: Option<Box<Receiver>>,
+    /// What was read and may come back. Only of shared connections, and only while there is any.
+    lending: Option<Box<Lending>>,
 }
 
 /// How much may still be put in.
@@ -80,9 +88,17 @@ impl Inbox {
     /// Throws away what nobody has read, and nobody may any more.
     pub(super) fn discard(&mut self) {
         self.discard_unhandled();
-        let unread = self.unread.iter().map(Message::len).sum::<usize>();
-        self.bytes -= unread - std::mem::take(&mut self.read);
+        self.bytes -= match &mut self.lending {
+            Some(lending) if self.read == IN_PARTS => {
+                let unread = lending.bytes(&self.unread);
+                lending.forget_unread();
+                unread
+            }
+            _ => self.unread.iter().map(Message::len).sum::<usize>() - self.read,
+        };
+        self.read = 0;
         self.unread = VecDeque::new();
+        self.tidy();
     }
 
     /// The connection is over. What was received before can still be read.
@@ -100,6 +116,9 @@ impl Inbox {
             give_back(&mut self.unread);
             return Some((message, true));
         }
+        if self.read == IN_PARTS {
+            return self.read_part(len);
+        }
         let piece = self.unread.front()?.piece(self.read, len);
         self.bytes -= piece.len();
         self.read += piece.len();
@@ -110,6 +129,73 @@ impl Inbox {
             give_back(&mut self.unread);
         }
         Some((piece, at_end))
+    }
+
+    #[inline(never)]
+    fn read_part(&mut self, len: usize) -> Option<(Message, bool)> {
+        let (piece, lent) = self.lending.as_mut()?.take_part(&mut self.unread, len)?;
+        self.bytes -= lent.len();
+        self.tidy();
+        Some((piece, lent.at_end()))
+    }
+
+    /// As [`read`](Self::read), but what it returns counts until it is [settled](Self::acknowledge): an end waits for that, too.
+    pub(super) fn lend(&mut self, len: usize) -> Option<(Message, Lent)> {
+        let is_whole = self.read == 0 && self.unread.front()?.len() <= len;
+        let lending = self.lending.get_or_insert_default();
+        let (piece, lent) = if is_whole {
+            lending.lend(self.unread.pop_front()?)
+        } else {
+            self.divide_first();
+            self.lending.as_mut()?.lend_part(&mut self.unread, len)?
+        };
+        self.answering += 1;
+        self.tidy();
+        Some((piece, lent))
+    }
+
+    /// From now on `lending` says what of the first unread message is still to be read.
+    fn divide_first(&mut self) {
+        if let (Some(lending), Some(first)) = (&mut self.lending, self.unread.front())
+            && self.read != IN_PARTS
+        {
+            lending.divide(first, self.read);
+            self.read = IN_PARTS;
+        }
+    }
+
+    /// What was lent is done with.
+    pub(super) fn acknowledge(&mut self, lent: &Lent) {
+        if let Some(lending) = &mut self.lending {
+            lending.out -= 1;
+        }
+        self.bytes -= lent.len();
+        self.answering -= 1;
+        self.tidy();
+    }
+
+    /// What was lent is unread again, and before all that came after it.
+    pub(super) fn take_back(&mut self, lent: &Lent) {
+        if self.read > 0 {
+            self.divide_first();
+        }
+        if let Some(lending) = &mut self.lending {
+            lending.take_back(lent, &mut self.unread);
+            self.read = IN_PARTS;
+        }
+        self.answering -= 1;
+    }
+
+    /// Where nothing is lent, and nothing of that has come back, nothing is kept for it.
+    fn tidy(&mut self) {
+        give_back(&mut self.unread);
+        let Some(lending) = &self.lending else { return };
+        if self.read == IN_PARTS && !lending.has_parts() {
+            self.read = 0;
+        }
+        if lending.is_over() {
+            self.lending = None;
+        }
     }
 
     /// At most `len` characters or bytes of the first of these messages; the rest is kept for the next reader.
@@ -141,20 +227,26 @@ impl Inbox {
         append(&mut self.unhandled, messages);
     }
 
-    /// What waits to be read is for the handler from now on; of a message that was read in part, the rest.
+    /// What waits to be read is for the handler from now on; of a message that was read in part, the rest. What is lent is not:
+    /// the handler gets messages in their order.
     pub(super) fn hand_over(&mut self) {
         let read = std::mem::take(&mut self.read);
-        if let Some(message) = self.unread.front_mut().filter(|_| read > 0) {
+        if read == IN_PARTS {
+            if let Some(lending) = &mut self.lending {
+                lending.cut(&mut self.unread);
+            }
+        } else if let Some(message) = self.unread.front_mut().filter(|_| read > 0) {
             *message = message.piece(read, usize::MAX);
         }
         self.unhandled = std::mem::take(&mut self.unread);
+        self.tidy();
     }
 
     /// The next messages for the handler, `max` at most. They count until they are put back.
     pub(super) fn take_unhandled(&mut self, max: usize) -> VecDeque<Message> {
         let rest = self.unhandled.split_off(max.min(self.unhandled.len()));
         let batch = std::mem::replace(&mut self.unhandled, rest);
-        self.in_hand = batch.len() as u32;
+        self.in_hand = batch.len() as u16; // it is a short one
         batch
     }
 
@@ -190,6 +282,13 @@ impl Inbox {
         }
     }
 
+    /// Whether it is as one that nothing was ever put into.
+    #[cfg(test)]
+    pub(super) fn is_bare(&self) -> bool {
+        let is_empty = self.bytes == 0 && self.unread.capacity() == 0 && self.unhandled.is_empty();
+        is_empty && self.read == 0 && self.lending.is_none()
+    }
+
     /// What an end has to wait for.
     pub(super) fn hold(&self) -> Hold {
         let is_answered = self.unread.is_empty() && self.unhandled.is_empty();
@@ -223,7 +322,8 @@ impl Inbox {
     }
 
     pub(super) fn room(&self, limits: &Limits) -> Room {
-        let messages = self.unread.len() + self.unhandled.len() + self.in_hand as usize;
+        let lent = self.lending.as_ref().map_or(0, |lending| lending.out);
+        let messages = self.unread.len() + self.unhandled.len() + usize::from(self.in_hand) + lent;
         Room {
             messages: limits.max_inbox_messages.saturating_sub(messages),
             bytes: limits.max_inbox_bytes.saturating_sub(self.bytes),

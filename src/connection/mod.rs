@@ -13,8 +13,10 @@ mod adopted;
 mod busy;
 mod close;
 mod core;
+mod delivery;
 mod drive;
 mod inbox;
+mod lent;
 mod lock;
 mod mailbox;
 mod outbox;
@@ -39,6 +41,7 @@ pub(crate) use self::{
 };
 pub use self::{
     adopted::AdoptedStream,
+    delivery::Delivery,
     outbox::{Overflow, PushError, PushErrorKind, Pushed},
     read::READ_TIMEOUT,
 };

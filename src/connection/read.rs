@@ -52,7 +52,7 @@ impl Connection {
         reader: &AtomicBool,
     ) -> Result<(Message, bool)> {
         if self.about.shared {
-            return self.read_shared(len, timeout, reader);
+            return self.take_shared(timeout, reader, |inbox| inbox.read(len));
         }
         let (mut inbox, timeout) = self.inbox_within(timeout)?;
         let received = self.read_received(&mut inbox, len);
@@ -124,13 +124,14 @@ impl Connection {
         Some(Ok(piece))
     }
 
-    /// Waits for what the gateway receives.
-    fn read_shared(
+    /// Waits for what the gateway receives, and takes it out of the inbox.
+    #[inline(always)] // into each of its two callers
+    pub(super) fn take_shared<T>(
         self: &Arc<Self>,
-        len: usize,
         timeout: Duration,
         reader: &AtomicBool,
-    ) -> Result<(Message, bool)> {
+        take: impl Fn(&mut Inbox) -> Option<T>,
+    ) -> Result<T> {
         let mut budget = Budget::new(timeout);
         let mut inbox = self.inbox.locked();
         inbox.end_answering(reader);
@@ -138,7 +139,7 @@ impl Connection {
             if self.has_hung_up() {
                 return Err(self.closed());
             }
-            if let Some(piece) = inbox.read(len) {
+            if let Some(taken) = take(&mut inbox) {
                 inbox.begin_answering(reader);
                 self.count_less(&inbox);
                 let tell = inbox.resumes(&self.context.limits);
@@ -149,7 +150,7 @@ impl Connection {
                 if tell {
                     self.post(Within::Now);
                 }
-                return Ok(piece);
+                return Ok(taken);
             }
             // A handler may still leave a message for us.
             if inbox.complete && inbox.unhandled.is_empty() && !inbox.handling {

@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+mod delivery;
+
 use super::{lock::Owner, *};
 use crate::{
     buffered::Buffered,
@@ -35,7 +37,7 @@ impl Registrar for Nobody {
 
 /// A connection with this ID, known to this registrar.
 pub(crate) fn connection_of(id: WebSocketId, registrar: Arc<dyn Registrar>) -> (Arc<Connection>, UnixStream) {
-    let (connection, client, _) = make_connection(id, None, registrar);
+    let (connection, client, _) = make_connection(id, None, registrar, None);
     (connection, client)
 }
 
@@ -49,13 +51,21 @@ pub(crate) fn connection() -> (Arc<Connection>, UnixStream) {
 fn posting_connection(
     deflate: Option<Deflate>,
 ) -> (Arc<Connection>, UnixStream, crossbeam_channel::Receiver<Arc<Connection>>) {
-    make_connection(WebSocketId::random(NodeId::new(1)), deflate, Arc::new(Nobody))
+    make_connection(WebSocketId::random(NodeId::new(1)), deflate, Arc::new(Nobody), None)
+}
+
+/// A shared one with these limits, and what it posts.
+fn shared_connection(
+    limits: Limits,
+) -> (Arc<Connection>, UnixStream, crossbeam_channel::Receiver<Arc<Connection>>) {
+    make_connection(WebSocketId::random(NodeId::new(1)), None, Arc::new(Nobody), Some(limits))
 }
 
 fn make_connection(
     id: WebSocketId,
     deflate: Option<Deflate>,
     registrar: Arc<dyn Registrar>,
+    shared: Option<Limits>,
 ) -> (Arc<Connection>, UnixStream, crossbeam_channel::Receiver<Arc<Connection>>) {
     let (server, client) = UnixStream::pair().unwrap();
     client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -69,13 +79,13 @@ fn make_connection(
         user_agent: None,
         extras: None,
         opened: clock.exact(),
-        shared: false,
+        shared: shared.is_some(),
         overflow: Overflow::default(),
         deflate,
     });
     let (sender, mail) = crossbeam_channel::unbounded();
     let post = Post::new(sender, || {});
-    let limits = Arc::new(Limits::default());
+    let limits = Arc::new(shared.unwrap_or_default());
     let buffered = Arc::new(Buffered::new(usize::MAX));
     let turns = Arc::new(Turns::new());
     let incidents = Arc::new(Incidents::new(|| {}));

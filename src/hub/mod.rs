@@ -249,8 +249,8 @@ impl Hub {
         Ok(ConnectionInfo::new(&self.0.open(id)?))
     }
 
-    /// The certificates that the server uses now, each once, in the order of their first listener: to tell metrics, or whoever
-    /// looks after them, when they end.
+    /// The certificates that the server uses now, each once, in the order of their first listener, those of the management listener
+    /// last: to tell metrics, or whoever looks after them, when they end.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

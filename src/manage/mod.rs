@@ -6,8 +6,10 @@ mod audiences;
 mod connections;
 mod events;
 mod json;
+mod messages;
 mod query;
 mod routes;
+mod signature;
 mod target;
 mod token;
 
@@ -15,6 +17,7 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use self::{
     events::Events,
+    messages::Readers,
     routes::{BY_TOKEN, READ_ONLY, Routes},
     token::{Source, Tokens},
 };
@@ -195,9 +198,10 @@ impl Beside for Manage {
                  on a Unix socket"
             )));
         }
-        let routes = Routes::new(main, tokens, events);
+        let limits = limits.unwrap_or_else(own_limits);
+        let routes = Routes::new(main, tokens, events, Readers::new(limits.max_connections));
         let builder = Server::builder()
-            .limits(limits.unwrap_or_else(own_limits))
+            .limits(limits)
             .header("cache-control", "no-store")
             // That guards what a browser may do for any page. Here it may do nothing: it has no token, and does not speak to files.
             .hosts(["*"])

@@ -1,7 +1,7 @@
 //! One place through which all requests go: who may ask, what there is, and by which method. What is done then is in `connections`
 //! and `audiences`.
 
-use std::{sync::Arc, thread::sleep, time::Duration};
+use std::sync::Arc;
 
 use http::{StatusCode, header};
 
@@ -10,6 +10,7 @@ use super::{
     audiences, connections,
     events::{self, Events},
     json::Object,
+    messages::{self, Reader, Readers},
     query::{Kind, Query, kind},
     target::{Target, is_of_aws},
     token::{Denied, Rights, Tokens},
@@ -22,10 +23,6 @@ use crate::{
     server::{Exchange, MainServer},
 };
 
-/// How long a wrong token waits for its answer: whoever guesses them has to take a connection for so long each time, and there are
-/// [few](super::Manage::limits).
-const PENALTY: Duration = Duration::from_millis(500);
-
 /// What a listener gives: the tag of its requests.
 pub(super) const BY_TOKEN: u8 = 1;
 pub(super) const READ_ONLY: u8 = 2;
@@ -35,11 +32,12 @@ pub(super) struct Routes {
     hub: Hub,
     tokens: Tokens,
     events: Arc<Events>,
+    readers: Readers,
 }
 
 impl Routes {
-    pub(super) fn new(main: MainServer, tokens: Tokens, events: Arc<Events>) -> Self {
-        Self { hub: main.hub(), main, tokens, events }
+    pub(super) fn new(main: MainServer, tokens: Tokens, events: Arc<Events>, readers: Readers) -> Self {
+        Self { hub: main.hub(), main, tokens, events, readers }
     }
 
     pub(super) fn answer(&self, exchange: &Exchange<'_>) -> Response {
@@ -51,13 +49,15 @@ impl Routes {
         let request = exchange.request();
         let target = Target::parse(request.raw_path());
         // A probe has no token. It learns that there is a server, which it knows by the connection.
-        if !matches!(target, Some(Target::Health | Target::Ready)) {
+        let is_probe = matches!(target, Some(Target::Health | Target::Ready));
+        let mut last = None;
+        if !is_probe || exchange.tag() & BY_TOKEN == 0 {
             let rights = self.rights(exchange).map_err(|denied| deny(denied, request))?;
-            if rights == Rights::Read && !request.method().is_safe() {
-                return Err(Refusal::new(
-                    StatusCode::FORBIDDEN,
-                    "here, or with this token, you may only read",
-                ));
+            let changes = !request.method().is_safe() || matches!(target, Some(Target::Messages(_)));
+            match rights {
+                Rights::All => last = messages::acknowledge(exchange),
+                Rights::Read if changes => return Err(only_read()),
+                Rights::Read => {}
             }
         }
         let target = target.ok_or_else(not_found)?;
@@ -66,17 +66,24 @@ impl Routes {
         if !methods.split(", ").any(|method| method == request.method().as_str()) {
             return Err(not_allowed(methods));
         }
-        self.dispatch(exchange, target)
+        self.dispatch(exchange, target, last)
     }
 
     /// What a request may do: its listener and its token say.
     fn rights(&self, exchange: &Exchange<'_>) -> Result<Rights, Denied> {
         let by_token = exchange.tag() & BY_TOKEN != 0;
-        let rights = if by_token { self.tokens.check(exchange.request())? } else { Rights::All };
+        let check = || self.tokens.check(exchange.request(), || exchange.body());
+        let rights = if by_token { check()? } else { Rights::All };
         Ok(if exchange.tag() & READ_ONLY != 0 { Rights::Read } else { rights })
     }
 
-    fn dispatch(&self, exchange: &Exchange<'_>, target: Target<'_>) -> Result<Response, Refusal> {
+    /// `last` is who has read a message on this connection before.
+    fn dispatch(
+        &self,
+        exchange: &Exchange<'_>,
+        target: Target<'_>,
+        last: Option<Reader>,
+    ) -> Result<Response, Refusal> {
         let (hub, request) = (&self.hub, exchange.request());
         let method = match request.method().as_str() {
             "HEAD" => "GET",
@@ -91,6 +98,7 @@ impl Routes {
             (Target::Connection(id), "POST") => connections::push(hub, exchange, &known(id)?),
             (Target::Connection(id), "DELETE") => connections::close(hub, request, &known(id)?),
             (Target::Connection(id), _) => connections::show(hub, request, &known(id)?),
+            (Target::Messages(id), _) => messages::read(hub, exchange, &known(id)?, last, &self.readers),
             (Target::Member(id, topic), "PUT") => connections::join(hub, request, &known(id)?, &topic),
             (Target::Member(id, topic), _) => connections::leave(hub, request, &known(id)?, &topic),
             (Target::Events, _) => events::answer(&self.events, request),
@@ -124,22 +132,29 @@ fn known(id: Result<WebSocketId, InvalidId>) -> Result<WebSocketId, Refusal> {
     id.map_err(|e| bad(e.to_string()))
 }
 
-/// Who shows no token is told where it belongs. A wrong one waits. AWS's clients know 403 only.
+/// Reading messages is more than reading: others do not get them then.
+fn only_read() -> Refusal {
+    Refusal::new(StatusCode::FORBIDDEN, "here, or with this token, you may only read, and not take messages")
+}
+
+/// Who shows no token is told where it belongs. A wrong one is answered late: whoever guesses them has to take a connection for so
+/// long each time, and there are [few](super::Manage::limits). AWS's clients know 403 only.
 fn deny(denied: Denied, request: &Request) -> Refusal {
     let why = match denied {
         Denied::Missing => "a token is needed, in one header line: Authorization: Bearer TOKEN",
-        Denied::Wrong => {
-            sleep(PENALTY);
-            "this token is wrong"
-        }
+        Denied::Wrong => "this token, or the signature with it, is wrong",
+        Denied::Unclear(why) => why,
+        Denied::NoBody(refusal) => return refusal,
     };
+    let is_guess = matches!(denied, Denied::Wrong);
     let refusal = if is_of_aws(request.raw_path()) {
         Refusal::new(StatusCode::FORBIDDEN, why)
     } else {
         let challenge = "Bearer realm=\"switchboard\"";
         Refusal::new(StatusCode::UNAUTHORIZED, why).with_header(header::WWW_AUTHENTICATE, challenge)
     };
-    refusal.with_header(header::CONNECTION, "close")
+    let refusal = refusal.with_header(header::CONNECTION, "close");
+    if is_guess { refusal.late() } else { refusal }
 }
 
 /// The body of a request as a message.

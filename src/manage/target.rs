@@ -13,6 +13,8 @@ pub(super) enum Target<'a> {
     Ready,
     Connections,
     Connection(Result<WebSocketId, InvalidId>),
+    /// What a connection has received.
+    Messages(Result<WebSocketId, InvalidId>),
     /// A connection and a topic.
     Member(Result<WebSocketId, InvalidId>, Cow<'a, str>),
     Topics,
@@ -46,6 +48,7 @@ impl<'a> Target<'a> {
         let Some(rest) = rest else { return Some(Self::Connection(id)) };
         let (name, topic) = split(rest);
         match (&*decode(name), topic) {
+            ("messages", None) => Some(Self::Messages(id)),
             ("topics", Some(topic)) => Some(Self::Member(id, name_of(topic)?)),
             _ => None,
         }
@@ -56,6 +59,7 @@ impl<'a> Target<'a> {
         match self {
             Self::Health | Self::Ready | Self::Connections | Self::Topics | Self::Events => "GET, HEAD",
             Self::Connection(_) => "DELETE, GET, HEAD, POST",
+            Self::Messages(_) => "GET", // HEAD could take a message, and not give it
             Self::Member(..) => "DELETE, PUT",
             Self::Topic(_) | Self::Broadcast => "POST",
             Self::User(_) => "DELETE, POST",
@@ -114,6 +118,7 @@ mod tests {
             ("/@connections/ID", Some(Target::Connection(id()))),
             ("/$default/%40connections/ID", Some(Target::Connection(id()))),
             ("/@connections/%62%33kT9ZcYw4mQ1s8xAAAAKg", Some(Target::Connection(id()))),
+            ("/@connections/ID/messages", Some(Target::Messages(id()))),
             ("/@connections/ID/topics/a%2Fb", Some(Target::Member(id(), "a/b".into()))),
             ("/x/@connections/ID/topics/a/b", Some(Target::Member(id(), "a/b".into()))),
             ("/@topics", Some(Target::Topics)),
@@ -135,6 +140,7 @@ mod tests {
             ("/@users/", None),
             ("/health/", None),
             ("/@connections/ID/", None),
+            ("/@connections/ID/messages/", None),
             ("/@connections/ID/topics", None),
             ("/@connections/ID/topics/", None),
             ("/@connections/ID/other/x", None),

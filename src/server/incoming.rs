@@ -1,6 +1,8 @@
 //! A connection in its HTTP phase: receives requests, and sends responses that are none of a WebSocket. It runs on the
 //! connection's own thread, blocking, and every wait has a deadline. It knows nothing of routes.
 
+#[cfg(feature = "manage")]
+use std::any::Any;
 use std::{
     fmt, io,
     net::{IpAddr, SocketAddr},
@@ -46,6 +48,9 @@ pub(super) struct Incoming {
     pub(super) expects_continue: bool,
     /// The body could not be received.
     pub(super) is_broken: bool,
+    /// What a handler keeps for the next request, and drops if there is none.
+    #[cfg(feature = "manage")]
+    pub(super) kept: Option<Box<dyn Any + Send>>,
 }
 
 /// How the log calls the other end of a socket.
@@ -122,6 +127,8 @@ impl Incoming {
             body: Decoder::new(Framing::Length(0)),
             expects_continue: false,
             is_broken: false,
+            #[cfg(feature = "manage")]
+            kept: None,
         })
     }
 

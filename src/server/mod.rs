@@ -46,6 +46,8 @@ pub use self::{
     builder::ServerBuilder, exchange::Exchange, handle::ServerHandle, listener::ListenAddr,
     running::RunningServer,
 };
+#[cfg(feature = "__tls")]
+use crate::tls::TlsIdentity;
 use crate::{
     caught::caught,
     connection::Registrar,
@@ -117,6 +119,20 @@ impl Server {
         all.any(|(other, listener)| other == address && !matches!(listener.security, Security::None))
     }
 
+    /// All that it has for TLS, and what the server beside it has, each once.
+    #[cfg(feature = "__tls")]
+    fn identities(&self) -> Vec<TlsIdentity> {
+        #[cfg_attr(not(feature = "manage"), expect(unused_mut, reason = "there is no other server"))]
+        let mut all = self.shared.certificates.locked().identities();
+        #[cfg(feature = "manage")]
+        for identity in self.beside.iter().flat_map(|beside| beside.identities()) {
+            if !all.iter().any(|other| other.is_same(&identity)) {
+                all.push(identity);
+            }
+        }
+        all
+    }
+
     /// The node that this server is: what [`ServerBuilder::node`] set, or a random one.
     pub fn node(&self) -> NodeId {
         self.shared.registry.node()
@@ -183,14 +199,17 @@ impl ServerBuilder {
         let adopting = Adopting { adopter: Arc::<Adopter>::default(), shared: shared.clone() };
         #[cfg(feature = "manage")]
         let beside = beside.map(|beside| beside.bind(MainServer::new(&shared))).transpose()?.map(Box::new);
-        Ok(Server {
+        let server = Server {
             listeners,
             addresses,
             shared,
             adopting,
             #[cfg(feature = "manage")]
             beside,
-        })
+        };
+        #[cfg(feature = "__tls")]
+        server.shared.registry.set_identities(server.identities());
+        Ok(server)
     }
 }
 

@@ -20,6 +20,9 @@ use crate::{
     shown::{Sentence, Shown, ShownPath},
 };
 
+/// How long a [late](Refusal::late) answer waits.
+const LATE: Duration = Duration::from_millis(500);
+
 /// Answers requests until one asks for a WebSocket. `None`: none does, and the connection has ended.
 #[inline(never)]
 pub(super) fn read_requests(
@@ -29,24 +32,24 @@ pub(super) fn read_requests(
 ) -> Option<(Arc<Request>, Slot)> {
     let (mut slot, mut is_first) = (slot, true);
     loop {
-        match read_request(shared, incoming, &mut slot, is_first)? {
-            Asked::WebSocket(request) => return Some((request, slot)),
-            Asked::Page => slot = wait_for_next(shared, incoming, slot)?,
-        }
+        slot = match read_request(shared, incoming, slot, is_first)? {
+            Asked::WebSocket(request, slot) => return Some((request, slot)),
+            Asked::Page(slot) => wait_for_next(shared, incoming, slot)?,
+        };
         is_first = false;
     }
 }
 
-/// What the last request was for.
+/// What the last request was for. The connection has its place still.
 enum Asked {
-    WebSocket(Arc<Request>),
+    WebSocket(Arc<Request>, Slot),
     /// It has been answered, and another one may follow.
-    Page,
+    Page(Slot),
 }
 
 /// Reads a request, and answers it unless it asks for a WebSocket. `None`: no other can follow.
 #[inline(never)]
-fn read_request(shared: &Shared, incoming: &mut Incoming, slot: &mut Slot, is_first: bool) -> Option<Asked> {
+fn read_request(shared: &Shared, incoming: &mut Incoming, mut slot: Slot, is_first: bool) -> Option<Asked> {
     let peer = incoming.peer;
     let head = incoming.read_head(&shared.limits);
     if shared.is_stopping() {
@@ -66,7 +69,7 @@ fn read_request(shared: &Shared, incoming: &mut Incoming, slot: &mut Slot, is_fi
             return None;
         }
         Err(NoRequest::Refused(refusal)) => {
-            turn_away(shared, incoming, None, refusal);
+            turn_away(shared, incoming, slot, None, refusal);
             return None;
         }
     };
@@ -79,7 +82,7 @@ fn read_request(shared: &Shared, incoming: &mut Incoming, slot: &mut Slot, is_fi
     // Through a socket pair of the program's own only the client's address tells in which network the connection is.
     let network = || incoming.socket.local_ip().or(peer.map(|peer| peer.ip()));
     if let Err(refusal) = shared.hosts.check(&request, network) {
-        turn_away(shared, incoming, Some(&request), refusal);
+        turn_away(shared, incoming, slot, Some(&request), refusal);
         return None;
     }
     if !slot.count_for(request.client_address()) {
@@ -91,9 +94,9 @@ fn read_request(shared: &Shared, incoming: &mut Incoming, slot: &mut Slot, is_fi
     }
     let is_upgrade = is_upgrade(&request) && shared.routes.take_upgrade(request.path());
     if is_upgrade || shared.routes.is_only_websocket(&request) {
-        return Some(Asked::WebSocket(request.into()));
+        return Some(Asked::WebSocket(request.into(), slot));
     }
-    answer(shared, incoming, &request).then_some(Asked::Page)
+    answer(shared, incoming, slot, &request).map(Asked::Page)
 }
 
 /// Waits for the next request on a connection whose last one has been answered. Meanwhile its place may go to another one.
@@ -122,6 +125,7 @@ fn idle(shared: &Shared, incoming: &mut Incoming, slot: Slot) -> Option<Slot> {
 pub(super) fn turn_away(
     shared: &Shared,
     incoming: &mut Incoming,
+    slot: Slot,
     request: Option<&Request>,
     refusal: Refusal,
 ) {
@@ -129,19 +133,19 @@ pub(super) fn turn_away(
     let client = Client(incoming.peer, request.and_then(Request::client_address));
     let path = ShownPath(request.map_or("", Request::path));
     shared.incidents.note(incident, format_args!("{client}: {path}: refused: {}", Sentence(&refusal)));
-    refuse(shared, incoming, request, refusal);
+    respond_last(shared, incoming, slot, request, shared.response_to(refusal, request));
 }
 
-/// Answers a plain HTTP request. True: another one may follow.
+/// Answers a plain HTTP request. If another one may follow, the place of the connection comes back.
 #[inline(never)]
-fn answer(shared: &Shared, incoming: &mut Incoming, request: &Request) -> bool {
+fn answer(shared: &Shared, incoming: &mut Incoming, slot: Slot, request: &Request) -> Option<Slot> {
     let declared = Declared::of(request)
         .and_then(|declared| check_page_origin(request, &shared.origins).map(|()| declared));
     let declared = match declared {
         Ok(declared) => declared,
         Err(refusal) => {
-            turn_away(shared, incoming, Some(request), refusal);
-            return false;
+            turn_away(shared, incoming, slot, Some(request), refusal);
+            return None;
         }
     };
     let body = RequestBody::new(&declared, incoming, &shared.limits, &shared.buffered);
@@ -157,8 +161,14 @@ fn answer(shared: &Shared, incoming: &mut Incoming, request: &Request) -> bool {
         response.headers_mut().append(name, value);
     }
     tell(shared, incoming.peer, request, response.status());
+    if response.is_late() {
+        respond_last(shared, incoming, slot, Some(request), response);
+        return None;
+    }
     let persists = persists(shared, request, &response) && incoming.can_go_on();
-    respond(shared, incoming, Some(request), response, persists) && persists && incoming.drain_body()
+    let goes_on =
+        respond(shared, incoming, Some(request), response, persists) && persists && incoming.drain_body();
+    goes_on.then_some(slot)
 }
 
 /// The line of the log for a request that was answered. Where one handler answers all, whom it turns away is counted, as those are
@@ -181,6 +191,28 @@ fn persists(shared: &Shared, request: &Request, response: &Response) -> bool {
     let is_wanted = !request.is_http_10() && !request.has_token(header::CONNECTION, "close");
     let is_offered = !limits.http_keep_alive.is_zero() && limits.max_http_idle > 0;
     is_wanted && is_offered && response.can_persist() && !shared.is_stopping()
+}
+
+/// Sends a response, and ends the connection. One that is late holds no place meanwhile that somebody else needs: or those who guess
+/// a token would keep out those who have it. Whose place is needed gets no answer.
+#[inline(never)]
+fn respond_last(
+    shared: &Shared,
+    incoming: &mut Incoming,
+    slot: Slot,
+    request: Option<&Request>,
+    response: Response,
+) {
+    if !response.is_late() {
+        respond(shared, incoming, request, response, false);
+        return; // only now the place is free
+    }
+    let key = shared.idle.enter_late(incoming.socket.clone(), slot);
+    // The end of what is received is the client's, that of whose place was taken, or that of a shutdown.
+    if matches!(incoming.socket.wait_end(Deadline::after(LATE)), Ok(false)) {
+        respond(shared, incoming, request, response, false);
+    }
+    shared.idle.leave(key);
 }
 
 #[inline(never)]

@@ -79,7 +79,7 @@ fn open(shared: &Arc<Shared>, context: &Arc<Context>, job: Box<Job>) -> Option<B
     match accept(shared, &request) {
         Ok((handshake, agreed)) => Some(connect(shared, context, incoming, &handshake, agreed, slot)),
         Err(refusal) => {
-            turn_away(shared, &mut incoming, Some(&request), refusal);
+            turn_away(shared, &mut incoming, slot, Some(&request), refusal);
             None
         }
     }

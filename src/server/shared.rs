@@ -110,8 +110,6 @@ impl Shared {
         let buffered = Arc::new(Buffered::new(limits.buffered_bytes()));
         let Settings { observers, histories, .. } = settings;
         let registry = Arc::new(Registry::new(node, limits.clone(), buffered.clone(), observers, histories)?);
-        #[cfg(feature = "__tls")]
-        registry.set_identities(settings.certificates.identities());
         let sessions = Arc::new(Sessions::new(settings.sessions, &limits, registry.clone())?);
         Ok(Self {
             routes: settings.routes,

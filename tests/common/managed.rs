@@ -7,9 +7,13 @@ use std::{
     os::unix::net::UnixStream,
     path::PathBuf,
     sync::{Mutex, OnceLock},
+    time::SystemTime,
 };
 
+use data_encoding::HEXLOWER;
+use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use switchboard::{Audience, Hub, Manage, Opening, Overflow, Refusal, RunningServer, Server, ServerBuilder};
 use tungstenite::{Message, client::IntoClientRequest};
 
@@ -76,6 +80,46 @@ pub fn with_lines(request: &str, lines: &str, body: impl AsRef<[u8]>) -> Vec<u8>
         write!(head, "Content-Length: {}\r\n", body.len()).unwrap();
     }
     [head.as_bytes(), b"\r\n", body].concat()
+}
+
+/// Signs a request as clients of AWS do, with a token as their secret key, and more header lines that are signed, too (`name: value`,
+/// in small letters). Its digest of the body is not sent unless one of these lines has it.
+pub fn signed(request: &str, lines: &[&str], body: &[u8], token: &str) -> Vec<u8> {
+    let hmac = |key: &[u8], text: &str| {
+        let mac = Hmac::<Sha256>::new_from_slice(key).unwrap();
+        mac.chain_update(text).finalize().into_bytes().to_vec()
+    };
+    let digest = |bytes: &[u8]| HEXLOWER.encode(&Sha256::digest(bytes));
+    let date = amz_date(SystemTime::now());
+    let (method, target) = request.split_once(' ').unwrap();
+    let (path, query) = target.split_once('?').unwrap_or((target, "")); // of one parameter
+    let path = path.replace('%', "%25").replace('@', "%40").replace('$', "%24");
+    let mut all: Vec<_> = lines.iter().map(|line| line.split_once(": ").unwrap()).collect();
+    let of_lines = |name| all.iter().find(|(other, _)| *other == name).map(|(_, value)| (*value).to_owned());
+    let content = of_lines("x-amz-content-sha256").unwrap_or_else(|| digest(body));
+    all.extend([("host", "box.example"), ("x-amz-date", &*date)]);
+    all.sort_unstable();
+    let names: Vec<_> = all.iter().map(|(name, _)| *name).collect();
+    let headers: String = all.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
+    let names = names.join(";");
+    let canonical = format!("{method}\n{path}\n{query}\n{headers}\n{names}\n{content}");
+    let scope = format!("{}/eu-central-1/execute-api/aws4_request", &date[..8]);
+    let text = format!("AWS4-HMAC-SHA256\n{date}\n{scope}\n{}", digest(canonical.as_bytes()));
+    let key = scope.split('/').fold(format!("AWS4{token}").into_bytes(), |key, part| hmac(&key, part));
+    let signature = HEXLOWER.encode(&hmac(&key, &text));
+    let mut all = format!(
+        "Authorization: AWS4-HMAC-SHA256 Credential=any/{scope}, SignedHeaders={names}, Signature={signature}\r\n\
+         X-Amz-Date: {date}\r\n"
+    );
+    lines.iter().for_each(|line| write!(all, "{line}\r\n").unwrap());
+    with_lines(request, &all, body)
+}
+
+/// Such as `20261126T142530Z`.
+fn amz_date(time: SystemTime) -> String {
+    let http = httpdate::fmt_http_date(time); // `Thu, 26 Nov 2026 14:25:30 GMT`
+    let month = "JanFebMarAprMayJunJulAugSepOctNovDec".find(&http[8..11]).unwrap() / 3 + 1;
+    format!("{}{month:02}{}T{}Z", &http[12..16], &http[5..7], http[17..25].replace(':', ""))
 }
 
 /// The JSON of an answer with this status.

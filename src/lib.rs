@@ -215,10 +215,11 @@
 //!
 //! # Other processes
 //!
-//! With the feature `manage` and `ServerBuilder::manage`, other processes reach the hub over HTTP: they push to a connection by its ID,
-//! list, show and close connections, publish to topics and users, and are told what happens. `/@connections` is the API that clients of
-//! AWS's API Gateway know; `/health` and `/ready` are for whoever watches over the server. It is a listener of its own, on Unix sockets,
-//! or with a token: `Manage` says all of it.
+//! With the feature `manage` and `ServerBuilder::manage`, other processes reach the hub over HTTP: they push to a connection by its
+//! ID, list, show and close connections, read from shared ones, publish to topics and users, and are told what happens.
+//! `/@connections` is the API that clients of AWS's API Gateway know, which sign with a token as their secret key; `/health` and
+//! `/ready` are for whoever watches over the server. It is a listener of its own, on Unix sockets, or with a token: `Manage` says
+//! all of it.
 //!
 //! ```text
 //! curl --unix-socket /run/box.sock -d 'it rains' http://localhost/@connections/b3kT9ZcYw4mQ1s8xAAAAKg

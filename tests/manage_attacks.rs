@@ -14,7 +14,7 @@ use std::{
 };
 
 use common::{
-    PATIENCE, Scheme, Stream, is_alone,
+    PATIENCE, Scheme, Stream, eventually, is_alone,
     managed::{
         Managed, READ_TOKEN, TOKEN, Way, assert_pushed, aws_refusal, refusal, signed, text, value, with_lines,
     },
@@ -150,6 +150,46 @@ fn a_wrong_signature_waits_and_of_a_known_digest_no_body_is_received() {
         stream.write_all(&signed(&push, &lines, b"", WRONG)).unwrap();
         assert_eq!(Reply::read_head(&mut stream).status, 100);
         aws_refusal(&ask(&mut stream, "hello"), 403, "ForbiddenException");
+    }
+}
+
+/// What has to be received before it is known who sends it leaves room for those who are known.
+#[test]
+fn strangers_with_signatures_leave_room_for_others() {
+    let server = Managed::with(
+        |builder| builder,
+        |manage| {
+            let mut limits = Limits::default();
+            limits.max_body = 4096;
+            limits.max_buffered_bytes = Some(64 << 10);
+            manage.limits(limits)
+        },
+    );
+    let (mut client, id) = server.client("/");
+    let way = server.plain();
+    let push = format!("POST /@connections/{id}");
+    let strangers: Vec<_> = (0..4)
+        .map(|_| {
+            let mut stream = way.connect();
+            let lines = ["content-length: 4096", "expect: 100-continue"];
+            stream.write_all(&signed(&push, &lines, b"", WRONG)).unwrap();
+            assert_eq!(Reply::read_head(&mut stream).status, 100);
+            stream
+        })
+        .collect();
+    let reply = ask(&mut way.connect(), signed(&push, &[], b"one more", TOKEN));
+    assert!(aws_refusal(&reply, 503, "ServiceUnavailableException").contains("who sends them"));
+    assert_eq!(reply.header("retry-after"), Some("5"));
+    let digest = "x-amz-content-sha256: 2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+    assert_pushed(&ask(&mut way.connect(), signed(&push, &[digest], b"hello", TOKEN)));
+    assert_pushed(&way.ask(&push, "by token"));
+    assert_eq!(ask(&mut way.connect(), signed("GET /@topics", &[], b"", TOKEN)).status, 200);
+    drop(strangers);
+    eventually("there is room", || {
+        ask(&mut way.connect(), signed(&push, &[], b"again", TOKEN)).status == 200
+    });
+    for expected in ["hello", "by token", "again"] {
+        assert_eq!(next_message(&mut client), text(expected));
     }
 }
 

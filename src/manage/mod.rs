@@ -10,6 +10,7 @@ mod messages;
 mod query;
 mod routes;
 mod signature;
+mod strangers;
 mod target;
 mod token;
 
@@ -17,7 +18,6 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use self::{
     events::Events,
-    messages::Readers,
     routes::{BY_TOKEN, READ_ONLY, Routes},
     token::{Source, Tokens},
 };
@@ -59,10 +59,17 @@ const LEAST_BUFFERS: usize = 8 << 20;
 /// - On a **Unix socket**, whoever may open its file. Its mode is 0600, so its user alone, unless `,mode=0660` says something else.
 /// - On **TCP**, whoever has the [token](Self::token_file), sent with each request as `Authorization: Bearer TOKEN`. Any address but
 ///   loopback needs TLS as well. `bind` refuses what would be less.
-/// - A [second token](Self::read_token_file), or [another Unix socket](Self::listen_read_only), is for reading only: GET and HEAD.
+/// - A [second token](Self::read_token_file), or [another Unix socket](Self::listen_read_only), is for reading only: GET and HEAD,
+///   but for messages, which others would miss.
 ///
-/// Tokens are compared in constant time. The answer to a wrong one comes after half a second, and ends the connection; such answers
-/// are counted in the log, where no token and no whole ID is ever shown. `/health` and `/ready` need no token.
+/// Instead of showing the token, a request may be signed with it, as clients of AWS do (Signature Version 4): the token is the secret
+/// access key; the access key's ID, region and service may be any. The body has to be signed (no `UNSIGNED-PAYLOAD`). The client's
+/// clock may differ by 15 minutes; a machine whose own clock is not set yet does not judge it. A signed request that somebody has
+/// overheard could be sent again for so long; beyond the machine there is TLS against that.
+///
+/// Tokens are compared in constant time. The answer to a wrong one comes after half a second, and ends the connection; if somebody
+/// needs its place before, there is no answer, so whoever guesses locks nobody out. Such answers are counted in the log, where no
+/// token and no whole ID is ever shown. `/health` and `/ready` need no token.
 ///
 /// # Requests
 ///
@@ -71,6 +78,7 @@ const LEAST_BUFFERS: usize = 8 << 20;
 /// | `POST /@connections/{id}` | pushes the body: 200 with `result`, which is `sent` or `queued` |
 /// | `GET /@connections/{id}` | what is known of it: `connectedAt`, `lastActiveAt`, `identity` with `sourceIp` and `userAgent`, `path`, `route`, `shared`, `user`, `tags`, `topics`, `queuedBytes`, `messagesIn`, `messagesOut`, `bytesIn`, `bytesOut`, `roundTripMillis` |
 /// | `DELETE /@connections/{id}?code=&reason=` | closes it: 204 |
+/// | `GET /@connections/{id}/messages?len=&timeout=` | [reads](#reading-messages) the next message of a shared connection: 200 with it, or 204 if none came in time |
 /// | `PUT`, `DELETE /@connections/{id}/topics/{topic}` | it joins, or leaves: 204 |
 /// | `GET /@connections?path=&topic=&user=&after=&limit=` | `connections`, all that fit what is asked for, without their topics; and `next`, the `after` of the next page, or null. A page has 100, or `limit`, up to 1,000; it may have fewer although there is a next one |
 /// | `GET /@topics?after=&limit=` | `topics`, each with `name` and `members`, and `next` |
@@ -87,7 +95,26 @@ const LEAST_BUFFERS: usize = 8 << 20;
 ///
 /// A refusal is JSON, with a `message`. Those of `/@connections` are also what AWS's API Gateway says, which may have a stage before
 /// it (`/prod/@connections`): 400 for what cannot be an ID, 403 without a token, 410 for a connection that is gone, 413, 429 for a
-/// queue that is full ([`Overflow::DropNewest`](crate::Overflow)), with the header `x-amzn-ErrorType`.
+/// queue that is full ([`Overflow::DropNewest`](crate::Overflow)), with the header `x-amzn-ErrorType`. Its clients need no more than
+/// the address (`endpoint_url` of boto3) and the token.
+///
+/// # Reading messages
+///
+/// `GET /@connections/{id}/messages` waits for the next message of a shared connection, for `timeout` seconds: 20, or what it says, 0
+/// to 60 with fractions. The answer is the message, or, with `len`, so many characters or bytes of it, as
+/// [`read`](crate::WebSocket::read) has it. Its header lines are `Content-Type` (`text/plain; charset=utf-8`, or
+/// `application/octet-stream`), `Message-Type` (`text` or `binary`), `At-End` (`false` if there is more of it) and `Redelivered` (`true`
+/// if somebody may have had it before). 409 if the connection is not shared, 410 if it has ended and nothing is left.
+///
+/// Each message is read at least once, as by [`read_delivery`](crate::WebSocket::read_delivery): the next request on the same HTTP
+/// connection acknowledges it, whatever it asks for, if its token, where one is needed, is not only for reading. If there is none,
+/// because the reader has vanished, or within [`http_keep_alive`](crate::Limits::http_keep_alive), 60 s, the message goes back to the
+/// head of the queue. So a reader needs a connection of its own, and no proxy that shares it. While it waits it takes nothing if it
+/// leaves. Half of all connections may wait; more are answered with 429.
+///
+/// ```text
+/// curl --unix-socket /run/box.sock -o order http://box/@connections/ID/messages -o next http://box/@connections/ID/messages
+/// ```
 #[derive(Default)]
 #[must_use = "nothing listens until it is given to `ServerBuilder::manage`"]
 pub struct Manage {
@@ -199,7 +226,7 @@ impl Beside for Manage {
             )));
         }
         let limits = limits.unwrap_or_else(own_limits);
-        let routes = Routes::new(main, tokens, events, Readers::new(limits.max_connections));
+        let routes = Routes::new(main, tokens, events, &limits);
         let builder = Server::builder()
             .limits(limits)
             .header("cache-control", "no-store")

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{StatusCode, header};
 
 use super::{
@@ -12,13 +13,15 @@ use super::{
     json::Object,
     messages::{self, Reader, Readers},
     query::{Kind, Query, kind},
+    strangers::Strangers,
     target::{Target, is_of_aws},
-    token::{Denied, Rights, Tokens},
+    token::{Denied, Rights, Sender, Tokens},
 };
 use crate::{
     http::{Refusal, Request, Response},
     hub::Hub,
     id::{InvalidId, WebSocketId},
+    limits::Limits,
     message::{Message, Text},
     server::{Exchange, MainServer},
 };
@@ -33,11 +36,16 @@ pub(super) struct Routes {
     tokens: Tokens,
     events: Arc<Events>,
     readers: Readers,
+    strangers: Strangers,
 }
 
 impl Routes {
-    pub(super) fn new(main: MainServer, tokens: Tokens, events: Arc<Events>, readers: Readers) -> Self {
-        Self { hub: main.hub(), main, tokens, events, readers }
+    /// Of a listener with these limits.
+    pub(super) fn new(main: MainServer, tokens: Tokens, events: Arc<Events>, limits: &Limits) -> Self {
+        let readers = Readers::new(limits.max_connections);
+        // Bodies may have half of what there is.
+        let strangers = Strangers::new(limits.buffered_bytes() / 4, limits.max_body);
+        Self { hub: main.hub(), main, tokens, events, readers, strangers }
     }
 
     pub(super) fn answer(&self, exchange: &Exchange<'_>) -> Response {
@@ -52,7 +60,7 @@ impl Routes {
         let is_probe = matches!(target, Some(Target::Health | Target::Ready));
         let mut last = None;
         if !is_probe || exchange.tag() & BY_TOKEN == 0 {
-            let rights = self.rights(exchange).map_err(|denied| deny(denied, request))?;
+            let rights = self.admit(exchange.tag(), request, || exchange.body())?;
             let changes = !request.method().is_safe() || matches!(target, Some(Target::Messages(_)));
             match rights {
                 Rights::All => last = messages::acknowledge(exchange),
@@ -69,12 +77,24 @@ impl Routes {
         self.dispatch(exchange, target, last)
     }
 
-    /// What a request may do: its listener and its token say.
-    fn rights(&self, exchange: &Exchange<'_>) -> Result<Rights, Denied> {
-        let by_token = exchange.tag() & BY_TOKEN != 0;
-        let check = || self.tokens.check(exchange.request(), || exchange.body());
-        let rights = if by_token { check()? } else { Rights::All };
-        Ok(if exchange.tag() & READ_ONLY != 0 { Rights::Read } else { rights })
+    /// What a request may do: its listener, of which this is the tag, and its token say; if it is signed, its body is needed.
+    ///
+    /// # Errors
+    /// It may do nothing. Whoever shows a wrong token is told so late.
+    pub(super) fn admit(
+        &self,
+        tag: u8,
+        request: &Request,
+        body: impl FnOnce() -> Result<Bytes, Refusal>,
+    ) -> Result<Rights, Refusal> {
+        let is_by_token = tag & BY_TOKEN != 0;
+        let body = |sender| {
+            let _room = (sender == Sender::Unknown).then(|| self.strangers.admit(request)).transpose()?;
+            body()
+        };
+        let rights = if is_by_token { self.tokens.check(request, body) } else { Ok(Rights::All) };
+        let rights = rights.map_err(|denied| deny(denied, request))?;
+        Ok(if tag & READ_ONLY != 0 { Rights::Read } else { rights })
     }
 
     /// `last` is who has read a message on this connection before.

@@ -50,6 +50,13 @@ pub(super) enum Denied {
     NoBody(Refusal),
 }
 
+/// Of a body: whether it is known that somebody sends it who may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sender {
+    Known,
+    Unknown,
+}
+
 /// The tokens of a management listener.
 #[derive(Debug)]
 pub(super) struct Tokens {
@@ -81,7 +88,7 @@ impl Tokens {
     pub(super) fn check(
         &self,
         request: &Request,
-        body: impl FnOnce() -> std::result::Result<Bytes, Refusal>,
+        body: impl FnOnce(Sender) -> std::result::Result<Bytes, Refusal>,
     ) -> std::result::Result<Rights, Denied> {
         let mut lines = request.headers().get_all(header::AUTHORIZATION).iter();
         let (Some(line), None) = (lines.next(), lines.next()) else { return Err(Denied::Missing) };
@@ -96,20 +103,20 @@ impl Tokens {
         &self,
         line: &[u8],
         request: &Request,
-        body: impl FnOnce() -> std::result::Result<Bytes, Refusal>,
+        body: impl FnOnce(Sender) -> std::result::Result<Bytes, Refusal>,
     ) -> std::result::Result<Rights, Denied> {
         let signed = Signed::parse(line, request).map_err(Denied::Unclear)?;
         signed.check_time(SystemTime::now()).map_err(Denied::Unclear)?;
-        let digest_of_body = || Ok(digest(&body().map_err(Denied::NoBody)?));
+        let digest_of_body = |sender| Ok(digest(&body(sender).map_err(Denied::NoBody)?));
         match signed.content() {
             None => {
-                let content = digest_of_body()?;
+                let content = digest_of_body(Sender::Unknown)?;
                 self.find(|token| signed.is_by(&token.signing, &content))
             }
             // First whether it is known who sends the body.
             Some(content) => {
                 let rights = self.find(|token| signed.is_by(&token.signing, content))?;
-                let is_same = digest_of_body()?.eq_ignore_ascii_case(content);
+                let is_same = digest_of_body(Sender::Known)?.eq_ignore_ascii_case(content);
                 is_same.then_some(rights).ok_or(Denied::Unclear("the body is not the one that is signed"))
             }
         }
@@ -224,7 +231,7 @@ mod tests {
         let tokens = Tokens::new(text(ALL), text(READ)).unwrap();
         let head = format!("GET /?token={ALL} HTTP/1.1\r\nHost: h\r\n{lines}\r\n");
         let request = parse_head(head.as_bytes(), 8000).unwrap().unwrap().0;
-        tokens.check(&request, || panic!("no body is needed")).map_err(|denied| match denied {
+        tokens.check(&request, |_| panic!("no body is needed")).map_err(|denied| match denied {
             Denied::Missing => "missing",
             Denied::Wrong => "wrong",
             Denied::Unclear(why) => why,

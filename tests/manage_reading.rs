@@ -6,6 +6,7 @@ mod common;
 use std::{
     collections::BTreeSet,
     io::{Read, Write},
+    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
@@ -94,7 +95,7 @@ fn each_message_is_read_once_if_another_request_follows() {
         for (query, body, expected) in [
             ("?timeout=9.5", "one".as_bytes(), of(plain, "text", "true")),
             ("?len=2", "tẅ".as_bytes(), of(plain, "text", "false")),
-            ("?len=2&timeout=0", b"o", of(plain, "text", "true")),
+            ("?len=2&timeout=20", b"o", of(plain, "text", "true")),
             ("?len=1", b"\xff", of(octets, "binary", "false")),
             ("?len=0", b"\0", of(octets, "binary", "true")),
             ("", b"", of(plain, "text", "true")),
@@ -358,29 +359,49 @@ fn whoever_waits_learns_of_the_end() {
 fn those_who_wait_leave_places_for_others() {
     let server = Managed::with(with_shared, |manage| {
         let mut limits = Limits::default();
-        limits.max_connections = 6;
+        limits.max_connections = 8;
         manage.limits(limits)
     });
     let way = server.plain();
     let (mut client, id) = server.client("/shared");
-    let mut waiting: Vec<_> = (0..3).map(|_| Reader::new(&way, &id)).collect();
-    waiting.iter_mut().for_each(|reader| reader.send("?timeout=60"));
-    let mut one_more = Reader::new(&way, &id);
-    // It may be faster than the others, and wait in place of one of them for a moment.
-    eventually("it is one too many", || one_more.read("?timeout=0.01").status == 429);
-    assert!(aws_refusal(&one_more.read(""), 429, "LimitExceededException").contains("too many wait"));
-    assert_eq!(one_more.read("?timeout=0").status, 204, "it need not wait");
-    assert_eq!(way.ask(&format!("POST /@connections/{id}"), "x").status, 200);
-    assert_eq!(next_message(&mut client), text("x"));
-    // Whoever leaves is found out.
-    drop(waiting.pop());
-    eventually("there is a place", || one_more.read("?timeout=0.01").status == 204);
-    // Those that wait need not have been disturbed.
-    send(&mut client, &["1", "2"]);
-    let mut got: Vec<_> =
-        waiting.iter_mut().map(|reader| Reply::read(&mut reader.stream).text().to_owned()).collect();
-    got.sort();
-    assert_eq!(got, ["1", "2"]);
+    let (answered, answers) = mpsc::channel();
+    thread::scope(|scope| {
+        for _ in 0..5 {
+            let (answered, way, id) = (answered.clone(), &way, &id);
+            scope.spawn(move || {
+                let mut reader = Reader::new(way, id);
+                let reply = reader.read("?timeout=60");
+                assert_eq!(reader.ask("GET /@topics", "").status, 200);
+                answered.send(reply).unwrap();
+            });
+        }
+        let first = answers.recv_timeout(PATIENCE).unwrap();
+        assert!(aws_refusal(&first, 429, "LimitExceededException").contains("too many wait"));
+        let mut one_more = Reader::new(&way, &id);
+        assert_eq!(one_more.read("?timeout=60").status, 429);
+        assert_eq!(one_more.read("?timeout=0").status, 204, "it need not wait");
+        assert_eq!(way.ask(&format!("POST /@connections/{id}"), "x").status, 200);
+        assert_eq!(next_message(&mut client), text("x"));
+        // Of those who wait, each gets its message.
+        send(&mut client, &["1", "2", "3", "4"]);
+        let answers = (0..4).map(|_| answers.recv_timeout(PATIENCE).unwrap().text().to_owned());
+        assert_eq!(answers.collect::<BTreeSet<_>>(), BTreeSet::from(["1", "2", "3", "4"].map(str::to_owned)));
+    });
+    // Whoever leaves makes room.
+    let (_client, id) = server.client("/shared");
+    for _ in 0..5 {
+        let waiting: Vec<_> = (0..3)
+            .map(|_| {
+                let mut reader = Reader::new(&way, &id);
+                reader.send("?timeout=60");
+                reader
+            })
+            .collect();
+        drop(waiting);
+        eventually("there is a place", || {
+            way.get(&format!("/@connections/{id}/messages?timeout=0.01")).status == 204
+        });
+    }
 }
 
 /// Whatever readers do, each message is read, and one that was acknowledged not again.

@@ -9,6 +9,8 @@ use clap::{
 use log::LevelFilter;
 use switchboard::{Compression, Server};
 
+#[cfg(feature = "manage")]
+use super::manage::Management;
 #[cfg(feature = "__tls")]
 use super::tls::Tls;
 
@@ -26,6 +28,9 @@ pub(super) struct Serve {
     #[cfg(feature = "__tls")]
     #[command(flatten)]
     pub(super) tls: Tls,
+    #[cfg(feature = "manage")]
+    #[command(flatten)]
+    pub(super) manage: Management,
     /// Serve the files of this folder instead of the demo page
     #[arg(long, value_name = "DIR")]
     pub(super) www: Option<PathBuf>,

@@ -4,6 +4,7 @@
 mod answers;
 mod audiences;
 mod connections;
+mod console;
 mod events;
 mod json;
 mod query;

@@ -7,7 +7,7 @@ use http::{StatusCode, header};
 
 use super::{
     answers::{bad, done, json, later, not_allowed, not_found, write},
-    audiences, connections,
+    audiences, connections, console,
     events::{self, Events},
     json::Object,
     query::{Kind, Query, kind},
@@ -50,8 +50,9 @@ impl Routes {
     fn try_answer(&self, exchange: &Exchange<'_>) -> Result<Response, Refusal> {
         let request = exchange.request();
         let target = Target::parse(request.raw_path());
-        // A probe has no token. It learns that there is a server, which it knows by the connection.
-        if !matches!(target, Some(Target::Health | Target::Ready)) {
+        // A probe has no token. It learns that there is a server, which it knows by the connection. And a browser has none yet when
+        // it gets the page that asks for it.
+        if !matches!(target, Some(Target::Health | Target::Ready | Target::Access | Target::Console(_))) {
             let rights = self.rights(exchange).map_err(|denied| deny(denied, request))?;
             if rights == Rights::Read && !request.method().is_safe() {
                 return Err(Refusal::new(
@@ -87,6 +88,8 @@ impl Routes {
                 nothing_but(request, json(StatusCode::OK, Object::new().with("alive", true)))
             }
             (Target::Ready, _) => self.ready(request),
+            (Target::Console(file), _) => console::answer(file, request),
+            (Target::Access, _) => self.access(exchange),
             (Target::Connections, _) => connections::list(hub, request),
             (Target::Connection(id), "POST") => connections::push(hub, exchange, &known(id)?),
             (Target::Connection(id), "DELETE") => connections::close(hub, request, &known(id)?),
@@ -100,6 +103,17 @@ impl Routes {
             (Target::User(user), "DELETE") => audiences::close_user(hub, request, &user),
             (Target::User(user), _) => audiences::push_user(hub, exchange, &user),
         }
+    }
+
+    /// What one may do with the token that is shown, or without one. Nothing is the answer too, so that who has none yet can ask.
+    fn access(&self, exchange: &Exchange<'_>) -> Result<Response, Refusal> {
+        let access = match self.rights(exchange) {
+            Ok(Rights::All) => "all",
+            Ok(Rights::Read) => "read",
+            Err(Denied::Missing) => "none",
+            Err(Denied::Wrong) => return Err(deny(Denied::Wrong, exchange.request())),
+        };
+        nothing_but(exchange.request(), json(StatusCode::OK, Object::new().with("access", access)))
     }
 
     fn ready(&self, request: &Request) -> Result<Response, Refusal> {

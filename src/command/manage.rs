@@ -86,7 +86,11 @@ pub(super) fn announce(server: &Server) {
         let tls = if server.is_tls(address) { "s" } else { "" };
         match address {
             ListenAddr::Tcp(address) => info!("http{tls}://{address}/ is the console"),
-            other => info!("the console is on {other}; to see it: ssh -L 9090:PATH HOST, and http://localhost:9090/"),
+            ListenAddr::Unix(path) => {
+                let path = path.display();
+                info!("unix:{path} has the console: ssh -L 9090:{path} HOST brings it to http://localhost:9090/");
+            }
+            other => info!("the console is on {other}"),
         }
     }
 }

@@ -60,7 +60,8 @@ const LEAST_BUFFERS: usize = 8 << 20;
 /// - A [second token](Self::read_token_file), or [another Unix socket](Self::listen_read_only), is for reading only: GET and HEAD.
 ///
 /// Tokens are compared in constant time. The answer to a wrong one comes after half a second, and ends the connection; such answers
-/// are counted in the log, where no token and no whole ID is ever shown. `/health` and `/ready` need no token.
+/// are counted in the log, where no token and no whole ID is ever shown. `/health`, `/ready`, `/@access`, and the files of the console, which hold
+/// nothing secret, need no token.
 ///
 /// # Requests
 ///
@@ -76,7 +77,9 @@ const LEAST_BUFFERS: usize = 8 << 20;
 /// | `POST /@broadcast?path=&except={id}` | sends the body to all: the counts |
 /// | `POST /@users/{user}?except={id}` | to all connections of a user: the counts |
 /// | `DELETE /@users/{user}?code=&reason=` | closes these: `closed` |
+/// | `GET /@access` | what one may do here: `access`, which is `all`, `read`, or, without a token where one is needed, `none` |
 /// | `GET /@events` | what happens from now on, as Server-Sent Events, each with JSON: `opened` and `closed` (`id`, `path`, `user`, of an end also `code`, `reason`, `by`, `durationMillis`), `occupied` and `vacated` (`topic`). Who is too slow for them gets `lost`, and the stream ends. 32 may listen |
+/// | `GET /` | the console, for people: plots, and a table of connections, to push to and to close. It asks for the token, and keeps it in its tab |
 /// | `GET /health` | 200, if there is a server |
 /// | `GET /ready` | 200, if it takes connections; 503 if it shuts down, is full, or has no descriptors left |
 ///
@@ -189,11 +192,11 @@ impl Beside for Manage {
         }
         let tokens = Tokens::new(token, read_token)?;
         if tokens.is_empty()
-            && let Some(Endpoint { address, .. }) = endpoints.iter().find(|endpoint| !endpoint.is_unix())
+            && let Some(Endpoint { address, .. }) = endpoints.iter().find(|endpoint| endpoint.is_tcp())
         {
             return Err(ServerError::config(format!(
-                "management on {address} needs a token (Manage::token_file): everybody who reaches the port could use it; or listen \
-                 on a Unix socket"
+                "management on {address} needs a token, with Manage::token_file (--manage-token-file): everybody who reaches the port \
+                 could use it; or listen on a Unix socket (unix:PATH)"
             )));
         }
         let routes = Routes::new(main, tokens, events);
@@ -232,8 +235,8 @@ fn check_addresses(server: &Server) -> Result<(), ServerError> {
     match server.local_addrs().iter().find(is_open) {
         None => Ok(()),
         Some(address) => Err(ServerError::config(format!(
-            "management on {address} needs TLS (Manage::listen_tls): others than this machine reach it, and the token would be sent \
-             in the clear"
+            "management on {address} needs TLS, with Manage::listen_tls (--manage-tls): others than this machine reach it, and the \
+             token would be sent in the clear"
         ))),
     }
 }
@@ -241,6 +244,11 @@ fn check_addresses(server: &Server) -> Result<(), ServerError> {
 impl Endpoint {
     fn is_unix(&self) -> bool {
         self.address.starts_with("unix:")
+    }
+
+    /// What is neither is told by whoever tries to listen there.
+    fn is_tcp(&self) -> bool {
+        !self.is_unix() && self.address.contains(':')
     }
 
     fn add_to(self, builder: ServerBuilder) -> ServerBuilder {

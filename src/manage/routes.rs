@@ -49,6 +49,7 @@ impl Routes {
 
     fn try_answer(&self, exchange: &Exchange<'_>) -> Result<Response, Refusal> {
         let request = exchange.request();
+        check_host(exchange)?;
         let target = Target::parse(request.raw_path());
         // A probe has no token. It learns that there is a server, which it knows by the connection. And a browser has none yet when
         // it gets the page that asks for it.
@@ -122,6 +123,21 @@ impl Routes {
             Err(why) => Err(later(why)),
         }
     }
+}
+
+/// Where no token is needed, the page of a stranger must not reach us under the stranger's name (DNS rebinding): as when a Unix socket
+/// is brought to a port of a machine with a browser, which says so by what no page can leave out.
+fn check_host(exchange: &Exchange<'_>) -> Result<(), Refusal> {
+    let request = exchange.request();
+    let is_browser = [header::ACCEPT_LANGUAGE, header::ORIGIN].iter().any(|name| request.headers().contains_key(name));
+    if exchange.tag() & BY_TOKEN != 0 || !is_browser || request.has_local_host() {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        StatusCode::MISDIRECTED_REQUEST,
+        "a browser reaches this as localhost only: any stranger could own another name (DNS rebinding); a proxy has to ask for the \
+         Host localhost, or to use the listener with a token",
+    ))
 }
 
 /// For what has no parameters.

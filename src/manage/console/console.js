@@ -10,11 +10,11 @@ const HIDDEN = 60_000;            // a tab that nobody has seen for so long asks
 const MOST = 10_000;              // connections that are loaded, to be searched and sorted
 const LOADED = 500;               // at a time
 const PACE = 400, REST = 2_000;   // between two such pages, and between two rounds
-const SHOWN = 50;                 // rows of the table
 const MAX_REASON = 123;
 
 const now = () => performance.now();
 const wide = matchMedia('(min-width: 60rem)');
+const shown = () => wide.matches ? 50 : 20; // rows of the table
 const hovers = matchMedia('(hover: hover)');
 const format = new Intl.NumberFormat('en');
 const number = n => format.format(n);
@@ -78,7 +78,8 @@ const query = values => {
   return pairs.length ? '?' + new URLSearchParams(pairs) : '';
 };
 const part = encodeURIComponent;
-const explain = error => error instanceof Refused ? error.message : 'The server does not answer.';
+const NO_ANSWER = 'The server does not answer.';
+const explain = error => error instanceof Refused ? error.message : NO_ANSWER;
 
 /* Server-Sent Events. `EventSource` cannot send a token. */
 async function* events(path, signal) {
@@ -119,6 +120,7 @@ async function follow() {
   let delay = FIRST_DELAY;
   for (;;) {
     stream = new AbortController();
+    let why = NO_ANSWER;
     try {
       state.until = 0;
       ({ access } = await json('@access', { signal: AbortSignal.any([stream.signal, AbortSignal.timeout(SILENCE)]) }));
@@ -145,12 +147,12 @@ async function follow() {
         await new Promise(resolve => { wake = resolve; });
         continue;
       }
-      if (error instanceof Refused) put($('link-more'), error.message);
+      why = explain(error);
     }
     const wait = delay * (0.5 + Math.random() / 2);
     delay = Math.min(MAX_DELAY, delay * 2);
     state.until = now() + wait;
-    showLink(0, 'no answer from the server');
+    showLink(0, why);
     await Promise.race([pause(wait), new Promise(resolve => { wake = resolve; })]);
   }
 }
@@ -224,7 +226,6 @@ function take(stats) {
     pushes: per('pushes'), p50: trip?.p50 ?? null, p99: trip?.p99 ?? null, stats,
   });
   while (samples.length > 2 && samples[1].at < Date.now() - SPAN) samples.shift();
-  list.changed ||= before && (before.opened !== stats.opened || before.closed !== stats.closed);
   before = stats;
   if (state.link !== 1) showLink(1, 'live');
   put($('uptime'), age(stats.uptimeSeconds * 1000));
@@ -236,6 +237,7 @@ function take(stats) {
   put($('bytes-in'), bytes(stats.bytesIn));
   put($('bytes-out'), bytes(stats.bytesOut));
   $('logo').title = `Switchboard ${stats.version}`;
+  showAudience();
   document.title = `${number(stats.connections)} · Switchboard console`;
   draw();
 }
@@ -381,12 +383,12 @@ const COLUMNS = [
 ];
 const list = {
   rows: new Map(), shown: [], matching: [], page: 0, sort: { key: 'since', way: -1 }, words: [], filter: {},
-  whole: false, at: 0, running: null, changed: false, rendered: 0,
+  whole: false, at: 0, failed: '', running: null, rendered: 0,
 
   start() {
     if (this.running) return;
     const running = this.running = new AbortController();
-    this.run(running.signal).catch(() => {}).finally(() => { if (this.running === running) this.running = null; });
+    this.run(running.signal).catch(() => {}); // stopped
   },
   stop() {
     this.running?.abort();
@@ -399,13 +401,20 @@ const list = {
     this.rows.clear();
     this.whole = false;
     this.at = this.page = 0;
+    this.render(true);
     this.start();
   },
   async run(signal) {
     for (;;) {
       const begun = now();
-      await this.round(signal);
-      this.at = Date.now();
+      try {
+        await this.round(signal);
+        this.at = Date.now();
+        this.failed = '';
+      } catch (error) {
+        if (signal.aborted) return;
+        this.failed = explain(error);
+      }
       this.render();
       /* Ages grow by themselves; counts are worth a look now and then. */
       while (document.hidden || now() - begun < REST || state.link !== 1) await pause(250, signal);
@@ -434,16 +443,15 @@ const list = {
     const { key, way } = this.sort, { words } = this;
     const all = [...this.rows.values()];
     this.matching = words.length ? all.filter(row => words.every(word => (row.hay ??= hay(row)).includes(word))) : all;
-    const isText = typeof COLUMNS.find(column => column.key === key).text({ id: '', path: '', user: '', address: '', in: 0, out: 0, since: 0 }) === 'string' &&
-      ['id', 'path', 'user', 'address'].includes(key);
+    const isText = COLUMNS.find(column => column.key === key).first > 0;
     this.matching.sort((a, b) => {
       const [p, q] = [a[key], b[key]];
       /* What is not known comes last, whichever way. */
       if (p == null || q == null || p === '' || q === '') return (p == null || p === '') - (q == null || q === '');
       return way * (isText ? p < q ? -1 : p > q ? 1 : 0 : p - q);
     });
-    this.page = Math.max(0, Math.min(this.page, Math.ceil(this.matching.length / SHOWN) - 1));
-    this.shown = this.matching.slice(this.page * SHOWN, (this.page + 1) * SHOWN);
+    this.page = Math.max(0, Math.min(this.page, Math.ceil(this.matching.length / shown()) - 1));
+    this.shown = this.matching.slice(this.page * shown(), (this.page + 1) * shown());
   },
   /* While somebody points at a row, rows stay where they are: else another one would be under the finger. */
   isHeld() {
@@ -457,12 +465,12 @@ const list = {
     while (body.childElementCount < this.shown.length) body.append(makeRow());
     while (body.childElementCount > this.shown.length) body.lastElementChild.remove();
     this.shown.forEach((row, i) => fillRow(body.children[i], row));
-    const { length } = this.matching, from = this.page * SHOWN;
+    const { length } = this.matching, from = this.page * shown();
     put($('range'), length ? `${number(from + 1)}–${number(from + this.shown.length)} of ${number(length)}` : 'none');
     $('before').disabled = !this.page;
-    $('after').disabled = from + SHOWN >= length;
+    $('after').disabled = from + shown() >= length;
     const all = count(this.rows.size, 'connection'), cut = this.rows.size >= MOST && !this.whole;
-    put($('scope'), !this.at && !this.whole ? `Loading: ${all} so far` :
+    put($('scope'), this.failed ? this.failed : !this.at && !this.whole ? `Loading: ${all} so far` :
       cut ? `Search and sort are among the first ${all} by ID, and there are more: ask for a path, a user or a topic.` :
       held ? 'Rows keep their places while you point at them.' :
       this.at ? `Search and sort are among all ${all}${Object.keys(this.filter).length ? ' of this ' + Object.keys(this.filter)[0] : ''}, as of ${clock(this.at)}` : all);
@@ -476,6 +484,9 @@ const brief = ({ id, path, user, identity, connectedAt, messagesIn, messagesOut,
   in: messagesIn, out: messagesOut, queued: queuedBytes, trip: roundTripMillis, tags,
 });
 const hay = row => [row.id, row.path, row.user, row.address, row.agent, ...Object.entries(row.tags ?? {}).flat()].join('\n').toLowerCase();
+
+/* As soon as nobody points at them, they go where they belong. */
+$('rows').addEventListener('pointerleave', () => list.render(true));
 
 function makeRow() {
   const row = element('tr');
@@ -650,9 +661,9 @@ function showAudience() {
   const audience = $('audience').value;
   $('name-field').hidden = !audience;
   put($('name-label'), AUDIENCES[audience] ?? '');
-  tell('cast', '');
+  put($('cast-send'), audience || !before ? 'Send' : `Send to ${count(before.connections, 'connection')}`);
 }
-$('audience').addEventListener('change', showAudience);
+$('audience').addEventListener('change', () => { tell('cast', ''); showAudience(); });
 onSubmit('cast-form', async () => {
   const audience = $('audience').value, name = $('name').value, body = $('cast-text').value;
   if (audience && !name) return tell('cast', '', `The ${audience} is missing.`), $('name').focus();
@@ -671,7 +682,7 @@ const topics = {
   start() {
     if (this.running) return;
     const running = this.running = new AbortController();
-    this.run(running.signal).catch(() => {}).finally(() => { if (this.running === running) this.running = null; });
+    this.run(running.signal).catch(() => {}); // stopped
   },
   stop() {
     this.running?.abort();
@@ -684,7 +695,12 @@ const topics = {
   async run(signal) {
     for (;;) {
       if (!document.hidden && !$('topics').hidden && state.link !== 2) {
-        this.show(await json('@topics' + query({ after: this.stack.at(-1), limit: 100 }), { signal }));
+        try {
+          this.show(await json('@topics' + query({ after: this.stack.at(-1), limit: 100 }), { signal }));
+        } catch (error) {
+          if (signal.aborted) return;
+          put($('topic-note'), explain(error));
+        }
       }
       await pause(3000, signal);
       while (state.link !== 1) await pause(250, signal);
@@ -718,6 +734,7 @@ function makeTopic() {
   send.addEventListener('click', () => {
     $('audience').value = 'topic';
     $('name').value = name.textContent;
+    tell('cast', '');
     showAudience();
     openTab('cast');
     $('cast-text').focus();
@@ -762,14 +779,12 @@ $('side').addEventListener('keydown', event => { if (event.key === 'Escape' && !
 function onSubmit(form, act) {
   $(form).addEventListener('submit', event => { event.preventDefault(); act(); });
 }
-/* As everywhere where a text is sent: Enter sends, Shift and Enter add a line. */
-for (const field of ['push-text', 'cast-text']) {
-  $(field).addEventListener('keydown', event => {
-    if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return;
-    event.preventDefault();
-    if (!event.repeat) $(field).form.requestSubmit();
-  });
-}
+/* Enter sends to one, Shift and Enter add a line; what goes to many is not sent by a key. */
+$('push-text').addEventListener('keydown', event => {
+  if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  if (!event.repeat) $('push-form').requestSubmit();
+});
 
 $('logo').src = $('icon').href;
 setSort('since', -1);

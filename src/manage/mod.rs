@@ -6,8 +6,10 @@ mod audiences;
 mod connections;
 mod events;
 mod json;
+mod process;
 mod query;
 mod routes;
+mod stats;
 mod target;
 mod token;
 
@@ -76,6 +78,7 @@ const LEAST_BUFFERS: usize = 8 << 20;
 /// | `POST /@users/{user}?except={id}` | to all connections of a user: the counts |
 /// | `DELETE /@users/{user}?code=&reason=` | closes these: `closed` |
 /// | `GET /@events` | what happens from now on, as Server-Sent Events, each with JSON: `opened` and `closed` (`id`, `path`, `user`, of an end also `code`, `reason`, `by`, `durationMillis`), `occupied` and `vacated` (`topic`). Who is too slow for them gets `lost`, and the stream ends. 32 may listen |
+/// | `GET /@stats?interval=` | numbers of the server, as Server-Sent Events: at once, and then every second, or every 0.5 to 60 seconds, an event `stats` with a JSON object; with `Accept: application/json` that object once. `time`, `uptimeSeconds`, `version`; `connections`, of these `shared` and `synchronous`, `maxConnections`; since the start `opened`, `closed`, `refused`, `messagesIn`, `messagesOut`, `bytesIn`, `bytesOut`, `pushes`, `pushesByResult`, which never become less; `queuedBytes`, `topics`, `users`, `roundTripMillis` with `p50` and `p99`, or null; `threads` and `residentBytes` of the process, or null. 32 may listen |
 /// | `GET /health` | 200, if there is a server |
 /// | `GET /ready` | 200, if it takes connections; 503 if it shuts down, is full, or has no descriptors left |
 ///
@@ -176,7 +179,7 @@ impl ServerBuilder {
     /// `bind` binds its addresses, after those of the server, and refuses what would let strangers in. It answers as long as the
     /// server runs, also while that shuts down.
     pub fn manage(self, manage: Manage) -> Self {
-        self.observer(manage.events.clone()).beside(manage)
+        self.observer(manage.events.clone()).counted().beside(manage)
     }
 }
 

@@ -11,6 +11,7 @@ use super::{
     events::{self, Events},
     json::Object,
     query::{Kind, Query, kind},
+    stats::Stats,
     target::{Target, is_of_aws},
     token::{Denied, Rights, Tokens},
 };
@@ -35,11 +36,13 @@ pub(super) struct Routes {
     hub: Hub,
     tokens: Tokens,
     events: Arc<Events>,
+    stats: Arc<Stats>,
 }
 
 impl Routes {
     pub(super) fn new(main: MainServer, tokens: Tokens, events: Arc<Events>) -> Self {
-        Self { hub: main.hub(), main, tokens, events }
+        let stats = Arc::new(Stats::new(main.clone()));
+        Self { hub: main.hub(), main, tokens, events, stats }
     }
 
     pub(super) fn answer(&self, exchange: &Exchange<'_>) -> Response {
@@ -94,6 +97,7 @@ impl Routes {
             (Target::Member(id, topic), "PUT") => connections::join(hub, request, &known(id)?, &topic),
             (Target::Member(id, topic), _) => connections::leave(hub, request, &known(id)?, &topic),
             (Target::Events, _) => events::answer(&self.events, request),
+            (Target::Stats, _) => Stats::answer(&self.stats, request),
             (Target::Topics, _) => audiences::topics(hub, request),
             (Target::Topic(topic), _) => audiences::publish(hub, exchange, &topic),
             (Target::Broadcast, _) => audiences::broadcast(hub, exchange),

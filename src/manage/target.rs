@@ -21,6 +21,7 @@ pub(super) enum Target<'a> {
     User(Cow<'a, str>),
     Events,
     Stats,
+    Metrics,
 }
 
 impl<'a> Target<'a> {
@@ -34,6 +35,7 @@ impl<'a> Target<'a> {
             ("@topics", Some(topic)) => name_of(topic).map(Self::Topic),
             ("@events", None) => Some(Self::Events),
             ("@stats", None) => Some(Self::Stats),
+            ("metrics", None) => Some(Self::Metrics),
             ("@broadcast", None) => Some(Self::Broadcast),
             ("@users", Some(user)) => name_of(user).map(Self::User),
             _ => Self::connection(below_connections(path)?),
@@ -56,9 +58,13 @@ impl<'a> Target<'a> {
     /// The methods that there are.
     pub(super) fn methods(&self) -> &'static str {
         match self {
-            Self::Health | Self::Ready | Self::Connections | Self::Topics | Self::Events | Self::Stats => {
-                "GET, HEAD"
-            }
+            Self::Health
+            | Self::Ready
+            | Self::Connections
+            | Self::Topics
+            | Self::Events
+            | Self::Stats
+            | Self::Metrics => "GET, HEAD",
             Self::Connection(_) => "DELETE, GET, HEAD, POST",
             Self::Member(..) => "DELETE, PUT",
             Self::Topic(_) | Self::Broadcast => "POST",
@@ -131,6 +137,7 @@ mod tests {
             ("/@broadcast", Some(Target::Broadcast)),
             ("/@events", Some(Target::Events)),
             ("/@stats", Some(Target::Stats)),
+            ("/metrics", Some(Target::Metrics)),
             ("/", None),
             ("*", None),
             ("//@connections", None),

@@ -16,12 +16,12 @@ pub(crate) struct Histogram {
 }
 
 impl Histogram {
-    pub(super) const fn new(bounds: &'static [u64]) -> Self {
+    pub(crate) const fn new(bounds: &'static [u64]) -> Self {
         assert!(bounds.len() <= MOST);
         Self { bounds, counts: [const { AtomicU64::new(0) }; _], nanos: AtomicU64::new(0) }
     }
 
-    pub(super) fn add(&self, time: Duration) {
+    pub(crate) fn add(&self, time: Duration) {
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let place = self.bounds.partition_point(|bound| bound * 1000 < nanos);
         self.counts[place].fetch_add(1, Relaxed);

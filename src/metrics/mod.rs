@@ -29,21 +29,20 @@ use crate::{
 /// Of so many pushes the time of one is taken.
 pub(crate) const MEASURED: u64 = 16;
 
-/// From a connection's beginning to its 101, in microseconds.
-const HANDSHAKES: Histogram = Histogram::new(&[
+/// Bounds, in microseconds: from a connection's beginning to its 101.
+const HANDSHAKES: &[u64] = &[
     250, 500, 1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
     5_000_000, 10_000_000,
-]);
+];
 
 /// A push, until it returns.
-const PUSHES: Histogram =
-    Histogram::new(&[1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 100_000, 1_000_000]);
+const PUSHES: &[u64] = &[1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 100_000, 1_000_000];
 
 /// From a ping to its pong.
-const ROUND_TRIPS: Histogram = Histogram::new(&[
+const ROUND_TRIPS: &[u64] = &[
     100, 250, 500, 1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
     5_000_000, 10_000_000,
-]);
+];
 
 /// What can become of a push.
 pub(crate) const RESULTS: [&str; 9] =
@@ -97,9 +96,9 @@ impl Metrics {
             slow: AtomicU64::new(0),
             begun: AtomicU64::new(0),
             pushes: [const { AtomicU64::new(0) }; _],
-            push_times: PUSHES,
-            handshakes: HANDSHAKES,
-            round_trips: ROUND_TRIPS,
+            push_times: Histogram::new(PUSHES),
+            handshakes: Histogram::new(HANDSHAKES),
+            round_trips: Histogram::new(ROUND_TRIPS),
         }
     }
 

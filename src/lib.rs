@@ -460,6 +460,7 @@
 //! | 2 | `protocol` | the state machine of one connection, without I/O: bytes, commands and the time in; bytes, messages and the next deadline out |
 //! | 3 | `connection` | the protocol under its lock, the socket, what waits to be sent and to be read |
 //! | 4 | `info`, `observer` | what is told about a connection, and who is told |
+//! | 4 | `metrics` | what is counted as it happens, for whoever watches the server |
 //! | 4 | `pending` | a connection that is being opened: what is pushed to it, and who waits for it |
 //! | 4 | `registry` | connections by ID, path, route, topic and user |
 //! | 4 | `gateway` | drives shared connections, receives for busy threads, keeps the deadlines |
@@ -520,6 +521,7 @@ mod limits;
 mod manage;
 mod memory;
 mod message;
+mod metrics;
 mod observer;
 mod opening;
 mod parked;

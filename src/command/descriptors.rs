@@ -30,7 +30,12 @@ pub(super) struct Needed {
 impl Needed {
     fn sum(self) -> u64 {
         let each = if self.files { 2 } else { 1 };
-        self.connections * each + self.managing + self.listeners * LISTENER + self.gateways * GATEWAY + PROCESS + SPARE
+        self.connections * each
+            + self.managing
+            + self.listeners * LISTENER
+            + self.gateways * GATEWAY
+            + PROCESS
+            + SPARE
     }
 }
 

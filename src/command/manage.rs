@@ -88,7 +88,9 @@ pub(super) fn announce(server: &Server) {
             ListenAddr::Tcp(address) => info!("http{tls}://{address}/ is the console"),
             ListenAddr::Unix(path) => {
                 let path = path.display();
-                info!("unix:{path} has the console: ssh -L 9090:{path} HOST brings it to http://localhost:9090/");
+                info!(
+                    "unix:{path} has the console: ssh -L 9090:{path} HOST brings it to http://localhost:9090/"
+                );
             }
             other => info!("the console is on {other}"),
         }

@@ -130,7 +130,8 @@ mod tests {
         assert!(!page.contains(" style=") && !page.contains("<style") && !page.contains("onclick"));
         assert_eq!(page.matches("<script").count(), 1);
         let script = File::Script.text();
-        for way in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "localStorage"] {
+        for way in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "localStorage"]
+        {
             assert!(!script.contains(way), "{way}");
         }
     }

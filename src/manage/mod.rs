@@ -6,9 +6,13 @@ mod audiences;
 mod connections;
 mod console;
 mod events;
+mod exposition;
 mod json;
+mod metrics;
+mod process;
 mod query;
 mod routes;
+mod stats;
 mod target;
 mod token;
 
@@ -79,6 +83,8 @@ const LEAST_BUFFERS: usize = 8 << 20;
 /// | `DELETE /@users/{user}?code=&reason=` | closes these: `closed` |
 /// | `GET /@access` | what one may do here: `access`, which is `all`, `read`, or, without a token where one is needed, `none` |
 /// | `GET /@events` | what happens from now on, as Server-Sent Events, each with JSON: `opened` and `closed` (`id`, `path`, `user`, of an end also `code`, `reason`, `by`, `durationMillis`), `occupied` and `vacated` (`topic`). Who is too slow for them gets `lost`, and the stream ends. 32 may listen |
+/// | `GET /@stats?interval=` | numbers of the server, as Server-Sent Events: at once, and then every second, or every 0.5 to 60 seconds, an event `stats` with a JSON object; with `Accept: application/json` that object once. `time`, `uptimeSeconds`, `version`; `connections`, of these `shared` and `synchronous`, `maxConnections`; since the start `opened`, `closed`, `refused`, `messagesIn`, `messagesOut`, `bytesIn`, `bytesOut`, `pushes`, `pushesByResult`, which never become less; `queuedBytes`, `topics`, `users`, `roundTripMillis` with `p50` and `p99`, or null; `threads` and `residentBytes` of the process, or null. 32 may listen |
+/// | `GET /metrics` | the same and more for Prometheus, in its text format 0.0.4: connections by route and kind, ends by close code, refused handshakes by reason, pushes by result, times of handshakes, pushes and pings, certificates, the process. No label is what a client has invented |
 /// | `GET /` | the console, for people: plots, and a table of connections, to push to and to close. It asks for the token, and keeps it in its tab |
 /// | `GET /health` | 200, if there is a server |
 /// | `GET /ready` | 200, if it takes connections; 503 if it shuts down, is full, or has no descriptors left |
@@ -180,7 +186,7 @@ impl ServerBuilder {
     /// `bind` binds its addresses, after those of the server, and refuses what would let strangers in. It answers as long as the
     /// server runs, also while that shuts down.
     pub fn manage(self, manage: Manage) -> Self {
-        self.observer(manage.events.clone()).beside(manage)
+        self.observer(manage.events.clone()).counted().beside(manage)
     }
 }
 

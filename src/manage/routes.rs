@@ -10,7 +10,9 @@ use super::{
     audiences, connections, console,
     events::{self, Events},
     json::Object,
+    metrics,
     query::{Kind, Query, kind},
+    stats::Stats,
     target::{Target, is_of_aws},
     token::{Denied, Rights, Tokens},
 };
@@ -35,11 +37,13 @@ pub(super) struct Routes {
     hub: Hub,
     tokens: Tokens,
     events: Arc<Events>,
+    stats: Arc<Stats>,
 }
 
 impl Routes {
     pub(super) fn new(main: MainServer, tokens: Tokens, events: Arc<Events>) -> Self {
-        Self { hub: main.hub(), main, tokens, events }
+        let stats = Arc::new(Stats::new(main.clone()));
+        Self { hub: main.hub(), main, tokens, events, stats }
     }
 
     pub(super) fn answer(&self, exchange: &Exchange<'_>) -> Response {
@@ -98,6 +102,8 @@ impl Routes {
             (Target::Member(id, topic), "PUT") => connections::join(hub, request, &known(id)?, &topic),
             (Target::Member(id, topic), _) => connections::leave(hub, request, &known(id)?, &topic),
             (Target::Events, _) => events::answer(&self.events, request),
+            (Target::Stats, _) => Stats::answer(&self.stats, request),
+            (Target::Metrics, _) => metrics::answer(&self.main, &self.stats, request),
             (Target::Topics, _) => audiences::topics(hub, request),
             (Target::Topic(topic), _) => audiences::publish(hub, exchange, &topic),
             (Target::Broadcast, _) => audiences::broadcast(hub, exchange),
@@ -129,7 +135,8 @@ impl Routes {
 /// is brought to a port of a machine with a browser, which says so by what no page can leave out.
 fn check_host(exchange: &Exchange<'_>) -> Result<(), Refusal> {
     let request = exchange.request();
-    let is_browser = [header::ACCEPT_LANGUAGE, header::ORIGIN].iter().any(|name| request.headers().contains_key(name));
+    let is_browser =
+        [header::ACCEPT_LANGUAGE, header::ORIGIN].iter().any(|name| request.headers().contains_key(name));
     if exchange.tag() & BY_TOKEN != 0 || !is_browser || request.has_local_host() {
         return Ok(());
     }

@@ -25,6 +25,8 @@ pub(super) enum Target<'a> {
     Broadcast,
     User(Cow<'a, str>),
     Events,
+    Stats,
+    Metrics,
 }
 
 impl<'a> Target<'a> {
@@ -44,6 +46,8 @@ impl<'a> Target<'a> {
             ("@topics", None) => Some(Self::Topics),
             ("@topics", Some(topic)) => name_of(topic).map(Self::Topic),
             ("@events", None) => Some(Self::Events),
+            ("@stats", None) => Some(Self::Stats),
+            ("metrics", None) => Some(Self::Metrics),
             ("@broadcast", None) => Some(Self::Broadcast),
             ("@users", Some(user)) => name_of(user).map(Self::User),
             _ => Self::connection(below_connections(path)?),
@@ -66,8 +70,15 @@ impl<'a> Target<'a> {
     /// The methods that there are.
     pub(super) fn methods(&self) -> &'static str {
         match self {
-            Self::Health | Self::Ready | Self::Console(_) | Self::Access => "GET, HEAD",
-            Self::Connections | Self::Topics | Self::Events => "GET, HEAD",
+            Self::Health
+            | Self::Ready
+            | Self::Console(_)
+            | Self::Access
+            | Self::Connections
+            | Self::Topics
+            | Self::Events
+            | Self::Stats
+            | Self::Metrics => "GET, HEAD",
             Self::Connection(_) => "DELETE, GET, HEAD, POST",
             Self::Member(..) => "DELETE, PUT",
             Self::Topic(_) | Self::Broadcast => "POST",
@@ -146,6 +157,8 @@ mod tests {
             ("/console", None),
             ("/console.js/", None),
             ("//", None),
+            ("/@stats", Some(Target::Stats)),
+            ("/metrics", Some(Target::Metrics)),
             ("*", None),
             ("//@connections", None),
             ("/a/b/@connections", None),

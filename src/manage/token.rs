@@ -124,7 +124,8 @@ impl Source {
             Self::Text(text) => (text, what.to_owned()),
             Self::File(path) => {
                 let name = format!("{what} in {}", path.display());
-                let text = read(&path).map_err(|e| ServerError::config(format!("{name}: {}", Failed(e, &path))))?;
+                let text =
+                    read(&path).map_err(|e| ServerError::config(format!("{name}: {}", Failed(e, &path))))?;
                 (text, name)
             }
         };

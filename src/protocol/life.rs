@@ -1,6 +1,6 @@
 //! A connection's life: what it consists of, and what it has come to.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::AddAssign, sync::Arc, time::Duration};
 
 use super::{phase::Phase, timers::Timers};
 use crate::{
@@ -23,6 +23,8 @@ pub(crate) struct Protocol {
     pub(super) counts: Counts,
     /// The last round trip, in microseconds.
     pub(super) round_trip: Option<u32>,
+    /// It was measured since somebody asked.
+    pub(super) measured: bool,
     /// Pings that came since the output was last empty: so many pongs are in it, at most.
     pub(super) pongs: u8,
     /// What was received is not wanted any more: this side has closed.
@@ -48,6 +50,15 @@ pub(crate) struct Counts {
     pub(crate) bytes_out: u64,
 }
 
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.messages_in += other.messages_in;
+        self.messages_out += other.messages_out;
+        self.bytes_in += other.bytes_in;
+        self.bytes_out += other.bytes_out;
+    }
+}
+
 impl Protocol {
     pub(crate) fn new(role: Role, codec: Codec, limits: Arc<Limits>, shared: bool, now: Moment) -> Self {
         Self {
@@ -59,6 +70,7 @@ impl Protocol {
             timers: Timers::new(shared, now),
             counts: Counts::default(),
             round_trip: None,
+            measured: false,
             pongs: 0,
             hung_up: false,
             owes_close: false,
@@ -105,6 +117,11 @@ impl Protocol {
     /// How long the last ping took for its pong.
     pub(crate) fn round_trip(&self) -> Option<Duration> {
         self.round_trip.map(|micros| Duration::from_micros(micros.into()))
+    }
+
+    /// The same, if it was measured since this was last asked.
+    pub(crate) fn take_measured(&mut self) -> Option<Duration> {
+        if std::mem::take(&mut self.measured) { self.round_trip() } else { None }
     }
 
     /// Whether messages are received.

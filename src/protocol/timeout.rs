@@ -78,6 +78,7 @@ impl Protocol {
     pub(super) fn measure(&mut self, payload: &[u8], now: Moment) {
         if let Some(sent) = payload.try_into().ok().and_then(Moment::from_bytes) {
             self.round_trip = now.since(sent).as_micros().try_into().ok();
+            (self.measured, self.changed) = (true, true);
         }
     }
 

@@ -17,6 +17,7 @@
 //! are told with nothing held; whoever holds a log never waits until they are.
 
 mod audience;
+mod census;
 #[cfg(feature = "__tls")]
 mod certificates;
 mod connections;
@@ -33,6 +34,7 @@ pub use self::{
     recovery::Recovery,
 };
 pub(crate) use self::{
+    census::Census,
     connections::{Announced, Registry},
     found::{Found, Selected},
     recovery::numbered,

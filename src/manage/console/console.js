@@ -644,7 +644,7 @@ onSubmit('push-form', async () => {
 });
 onSubmit('close-form', async () => {
   const { id } = one, code = $('code').value.trim(), reason = $('reason').value;
-  if (!/^\d{4}$/.test(code)) return tell('close', '', 'The code has four digits: 1000, or 3000 to 4999.');
+  if (!/^(100[0-37-9]|101[0-4]|[34]\d{3})$/.test(code)) return tell('close', '', 'The code: 1000 to 1003, 1007 to 1014, or 3000 to 4999.');
   const length = byteLength(reason);
   if (length > MAX_REASON) return tell('close', '', `The reason takes ${length} bytes in UTF-8; the most is ${MAX_REASON}.`);
   await act('close', async () => {

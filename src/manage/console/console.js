@@ -13,7 +13,8 @@ const PACE = 400, REST = 2_000;   // between two such pages, and between two rou
 const MAX_REASON = 123;
 
 const now = () => performance.now();
-const wide = matchMedia('(min-width: 60rem)');
+const wide = matchMedia('(min-width: 60rem)');   // the side is beside the table
+const roomy = matchMedia('(min-width: 40rem)');  // the table has all of its columns
 const shown = () => wide.matches ? 50 : 20; // rows of the table
 const hovers = matchMedia('(hover: hover)');
 const format = new Intl.NumberFormat('en');
@@ -204,7 +205,7 @@ function tick() {
   if (state.link === 1 && now() - heard > SILENCE) stream.abort();
   const wait = state.until - now();
   const more = state.link === 0 && state.until ? wait > 0 ? `again in ${Math.ceil(wait / 1000)} s` : 'trying again' :
-    state.link === 1 ? location.host : '';
+    state.link === 1 ? `${location.host}, version ${before.version}` : '';
   put($('link-more'), more);
   if (samples.length && now() - heard > 1500) draw();
 }
@@ -236,7 +237,6 @@ function take(stats) {
   put($('shared'), number(stats.shared));
   put($('bytes-in'), bytes(stats.bytesIn));
   put($('bytes-out'), bytes(stats.bytesOut));
-  $('logo').title = `Switchboard ${stats.version}`;
   showAudience();
   document.title = `${number(stats.connections)} · Switchboard console`;
   draw();
@@ -473,7 +473,7 @@ const list = {
     put($('scope'), this.failed ? this.failed : !this.at && !this.whole ? `Loading: ${all} so far` :
       cut ? `Search and sort are among the first ${all} by ID, and there are more: ask for a path, a user or a topic.` :
       held ? 'Rows keep their places while you point at them.' :
-      this.at ? `Search and sort are among all ${all}${Object.keys(this.filter).length ? ' of this ' + Object.keys(this.filter)[0] : ''}, as of ${clock(this.at)}` : all);
+      this.at ? `Search and sort are among ${this.rows.size === 1 ? 'the only one' : 'all ' + all}${Object.keys(this.filter).length ? ' of this ' + Object.keys(this.filter)[0] : ''}, as of ${clock(this.at)}` : all);
     $('empty').hidden = this.shown.length || !this.at;
     put($('empty'), this.rows.size ? 'No connection is like this.' : Object.keys(this.filter).length ? 'Nobody is there.' : 'No client is connected.');
   },
@@ -501,7 +501,7 @@ function fillRow(node, row) {
   flag(node, 'aria-current', id === one.id && 'true');
   COLUMNS.forEach(({ key, text }, i) => {
     const cell = node.children[i], value = text(row);
-    if (i && !(i === 1 && !wide.matches)) return put(cell, value), flag(cell, 'title', key !== 'since' && value.length > 12 && value);
+    if (i && !(i === 1 && !roomy.matches)) return put(cell, value), flag(cell, 'title', key !== 'since' && value.length > 12 && value);
     /* The first cell that is there is the row's button. */
     if (!cell.firstElementChild) cell.replaceChildren(Object.assign(element('button'), { type: 'button' }));
     put(cell.firstElementChild, value);
@@ -535,10 +535,12 @@ function turn(by) {
 }
 $('before').addEventListener('click', () => turn(-1));
 $('after').addEventListener('click', () => turn(1));
-wide.addEventListener('change', () => {
-  $('rows').replaceChildren();
-  list.render(true);
-});
+for (const width of [wide, roomy]) {
+  width.addEventListener('change', () => {
+    $('rows').replaceChildren();
+    list.render(true);
+  });
+}
 
 /* Anywhere is searched here, in what is loaded; a path, a user and a topic are asked for. */
 function search() {

@@ -57,7 +57,12 @@ impl Routes {
         let target = Target::parse(request.raw_path());
         // A probe has no token. It learns that there is a server, which it knows by the connection. And a browser has none yet when
         // it gets the page that asks for it.
-        if !matches!(target, Some(Target::Health | Target::Ready | Target::Access | Target::Console(_))) {
+        let is_open = match target {
+            Some(Target::Health | Target::Ready) => true,
+            Some(Target::Access | Target::Console(_)) => request.method().is_safe(),
+            _ => false,
+        };
+        if !is_open {
             let rights = self.rights(exchange).map_err(|denied| deny(denied, request))?;
             if rights == Rights::Read && !request.method().is_safe() {
                 return Err(Refusal::new(

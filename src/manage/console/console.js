@@ -3,7 +3,7 @@
 const $ = id => document.getElementById(id);
 const KEY = 'switchboard-token';
 const SPAN = 300_000;             // of the plots, in ms
-const GAP = 2_500;                // between two values: longer, and nobody knows what was there
+const GAP = 4_500;                // between two values: longer, and nobody knows what was there
 const SILENCE = 6_000;            // there is a value each second: after this the link is cut
 const FIRST_DELAY = 1_000, MAX_DELAY = 15_000;
 const HIDDEN = 60_000;            // a tab that nobody has seen for so long asks for nothing
@@ -26,7 +26,7 @@ const bytes = n => {
   const value = n / 1024 ** unit;
   return `${unit && value < 10 ? value.toFixed(1) : Math.round(value)} ${['B', 'KiB', 'MiB', 'GiB', 'TiB'][unit]}`;
 };
-const millis = n => n == null ? '–' : `${n < 10 ? n.toFixed(1) : number(Math.round(n))} ms`;
+const millis = n => n == null ? '–' : n < 1000 ? `${n < 10 ? n.toFixed(1) : Math.round(n)} ms` : `${(n / 1000).toFixed(1)} s`;
 const age = ms => {
   const s = Math.max(0, Math.floor(ms / 1000)), m = Math.floor(s / 60), h = Math.floor(m / 60), d = Math.floor(h / 24);
   return d ? `${d} d ${h % 24} h` : h ? `${h} h ${m % 60} min` : m ? `${m} min` : `${s} s`;
@@ -205,7 +205,7 @@ function tick() {
   if (state.link === 1 && now() - heard > SILENCE) stream.abort();
   const wait = state.until - now();
   const more = state.link === 0 && state.until ? wait > 0 ? `again in ${Math.ceil(wait / 1000)} s` : 'trying again' :
-    state.link === 1 ? `${location.host}, version ${before.version}` : '';
+    state.link === 1 ? `${location.host} · ${before.version}` : '';
   put($('link-more'), more);
   if (samples.length && now() - heard > 1500) draw();
 }
@@ -365,7 +365,7 @@ function runs(line) {
 function nice(value, whole) {
   if (value <= 0) return whole ? 10 : 1;
   const power = 10 ** Math.floor(Math.log10(value));
-  const most = [1, 2, 3, 5, 10].find(step => step * power >= value * 1.05) ?? 20;
+  const most = [1, 1.5, 2, 3, 4, 5, 6, 8, 10].find(step => step * power >= value * 1.05) ?? 20;
   return whole ? Math.max(10, most * power) : most * power;
 }
 

@@ -218,7 +218,8 @@
 //! With the feature `manage` and `ServerBuilder::manage`, other processes reach the hub over HTTP: they push to a connection by its ID,
 //! list, show and close connections, publish to topics and users, and are told what happens. `/@connections` is the API that clients of
 //! AWS's API Gateway know; `/health` and `/ready` are for whoever watches over the server. It is a listener of its own, on Unix sockets,
-//! or with a token: `Manage` says all of it.
+//! or with a token: `Manage` says all of it. At `/` it has a console for people: plots, connections and topics, and what can be done
+//! with them.
 //!
 //! ```text
 //! curl --unix-socket /run/box.sock -d 'it rains' http://localhost/@connections/b3kT9ZcYw4mQ1s8xAAAAKg
@@ -437,7 +438,8 @@
 //!   linked but libc, and with a musl target not even that.
 //! - `tls-vendored`: `tls` with an OpenSSL that is built along and linked in, for cross builds where the target's is not to be had. It
 //!   takes Perl, `make` and minutes.
-//! - `manage`: other processes push to connections, list and close them, over HTTP: `ServerBuilder::manage`, which says it all.
+//! - `manage` (default): other processes push to connections, list and close them, over HTTP, and people see them in a console:
+//!   `ServerBuilder::manage`, which says it all.
 //! - `test-certs`: certificates for tests of your own `wss://`, `switchboard::test_certs`; with `tls` or `rustls`.
 //! - `cli` (default): the `switchboard` command. A program that only uses the library does not need it:
 //!   `switchboard = { version = "0.1", default-features = false, features = ["tls"] }`.

@@ -203,6 +203,16 @@ mod tests {
         assert!(tls.listen().is_empty());
     }
 
+    #[cfg(all(feature = "__tls", feature = "manage"))]
+    #[test]
+    fn it_can_be_managed_with_tls_alone_and_in_several_places() {
+        let tls = ["--cert", "c", "--key", "k", "--manage-token-file", "t"];
+        let alone = parse(&[&["--manage-tls", "a:1"], &tls[..]].concat()).unwrap();
+        assert_eq!(alone.listen(), ["127.0.0.1:8080"], "there it is not served to clients");
+        let many = ["--manage", "unix:/s", "--manage", "a:2", "--manage-tls", "a:1", "--tls-listen", "a:3"];
+        assert!(parse(&[&many, &tls[..]].concat()).unwrap().listen().is_empty());
+    }
+
     #[test]
     fn wrong_options_are_refused() {
         for bad in [

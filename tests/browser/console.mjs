@@ -297,7 +297,8 @@ async function table(browser, { url, port }) {
   await page.selectOption("#where", "");
   await page.fill("#find", "");
   // It follows those who come and go, except under a mouse.
-  await page.click("[data-key=since] button");
+  await page.click("[data-key=age] button");
+  assert.equal(await page.getAttribute("[data-key=age]", "aria-sort"), "ascending"); // the newest first
   const late = await Peer.to(port, "/chat?room=r&name=late");
   await rowWith(page, "late").waitFor();
   await rows(page).first().hover();

@@ -87,22 +87,26 @@ async function* events(path, signal) {
   const response = await ask(path, { signal });
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = '';
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return;
-    const pieces = (rest + value).split('\n\n');
-    rest = pieces.pop();
-    for (const piece of pieces) {
-      const lines = piece.split('\n');
-      const data = lines.filter(line => line.startsWith('data: ')).map(line => line.slice(6)).join('\n');
-      if (data) yield { name: lines.find(line => line.startsWith('event: '))?.slice(7), data: JSON.parse(data) };
+  try {
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      const pieces = (rest + value).split('\n\n');
+      rest = pieces.pop();
+      for (const piece of pieces) {
+        const [name, data] = ['event: ', 'data: '].map(field =>
+          piece.split('\n').find(line => line.startsWith(field))?.slice(field.length));
+        if (data) yield { name, data: JSON.parse(data) };
+      }
     }
+  } finally {
+    reader.cancel().catch(() => {}); // it is broken already
   }
 }
 
 /* The link: who we are here, and then a value each second. */
 const state = { text: '', until: 0, link: 0 };
-let stream = null, heard = 0, wake = () => {};
+let stream = null, heard = 0, hiding = 0, wake = () => {};
 
 function showLink(link, text) {
   Object.assign(state, { link, text });
@@ -197,8 +201,8 @@ $('forget').addEventListener('click', () => {
 });
 addEventListener('online', () => wake());
 document.addEventListener('visibilitychange', () => {
-  clearTimeout(document.timer);
-  if (document.hidden) document.timer = setTimeout(() => stream?.abort(), HIDDEN);
+  clearTimeout(hiding);
+  if (document.hidden) hiding = setTimeout(() => stream?.abort(), HIDDEN);
   else { wake(); draw(); }
 });
 function tick() {
@@ -299,15 +303,10 @@ function drawPlot({ canvas, lines, unit, whole, values, small, note }, end, one)
     const next = samples[i + 1]?.at ?? end;
     if (next - sample.at > GAP) g.fillRect(x(sample.at), top, x(next) - x(sample.at), bottom - top);
   });
-  g.strokeStyle = grid;
-  g.lineWidth = 1 / Math.ceil(dots) * Math.round(dots);
+  g.fillStyle = grid;
   g.font = `11px ${getComputedStyle(document.body).fontFamily}`;
   for (const value of [0, most / 2, most]) {
-    const at = Math.round(y(value) * dots) / dots + 0.5 / dots;
-    g.beginPath();
-    g.moveTo(0, at);
-    g.lineTo(width, at);
-    g.stroke();
+    g.fillRect(0, Math.round(y(value) * dots) / dots, width, Math.max(1, Math.floor(dots)) / dots); // whole dots are crisp
   }
   lines.forEach((line, i) => {
     g.strokeStyle = g.fillStyle = colors[i];
@@ -374,15 +373,15 @@ const COLUMNS = [
   { key: 'id', title: 'ID', first: 1, className: 'mono far', text: row => row.id.slice(0, 8) },
   { key: 'path', title: 'Path', first: 1, text: row => row.path },
   { key: 'user', title: 'User', first: 1, text: row => row.user ?? '' },
-  { key: 'address', title: 'Address', first: 1, className: 'far', text: row => row.address },
-  { key: 'since', title: 'Open for', first: -1, className: 'number', text: row => age(Date.now() - row.since) },
+  { key: 'address', title: 'Address', first: 1, className: 'far', text: row => row.address ?? '' },
+  { key: 'age', title: 'Open for', first: 1, className: 'number', text: row => age(Date.now() + row.age) },
   { key: 'in', title: 'In', first: -1, className: 'number far', text: row => number(row.in) },
   { key: 'out', title: 'Out', first: -1, className: 'number', text: row => number(row.out) },
   { key: 'queued', title: 'Queued', first: -1, className: 'number far', text: row => row.queued ? bytes(row.queued) : '' },
   { key: 'trip', title: 'Trip', first: -1, className: 'number far', text: row => row.trip == null ? '' : millis(row.trip) },
 ];
 const list = {
-  rows: new Map(), shown: [], matching: [], page: 0, sort: { key: 'since', way: -1 }, words: [], filter: {},
+  rows: new Map(), shown: [], matching: [], page: 0, sort: { key: 'age', way: 1 }, words: [], filter: {},
   whole: false, at: 0, failed: '', running: null, rendered: 0,
 
   start() {
@@ -443,12 +442,11 @@ const list = {
     const { key, way } = this.sort, { words } = this;
     const all = [...this.rows.values()];
     this.matching = words.length ? all.filter(row => words.every(word => (row.hay ??= hay(row)).includes(word))) : all;
-    const isText = COLUMNS.find(column => column.key === key).first > 0;
     this.matching.sort((a, b) => {
       const [p, q] = [a[key], b[key]];
       /* What is not known comes last, whichever way. */
-      if (p == null || q == null || p === '' || q === '') return (p == null || p === '') - (q == null || q === '');
-      return way * (isText ? p < q ? -1 : p > q ? 1 : 0 : p - q);
+      if (p == null || q == null) return (p == null) - (q == null);
+      return p < q ? -way : p > q ? way : 0;
     });
     this.page = Math.max(0, Math.min(this.page, Math.ceil(this.matching.length / shown()) - 1));
     this.shown = this.matching.slice(this.page * shown(), (this.page + 1) * shown());
@@ -478,9 +476,9 @@ const list = {
     put($('empty'), this.rows.size ? 'No connection is like this.' : Object.keys(this.filter).length ? 'Nobody is there.' : 'No client is connected.');
   },
 };
-/* What the table needs of it. */
+/* What the table needs of it; its age is minus the moment of its beginning. */
 const brief = ({ id, path, user, identity, connectedAt, messagesIn, messagesOut, queuedBytes, roundTripMillis, tags }) => ({
-  id, path, user, address: identity.sourceIp, agent: identity.userAgent, since: Date.parse(connectedAt),
+  id, path, user, address: identity.sourceIp || null, agent: identity.userAgent, age: -Date.parse(connectedAt),
   in: messagesIn, out: messagesOut, queued: queuedBytes, trip: roundTripMillis, tags,
 });
 const hay = row => [row.id, row.path, row.user, row.address, row.agent, ...Object.entries(row.tags ?? {}).flat()].join('\n').toLowerCase();
@@ -501,7 +499,7 @@ function fillRow(node, row) {
   flag(node, 'aria-current', id === one.id && 'true');
   COLUMNS.forEach(({ key, text }, i) => {
     const cell = node.children[i], value = text(row);
-    if (i && !(i === 1 && !roomy.matches)) return put(cell, value), flag(cell, 'title', key !== 'since' && value.length > 12 && value);
+    if (i && !(i === 1 && !roomy.matches)) return put(cell, value), flag(cell, 'title', key !== 'age' && value.length > 12 && value);
     /* The first cell that is there is the row's button. */
     if (!cell.firstElementChild) cell.replaceChildren(Object.assign(element('button'), { type: 'button' }));
     put(cell.firstElementChild, value);
@@ -532,6 +530,7 @@ function turn(by) {
   list.page += by;
   list.render(true);
   $('scroll').scrollTop = 0;
+  if (!wide.matches) $('find-form').scrollIntoView();
 }
 $('before').addEventListener('click', () => turn(-1));
 $('after').addEventListener('click', () => turn(1));
@@ -789,5 +788,5 @@ $('push-text').addEventListener('keydown', event => {
 });
 
 $('logo').src = $('icon').href;
-setSort('since', -1);
+setSort('age', 1);
 follow();

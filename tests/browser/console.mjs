@@ -34,7 +34,8 @@ async function serve(args = [], { port = 0, manage = 0 } = {}) {
   const server = await start(command, ["serve", ...listen, ...tokens, ...args], (said) => {
     const [port, manage] = ["page", "console"].map((what) => said.match(`http://127.0.0.1:(\\d+)/ is the ${what}\n`)?.[1]);
     const secure = said.match(/(https:\S+) is the console\n/)?.[1];
-    return port && manage && { port: Number(port), manage: Number(manage), secure };
+    const isAll = port && manage && (secure || !args.includes("--manage-tls"));
+    return isAll && { port: Number(port), manage: Number(manage), secure };
   });
   return { ...server, url: `http://127.0.0.1:${server.manage}/` };
 }

@@ -22,6 +22,7 @@ pub(super) enum Target<'a> {
     Events,
     Stats,
     Metrics,
+    OpenApi,
 }
 
 impl<'a> Target<'a> {
@@ -36,6 +37,7 @@ impl<'a> Target<'a> {
             ("@events", None) => Some(Self::Events),
             ("@stats", None) => Some(Self::Stats),
             ("metrics", None) => Some(Self::Metrics),
+            ("openapi.json", None) => Some(Self::OpenApi),
             ("@broadcast", None) => Some(Self::Broadcast),
             ("@users", Some(user)) => name_of(user).map(Self::User),
             _ => Self::connection(below_connections(path)?),
@@ -64,7 +66,8 @@ impl<'a> Target<'a> {
             | Self::Topics
             | Self::Events
             | Self::Stats
-            | Self::Metrics => "GET, HEAD",
+            | Self::Metrics
+            | Self::OpenApi => "GET, HEAD",
             Self::Connection(_) => "DELETE, GET, HEAD, POST",
             Self::Member(..) => "DELETE, PUT",
             Self::Topic(_) | Self::Broadcast => "POST",
@@ -138,6 +141,7 @@ mod tests {
             ("/@events", Some(Target::Events)),
             ("/@stats", Some(Target::Stats)),
             ("/metrics", Some(Target::Metrics)),
+            ("/openapi.json", Some(Target::OpenApi)),
             ("/", None),
             ("*", None),
             ("//@connections", None),

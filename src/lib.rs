@@ -213,6 +213,9 @@
 //! happens: when connections are opened and closed, when topics get their first member and lose their last, and when users come
 //! and go.
 //!
+//! The [management listener](#other-processes) has the numbers of a server ready: for Prometheus at `/metrics`, and for whoever looks
+//! at it all the time at `/@stats`. Without that listener nothing of it is counted.
+//!
 //! # Other processes
 //!
 //! With the feature `manage` and `ServerBuilder::manage`, other processes reach the hub over HTTP: they push to a connection by its ID,

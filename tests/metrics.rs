@@ -20,7 +20,7 @@ use switchboard::{
     Audience, Hub, Limits, Manage, Opening, Overflow, Refusal, RunningServer, Server, ServerBuilder,
     StatusCode,
 };
-use tungstenite::Message;
+use tungstenite::{Message, protocol::CloseFrame};
 
 /// A server that is managed by a Unix socket.
 struct Managed {
@@ -252,11 +252,17 @@ fn events_come_at_once_and_then_again_and_again() {
 #[test]
 fn listeners_who_look_at_the_same_time_get_the_same_numbers() {
     let server = Managed::new();
-    let mut all = [(); 8].map(|()| server.listen("/@stats"));
-    let first: Vec<_> = all.iter_mut().map(|listening| listening.next()).collect();
-    let mut times: Vec<_> = first.iter().map(|numbers| numbers["time"].to_string()).collect();
-    times.dedup();
-    assert!(times.len() < 8, "{times:?}");
+    let mut all = [(); 8].map(|()| server.listen("/@stats?interval=0.5"));
+    // A machine that has much else to do may be late for some of them.
+    for _ in 0..20 {
+        let mut times = all.each_mut().map(|listening| listening.next()["time"].to_string()).to_vec();
+        times.sort_unstable();
+        times.dedup();
+        if times.len() < 4 {
+            return;
+        }
+    }
+    panic!("each has numbers of its own");
 }
 
 #[test]
@@ -290,4 +296,56 @@ fn a_shutdown_ends_the_streams() {
     let mut rest = String::new();
     listening.0.read_to_string(&mut rest).unwrap();
     assert_eq!(rest, "0\r\n\r\n");
+}
+
+/// `tests/clients/prometheus.py` looks at all of them, by a parser.
+#[test]
+fn prometheus_is_told_without_what_clients_invent() {
+    let server = Managed::new();
+    let mut client = server.client("/shared/invented?user=me");
+    client.close(Some(CloseFrame { code: 4321.into(), reason: "invented".into() })).unwrap();
+    while client.read().is_ok() {}
+    assert!(server.try_client("/nowhere").is_none());
+    server.stats_with(&[("closed", 1), ("refused", 1)]);
+    let reply = server.get("/metrics");
+    assert_eq!(reply.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    let text = String::from_utf8(reply.body).unwrap();
+    for line in [
+        "# TYPE switchboard_connections gauge",
+        "switchboard_connections{route=\"/shared/*\",kind=\"shared\"} 0",
+        "switchboard_connections_opened_total{route=\"/shared/*\",kind=\"shared\"} 1",
+        "switchboard_connections_closed_total{code=\"4000-4999\",side=\"client\"} 1",
+        "switchboard_handshakes_refused_total{reason=\"404\"} 1",
+        "switchboard_handshake_duration_seconds_count 1",
+    ] {
+        assert!(text.lines().any(|other| other == line), "{line} is not in\n{text}");
+    }
+    assert!(!text.contains("invented") && !text.contains("nowhere") && !text.contains("4321"), "{text}");
+}
+
+#[test]
+fn the_description_has_the_version_and_is_json() {
+    let server = Managed::new();
+    let reply = server.get("/openapi.json");
+    assert_eq!((reply.status, reply.header("content-type")), (200, Some("application/json")));
+    let description: Value = serde_json::from_slice(&reply.body).unwrap();
+    assert_eq!(description["info"]["version"], env!("CARGO_PKG_VERSION"));
+    assert!(description["openapi"].as_str().unwrap().starts_with("3.1."));
+    assert_eq!(server.get("/openapi.json?x=1").status, 400);
+}
+
+#[test]
+fn all_of_it_needs_the_token_and_for_reading_is_enough() {
+    let manage = Manage::new()
+        .listen("127.0.0.1:0")
+        .token("the-token-of-these-tests")
+        .read_token("and-the-one-for-reading");
+    let server = Server::builder().listen("127.0.0.1:0").manage(manage).bind().unwrap().spawn().unwrap();
+    let address = server.manage_addrs()[0].tcp().unwrap();
+    for path in ["/metrics", "/@stats", "/openapi.json"] {
+        let request = |lines: &str| format!("HEAD {path} HTTP/1.1\r\nHost: x\r\n{lines}\r\n");
+        let status = |lines| ask(&mut Stream::connect(address, Scheme::Ws), request(lines)).status;
+        assert_eq!(status(""), 401, "{path}");
+        assert_eq!(status("Authorization: Bearer and-the-one-for-reading\r\n"), 200, "{path}");
+    }
 }

@@ -1,7 +1,5 @@
 //! What Prometheus is told. Labels are the program's or ours: what clients invent, such as IDs, paths and codes, is none.
 
-use std::time::UNIX_EPOCH;
-
 use super::{
     exposition::{CONTENT_TYPE, Exposition},
     process,
@@ -156,7 +154,7 @@ fn certificates(_: &mut Exposition, _: &Hub) {}
 fn certificates(out: &mut Exposition, hub: &Hub) {
     let mut ends = std::collections::BTreeMap::new();
     for certificate in hub.certificates().unwrap_or_default() {
-        let end = certificate.not_after.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let end = certificate.not_after.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
         let first = ends.entry((certificate.name, certificate.subject)).or_insert(end);
         *first = end.min(*first);
     }

@@ -9,6 +9,7 @@ mod events;
 mod exposition;
 mod json;
 mod metrics;
+mod openapi;
 mod process;
 mod query;
 mod routes;
@@ -85,6 +86,7 @@ const LEAST_BUFFERS: usize = 8 << 20;
 /// | `GET /@events` | what happens from now on, as Server-Sent Events, each with JSON: `opened` and `closed` (`id`, `path`, `user`, of an end also `code`, `reason`, `by`, `durationMillis`), `occupied` and `vacated` (`topic`). Who is too slow for them gets `lost`, and the stream ends. 32 may listen |
 /// | `GET /@stats?interval=` | numbers of the server, as Server-Sent Events: at once, and then every second, or every 0.5 to 60 seconds, an event `stats` with a JSON object; with `Accept: application/json` that object once. `time`, `uptimeSeconds`, `version`; `connections`, of these `shared` and `synchronous`, `maxConnections`; since the start `opened`, `closed`, `refused`, `messagesIn`, `messagesOut`, `bytesIn`, `bytesOut`, `pushes`, `pushesByResult`, which never become less; `queuedBytes`, `topics`, `users`, `roundTripMillis` with `p50` and `p99`, or null; `threads` and `residentBytes` of the process, or null. 32 may listen |
 /// | `GET /metrics` | the same and more for Prometheus, in its text format 0.0.4: connections by route and kind, ends by close code, refused handshakes by reason, pushes by result, times of handshakes, pushes and pings, certificates, the process. No label is what a client has invented |
+/// | `GET /openapi.json` | all of this, as OpenAPI 3.1 |
 /// | `GET /` | the console, for people: plots, and a table of connections, to push to and to close. It asks for the token, and keeps it in its tab |
 /// | `GET /health` | 200, if there is a server |
 /// | `GET /ready` | 200, if it takes connections; 503 if it shuts down, is full, or has no descriptors left |

@@ -120,7 +120,8 @@ impl Listener {
         loop {
             let numbers = self.stats.numbers();
             sink.send(format!("event: stats\ndata: {}\n\n", numbers.text).as_bytes())?;
-            let (mut left, mut silent) = (self.until_next(), Duration::ZERO);
+            let passed = self.stats.started.elapsed();
+            let (mut left, mut silent) = (until_next(passed, self.interval), Duration::ZERO);
             while !left.is_zero() {
                 let pause = left.min(LOOK);
                 sleep(pause);
@@ -135,14 +136,14 @@ impl Listener {
             }
         }
     }
+}
 
-    /// All who want to know it as often are told at the same moments, so that they get the same numbers. Nobody gets the next ones
-    /// so soon that a difference of the two means little.
-    fn until_next(&self) -> Duration {
-        let passed = self.stats.started.elapsed().as_micros() % self.interval.as_micros();
-        let left = self.interval.saturating_sub(Duration::from_micros(passed.try_into().unwrap_or_default()));
-        if left < self.interval / 2 { left + self.interval } else { left }
-    }
+/// All who want to know it as often are told at the same moments, so that they get the same numbers. Nobody gets the next ones so
+/// soon that a difference of the two means little.
+fn until_next(passed: Duration, interval: Duration) -> Duration {
+    let passed = passed.as_micros() % interval.as_micros();
+    let left = interval.saturating_sub(Duration::from_micros(passed.try_into().unwrap_or_default()));
+    if left < interval / 2 { left + interval } else { left }
 }
 
 impl Drop for Listener {
@@ -215,5 +216,28 @@ pub(super) fn is_refusal(incident: Incident) -> bool {
 impl fmt::Debug for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Stats").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_are_told_at_the_same_moments() {
+        let millis = Duration::from_millis;
+        for (passed, left) in [(0, 1000), (1, 999), (500, 500), (501, 1499), (7_999, 1001), (8_000, 1000)] {
+            assert_eq!(until_next(millis(passed), millis(1000)), millis(left), "{passed}");
+        }
+        assert_eq!(until_next(millis(100), millis(700)), millis(600));
+    }
+
+    #[test]
+    fn types_that_are_accepted() {
+        let accepts = |item: &str| is_media_type(item.as_bytes(), "application/json");
+        assert!(
+            ["application/json", "Application/JSON ;q=0.5", "application/json;v=1"].map(accepts) == [true; 3]
+        );
+        assert!(["*/*", "application/jsonx", "text/event-stream", ""].map(accepts) == [false; 4]);
     }
 }

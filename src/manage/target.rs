@@ -27,6 +27,7 @@ pub(super) enum Target<'a> {
     Events,
     Stats,
     Metrics,
+    OpenApi,
 }
 
 impl<'a> Target<'a> {
@@ -48,6 +49,7 @@ impl<'a> Target<'a> {
             ("@events", None) => Some(Self::Events),
             ("@stats", None) => Some(Self::Stats),
             ("metrics", None) => Some(Self::Metrics),
+            ("openapi.json", None) => Some(Self::OpenApi),
             ("@broadcast", None) => Some(Self::Broadcast),
             ("@users", Some(user)) => name_of(user).map(Self::User),
             _ => Self::connection(below_connections(path)?),
@@ -78,7 +80,8 @@ impl<'a> Target<'a> {
             | Self::Topics
             | Self::Events
             | Self::Stats
-            | Self::Metrics => "GET, HEAD",
+            | Self::Metrics
+            | Self::OpenApi => "GET, HEAD",
             Self::Connection(_) => "DELETE, GET, HEAD, POST",
             Self::Member(..) => "DELETE, PUT",
             Self::Topic(_) | Self::Broadcast => "POST",
@@ -159,6 +162,7 @@ mod tests {
             ("//", None),
             ("/@stats", Some(Target::Stats)),
             ("/metrics", Some(Target::Metrics)),
+            ("/openapi.json", Some(Target::OpenApi)),
             ("*", None),
             ("//@connections", None),
             ("/a/b/@connections", None),

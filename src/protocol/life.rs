@@ -23,8 +23,7 @@ pub(crate) struct Protocol {
     pub(super) counts: Counts,
     /// The last round trip, in microseconds.
     pub(super) round_trip: Option<u32>,
-    /// It was measured since somebody asked.
-    pub(super) measured: bool,
+    pub(super) ping: Ping,
     /// Pings that came since the output was last empty: so many pongs are in it, at most.
     pub(super) pongs: u8,
     /// What was received is not wanted any more: this side has closed.
@@ -39,6 +38,15 @@ pub(crate) struct Protocol {
     pub(super) compressing: bool,
     /// Something happened that others have to know: a new phase, or a deadline that is earlier than it was.
     pub(super) changed: bool,
+}
+
+/// What became of the last ping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ping {
+    /// There is none, or its round trip was told.
+    None,
+    Sent,
+    Answered,
 }
 
 /// What has gone through a connection.
@@ -70,7 +78,7 @@ impl Protocol {
             timers: Timers::new(shared, now),
             counts: Counts::default(),
             round_trip: None,
-            measured: false,
+            ping: Ping::None,
             pongs: 0,
             hung_up: false,
             owes_close: false,
@@ -119,9 +127,13 @@ impl Protocol {
         self.round_trip.map(|micros| Duration::from_micros(micros.into()))
     }
 
-    /// The same, if it was measured since this was last asked.
+    /// The same, if it was measured since this was last asked; once for each ping.
     pub(crate) fn take_measured(&mut self) -> Option<Duration> {
-        if std::mem::take(&mut self.measured) { self.round_trip() } else { None }
+        if self.ping != Ping::Answered {
+            return None;
+        }
+        self.ping = Ping::None;
+        self.round_trip()
     }
 
     /// Whether messages are received.

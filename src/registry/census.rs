@@ -1,6 +1,8 @@
 //! What all connections come to: those that are open, and those that have ended. Whoever asks looks at each of those that are open;
 //! for that nothing is counted while messages go through them.
 
+#![cfg_attr(not(feature = "manage"), expect(dead_code, reason = "nobody can ask"))]
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::Registry;

@@ -28,13 +28,14 @@ mod joined;
 mod membership;
 mod recovery;
 
+#[cfg(feature = "manage")]
+pub(crate) use self::census::Census;
 pub use self::{
     audience::{Audience, Recipients},
     joined::{PresentUser, TopicInfo},
     recovery::Recovery,
 };
 pub(crate) use self::{
-    census::Census,
     connections::{Announced, Registry},
     found::{Found, Selected},
     recovery::numbered,

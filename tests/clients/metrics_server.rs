@@ -68,7 +68,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .listen("127.0.0.1:0")
         .listen_tls("127.0.0.1:0", TlsIdentity::from_pem_files(cert, key)?)
         .limits(limits)
-        .history("all", History::new(10, Duration::from_secs(60)))
+        .history("*", History::new(10, Duration::from_secs(60)))
         .route("/echo", || App::Echo)
         .route("/shared/*", || App::Shared)
         .route("/a \"b\"\\c", || App::Shared)

@@ -477,7 +477,7 @@ fn without_the_token_there_is_nothing() {
             aws_refusal(&reply, 403, "ForbiddenException");
             assert!(reply.closes(), "the next guess takes another connection");
         }
-        let request = with_lines(&format!("GET /?token={TOKEN}&access_token={TOKEN}"), "", TOKEN);
+        let request = with_lines(&format!("GET /@topics?token={TOKEN}&access_token={TOKEN}"), "", TOKEN);
         let reply = ask(&mut way.connect(), request);
         assert!(refusal(&reply, 401).contains("Authorization: Bearer"));
         assert_eq!(reply.header("www-authenticate"), Some("Bearer realm=\"switchboard\""));
@@ -661,7 +661,6 @@ fn what_there_is_not_and_methods_that_there_are_not() {
     let id = "AAAAAAAAAAAAAAAAAAAAAA";
     for way in server.ways() {
         for path in [
-            "/",
             "/nothing",
             "/@hub",
             "/@connections/x/y",
@@ -683,6 +682,8 @@ fn what_there_is_not_and_methods_that_there_are_not() {
             ("/@users/u".into(), "DELETE, POST"),
             ("/@events".into(), "GET, HEAD"),
             ("/ready".into(), "GET, HEAD"),
+            ("/".into(), "GET, HEAD"),
+            ("/@access".into(), "GET, HEAD"),
         ] {
             for method in ["PATCH", "BREW", "OPTIONS", "TRACE", "get"] {
                 let reply = way.ask(&format!("{method} {path}"), "");

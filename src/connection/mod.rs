@@ -32,10 +32,11 @@ mod waiting;
 mod write;
 
 pub(crate) use self::{
-    about::{About, Extras, Statistics},
+    about::{About, Extras, Statistics, Traffic},
     drive::{Batch, Intake, Rest, TakenIn},
     mailbox::{Post, Sleep},
     parts::{Connection, Context, Handler, Registrar},
+    push::QUEUE_OVERFLOWED,
     socket::Socket,
     turns::Turns,
 };

@@ -12,7 +12,6 @@ pub use self::{
     pusher::Pusher,
 };
 use crate::{
-    buffered::Buffered,
     codec::Forms,
     connection::{PushError, PushErrorKind, Pushed},
     error::{Error, Result},
@@ -139,7 +138,8 @@ impl Hub {
     /// # Errors
     /// [`Error::UnknownId`] if no connection has this ID.
     pub fn pusher(&self, id: &WebSocketId) -> Result<Pusher> {
-        self.0.find(id).map(Pusher::new).ok_or(Error::UnknownId)
+        let found = self.0.find(id).ok_or(Error::UnknownId)?;
+        Ok(Pusher::new(found, self.0.metrics().cloned()))
     }
 
     /// Sends a message to many connections. A dead or slow one does not delay the others. Those that are still being opened are
@@ -176,7 +176,7 @@ impl Hub {
     }
 
     fn send_to_all(&self, to: Recipients<'_>, message: Message, key: Option<&Arc<str>>) -> Broadcast {
-        send(self.0.buffered(), self.0.select(to), message, key, None)
+        send(&self.0, self.0.select(to), message, key, None)
     }
 
     /// Sends a message to all connections of a user: [`broadcast`](Self::broadcast) to [`Audience::User`].
@@ -359,13 +359,13 @@ impl Hub {
 
 /// Sends a message to those who are selected; `numbered` to those who want to know where in its topic it stands.
 fn send(
-    buffered: &Arc<Buffered>,
+    registry: &Registry,
     mut selected: Selected,
     message: Message,
     key: Option<&Arc<str>>,
     numbered: Option<Message>,
 ) -> Broadcast {
-    let mut result = Broadcast::default();
+    let (buffered, mut result) = (registry.buffered(), Broadcast::default());
     if selected.open.is_empty() && selected.opening.is_empty() {
         return result;
     }
@@ -390,6 +390,9 @@ fn send(
             _ => pending.push(message.clone(), key),
         };
         result.count(pushed);
+    }
+    if let Some(metrics) = registry.metrics() {
+        metrics.broadcast([result.sent, result.queued, result.dropped, result.gone]);
     }
     result
 }

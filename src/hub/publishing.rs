@@ -105,7 +105,7 @@ impl Hub {
             let position = log.next();
             let numbered = numbered(&position.to_string(), &message).shared(buffered);
             log.append(numbered.clone(), key, Instant::now());
-            let broadcast = send(buffered, self.0.select(to), message, newest.as_ref(), Some(numbered));
+            let broadcast = send(&self.0, self.0.select(to), message, newest.as_ref(), Some(numbered));
             Published { broadcast, position: Some(position), duplicate: false }
         }))
     }

@@ -7,6 +7,7 @@ use crate::{
     error::CloseReason,
     id::WebSocketId,
     message::Payload,
+    metrics::Metrics,
     registry::Found,
 };
 
@@ -14,15 +15,19 @@ use crate::{
 /// its other end. It does not keep the connection open.
 #[derive(Clone, Debug)]
 #[must_use = "nothing is pushed until `push`"]
-pub struct Pusher(Found);
+pub struct Pusher {
+    to: Found,
+    /// `None`: nothing is counted.
+    metrics: Option<Arc<Metrics>>,
+}
 
 impl Pusher {
-    pub(super) fn new(found: Found) -> Self {
-        Self(found)
+    pub(super) fn new(to: Found, metrics: Option<Arc<Metrics>>) -> Self {
+        Self { to, metrics }
     }
 
     pub(crate) fn to(connection: &Arc<Connection>) -> Self {
-        Self(Found::Open(connection.clone()))
+        Self { to: Found::Open(connection.clone()), metrics: None }
     }
 
     /// As [`Hub::push`](crate::Hub::push).
@@ -32,7 +37,10 @@ impl Pusher {
     /// [`PushErrorKind::Closed`](crate::PushErrorKind::Closed), and if it was never opened,
     /// [`PushErrorKind::Refused`](crate::PushErrorKind::Refused).
     pub fn push(&self, data: impl Into<Payload>) -> Result<Pushed, PushError> {
-        self.0.push(data.into())
+        match &self.metrics {
+            Some(metrics) => metrics.push(|| self.to.push(data.into())),
+            None => self.to.push(data.into()),
+        }
     }
 
     /// As [`Hub::push_wait`](crate::Hub::push_wait).
@@ -42,16 +50,20 @@ impl Pusher {
     /// [`PushErrorKind::Closed`](crate::PushErrorKind::Closed), and if it was never opened,
     /// [`PushErrorKind::Refused`](crate::PushErrorKind::Refused).
     pub fn push_wait(&self, data: impl Into<Payload>, timeout: Duration) -> Result<(), PushError> {
-        self.0.push_wait(data.into().into_message(), timeout)
+        let result = self.to.push_wait(data.into().into_message(), timeout);
+        if let Some(metrics) = &self.metrics {
+            metrics.push_waited(&result);
+        }
+        result
     }
 
     /// The connection's ID; that of a client is known in this process only.
     pub fn websocket_id(&self) -> &WebSocketId {
-        self.0.id()
+        self.to.id()
     }
 
     /// How the connection ended; `None` while it is open, before that, and if it was never opened.
     pub fn close_reason(&self) -> Option<CloseReason> {
-        self.0.connection()?.reason().cloned()
+        self.to.connection()?.reason().cloned()
     }
 }

@@ -4,12 +4,18 @@
 mod answers;
 mod audiences;
 mod connections;
+mod console;
 mod events;
+mod exposition;
 mod json;
 mod messages;
+mod metrics;
+mod openapi;
+mod process;
 mod query;
 mod routes;
 mod signature;
+mod stats;
 mod strangers;
 mod target;
 mod token;
@@ -69,7 +75,8 @@ const LEAST_BUFFERS: usize = 8 << 20;
 ///
 /// Tokens are compared in constant time. The answer to a wrong one comes after half a second, and ends the connection; if somebody
 /// needs its place before, there is no answer, so whoever guesses locks nobody out. Such answers are counted in the log, where no
-/// token and no whole ID is ever shown. `/health` and `/ready` need no token.
+/// token and no whole ID is ever shown. `/health`, `/ready`, `/@access`, and the
+/// files of the console, which hold nothing secret, need no token.
 ///
 /// # Requests
 ///
@@ -86,7 +93,12 @@ const LEAST_BUFFERS: usize = 8 << 20;
 /// | `POST /@broadcast?path=&except={id}` | sends the body to all: the counts |
 /// | `POST /@users/{user}?except={id}` | to all connections of a user: the counts |
 /// | `DELETE /@users/{user}?code=&reason=` | closes these: `closed` |
+/// | `GET /@access` | what one may do here: `access`, which is `all`, `read`, or, without a token where one is needed, `none` |
 /// | `GET /@events` | what happens from now on, as Server-Sent Events, each with JSON: `opened` and `closed` (`id`, `path`, `user`, of an end also `code`, `reason`, `by`, `durationMillis`), `occupied` and `vacated` (`topic`). Who is too slow for them gets `lost`, and the stream ends. 32 may listen |
+/// | `GET /@stats?interval=` | numbers of the server, as Server-Sent Events: at once, and then every second, or every 0.5 to 60 seconds, an event `stats` with a JSON object; with `Accept: application/json` that object once. `time`, `uptimeSeconds`, `version`; `connections`, of these `shared` and `synchronous`, `maxConnections`; since the start `opened`, `closed`, `refused`, `messagesIn`, `messagesOut`, `bytesIn`, `bytesOut`, `pushes`, `pushesByResult`, which never become less; `queuedBytes`, `topics`, `users`, `roundTripMillis` with `p50` and `p99`, or null; `threads` and `residentBytes` of the process, or null. 32 may listen |
+/// | `GET /metrics` | the same and more for Prometheus, in its text format 0.0.4: connections by route and kind, ends by close code, refused handshakes by reason, pushes by result, times of handshakes, pushes and pings, certificates, the process. No label is what a client has invented |
+/// | `GET /openapi.json` | all of this, as OpenAPI 3.1 |
+/// | `GET /` | the console, for people: plots, and a table of connections, to push to and to close. It asks for the token, and keeps it in its tab |
 /// | `GET /health` | 200, if there is a server |
 /// | `GET /ready` | 200, if it takes connections; 503 if it shuts down, is full, or has no descriptors left |
 ///
@@ -206,7 +218,7 @@ impl ServerBuilder {
     /// `bind` binds its addresses, after those of the server, and refuses what would let strangers in. It answers as long as the
     /// server runs, also while that shuts down.
     pub fn manage(self, manage: Manage) -> Self {
-        self.observer(manage.events.clone()).beside(manage)
+        self.observer(manage.events.clone()).counted().beside(manage)
     }
 }
 
@@ -218,11 +230,11 @@ impl Beside for Manage {
         }
         let tokens = Tokens::new(token, read_token)?;
         if tokens.is_empty()
-            && let Some(Endpoint { address, .. }) = endpoints.iter().find(|endpoint| !endpoint.is_unix())
+            && let Some(Endpoint { address, .. }) = endpoints.iter().find(|endpoint| endpoint.is_tcp())
         {
             return Err(ServerError::config(format!(
-                "management on {address} needs a token (Manage::token_file): everybody who reaches the port could use it; or listen \
-                 on a Unix socket"
+                "management on {address} needs a token, with Manage::token_file (--manage-token-file): everybody who reaches the port \
+                 could use it; or listen on a Unix socket (unix:PATH)"
             )));
         }
         let limits = limits.unwrap_or_else(own_limits);
@@ -262,8 +274,8 @@ fn check_addresses(server: &Server) -> Result<(), ServerError> {
     match server.local_addrs().iter().find(is_open) {
         None => Ok(()),
         Some(address) => Err(ServerError::config(format!(
-            "management on {address} needs TLS (Manage::listen_tls): others than this machine reach it, and the token would be sent \
-             in the clear"
+            "management on {address} needs TLS, with Manage::listen_tls (--manage-tls): others than this machine reach it, and the \
+             token would be sent in the clear"
         ))),
     }
 }
@@ -271,6 +283,11 @@ fn check_addresses(server: &Server) -> Result<(), ServerError> {
 impl Endpoint {
     fn is_unix(&self) -> bool {
         self.address.starts_with("unix:")
+    }
+
+    /// What is neither is told by whoever tries to listen there.
+    fn is_tcp(&self) -> bool {
+        !self.is_unix() && self.address.contains(':')
     }
 
     fn add_to(self, builder: ServerBuilder) -> ServerBuilder {

@@ -8,11 +8,13 @@ use http::{StatusCode, header};
 
 use super::{
     answers::{bad, done, json, later, not_allowed, not_found, write},
-    audiences, connections,
+    audiences, connections, console,
     events::{self, Events},
     json::Object,
     messages::{self, Reader, Readers},
+    metrics, openapi,
     query::{Kind, Query, kind},
+    stats::Stats,
     strangers::Strangers,
     target::{Target, is_of_aws},
     token::{Denied, Rights, Sender, Tokens},
@@ -37,6 +39,7 @@ pub(super) struct Routes {
     events: Arc<Events>,
     readers: Readers,
     strangers: Strangers,
+    stats: Arc<Stats>,
 }
 
 impl Routes {
@@ -45,7 +48,8 @@ impl Routes {
         let readers = Readers::new(limits.max_connections);
         // Bodies may have half of what there is.
         let strangers = Strangers::new(limits.buffered_bytes() / 4, limits.max_body);
-        Self { hub: main.hub(), main, tokens, events, readers, strangers }
+        let stats = Arc::new(Stats::new(main.clone()));
+        Self { hub: main.hub(), main, tokens, events, readers, strangers, stats }
     }
 
     pub(super) fn answer(&self, exchange: &Exchange<'_>) -> Response {
@@ -55,11 +59,17 @@ impl Routes {
 
     fn try_answer(&self, exchange: &Exchange<'_>) -> Result<Response, Refusal> {
         let request = exchange.request();
+        check_host(exchange)?;
         let target = Target::parse(request.raw_path());
-        // A probe has no token. It learns that there is a server, which it knows by the connection.
-        let is_probe = matches!(target, Some(Target::Health | Target::Ready));
+        // A probe has no token. It learns that there is a server, which it knows by the connection. And a browser has none yet when
+        // it gets the page that asks for it.
+        let is_open = match target {
+            Some(Target::Health | Target::Ready) => true,
+            Some(Target::Access | Target::Console(_)) => request.method().is_safe(),
+            _ => false,
+        };
         let mut last = None;
-        if !is_probe || exchange.tag() & BY_TOKEN == 0 {
+        if !is_open || exchange.tag() & BY_TOKEN == 0 {
             let rights = self.admit(exchange.tag(), request, || exchange.body())?;
             let changes = !request.method().is_safe() || matches!(target, Some(Target::Messages(_)));
             match rights {
@@ -87,13 +97,21 @@ impl Routes {
         request: &Request,
         body: impl FnOnce() -> Result<Bytes, Refusal>,
     ) -> Result<Rights, Refusal> {
+        self.rights(tag, request, body).map_err(|denied| deny(denied, request))
+    }
+
+    fn rights(
+        &self,
+        tag: u8,
+        request: &Request,
+        body: impl FnOnce() -> Result<Bytes, Refusal>,
+    ) -> Result<Rights, Denied> {
         let is_by_token = tag & BY_TOKEN != 0;
         let body = |sender| {
             let _room = (sender == Sender::Unknown).then(|| self.strangers.admit(request)).transpose()?;
             body()
         };
-        let rights = if is_by_token { self.tokens.check(request, body) } else { Ok(Rights::All) };
-        let rights = rights.map_err(|denied| deny(denied, request))?;
+        let rights = if is_by_token { self.tokens.check(request, body)? } else { Rights::All };
         Ok(if tag & READ_ONLY != 0 { Rights::Read } else { rights })
     }
 
@@ -114,6 +132,8 @@ impl Routes {
                 nothing_but(request, json(StatusCode::OK, Object::new().with("alive", true)))
             }
             (Target::Ready, _) => self.ready(request),
+            (Target::Console(file), _) => console::answer(file, request),
+            (Target::Access, _) => self.access(exchange),
             (Target::Connections, _) => connections::list(hub, request),
             (Target::Connection(id), "POST") => connections::push(hub, exchange, &known(id)?),
             (Target::Connection(id), "DELETE") => connections::close(hub, request, &known(id)?),
@@ -122,6 +142,9 @@ impl Routes {
             (Target::Member(id, topic), "PUT") => connections::join(hub, request, &known(id)?, &topic),
             (Target::Member(id, topic), _) => connections::leave(hub, request, &known(id)?, &topic),
             (Target::Events, _) => events::answer(&self.events, request),
+            (Target::Stats, _) => Stats::answer(&self.stats, request),
+            (Target::Metrics, _) => metrics::answer(&self.main, &self.stats, request),
+            (Target::OpenApi, _) => openapi::answer(request),
             (Target::Topics, _) => audiences::topics(hub, request),
             (Target::Topic(topic), _) => audiences::publish(hub, exchange, &topic),
             (Target::Broadcast, _) => audiences::broadcast(hub, exchange),
@@ -130,12 +153,40 @@ impl Routes {
         }
     }
 
+    /// What one may do with the token that is shown, or without one. Nothing is the answer too, so that who has none yet can ask.
+    fn access(&self, exchange: &Exchange<'_>) -> Result<Response, Refusal> {
+        let request = exchange.request();
+        let access = match self.rights(exchange.tag(), request, || exchange.body()) {
+            Ok(Rights::All) => "all",
+            Ok(Rights::Read) => "read",
+            Err(Denied::Missing) => "none",
+            Err(denied) => return Err(deny(denied, request)),
+        };
+        nothing_but(request, json(StatusCode::OK, Object::new().with("access", access)))
+    }
+
     fn ready(&self, request: &Request) -> Result<Response, Refusal> {
         match self.main.check_ready() {
             Ok(()) => nothing_but(request, json(StatusCode::OK, Object::new().with("ready", true))),
             Err(why) => Err(later(why)),
         }
     }
+}
+
+/// Where no token is needed, the page of a stranger must not reach us under the stranger's name (DNS rebinding): as when a Unix socket
+/// is brought to a port of a machine with a browser, which says so by what no page can leave out.
+fn check_host(exchange: &Exchange<'_>) -> Result<(), Refusal> {
+    let request = exchange.request();
+    let is_browser =
+        [header::ACCEPT_LANGUAGE, header::ORIGIN].iter().any(|name| request.headers().contains_key(name));
+    if exchange.tag() & BY_TOKEN != 0 || !is_browser || request.has_local_host() {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        StatusCode::MISDIRECTED_REQUEST,
+        "a browser reaches this as localhost only: any stranger could own another name (DNS rebinding); a proxy has to ask for the \
+         Host localhost, or to use the listener with a token",
+    ))
 }
 
 /// For what has no parameters.

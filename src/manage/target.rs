@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
+use super::console::File;
 use crate::id::{InvalidId, WebSocketId};
 
 /// What a request is about.
@@ -11,6 +12,10 @@ use crate::id::{InvalidId, WebSocketId};
 pub(super) enum Target<'a> {
     Health,
     Ready,
+    /// A file of the console.
+    Console(File),
+    /// What one may do here.
+    Access,
     Connections,
     Connection(Result<WebSocketId, InvalidId>),
     /// What a connection has received.
@@ -22,18 +27,31 @@ pub(super) enum Target<'a> {
     Broadcast,
     User(Cow<'a, str>),
     Events,
+    Stats,
+    Metrics,
+    OpenApi,
 }
 
 impl<'a> Target<'a> {
     /// Of a path as it was sent. `None`: there is nothing at it.
     pub(super) fn parse(path: &'a str) -> Option<Self> {
         let (name, rest) = split(path.strip_prefix('/')?);
-        match (&*decode(name), rest) {
+        let name = decode(name);
+        if rest.is_none()
+            && let Some(file) = File::named(&name)
+        {
+            return Some(Self::Console(file));
+        }
+        match (&*name, rest) {
             ("health", None) => Some(Self::Health),
             ("ready", None) => Some(Self::Ready),
+            ("@access", None) => Some(Self::Access),
             ("@topics", None) => Some(Self::Topics),
             ("@topics", Some(topic)) => name_of(topic).map(Self::Topic),
             ("@events", None) => Some(Self::Events),
+            ("@stats", None) => Some(Self::Stats),
+            ("metrics", None) => Some(Self::Metrics),
+            ("openapi.json", None) => Some(Self::OpenApi),
             ("@broadcast", None) => Some(Self::Broadcast),
             ("@users", Some(user)) => name_of(user).map(Self::User),
             _ => Self::connection(below_connections(path)?),
@@ -57,7 +75,16 @@ impl<'a> Target<'a> {
     /// The methods that there are.
     pub(super) fn methods(&self) -> &'static str {
         match self {
-            Self::Health | Self::Ready | Self::Connections | Self::Topics | Self::Events => "GET, HEAD",
+            Self::Health
+            | Self::Ready
+            | Self::Console(_)
+            | Self::Access
+            | Self::Connections
+            | Self::Topics
+            | Self::Events
+            | Self::Stats
+            | Self::Metrics
+            | Self::OpenApi => "GET, HEAD",
             Self::Connection(_) => "DELETE, GET, HEAD, POST",
             Self::Messages(_) => "GET", // HEAD could take a message, and not give it
             Self::Member(..) => "DELETE, PUT",
@@ -131,7 +158,16 @@ mod tests {
             ("/@users/42", Some(Target::User("42".into()))),
             ("/@broadcast", Some(Target::Broadcast)),
             ("/@events", Some(Target::Events)),
-            ("/", None),
+            ("/", Some(Target::Console(File::Page))),
+            ("/console.css", Some(Target::Console(File::Style))),
+            ("/console.js", Some(Target::Console(File::Script))),
+            ("/@access", Some(Target::Access)),
+            ("/console", None),
+            ("/console.js/", None),
+            ("//", None),
+            ("/@stats", Some(Target::Stats)),
+            ("/metrics", Some(Target::Metrics)),
+            ("/openapi.json", Some(Target::OpenApi)),
             ("*", None),
             ("//@connections", None),
             ("/a/b/@connections", None),

@@ -174,7 +174,8 @@ impl Source {
             Self::Text(text) => (text, what.to_owned()),
             Self::File(path) => {
                 let name = format!("{what} in {}", path.display());
-                let text = read(&path).map_err(|e| ServerError::config(format!("{name}: {e}")))?;
+                let text =
+                    read(&path).map_err(|e| ServerError::config(format!("{name}: {}", Failed(e, &path))))?;
                 (text, name)
             }
         };
@@ -200,6 +201,20 @@ impl fmt::Debug for Source {
             Self::File(path) => write!(f, "File({path:?})"),
             Self::Text(_) => f.write_str("Text(…)"),
         }
+    }
+}
+
+/// Why a token's file cannot be read, and how one is made.
+struct Failed<'a>(io::Error, &'a Path);
+
+impl fmt::Display for Failed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(error, path) = self;
+        error.fmt(f)?;
+        if error.kind() == io::ErrorKind::NotFound {
+            write!(f, "; `(umask 077; openssl rand -hex 32 > {})` makes one", path.display())?;
+        }
+        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! A connection's life: what it consists of, and what it has come to.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::AddAssign, sync::Arc, time::Duration};
 
 use super::{phase::Phase, timers::Timers};
 use crate::{
@@ -23,6 +23,7 @@ pub(crate) struct Protocol {
     pub(super) counts: Counts,
     /// The last round trip, in microseconds.
     pub(super) round_trip: Option<u32>,
+    pub(super) ping: Ping,
     /// Pings that came since the output was last empty: so many pongs are in it, at most.
     pub(super) pongs: u8,
     /// What was received is not wanted any more: this side has closed.
@@ -39,6 +40,15 @@ pub(crate) struct Protocol {
     pub(super) changed: bool,
 }
 
+/// What became of the last ping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ping {
+    /// There is none, or its round trip was told.
+    None,
+    Sent,
+    Answered,
+}
+
 /// What has gone through a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
@@ -46,6 +56,15 @@ pub(crate) struct Counts {
     pub(crate) messages_out: u64,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.messages_in += other.messages_in;
+        self.messages_out += other.messages_out;
+        self.bytes_in += other.bytes_in;
+        self.bytes_out += other.bytes_out;
+    }
 }
 
 impl Protocol {
@@ -59,6 +78,7 @@ impl Protocol {
             timers: Timers::new(shared, now),
             counts: Counts::default(),
             round_trip: None,
+            ping: Ping::None,
             pongs: 0,
             hung_up: false,
             owes_close: false,
@@ -105,6 +125,15 @@ impl Protocol {
     /// How long the last ping took for its pong.
     pub(crate) fn round_trip(&self) -> Option<Duration> {
         self.round_trip.map(|micros| Duration::from_micros(micros.into()))
+    }
+
+    /// The same, if it was measured since this was last asked; once for each ping.
+    pub(crate) fn take_measured(&mut self) -> Option<Duration> {
+        if self.ping != Ping::Answered {
+            return None;
+        }
+        self.ping = Ping::None;
+        self.round_trip()
     }
 
     /// Whether messages are received.

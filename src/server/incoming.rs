@@ -7,7 +7,7 @@ use std::{
     fmt, io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use http::{Method, StatusCode};
@@ -38,6 +38,8 @@ pub(super) struct Incoming {
     pub(super) tag: u8,
     /// Nothing has been received yet, and it has to be TLS.
     is_first: bool,
+    /// When this request began; asked only where somebody wants to know how long handshakes take.
+    pub(super) begun: Option<Instant>,
     /// When the next request's head has to be there.
     pub(super) deadline: Deadline,
     /// The first request, if another server has received it.
@@ -122,6 +124,7 @@ impl Incoming {
             is_secure,
             tag,
             is_first: is_secure,
+            begun: None,
             deadline,
             first: None,
             body: Decoder::new(Framing::Length(0)),

@@ -113,8 +113,12 @@ impl Server {
         Hub::new(self.shared.registry.clone())
     }
 
-    /// Whether TLS is spoken at this one of [`local_addrs`](Self::local_addrs).
+    /// Whether TLS is spoken at this one of [`local_addrs`](Self::local_addrs), or of those where it is managed.
     pub fn is_tls(&self, address: &ListenAddr) -> bool {
+        #[cfg(feature = "manage")]
+        if self.beside.as_ref().is_some_and(|beside| beside.is_tls(address)) {
+            return true;
+        }
         let mut all = self.addresses.iter().zip(&self.listeners);
         all.any(|(other, listener)| other == address && !matches!(listener.security, Security::None))
     }

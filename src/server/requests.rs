@@ -1,6 +1,10 @@
 //! The HTTP requests of a connection: answers them, one after the other, until one asks for a WebSocket.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::{StatusCode, header};
 
@@ -105,6 +109,7 @@ fn wait_for_next(shared: &Shared, incoming: &mut Incoming, slot: Slot) -> Option
     incoming.stream.park();
     let slot = if incoming.has_more() { slot } else { idle(shared, incoming, slot)? };
     incoming.deadline = Deadline::after(shared.limits.handshake_timeout);
+    incoming.begun = incoming.begun.map(|_| Instant::now());
     Some(slot)
 }
 

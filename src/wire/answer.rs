@@ -29,7 +29,7 @@ pub(crate) enum Answer<'a> {
     Published(Published),
     Number(u64),
     Flag(bool),
-    Connection(Connection<'a>),
+    Connection(Box<Connection<'a>>),
     /// `next` is for the following page; `None` in the last one. So in all pages.
     Connections {
         items: Vec<Connection<'a>>,

@@ -307,7 +307,7 @@ impl Opened<'_> {
 /// What was read, and is to be acknowledged or given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Delivery<'a> {
-    /// Its number, unique in its link.
+    /// Its number, unique in its handle.
     pub(crate) delivery: u64,
     /// It is the end of its message.
     pub(crate) at_end: bool,

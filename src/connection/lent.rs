@@ -26,6 +26,11 @@ impl Lent {
         self.bytes.len()
     }
 
+    /// Where it is: its message, and the byte there.
+    pub(super) fn place(&self) -> (u64, usize) {
+        (self.number, self.bytes.start)
+    }
+
     /// Whether it reaches the end of its message.
     pub(super) fn at_end(&self) -> bool {
         self.bytes.end == self.whole.len()
@@ -123,9 +128,7 @@ impl Lending {
     /// Takes back what was lent. What is unread and not a part came later.
     pub(super) fn take_back(&mut self, lent: &Lent, unread: &mut VecDeque<Message>) {
         self.out -= 1;
-        let place = self
-            .parts
-            .partition_point(|part| (part.number, part.bytes.start) < (lent.number, lent.bytes.start));
+        let place = self.parts.partition_point(|part| (part.number, part.bytes.start) < lent.place());
         let is_fresh = lent.is_unseen && !lent.again;
         // Also an empty message was had by somebody.
         let fresh = if is_fresh { lent.bytes.start } else { usize::MAX };

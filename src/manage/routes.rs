@@ -20,7 +20,7 @@ use super::{
     token::{Denied, Rights, Sender, Tokens},
 };
 use crate::{
-    http::{Refusal, Request, Response},
+    http::{Refusal, Request, Response, websocket_here},
     hub::Hub,
     id::{InvalidId, WebSocketId},
     limits::Limits,
@@ -59,7 +59,6 @@ impl Routes {
 
     fn try_answer(&self, exchange: &Exchange<'_>) -> Result<Response, Refusal> {
         let request = exchange.request();
-        check_host(exchange)?;
         let target = Target::parse(request.raw_path());
         // A probe has no token. It learns that there is a server, which it knows by the connection. And a browser has none yet when
         // it gets the page that asks for it.
@@ -97,6 +96,7 @@ impl Routes {
         request: &Request,
         body: impl FnOnce() -> Result<Bytes, Refusal>,
     ) -> Result<Rights, Refusal> {
+        check_host(tag, request)?;
         self.rights(tag, request, body).map_err(|denied| deny(denied, request))
     }
 
@@ -141,6 +141,7 @@ impl Routes {
             (Target::Messages(id), _) => messages::read(hub, exchange, &known(id)?, last, &self.readers),
             (Target::Member(id, topic), "PUT") => connections::join(hub, request, &known(id)?, &topic),
             (Target::Member(id, topic), _) => connections::leave(hub, request, &known(id)?, &topic),
+            (Target::Link, _) => Err(websocket_here()),
             (Target::Events, _) => events::answer(&self.events, request),
             (Target::Stats, _) => Stats::answer(&self.stats, request),
             (Target::Metrics, _) => metrics::answer(&self.main, &self.stats, request),
@@ -175,11 +176,10 @@ impl Routes {
 
 /// Where no token is needed, the page of a stranger must not reach us under the stranger's name (DNS rebinding): as when a Unix socket
 /// is brought to a port of a machine with a browser, which says so by what no page can leave out.
-fn check_host(exchange: &Exchange<'_>) -> Result<(), Refusal> {
-    let request = exchange.request();
+fn check_host(tag: u8, request: &Request) -> Result<(), Refusal> {
     let is_browser =
         [header::ACCEPT_LANGUAGE, header::ORIGIN].iter().any(|name| request.headers().contains_key(name));
-    if exchange.tag() & BY_TOKEN != 0 || !is_browser || request.has_local_host() {
+    if tag & BY_TOKEN != 0 || !is_browser || request.has_local_host() {
         return Ok(());
     }
     Err(Refusal::new(

@@ -30,6 +30,8 @@ pub(super) enum Target<'a> {
     Stats,
     Metrics,
     OpenApi,
+    /// That of another process's hub, without an upgrade.
+    Link,
 }
 
 impl<'a> Target<'a> {
@@ -52,6 +54,7 @@ impl<'a> Target<'a> {
             ("@stats", None) => Some(Self::Stats),
             ("metrics", None) => Some(Self::Metrics),
             ("openapi.json", None) => Some(Self::OpenApi),
+            ("@hub", None) => Some(Self::Link),
             ("@broadcast", None) => Some(Self::Broadcast),
             ("@users", Some(user)) => name_of(user).map(Self::User),
             _ => Self::connection(below_connections(path)?),
@@ -84,7 +87,8 @@ impl<'a> Target<'a> {
             | Self::Events
             | Self::Stats
             | Self::Metrics
-            | Self::OpenApi => "GET, HEAD",
+            | Self::OpenApi
+            | Self::Link => "GET, HEAD",
             Self::Connection(_) => "DELETE, GET, HEAD, POST",
             Self::Messages(_) => "GET", // HEAD could take a message, and not give it
             Self::Member(..) => "DELETE, PUT",
@@ -168,6 +172,7 @@ mod tests {
             ("/@stats", Some(Target::Stats)),
             ("/metrics", Some(Target::Metrics)),
             ("/openapi.json", Some(Target::OpenApi)),
+            ("/@hub", Some(Target::Link)),
             ("*", None),
             ("//@connections", None),
             ("/a/b/@connections", None),

@@ -21,7 +21,7 @@ use crate::{
     incidents::Incident,
     limits::Limits,
     metrics::Metrics,
-    registry::Census,
+    registry::{Census, Registry},
 };
 
 /// How long requests have to end when the other server has ended.
@@ -62,6 +62,11 @@ impl MainServer {
     /// What clients have brought about, and how often.
     pub(crate) fn incidents(&self) -> Vec<(Incident, u64)> {
         self.0.incidents.totals()
+    }
+
+    /// For what waits in another way than the [hub](Self::hub).
+    pub(crate) fn registry(&self) -> &Arc<Registry> {
+        &self.0.registry
     }
 
     pub(crate) fn limits(&self) -> &Limits {

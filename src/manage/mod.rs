@@ -79,10 +79,10 @@ const LINK_MORE: usize = 64 << 10;
 /// clock may differ by 15 minutes; a machine whose own clock is not set yet does not judge it. A signed request that somebody has
 /// overheard could be sent again for so long; beyond the machine there is TLS against that.
 ///
-/// Tokens are compared in constant time. The answer to a wrong one comes after half a second, and ends the connection; if somebody
-/// needs its place before, there is no answer, so whoever guesses locks nobody out. Such answers are counted in the log, where no
-/// token and no whole ID is ever shown. `/health`, `/ready`, `/@access`, and the
-/// files of the console, which hold nothing secret, need no token.
+/// Tokens are compared in constant time. The answer to a wrong one comes after half a second, and ends the connection. Strangers lock
+/// nobody out: a connection that waits for its request, or for the end after a refusal, gives up its place, without an answer, to
+/// whoever comes when there is no other. Refusals are counted in the log, where no token and no whole ID is ever shown. `/health`,
+/// `/ready`, `/@access`, and the files of the console, which hold nothing secret, need no token.
 ///
 /// # Requests
 ///

@@ -107,12 +107,10 @@ impl WebSocketServer for Link {
     }
 
     fn server(&mut self, ws: &mut WebSocket) -> ServerResult {
-        ws.write(Message::from(self.links.hello()))?;
-        match self.talk(ws) {
-            // Whoever says something else is no hub, or one that has failed.
-            Err(Ended::Malformed(Malformed(why))) => ws.close(CloseCode::PROTOCOL_ERROR, why),
-            Err(Ended::Error(error)) => return Err(error.into()),
-            Ok(()) => {}
+        // Whoever says something else is no hub, or one that has failed. Other ends are those of the connection: to take no answers
+        // for too long is one, too, and no failure of ours.
+        if let Err(Ended::Malformed(Malformed(why))) = self.talk(ws) {
+            ws.close(CloseCode::PROTOCOL_ERROR, why);
         }
         Ok(())
     }
@@ -120,6 +118,7 @@ impl WebSocketServer for Link {
 
 impl Link {
     fn talk(&self, ws: &WebSocket) -> Result<(), Ended> {
+        ws.write(Message::from(self.links.hello()))?;
         let first = match ws.read_message(FIRST) {
             Err(Error::Timeout) => return Err(Malformed("no hello").into()),
             first => binary(first?)?,
@@ -140,7 +139,8 @@ fn binary(message: Message) -> Result<bytes::Bytes, Malformed> {
 /// Why a link ends.
 enum Ended {
     Malformed(Malformed),
-    Error(Error),
+    /// The connection has ended.
+    Closed,
 }
 
 impl From<Malformed> for Ended {
@@ -150,7 +150,7 @@ impl From<Malformed> for Ended {
 }
 
 impl From<Error> for Ended {
-    fn from(error: Error) -> Self {
-        Self::Error(error)
+    fn from(_: Error) -> Self {
+        Self::Closed
     }
 }

@@ -503,6 +503,7 @@ mod codec;
 mod compression;
 mod connection;
 mod deadline;
+mod delivery;
 mod error;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
@@ -524,6 +525,7 @@ mod observer;
 mod opening;
 mod parked;
 mod pending;
+mod place;
 mod protocol;
 mod registry;
 mod seldom;
@@ -555,7 +557,8 @@ pub use crate::{
         WhenFull,
     },
     compression::Compression,
-    connection::{AdoptedStream, Delivery, Overflow, PushError, PushErrorKind, Pushed, READ_TIMEOUT},
+    connection::{AdoptedStream, Overflow, PushError, PushErrorKind, Pushed, READ_TIMEOUT},
+    delivery::Delivery,
     error::{BindError, CloseReason, ClosedBy, Error, OverLimit, Result, ServerError, TlsError},
     history::{History, InvalidPosition, Position, Since},
     http::{Files, Origins, Refusal, Request, Response},

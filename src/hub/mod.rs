@@ -1,27 +1,28 @@
 //! The hub: finds connections by ID, path, route, topic and user, and pushes to them, from any thread.
 
+mod local;
 mod pages;
 mod publishing;
 mod pusher;
 
 use std::{borrow::Borrow, fmt, sync::Arc, time::Duration};
 
+use self::local::Local;
 pub use self::{
     pages::Page,
     publishing::{Publication, Published},
     pusher::Pusher,
 };
 use crate::{
-    buffered::Buffered,
-    codec::Forms,
-    connection::{PushError, PushErrorKind, Pushed},
-    error::{Error, Result},
+    connection::{PushError, Pushed},
+    error::Result,
     id::WebSocketId,
     info::ConnectionInfo,
-    message::{CloseCode, Message, Payload},
+    message::{CloseCode, Payload},
     opening::Opening,
-    registry::{Audience, Recipients, Registry, Selected},
-    websocket::{Closed, Holder, WebSocket},
+    place::wherever,
+    registry::{Audience, Recipients, Registry},
+    websocket::{Closed, WebSocket},
 };
 
 /// Finds all connections of a server, and pushes to them. Clones refer to the same server.
@@ -46,7 +47,13 @@ use crate::{
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct Hub(Arc<Registry>);
+pub struct Hub(Place);
+
+/// Whose connections they are.
+#[derive(Clone)]
+enum Place {
+    Local(Local),
+}
 
 /// The result of a broadcast, in numbers of connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,7 +84,7 @@ impl Hub {
     /// [`PushError`] gives the message back. [`Opening::set_overflow`](crate::Opening::set_overflow) chooses what happens
     /// when the queue is full.
     pub fn push(&self, id: &WebSocketId, data: impl Into<Payload>) -> std::result::Result<Pushed, PushError> {
-        self.0.push(id, data.into())
+        wherever!(self.0, push(id, data.into()))
     }
 
     /// Sends a message to one connection, shared or not, and waits until the kernel has it: no longer than the timeout, and
@@ -110,7 +117,7 @@ impl Hub {
         data: impl Into<Payload>,
         timeout: Duration,
     ) -> std::result::Result<(), PushError> {
-        self.0.push_wait(id, data.into().into_message(), timeout)
+        wherever!(self.0, push_wait(id, data.into().into_message(), timeout))
     }
 
     /// Pushes many messages, each to a connection of its own or not: as [`push`](Self::push) for one after the other. Returns
@@ -130,7 +137,7 @@ impl Hub {
         &self,
         messages: impl IntoIterator<Item = (I, D)>,
     ) -> Vec<std::result::Result<Pushed, PushError>> {
-        messages.into_iter().map(|(id, data)| self.push(id.borrow(), data)).collect()
+        wherever!(self.0, push_all(messages))
     }
 
     /// A handle that pushes to one connection, without looking it up each time. It may be made while the connection is being
@@ -139,7 +146,7 @@ impl Hub {
     /// # Errors
     /// [`Error::UnknownId`] if no connection has this ID.
     pub fn pusher(&self, id: &WebSocketId) -> Result<Pusher> {
-        self.0.find(id).map(Pusher::new).ok_or(Error::UnknownId)
+        wherever!(self.0, pusher(id))
     }
 
     /// Sends a message to many connections. A dead or slow one does not delay the others. Those that are still being opened are
@@ -172,11 +179,7 @@ impl Hub {
             return Ok(self.publish(topic, publication)?.broadcast);
         }
         let (message, key) = data.into().split();
-        Ok(self.send_to_all(to, message, key.as_ref()))
-    }
-
-    fn send_to_all(&self, to: Recipients<'_>, message: Message, key: Option<&Arc<str>>) -> Broadcast {
-        send(self.0.buffered(), self.0.select(to), message, key, None)
+        wherever!(self.0, broadcast(to, message, key.as_ref()))
     }
 
     /// Sends a message to all connections of a user: [`broadcast`](Self::broadcast) to [`Audience::User`].
@@ -228,7 +231,7 @@ impl Hub {
         code: impl Into<CloseCode>,
         text: &str,
     ) -> Result<usize> {
-        Ok(self.0.select(who.into()).close(code.into(), text))
+        wherever!(self.0, close_all(who.into(), code.into(), text))
     }
 
     /// Starts the closing handshake of a connection, as [`WebSocket::close`](crate::WebSocket::close) does, and does not wait. One
@@ -237,7 +240,7 @@ impl Hub {
     /// # Errors
     /// [`Error::UnknownId`] if no connection has this ID, [`Error::Refused`] if its handshake was just refused.
     pub fn close(&self, id: &WebSocketId, code: impl Into<CloseCode>, text: &str) -> Result<()> {
-        self.0.close(id, code.into(), text)
+        wherever!(self.0, close(id, code.into(), text))
     }
 
     /// One connection. Waits while it is being [opened](Self::open_server).
@@ -246,7 +249,7 @@ impl Hub {
     /// [`Error::UnknownId`] if no connection has this ID; while it is being opened, as
     /// [`open_server`](Self::open_server).
     pub fn connection(&self, id: &WebSocketId) -> Result<ConnectionInfo> {
-        Ok(ConnectionInfo::new(&self.0.open(id)?))
+        wherever!(self.0, connection(id))
     }
 
     /// The certificates that the server uses now, each once, in the order of their first listener: to tell metrics, or whoever
@@ -269,7 +272,7 @@ impl Hub {
     /// None for the server's own hub.
     #[cfg(feature = "__tls")]
     pub fn certificates(&self) -> Result<Vec<crate::tls::CertificateInfo>> {
-        Ok(self.0.certificates())
+        wherever!(self.0, certificates())
     }
 
     /// How many connections are open.
@@ -277,7 +280,7 @@ impl Hub {
     /// # Errors
     /// None for the server's own.
     pub fn len(&self) -> Result<usize> {
-        Ok(self.0.len())
+        wherever!(self.0, len())
     }
 
     /// Whether no connection is open.
@@ -285,7 +288,7 @@ impl Hub {
     /// # Errors
     /// None for the server's own.
     pub fn is_empty(&self) -> Result<bool> {
-        Ok(self.0.is_empty())
+        wherever!(self.0, is_empty())
     }
 
     /// Makes a connection a member of a topic, until it leaves or ends. Joining again has no effect. Waits while the
@@ -296,7 +299,7 @@ impl Hub {
     /// [`open_server`](Self::open_server). [`Error::OverLimit`] if the topic's name is too long or empty, or if there are too
     /// many topics.
     pub fn join(&self, id: &WebSocketId, topic: &str) -> Result<()> {
-        self.0.join(self.0.open(id)?.id(), topic)
+        wherever!(self.0, join(id, topic))
     }
 
     /// Removes a connection from a topic, if it is a member, or, while it is being opened, would become one.
@@ -304,7 +307,7 @@ impl Hub {
     /// # Errors
     /// [`Error::UnknownId`] if no connection has this ID.
     pub fn leave(&self, id: &WebSocketId, topic: &str) -> Result<()> {
-        if self.0.leave(id, topic) { Ok(()) } else { Err(Error::UnknownId) }
+        wherever!(self.0, leave(id, topic))
     }
 
     /// The topics of a connection, in the order of their names: at most [`Limits::max_topics`](crate::Limits::max_topics). Waits
@@ -314,7 +317,7 @@ impl Hub {
     /// [`Error::UnknownId`] if no connection has this ID; while it is being opened, as
     /// [`open_server`](Self::open_server).
     pub fn topics_of(&self, id: &WebSocketId) -> Result<Vec<Arc<str>>> {
-        Ok(self.0.topics_of(self.0.open(id)?.id()))
+        wherever!(self.0, topics_of(id))
     }
 
     /// Returns a [`WebSocket`] for a shared connection (`OpenServer`). Any number of threads may have one. On a thread of
@@ -342,92 +345,38 @@ impl Hub {
     /// [`Error::Timeout`] if that takes longer; and at once [`Error::NotOpen`] in its own `on_pre_server`, which would wait
     /// for itself, and on a thread of the gateway.
     pub fn open_server(&self, id: &WebSocketId) -> Result<WebSocket> {
-        let connection = self.0.open(id)?;
-        if !connection.about().shared {
-            return Err(Error::NotShared);
-        }
-        match connection.reason() {
-            Some(reason) => Err(Error::Closed(reason.clone())),
-            None => Ok(WebSocket::new(connection, self.0.clone(), Holder::Anyone)),
-        }
+        wherever!(self.0, open_server(id))
     }
 
     pub(crate) fn new(registry: Arc<Registry>) -> Self {
-        Self(registry)
-    }
-}
-
-/// Sends a message to those who are selected; `numbered` to those who want to know where in its topic it stands.
-fn send(
-    buffered: &Arc<Buffered>,
-    mut selected: Selected,
-    message: Message,
-    key: Option<&Arc<str>>,
-    numbered: Option<Message>,
-) -> Broadcast {
-    let mut result = Broadcast::default();
-    if selected.open.is_empty() && selected.opening.is_empty() {
-        return result;
-    }
-    // In the order of their addresses: with many connections this causes fewer cache misses, here and in the kernel.
-    selected.open.sort_unstable_by_key(Arc::as_ptr);
-    // The bytes of a payload count once, however many queues it is in.
-    let forms = Forms::new(buffered);
-    let message = message.shared(buffered);
-    let numbered = numbered.map(|numbered| (numbered, Forms::new(buffered)));
-    for connection in selected.open {
-        let pushed = match &numbered {
-            Some((numbered, forms)) if connection.is_numbered() => {
-                connection.push_or_close(numbered.clone(), forms)
-            }
-            _ => connection.push(message.clone(), Some(&forms), key),
-        };
-        result.count(pushed);
-    }
-    for pending in selected.opening {
-        let pushed = match &numbered {
-            Some((numbered, _)) if pending.is_numbered() => pending.push_or_close(numbered.clone()),
-            _ => pending.push(message.clone(), key),
-        };
-        result.count(pushed);
-    }
-    result
-}
-
-impl Broadcast {
-    fn count(&mut self, pushed: std::result::Result<Pushed, PushError>) {
-        *match pushed {
-            Ok(Pushed::Sent) => &mut self.sent,
-            Ok(Pushed::Queued) => &mut self.queued,
-            Err(PushError { kind: PushErrorKind::Full, .. }) => &mut self.dropped,
-            Err(_) => &mut self.gone,
-        } += 1;
+        Self(Place::Local(Local::new(registry)))
     }
 }
 
 impl Opening {
     /// The hub of this server.
     pub fn hub(&self) -> Hub {
-        Hub(self.announced.registry().clone())
+        Hub::new(self.announced.registry().clone())
     }
 }
 
 impl Closed {
     /// The hub of this server.
     pub fn hub(&self) -> Hub {
-        Hub(self.registry.clone())
+        Hub::new(self.registry.clone())
     }
 }
 
 impl WebSocket {
     /// The hub of this server.
     pub fn hub(&self) -> Hub {
-        Hub(self.registry().clone())
+        Hub::new(self.registry().clone())
     }
 }
 
 impl fmt::Debug for Hub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Hub({} connections)", self.0.len())
+        let Place::Local(local) = &self.0;
+        local.fmt(f)
     }
 }

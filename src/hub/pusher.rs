@@ -7,6 +7,7 @@ use crate::{
     error::CloseReason,
     id::WebSocketId,
     message::Payload,
+    place::wherever,
     registry::Found,
 };
 
@@ -14,15 +15,21 @@ use crate::{
 /// its other end. It does not keep the connection open.
 #[derive(Clone, Debug)]
 #[must_use = "nothing is pushed until `push`"]
-pub struct Pusher(Found);
+pub struct Pusher(Place);
+
+/// Where the connection is.
+#[derive(Clone, Debug)]
+enum Place {
+    Local(Found),
+}
 
 impl Pusher {
-    pub(super) fn new(found: Found) -> Self {
-        Self(found)
+    pub(super) fn local(found: Found) -> Self {
+        Self(Place::Local(found))
     }
 
     pub(crate) fn to(connection: &Arc<Connection>) -> Self {
-        Self(Found::Open(connection.clone()))
+        Self::local(Found::Open(connection.clone()))
     }
 
     /// As [`Hub::push`](crate::Hub::push).
@@ -32,7 +39,7 @@ impl Pusher {
     /// [`PushErrorKind::Closed`](crate::PushErrorKind::Closed), and if it was never opened,
     /// [`PushErrorKind::Refused`](crate::PushErrorKind::Refused).
     pub fn push(&self, data: impl Into<Payload>) -> Result<Pushed, PushError> {
-        self.0.push(data.into())
+        wherever!(self.0, push(data.into()))
     }
 
     /// As [`Hub::push_wait`](crate::Hub::push_wait).
@@ -42,16 +49,16 @@ impl Pusher {
     /// [`PushErrorKind::Closed`](crate::PushErrorKind::Closed), and if it was never opened,
     /// [`PushErrorKind::Refused`](crate::PushErrorKind::Refused).
     pub fn push_wait(&self, data: impl Into<Payload>, timeout: Duration) -> Result<(), PushError> {
-        self.0.push_wait(data.into().into_message(), timeout)
+        wherever!(self.0, push_wait(data.into().into_message(), timeout))
     }
 
     /// The connection's ID; that of a client is known in this process only.
     pub fn websocket_id(&self) -> &WebSocketId {
-        self.0.id()
+        wherever!(self.0, id())
     }
 
     /// How the connection ended; `None` while it is open, before that, and if it was never opened.
     pub fn close_reason(&self) -> Option<CloseReason> {
-        self.0.connection()?.reason().cloned()
+        wherever!(self.0, close_reason())
     }
 }

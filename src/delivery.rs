@@ -52,6 +52,6 @@ impl Deref for Delivery {
     type Target = Message;
 
     fn deref(&self) -> &Message {
-        wherever!(self.0, message())
+        wherever!(self.0, deref())
     }
 }

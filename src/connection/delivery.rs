@@ -1,6 +1,8 @@
 //! Reading at least once: what was read comes back, unless its reader acknowledges it.
 
 use std::{
+    fmt,
+    ops::Deref,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
@@ -29,10 +31,6 @@ impl Loan {
         self.message.clone()
     }
 
-    pub(crate) fn message(&self) -> &Message {
-        &self.message
-    }
-
     /// Whether somebody has had it before, or a part of it, and did not acknowledge that: what it asks for may have been done.
     pub(crate) fn redelivered(&self) -> bool {
         self.lent.again
@@ -41,6 +39,22 @@ impl Loan {
     /// Whether it reaches the end of its message.
     pub(crate) fn at_end(&self) -> bool {
         self.lent.at_end()
+    }
+}
+
+impl fmt::Debug for Loan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut all = f.debug_struct("Loan");
+        all.field("message", &self.message).field("redelivered", &self.redelivered());
+        all.field("at_end", &self.at_end()).finish_non_exhaustive()
+    }
+}
+
+impl Deref for Loan {
+    type Target = Message;
+
+    fn deref(&self) -> &Message {
+        &self.message
     }
 }
 

@@ -464,6 +464,7 @@
 //! | 4 | `registry` | connections by ID, path, route, topic and user |
 //! | 4 | `gateway` | drives shared connections, receives for busy threads, keeps the deadlines |
 //! | 5 | `opening`, `websocket`, `parked` | the types that your code uses; how it is called without a thread of its own |
+//! | 5 | `wire` | what a hub in another process and the server say to each other, as bytes and values |
 //! | 6 | `hub` | finds connections and pushes to them |
 //! | 7 | `client` | the other end: from a URL to an open connection; what all clients of a process share |
 //! | 7 | `server` | listeners, the threads of the connections, routes, shutdown |
@@ -540,6 +541,9 @@ mod thread;
 #[cfg(feature = "__tls")]
 mod tls;
 mod websocket;
+#[cfg(feature = "__wire")]
+#[allow(dead_code, unused_imports)] // each end of a link uses its half
+mod wire;
 
 pub use ::bytes::Bytes;
 pub use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};

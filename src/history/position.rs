@@ -116,6 +116,21 @@ impl Since {
     pub const NOW: Self = Self(Seen::All);
     /// It has seen nothing, and wants all that is remembered.
     pub const NOTHING: Self = Self(Seen::Nothing);
+
+    /// A text that [`From`] makes the same of; `None` for [`NOW`](Self::NOW), which no text says.
+    #[cfg(feature = "__wire")]
+    #[allow(dead_code)] // by the one end of a link
+    pub(crate) fn to_text(&self) -> Option<String> {
+        match &self.0 {
+            Seen::All => None,
+            Seen::Nothing => Some(String::new()),
+            // One that nobody knows: there is no text for none at all.
+            Seen::UpTo(positions) if positions.is_empty() => Some("?".into()),
+            Seen::UpTo(positions) => {
+                Some(positions.iter().map(Position::to_string).collect::<Vec<_>>().join(","))
+            }
+        }
+    }
 }
 
 impl From<Position> for Since {
@@ -165,5 +180,15 @@ mod tests {
         let list = vec![position.to_string(); 1000].join(",");
         assert_eq!(Since::from(&*list), Since(Seen::UpTo(vec![position; MOST])));
         assert_eq!(Since::from("x,y"), Since(Seen::UpTo(Vec::new())));
+    }
+
+    #[cfg(feature = "__wire")]
+    #[test]
+    fn what_was_seen_is_a_text_and_back() {
+        let position = Position::new(1, 2);
+        for since in [Since::NOTHING, position.into(), "x".into(), Since(Seen::UpTo(vec![position; 3]))] {
+            assert_eq!(since.to_text().as_deref().map(Since::from), Some(since));
+        }
+        assert_eq!(Since::NOW.to_text(), None);
     }
 }

@@ -2,6 +2,8 @@
 
 use std::{fmt, ops::Deref};
 
+#[cfg(feature = "remote")]
+use crate::remote;
 use crate::{connection::Loan, message::Message, place::wherever};
 
 /// A message of a shared connection, or a piece of one, that is read and not [acknowledged](Self::ack) yet; from
@@ -15,6 +17,8 @@ pub struct Delivery(Place);
 
 enum Place {
     Local(Loan),
+    #[cfg(feature = "remote")]
+    Remote(remote::Loan),
 }
 
 impl Delivery {
@@ -22,10 +26,17 @@ impl Delivery {
         Self(Place::Local(loan))
     }
 
+    #[cfg(feature = "remote")]
+    pub(crate) fn remote(loan: remote::Loan) -> Self {
+        Self(Place::Remote(loan))
+    }
+
     /// Acknowledges it, when all is done that has to be done for it: nobody will get it again.
     pub fn ack(self) -> Message {
         match self.0 {
             Place::Local(loan) => loan.ack(),
+            #[cfg(feature = "remote")]
+            Place::Remote(loan) => loan.ack(),
         }
     }
 

@@ -529,6 +529,8 @@ mod pending;
 mod place;
 mod protocol;
 mod registry;
+#[cfg(feature = "remote")]
+mod remote;
 mod seldom;
 mod server;
 mod session;

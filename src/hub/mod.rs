@@ -4,6 +4,8 @@ mod local;
 mod pages;
 mod publishing;
 mod pusher;
+#[cfg(feature = "remote")]
+mod remote;
 
 use std::{borrow::Borrow, fmt, sync::Arc, time::Duration};
 
@@ -22,7 +24,7 @@ use crate::{
     opening::Opening,
     place::wherever,
     registry::{Audience, Recipients, Registry},
-    websocket::{Closed, WebSocket},
+    websocket::{Closed, WebSocket, Whose},
 };
 
 /// Finds all connections of a server, and pushes to them. Clones refer to the same server.
@@ -53,6 +55,8 @@ pub struct Hub(Place);
 #[derive(Clone)]
 enum Place {
     Local(Local),
+    #[cfg(feature = "remote")]
+    Remote(self::remote::Remote),
 }
 
 /// The result of a broadcast, in numbers of connections.
@@ -351,6 +355,12 @@ impl Hub {
     pub(crate) fn new(registry: Arc<Registry>) -> Self {
         Self(Place::Local(Local::new(registry)))
     }
+
+    /// That of another process.
+    #[cfg(feature = "remote")]
+    pub(crate) fn remote(link: Arc<crate::remote::Linked>) -> Self {
+        Self(Place::Remote(self::remote::Remote::new(link)))
+    }
 }
 
 impl Opening {
@@ -370,13 +380,16 @@ impl Closed {
 impl WebSocket {
     /// The hub of this server.
     pub fn hub(&self) -> Hub {
-        Hub::new(self.registry().clone())
+        match self.whose() {
+            Whose::Local(registry) => Hub::new(registry.clone()),
+            #[cfg(feature = "remote")]
+            Whose::Remote(link) => Hub::remote(link.clone()),
+        }
     }
 }
 
 impl fmt::Debug for Hub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Place::Local(local) = &self.0;
-        local.fmt(f)
+        wherever!(self.0, fmt(f))
     }
 }

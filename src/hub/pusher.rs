@@ -21,11 +21,18 @@ pub struct Pusher(Place);
 #[derive(Clone, Debug)]
 enum Place {
     Local(Found),
+    #[cfg(feature = "remote")]
+    Remote(remote::Remote),
 }
 
 impl Pusher {
     pub(super) fn local(found: Found) -> Self {
         Self(Place::Local(found))
+    }
+
+    #[cfg(feature = "remote")]
+    pub(super) fn remote(link: Arc<crate::remote::Linked>, id: WebSocketId) -> Self {
+        Self(Place::Remote(remote::Remote::new(link, id)))
     }
 
     pub(crate) fn to(connection: &Arc<Connection>) -> Self {
@@ -60,5 +67,83 @@ impl Pusher {
     /// How the connection ended; `None` while it is open, before that, and if it was never opened.
     pub fn close_reason(&self) -> Option<CloseReason> {
         wherever!(self.0, close_reason())
+    }
+}
+
+/// To a connection of another process.
+#[cfg(feature = "remote")]
+mod remote {
+    use std::{
+        sync::{Arc, OnceLock},
+        time::Duration,
+    };
+
+    use crate::{
+        connection::{PushError, PushErrorKind, Pushed},
+        error::{CloseReason, ClosedBy, Error},
+        id::WebSocketId,
+        message::{CloseCode, Message, Payload},
+        remote::Linked,
+        wire::{Answer, AsText, Request},
+    };
+
+    #[derive(Clone, Debug)]
+    pub(super) struct Remote {
+        link: Arc<Linked>,
+        id: WebSocketId,
+        /// How it ended, as far as it is known.
+        reason: Arc<OnceLock<CloseReason>>,
+    }
+
+    impl Remote {
+        pub(super) fn new(link: Arc<Linked>, id: WebSocketId) -> Self {
+            Self { link, id, reason: Arc::default() }
+        }
+
+        pub(super) fn id(&self) -> &WebSocketId {
+            &self.id
+        }
+
+        pub(super) fn push(&self, data: Payload) -> Result<Pushed, PushError> {
+            self.link.push(&self.id, data).map_err(|error| self.known(error))
+        }
+
+        pub(super) fn push_wait(&self, message: Message, timeout: Duration) -> Result<(), PushError> {
+            self.link.push_wait(&self.id, message, timeout).map_err(|error| self.known(error))
+        }
+
+        /// There was a connection with this ID: it has ended.
+        fn known(&self, mut error: PushError) -> PushError {
+            match &error.kind {
+                PushErrorKind::Unknown => error.kind = PushErrorKind::Closed(self.gone()),
+                PushErrorKind::Closed(reason) => drop(self.reason.set(reason.clone())),
+                _ => {}
+            }
+            error
+        }
+
+        fn gone(&self) -> CloseReason {
+            let unknown = || {
+                let text = "ended, and its server does not know how";
+                CloseReason::new(CloseCode::ABNORMAL, text, ClosedBy::Network)
+            };
+            self.reason.get_or_init(unknown).clone()
+        }
+
+        pub(super) fn close_reason(&self) -> Option<CloseReason> {
+            if let Some(reason) = self.reason.get() {
+                return Some(reason.clone());
+            }
+            let request = Request::CloseReason { id: AsText(self.id) };
+            let ended = self.link.ask(&request, Duration::ZERO, |answer| match answer {
+                Answer::Ended(reason) => Some(reason.map(CloseReason::from)),
+                _ => None,
+            });
+            match ended {
+                Ok(reason) => reason,
+                Err(Error::UnknownId) => Some(self.gone()),
+                Err(_) => None,
+            }
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! What applications use: the trait that they implement, and the objects that its methods get.
 
 mod local;
+#[cfg(feature = "remote")]
+mod remote;
 mod socket;
 
 use std::{
@@ -11,8 +13,11 @@ use std::{
     time::Duration,
 };
 
-pub(crate) use self::local::{Attached, Holder};
 pub use self::socket::{Messages, READ_LEN, WebSocket};
+pub(crate) use self::{
+    local::{Attached, Holder},
+    socket::Whose,
+};
 use crate::{
     error::CloseReason, http::Refusal, id::WebSocketId, message::Message, opening::Opening,
     registry::Registry, session::SessionId, tags::Tags,

@@ -10,6 +10,10 @@ use std::{
 };
 
 use super::local::{Attached, Holder, Local};
+#[cfg(feature = "remote")]
+use super::remote::Remote;
+#[cfg(feature = "remote")]
+use crate::remote::Linked;
 use crate::{
     connection::{About, Connection, READ_TIMEOUT},
     delivery::Delivery,
@@ -72,6 +76,15 @@ pub struct WebSocket {
 #[derive(Debug)]
 enum Place {
     Local(Local),
+    #[cfg(feature = "remote")]
+    Remote(Remote),
+}
+
+/// By what its hub finds connections.
+pub(crate) enum Whose<'a> {
+    Local(&'a Arc<Registry>),
+    #[cfg(feature = "remote")]
+    Remote(&'a Arc<Linked>),
 }
 
 impl WebSocket {
@@ -83,16 +96,30 @@ impl WebSocket {
         Self { place, at_end: AtomicBool::new(true) }
     }
 
-    /// The registry that it is in.
-    pub(crate) fn registry(&self) -> &Arc<Registry> {
-        let Place::Local(local) = &self.place;
-        local.registry()
+    /// Opens one of another process.
+    ///
+    /// # Errors
+    /// As [`Hub::open_server`](crate::Hub::open_server).
+    #[cfg(feature = "remote")]
+    pub(crate) fn open_remote(link: &Arc<Linked>, id: &WebSocketId) -> Result<Self> {
+        Remote::open(link, id).map(|remote| Self::at(Place::Remote(remote)))
+    }
+
+    pub(crate) fn whose(&self) -> Whose<'_> {
+        match &self.place {
+            Place::Local(local) => Whose::Local(local.registry()),
+            #[cfg(feature = "remote")]
+            Place::Remote(remote) => Whose::Remote(remote.link()),
+        }
     }
 
     /// Sets whether more messages wait behind the one that `on_client_message` is called for.
     pub(crate) fn expect_more(&self, on: bool) {
-        let Place::Local(local) = &self.place;
-        local.expect_more(on);
+        match &self.place {
+            Place::Local(local) => local.expect_more(on),
+            #[cfg(feature = "remote")]
+            Place::Remote(_) => {}
+        }
     }
 
     #[inline] // for each message
@@ -103,8 +130,11 @@ impl WebSocket {
     }
 
     fn attached(&self) -> Option<&Attached> {
-        let Place::Local(local) = &self.place;
-        local.attached()
+        match &self.place {
+            Place::Local(local) => local.attached(),
+            #[cfg(feature = "remote")]
+            Place::Remote(_) => None,
+        }
     }
 
     fn about(&self) -> &About {

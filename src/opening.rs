@@ -60,6 +60,9 @@ pub struct Opening {
     pub(crate) overflow: Overflow,
     pub(crate) compression: Compression,
     pub(crate) tags: Tags,
+    /// By which listener the request came.
+    #[cfg_attr(not(feature = "manage"), expect(dead_code, reason = "only its listeners are told apart"))]
+    pub(crate) listener_tag: u8,
 }
 
 /// Bytes of the longest name of a user.
@@ -92,6 +95,7 @@ impl Opening {
             overflow: Overflow::default(),
             compression,
             tags: Tags::default(),
+            listener_tag: 0,
         }
     }
 

@@ -1,5 +1,7 @@
 //! Starting threads; whose they are; and those that must not wait.
 
+#[cfg(feature = "manage")]
+use std::thread::Scope;
 use std::{
     cell::Cell,
     io,
@@ -15,14 +17,37 @@ pub(crate) fn spawn(
     stack_size: usize,
     run: impl FnOnce() + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
+    let started = Builder::new().name(name.into()).stack_size(stack_size).spawn(of_this_server(run));
+    started.map_err(|e| explained(stack_size, &e))
+}
+
+/// The same within a scope, which waits for its end.
+///
+/// # Errors
+/// As there.
+#[cfg(feature = "manage")]
+pub(crate) fn spawn_scoped<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    name: &str,
+    stack_size: usize,
+    run: impl FnOnce() + Send + 'scope,
+) -> io::Result<()> {
+    let thread = Builder::new().name(name.into()).stack_size(stack_size);
+    let started = thread.spawn_scoped(scope, of_this_server(run));
+    started.map(drop).map_err(|e| explained(stack_size, &e))
+}
+
+fn of_this_server<'a>(run: impl FnOnce() + Send + 'a) -> impl FnOnce() + Send + 'a {
     let server = SERVER.get();
-    let run = move || {
+    move || {
         SERVER.set(server);
         run();
-    };
-    let started = Builder::new().name(name.into()).stack_size(stack_size).spawn(run);
-    let explain = |e: &io::Error| format!("cannot start a thread with a stack of {stack_size} bytes: {e}");
-    started.map_err(|e| io::Error::new(e.kind(), explain(&e)))
+    }
+}
+
+fn explained(stack_size: usize, error: &io::Error) -> io::Error {
+    let text = format!("cannot start a thread with a stack of {stack_size} bytes: {error}");
+    io::Error::new(error.kind(), text)
 }
 
 thread_local! {

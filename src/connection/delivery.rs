@@ -1,5 +1,7 @@
 //! Reading at least once: what was read comes back, unless its reader acknowledges it.
 
+#[cfg(feature = "manage")]
+use std::sync::atomic::Ordering::SeqCst;
 use std::{
     fmt,
     ops::Deref,
@@ -77,6 +79,31 @@ impl Connection {
         }
         let (message, lent) = self.take_shared(timeout, reader, |inbox| inbox.lend(len))?;
         Ok(Loan { connection: self.clone(), message, lent, is_acked: false })
+    }
+
+    /// As [`read_delivery`](Self::read_delivery), with `None` as soon as `is_over`; whoever sets that [tells](Self::wake_all_readers)
+    /// those who wait.
+    #[cfg(feature = "manage")]
+    pub(crate) fn read_delivery_unless(
+        self: &Arc<Self>,
+        is_over: &AtomicBool,
+        len: usize,
+        timeout: Duration,
+        reader: &AtomicBool,
+    ) -> Result<Option<Delivery>> {
+        if !self.about.shared {
+            return Err(Error::NotShared);
+        }
+        let lent = self.take_shared(timeout, reader, |inbox| {
+            if is_over.load(SeqCst) { Some(None) } else { inbox.lend(len).map(Some) }
+        })?;
+        Ok(lent.map(|(message, lent)| Delivery { connection: self.clone(), message, lent, is_acked: false }))
+    }
+
+    /// All who wait to read look again.
+    #[cfg(feature = "manage")]
+    pub(crate) fn wake_all_readers(&self) {
+        self.wake_readers(self.inbox.locked());
     }
 
     /// Something is not lent any more: it is done with, or unread again.

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::{
     core::Core,
@@ -114,10 +114,39 @@ impl Connection {
     /// # Errors
     /// Why it has not. With any but [`PushErrorKind::Pending`] the message is never sent.
     pub(crate) fn push_wait(self: &Arc<Self>, message: Message, timeout: Duration) -> Result<(), PushError> {
-        self.try_push_wait(&message, timeout).map_err(|kind| PushError { kind, message })
+        self.push_wait_by(message, |told| told.recv_timeout(timeout))
     }
 
-    fn try_push_wait(self: &Arc<Self>, message: &Message, timeout: Duration) -> Result<(), PushErrorKind> {
+    /// As [`push_wait`](Self::push_wait), with a wait that is over, too, when nobody has the other end of `over` any more.
+    #[cfg(feature = "manage")]
+    pub(crate) fn push_wait_unless(
+        self: &Arc<Self>,
+        over: &Receiver<std::convert::Infallible>,
+        message: Message,
+        timeout: Duration,
+    ) -> Result<(), PushError> {
+        self.push_wait_by(message, |told| {
+            crossbeam_channel::select! {
+                recv(told) -> sent => sent.map_err(|_| RecvTimeoutError::Disconnected),
+                recv(over) -> _ => Err(RecvTimeoutError::Timeout),
+                default(timeout) => Err(RecvTimeoutError::Timeout),
+            }
+        })
+    }
+
+    fn push_wait_by(
+        self: &Arc<Self>,
+        message: Message,
+        wait: impl FnOnce(&Receiver<()>) -> Result<(), RecvTimeoutError>,
+    ) -> Result<(), PushError> {
+        self.try_push_wait(&message, wait).map_err(|kind| PushError { kind, message })
+    }
+
+    fn try_push_wait(
+        self: &Arc<Self>,
+        message: &Message,
+        wait: impl FnOnce(&Receiver<()>) -> Result<(), RecvTimeoutError>,
+    ) -> Result<(), PushErrorKind> {
         if thread::must_not_wait() {
             return Err(PushErrorKind::MustNotWait);
         }
@@ -126,7 +155,7 @@ impl Connection {
         }
         let (sent, told) = bounded(1);
         let number = self.push_told(message.clone(), sent).map_err(PushErrorKind::Closed)?;
-        match told.recv_timeout(timeout) {
+        match wait(&told) {
             Ok(()) => Ok(()),
             Err(RecvTimeoutError::Disconnected) => Err(PushErrorKind::Closed(self.why_unsendable())),
             Err(RecvTimeoutError::Timeout) => {

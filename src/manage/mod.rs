@@ -6,6 +6,7 @@ mod audiences;
 mod connections;
 mod events;
 mod json;
+mod link;
 mod query;
 mod routes;
 mod target;
@@ -15,6 +16,7 @@ use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use self::{
     events::Events,
+    link::Links,
     routes::{BY_TOKEN, READ_ONLY, Routes},
     token::{Source, Tokens},
 };
@@ -35,6 +37,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// What all of them may hold in buffers: this part of what the clients of the server may, but room for some large messages.
 const PART_OF_BUFFERS: usize = 4;
 const LEAST_BUFFERS: usize = 8 << 20;
+
+/// The longest message that a hub in another process can push at least, and what a link says of one beside it.
+const LINK_MESSAGE: usize = 4 << 20;
+const LINK_MORE: usize = 64 << 10;
 
 /// A listener by which other processes manage a server over HTTP: push to its connections, list and close them, publish to topics.
 /// Given to [`ServerBuilder::manage`]. It is separate from the addresses where the server's own clients connect.
@@ -195,9 +201,12 @@ impl Beside for Manage {
                  on a Unix socket"
             )));
         }
-        let routes = Routes::new(main, tokens, events);
+        let limits = limits.unwrap_or_else(|| own_limits(main.limits().max_message_size));
+        let routes = Arc::new(Routes::new(main.clone(), tokens, events));
+        let links = Links::new(&main, routes.clone(), &limits);
         let builder = Server::builder()
-            .limits(limits.unwrap_or_else(own_limits))
+            .limits(limits)
+            .route(link::PATH, move || links.link())
             .header("cache-control", "no-store")
             // That guards what a browser may do for any page. Here it may do nothing: it has no token, and does not speak to files.
             .hosts(["*"])
@@ -209,14 +218,17 @@ impl Beside for Manage {
     }
 }
 
-/// Those of a listener that gets no others.
-fn own_limits() -> Limits {
+/// Those of a listener that gets no others, of a server whose clients send messages of so many bytes.
+fn own_limits(max_message_size: usize) -> Limits {
     let limits = Limits::default();
-    let buffers = (limits.buffered_bytes() / PART_OF_BUFFERS).max(LEAST_BUFFERS);
+    let message = max_message_size.max(LINK_MESSAGE).saturating_add(LINK_MORE);
+    let buffers = limits.buffered_bytes() / PART_OF_BUFFERS;
     Limits {
+        max_message_size: message,
+        max_frame_size: message,
         max_connections: CONNECTIONS,
         http_keep_alive: KEEP_ALIVE,
-        max_buffered_bytes: Some(buffers),
+        max_buffered_bytes: Some(buffers.max(LEAST_BUFFERS).max(message.saturating_mul(4))),
         workers: 0,
         ..limits
     }

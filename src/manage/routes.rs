@@ -15,7 +15,7 @@ use super::{
     token::{Denied, Rights, Tokens},
 };
 use crate::{
-    http::{Refusal, Request, Response},
+    http::{Refusal, Request, Response, websocket_here},
     hub::Hub,
     id::{InvalidId, WebSocketId},
     message::{Message, Text},
@@ -52,7 +52,7 @@ impl Routes {
         let target = Target::parse(request.raw_path());
         // A probe has no token. It learns that there is a server, which it knows by the connection.
         if !matches!(target, Some(Target::Health | Target::Ready)) {
-            let rights = self.rights(exchange).map_err(|denied| deny(denied, request))?;
+            let rights = self.admit(exchange.tag(), request)?;
             if rights == Rights::Read && !request.method().is_safe() {
                 return Err(Refusal::new(
                     StatusCode::FORBIDDEN,
@@ -69,11 +69,15 @@ impl Routes {
         self.dispatch(exchange, target)
     }
 
-    /// What a request may do: its listener and its token say.
-    fn rights(&self, exchange: &Exchange<'_>) -> Result<Rights, Denied> {
-        let by_token = exchange.tag() & BY_TOKEN != 0;
-        let rights = if by_token { self.tokens.check(exchange.request())? } else { Rights::All };
-        Ok(if exchange.tag() & READ_ONLY != 0 { Rights::Read } else { rights })
+    /// What a request may do: its listener, of which this is the tag, and its token say.
+    ///
+    /// # Errors
+    /// It may do nothing. Whoever shows a wrong token is told so late.
+    pub(super) fn admit(&self, tag: u8, request: &Request) -> Result<Rights, Refusal> {
+        let is_by_token = tag & BY_TOKEN != 0;
+        let rights = if is_by_token { self.tokens.check(request) } else { Ok(Rights::All) };
+        let rights = rights.map_err(|denied| deny(denied, request))?;
+        Ok(if tag & READ_ONLY != 0 { Rights::Read } else { rights })
     }
 
     fn dispatch(&self, exchange: &Exchange<'_>, target: Target<'_>) -> Result<Response, Refusal> {
@@ -93,6 +97,7 @@ impl Routes {
             (Target::Connection(id), _) => connections::show(hub, request, &known(id)?),
             (Target::Member(id, topic), "PUT") => connections::join(hub, request, &known(id)?, &topic),
             (Target::Member(id, topic), _) => connections::leave(hub, request, &known(id)?, &topic),
+            (Target::Link, _) => Err(websocket_here()),
             (Target::Events, _) => events::answer(&self.events, request),
             (Target::Topics, _) => audiences::topics(hub, request),
             (Target::Topic(topic), _) => audiences::publish(hub, exchange, &topic),

@@ -20,6 +20,8 @@ pub(super) enum Target<'a> {
     Broadcast,
     User(Cow<'a, str>),
     Events,
+    /// That of another process's hub, without an upgrade.
+    Link,
 }
 
 impl<'a> Target<'a> {
@@ -32,6 +34,7 @@ impl<'a> Target<'a> {
             ("@topics", None) => Some(Self::Topics),
             ("@topics", Some(topic)) => name_of(topic).map(Self::Topic),
             ("@events", None) => Some(Self::Events),
+            ("@hub", None) => Some(Self::Link),
             ("@broadcast", None) => Some(Self::Broadcast),
             ("@users", Some(user)) => name_of(user).map(Self::User),
             _ => Self::connection(below_connections(path)?),
@@ -54,7 +57,9 @@ impl<'a> Target<'a> {
     /// The methods that there are.
     pub(super) fn methods(&self) -> &'static str {
         match self {
-            Self::Health | Self::Ready | Self::Connections | Self::Topics | Self::Events => "GET, HEAD",
+            Self::Health | Self::Ready | Self::Connections | Self::Topics | Self::Events | Self::Link => {
+                "GET, HEAD"
+            }
             Self::Connection(_) => "DELETE, GET, HEAD, POST",
             Self::Member(..) => "DELETE, PUT",
             Self::Topic(_) | Self::Broadcast => "POST",
@@ -126,6 +131,7 @@ mod tests {
             ("/@users/42", Some(Target::User("42".into()))),
             ("/@broadcast", Some(Target::Broadcast)),
             ("/@events", Some(Target::Events)),
+            ("/@hub", Some(Target::Link)),
             ("/", None),
             ("*", None),
             ("//@connections", None),

@@ -17,6 +17,8 @@ use crate::{
     error::{Result, ServerError},
     http::Response,
     hub::Hub,
+    limits::Limits,
+    registry::Registry,
 };
 
 /// How long requests have to end when the other server has ended.
@@ -42,6 +44,15 @@ impl MainServer {
 
     pub(crate) fn hub(&self) -> Hub {
         Hub::new(self.0.registry.clone())
+    }
+
+    /// For what waits in another way than the [hub](Self::hub).
+    pub(crate) fn registry(&self) -> &Arc<Registry> {
+        &self.0.registry
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.0.limits
     }
 
     /// Whether it takes new connections.

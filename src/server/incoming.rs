@@ -32,7 +32,6 @@ pub(super) struct Incoming {
     pub(super) peer: Option<SocketAddr>,
     pub(super) is_secure: bool,
     /// That of the listener.
-    #[cfg_attr(not(feature = "manage"), expect(dead_code, reason = "only a server beside another one asks"))]
     pub(super) tag: u8,
     /// Nothing has been received yet, and it has to be TLS.
     is_first: bool,

@@ -76,7 +76,7 @@ fn open(shared: &Arc<Shared>, context: &Arc<Context>, job: Box<Job>) -> Option<B
     let (mut incoming, slot) = begin(shared, job)?;
     let _handshaking = Handshaking::new(shared, &incoming.socket); // until a shutdown finds it in the registry
     let (request, slot) = read_requests(shared, &mut incoming, slot)?;
-    match accept(shared, &request) {
+    match accept(shared, incoming.tag, &request) {
         Ok((handshake, agreed)) => Some(connect(shared, context, incoming, &handshake, agreed, slot)),
         Err(refusal) => {
             turn_away(shared, &mut incoming, Some(&request), refusal);
@@ -142,17 +142,18 @@ struct Agreed {
 
 /// The checks of the opening handshake, ours and the application's.
 #[inline(never)]
-fn accept(shared: &Shared, request: &Arc<Request>) -> Result<(Handshake, Box<Agreed>), Refusal> {
+fn accept(shared: &Shared, tag: u8, request: &Arc<Request>) -> Result<(Handshake, Box<Agreed>), Refusal> {
     let target = shared.routes.find_websocket(request.path())?;
     let mut handshake = Handshake::check(request, &shared.origins)?;
     let offered = std::mem::take(&mut handshake.subprotocols);
-    Ok((handshake, ask(shared, request, target, offered)?))
+    Ok((handshake, ask(shared, tag, request, target, offered)?))
 }
 
 /// Asks the application, which learns the ID of the connection; the connection is known by that from here on.
 #[inline(never)]
 fn ask(
     shared: &Shared,
+    tag: u8,
     request: &Arc<Request>,
     target: &Target,
     offered: Vec<String>,
@@ -179,6 +180,7 @@ fn ask(
         shared.compression,
     );
     let mut agreed = Box::new(Agreed { app, opening });
+    agreed.opening.listener_tag = tag;
     let answer = caught(|| agreed.app.on_pre_server(&mut agreed.opening));
     let mut refusal = match (answer, agreed.opening.fault.take()) {
         (Some(Ok(())), None) => match caught(|| agreed.opening.settle()) {

@@ -29,7 +29,7 @@ pub(crate) enum Answer<'a> {
     Published(Published),
     Number(u64),
     Flag(bool),
-    Connection(Connection<'a>),
+    Connection(Box<Connection<'a>>),
     /// `next` is for the following page; `None` in the last one. So in all pages.
     Connections {
         items: Vec<Connection<'a>>,
@@ -307,7 +307,7 @@ impl Opened<'_> {
 /// What was read, and is to be acknowledged or given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Delivery<'a> {
-    /// Its number, unique in its link.
+    /// Its number, unique in its handle.
     pub(crate) delivery: u64,
     /// It is the end of its message.
     pub(crate) at_end: bool,

@@ -9,7 +9,8 @@
 //!
 //! After it, a WebSocket message is one or more *frames*, one behind the other. Each has 8 bytes in front, two numbers of 32 bits, the
 //! lowest byte first: the length of what follows them, and the number of the request. The client chooses numbers, such as 1, 2, 3;
-//! the server's answer, a frame as well, has the number of its request. A request with the number [0](UNANSWERED) gets no answer. What
+//! the server's answer, a frame as well, has the number of its request. A request with the number [0](UNANSWERED) gets no answer, and is none
+//! that [needs one](Request::needs_answer). What
 //! does not wait is done and answered in the order in which it was sent. What waits does not hold up what was sent behind it, and is
 //! answered when it is done: [`Request::may_wait`].
 //!
@@ -34,6 +35,7 @@ mod values;
 pub(crate) use self::{
     answer::{
         Answer, Certificate, CloseReason, Connection, Count, Counts, Delivery, Opened, Published, Recovery,
+        as_usize,
     },
     failure::Failure,
     frames::{Frames, HEADER, Malformed, append, decode, decode_request},

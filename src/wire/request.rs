@@ -104,6 +104,11 @@ impl Request<'_> {
         )
     }
 
+    /// Whether nobody else can know what it has done: what it opens, or reads.
+    pub(crate) fn needs_answer(&self) -> bool {
+        matches!(self, Self::Open { .. } | Self::Read { .. })
+    }
+
     /// Whether it changes nothing: whoever may only read may ask it.
     pub(crate) fn is_safe(&self) -> bool {
         matches!(

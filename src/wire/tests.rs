@@ -144,7 +144,7 @@ fn answers(v: &Values) -> Vec<Answer<'_>> {
         Answer::Published(Published { counts, position: v.flag.then_some(position), duplicate: v.flag }),
         Answer::Number(number),
         Answer::Flag(v.flag),
-        Answer::Connection(connection.clone()),
+        Answer::Connection(Box::new(connection.clone())),
         Answer::Connections { items: vec![connection; 2], next: v.flag.then(id) },
         Answer::Members { items: vec![id(), id()], next: None },
         Answer::Topics { items: items.clone(), next: maybe },

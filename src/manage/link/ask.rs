@@ -1,0 +1,247 @@
+//! What is asked of the hub, and what is answered.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+
+use super::talk::Talk;
+use crate::{
+    connection::{Connection, PushError, PushErrorKind},
+    deadline::Deadline,
+    error::{Error, Result},
+    hub::{Broadcast, Publication, Published},
+    id::WebSocketId,
+    registry::{Audience, Found, Recipients},
+    wire::{self, Answer, AsText, Counts, Failure, Malformed, Payload, Request},
+};
+
+/// How often a wait for a connection that is being opened looks whether the link has ended.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// What became of a request.
+pub(super) enum Outcome {
+    /// It is answered.
+    Done,
+    /// It has to wait, and nothing was done.
+    Waits,
+}
+
+/// One request, and where its answer goes.
+pub(super) struct Asked<'a> {
+    pub(super) talk: &'a Talk<'a>,
+    /// What the request came in.
+    pub(super) message: &'a Bytes,
+    pub(super) may_wait: bool,
+    /// False: the answer was too long.
+    pub(super) put: &'a mut dyn FnMut(&Answer<'_>) -> bool,
+}
+
+impl Asked<'_> {
+    /// # Errors
+    /// It is no request.
+    pub(super) fn answer(mut self, request: &Request<'_>) -> Result<Outcome, Malformed> {
+        if !self.may_wait && self.has_to_wait(request) {
+            return Ok(Outcome::Waits);
+        }
+        let hub = &self.talk.links.hub;
+        match *request {
+            Request::Push { id, payload } => {
+                let pushed = hub.push(&id.0, payload.payload(self.message)?);
+                self.say_pushed(pushed.map(Answer::from));
+            }
+            Request::PushWait { id, payload, timeout } => {
+                let pushed = self.push_wait(&id.0, payload, timeout)?;
+                self.say_pushed(pushed.map(|()| Answer::Done));
+            }
+            Request::Broadcast { to, except, payload } => {
+                let sent = hub.broadcast(recipients(to, except.as_ref()), payload.payload(self.message)?);
+                self.say(sent, |sent| Answer::Broadcast(counts(sent)));
+            }
+            Request::Publish { topic, except, key, payload } => {
+                let publication = Publication::new(payload.payload(self.message)?);
+                let publication = except.iter().fold(publication, |all, except| all.except(&except.0));
+                let publication = key.into_iter().fold(publication, Publication::idempotency_key);
+                self.say(hub.publish(topic, publication), |all| Answer::Published(published(all)));
+            }
+            Request::Close { id, code, text } => self.say_done(hub.close(&id.0, code, text)),
+            Request::CloseAll { to, except, code, text } => {
+                let closed = hub.close_all(recipients(to, except.as_ref()), code, text);
+                self.say(closed, |closed| Answer::Number(*closed as u64));
+            }
+            Request::Join { id, topic } => {
+                let joined = self.open(&id.0).and_then(|_| hub.join(&id.0, topic));
+                self.say_done(joined);
+            }
+            Request::Leave { id, topic } => self.say_done(hub.leave(&id.0, topic)),
+            Request::JoinSince { id, topic, since } => {
+                let joined = self.open(&id.0).and_then(|_| hub.join_since(&id.0, topic, since));
+                self.say(joined, |recovery| Answer::Recovery((*recovery).into()));
+            }
+            Request::Certificates => self.certificates(),
+            Request::Len => {
+                self.say(hub.len(), |len| Answer::Number(*len as u64));
+            }
+            ref other => return self.look(other),
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// What is asked of connections, and changes nothing.
+    fn look(mut self, request: &Request<'_>) -> Result<Outcome, Malformed> {
+        let hub = &self.talk.links.hub;
+        match *request {
+            Request::Connection { id } => {
+                let connection = self.open(&id.0).and_then(|_| hub.connection(&id.0));
+                self.say(connection, |connection| Answer::Connection(Box::new(connection.into())));
+            }
+            Request::Connections { to, after, limit } => {
+                let page = hub.connections(to.into(), after.as_ref().map(|id| &id.0), limit as usize);
+                self.say(page, |page| Answer::Connections {
+                    items: page.items.iter().map(Into::into).collect(),
+                    next: page.next.map(AsText),
+                });
+            }
+            Request::Members { topic, after, limit } => {
+                let page = hub.members(topic, after.as_ref().map(|id| &id.0), limit as usize);
+                self.say(page, |page| Answer::Members {
+                    items: page.items.iter().copied().map(AsText).collect(),
+                    next: page.next.map(AsText),
+                });
+            }
+            Request::Topics { after, limit } => {
+                let page = hub.topics(after, limit as usize);
+                self.say(page, |page| Answer::Topics {
+                    items: page.items.iter().map(Into::into).collect(),
+                    next: page.next.as_deref(),
+                });
+            }
+            Request::Presence { topic, after, limit } => {
+                let page = hub.presence(topic, after, limit as usize);
+                self.say(page, |page| Answer::Present {
+                    items: page.items.iter().map(Into::into).collect(),
+                    next: page.next.as_deref(),
+                });
+            }
+            Request::TopicsOf { id } => {
+                let topics = self.open(&id.0).and_then(|_| hub.topics_of(&id.0));
+                self.say(topics, |topics| Answer::Names(topics.iter().map(|topic| &**topic).collect()));
+            }
+            Request::CloseReason { id } => self.close_reason(&id.0),
+            ref other => return self.answer_opened(other),
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// Whether a request cannot be answered at once. Whether a read can, it finds out itself.
+    fn has_to_wait(&self, request: &Request<'_>) -> bool {
+        match request {
+            Request::PushWait { .. } | Request::Write { .. } | Request::Flush { .. } => true,
+            Request::Connection { id }
+            | Request::Join { id, .. }
+            | Request::JoinSince { id, .. }
+            | Request::TopicsOf { id }
+            | Request::Open { id } => {
+                matches!(self.talk.links.registry.find(&id.0), Some(Found::Opening(_)))
+            }
+            _ => false,
+        }
+    }
+
+    /// A connection, if need be when it is open.
+    pub(super) fn open(&self, id: &WebSocketId) -> Result<Arc<Connection>> {
+        self.open_by(id, Deadline::after(self.talk.links.handshake_timeout))
+    }
+
+    fn open_by(&self, id: &WebSocketId, deadline: Deadline) -> Result<Arc<Connection>> {
+        let registry = &self.talk.links.registry;
+        loop {
+            match registry.open_by(id, || deadline.or_earlier(Deadline::after(LOOK))) {
+                Err(Error::Timeout) if deadline.remaining().is_some() && !self.talk.is_over() => {}
+                other => return other,
+            }
+        }
+    }
+
+    fn push_wait(
+        &self,
+        id: &WebSocketId,
+        payload: Payload<'_>,
+        timeout: Duration,
+    ) -> Result<Result<(), PushError>, Malformed> {
+        let message = payload.data.message(self.message)?;
+        let deadline = Deadline::after(timeout);
+        Ok(match self.open_by(id, deadline) {
+            Ok(connection) => {
+                let left = deadline.remaining().unwrap_or_default();
+                connection.push_wait_unless(self.talk.over(), message, left)
+            }
+            Err(error) => Err(PushError { kind: why_not_open(&error), message }),
+        })
+    }
+
+    fn close_reason(&mut self, id: &WebSocketId) {
+        let found = self.talk.links.registry.find(id).ok_or(Error::UnknownId);
+        let reason =
+            found.map(|found| found.connection().and_then(|connection| connection.reason().cloned()));
+        self.say(reason, |reason| Answer::Ended(reason.as_ref().map(Into::into)));
+    }
+
+    #[cfg(feature = "__tls")]
+    fn certificates(&mut self) {
+        let all = self.talk.links.hub.certificates();
+        self.say(all, |all| Answer::Certificates(all.iter().map(Into::into).collect()));
+    }
+
+    #[cfg(not(feature = "__tls"))]
+    fn certificates(&mut self) {
+        (self.put)(&Answer::Certificates(Vec::new()));
+    }
+
+    /// False: the answer was too long.
+    pub(super) fn say<T>(
+        &mut self,
+        result: Result<T>,
+        answer: impl for<'t> FnOnce(&'t T) -> Answer<'t>,
+    ) -> bool {
+        match result {
+            Ok(value) => (self.put)(&answer(&value)),
+            Err(error) => (self.put)(&Answer::Failed(Failure::of(&error, &mut String::new()))),
+        }
+    }
+
+    pub(super) fn say_done(&mut self, result: Result<()>) {
+        self.say(result, |()| Answer::Done);
+    }
+
+    fn say_pushed(&mut self, pushed: Result<Answer<'_>, PushError>) {
+        match pushed {
+            Ok(answer) => (self.put)(&answer),
+            Err(error) => (self.put)(&Answer::Failed(Failure::of_push(&error.kind))),
+        };
+    }
+}
+
+/// As it is for a push to a connection that is being opened.
+fn why_not_open(error: &Error) -> PushErrorKind {
+    match error {
+        Error::UnknownId => PushErrorKind::Unknown,
+        Error::Timeout => PushErrorKind::Timeout,
+        Error::NotOpen => PushErrorKind::MustNotWait,
+        _ => PushErrorKind::Refused,
+    }
+}
+
+fn recipients<'a>(to: wire::Audience<'a>, except: Option<&'a AsText<WebSocketId>>) -> Recipients<'a> {
+    let to = Audience::from(to);
+    except.map_or_else(|| to.into(), |except| to.except(&except.0))
+}
+
+fn counts(sent: &Broadcast) -> Counts {
+    let Broadcast { sent, queued, dropped, gone } = *sent;
+    Counts { sent: sent as u64, queued: queued as u64, dropped: dropped as u64, gone: gone as u64 }
+}
+
+fn published(published: &Published) -> wire::Published {
+    let Published { broadcast, position, duplicate } = published;
+    wire::Published { counts: counts(broadcast), position: position.map(AsText), duplicate: *duplicate }
+}

@@ -81,23 +81,23 @@ impl Connection {
         Ok(Loan { connection: self.clone(), message, lent, is_acked: false })
     }
 
-    /// As [`read_delivery`](Self::read_delivery), with `None` as soon as `is_over`; whoever sets that [tells](Self::wake_all_readers)
+    /// As [`read_loan`](Self::read_loan), with `None` as soon as `is_over`; whoever sets that [tells](Self::wake_all_readers)
     /// those who wait.
     #[cfg(feature = "manage")]
-    pub(crate) fn read_delivery_unless(
+    pub(crate) fn read_loan_unless(
         self: &Arc<Self>,
         is_over: &AtomicBool,
         len: usize,
         timeout: Duration,
         reader: &AtomicBool,
-    ) -> Result<Option<Delivery>> {
+    ) -> Result<Option<Loan>> {
         if !self.about.shared {
             return Err(Error::NotShared);
         }
         let lent = self.take_shared(timeout, reader, |inbox| {
             if is_over.load(SeqCst) { Some(None) } else { inbox.lend(len).map(Some) }
         })?;
-        Ok(lent.map(|(message, lent)| Delivery { connection: self.clone(), message, lent, is_acked: false }))
+        Ok(lent.map(|(message, lent)| Loan { connection: self.clone(), message, lent, is_acked: false }))
     }
 
     /// All who wait to read look again.

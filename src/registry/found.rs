@@ -35,7 +35,7 @@ impl Found {
     }
 
     /// The connection, if it is open or was.
-    pub(super) fn connection(&self) -> Option<&Arc<Connection>> {
+    pub(crate) fn connection(&self) -> Option<&Arc<Connection>> {
         match self {
             Self::Open(connection) => Some(connection),
             Self::Opening(pending) => pending.get(),

@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::{
-    connection::{Connection, Delivery},
+    connection::{Connection, Loan},
     error::Result,
     message::Message,
     sync::LockExt,
@@ -44,7 +44,7 @@ pub(super) struct Handle {
     /// It was released, or the link has ended: reads that still wait return.
     is_over: AtomicBool,
     last: AtomicU64,
-    deliveries: Mutex<HashMap<u64, Delivery>>,
+    deliveries: Mutex<HashMap<u64, Loan>>,
 }
 
 /// What was read, to be told.
@@ -124,7 +124,7 @@ impl Handle {
     /// As [`WebSocket::read_delivery`](crate::WebSocket::read_delivery).
     pub(super) fn read(&self, len: usize, timeout: Duration) -> Result<Option<Read>> {
         let (over, answering) = (&self.is_over, &self.is_answering);
-        let delivery = self.connection.read_delivery_unless(over, len, timeout, answering)?;
+        let delivery = self.connection.read_loan_unless(over, len, timeout, answering)?;
         let Some(delivery) = delivery else { return Ok(None) };
         let number = self.last.fetch_add(1, Relaxed) + 1;
         let read = Read {

@@ -550,6 +550,8 @@ mod wire;
 pub use ::bytes::Bytes;
 pub use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
+#[cfg(feature = "remote")]
+pub use crate::client::{HubBuilder, HubError};
 #[cfg(feature = "__tls")]
 pub use crate::client_certificate::ClientCertificate;
 #[cfg(feature = "manage")]

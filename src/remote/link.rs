@@ -114,8 +114,8 @@ impl Line {
             connection,
             max_message: at_most(hello.max_message),
             max_unanswered: MAX_UNANSWERED.min(hello.max_unanswered as usize).max(1),
-            handshake_timeout: Duration::from_secs(10),
-            write_timeout: Duration::from_secs(30),
+            handshake_timeout: Duration::from_millis(hello.handshake_timeout),
+            write_timeout: Duration::from_millis(hello.write_timeout),
         })
     }
 

@@ -148,9 +148,9 @@ impl WebSocketServer for Slow {
 
 /// Clients and their connections, and the hub that is tried.
 struct Scene {
-    managed: Managed,
-    hub: Hub,
     clients: Vec<(&'static str, Client, WebSocketId)>,
+    hub: Hub,
+    managed: Managed,
 }
 
 const CLIENTS: [(&str, &str); 5] = [

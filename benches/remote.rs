@@ -15,7 +15,8 @@ use std::{
 
 use rustix::time::{ClockId, clock_gettime};
 use switchboard::{
-    Audience, Client, Hub, Manage, Opening, Refusal, Server, ServerResult, WebSocket, WebSocketId, WebSocketServer,
+    Audience, Client, Hub, Manage, Opening, Refusal, Server, ServerResult, WebSocket, WebSocketId,
+    WebSocketServer,
 };
 
 const TOGETHER: usize = 16;
@@ -31,7 +32,8 @@ fn main() {
         Some("push") => push(&path(1)),
         Some("subscribe") => subscribe(&path(1)),
         _ => {
-            let number = |n: usize, default: usize| args.get(n).map_or(default, |arg| arg.parse().expect("a number"));
+            let number =
+                |n: usize, default: usize| args.get(n).map_or(default, |arg| arg.parse().expect("a number"));
             compare(number(0, 9), number(1, 2000));
         }
     }

@@ -64,7 +64,10 @@ impl<'a> Query<'a> {
 
     /// How many characters or bytes of a message: of `len`. All of them, if it does not say; 0 as with `WebSocket::read`.
     pub(super) fn len(&self) -> Result<usize, Refusal> {
-        let len = self.text("len").map_or(Some(usize::MAX), |len| len.parse().ok());
+        let Some(len) = self.text("len") else { return Ok(usize::MAX) };
+        let is_number = !len.is_empty() && len.bytes().all(|b| b.is_ascii_digit());
+        // More than can be counted are all of them, too.
+        let len = is_number.then(|| len.parse().unwrap_or(usize::MAX));
         len.ok_or_else(|| bad("len: a number of characters or bytes"))
     }
 

@@ -300,7 +300,7 @@ impl Refusal {
         }
     }
 
-    /// It comes half a second late, and the connection ends: for whoever may be guessing a secret.
+    /// It comes half a second late, for whoever may be guessing a secret. The connection has to end with it.
     #[cfg(feature = "manage")]
     pub(crate) fn late(self) -> Self {
         Self { is_late: true, ..self }

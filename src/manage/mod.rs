@@ -79,10 +79,10 @@ const LINK_MORE: usize = 64 << 10;
 /// clock may differ by 15 minutes; a machine whose own clock is not set yet does not judge it. A signed request that somebody has
 /// overheard could be sent again for so long; beyond the machine there is TLS against that.
 ///
-/// Tokens are compared in constant time. The answer to a wrong one comes after half a second, and ends the connection; if somebody
-/// needs its place before, there is no answer, so whoever guesses locks nobody out. Such answers are counted in the log, where no
-/// token and no whole ID is ever shown. `/health`, `/ready`, `/@access`, and the
-/// files of the console, which hold nothing secret, need no token.
+/// Tokens are compared in constant time. The answer to a wrong one comes after half a second, and ends the connection. Strangers lock
+/// nobody out: a connection that waits for its request, or for the end after a refusal, gives up its place, without an answer, to
+/// whoever comes when there is no other. Refusals are counted in the log, where no token and no whole ID is ever shown. `/health`,
+/// `/ready`, `/@access`, and the files of the console, which hold nothing secret, need no token.
 ///
 /// # Requests
 ///
@@ -105,6 +105,7 @@ const LINK_MORE: usize = 64 << 10;
 /// | `GET /metrics` | the same and more for Prometheus, in its text format 0.0.4: connections by route and kind, ends by close code, refused handshakes by reason, pushes by result, times of handshakes, pushes and pings, certificates, the process. No label is what a client has invented |
 /// | `GET /openapi.json` | all of this, as OpenAPI 3.1 |
 /// | `GET /` | the console, for people: plots, and a table of connections, to push to and to close. It asks for the token, and keeps it in its tab |
+/// | `GET /@hub` | the link of a [`Hub`](crate::Hub) in another process: a WebSocket; without an upgrade 426 |
 /// | `GET /health` | 200, if there is a server |
 /// | `GET /ready` | 200, if it takes connections; 503 if it shuts down, is full, or has no descriptors left |
 ///

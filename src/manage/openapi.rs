@@ -97,9 +97,11 @@ mod tests {
                 Target::OpenApi => 12,
                 Target::Access => 13,
                 Target::Console(_) => 14, // the page, which brings its other files
+                Target::Messages(_) => 15,
+                Target::Link => 16,
             });
         }
-        assert_eq!(paths.len(), 15);
+        assert_eq!(paths.len(), 17);
     }
 
     /// Nothing is referred to that is not there, and nothing is there that nobody refers to.

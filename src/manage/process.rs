@@ -44,9 +44,14 @@ pub(super) fn cpu_time() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or_default()
 }
 
-/// How many descriptors are open.
+/// How many descriptors are open. Since Linux 6.2 the folder's size says it; to look at each takes a tenth of a second for 18,000.
 pub(super) fn open_descriptors() -> Option<u64> {
-    let all = fs::read_dir("/proc/self/fd").ok()?.count() as u64;
+    let folder = "/proc/self/fd";
+    let known = fs::metadata(folder).ok()?.len();
+    if known > 0 {
+        return Some(known);
+    }
+    let all = fs::read_dir(folder).ok()?.count() as u64;
     Some(all.saturating_sub(1)) // without the one that this has needed
 }
 

@@ -208,8 +208,7 @@ fn only_read() -> Refusal {
     Refusal::new(StatusCode::FORBIDDEN, "here, or with this token, you may only read, and not take messages")
 }
 
-/// Who shows no token is told where it belongs. A wrong one is answered late: whoever guesses them has to take a connection for so
-/// long each time, and there are [few](super::Manage::limits). AWS's clients know 403 only.
+/// Who shows no token is told where it belongs. A wrong one is answered late: whoever guesses has to wait. AWS's clients know 403 only.
 fn deny(denied: Denied, request: &Request) -> Refusal {
     let why = match denied {
         Denied::Missing => "a token is needed, in one header line: Authorization: Bearer TOKEN",

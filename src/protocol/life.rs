@@ -2,7 +2,10 @@
 
 use std::{ops::AddAssign, sync::Arc, time::Duration};
 
-use super::{phase::Phase, timers::Timers};
+use super::{
+    phase::Phase,
+    timers::{Ping, Timers},
+};
 use crate::{
     clock::Moment,
     codec::{Codec, Role},
@@ -23,7 +26,6 @@ pub(crate) struct Protocol {
     pub(super) counts: Counts,
     /// The last round trip, in microseconds.
     pub(super) round_trip: Option<u32>,
-    pub(super) ping: Ping,
     /// Pings that came since the output was last empty: so many pongs are in it, at most.
     pub(super) pongs: u8,
     /// What was received is not wanted any more: this side has closed.
@@ -38,15 +40,6 @@ pub(crate) struct Protocol {
     pub(super) compressing: bool,
     /// Something happened that others have to know: a new phase, or a deadline that is earlier than it was.
     pub(super) changed: bool,
-}
-
-/// What became of the last ping.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ping {
-    /// There is none, or its round trip was told.
-    None,
-    Sent,
-    Answered,
 }
 
 /// What has gone through a connection.
@@ -78,7 +71,6 @@ impl Protocol {
             timers: Timers::new(shared, now),
             counts: Counts::default(),
             round_trip: None,
-            ping: Ping::None,
             pongs: 0,
             hung_up: false,
             owes_close: false,
@@ -129,10 +121,10 @@ impl Protocol {
 
     /// The same, if it was measured since this was last asked; once for each ping.
     pub(crate) fn take_measured(&mut self) -> Option<Duration> {
-        if self.ping != Ping::Answered {
+        if self.timers.ping != Ping::Answered {
             return None;
         }
-        self.ping = Ping::None;
+        self.timers.ping = Ping::None;
         self.round_trip()
     }
 

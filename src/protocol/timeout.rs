@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::{
-    life::{Ping, Protocol},
+    life::Protocol,
     phase::Phase,
-    timers::Timer,
+    timers::{Ping, Timer},
 };
 use crate::{clock::Moment, error::ClosedBy, message::CloseCode};
 
@@ -52,7 +52,7 @@ impl Protocol {
                 self.codec.park(false);
                 self.codec.ping(now.to_bytes());
                 self.timers.pinged = Some(now);
-                self.ping = Ping::Sent;
+                self.timers.ping = Ping::Sent;
             }
             Some((_, Timer::Cool)) => {
                 self.codec.park(true);
@@ -84,8 +84,8 @@ impl Protocol {
         if let Some(sent) = payload.try_into().ok().and_then(Moment::from_bytes) {
             self.round_trip = now.since(sent).as_micros().try_into().ok();
             // Pongs may come without a ping, as many as the peer likes.
-            if self.ping == Ping::Sent {
-                (self.ping, self.changed) = (Ping::Answered, true);
+            if self.timers.ping == Ping::Sent {
+                (self.timers.ping, self.changed) = (Ping::Answered, true);
             }
         }
     }

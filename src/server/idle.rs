@@ -1,6 +1,6 @@
-//! Connections between two HTTP requests, and those that are answered late. Each waits on its own thread, but its
-//! place among `max_connections` is kept here: who comes when there is none takes that of the connection that has waited longest,
-//! first of those that are answered late; if it is its address that has too many, that of one of the same address. Nothing here
+//! Connections between two HTTP requests, and those of which it is not known that they may ask for anything. Each waits on its own
+//! thread, but its place among `max_connections` is kept here: who comes when there is none takes that of the connection that has
+//! waited longest, first of the unknown ones; if it is its address that has too many, that of one of the same address. Nothing here
 //! waits.
 
 use std::{
@@ -30,8 +30,8 @@ pub(super) struct Key(What, u64);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum What {
-    /// For an answer that is late.
-    Answer,
+    /// For being known.
+    Unknown,
     /// For the next request.
     Request,
 }
@@ -50,9 +50,9 @@ impl<Slot> Idle<Slot> {
         key
     }
 
-    /// This connection is answered late. There are only as many of these as there are places.
-    pub(super) fn enter_late(&self, socket: Arc<Socket>, slot: Slot) -> Key {
-        self.insert(What::Answer, socket, slot).0
+    /// Nobody knows whether this connection may do anything here, or it may not. There are only as many of these as there are places.
+    pub(super) fn enter_unknown(&self, socket: Arc<Socket>, slot: Slot) -> Key {
+        self.insert(What::Unknown, socket, slot).0
     }
 
     fn insert(&self, what: What, socket: Arc<Socket>, slot: Slot) -> (Key, usize) {
@@ -68,7 +68,7 @@ impl<Slot> Idle<Slot> {
         self.waiting.locked().all.remove(&key).map(|(_, slot)| slot)
     }
 
-    /// Takes the place of the connection that has waited longest, first of those that are answered late; its thread wakes up.
+    /// Takes the place of the connection that has waited longest, first of the unknown ones; its thread wakes up.
     pub(super) fn give_up_oldest(&self) -> Option<Slot> {
         self.give_up(|_| true)
     }
@@ -123,12 +123,12 @@ mod tests {
     }
 
     #[test]
-    fn who_is_answered_late_gives_up_its_place_first_and_drives_nobody_out() {
+    fn who_is_unknown_gives_up_its_place_first_and_drives_nobody_out() {
         let idle = Idle::new(1);
         let socket = || Arc::new(UnixStream::pair().unwrap().0.into());
         let asks = idle.enter(socket(), 0);
-        let late = [1, 2].map(|slot| idle.enter_late(socket(), slot));
-        assert_eq!((idle.give_up_oldest(), idle.leave(late[1])), (Some(1), Some(2)));
-        assert_eq!((idle.leave(asks), idle.leave(late[0])), (Some(0), None));
+        let unknown = [1, 2].map(|slot| idle.enter_unknown(socket(), slot));
+        assert_eq!((idle.give_up_oldest(), idle.leave(unknown[1])), (Some(1), Some(2)));
+        assert_eq!((idle.leave(asks), idle.leave(unknown[0])), (Some(0), None));
     }
 }

@@ -214,7 +214,7 @@ impl Incoming {
         Ok(More::Some)
     }
 
-    /// Sends a response. If no other one can follow, ends the connection, so that the client can read all of it.
+    /// Sends a response. If no other one can follow, the caller [finishes](Self::finish).
     pub(super) fn respond(
         &mut self,
         response: Response,
@@ -238,11 +238,7 @@ impl Incoming {
             #[cfg(feature = "manage")]
             Body::Produced(producer) => self.produce(producer, limits.write_timeout)?,
         }
-        self.send_in_pace(&mut pace)?;
-        if !persists {
-            self.finish();
-        }
-        Ok(())
+        self.send_in_pace(&mut pace)
     }
 
     /// If the file became shorter meanwhile, this fails: the client must not take what follows for it.
@@ -260,7 +256,7 @@ impl Incoming {
 
     /// Ends the stream this way, and throws away what still comes until the client ends it, too: a socket closed with
     /// unread input would reset the connection, and the client might never read the response.
-    fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         let deadline = Deadline::after(LINGER);
         self.end(deadline);
         let mut buffer = Vec::with_capacity(4096);

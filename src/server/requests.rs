@@ -24,7 +24,7 @@ use crate::{
     shown::{Sentence, Shown, ShownPath},
 };
 
-/// How long a [late](Refusal::late) answer waits.
+/// How late an answer comes that is to be [late](Refusal::late).
 const LATE: Duration = Duration::from_millis(500);
 
 /// Answers requests until one asks for a WebSocket. `None`: none does, and the connection has ended.
@@ -53,9 +53,9 @@ enum Asked {
 
 /// Reads a request, and answers it unless it asks for a WebSocket. `None`: no other can follow.
 #[inline(never)]
-fn read_request(shared: &Shared, incoming: &mut Incoming, mut slot: Slot, is_first: bool) -> Option<Asked> {
+fn read_request(shared: &Shared, incoming: &mut Incoming, slot: Slot, is_first: bool) -> Option<Asked> {
     let peer = incoming.peer;
-    let head = incoming.read_head(&shared.limits);
+    let (head, mut slot) = read_head(shared, incoming, slot)?;
     if shared.is_stopping() {
         refuse(shared, incoming, None, rejected::shutting_down());
         return None;
@@ -101,6 +101,25 @@ fn read_request(shared: &Shared, incoming: &mut Incoming, mut slot: Slot, is_fir
         return Some(Asked::WebSocket(request.into(), slot));
     }
     answer(shared, incoming, slot, &request).map(Asked::Page)
+}
+
+/// Receives a request's head. Where only those are served who may, nobody knows before it is there whether this is one of them:
+/// meanwhile the connection gives up its place to whoever comes when there is no other. `None`: it had to.
+fn read_head(
+    shared: &Shared,
+    incoming: &mut Incoming,
+    slot: Slot,
+) -> Option<(Result<Box<Request>, NoRequest>, Slot)> {
+    if shared.routes.all.is_none() {
+        return Some((incoming.read_head(&shared.limits), slot));
+    }
+    let key = shared.idle.enter_unknown(incoming.socket.clone(), slot);
+    let head = incoming.read_head(&shared.limits);
+    let slot = shared.idle.leave(key);
+    if slot.is_none() {
+        incoming.end(Deadline::after(Duration::ZERO));
+    }
+    slot.map(|slot| (head, slot))
 }
 
 /// Waits for the next request on a connection whose last one has been answered. Meanwhile its place may go to another one.
@@ -166,14 +185,12 @@ fn answer(shared: &Shared, incoming: &mut Incoming, slot: Slot, request: &Reques
         response.headers_mut().append(name, value);
     }
     tell(shared, incoming.peer, request, response.status());
-    if response.is_late() {
+    if !persists(shared, request, &response) || !incoming.can_go_on() {
         respond_last(shared, incoming, slot, Some(request), response);
         return None;
     }
-    let persists = persists(shared, request, &response) && incoming.can_go_on();
-    let goes_on =
-        respond(shared, incoming, Some(request), response, persists) && persists && incoming.drain_body();
-    goes_on.then_some(slot)
+    let sent = respond(shared, incoming, Some(request), response, true);
+    (sent && incoming.drain_body()).then_some(slot)
 }
 
 /// The line of the log for a request that was answered. Where one handler answers all, whom it turns away is counted, as those are
@@ -198,8 +215,7 @@ fn persists(shared: &Shared, request: &Request, response: &Response) -> bool {
     is_wanted && is_offered && response.can_persist() && !shared.is_stopping()
 }
 
-/// Sends a response, and ends the connection. One that is late holds no place meanwhile that somebody else needs: or those who guess
-/// a token would keep out those who have it. Whose place is needed gets no answer.
+/// Sends a response, and ends the connection.
 #[inline(never)]
 fn respond_last(
     shared: &Shared,
@@ -208,21 +224,38 @@ fn respond_last(
     request: Option<&Request>,
     response: Response,
 ) {
-    if !response.is_late() {
-        respond(shared, incoming, request, response, false);
+    let slot = if response.is_late() { be_late(shared, incoming, slot) } else { Some(slot) };
+    if let Some(slot) = slot
+        && respond(shared, incoming, request, response, false)
+    {
+        finish(shared, incoming, slot);
+    }
+}
+
+/// Lets a client wait that may be guessing a secret. It holds no place meanwhile that somebody else needs, or those who guess would keep
+/// out those who need not. `None`: then it gets no answer; or nobody waits for that.
+fn be_late(shared: &Shared, incoming: &Incoming, slot: Slot) -> Option<Slot> {
+    let key = shared.idle.enter_unknown(incoming.socket.clone(), slot);
+    let is_over = !matches!(incoming.socket.wait_end(Deadline::after(LATE)), Ok(false));
+    shared.idle.leave(key).filter(|_| !is_over)
+}
+
+/// Ends a connection whose last response has been sent. While the client reads that, its place may be another's, where places are few.
+fn finish(shared: &Shared, incoming: &mut Incoming, slot: Slot) {
+    if shared.routes.all.is_none() {
+        incoming.finish();
         return; // only now the place is free
     }
-    let key = shared.idle.enter_late(incoming.socket.clone(), slot);
-    // The end of what is received is the client's, that of whose place was taken, or that of a shutdown.
-    if matches!(incoming.socket.wait_end(Deadline::after(LATE)), Ok(false)) {
-        respond(shared, incoming, request, response, false);
-    }
+    let key = shared.idle.enter_unknown(incoming.socket.clone(), slot);
+    incoming.finish();
     shared.idle.leave(key);
 }
 
 #[inline(never)]
 fn refuse(shared: &Shared, incoming: &mut Incoming, request: Option<&Request>, refusal: Refusal) {
-    respond(shared, incoming, request, shared.response_to(refusal, request), false);
+    if respond(shared, incoming, request, shared.response_to(refusal, request), false) {
+        incoming.finish();
+    }
 }
 
 fn respond(

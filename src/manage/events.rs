@@ -66,7 +66,7 @@ struct Listener {
 /// All events from now on.
 pub(super) fn answer(events: &Arc<Events>, request: &Request) -> Result<Response, Refusal> {
     let listener = Listener::new(events).ok_or_else(|| full("too many listen to the events"))?;
-    let response = Response::produced("text/event-stream", move |sink| listener.send_all(sink));
+    let response = Response::produced("text/event-stream", move |sink| listener.send_all(sink, HEARTBEAT));
     nothing_but(request, response)
 }
 
@@ -84,16 +84,16 @@ impl Listener {
         Some(Self { events: events.clone(), number, queue, bytes })
     }
 
-    fn send_all(&self, sink: &mut dyn Sink) -> io::Result<()> {
+    fn send_all(&self, sink: &mut dyn Sink, heartbeat: Duration) -> io::Result<()> {
         let mut last = Instant::now();
         while !sink.is_over() {
-            match self.queue.recv_timeout(LOOK) {
+            match self.queue.recv_timeout(LOOK.min(heartbeat)) {
                 Ok(event) => {
                     self.bytes.fetch_sub(cost(&event), Relaxed);
                     sink.send(event.as_bytes())?;
                 }
                 Err(RecvTimeoutError::Disconnected) => return sink.send(b"event: lost\ndata: {}\n\n"),
-                Err(RecvTimeoutError::Timeout) if last.elapsed() < HEARTBEAT => continue,
+                Err(RecvTimeoutError::Timeout) if last.elapsed() < heartbeat => continue,
                 Err(RecvTimeoutError::Timeout) => sink.send(b":\n\n")?,
             }
             last = Instant::now();
@@ -206,12 +206,39 @@ mod tests {
         }
         events.topic_vacated("a\n\"b\"");
         let mut kept = Kept(Vec::new(), usize::MAX);
-        slow.send_all(&mut kept).unwrap();
+        slow.send_all(&mut kept, HEARTBEAT).unwrap();
         assert_eq!(kept.0.len(), most + 1);
         assert_eq!(kept.0[most], "event: lost\ndata: {}\n\n");
         let mut kept = Kept(Vec::new(), 1);
-        quick.send_all(&mut kept).unwrap();
+        quick.send_all(&mut kept, HEARTBEAT).unwrap();
         assert_eq!(kept.0, ["event: vacated\ndata: {\"topic\":\"a\\n\\\"b\\\"\"}\n\n"]);
+    }
+
+    #[test]
+    fn in_silence_comments_are_sent_and_who_has_gone_is_found_by_them() {
+        struct Gone(usize);
+        impl Sink for Gone {
+            fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+                assert_eq!(bytes, b":\n\n");
+                self.0 = self.0.checked_sub(1).ok_or(io::ErrorKind::BrokenPipe)?;
+                Ok(())
+            }
+
+            fn is_over(&self) -> bool {
+                false
+            }
+        }
+        let events = Arc::new(Events::default());
+        let listener = Listener::new(&events).unwrap();
+        let begun = Instant::now();
+        let error = listener.send_all(&mut Gone(3), Duration::from_millis(20)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        assert!(begun.elapsed() >= Duration::from_millis(80), "{:?}", begun.elapsed());
+        // What happens comes instead of a comment.
+        events.topic_occupied("t");
+        let mut kept = Kept(Vec::new(), 1);
+        listener.send_all(&mut kept, HEARTBEAT).unwrap();
+        assert_eq!(kept.0, ["event: occupied\ndata: {\"topic\":\"t\"}\n\n"]);
     }
 
     #[test]

@@ -9,6 +9,8 @@ pub mod authority;
 pub mod ends;
 pub mod floods;
 pub mod folder;
+#[cfg(all(feature = "__tls", feature = "manage"))]
+pub mod managed;
 pub mod member;
 #[cfg(feature = "cli")]
 pub mod process;

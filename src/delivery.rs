@@ -46,7 +46,7 @@ impl Delivery {
         match self.0 {
             Place::Local(loan) => loan.give_back_unseen(),
             #[cfg(feature = "remote")]
-            Place::Remote(loan) => drop(loan),
+            Place::Remote(loan) => drop(loan), // the other process cannot know that
         }
     }
 

@@ -56,9 +56,9 @@
 //! | `switchboard-cert` | loads certificates again when their files change, if a `TlsWatch` is there; sleeps until then, but for a look once a minute | one for each |
 //! | `switchboard-work` | [`on_client_message`](WebSocketServer::on_client_message), and `on_post_server` of shared connections | [`Limits::workers`] |
 //!
+//! A [hub of another process](Hub#in-another-process) has a thread, `switchboard-hub`.
 //! The [management listener](#other-processes), if there is one, has threads of its own, under the same names; and those of
-//! `switchboard-wait`, one for each call of a hub in another process that waits, and for 2 s after it. A [hub of another
-//! process](Hub#in-another-process) has one there, `switchboard-hub`.
+//! `switchboard-wait`, one for each call of a hub in another process that waits, and for 2 s after it.
 //!
 //! Which thread may call what:
 //!

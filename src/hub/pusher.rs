@@ -26,6 +26,14 @@ enum Place {
     Remote(remote::Remote),
 }
 
+/// To a connection of this process.
+#[derive(Clone, Debug)]
+struct Local {
+    to: Found,
+    /// `None`: nothing is counted.
+    metrics: Option<Arc<Metrics>>,
+}
+
 impl Pusher {
     /// `metrics`: what becomes of the pushes is counted there.
     pub(super) fn local(to: Found, metrics: Option<Arc<Metrics>>) -> Self {
@@ -70,13 +78,6 @@ impl Pusher {
     pub fn close_reason(&self) -> Option<CloseReason> {
         wherever!(self.0, close_reason())
     }
-}
-
-/// To a connection of this process.
-#[derive(Clone, Debug)]
-struct Local {
-    to: Found,
-    metrics: Option<Arc<Metrics>>,
 }
 
 impl Local {

@@ -101,7 +101,7 @@ impl Local {
     }
 
     fn close_reason(&self) -> Option<CloseReason> {
-        self.to.close_reason()
+        self.to.connection()?.reason().cloned()
     }
 }
 

@@ -158,7 +158,9 @@ impl Metrics {
     }
 
     fn count_push(&self, place: Option<usize>) {
-        place.into_iter().for_each(|place| drop(self.pushes[place].fetch_add(1, Relaxed)));
+        if let Some(place) = place {
+            self.pushes[place].fetch_add(1, Relaxed);
+        }
     }
 
     /// Pushes of one message to many: so many were sent, queued, dropped, and came too late.

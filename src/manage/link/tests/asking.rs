@@ -45,6 +45,21 @@ fn a_link_needs_its_subprotocol_and_a_token_as_any_request() {
     assert!(peer.client.response().headers().get("set-cookie").is_none(), "there are no sessions");
 }
 
+/// A browser comes under a name, which a stranger may own (DNS rebinding): a page needs no token on a Unix socket.
+#[test]
+fn a_strangers_page_gets_no_link() {
+    let served = Served::new();
+    for (lines, status) in [
+        ("Host: evil.example\r\nOrigin: http://evil.example\r\n", "421"),
+        ("Host: evil.example\r\nAccept-Language: en\r\n", "421"),
+        ("Host: localhost\r\nOrigin: http://evil.example\r\n", "403"),
+        ("Host: evil.example\r\n", "101"),
+    ] {
+        let (_, answer) = ending::Raw::ask_for(&served, lines);
+        assert_eq!(answer.split(' ').nth(1), Some(status), "{lines}: {answer}");
+    }
+}
+
 #[test]
 fn each_side_says_first_who_it_is() {
     let served = Served::new();

@@ -5,7 +5,7 @@ use super::{
     *,
 };
 use crate::{
-    Audience, ClientError, CloseCode, Error, Message,
+    ClientError, CloseCode, Error, Message,
     wire::{self, Answer, AsText, Failure, Hello, Request, SUBPROTOCOL, Since, append},
 };
 
@@ -332,7 +332,7 @@ fn a_client_that_takes_nothing_is_told_of() {
     let limits = Limits { max_queue_messages: 20, max_queue_bytes: Some(1 << 20), ..Limits::default() };
     let served = Served::start(|manage| manage, |builder| builder.limits(limits));
     let peer = served.link();
-    let (_client, id) = served.client("/alone?drops=yes");
+    let (_client, id) = served.deaf("/alone?drops=yes");
     let large = message(vec![0; 700_000]);
     eventually("the queue is full", || {
         peer.ask(push(&id, &large)).answer() == Answer::Failed(Failure::QueueFull)

@@ -180,7 +180,7 @@ fn what_was_not_acknowledged_goes_back_however_a_link_ends() {
 fn a_push_that_waits_ends_with_its_link_and_sends_nothing() {
     let only_one = Limits { max_connections: 1, ..Limits::default() };
     let served = Served::start(|manage| manage.limits(only_one), |builder| builder);
-    let (client, id) = served.client("/alone?drops=yes");
+    let (mut client, id) = served.deaf("/alone?drops=yes");
     let large = message(vec![1; 1 << 20]);
     let hub = served.hub();
     eventually("the queue is full", || {
@@ -197,7 +197,9 @@ fn a_push_that_waits_ends_with_its_link_and_sends_nothing() {
     eventually("the link is gone", || Peer::connect(&served.url(), None).is_ok());
     // Its place in the queue is behind all that was queued.
     hub.close(&id, 4000, "").unwrap();
-    assert!(client.messages().all(|message| message == large));
+    let mut all = Vec::new();
+    let _ = client.read_to_end(&mut all);
+    assert!(all.len() > 1 << 20 && !all.windows(10).any(|bytes| bytes == b"never sent"), "{}", all.len());
 }
 
 #[test]

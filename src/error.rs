@@ -73,6 +73,15 @@ pub enum Error {
     OverLimit(OverLimit),
     /// The topic remembers nothing: see [`ServerBuilder::history`](crate::ServerBuilder::history). Nothing was changed.
     NoHistory,
+    /// The hub is that of another process, and there is no link to it, or no answer has come in time. In the second case what was
+    /// asked may have been done.
+    Unreachable,
+    /// The hub is that of another process, and the token, or the listener that it was connected to, is for reading only.
+    Forbidden,
+    /// The hub is that of another process, which has an older version of this library that does not know what was asked.
+    Unsupported,
+    /// The hub is that of another process, where this went wrong.
+    Remote(Box<str>),
 }
 
 /// What there would be too much of; see [`Error::OverLimit`].
@@ -93,6 +102,12 @@ pub enum OverLimit {
     AllTopics,
     /// An idempotency key has 1 to 128 bytes: [`Publication::idempotency_key`](crate::Publication::idempotency_key).
     IdempotencyKey,
+    /// To or from the hub of another process, a message may have as many bytes as its management listener takes
+    /// ([`Limits::max_message_size`](crate::Limits::max_message_size)), less some for what is said of it.
+    Message,
+    /// Through the hubs that other processes have of a server, only so many calls may wait, and so many connections be open, at the same
+    /// time.
+    Calls,
 }
 
 /// For calls that do not wait: that there is nothing yet is no error for them.
@@ -136,6 +151,10 @@ impl fmt::Display for Error {
             Self::TooLate => f.write_str("the request is answered: no cookie can be set any more"),
             Self::OverLimit(limit) => limit.fmt(f),
             Self::NoHistory => f.write_str("the topic remembers nothing: set ServerBuilder::history for it"),
+            Self::Unreachable => f.write_str("the server's process cannot be reached, or has not answered in time"),
+            Self::Forbidden => f.write_str("here, or with this token, you may only read"),
+            Self::Unsupported => f.write_str("the server has an older version, which cannot do this"),
+            Self::Remote(text) => f.write_str(text),
         }
     }
 }
@@ -149,6 +168,8 @@ impl fmt::Display for OverLimit {
             Self::Topics => "the connection has too many topics (max_topics)",
             Self::AllTopics => "all topics together take too much memory (max_topics_bytes)",
             Self::IdempotencyKey => "an idempotency key must have 1 to 128 bytes",
+            Self::Message => "the message is longer than what may go between processes",
+            Self::Calls => "too many calls from other processes wait, or too many connections are open there",
         })
     }
 }

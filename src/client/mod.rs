@@ -4,6 +4,8 @@
 mod builder;
 mod dial;
 mod error;
+#[cfg(feature = "remote")]
+mod hub;
 mod opening;
 mod proxy;
 mod reconnecting;
@@ -21,6 +23,8 @@ use std::{
     time::Duration,
 };
 
+#[cfg(feature = "remote")]
+pub use self::hub::{HubBuilder, HubError};
 pub use self::{
     builder::ClientBuilder,
     error::{BrokenError, ClientError, ConnectError, ConnectStep},

@@ -16,23 +16,19 @@ use crate::{
     sync::LockExt,
 };
 
-/// A message of a shared connection, or a piece of one, that is read and not [acknowledged](Self::ack) yet; from
-/// [`WebSocket::read_delivery`](crate::WebSocket::read_delivery). It dereferences to the [`Message`].
-///
-/// Dropped without `ack`, also by a panic, it goes back to the head of what waits to be read, in front of all that followed it, and
-/// whoever reads next gets it again. Several that go back have their order again, and the pieces of a message that are next to each
-/// other are read as one. If this side has closed the connection meanwhile, nothing of it can be read any more.
-#[must_use = "a delivery that is dropped goes back, to be read again"]
-pub struct Delivery {
+/// A message of a shared connection, or a piece of one, that is read and not [acknowledged](Self::ack) yet. Dropped without that, it
+/// goes back.
+#[must_use = "what is dropped goes back, to be read again"]
+pub(crate) struct Loan {
     connection: Arc<Connection>,
     message: Message,
     lent: Lent,
     is_acked: bool,
 }
 
-impl Delivery {
+impl Loan {
     /// Acknowledges it, when all is done that has to be done for it: nobody will get it again.
-    pub fn ack(mut self) -> Message {
+    pub(crate) fn ack(mut self) -> Message {
         self.is_acked = true;
         self.message.clone()
     }
@@ -44,12 +40,12 @@ impl Delivery {
     }
 
     /// Whether somebody has had it before, or a part of it, and did not acknowledge that: what it asks for may have been done.
-    pub fn redelivered(&self) -> bool {
+    pub(crate) fn redelivered(&self) -> bool {
         self.lent.again
     }
 
     /// Whether it reaches the end of its message.
-    pub fn at_end(&self) -> bool {
+    pub(crate) fn at_end(&self) -> bool {
         self.lent.at_end()
     }
 
@@ -61,15 +57,15 @@ impl Delivery {
     }
 }
 
-impl fmt::Debug for Delivery {
+impl fmt::Debug for Loan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut all = f.debug_struct("Delivery");
+        let mut all = f.debug_struct("Loan");
         all.field("message", &self.message).field("redelivered", &self.redelivered());
         all.field("at_end", &self.at_end()).finish_non_exhaustive()
     }
 }
 
-impl Deref for Delivery {
+impl Deref for Loan {
     type Target = Message;
 
     fn deref(&self) -> &Message {
@@ -77,7 +73,7 @@ impl Deref for Delivery {
     }
 }
 
-impl Drop for Delivery {
+impl Drop for Loan {
     fn drop(&mut self) {
         self.connection.settle(&self.lent, self.is_acked);
     }
@@ -85,36 +81,36 @@ impl Drop for Delivery {
 
 impl Connection {
     /// As [`read`](Self::read), of a shared connection. An end waits also until what it returns is acknowledged.
-    pub(crate) fn read_delivery(
+    pub(crate) fn read_loan(
         self: &Arc<Self>,
         len: usize,
         timeout: Duration,
         reader: &AtomicBool,
-    ) -> Result<Delivery> {
+    ) -> Result<Loan> {
         if !self.about.shared {
             return Err(Error::NotShared);
         }
         let (message, lent) = self.take_shared(timeout, reader, |inbox| inbox.lend(len))?;
-        Ok(Delivery { connection: self.clone(), message, lent, is_acked: false })
+        Ok(Loan { connection: self.clone(), message, lent, is_acked: false })
     }
 
-    /// As [`read_delivery`](Self::read_delivery), with `None` as soon as `is_over`; whoever sets that [tells](Self::wake_all_readers)
+    /// As [`read_loan`](Self::read_loan), with `None` as soon as `is_over`; whoever sets that [tells](Self::wake_all_readers)
     /// those who wait.
     #[cfg(feature = "manage")]
-    pub(crate) fn read_delivery_unless(
+    pub(crate) fn read_loan_unless(
         self: &Arc<Self>,
         is_over: &AtomicBool,
         len: usize,
         timeout: Duration,
         reader: &AtomicBool,
-    ) -> Result<Option<Delivery>> {
+    ) -> Result<Option<Loan>> {
         if !self.about.shared {
             return Err(Error::NotShared);
         }
         let lent = self.take_shared(timeout, reader, |inbox| {
             if is_over.load(SeqCst) { Some(None) } else { inbox.lend(len).map(Some) }
         })?;
-        Ok(lent.map(|(message, lent)| Delivery { connection: self.clone(), message, lent, is_acked: false }))
+        Ok(lent.map(|(message, lent)| Loan { connection: self.clone(), message, lent, is_acked: false }))
     }
 
     /// All who wait to read look again.

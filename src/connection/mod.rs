@@ -33,6 +33,7 @@ mod write;
 
 pub(crate) use self::{
     about::{About, Extras, Statistics, Traffic},
+    delivery::Loan,
     drive::{Batch, Intake, Rest, TakenIn},
     mailbox::{Post, Sleep},
     parts::{Connection, Context, Handler, Registrar},
@@ -42,7 +43,6 @@ pub(crate) use self::{
 };
 pub use self::{
     adopted::AdoptedStream,
-    delivery::Delivery,
     outbox::{Overflow, PushError, PushErrorKind, Pushed},
     read::READ_TIMEOUT,
 };

@@ -17,7 +17,7 @@ use crossbeam_channel::{Receiver, Sender};
 use crate::{
     buffered::{Buffered, kib},
     codec::Outgoing,
-    error::{self, CloseReason},
+    error::{self, CloseReason, OverLimit},
     http::Refusal,
     limits::Limits,
     message::Message,
@@ -82,8 +82,16 @@ pub enum PushErrorKind {
     /// `push_wait` was called by a thread of the gateway, which would wait for itself: in
     /// [`on_client_message`](crate::WebSocketServer::on_client_message) or `on_post_server` of a shared connection with
     /// [`Limits::workers`](crate::Limits::workers) 0, or in a [`HubObserver`](crate::HubObserver); or by the `on_pre_server`
-    /// that the connection itself waits for. Nothing was sent.
+    /// that the connection itself waits for. Nothing was sent. Pushes to the hub of another process wait for its answer, all of
+    /// them.
     MustNotWait,
+    /// The hub is that of another process, and there is no link to it, or no answer has come in time. In the second case the message
+    /// may have been sent, so whoever sends it again may send it twice.
+    Unreachable,
+    /// The hub is that of another process, and the token, or the listener that it was connected to, is for reading only.
+    Forbidden,
+    /// The hub is that of another process, and the message is too long to be sent there, or too many calls wait. Nothing was sent.
+    OverLimit(OverLimit),
 }
 
 impl fmt::Display for PushError {
@@ -96,6 +104,9 @@ impl fmt::Display for PushError {
             PushErrorKind::Timeout => f.write_str("timed out before anything was sent"),
             PushErrorKind::Pending => f.write_str("timed out while the message is being sent"),
             PushErrorKind::MustNotWait => f.write_str("this thread must not wait: it would wait for itself"),
+            PushErrorKind::Unreachable => error::Error::Unreachable.fmt(f),
+            PushErrorKind::Forbidden => error::Error::Forbidden.fmt(f),
+            PushErrorKind::OverLimit(limit) => limit.fmt(f),
         }
     }
 }
@@ -112,6 +123,9 @@ impl From<PushError> for error::Error {
             PushErrorKind::Full => Self::QueueFull,
             PushErrorKind::Timeout | PushErrorKind::Pending => Self::Timeout,
             PushErrorKind::MustNotWait => Self::MustNotWait,
+            PushErrorKind::Unreachable => Self::Unreachable,
+            PushErrorKind::Forbidden => Self::Forbidden,
+            PushErrorKind::OverLimit(limit) => Self::OverLimit(limit),
         }
     }
 }

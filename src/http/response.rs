@@ -351,9 +351,10 @@ impl From<Error> for Refusal {
             Self { fault, ..busy.with_header(header::RETRY_AFTER, 5) }
         };
         match error {
-            Error::SessionsFull | Error::QueueFull | Error::OverLimit(OverLimit::AllTopics) => {
-                busy(refusal.fault)
-            }
+            Error::SessionsFull
+            | Error::QueueFull
+            | Error::Unreachable
+            | Error::OverLimit(OverLimit::AllTopics | OverLimit::Calls) => busy(refusal.fault),
             Error::SessionStore(_) => busy(None), // it was logged when it happened
             // What it has too much of, the client has mostly sent.
             Error::OverLimit(limit) => Self::new(StatusCode::BAD_REQUEST, limit.to_string()),

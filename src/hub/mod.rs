@@ -1,26 +1,30 @@
 //! The hub: finds connections by ID, path, route, topic and user, and pushes to them, from any thread.
 
+mod local;
 mod pages;
 mod publishing;
 mod pusher;
+#[cfg(feature = "remote")]
+mod remote;
 
 use std::{borrow::Borrow, fmt, sync::Arc, time::Duration};
 
+use self::local::Local;
 pub use self::{
     pages::Page,
     publishing::{Publication, Published},
     pusher::Pusher,
 };
 use crate::{
-    codec::Forms,
-    connection::{PushError, PushErrorKind, Pushed},
-    error::{Error, Result},
+    connection::{PushError, Pushed},
+    error::Result,
     id::WebSocketId,
     info::ConnectionInfo,
-    message::{CloseCode, Message, Payload},
+    message::{CloseCode, Payload},
     opening::Opening,
-    registry::{Audience, Recipients, Registry, Selected},
-    websocket::{Closed, Holder, WebSocket},
+    place::wherever,
+    registry::{Audience, Recipients, Registry},
+    websocket::{Closed, WebSocket, Whose},
 };
 
 /// Finds all connections of a server, and pushes to them. Clones refer to the same server.
@@ -44,8 +48,38 @@ use crate::{
 /// server.run()
 /// # }
 /// ```
+///
+/// # In another process
+///
+/// With the feature `remote` there is `Hub::connect("unix:/run/box.sock")`, the hub of a server in another process, which has a
+/// management listener there (`ServerBuilder::manage`); `Hub::builder` takes a token and whom to trust, for
+/// `http://127.0.0.1:port` and `https://host:port`. It is the same type with the same methods, answers and errors: a function
+/// that takes a `&Hub` and an ID does not know where the connection lives. What is different:
+///
+/// - Each call waits for the answer of the other process, though never for a client: 1 s at most, or the `answer_timeout` of the builder,
+///   beside what it waits for there. While there is no link, none waits: [`Error::Unreachable`](crate::Error::Unreachable), or
+///   [`PushErrorKind::Unreachable`](crate::PushErrorKind) with the message. Who has waited in vain does not know whether it was done.
+///   The link is made again in the background.
+/// - On a thread that [must not wait](crate::PushErrorKind::MustNotWait) they fail with that; those that return no `Result` tell what they
+///   can.
+/// - A message is pushed at most once, in the order of those who push, and one that is [`Sent`](crate::Pushed::Sent) is with the client if
+///   the connection lasts. [`push_all`](Self::push_all) waits once for what fits 64 KiB; after what was not answered it tries no others.
+/// - What was read from a [`WebSocket`](crate::WebSocket) that was [opened](Self::open_server) by it is acknowledged by the next read, write,
+///   flush or close of that, and by its drop. A reader whose process ends before loses nothing: the message is the first that whoever
+///   reads next gets. When the link was lost and is back, such a `WebSocket` goes on, and what it had not acknowledged comes again: a
+///   [`Delivery`](crate::Delivery) from before cannot be acknowledged any more. If its server has been started anew, it is closed.
+/// - With a token for reading only, what changes anything is [`Error::Forbidden`](crate::Error::Forbidden).
+/// - One thread, `switchboard-hub`, connects and receives. It ends with the last clone of the hub, and the last of what was made by it.
 #[derive(Clone)]
-pub struct Hub(Arc<Registry>);
+pub struct Hub(Place);
+
+/// Whose connections they are.
+#[derive(Clone)]
+enum Place {
+    Local(Local),
+    #[cfg(feature = "remote")]
+    Remote(self::remote::Remote),
+}
 
 /// The result of a broadcast, in numbers of connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,7 +110,7 @@ impl Hub {
     /// [`PushError`] gives the message back. [`Opening::set_overflow`](crate::Opening::set_overflow) chooses what happens
     /// when the queue is full.
     pub fn push(&self, id: &WebSocketId, data: impl Into<Payload>) -> std::result::Result<Pushed, PushError> {
-        self.0.push(id, data.into())
+        wherever!(self.0, push(id, data.into()))
     }
 
     /// Sends a message to one connection, shared or not, and waits until the kernel has it: no longer than the timeout, and
@@ -98,18 +132,19 @@ impl Hub {
     /// ```
     ///
     /// # Errors
-    /// [`PushError`] gives the message back, and the connection stays as it is. [`PushErrorKind::Timeout`]: nothing of the
-    /// message was sent, nor will it be. [`PushErrorKind::Pending`]: a part of it may be out, and it may still arrive.
-    /// [`PushErrorKind::MustNotWait`] at once, and nothing is sent, when a thread of the gateway calls it, as that of
-    /// [`on_client_message`](crate::WebSocketServer::on_client_message) with [`Limits::workers`](crate::Limits::workers) 0:
-    /// all clients would wait. A worker may wait, and then does nothing else.
+    /// [`PushError`] gives the message back, and the connection stays as it is.
+    /// [`PushErrorKind::Timeout`](crate::PushErrorKind::Timeout): nothing of the message was sent, nor will it be.
+    /// [`PushErrorKind::Pending`](crate::PushErrorKind::Pending): a part of it may be out, and it may still arrive.
+    /// [`PushErrorKind::MustNotWait`](crate::PushErrorKind::MustNotWait) at once, and nothing is sent, when a thread of the
+    /// gateway calls it, as that of [`on_client_message`](crate::WebSocketServer::on_client_message) with
+    /// [`Limits::workers`](crate::Limits::workers) 0: all clients would wait. A worker may wait, and then does nothing else.
     pub fn push_wait(
         &self,
         id: &WebSocketId,
         data: impl Into<Payload>,
         timeout: Duration,
     ) -> std::result::Result<(), PushError> {
-        self.0.push_wait(id, data.into().into_message(), timeout)
+        wherever!(self.0, push_wait(id, data.into().into_message(), timeout))
     }
 
     /// Pushes many messages, each to a connection of its own or not: as [`push`](Self::push) for one after the other. Returns
@@ -129,17 +164,16 @@ impl Hub {
         &self,
         messages: impl IntoIterator<Item = (I, D)>,
     ) -> Vec<std::result::Result<Pushed, PushError>> {
-        messages.into_iter().map(|(id, data)| self.push(id.borrow(), data)).collect()
+        wherever!(self.0, push_all(messages))
     }
 
     /// A handle that pushes to one connection, without looking it up each time. It may be made while the connection is being
     /// [opened](Self::open_server), too.
     ///
     /// # Errors
-    /// [`Error::UnknownId`] if no connection has this ID.
+    /// [`Error::UnknownId`](crate::Error::UnknownId) if no connection has this ID.
     pub fn pusher(&self, id: &WebSocketId) -> Result<Pusher> {
-        let found = self.0.find(id).ok_or(Error::UnknownId)?;
-        Ok(Pusher::new(found, self.0.metrics().cloned()))
+        wherever!(self.0, pusher(id))
     }
 
     /// Sends a message to many connections. A dead or slow one does not delay the others. Those that are still being opened are
@@ -172,11 +206,7 @@ impl Hub {
             return Ok(self.publish(topic, publication)?.broadcast);
         }
         let (message, key) = data.into().split();
-        Ok(self.send_to_all(to, message, key.as_ref()))
-    }
-
-    fn send_to_all(&self, to: Recipients<'_>, message: Message, key: Option<&Arc<str>>) -> Broadcast {
-        send(&self.0, self.0.select(to), message, key, None)
+        wherever!(self.0, broadcast(to, message, key.as_ref()))
     }
 
     /// Sends a message to all connections of a user: [`broadcast`](Self::broadcast) to [`Audience::User`].
@@ -221,32 +251,33 @@ impl Hub {
     /// ```
     ///
     /// # Errors
-    /// None for the server's own connections.
+    /// None for the server's own connections; those of [another process](Self#in-another-process).
     pub fn close_all<'a>(
         &self,
         who: impl Into<Recipients<'a>>,
         code: impl Into<CloseCode>,
         text: &str,
     ) -> Result<usize> {
-        Ok(self.0.select(who.into()).close(code.into(), text))
+        wherever!(self.0, close_all(who.into(), code.into(), text))
     }
 
     /// Starts the closing handshake of a connection, as [`WebSocket::close`](crate::WebSocket::close) does, and does not wait. One
     /// that is being [opened](Self::open_server) is closed as soon as it is open, behind what was pushed before.
     ///
     /// # Errors
-    /// [`Error::UnknownId`] if no connection has this ID, [`Error::Refused`] if its handshake was just refused.
+    /// [`Error::UnknownId`](crate::Error::UnknownId) if no connection has this ID, [`Error::Refused`](crate::Error::Refused) if
+    /// its handshake was just refused.
     pub fn close(&self, id: &WebSocketId, code: impl Into<CloseCode>, text: &str) -> Result<()> {
-        self.0.close(id, code.into(), text)
+        wherever!(self.0, close(id, code.into(), text))
     }
 
     /// One connection. Waits while it is being [opened](Self::open_server).
     ///
     /// # Errors
-    /// [`Error::UnknownId`] if no connection has this ID; while it is being opened, as
+    /// [`Error::UnknownId`](crate::Error::UnknownId) if no connection has this ID; while it is being opened, as
     /// [`open_server`](Self::open_server).
     pub fn connection(&self, id: &WebSocketId) -> Result<ConnectionInfo> {
-        Ok(ConnectionInfo::new(&self.0.open(id)?))
+        wherever!(self.0, connection(id))
     }
 
     /// The certificates that the server uses now, each once, in the order of their first listener, those of the management listener
@@ -269,7 +300,7 @@ impl Hub {
     /// None for the server's own hub.
     #[cfg(feature = "__tls")]
     pub fn certificates(&self) -> Result<Vec<crate::tls::CertificateInfo>> {
-        Ok(self.0.certificates())
+        wherever!(self.0, certificates())
     }
 
     /// How many connections are open.
@@ -277,7 +308,7 @@ impl Hub {
     /// # Errors
     /// None for the server's own.
     pub fn len(&self) -> Result<usize> {
-        Ok(self.0.len())
+        wherever!(self.0, len())
     }
 
     /// Whether no connection is open.
@@ -285,36 +316,36 @@ impl Hub {
     /// # Errors
     /// None for the server's own.
     pub fn is_empty(&self) -> Result<bool> {
-        Ok(self.0.is_empty())
+        wherever!(self.0, is_empty())
     }
 
     /// Makes a connection a member of a topic, until it leaves or ends. Joining again has no effect. Waits while the
     /// connection is being [opened](Self::open_server).
     ///
     /// # Errors
-    /// [`Error::UnknownId`] if no connection has this ID; while it is being opened, as
-    /// [`open_server`](Self::open_server). [`Error::OverLimit`] if the topic's name is too long or empty, or if there are too
-    /// many topics.
+    /// [`Error::UnknownId`](crate::Error::UnknownId) if no connection has this ID; while it is being opened, as
+    /// [`open_server`](Self::open_server). [`Error::OverLimit`](crate::Error::OverLimit) if the topic's name is too long or
+    /// empty, or if there are too many topics.
     pub fn join(&self, id: &WebSocketId, topic: &str) -> Result<()> {
-        self.0.join(self.0.open(id)?.id(), topic)
+        wherever!(self.0, join(id, topic))
     }
 
     /// Removes a connection from a topic, if it is a member, or, while it is being opened, would become one.
     ///
     /// # Errors
-    /// [`Error::UnknownId`] if no connection has this ID.
+    /// [`Error::UnknownId`](crate::Error::UnknownId) if no connection has this ID.
     pub fn leave(&self, id: &WebSocketId, topic: &str) -> Result<()> {
-        if self.0.leave(id, topic) { Ok(()) } else { Err(Error::UnknownId) }
+        wherever!(self.0, leave(id, topic))
     }
 
     /// The topics of a connection, in the order of their names: at most [`Limits::max_topics`](crate::Limits::max_topics). Waits
     /// while the connection is being [opened](Self::open_server).
     ///
     /// # Errors
-    /// [`Error::UnknownId`] if no connection has this ID; while it is being opened, as
+    /// [`Error::UnknownId`](crate::Error::UnknownId) if no connection has this ID; while it is being opened, as
     /// [`open_server`](Self::open_server).
     pub fn topics_of(&self, id: &WebSocketId) -> Result<Vec<Arc<str>>> {
-        Ok(self.0.topics_of(self.0.open(id)?.id()))
+        wherever!(self.0, topics_of(id))
     }
 
     /// Returns a [`WebSocket`] for a shared connection (`OpenServer`). Any number of threads may have one. On a thread of
@@ -337,100 +368,53 @@ impl Hub {
     /// ```
     ///
     /// # Errors
-    /// [`Error::UnknownId`] if no connection has this ID, [`Error::Closed`] if it is closing, [`Error::NotShared`] if it
-    /// is not shared. While it is being opened: [`Error::Refused`] if it is refused, or its `on_pre_server` panics;
-    /// [`Error::Timeout`] if that takes longer; and at once [`Error::NotOpen`] in its own `on_pre_server`, which would wait
-    /// for itself, and on a thread of the gateway.
+    /// [`Error::UnknownId`](crate::Error::UnknownId) if no connection has this ID, [`Error::Closed`](crate::Error::Closed) if it
+    /// is closing, [`Error::NotShared`](crate::Error::NotShared) if it is not shared. While it is being opened:
+    /// [`Error::Refused`](crate::Error::Refused) if it is refused, or its `on_pre_server` panics;
+    /// [`Error::Timeout`](crate::Error::Timeout) if that takes longer; and at once [`Error::NotOpen`](crate::Error::NotOpen) in
+    /// its own `on_pre_server`, which would wait for itself, and on a thread of the gateway.
     pub fn open_server(&self, id: &WebSocketId) -> Result<WebSocket> {
-        let connection = self.0.open(id)?;
-        if !connection.about().shared {
-            return Err(Error::NotShared);
-        }
-        match connection.reason() {
-            Some(reason) => Err(Error::Closed(reason.clone())),
-            None => Ok(WebSocket::new(connection, self.0.clone(), Holder::Anyone)),
-        }
+        wherever!(self.0, open_server(id))
     }
 
     pub(crate) fn new(registry: Arc<Registry>) -> Self {
-        Self(registry)
+        Self(Place::Local(Local::new(registry)))
     }
-}
 
-/// Sends a message to those who are selected; `numbered` to those who want to know where in its topic it stands.
-fn send(
-    registry: &Registry,
-    mut selected: Selected,
-    message: Message,
-    key: Option<&Arc<str>>,
-    numbered: Option<Message>,
-) -> Broadcast {
-    let (buffered, mut result) = (registry.buffered(), Broadcast::default());
-    if selected.open.is_empty() && selected.opening.is_empty() {
-        return result;
-    }
-    // In the order of their addresses: with many connections this causes fewer cache misses, here and in the kernel.
-    selected.open.sort_unstable_by_key(Arc::as_ptr);
-    // The bytes of a payload count once, however many queues it is in.
-    let forms = Forms::new(buffered);
-    let message = message.shared(buffered);
-    let numbered = numbered.map(|numbered| (numbered, Forms::new(buffered)));
-    for connection in selected.open {
-        let pushed = match &numbered {
-            Some((numbered, forms)) if connection.is_numbered() => {
-                connection.push_or_close(numbered.clone(), forms)
-            }
-            _ => connection.push(message.clone(), Some(&forms), key),
-        };
-        result.count(pushed);
-    }
-    for pending in selected.opening {
-        let pushed = match &numbered {
-            Some((numbered, _)) if pending.is_numbered() => pending.push_or_close(numbered.clone()),
-            _ => pending.push(message.clone(), key),
-        };
-        result.count(pushed);
-    }
-    if let Some(metrics) = registry.metrics() {
-        metrics.broadcast([result.sent, result.queued, result.dropped, result.gone]);
-    }
-    result
-}
-
-impl Broadcast {
-    fn count(&mut self, pushed: std::result::Result<Pushed, PushError>) {
-        *match pushed {
-            Ok(Pushed::Sent) => &mut self.sent,
-            Ok(Pushed::Queued) => &mut self.queued,
-            Err(PushError { kind: PushErrorKind::Full, .. }) => &mut self.dropped,
-            Err(_) => &mut self.gone,
-        } += 1;
+    /// That of another process.
+    #[cfg(feature = "remote")]
+    pub(crate) fn remote(link: Arc<crate::remote::Linked>) -> Self {
+        Self(Place::Remote(self::remote::Remote::new(link)))
     }
 }
 
 impl Opening {
     /// The hub of this server.
     pub fn hub(&self) -> Hub {
-        Hub(self.announced.registry().clone())
+        Hub::new(self.announced.registry().clone())
     }
 }
 
 impl Closed {
     /// The hub of this server.
     pub fn hub(&self) -> Hub {
-        Hub(self.registry.clone())
+        Hub::new(self.registry.clone())
     }
 }
 
 impl WebSocket {
     /// The hub of this server.
     pub fn hub(&self) -> Hub {
-        Hub(self.registry().clone())
+        match self.whose() {
+            Whose::Local(registry) => Hub::new(registry.clone()),
+            #[cfg(feature = "remote")]
+            Whose::Remote(link) => Hub::remote(link.clone()),
+        }
     }
 }
 
 impl fmt::Debug for Hub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Hub({} connections)", self.0.len())
+        wherever!(self.0, fmt(f))
     }
 }

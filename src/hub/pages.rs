@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
-use super::Hub;
+use super::{Hub, Place};
 use crate::{
     error::Result,
     id::WebSocketId,
     info::ConnectionInfo,
+    place::wherever,
     registry::{Audience, PresentUser, TopicInfo},
 };
 
@@ -58,9 +59,7 @@ impl Hub {
         after: Option<&WebSocketId>,
         limit: usize,
     ) -> Result<Page<ConnectionInfo>> {
-        let Page { items: ids, next } = self.page(audience, after, limit);
-        let connections = ids.iter().filter_map(|id| self.0.find_open(id));
-        Ok(Page { items: connections.map(|connection| ConnectionInfo::new(&connection)).collect(), next })
+        wherever!(self.0, connections(audience, after, limit))
     }
 
     /// All connections, in the order of their IDs, fetched page by page as they are asked for. After an error there is
@@ -90,7 +89,7 @@ impl Hub {
         after: Option<&WebSocketId>,
         limit: usize,
     ) -> Result<Page<WebSocketId>> {
-        Ok(self.page(Audience::Topic(topic), after, limit))
+        wherever!(self.0, members(topic, after, limit))
     }
 
     /// All members of a topic, as [`all_connections`](Self::all_connections).
@@ -116,10 +115,7 @@ impl Hub {
     /// # Errors
     /// None for the server's own connections.
     pub fn topics(&self, after: Option<&str>, limit: usize) -> Result<Page<TopicInfo, Arc<str>>> {
-        let limit = at_most(limit);
-        let mut page = cut(self.0.first_topics(after, limit + 1), limit, |topic| topic.name.clone());
-        page.items.retain(|topic| topic.members > 0);
-        Ok(page)
+        wherever!(self.0, topics(after, limit))
     }
 
     /// All topics, as [`all_connections`](Self::all_connections).
@@ -146,27 +142,21 @@ impl Hub {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Page<PresentUser, Arc<str>>> {
-        let limit = at_most(limit);
-        Ok(cut(self.0.first_present(topic, after, limit + 1), limit, |present| present.user.clone()))
+        wherever!(self.0, presence(topic, after, limit))
     }
 
     /// All users who are in a topic, fetched page by page: as [`all_connections`](Self::all_connections).
     pub fn all_present<'a>(&'a self, topic: &'a str) -> impl Iterator<Item = Result<PresentUser>> + use<'a> {
         all(move |after: Option<&Arc<str>>| self.presence(topic, after.map(|after| &**after), MOST))
     }
-
-    fn page(&self, audience: Audience<'_>, after: Option<&WebSocketId>, limit: usize) -> Page<WebSocketId> {
-        let limit = at_most(limit);
-        cut(self.0.first_ids(audience, after, limit + 1), limit, WebSocketId::clone)
-    }
 }
 
-fn at_most(limit: usize) -> usize {
+pub(super) fn at_most(limit: usize) -> usize {
     if limit == 0 { MOST } else { limit.min(MOST) }
 }
 
 /// A page of at most so many items, of which there is one more if there are more.
-fn cut<T, K>(mut items: Vec<T>, limit: usize, key: impl Fn(&T) -> K) -> Page<T, K> {
+pub(super) fn cut<T, K>(mut items: Vec<T>, limit: usize, key: impl Fn(&T) -> K) -> Page<T, K> {
     let has_more = items.len() > limit;
     items.truncate(limit);
     let next = items.last().filter(|_| has_more).map(key);

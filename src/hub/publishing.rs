@@ -1,18 +1,16 @@
 //! Publishing to topics, those that remember included, and joining these with what was missed.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
-use super::{Broadcast, Hub, send};
+use super::{Broadcast, Hub, Place};
 use crate::{
-    error::{Error, OverLimit, Result},
-    history::{Log, Position, Since},
+    error::Result,
+    history::{Position, Since},
     id::WebSocketId,
     message::{Message, Payload},
-    registry::{Audience, Recipients, Recovery, numbered},
+    place::wherever,
+    registry::Recovery,
 };
-
-/// The longest idempotency key.
-const MAX_KEY: usize = 128;
 
 /// What [`Hub::publish`] publishes: a message, which is all that is needed mostly, and what else there is to say of it.
 ///
@@ -28,12 +26,12 @@ const MAX_KEY: usize = 128;
 #[derive(Clone, Debug)]
 #[must_use = "nothing is published yet"]
 pub struct Publication<'a> {
-    message: Message,
+    pub(super) message: Message,
     /// Under which a newer message replaces it.
-    newest: Option<Arc<str>>,
+    pub(super) newest: Option<Arc<str>>,
     pub(super) except: Option<&'a WebSocketId>,
     /// The idempotency key.
-    key: Option<Arc<str>>,
+    pub(super) key: Option<Arc<str>>,
 }
 
 impl<'a> Publication<'a> {
@@ -78,41 +76,19 @@ pub struct Published {
 impl Hub {
     /// Sends a message to all who have joined a topic; if the topic [remembers](crate::ServerBuilder::history), also to those who
     /// [come back](Self::join_since) later. There, all get the publications in the same order. A
-    /// [`broadcast`](Self::broadcast) to [`Audience::Topic`] is a publication, too.
+    /// [`broadcast`](Self::broadcast) to [`Audience::Topic`](crate::Audience::Topic) is a publication, too.
     ///
     /// # Errors
-    /// [`Error::OverLimit`] if a topic that remembers would get a name, or a publication a key, that is empty or too long;
-    /// [`Error::NoHistory`] for a key where the topic remembers nothing.
+    /// [`Error::OverLimit`](crate::Error::OverLimit) if a topic that remembers would get a name, or a publication a key, that is
+    /// empty or too long; [`Error::NoHistory`](crate::Error::NoHistory) for a key where the topic remembers nothing.
     pub fn publish<'a>(&self, topic: &str, publication: impl Into<Publication<'a>>) -> Result<Published> {
-        let Publication { message, newest, except, key } = publication.into();
-        let to = Recipients { audience: Audience::Topic(topic), except };
-        let Some(history) = self.0.histories().of(topic) else {
-            if key.is_some() {
-                return Err(Error::NoHistory);
-            }
-            let broadcast = self.send_to_all(to, message, newest.as_ref());
-            return Ok(Published { broadcast, ..Published::default() });
-        };
-        if key.as_ref().is_some_and(|key| !(1..=MAX_KEY).contains(&key.len())) {
-            return Err(OverLimit::IdempotencyKey.into());
-        }
-        self.0.check_topic(topic)?;
-        let (buffered, size) = (self.0.buffered(), Log::size(message.len(), key.as_deref()));
-        Ok(self.0.histories().with(topic, history, Some(size), |log| {
-            if let Some(position) = key.as_ref().and_then(|key| log.find(key)) {
-                return Published { position: Some(position), duplicate: true, ..Published::default() };
-            }
-            let position = log.next();
-            let numbered = numbered(&position.to_string(), &message).shared(buffered);
-            log.append(numbered.clone(), key, Instant::now());
-            let broadcast = send(&self.0, self.0.select(to), message, newest.as_ref(), Some(numbered));
-            Published { broadcast, position: Some(position), duplicate: false }
-        }))
+        wherever!(self.0, publish(topic, publication.into()))
     }
 
     /// Makes a connection a member of a topic that [remembers](crate::ServerBuilder::history), and gives it what it has missed
     /// since then, and after that what is published from now on: in order, each once, and without a gap, or it is said that there
-    /// is one. [`Opening::join_since`](crate::Opening::join_since) does it earlier. Waits while the connection is being [opened](Self::open_server).
+    /// is one. [`Opening::join_since`](crate::Opening::join_since) does it earlier. Waits while the connection is being
+    /// [opened](Self::open_server).
     ///
     /// From now on what the connection gets of topics that remember begins with a line of its own, text or binary: the
     /// [position](Position), and a line feed. The first of these has only the line, which says where it begins and whether
@@ -137,8 +113,8 @@ impl Hub {
     ///
     /// # Errors
     /// As [`join`](Self::join), and as [`push`](Self::push): then the connection is no member, and if it has got a part of what it
-    /// has missed, it is closed with 1013. [`Error::NoHistory`] if the topic remembers nothing.
+    /// has missed, it is closed with 1013. [`Error::NoHistory`](crate::Error::NoHistory) if the topic remembers nothing.
     pub fn join_since(&self, id: &WebSocketId, topic: &str, since: impl Into<Since>) -> Result<Recovery> {
-        self.0.join_since(self.0.open(id)?.id(), topic, &since.into())
+        wherever!(self.0, join_since(id, topic, &since.into()))
     }
 }

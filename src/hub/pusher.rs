@@ -6,8 +6,9 @@ use crate::{
     connection::{Connection, PushError, Pushed},
     error::CloseReason,
     id::WebSocketId,
-    message::Payload,
+    message::{Message, Payload},
     metrics::Metrics,
+    place::wherever,
     registry::Found,
 };
 
@@ -15,19 +16,37 @@ use crate::{
 /// its other end. It does not keep the connection open.
 #[derive(Clone, Debug)]
 #[must_use = "nothing is pushed until `push`"]
-pub struct Pusher {
+pub struct Pusher(Place);
+
+/// Where the connection is.
+#[derive(Clone, Debug)]
+enum Place {
+    Local(Local),
+    #[cfg(feature = "remote")]
+    Remote(remote::Remote),
+}
+
+/// To a connection of this process.
+#[derive(Clone, Debug)]
+struct Local {
     to: Found,
     /// `None`: nothing is counted.
     metrics: Option<Arc<Metrics>>,
 }
 
 impl Pusher {
-    pub(super) fn new(to: Found, metrics: Option<Arc<Metrics>>) -> Self {
-        Self { to, metrics }
+    /// `metrics`: what becomes of the pushes is counted there.
+    pub(super) fn local(to: Found, metrics: Option<Arc<Metrics>>) -> Self {
+        Self(Place::Local(Local { to, metrics }))
+    }
+
+    #[cfg(feature = "remote")]
+    pub(super) fn remote(link: Arc<crate::remote::Linked>, id: WebSocketId) -> Self {
+        Self(Place::Remote(remote::Remote::new(link, id)))
     }
 
     pub(crate) fn to(connection: &Arc<Connection>) -> Self {
-        Self { to: Found::Open(connection.clone()), metrics: None }
+        Self::local(Found::Open(connection.clone()), None)
     }
 
     /// As [`Hub::push`](crate::Hub::push).
@@ -37,10 +56,7 @@ impl Pusher {
     /// [`PushErrorKind::Closed`](crate::PushErrorKind::Closed), and if it was never opened,
     /// [`PushErrorKind::Refused`](crate::PushErrorKind::Refused).
     pub fn push(&self, data: impl Into<Payload>) -> Result<Pushed, PushError> {
-        match &self.metrics {
-            Some(metrics) => metrics.push(|| self.to.push(data.into())),
-            None => self.to.push(data.into()),
-        }
+        wherever!(self.0, push(data.into()))
     }
 
     /// As [`Hub::push_wait`](crate::Hub::push_wait).
@@ -50,20 +66,119 @@ impl Pusher {
     /// [`PushErrorKind::Closed`](crate::PushErrorKind::Closed), and if it was never opened,
     /// [`PushErrorKind::Refused`](crate::PushErrorKind::Refused).
     pub fn push_wait(&self, data: impl Into<Payload>, timeout: Duration) -> Result<(), PushError> {
-        let result = self.to.push_wait(data.into().into_message(), timeout);
+        wherever!(self.0, push_wait(data.into().into_message(), timeout))
+    }
+
+    /// The connection's ID; that of a client is known in this process only.
+    pub fn websocket_id(&self) -> &WebSocketId {
+        wherever!(self.0, id())
+    }
+
+    /// How the connection ended; `None` while it is open, before that, and if it was never opened.
+    pub fn close_reason(&self) -> Option<CloseReason> {
+        wherever!(self.0, close_reason())
+    }
+}
+
+impl Local {
+    fn push(&self, data: Payload) -> Result<Pushed, PushError> {
+        match &self.metrics {
+            Some(metrics) => metrics.push(|| self.to.push(data)),
+            None => self.to.push(data),
+        }
+    }
+
+    fn push_wait(&self, message: Message, timeout: Duration) -> Result<(), PushError> {
+        let result = self.to.push_wait(message, timeout);
         if let Some(metrics) = &self.metrics {
             metrics.push_waited(&result);
         }
         result
     }
 
-    /// The connection's ID; that of a client is known in this process only.
-    pub fn websocket_id(&self) -> &WebSocketId {
+    fn id(&self) -> &WebSocketId {
         self.to.id()
     }
 
-    /// How the connection ended; `None` while it is open, before that, and if it was never opened.
-    pub fn close_reason(&self) -> Option<CloseReason> {
+    fn close_reason(&self) -> Option<CloseReason> {
         self.to.connection()?.reason().cloned()
+    }
+}
+
+/// To a connection of another process.
+#[cfg(feature = "remote")]
+mod remote {
+    use std::{
+        sync::{Arc, OnceLock},
+        time::Duration,
+    };
+
+    use crate::{
+        connection::{PushError, PushErrorKind, Pushed},
+        error::{CloseReason, ClosedBy, Error},
+        id::WebSocketId,
+        message::{CloseCode, Message, Payload},
+        remote::Linked,
+        wire::{Answer, AsText, Request},
+    };
+
+    #[derive(Clone, Debug)]
+    pub(super) struct Remote {
+        link: Arc<Linked>,
+        id: WebSocketId,
+        /// How it ended, as far as it is known.
+        reason: Arc<OnceLock<CloseReason>>,
+    }
+
+    impl Remote {
+        pub(super) fn new(link: Arc<Linked>, id: WebSocketId) -> Self {
+            Self { link, id, reason: Arc::default() }
+        }
+
+        pub(super) fn id(&self) -> &WebSocketId {
+            &self.id
+        }
+
+        pub(super) fn push(&self, data: Payload) -> Result<Pushed, PushError> {
+            self.link.push(&self.id, data).map_err(|error| self.known(error))
+        }
+
+        pub(super) fn push_wait(&self, message: Message, timeout: Duration) -> Result<(), PushError> {
+            self.link.push_wait(&self.id, message, timeout).map_err(|error| self.known(error))
+        }
+
+        /// There was a connection with this ID: it has ended.
+        fn known(&self, mut error: PushError) -> PushError {
+            match &error.kind {
+                PushErrorKind::Unknown => error.kind = PushErrorKind::Closed(self.gone()),
+                PushErrorKind::Closed(reason) => drop(self.reason.set(reason.clone())),
+                _ => {}
+            }
+            error
+        }
+
+        fn gone(&self) -> CloseReason {
+            let unknown = || {
+                let text = "ended, and its server does not know how";
+                CloseReason::new(CloseCode::ABNORMAL, text, ClosedBy::Network)
+            };
+            self.reason.get_or_init(unknown).clone()
+        }
+
+        pub(super) fn close_reason(&self) -> Option<CloseReason> {
+            if let Some(reason) = self.reason.get() {
+                return Some(reason.clone());
+            }
+            let request = Request::CloseReason { id: AsText(self.id) };
+            let ended = self.link.ask(&request, Duration::ZERO, |answer| match answer {
+                Answer::Ended(reason) => Some(reason.map(CloseReason::from)),
+                _ => None,
+            });
+            match ended {
+                Ok(reason) => reason,
+                Err(Error::UnknownId) => Some(self.gone()),
+                Err(_) => None,
+            }
+        }
     }
 }

@@ -13,8 +13,8 @@ use super::{
     query::Query,
 };
 use crate::{
-    connection::Delivery,
     deadline::Deadline,
+    delivery::Delivery,
     error::Error,
     http::{Refusal, Response},
     hub::Hub,

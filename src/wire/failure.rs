@@ -47,6 +47,8 @@ pub(crate) enum OverLimit {
     Topics,
     AllTopics,
     IdempotencyKey,
+    Message,
+    Calls,
 }
 
 impl<'a> Failure<'a> {
@@ -65,6 +67,8 @@ impl<'a> Failure<'a> {
             Error::NotShared => Self::NotShared,
             Error::OverLimit(limit) => Self::OverLimit((*limit).into()),
             Error::NoHistory => Self::NoHistory,
+            Error::Forbidden => Self::Forbidden,
+            Error::Unsupported => Self::Unsupported,
             other => {
                 *text = other.to_string();
                 Self::Other(text)
@@ -82,6 +86,10 @@ impl<'a> Failure<'a> {
             PushErrorKind::Timeout => Self::Timeout,
             PushErrorKind::Pending => Self::Pending,
             PushErrorKind::MustNotWait => Self::MustNotWait,
+            PushErrorKind::Forbidden => Self::Forbidden,
+            PushErrorKind::OverLimit(limit) => Self::OverLimit((*limit).into()),
+            // A local push is none of these.
+            PushErrorKind::Unreachable => Self::Other("unreachable"),
         }
     }
 }
@@ -95,6 +103,8 @@ impl From<error::OverLimit> for OverLimit {
             error::OverLimit::Topics => Self::Topics,
             error::OverLimit::AllTopics => Self::AllTopics,
             error::OverLimit::IdempotencyKey => Self::IdempotencyKey,
+            error::OverLimit::Message => Self::Message,
+            error::OverLimit::Calls => Self::Calls,
         }
     }
 }
@@ -108,6 +118,8 @@ impl From<OverLimit> for error::OverLimit {
             OverLimit::Topics => Self::Topics,
             OverLimit::AllTopics => Self::AllTopics,
             OverLimit::IdempotencyKey => Self::IdempotencyKey,
+            OverLimit::Message => Self::Message,
+            OverLimit::Calls => Self::Calls,
         }
     }
 }

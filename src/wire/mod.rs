@@ -65,6 +65,10 @@ pub(crate) struct Hello<'a> {
     pub(crate) max_unanswered: u32,
     /// Of a server: how many of these may [wait](Request::may_wait); more are answered [`Failure::TooMany`]. 0 of a client.
     pub(crate) max_waits: u32,
+    /// Of a server: how long a connection may take to be opened, in milliseconds. 0 of a client.
+    pub(crate) handshake_timeout: u64,
+    /// Of a server: how long a client may take nothing of what is written to it, in milliseconds. 0 of a client.
+    pub(crate) write_timeout: u64,
     /// Of a server: which of its starts this is. Handles and deliveries of another one mean nothing. 0 of a client.
     pub(crate) epoch: u64,
 }

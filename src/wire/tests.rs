@@ -326,6 +326,8 @@ fn a_hello_may_have_more_in_it() {
         max_message: 1 << 20,
         max_unanswered: 1024,
         max_waits: 256,
+        handshake_timeout: 10_000,
+        write_timeout: 30_000,
         epoch: 3,
     };
     let mut message = hello.encode();

@@ -11,7 +11,7 @@ use crossbeam_channel::bounded;
 use super::{
     event::{LinkAttempt, LinkEvent},
     inside::Inside,
-    pace::{Advice, Pace},
+    pace::{Advice, Pace, chance},
     queue::Queue,
 };
 use crate::{
@@ -141,11 +141,4 @@ impl Drop for Ending<'_> {
         self.0.inside.close(&reason);
         self.0.inside.end();
     }
-}
-
-/// From 0 to 1, so that boxes that were switched on together do not stay together.
-fn chance() -> f64 {
-    const STEPS: f64 = (1_u64 << 32) as f64;
-    // Without randomness the longest delay is the one that does no harm.
-    getrandom::u32().map_or(1.0, |random| f64::from(random) / STEPS)
 }

@@ -5,7 +5,7 @@ mod builder;
 mod event;
 mod inside;
 mod link;
-mod pace;
+pub(super) mod pace;
 mod queue;
 
 use std::{fmt, sync::Arc, thread, time::Duration};

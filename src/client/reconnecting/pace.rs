@@ -18,14 +18,14 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 /// What is chosen.
 #[derive(Clone, Debug)]
-pub(super) struct Delays {
+pub(crate) struct Delays {
     /// The first one is no longer than this, and each further one no longer than twice the one before.
-    pub(super) first: Duration,
-    pub(super) longest: Duration,
+    pub(crate) first: Duration,
+    pub(crate) longest: Duration,
     /// A connection that lasted for so long was up.
-    pub(super) steady: Duration,
+    pub(crate) steady: Duration,
     /// A server that asks for more than this gets this.
-    pub(super) longest_asked: Duration,
+    pub(crate) longest_asked: Duration,
 }
 
 impl Default for Delays {
@@ -40,7 +40,7 @@ impl Default for Delays {
 }
 
 impl Delays {
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         if self.first < Duration::from_millis(1) || self.first > self.longest {
             return Err(format!(
                 "the first delay is {:?}: it has to be from 1 ms to the longest one, {:?}",
@@ -58,7 +58,7 @@ impl Delays {
 
 /// What the end of a connection, or of an attempt, says of the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Advice {
+pub(crate) enum Advice {
     Usual,
     /// The server has asked for so much time.
     After(Duration),
@@ -69,7 +69,7 @@ pub(super) enum Advice {
 }
 
 impl Advice {
-    pub(super) fn of_end(reason: &CloseReason) -> Self {
+    pub(crate) fn of_end(reason: &CloseReason) -> Self {
         match (reason.by(), reason.code()) {
             (ClosedBy::Server, CloseCode::RESTART | CloseCode::TRY_AGAIN) => Self::Restarting,
             _ => Self::Usual,
@@ -77,7 +77,7 @@ impl Advice {
     }
 
     /// Of a failed attempt. `is_prepared`: the program is asked before each, so that it can do something about credentials.
-    pub(super) fn of_failure(error: &ClientError, is_prepared: bool) -> Self {
+    pub(crate) fn of_failure(error: &ClientError, is_prepared: bool) -> Self {
         const CREDENTIALS: [StatusCode; 3] =
             [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::PROXY_AUTHENTICATION_REQUIRED];
         let response = error.response();
@@ -92,26 +92,26 @@ impl Advice {
 
 /// How long the delays have become.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     delays: Delays,
     /// Attempts since the last connection that was up for long enough.
     attempts: u32,
 }
 
 impl Pace {
-    pub(super) fn new(delays: Delays) -> Self {
+    pub(crate) fn new(delays: Delays) -> Self {
         Self { delays, attempts: 0 }
     }
 
     /// A connection has lasted for so long.
-    pub(super) fn lasted(&mut self, time: Duration) {
+    pub(crate) fn lasted(&mut self, time: Duration) {
         if time >= self.delays.steady {
             self.attempts = 0;
         }
     }
 
     /// The next delay: full jitter, which means any time from nothing to the one that grows. `chance` is from 0 to 1.
-    pub(super) fn next(&mut self, advice: Advice, chance: f64) -> Duration {
+    pub(crate) fn next(&mut self, advice: Advice, chance: f64) -> Duration {
         let Delays { first, longest, longest_asked, .. } = self.delays;
         let grown = first.saturating_mul(1 << self.attempts.min(30)).min(longest);
         self.attempts = self.attempts.saturating_add(1);
@@ -129,6 +129,13 @@ impl Pace {
             Advice::Lasting => between(longest / 2, longest),
         }
     }
+}
+
+/// From 0 to 1, so that boxes that were switched on together do not stay together.
+pub(crate) fn chance() -> f64 {
+    const STEPS: f64 = (1_u64 << 32) as f64;
+    // Without randomness the longest delay is the one that does no harm.
+    getrandom::u32().map_or(1.0, |random| f64::from(random) / STEPS)
 }
 
 #[cfg(test)]

@@ -66,8 +66,8 @@ impl Driven {
         self.connection.read(usize::MAX, Duration::ZERO, reader).map(|(message, _)| message)
     }
 
-    fn deliver(&self, len: usize, reader: &AtomicBool) -> Result<Delivery> {
-        self.connection.read_delivery(len, Duration::ZERO, reader)
+    fn deliver(&self, len: usize, reader: &AtomicBool) -> Result<Loan> {
+        self.connection.read_loan(len, Duration::ZERO, reader)
     }
 }
 
@@ -78,7 +78,7 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 #[test]
 fn a_connection_that_is_not_shared_has_no_deliveries() {
     let (connection, _client) = connection();
-    let delivery = connection.read_delivery(1, Duration::ZERO, &AtomicBool::new(false));
+    let delivery = connection.read_loan(1, Duration::ZERO, &AtomicBool::new(false));
     assert!(matches!(delivery, Err(Error::NotShared)));
 }
 
@@ -324,7 +324,7 @@ struct Model {
     unhandled: VecDeque<Vec<Atom>>,
     in_hand: VecDeque<Vec<Atom>>,
     batch: VecDeque<Message>,
-    out: Vec<(Vec<Atom>, Delivery)>,
+    out: Vec<(Vec<Atom>, Loan)>,
     has_handler: bool,
     is_handling: bool,
     peer_closed: bool,
@@ -430,7 +430,7 @@ impl Model {
         self.is_answering[reader] = false;
         if self.has_hung_up || self.unread.is_empty() {
             let read = match to_ack {
-                true => connection.read_delivery(len, Duration::ZERO, mark).map(drop),
+                true => connection.read_loan(len, Duration::ZERO, mark).map(drop),
                 false => connection.read(len, Duration::ZERO, mark).map(drop),
             };
             let is_over = self.has_ended && self.unhandled.is_empty() && !self.is_handling;
@@ -443,7 +443,7 @@ impl Model {
         let at_end = atoms.last().unwrap().is_last;
         self.is_answering[reader] = true;
         if to_ack {
-            let delivery = connection.read_delivery(len, Duration::ZERO, mark).unwrap();
+            let delivery = connection.read_loan(len, Duration::ZERO, mark).unwrap();
             assert_eq!((&*delivery, delivery.at_end()), (&content(&atoms), at_end));
             assert_eq!(delivery.redelivered(), atoms.iter().any(|atom| atom.was_had));
             atoms.iter_mut().for_each(|atom| atom.was_had = true);

@@ -50,6 +50,8 @@ pub(super) struct Links {
     registry: Arc<Registry>,
     /// How long a connection may take to be opened.
     handshake_timeout: Duration,
+    /// How long a client may take nothing of what is written to it.
+    write_timeout: Duration,
     /// The longest message of a link.
     max_message: usize,
     /// Tells this start of the server from others.
@@ -65,6 +67,7 @@ impl Links {
             hub: main.hub(),
             registry: main.registry().clone(),
             handshake_timeout: main.limits().handshake_timeout,
+            write_timeout: main.limits().write_timeout,
             max_message: limits.max_message_size,
             epoch: u64::from_ne_bytes(random_bytes()),
             places: Arc::default(),
@@ -83,10 +86,16 @@ impl Links {
             max_message: self.max_message as u64,
             max_unanswered: UNANSWERED,
             max_waits: places::OF_LINK as u32,
+            handshake_timeout: in_millis(self.handshake_timeout),
+            write_timeout: in_millis(self.write_timeout),
             epoch: self.epoch,
         }
         .encode()
     }
+}
+
+fn in_millis(time: Duration) -> u64 {
+    time.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
 /// One link.

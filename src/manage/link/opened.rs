@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::{
-    connection::{Connection, Delivery},
+    connection::{Connection, Loan},
     error::Result,
     message::Message,
     sync::LockExt,
@@ -44,7 +44,7 @@ pub(super) struct Handle {
     /// It was released, or the link has ended: reads that still wait return.
     is_over: AtomicBool,
     last: AtomicU64,
-    deliveries: Mutex<HashMap<u64, Delivery>>,
+    deliveries: Mutex<HashMap<u64, Loan>>,
 }
 
 /// What was read, to be told.
@@ -105,8 +105,8 @@ impl Handles {
 }
 
 /// In their order: somebody may wait for them, and get each as soon as it is back.
-fn give_back(mut deliveries: Vec<Delivery>) {
-    deliveries.sort_unstable_by_key(Delivery::place);
+fn give_back(mut deliveries: Vec<Loan>) {
+    deliveries.sort_unstable_by_key(Loan::place);
     deliveries.into_iter().for_each(drop);
 }
 
@@ -128,7 +128,7 @@ impl Handle {
     /// As [`WebSocket::read_delivery`](crate::WebSocket::read_delivery).
     pub(super) fn read(&self, len: usize, timeout: Duration) -> Result<Option<Read>> {
         let (over, answering) = (&self.is_over, &self.is_answering);
-        let delivery = self.connection.read_delivery_unless(over, len, timeout, answering)?;
+        let delivery = self.connection.read_loan_unless(over, len, timeout, answering)?;
         let Some(delivery) = delivery else { return Ok(None) };
         let number = self.last.fetch_add(1, Relaxed) + 1;
         let read = Read {
@@ -160,11 +160,11 @@ impl Handle {
     /// A delivery goes back of which nobody was told.
     pub(super) fn give_back_unseen(&self, delivery: u64) {
         let delivery = self.deliveries.locked().remove(&delivery);
-        delivery.into_iter().for_each(Delivery::give_back_unseen);
+        delivery.into_iter().for_each(Loan::give_back_unseen);
     }
 
     /// Nobody reads by it any more. What it has left.
-    fn end(&self) -> impl Iterator<Item = Delivery> + use<> {
+    fn end(&self) -> impl Iterator<Item = Loan> + use<> {
         self.is_over.store(true, SeqCst);
         let deliveries = std::mem::take(&mut *self.deliveries.locked());
         self.connection.wake_all_readers();

@@ -60,7 +60,17 @@ impl Reply {
 
 /// What a hub says first.
 pub(super) fn hello(max_message: u64) -> Vec<u8> {
-    Hello { version: 1, software: "a test", max_message, max_unanswered: 0, max_waits: 0, epoch: 0 }.encode()
+    Hello {
+        version: 1,
+        software: "a test",
+        max_message,
+        max_unanswered: 0,
+        max_waits: 0,
+        handshake_timeout: 0,
+        write_timeout: 0,
+        epoch: 0,
+    }
+    .encode()
 }
 
 impl Peer {

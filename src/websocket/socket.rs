@@ -1,4 +1,4 @@
-//! What applications use: the trait that they implement, and the objects that its methods get.
+//! An open connection, as the code that uses it has it.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -9,102 +9,29 @@ use std::{
     time::Duration,
 };
 
+use super::local::{Attached, Holder, Local};
+#[cfg(feature = "remote")]
+use super::remote::Remote;
+#[cfg(feature = "remote")]
+use crate::remote::Linked;
 use crate::{
-    connection::{Connection, Delivery, READ_TIMEOUT},
+    connection::{About, Connection, READ_TIMEOUT},
+    delivery::Delivery,
     error::{CloseReason, Error, Result, if_there},
     history::Since,
-    http::{Refusal, Request, tail},
+    http::{Request, tail},
     id::WebSocketId,
     message::{CloseCode, Message, Payload},
-    opening::Opening,
+    place::wherever,
     registry::{Recovery, Registry},
     session::{Session, SessionId},
     tags::Tags,
-    thread,
 };
 
 /// How many characters or bytes [`read`](WebSocket::read) returns at most if no other number is given: the default of IRIS.
 pub const READ_LEN: usize = 32_656;
 
-/// What [`server`](WebSocketServer::server) returns. `?` converts any error to it.
-pub type ServerResult = std::result::Result<(), Box<dyn std::error::Error + Send + Sync>>;
-
-/// A WebSocket application: one instance for each connection, on a thread of its own.
-///
-/// A panic in any of the methods affects only this connection: it ends with close code 1011, or, before the handshake is
-/// answered, with HTTP 500. In a program that is built with `panic = "abort"` it ends the process.
-///
-/// [Which thread calls what](crate#concurrency), and over which calls a lock may be held, is said there.
-///
-/// ```
-/// use switchboard::{ServerResult, WebSocket, WebSocketServer};
-///
-/// struct Echo;
-///
-/// impl WebSocketServer for Echo {
-///     fn server(&mut self, ws: &mut WebSocket) -> ServerResult {
-///         for message in ws.messages() {
-///             ws.write(message)?;
-///         }
-///         Ok(())
-///     }
-/// }
-/// ```
-pub trait WebSocketServer: Send + 'static {
-    /// Called before the handshake is answered (`OnPreServer`), to look at the request, set properties, choose the
-    /// subprotocol, save the ID, or refuse.
-    ///
-    /// # Errors
-    /// A [`Refusal`] is sent as the HTTP response; then neither `server` nor `on_post_server` is called. `?` makes one of a
-    /// [`StatusCode`](crate::StatusCode), of an [`Error`] and of a [`PushError`](crate::PushError); for others there is
-    /// [`Refusal::internal`].
-    fn on_pre_server(&mut self, opening: &mut Opening) -> std::result::Result<(), Refusal> {
-        let _ = opening;
-        Ok(())
-    }
-
-    /// The application (`Server`). When it returns, the connection is closed: with 1000, unless it is closed already.
-    /// A [shared](Opening::set_shared_connection) connection stays open.
-    ///
-    /// # Errors
-    /// An error closes the connection with 1011, and is logged. [`Error::Closed`] does not count as an error here, so
-    /// that a handler may use `?` when the client has left; nor does what a push to this connection returns then.
-    fn server(&mut self, ws: &mut WebSocket) -> ServerResult;
-
-    /// For shared connections only (`OnClientMessage`): called for each message, one at a time and in order, after `server`
-    /// has returned, by one of the [workers](crate::Limits::workers). [`Handled::No`], the default, leaves the message for
-    /// `read`.
-    ///
-    /// Nothing that is called on `ws` waits for the client here. [`write`](WebSocket::write) queues what is not taken at once;
-    /// [`Error::QueueFull`] says that the queue has no more room. [`flush`](WebSocket::flush) sends what the client takes.
-    /// [`messages`](WebSocket::messages) ends with those that were left before, and [`read`](WebSocket::read) reports a
-    /// timeout when there is none of them. While the queue is not empty, nothing more
-    /// is received from this client.
-    fn on_client_message(&mut self, ws: &WebSocket, message: Message) -> Handled {
-        let _ = (ws, message);
-        Handled::No
-    }
-
-    /// Called after the connection has ended (`OnPostServer`): once for each `on_pre_server` that did not refuse, also
-    /// after an error or a panic. By the connection's own thread; for a shared connection by a worker, or, without
-    /// [workers](crate::Limits::workers), by a gateway, which then serves nobody else meanwhile. Never within a push or a close
-    /// that ends the connection.
-    fn on_post_server(&mut self, closed: &Closed) {
-        let _ = closed;
-    }
-}
-
-/// Whether [`on_client_message`](WebSocketServer::on_client_message) has handled a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Handled {
-    /// The message needs nothing more.
-    Yes,
-    /// The message is left for `read`.
-    No,
-}
-
-/// An open connection: in [`server`](WebSocketServer::server), or opened by its ID with
+/// An open connection: in [`server`](crate::WebSocketServer::server), or opened by its ID with
 /// [`Hub::open_server`](crate::Hub::open_server).
 ///
 /// All of it can be used by several threads at once. So a handler may read in one thread and write in another:
@@ -139,91 +66,82 @@ pub enum Handled {
 /// If several threads read, each message goes to one of them. Of a synchronous connection one thread reads at a time, and the
 /// others wait for their turn, within their timeouts. They share [`at_end`](Self::at_end), and an end of the connection waits
 /// for answers until one of them reads on; of a shared connection each can have a `WebSocket` of its own.
+///
+/// One that was opened by the hub of [another process](crate::Hub#in-another-process) is used in the same way. Any call may then also
+/// report [`Error::Unreachable`]; after that, [`messages`](Self::messages) has ended although the connection has not.
 #[derive(Debug)]
 pub struct WebSocket {
-    connection: Arc<Connection>,
-    registry: Arc<Registry>,
+    place: Place,
     at_end: AtomicBool,
-    /// It has read a message, and has not read on: it may be answering, and an end of the connection waits for that.
-    is_answering: AtomicBool,
-    holder: Holder,
 }
 
-impl Drop for WebSocket {
-    fn drop(&mut self) {
-        if self.is_answering.load(Relaxed) {
-            self.connection.end_answering(&self.is_answering);
-        }
-    }
-}
-
-/// The code that a [`WebSocket`] was made for.
+/// Where the connection is.
 #[derive(Debug)]
-pub(crate) enum Holder {
-    /// `server`, which also gets the request and the session.
-    Server(Box<Attached>),
-    /// `on_client_message`, whose writes must not wait. `more`: further messages wait behind the current one.
-    Handler { more: AtomicBool },
-    /// Any thread that opened it by its ID.
-    Anyone,
+enum Place {
+    Local(Local),
+    #[cfg(feature = "remote")]
+    Remote(Remote),
 }
 
-/// What a `WebSocket` gives access to while `server` runs.
-#[derive(Debug)]
-pub(crate) struct Attached {
-    pub(crate) request: Arc<Request>,
-    pub(crate) session: Option<Session>,
+/// By what its hub finds connections.
+pub(crate) enum Whose<'a> {
+    Local(&'a Arc<Registry>),
+    #[cfg(feature = "remote")]
+    Remote(&'a Arc<Linked>),
 }
 
 impl WebSocket {
     pub(crate) fn new(connection: Arc<Connection>, registry: Arc<Registry>, holder: Holder) -> Self {
-        Self {
-            connection,
-            registry,
-            at_end: AtomicBool::new(true),
-            is_answering: AtomicBool::new(false),
-            holder,
-        }
+        Self::at(Place::Local(Local::new(connection, registry, holder)))
     }
 
-    pub(crate) fn registry(&self) -> &Arc<Registry> {
-        &self.registry
+    fn at(place: Place) -> Self {
+        Self { place, at_end: AtomicBool::new(true) }
+    }
+
+    /// Opens one of another process.
+    ///
+    /// # Errors
+    /// As [`Hub::open_server`](crate::Hub::open_server).
+    #[cfg(feature = "remote")]
+    pub(crate) fn open_remote(link: &Arc<Linked>, id: &WebSocketId) -> Result<Self> {
+        Remote::open(link, id).map(|remote| Self::at(Place::Remote(remote)))
+    }
+
+    pub(crate) fn whose(&self) -> Whose<'_> {
+        match &self.place {
+            Place::Local(local) => Whose::Local(local.registry()),
+            #[cfg(feature = "remote")]
+            Place::Remote(remote) => Whose::Remote(remote.link()),
+        }
     }
 
     /// Sets whether more messages wait behind the one that `on_client_message` is called for.
     pub(crate) fn expect_more(&self, on: bool) {
-        if let Holder::Handler { more } = &self.holder {
-            more.store(on, Relaxed);
+        match &self.place {
+            Place::Local(local) => local.expect_more(on),
+            #[cfg(feature = "remote")]
+            Place::Remote(_) => {}
         }
-    }
-
-    /// Whether calls may wait, for the client or for anyone else.
-    fn may_wait(&self) -> bool {
-        match &self.holder {
-            Holder::Server(_) => true,
-            Holder::Handler { .. } => false,
-            Holder::Anyone => !thread::must_not_wait(),
-        }
-    }
-
-    /// For how long a call waits that is to wait for so long.
-    #[inline] // for each message
-    fn wait_for(&self, timeout: Duration) -> Duration {
-        if self.may_wait() { timeout } else { Duration::ZERO }
     }
 
     #[inline] // for each message
     fn receive(&self, len: usize, timeout: Duration) -> Result<Message> {
-        let (message, at_end) = self.connection.read(len, self.wait_for(timeout), &self.is_answering)?;
+        let (message, at_end) = wherever!(self.place, read(len, timeout))?;
         self.at_end.store(at_end, Relaxed);
         Ok(message)
     }
 
     fn attached(&self) -> Option<&Attached> {
-        match &self.holder {
-            Holder::Server(attached) => Some(attached),
-            _ => None,
+        match &self.place {
+            Place::Local(local) => local.attached(),
+            #[cfg(feature = "remote")]
+            Place::Remote(_) => None,
         }
+    }
+
+    fn about(&self) -> &About {
+        wherever!(self.place, about())
     }
 
     /// Waits for the next message, or returns the rest of one that was read in part (`Read`). For whole messages, whatever
@@ -294,7 +212,7 @@ impl WebSocket {
     /// As [`read`](Self::read). [`Error::NotShared`] if the connection is not shared.
     pub fn read_delivery(&self, len: usize, timeout: Duration) -> Result<Delivery> {
         let len = if len == 0 { READ_LEN } else { len };
-        let delivery = self.connection.read_delivery(len, self.wait_for(timeout), &self.is_answering)?;
+        let delivery = wherever!(self.place, read_delivery(len, timeout))?;
         self.at_end.store(delivery.at_end(), Relaxed);
         Ok(delivery)
     }
@@ -318,11 +236,7 @@ impl WebSocket {
     /// `on_client_message`, which does not wait for a slow client.
     pub fn write(&self, data: impl Into<Payload>) -> Result<()> {
         let message = data.into().into_message_as(self.binary_data()).map_err(|_| Error::NotUtf8)?;
-        match &self.holder {
-            Holder::Handler { more } => self.connection.post_message(message, more.load(Relaxed)),
-            _ if self.may_wait() => self.connection.write(message, false),
-            _ => self.connection.post_message(message, false),
-        }
+        wherever!(self.place, write(message))
     }
 
     /// Sends collected messages at once, and waits until the kernel has taken all that was written; in `on_client_message`
@@ -331,7 +245,7 @@ impl WebSocket {
     /// # Errors
     /// [`Error::Closed`] and [`Error::Timeout`] as [`write`](Self::write).
     pub fn flush(&self) -> Result<()> {
-        if self.may_wait() { self.connection.flush_all() } else { self.connection.flush_some() }
+        wherever!(self.place, flush())
     }
 
     /// Starts the closing handshake with code 1000 (`EndServer`), and does not wait for the client's answer. The server
@@ -346,49 +260,50 @@ impl WebSocket {
     /// another one that [may be sent](CloseCode::is_sendable); and at most 123 bytes (RFC 6455, sections 7.4 and 5.5). A longer
     /// text is cut; with a code that may not be sent, the close frame is empty.
     pub fn close(&self, code: impl Into<CloseCode>, text: &str) {
-        self.connection.close(code.into(), text);
+        wherever!(self.place, close(code.into(), text));
     }
 
-    /// How the connection ended; `None` while it is open.
+    /// How the connection ended; `None` while it is open, and where that cannot be asked.
     pub fn close_reason(&self) -> Option<CloseReason> {
-        self.connection.reason().cloned()
+        wherever!(self.place, close_reason())
     }
 
     /// `BinaryData`: with true, [`write`](Self::write) sends binary frames and no UTF-8 is required; with false, the
-    /// default, text frames in UTF-8. A [`Message`] keeps its own kind either way.
+    /// default, text frames in UTF-8. A [`Message`] keeps its own kind either way. Of a connection of another process it is what this
+    /// `WebSocket` does, and no other.
     pub fn set_binary_data(&self, on: bool) {
-        self.connection.binary_data.store(on, Relaxed);
+        wherever!(self.place, set_binary_data(on));
     }
 
     /// Whether [`BinaryData`](Self::set_binary_data) is on.
     pub fn binary_data(&self) -> bool {
-        self.connection.binary_data.load(Relaxed)
+        wherever!(self.place, binary_data())
     }
 
     /// `SessionEndOnClose`: the session ends with this connection, for all that share it. Off by default.
     pub fn set_session_end_on_close(&self, on: bool) {
-        self.connection.session_end_on_close.store(on, Relaxed);
+        wherever!(self.place, set_session_end_on_close(on));
     }
 
     /// Whether the session ends with this connection.
     pub fn session_end_on_close(&self) -> bool {
-        self.connection.session_end_on_close.load(Relaxed)
+        wherever!(self.place, session_end_on_close())
     }
 
     /// The connection's ID (`WebSocketID`).
     pub fn websocket_id(&self) -> &WebSocketId {
-        self.connection.id()
+        &self.about().id
     }
 
     /// The session's ID (`SessionId`), as it was when the connection was opened; `None` if it has no session
-    /// ([`Opening::set_use_session`]).
+    /// ([`Opening::set_use_session`](crate::Opening::set_use_session)).
     pub fn session_id(&self) -> Option<&SessionId> {
-        self.connection.about().session_id.as_ref()
+        self.about().session_id.as_ref()
     }
 
-    /// The session, in `server`: what all connections and requests of this user share. `None` for a shared connection
+    /// The session, in `server`: what all connections and requests of this user share. There is none of a connection of another process. `None` for a shared connection
     /// after `server` has returned, of which the instance may keep a [clone](Session); if it was opened by its ID; and if it has
-    /// [no session](Opening::set_use_session).
+    /// [no session](crate::Opening::set_use_session).
     pub fn session(&self) -> Option<&Session> {
         self.attached().and_then(|attached| attached.session.as_ref())
     }
@@ -401,56 +316,52 @@ impl WebSocket {
 
     /// The path of the client's request.
     pub fn path(&self) -> &str {
-        &self.connection.about().path
+        &self.about().path
     }
 
     /// The route that serves it, as it was [registered](crate::ServerBuilder::route): `/chat/*`, for example.
     pub fn route(&self) -> &str {
-        self.connection.about().route()
+        self.about().route()
     }
 
-    /// What the `*` of the route stands for; see [`Opening::path_tail`].
+    /// What the `*` of the route stands for; see [`Opening::path_tail`](crate::Opening::path_tail).
     pub fn path_tail(&self) -> &str {
         tail(self.path(), self.route())
     }
 
     /// The subprotocol that was chosen.
     pub fn subprotocol(&self) -> Option<&str> {
-        self.connection.about().subprotocol()
+        self.about().subprotocol()
     }
 
-    /// Whose connection it is; see [`Opening::set_user`].
+    /// Whose connection it is; see [`Opening::set_user`](crate::Opening::set_user).
     pub fn user(&self) -> Option<&str> {
-        self.connection.about().user().map(|user| &**user)
+        self.about().user().map(|user| &**user)
     }
 
-    /// What was noted about it; see [`Opening::set_tag`].
+    /// What was noted about it; see [`Opening::set_tag`](crate::Opening::set_tag).
     pub fn tags(&self) -> &Tags {
-        self.connection.about().tags()
+        self.about().tags()
     }
 
     /// The address of the socket's other end; `None` on a Unix socket.
     pub fn peer(&self) -> Option<SocketAddr> {
-        self.connection.about().peer
+        self.about().peer
     }
 
     /// The client's address (`REMOTE_ADDR`); see [`Request::client_address`].
     pub fn client_address(&self) -> Option<IpAddr> {
-        self.connection.about().client()
+        self.about().client()
     }
 
     /// Joins a topic: broadcasts to it reach this connection. When the connection ends, it leaves the topic. Joining again
-    /// has no effect. [`Opening::join`] does it earlier.
+    /// has no effect. [`Opening::join`](crate::Opening::join) does it earlier.
     ///
     /// # Errors
     /// [`Error::Closed`] if the connection has ended. [`Error::OverLimit`] if the topic's name is too long or empty, or if
     /// there are too many topics.
     pub fn join(&self, topic: &str) -> Result<()> {
-        match self.registry.join(self.connection.id(), topic) {
-            // The ID becomes unknown at the very end.
-            Err(Error::UnknownId) => Err(self.connection.closed()),
-            other => other,
-        }
+        wherever!(self.place, join(topic))
     }
 
     /// Joins a topic that remembers, with what the client has missed: as [`Hub::join_since`](crate::Hub::join_since).
@@ -458,11 +369,7 @@ impl WebSocket {
     /// # Errors
     /// As [`join`](Self::join) and [`Hub::join_since`](crate::Hub::join_since).
     pub fn join_since(&self, topic: &str, since: impl Into<Since>) -> Result<Recovery> {
-        match self.registry.join_since(self.connection.id(), topic, &since.into()) {
-            // The ID becomes unknown at the very end.
-            Err(Error::UnknownId) => Err(self.connection.closed()),
-            other => other,
-        }
+        wherever!(self.place, join_since(topic, &since.into()))
     }
 
     /// Leaves a topic, if it has joined it.
@@ -470,13 +377,12 @@ impl WebSocket {
     /// # Errors
     /// [`Error::Closed`] if the connection has ended, and so has left all topics.
     pub fn leave(&self, topic: &str) -> Result<()> {
-        let is_known = self.registry.leave(self.connection.id(), topic);
-        if is_known { Ok(()) } else { Err(self.connection.closed()) }
+        wherever!(self.place, leave(topic))
     }
 
-    /// The topics that it has joined, in the order of their names; none after its end.
+    /// The topics that it has joined, in the order of their names; none after its end, and where that cannot be asked.
     pub fn topics(&self) -> Vec<Arc<str>> {
-        self.registry.topics_of(self.connection.id())
+        wherever!(self.place, topics())
     }
 }
 
@@ -492,81 +398,9 @@ impl Iterator for Messages<'_> {
         loop {
             match self.0.receive(usize::MAX, READ_TIMEOUT) {
                 Ok(message) => return Some(message),
-                Err(Error::Timeout) if self.0.may_wait() => {}
+                Err(Error::Timeout) if wherever!(self.0.place, may_wait()) => {}
                 Err(_) => return None,
             }
         }
-    }
-}
-
-/// A connection that has ended, in [`on_post_server`](WebSocketServer::on_post_server).
-#[derive(Debug)]
-pub struct Closed {
-    pub(crate) id: WebSocketId,
-    pub(crate) session_id: Option<SessionId>,
-    pub(crate) session_end_on_close: AtomicBool,
-    pub(crate) user: Option<Arc<str>>,
-    pub(crate) tags: Tags,
-    pub(crate) path: Arc<str>,
-    pub(crate) registry: Arc<Registry>,
-    pub(crate) reason: CloseReason,
-    pub(crate) duration: Duration,
-}
-
-impl Closed {
-    /// Of a connection that was not opened, although its application wanted it.
-    pub(crate) fn unopened(opening: &Opening, reason: CloseReason) -> Self {
-        Self {
-            id: *opening.announced.id(),
-            session_id: None,
-            session_end_on_close: AtomicBool::new(false),
-            user: opening.announced.user().cloned(),
-            tags: opening.tags.clone(),
-            path: opening.path().into(),
-            registry: opening.announced.registry().clone(),
-            reason,
-            duration: Duration::ZERO,
-        }
-    }
-
-    /// The ID that it had (`WebSocketID`); no other connection will ever have it.
-    pub fn websocket_id(&self) -> &WebSocketId {
-        &self.id
-    }
-
-    /// The ID of its session (`SessionId`), as it was when the connection was opened; `None` if it had none.
-    pub fn session_id(&self) -> Option<&SessionId> {
-        self.session_id.as_ref()
-    }
-
-    /// `SessionEndOnClose`: the session ends when `on_post_server` has returned, for all that share it. Default: what was set
-    /// before the end.
-    pub fn set_session_end_on_close(&self, on: bool) {
-        self.session_end_on_close.store(on, Relaxed);
-    }
-
-    /// Whose it was; see [`Opening::set_user`].
-    pub fn user(&self) -> Option<&str> {
-        self.user.as_deref()
-    }
-
-    /// What was noted about it; see [`Opening::set_tag`].
-    pub fn tags(&self) -> &Tags {
-        &self.tags
-    }
-
-    /// The path of the client's request.
-    pub fn path(&self) -> &str {
-        &self.path
-    }
-
-    /// How it ended.
-    pub fn reason(&self) -> &CloseReason {
-        &self.reason
-    }
-
-    /// How long it was open.
-    pub fn duration(&self) -> Duration {
-        self.duration
     }
 }

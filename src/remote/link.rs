@@ -1,0 +1,463 @@
+//! The link: numbers requests, sends them, and brings answers to those who wait for them, for as long as each is to wait.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    ops::Deref,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use crossbeam_channel::{Sender, bounded};
+
+use super::{
+    call::{Call, Reply},
+    failure::Trouble,
+};
+use crate::{
+    connection::Connection,
+    deadline::Deadline,
+    error::{Error, OverLimit, Result},
+    message::{CloseCode, Message},
+    sync::LockExt,
+    thread::must_not_wait,
+    wire::{Answer, Frames, Hello, Malformed, Request, UNANSWERED, append, decode},
+};
+
+/// So many requests are unanswered at most, or fewer if the server wants that.
+const MAX_UNANSWERED: usize = 1024;
+
+/// What all who use a hub of another process have in common; dropped with the last of them, it ends the link.
+#[derive(Debug)]
+pub(crate) struct Linked(Arc<Link>);
+
+impl Linked {
+    pub(crate) fn new(link: Arc<Link>) -> Arc<Self> {
+        Arc::new(Self(link))
+    }
+}
+
+impl Deref for Linked {
+    type Target = Link;
+
+    fn deref(&self) -> &Link {
+        &self.0
+    }
+}
+
+impl Drop for Linked {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+pub(crate) struct Link {
+    /// Where it leads, for whoever looks at it.
+    place: String,
+    /// How long an answer is waited for.
+    answer_timeout: Duration,
+    numbers: AtomicU32,
+    state: Mutex<State>,
+    /// There is room for a request.
+    room: Condvar,
+    /// It is to end.
+    ended: Condvar,
+    nobody: Sender<()>,
+}
+
+#[derive(Default)]
+struct State {
+    line: Option<Arc<Line>>,
+    unanswered: HashMap<u32, Unanswered>,
+    /// So many wait for room.
+    waiting: usize,
+    is_closed: bool,
+}
+
+/// The connection that there is.
+#[derive(Debug)]
+pub(crate) struct Line {
+    connection: Arc<Connection>,
+    /// Bytes of the longest message that the server takes.
+    max_message: usize,
+    max_unanswered: usize,
+    /// How long the server may wait for a handshake, and for a client that takes nothing.
+    handshake_timeout: Duration,
+    write_timeout: Duration,
+}
+
+/// A request that was not answered yet.
+struct Unanswered {
+    /// Who waits for the answer, and which of those that it waits for this is. Whoever has given up has left.
+    call: Option<(Arc<Call>, usize)>,
+    /// The handle, if the answer may be something to give back: a delivery.
+    handle: Option<u32>,
+}
+
+/// Requests as they go out: frames, one behind the other.
+#[derive(Debug, Default)]
+pub(super) struct Outgoing {
+    bytes: Vec<u8>,
+    /// Of those that are answered.
+    numbers: Vec<u32>,
+    handle: Option<u32>,
+}
+
+impl Line {
+    pub(crate) fn new(connection: Arc<Connection>, hello: &Hello<'_>) -> Arc<Self> {
+        let at_most = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        Arc::new(Self {
+            connection,
+            max_message: at_most(hello.max_message),
+            max_unanswered: MAX_UNANSWERED.min(hello.max_unanswered as usize).max(1),
+            handshake_timeout: Duration::from_millis(hello.handshake_timeout),
+            write_timeout: Duration::from_millis(hello.write_timeout),
+        })
+    }
+
+    /// Ends it: the other side has broken the protocol.
+    pub(crate) fn refuse(&self, malformed: Malformed) {
+        self.connection.close(CloseCode::PROTOCOL_ERROR, malformed.0);
+    }
+
+    /// Bytes of the longest message that may be sent.
+    pub(super) fn max_message(&self) -> usize {
+        self.max_message
+    }
+
+    /// How many requests may be unanswered.
+    pub(super) fn max_unanswered(&self) -> usize {
+        self.max_unanswered
+    }
+
+    /// How long the opening handshake of a client may take.
+    pub(crate) fn handshake_timeout(&self) -> Duration {
+        self.handshake_timeout
+    }
+
+    /// How long a write to a client may take.
+    pub(crate) fn write_timeout(&self) -> Duration {
+        self.write_timeout
+    }
+}
+
+impl Outgoing {
+    /// Adds a request that is not answered.
+    pub(super) fn tell(&mut self, request: &Request<'_>) {
+        // What is too long for a frame is never told.
+        let _ = append(&mut self.bytes, UNANSWERED, request);
+    }
+
+    /// Bytes.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Requests that are answered.
+    pub(super) fn count(&self) -> usize {
+        self.numbers.len()
+    }
+
+    /// Takes the last request back, which made it longer than this.
+    pub(super) fn truncate(&mut self, length: usize) {
+        self.bytes.truncate(length);
+        self.numbers.pop();
+    }
+}
+
+impl Link {
+    /// A link to this place, which is not connected yet.
+    pub(crate) fn new(place: String, answer_timeout: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            place,
+            answer_timeout,
+            numbers: AtomicU32::new(1),
+            state: Mutex::default(),
+            room: Condvar::new(),
+            ended: Condvar::new(),
+            nobody: bounded(0).0,
+        })
+    }
+
+    // For those who ask.
+
+    /// The connection that there is.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(crate) fn line(&self) -> Result<Arc<Line>> {
+        self.state.locked().line.clone().ok_or(Error::Unreachable)
+    }
+
+    /// Asks, and waits for the answer, for as long as that may take, and `extra` in addition. What is taken of it must be what answers
+    /// such a request.
+    ///
+    /// # Errors
+    /// What the other process says, and [`Error::Unreachable`], [`Error::MustNotWait`], [`Error::OverLimit`].
+    pub(crate) fn ask<T>(
+        &self,
+        request: &Request<'_>,
+        extra: Duration,
+        take: impl FnOnce(Answer<'_>) -> Option<T>,
+    ) -> Result<T> {
+        let line = self.line()?;
+        let asked = self.ask_on(&line, &[], request, extra, |answer, _| take(answer));
+        asked.map_err(Trouble::into_error)
+    }
+
+    /// As [`ask`](Self::ask), of a connection that may still be being opened.
+    pub(crate) fn ask_opening<T>(
+        &self,
+        request: &Request<'_>,
+        take: impl FnOnce(Answer<'_>) -> Option<T>,
+    ) -> Result<T> {
+        self.ask(request, self.line()?.handshake_timeout, take)
+    }
+
+    /// As [`ask`](Self::ask), on this connection and no other, and tells some things before.
+    pub(super) fn ask_on<T>(
+        &self,
+        line: &Arc<Line>,
+        before: &[Request<'_>],
+        request: &Request<'_>,
+        extra: Duration,
+        take: impl FnOnce(Answer<'_>, &Bytes) -> Option<T>,
+    ) -> std::result::Result<T, Trouble> {
+        let mut outgoing = Outgoing::default();
+        before.iter().for_each(|request| outgoing.tell(request));
+        self.add(&mut outgoing, request)?;
+        let reply = self.exchange(line, outgoing, extra)?.pop().flatten().ok_or(Error::Unreachable)?;
+        match reply.answer() {
+            Ok(Answer::Failed(failure)) => Err(failure.into()),
+            Ok(answer) => take(answer, reply.bytes()).ok_or_else(|| self.misunderstood(line).into()),
+            Err(malformed) => {
+                line.refuse(malformed);
+                Err(Error::Unreachable.into())
+            }
+        }
+    }
+
+    /// An answer is none to what was asked: there is no telling what the next ones are.
+    pub(super) fn misunderstood(&self, line: &Line) -> Error {
+        line.refuse(Malformed("an answer to something else"));
+        Error::Unreachable
+    }
+
+    /// Adds a request.
+    ///
+    /// # Errors
+    /// It is too long for a frame.
+    pub(super) fn add(&self, outgoing: &mut Outgoing, request: &Request<'_>) -> Result<()> {
+        let mut number = self.numbers.fetch_add(1, Relaxed);
+        if number == UNANSWERED {
+            number = self.numbers.fetch_add(1, Relaxed);
+        }
+        append(&mut outgoing.bytes, number, request).map_err(|_| OverLimit::Message)?;
+        outgoing.numbers.push(number);
+        if let Request::Read { handle, .. } = request {
+            outgoing.handle = Some(*handle);
+        }
+        Ok(())
+    }
+
+    /// Sends requests, and waits for their answers. Those that did not come in time are `None`.
+    ///
+    /// # Errors
+    /// As [`ask`](Self::ask), for all of them: none was sent, or none will be answered.
+    pub(super) fn exchange(
+        &self,
+        line: &Arc<Line>,
+        outgoing: Outgoing,
+        extra: Duration,
+    ) -> std::result::Result<Vec<Option<Reply>>, Trouble> {
+        if must_not_wait() {
+            return Err(Error::MustNotWait.into());
+        }
+        let Outgoing { bytes, numbers, handle } = outgoing;
+        if bytes.len() > line.max_message {
+            return Err(Error::from(OverLimit::Message).into());
+        }
+        let deadline = Deadline::after(self.answer_timeout.saturating_add(extra));
+        let call = Arc::new(Call::new(numbers.len()));
+        self.register(line, &call, &numbers, handle, deadline)?;
+        match line.connection.push_told(Message::Binary(bytes.into()), self.nobody.clone()) {
+            Ok(sent) => {
+                if !call.wait(deadline) {
+                    self.give_up(line, &numbers, sent);
+                }
+            }
+            // It is about to end, and nothing was sent.
+            Err(_) => self.forget(&numbers),
+        }
+        Ok(call.take())
+    }
+
+    /// Waits for places for so many requests, and takes them.
+    fn register(
+        &self,
+        line: &Arc<Line>,
+        call: &Arc<Call>,
+        numbers: &[u32],
+        handle: Option<u32>,
+        deadline: Deadline,
+    ) -> std::result::Result<(), Trouble> {
+        let mut state = self.state.locked();
+        loop {
+            if !state.has(line) {
+                return Err(Trouble::Stale);
+            }
+            if state.unanswered.len() + numbers.len() <= line.max_unanswered {
+                break;
+            }
+            let Some(left) = deadline.remaining() else { return Err(Error::Unreachable.into()) };
+            state.waiting += 1;
+            state = wait(&self.room, state, left);
+            state.waiting -= 1;
+        }
+        for (index, number) in numbers.iter().enumerate() {
+            let call = Some((call.clone(), index));
+            state.unanswered.insert(*number, Unanswered { call, handle });
+        }
+        Ok(())
+    }
+
+    /// The time is up. What was not sent yet never will be; else its answer may still come, and it keeps its place until then.
+    fn give_up(&self, line: &Line, numbers: &[u32], sent: u32) {
+        if line.connection.take_back(sent) {
+            self.forget(numbers);
+            return;
+        }
+        let mut state = self.state.locked();
+        for number in numbers {
+            if let Some(unanswered) = state.unanswered.get_mut(number) {
+                unanswered.call = None;
+            }
+        }
+    }
+
+    fn forget(&self, numbers: &[u32]) {
+        let mut state = self.state.locked();
+        for number in numbers {
+            state.unanswered.remove(number);
+        }
+        self.tell_room(&state);
+    }
+
+    fn tell_room(&self, state: &State) {
+        if state.waiting > 0 {
+            self.room.notify_all();
+        }
+    }
+
+    /// Tells something that nobody waits for, if the connection is still there.
+    pub(super) fn tell(&self, line: &Line, requests: &[Request<'_>]) {
+        let mut outgoing = Outgoing::default();
+        requests.iter().for_each(|request| outgoing.tell(request));
+        // If it has ended, so has what this is about.
+        let _ = line.connection.push_told(Message::Binary(outgoing.bytes.into()), self.nobody.clone());
+    }
+
+    // For the thread that keeps the link.
+
+    /// There is a connection. False: it is not wanted any more.
+    pub(crate) fn begin(&self, line: &Arc<Line>) -> bool {
+        let mut state = self.state.locked();
+        if state.is_closed {
+            return false;
+        }
+        state.line = Some(line.clone());
+        true
+    }
+
+    /// A message has come: answers.
+    pub(crate) fn receive(&self, line: &Line, message: Message) {
+        let Message::Binary(bytes) = message else { return line.refuse(Malformed("a text")) };
+        for frame in Frames::of(&bytes) {
+            match frame {
+                Ok((number, body)) => self.answer(line, number, bytes.slice_ref(body)),
+                Err(malformed) => return line.refuse(malformed),
+            }
+        }
+    }
+
+    fn answer(&self, line: &Line, number: u32, body: Bytes) {
+        let mut state = self.state.locked();
+        let unanswered = state.unanswered.remove(&number);
+        self.tell_room(&state);
+        match unanswered {
+            // Under the lock: so whoever gives up has it, or it is given back.
+            Some(Unanswered { call: Some((call, index)), .. }) => call.answer(index, Reply::new(body)),
+            Some(Unanswered { handle, .. }) => {
+                drop(state);
+                self.give_back(line, handle, &body);
+            }
+            None => line.refuse(Malformed("an answer to nothing")),
+        }
+    }
+
+    /// What nobody waits for any more must not stay taken.
+    fn give_back(&self, line: &Line, handle: Option<u32>, body: &[u8]) {
+        match (decode(body), handle) {
+            (Ok(Answer::Delivery(delivery)), Some(handle)) => {
+                self.tell(line, &[Request::GiveBack { handle, delivery: delivery.delivery }]);
+            }
+            (Ok(Answer::Opened(opened)), _) => self.tell(line, &[Request::Release { handle: opened.handle }]),
+            _ => {}
+        }
+    }
+
+    /// The connection has ended: nobody gets an answer any more.
+    pub(crate) fn end(&self) {
+        let mut state = self.state.locked();
+        state.line = None;
+        let unanswered = std::mem::take(&mut state.unanswered);
+        self.room.notify_all();
+        drop(state);
+        for (call, _) in unanswered.into_values().filter_map(|unanswered| unanswered.call) {
+            call.lose();
+        }
+    }
+
+    /// Waits for so long before the next attempt. False: none is wanted.
+    pub(crate) fn pause(&self, delay: Duration) -> bool {
+        let deadline = Deadline::after(delay);
+        let mut state = self.state.locked();
+        while !state.is_closed
+            && let Some(left) = deadline.remaining()
+        {
+            state = wait(&self.ended, state, left);
+        }
+        !state.is_closed
+    }
+
+    fn close(&self) {
+        let mut state = self.state.locked();
+        state.is_closed = true;
+        let line = state.line.clone();
+        drop(state);
+        self.ended.notify_all();
+        if let Some(line) = line {
+            line.connection.close(CloseCode::NORMAL, "");
+        }
+    }
+}
+
+impl State {
+    fn has(&self, line: &Arc<Line>) -> bool {
+        self.line.as_ref().is_some_and(|here| Arc::ptr_eq(here, line))
+    }
+}
+
+fn wait<'a>(condvar: &Condvar, state: MutexGuard<'a, State>, time: Duration) -> MutexGuard<'a, State> {
+    condvar.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner).0
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Hub({})", self.place)
+    }
+}

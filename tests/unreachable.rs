@@ -315,7 +315,7 @@ fn after_a_cut_what_was_opened_goes_on_and_what_was_not_acknowledged_comes_again
     assert!(hub.is_empty().is_ok_and(|is_empty| !is_empty)); // the acknowledgement has arrived
     wire.cut();
     // The new link may be there before the server knows that the old one is lost.
-    eventually("it has come back", || deliver_is_again(&ws));
+    eventually("it has come back", || is_next(&ws, "second"));
     let again = deliver();
     assert!(*again == "second" && again.redelivered(), "{again:?}");
     // Of the old link: it cannot be acknowledged, nor given back.
@@ -344,9 +344,9 @@ fn after_a_cut_what_was_opened_goes_on_and_what_was_not_acknowledged_comes_again
     assert_eq!(client.read_message(PATIENCE).unwrap(), "heard");
 }
 
-/// Gives what it reads back.
-fn deliver_is_again(ws: &WebSocket) -> bool {
-    ws.read_delivery(usize::MAX, Duration::ZERO).is_ok_and(|delivery| delivery.redelivered())
+/// What it reads, it gives back.
+fn is_next(ws: &WebSocket, text: &str) -> bool {
+    ws.read_delivery(usize::MAX, Duration::ZERO).is_ok_and(|delivery| *delivery == text)
 }
 
 fn read(ws: &WebSocket) -> Message {

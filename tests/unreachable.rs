@@ -314,7 +314,8 @@ fn after_a_cut_what_was_opened_goes_on_and_what_was_not_acknowledged_comes_again
     assert!(*second == "second" && *third == "third");
     assert!(hub.is_empty().is_ok_and(|is_empty| !is_empty)); // the acknowledgement has arrived
     wire.cut();
-    eventually("the link is lost", || hub.len().is_err() || deliver_is_again(&ws));
+    // The new link may be there before the server knows that the old one is lost.
+    eventually("it has come back", || deliver_is_again(&ws));
     let again = deliver();
     assert!(*again == "second" && again.redelivered(), "{again:?}");
     // Of the old link: it cannot be acknowledged, nor given back.

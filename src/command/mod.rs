@@ -5,13 +5,20 @@ mod allowance;
 mod apps;
 mod args;
 mod cli;
+#[cfg(feature = "__tls")]
+mod client_tls;
 mod clock;
+mod codes;
 mod connect;
 mod descriptors;
+mod escaped;
 mod logging;
 mod page;
+mod say;
 mod session_key;
 mod signals;
+mod terminal;
+mod times;
 #[cfg(feature = "__tls")]
 mod tls;
 

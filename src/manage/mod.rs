@@ -4,6 +4,7 @@
 mod answers;
 mod audiences;
 mod connections;
+mod event_socket;
 mod events;
 mod json;
 mod link;
@@ -15,6 +16,7 @@ mod token;
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use self::{
+    event_socket::EventSocket,
     events::Events,
     link::Links,
     routes::{BY_TOKEN, READ_ONLY, Routes},
@@ -81,7 +83,7 @@ const LINK_MORE: usize = 64 << 10;
 /// | `POST /@broadcast?path=&except={id}` | sends the body to all: the counts |
 /// | `POST /@users/{user}?except={id}` | to all connections of a user: the counts |
 /// | `DELETE /@users/{user}?code=&reason=` | closes these: `closed` |
-/// | `GET /@events` | what happens from now on, as Server-Sent Events, each with JSON: `opened` and `closed` (`id`, `path`, `user`, of an end also `code`, `reason`, `by`, `durationMillis`), `occupied` and `vacated` (`topic`). Who is too slow for them gets `lost`, and the stream ends. 32 may listen |
+/// | `GET /@events` | what happens from now on, as Server-Sent Events, each with JSON: `opened` and `closed` (`id`, `path`, `user`, of an end also `code`, `reason`, `by`, `durationMillis`), `occupied` and `vacated` (`topic`). Who is too slow for them gets `lost`, and the stream ends. 32 may listen. With an upgrade the same as messages of a WebSocket, whose JSON has the name of the event in `event` |
 /// | `GET /health` | 200, if there is a server |
 /// | `GET /ready` | 200, if it takes connections; 503 if it shuts down, is full, or has no descriptors left |
 ///
@@ -204,9 +206,11 @@ impl Beside for Manage {
         let limits = limits.unwrap_or_else(|| own_limits(main.limits().max_message_size));
         let routes = Arc::new(Routes::new(main.clone(), tokens, events));
         let links = Links::new(&main, routes.clone(), &limits);
+        let listened = routes.clone();
         let builder = Server::builder()
             .limits(limits)
             .route(link::PATH, move || links.link())
+            .route(event_socket::PATH, move || EventSocket::new(&listened))
             .header("cache-control", "no-store")
             // That guards what a browser may do for any page. Here it may do nothing: it has no token, and does not speak to files.
             .hosts(["*"])

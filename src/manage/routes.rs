@@ -42,6 +42,10 @@ impl Routes {
         Self { hub: main.hub(), main, tokens, events }
     }
 
+    pub(super) fn events(&self) -> &Arc<Events> {
+        &self.events
+    }
+
     pub(super) fn answer(&self, exchange: &Exchange<'_>) -> Response {
         let answer = self.try_answer(exchange);
         answer.unwrap_or_else(|refusal| write(refusal, Some(exchange.request())))

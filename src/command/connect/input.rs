@@ -12,10 +12,9 @@ use switchboard::{Client, Error, Message};
 
 use super::{
     args::Connect,
-    say::say,
-    terminal,
     typing::{Prompt, Typed},
 };
+use crate::command::{say::say, terminal};
 
 /// Read at a time.
 const BUFFER: usize = 64 * 1024;

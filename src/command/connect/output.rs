@@ -17,8 +17,8 @@ use rustix::{
 };
 use switchboard::Message;
 
-use super::{args::Connect, control::Control, escaped::escaped, typing::Prompt};
-use crate::command::logging::write;
+use super::{args::Connect, control::Control, typing::Prompt};
+use crate::command::{escaped::escaped, logging::write};
 
 /// Of a binary message, so many bytes are shown on a terminal.
 const SHOWN: usize = 1024;

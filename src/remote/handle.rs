@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{
     failure::Trouble,
-    link::{Line, Link, Linked},
+    link::{Line, Linked},
 };
 use crate::{
     clock::Moment,

@@ -1,0 +1,411 @@
+//! A hub in another process is as one's own: the same calls, answers and errors, over each kind of link. What happens when the link is
+//! lost is in unreachable.rs.
+#![cfg(all(feature = "__tls", feature = "manage", feature = "remote"))]
+mod common;
+
+use std::{
+    fmt::Debug,
+    sync::{Mutex, mpsc},
+    thread,
+    time::Duration,
+};
+
+use common::{
+    Client, PATIENCE, Scheme, Stream, app, assert_echoes, echo, eventually, folder::Folder, identity,
+    member::members, next_message, read_close,
+};
+use switchboard::{
+    Audience, Broadcast, History, Hub, Limits, Manage, Message, Opening, Payload, Publication, Refusal,
+    RunningServer, Server, ServerResult, Since, StatusCode, TlsTrust, WebSocket, WebSocketId,
+    WebSocketServer,
+};
+
+const TOKEN: &str = "the-token-of-these-tests";
+const READ_TOKEN: &str = "and-the-one-for-reading";
+
+/// How a hub reaches its server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Local,
+    Unix,
+    ReadOnly,
+    Tcp,
+    Tls,
+}
+
+/// A server that can be managed in all ways.
+struct Managed {
+    server: RunningServer,
+    folder: Folder,
+}
+
+impl Managed {
+    fn new() -> Self {
+        let folder = Folder::new();
+        let manage = Manage::new()
+            .listen(format!("unix:{}", folder.path("all")))
+            .listen("127.0.0.1:0")
+            .listen_tls("127.0.0.1:0", identity())
+            .listen_read_only(format!("unix:{}", folder.path("read")))
+            .token(TOKEN)
+            .read_token(READ_TOKEN);
+        let mut limits = Limits::default();
+        limits.max_topic_name = 20;
+        let builder = members(Server::builder().listen("127.0.0.1:0").listen_tls("127.0.0.1:0", identity()))
+            .route("/sync/*", || app(echo))
+            .route("/leave", || app(|_| Ok(())))
+            .route("/unread", || Unread)
+            .route("/slow", || Slow)
+            .history("news", History::new(10, Duration::from_secs(3600)))
+            .limits(limits)
+            .manage(manage);
+        Self { server: builder.bind().unwrap().spawn().unwrap(), folder }
+    }
+
+    fn url(&self, way: Way) -> String {
+        let port = |n: usize| self.server.manage_addrs()[n].tcp().unwrap().port();
+        match way {
+            Way::Unix => format!("unix:{}", self.folder.path("all")),
+            Way::ReadOnly => format!("unix:{}", self.folder.path("read")),
+            Way::Tcp => format!("http://127.0.0.1:{}", port(1)),
+            Way::Tls => format!("https://localhost:{}", port(2)),
+            Way::Local => unreachable!("it has no URL"),
+        }
+    }
+
+    fn hub(&self, way: Way) -> Hub {
+        match way {
+            Way::Local => self.server.hub(),
+            Way::Unix | Way::ReadOnly => Hub::connect(&self.url(way)).unwrap(),
+            Way::Tcp => Hub::builder().token(TOKEN).connect(&self.url(way)).unwrap(),
+            Way::Tls => Hub::builder().token(TOKEN).tls(trust()).connect(&self.url(way)).unwrap(),
+        }
+    }
+
+    /// A client, and the ID of its connection, which is open.
+    fn client(&self, path: &str) -> (Client, WebSocketId) {
+        let hub = self.server.hub();
+        let before = hub.connections(Audience::All, None, 0).unwrap().items;
+        let address = self.server.local_addrs()[0].tcp().unwrap();
+        let client =
+            tungstenite::client(format!("ws://{address}{path}"), Stream::connect(address, Scheme::Ws))
+                .unwrap()
+                .0;
+        let mut id = None;
+        eventually("it is known", || {
+            let now = hub.connections(Audience::All, None, 0).unwrap().items;
+            id = now.iter().map(|info| info.id).find(|id| before.iter().all(|info| info.id != *id));
+            id.is_some()
+        });
+        (client, id.unwrap())
+    }
+}
+
+fn trust() -> TlsTrust {
+    TlsTrust::ca_file("certs/ca.pem").unwrap()
+}
+
+/// A shared connection whose messages are all left to be read.
+struct Unread;
+
+impl WebSocketServer for Unread {
+    fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
+        opening.set_shared_connection(true);
+        opening.set_tag("kind", "unread")?;
+        Ok(())
+    }
+
+    fn server(&mut self, _ws: &mut WebSocket) -> ServerResult {
+        Ok(())
+    }
+}
+
+/// The ID is told, and the handshake takes its time.
+struct Slow;
+
+static SLOW: Mutex<Option<mpsc::Sender<WebSocketId>>> = Mutex::new(None);
+
+impl WebSocketServer for Slow {
+    fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
+        if let Some(tell) = &*SLOW.lock().unwrap() {
+            tell.send(*opening.websocket_id()).unwrap();
+        }
+        thread::sleep(Duration::from_millis(300));
+        opening.set_shared_connection(true);
+        if opening.request().query_value("refuse").is_some() {
+            Err(StatusCode::FORBIDDEN.into())
+        } else {
+            Ok(())
+        }
+    }
+
+    fn server(&mut self, _ws: &mut WebSocket) -> ServerResult {
+        Ok(())
+    }
+}
+
+// The same calls.
+
+/// Clients and their connections, and the hub that is tried.
+struct Scene {
+    clients: Vec<(&'static str, Client, WebSocketId)>,
+    hub: Hub,
+    managed: Managed,
+}
+
+const CLIENTS: [(&str, &str); 5] = [
+    ("ada", "/?users=ada&topics=room"),
+    ("bob", "/?users=bob&topics=room,hall"),
+    ("two", "/?users=ada&topics=hall"),
+    ("shared", "/shared?users=eve"),
+    ("unread", "/unread"),
+];
+
+impl Scene {
+    fn new(way: Way) -> Self {
+        let managed = Managed::new();
+        let hub = managed.hub(way);
+        let clients = CLIENTS.map(|(name, path)| {
+            let (client, id) = managed.client(path);
+            (name, client, id)
+        });
+        let mut this = Self { managed, hub, clients: clients.into() };
+        for name in ["ada", "bob", "two"] {
+            assert_echoes(this.client(name), "echo");
+        }
+        this
+    }
+
+    fn id(&self, name: &str) -> WebSocketId {
+        self.clients.iter().find(|client| client.0 == name).unwrap().2
+    }
+
+    fn client(&mut self, name: &str) -> &mut Client {
+        &mut self.clients.iter_mut().find(|client| client.0 == name).unwrap().1
+    }
+
+    /// What the client gets next.
+    fn hears(&mut self, name: &str) -> String {
+        next_message(self.client(name)).to_string()
+    }
+
+    /// As text, in which IDs are names, and positions have no epoch.
+    fn shown(&self, result: impl Debug) -> String {
+        let mut text = format!("{result:?}").replace("Ok(Sent)", "Ok(Queued)");
+        for (name, _, id) in &self.clients {
+            text = text.replace(id.as_str(), name).replace(&format!("WebSocketId({}…)", id.short()), name);
+        }
+        let mut parts = text.split("Position(");
+        let mut shown = parts.next().unwrap_or_default().to_owned();
+        for part in parts {
+            shown.push_str("Position(…");
+            shown.push_str(part.split_once(':').map_or(part, |(_, rest)| rest));
+        }
+        shown
+    }
+
+    /// The IDs as names, in an order of their own.
+    fn names(&self, ids: impl IntoIterator<Item = WebSocketId>) -> String {
+        let name = |id: WebSocketId| self.clients.iter().find(|client| client.2 == id).unwrap().0;
+        let mut names: Vec<_> = ids.into_iter().map(name).collect();
+        names.sort_unstable();
+        names.join(" ")
+    }
+}
+
+type Call = fn(&mut Scene) -> String;
+
+/// What nobody has.
+fn nobody() -> WebSocketId {
+    "AAAAAAAAAAAAAAAAAAAAAA".parse().unwrap()
+}
+
+/// Counts, of which it depends on the moment whether it was sent or queued.
+fn reached(broadcast: Broadcast) -> String {
+    format!(
+        "{} reached, {} dropped, {} gone",
+        broadcast.sent + broadcast.queued,
+        broadcast.dropped,
+        broadcast.gone
+    )
+}
+
+/// All methods of a hub, in an order: what one does, the next ones see.
+#[rustfmt::skip]
+const CALLS: &[(&str, Call)] = &[
+    ("push text", |s| { let r = s.hub.push(&s.id("ada"), "täxt"); s.shown(r) + &s.hears("ada") }),
+    ("push binary", |s| { let r = s.hub.push(&s.id("ada"), vec![0, 255]); s.shown(r) + &format!("{:?}", next_message(s.client("ada"))) }),
+    ("push nothing", |s| { let r = s.hub.push(&s.id("ada"), ""); s.shown(r) + &s.hears("ada") }),
+    ("push much", |s| { let r = s.hub.push(&s.id("ada"), "x".repeat(900_000)); s.shown(r) + &s.hears("ada").len().to_string() }),
+    ("push newest", |s| { let r = s.hub.push(&s.id("ada"), Payload::newest("key", "41 %")); s.shown(r) + &s.hears("ada") }),
+    ("push to nobody", |s| { let r = s.hub.push(&nobody(), "back"); s.shown(r) }),
+    ("push_wait", |s| { let r = s.hub.push_wait(&s.id("ada"), "wait", PATIENCE); s.shown(r) + &s.hears("ada") }),
+    ("push_wait to nobody", |s| { let r = s.hub.push_wait(&nobody(), "back", PATIENCE); s.shown(r) }),
+    ("push_all", |s| {
+        let ids = [s.id("ada"), nobody(), s.id("bob"), s.id("ada")];
+        let r = s.hub.push_all(ids.iter().zip(["1", "2", "3", "4"]));
+        s.shown(r) + &s.hears("ada") + &s.hears("ada") + &s.hears("bob")
+    }),
+    ("push_all of nothing", |s| { let r = s.hub.push_all(Vec::<(WebSocketId, &str)>::new()); s.shown(r) }),
+    ("pusher", |s| {
+        let pusher = s.hub.pusher(&s.id("bob")).unwrap();
+        let r = (pusher.push("p"), pusher.push_wait("q", PATIENCE), *pusher.websocket_id(), pusher.close_reason());
+        s.shown(r) + &s.hears("bob") + &s.hears("bob")
+    }),
+    ("pusher of nobody", |s| { let r = s.hub.pusher(&nobody()).map(drop); s.shown(r) }),
+    ("broadcast to all", |s| {
+        let r = s.hub.broadcast(Audience::All, "all").map(reached);
+        s.shown(r) + &["ada", "bob", "two", "shared", "unread"].map(|name| s.hears(name)).concat()
+    }),
+    ("broadcast to a path", |s| { let r = s.hub.broadcast(Audience::Path("/unread"), "path").map(reached); s.shown(r) + &s.hears("unread") }),
+    ("broadcast to a route", |s| { let r = s.hub.broadcast(Audience::Route("/sync/*"), "route").map(reached); s.shown(r) }),
+    ("broadcast to a topic but one", |s| {
+        let id = s.id("ada");
+        let r = s.hub.broadcast(Audience::Topic("room").except(&id), Payload::newest("k", "topic")).map(reached);
+        s.shown(r) + &s.hears("bob")
+    }),
+    ("push_user", |s| { let r = s.hub.push_user("ada", "user").map(reached); s.shown(r) + &s.hears("ada") + &s.hears("two") }),
+    ("publish", |s| { let r = s.hub.publish("hall", "hall").map(|p| (reached(p.broadcast), p.position, p.duplicate)); s.shown(r) + &s.hears("bob") + &s.hears("two") }),
+    ("publish to what remembers", |s| { let r = s.hub.publish("news", Publication::new("n1").idempotency_key("k")); s.shown(r) }),
+    ("publish again", |s| { let r = s.hub.publish("news", Publication::new("n1").idempotency_key("k")); s.shown(r) }),
+    ("publish with a key elsewhere", |s| { let r = s.hub.publish("room", Publication::new("x").idempotency_key("k")); s.shown(r) }),
+    ("publish with a long key", |s| { let r = s.hub.publish("news", Publication::new("x").idempotency_key("k".repeat(129))); s.shown(r) }),
+    ("connection", |s| {
+        let info = s.hub.connection(&s.id("bob")).unwrap();
+        let times = (info.age < PATIENCE, info.idle < PATIENCE, info.since.elapsed().unwrap() < PATIENCE, info.last_active.elapsed().unwrap() < PATIENCE);
+        let peer = info.peer.map(|peer| peer.ip());
+        s.shown((info.id, &info.path, &info.route, peer, info.client_address, &info.user_agent, &info.user, &info.tags))
+            + &s.shown((times, info.shared, info.queued, info.messages_in, info.messages_out, info.bytes_in, info.round_trip))
+    }),
+    ("connection of nobody", |s| { let r = s.hub.connection(&nobody()).map(drop); s.shown(r) }),
+    ("tags", |s| { let r = s.hub.connection(&s.id("unread")).map(|info| info.tags); s.shown(r) }),
+    ("certificates", |s| { let r = s.hub.certificates(); s.shown(r) }),
+    ("len", |s| { let r = (s.hub.len(), s.hub.is_empty()); s.shown(r) }),
+    ("join", |s| { let r = s.hub.join(&s.id("ada"), "cellar"); s.shown(r) }),
+    ("join of nobody", |s| { let r = s.hub.join(&nobody(), "cellar"); s.shown(r) }),
+    ("join with a long name", |s| { let r = s.hub.join(&s.id("ada"), &"x".repeat(21)); s.shown(r) }),
+    ("join_since", |s| {
+        let r = s.hub.join_since(&s.id("two"), "news", Since::NOTHING);
+        let first = s.hears("two");
+        s.shown(r) + first.split_once(':').unwrap().1 + s.hears("two").split_once(':').unwrap().1
+    }),
+    ("join_since now", |s| { let r = s.hub.join_since(&s.id("bob"), "news", Since::NOW).map(|r| r.missed); s.shown(r) + s.hears("bob").split_once(':').unwrap().1 }),
+    ("join_since what forgets", |s| { let r = s.hub.join_since(&s.id("ada"), "room", Since::NOW); s.shown(r) }),
+    ("topics_of", |s| { let r = s.hub.topics_of(&s.id("ada")); s.shown(r) }),
+    ("topics_of nobody", |s| { let r = s.hub.topics_of(&nobody()); s.shown(r) }),
+    ("leave", |s| { let r = (s.hub.leave(&s.id("ada"), "cellar"), s.hub.leave(&s.id("ada"), "never"), s.hub.leave(&nobody(), "cellar")); s.shown(r) }),
+    ("connections", |s| {
+        let first = s.hub.connections(Audience::All, None, 3).unwrap();
+        let second = s.hub.connections(Audience::All, first.next.as_ref(), 3).unwrap();
+        let numbers = (first.items.len(), second.items.len(), second.next);
+        s.names(first.items.iter().chain(&second.items).map(|info| info.id)) + &s.shown(numbers)
+    }),
+    ("all_connections", |s| { let all: Vec<_> = s.hub.all_connections(Audience::User("ada")).map(|info| info.unwrap().id).collect(); s.names(all) }),
+    ("members", |s| { let page = s.hub.members("hall", None, 0).unwrap(); s.names(page.items) + &s.shown(page.next) }),
+    ("all_members", |s| { let all: Vec<_> = s.hub.all_members("room").map(Result::unwrap).collect(); s.names(all) }),
+    ("topics", |s| { let r = s.hub.topics(Some("hall"), 1); s.shown(r) }),
+    ("all_topics", |s| { let all: Vec<_> = s.hub.all_topics().map(Result::unwrap).collect(); s.shown(all) }),
+    ("presence", |s| { let r = s.hub.presence("room", None, 1); s.shown(r) }),
+    ("all_present", |s| { let all: Vec<_> = s.hub.all_present("hall").map(Result::unwrap).collect(); s.shown(all) }),
+    ("open what is not shared", |s| { let r = s.hub.open_server(&s.id("ada")).map(drop); s.shown(r) }),
+    ("open nobody", |s| { let r = s.hub.open_server(&nobody()).map(drop); s.shown(r) }),
+    ("open", |s| {
+        let ws = s.hub.open_server(&s.id("shared")).unwrap();
+        let names = (*ws.websocket_id(), ws.path(), ws.route(), ws.path_tail(), ws.subprotocol(), ws.user(), ws.session_id().is_some());
+        let rest = (ws.peer().map(|peer| peer.ip()), ws.client_address(), ws.tags().clone(), ws.topics(), ws.at_end(), ws.close_reason());
+        let flags = (ws.binary_data(), ws.session_end_on_close(), ws.session().is_none(), ws.request().is_none());
+        s.shown(names) + &s.shown(rest) + &s.shown(flags)
+    }),
+    ("a hub of what was opened", |s| { let ws = s.hub.open_server(&s.id("shared")).unwrap(); let r = ws.hub().len(); s.shown(r) }),
+    ("write", |s| {
+        let ws = s.hub.open_server(&s.id("unread")).unwrap();
+        let first = (ws.write("text"), ws.write(b"bytes"), ws.write(&[255]), ws.flush());
+        ws.set_binary_data(true);
+        let second = (ws.binary_data(), ws.write("binary"), ws.write(Message::from("text")));
+        let heard: Vec<_> = (0..4).map(|_| next_message(s.client("unread"))).collect();
+        s.shown(first) + &s.shown(second) + &format!("{heard:?}")
+    }),
+    ("read", |s| {
+        let ws = s.hub.open_server(&s.id("unread")).unwrap();
+        let nothing = (ws.read(0, Duration::ZERO), ws.try_read(0), ws.read_message(Duration::from_millis(20)));
+        for message in ["größe", "second", "third"] {
+            s.client("unread").send(message.into()).unwrap();
+        }
+        let first = (ws.read(3, PATIENCE), ws.at_end(), ws.read_message(PATIENCE), ws.at_end());
+        let second = ws.read_delivery(2, PATIENCE).unwrap();
+        let is_piece = (second.as_text().unwrap() == "se", second.at_end(), ws.at_end(), second.redelivered());
+        drop(second);
+        let again = ws.read_delivery(usize::MAX, PATIENCE).unwrap();
+        let is_again = (again.at_end(), again.redelivered(), again.ack());
+        let third = ws.messages().next();
+        s.shown(nothing) + &s.shown(first) + &s.shown(is_piece) + &s.shown(is_again) + &s.shown(third)
+    }),
+    ("read what waits for a message", |s| {
+        let ws = s.hub.open_server(&s.id("unread")).unwrap();
+        thread::scope(|scope| {
+            let read = scope.spawn(|| ws.read_message(PATIENCE));
+            thread::sleep(Duration::from_millis(50));
+            s.client("unread").send("late".into()).unwrap();
+            let r = read.join().unwrap();
+            s.shown(r)
+        })
+    }),
+    ("topics of what was opened", |s| {
+        let ws = s.hub.open_server(&s.id("shared")).unwrap();
+        let r = (ws.join("room"), ws.join(""), ws.topics(), ws.leave("room"), ws.topics(), ws.join_since("news", Since::NOW).map(|r| r.recovered));
+        s.shown(r) + s.hears("shared").split_once(':').unwrap().1
+    }),
+    ("session_end_on_close", |s| {
+        let ws = s.hub.open_server(&s.id("shared")).unwrap();
+        ws.set_session_end_on_close(true);
+        let other = s.managed.server.hub().open_server(&s.id("shared")).unwrap();
+        let r = (ws.session_end_on_close(), other.session_end_on_close());
+        s.shown(r)
+    }),
+    ("end_server", |s| {
+        let ws = s.hub.open_server(&s.id("shared")).unwrap();
+        ws.end_server();
+        let after = (ws.write("x"), ws.read(0, PATIENCE), ws.close_reason());
+        s.shown(after) + &format!("{:?}", read_close(s.client("shared")))
+    }),
+    ("close", |s| {
+        let pusher = s.hub.pusher(&s.id("two")).unwrap();
+        let r = s.hub.close(&s.id("two"), 4001, "gö");
+        let closed = read_close(s.client("two"));
+        eventually("it is closing", || pusher.push("x").is_err());
+        s.shown(r) + &s.shown(pusher.push("x")) + &s.shown(pusher.close_reason()) + &s.shown(closed)
+    }),
+    ("close nobody", |s| { let r = s.hub.close(&nobody(), 1000, ""); s.shown(r) }),
+    ("close of what waits in a read", |s| {
+        let ws = s.hub.open_server(&s.id("unread")).unwrap();
+        thread::scope(|scope| {
+            let read = scope.spawn(|| ws.read_message(PATIENCE));
+            thread::sleep(Duration::from_millis(50));
+            let r = s.hub.close(&s.id("unread"), 4002, "enough");
+            let closed = read_close(s.client("unread"));
+            let read = read.join().unwrap();
+            s.shown(r) + &s.shown(read) + &s.shown(closed)
+        })
+    }),
+    ("close_all", |s| {
+        let id = s.id("ada");
+        let r = s.hub.close_all(Audience::Topic("room").except(&id), 4003, "all");
+        s.shown(r) + &format!("{:?}", read_close(s.client("bob")))
+    }),
+    ("close_user", |s| { let r = s.hub.close_user("ada", 1000, ""); s.shown(r) + &format!("{:?}", read_close(s.client("ada"))) }),
+];
+
+#[test]
+fn each_call_does_what_it_does_in_ones_own_process() {
+    let run = |way| {
+        let mut scene = Scene::new(way);
+        let run = |(name, call): &(&'static str, Call)| (*name, call(&mut scene));
+        CALLS.iter().map(run).collect::<Vec<_>>()
+    };
+    let local = run(Way::Local);
+    for way in [Way::Unix, Way::Tcp, Way::Tls] {
+        for (here, there) in local.iter().zip(run(way)) {
+            assert_eq!(*here, there, "{way:?}");
+        }
+    }
+}

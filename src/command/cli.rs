@@ -9,6 +9,7 @@ use clap::{
 use super::{
     args::{ROOMS, Serve},
     connect::Connect,
+    remote::Remote,
 };
 
 /// WebSockets for threaded programs: a server to try them with, and a client.
@@ -27,6 +28,8 @@ pub(super) enum Command {
     Serve(Box<Serve>),
     /// Connect to a WebSocket server: lines in, messages out
     Connect(Box<Connect>),
+    #[command(flatten)]
+    Remote(Remote),
 }
 
 impl Cli {

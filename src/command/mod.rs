@@ -12,11 +12,15 @@ mod codes;
 mod connect;
 mod descriptors;
 mod escaped;
+mod form;
 mod logging;
 mod page;
+mod reader;
+mod remote;
 mod say;
 mod session_key;
 mod signals;
+mod stdin;
 mod terminal;
 mod times;
 #[cfg(feature = "__tls")]
@@ -40,6 +44,7 @@ pub(crate) fn main() -> ExitCode {
     match Cli::command_or_exit() {
         Command::Serve(args) => serve(&args),
         Command::Connect(args) => connect::run(&args),
+        Command::Remote(args) => args.run(),
     }
 }
 

@@ -1,9 +1,11 @@
-//! The terminal that lines are typed at. While this program shows them itself, it gives each key as it is pressed, and shows
-//! none; whatever ends the program gives it back as it was.
+//! The terminal that lines are typed at, or a table is shown on. While this program has it, it gives each key as it is pressed, and
+//! shows none; whatever ends the program gives it back as it was.
 
 use std::{
     env,
+    fs::File,
     io::{self, IsTerminal},
+    os::fd::AsFd,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -11,13 +13,26 @@ use rustix::termios::{
     LocalModes, OptionalActions::Now, SpecialCodeIndex, Termios, tcgetattr, tcgetwinsize, tcsetattr,
 };
 
-/// Of one that does not say how wide it is.
+use super::logging::write;
+
+/// Of one that does not say how large it is.
 const COLUMNS: usize = 80;
+const ROWS: usize = 24;
+
+/// To another screen, which is empty, without a cursor, and where a line that is too long does not go on in the next.
+const TO_SCREEN: &[u8] = b"\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[H\x1b[2J";
+const FROM_SCREEN: &[u8] = b"\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l";
 
 /// How it was before it was taken.
-static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
+static BEFORE: Mutex<Option<Before>> = Mutex::new(None);
 
-fn before() -> MutexGuard<'static, Option<Termios>> {
+struct Before {
+    modes: Termios,
+    /// It shows another screen now.
+    has_screen: bool,
+}
+
+fn before() -> MutexGuard<'static, Option<Before>> {
     BEFORE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -32,26 +47,47 @@ pub(super) fn take() -> io::Result<()> {
     let stdin = io::stdin();
     let mut before = before();
     let mut modes = tcgetattr(&stdin)?;
-    *before = Some(modes.clone());
+    *before = Some(Before { modes: modes.clone(), has_screen: false });
     modes.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
     modes.special_codes[SpecialCodeIndex::VMIN] = 1;
     modes.special_codes[SpecialCodeIndex::VTIME] = 0;
     Ok(tcsetattr(&stdin, Now, &modes)?)
 }
 
+/// The same, and from now on it shows another screen.
+pub(super) fn take_screen() -> io::Result<()> {
+    take()?;
+    if let Some(before) = &mut *before() {
+        before.has_screen = true;
+    }
+    tell(TO_SCREEN)
+}
+
 /// It is as it was. False: it was not taken.
 pub(super) fn give_back() -> bool {
-    let modes = before().take();
-    if let Some(modes) = &modes {
-        let _ = tcsetattr(io::stdin(), Now, modes); // it may be gone
+    let before = before().take();
+    if let Some(Before { modes, has_screen }) = &before {
+        // It may be gone.
+        let _ = tcsetattr(io::stdin(), Now, modes);
+        if *has_screen {
+            let _ = tell(FROM_SCREEN);
+        }
     }
-    modes.is_some()
+    before.is_some()
+}
+
+fn tell(sequence: &[u8]) -> io::Result<()> {
+    write(&mut File::from(io::stdout().as_fd().try_clone_to_owned()?), sequence)
 }
 
 /// How wide it is now.
 pub(super) fn columns() -> usize {
-    match tcgetwinsize(io::stdout()) {
-        Ok(size) if size.ws_col > 0 => size.ws_col.into(),
-        _ => COLUMNS,
-    }
+    size().0
+}
+
+/// How many columns and rows it has now.
+pub(super) fn size() -> (usize, usize) {
+    let or = |size: u16, other| if size > 0 { size.into() } else { other };
+    tcgetwinsize(io::stdout())
+        .map_or((COLUMNS, ROWS), |size| (or(size.ws_col, COLUMNS), or(size.ws_row, ROWS)))
 }

@@ -5,19 +5,21 @@ mod common;
 
 use std::{
     fmt::Debug,
+    io::Write,
+    os::unix::net::UnixListener,
     sync::{Mutex, mpsc},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use common::{
-    Client, PATIENCE, Scheme, Stream, app, assert_echoes, echo, eventually, folder::Folder, identity,
-    member::members, next_message, read_close,
+    Client, PATIENCE, Scheme, Stream, app, assert_echoes, echo, eventually, folder::Folder, full_app,
+    identity, member::members, next_message, read_close,
 };
 use switchboard::{
-    Audience, Broadcast, History, Hub, Limits, Manage, Message, Opening, Payload, Publication, Refusal,
-    RunningServer, Server, ServerResult, Since, StatusCode, TlsTrust, WebSocket, WebSocketId,
-    WebSocketServer,
+    Audience, Broadcast, Error, Handled, History, Hub, HubError, Limits, Manage, Message, Opening, OverLimit,
+    Payload, Publication, PushError, PushErrorKind, Pushed, Refusal, RunningServer, Server, ServerResult,
+    Since, StatusCode, TlsTrust, WebSocket, WebSocketId, WebSocketServer,
 };
 
 const TOKEN: &str = "the-token-of-these-tests";
@@ -408,4 +410,294 @@ fn each_call_does_what_it_does_in_ones_own_process() {
             assert_eq!(*here, there, "{way:?}");
         }
     }
+}
+
+#[test]
+fn what_is_for_a_connection_that_is_being_opened_waits_for_it() {
+    let managed = Managed::new();
+    let (tell, told) = mpsc::channel();
+    *SLOW.lock().unwrap() = Some(tell);
+    let address = managed.server.local_addrs()[0].tcp().unwrap();
+    for way in [Way::Local, Way::Unix] {
+        let hub = managed.hub(way);
+        let connect = |path: &str| {
+            let url = format!("ws://{address}{path}");
+            thread::spawn(move || tungstenite::client(url, Stream::connect(address, Scheme::Ws)))
+        };
+        let client = connect("/slow");
+        let id = told.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(hub.push(&id, "ahead").unwrap(), Pushed::Queued);
+        let ws = hub.open_server(&id).unwrap();
+        ws.write("open").unwrap();
+        let mut client = client.join().unwrap().unwrap().0;
+        assert_eq!(
+            [next_message(&mut client), next_message(&mut client)].map(|m| m.to_string()),
+            ["ahead", "open"]
+        );
+
+        let refused = connect("/slow?refuse");
+        let id = told.recv_timeout(PATIENCE).unwrap();
+        let waits = hub.push_wait(&id, "never", PATIENCE).map_err(|e| e.kind);
+        assert!(matches!(waits, Err(PushErrorKind::Refused)), "{way:?}: {waits:?}");
+        assert!(refused.join().unwrap().is_err());
+        assert!(matches!(hub.open_server(&id), Err(Error::UnknownId)));
+
+        // The answer comes later than the wait.
+        let client = connect("/slow");
+        let id = told.recv_timeout(PATIENCE).unwrap();
+        let waits = hub.push_wait(&id, "back", Duration::from_millis(20)).unwrap_err();
+        assert!(
+            matches!(waits.kind, PushErrorKind::Timeout) && waits.message == "back",
+            "{way:?}: {waits:?}"
+        );
+        client.join().unwrap().unwrap();
+    }
+    *SLOW.lock().unwrap() = None;
+}
+
+#[test]
+fn who_may_only_read_is_told_so() {
+    let managed = Managed::new();
+    let (_client, id) = managed.client("/unread");
+    let by_token = Hub::builder().token(READ_TOKEN).connect(&managed.url(Way::Tcp)).unwrap();
+    for hub in [managed.hub(Way::ReadOnly), by_token] {
+        assert_eq!((hub.len().unwrap(), hub.connection(&id).unwrap().id), (1, id));
+        let error = hub.push(&id, "back").unwrap_err();
+        assert!(matches!(error.kind, PushErrorKind::Forbidden) && error.message == "back", "{error:?}");
+        assert!(hub.push_all([(id, "1"), (id, "2")]).iter().all(Result::is_err));
+        for result in [
+            hub.close(&id, 1000, ""),
+            hub.broadcast(Audience::All, "x").map(drop),
+            hub.join(&id, "room"),
+            hub.open_server(&id).map(drop),
+        ] {
+            assert!(matches!(result, Err(Error::Forbidden)), "{result:?}");
+        }
+    }
+}
+
+#[test]
+fn a_message_that_is_too_long_for_a_link_comes_back() {
+    let managed = Managed::new();
+    let (mut client, id) = managed.client("/unread");
+    let hub = managed.hub(Way::Unix);
+    let long = Message::from(vec![7; 80 << 20]);
+    for error in [
+        hub.push(&id, &long).unwrap_err(),
+        hub.push_wait(&id, &long, PATIENCE).unwrap_err(),
+        hub.push_all([(id, &long)]).remove(0).unwrap_err(),
+    ] {
+        let PushError { kind, message, .. } = error;
+        assert!(matches!(kind, PushErrorKind::OverLimit(OverLimit::Message)) && message == long, "{kind:?}");
+    }
+    let mixed = hub.push_all([(id, Message::from("1")), (id, long.clone()), (id, Message::from("2"))]);
+    assert_eq!(mixed.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+    assert_eq!([next_message(&mut client), next_message(&mut client)].map(|m| m.to_string()), ["1", "2"]);
+    let ws = hub.open_server(&id).unwrap();
+    assert!(matches!(ws.write(&long), Err(Error::OverLimit(OverLimit::Message))));
+    assert!(matches!(hub.broadcast(Audience::All, &long), Err(Error::OverLimit(OverLimit::Message))));
+    ws.write("all goes on").unwrap();
+}
+
+#[test]
+fn many_at_once_keep_their_order_and_get_their_own_results() {
+    let managed = Managed::new();
+    let clients: Vec<_> = (0..4).map(|_| managed.client("/unread")).collect();
+    let hub = managed.hub(Way::Unix);
+    // Several together, one that is longer than what goes together, and as many requests as may be unanswered and more.
+    let messages: Vec<_> = (0..3000_usize)
+        .map(|n| {
+            let id = if n % 7 == 6 { nobody() } else { clients[n % 4].1 };
+            (id, format!("{n} {}", "x".repeat(if n % 500 == 3 { 100_000 } else { n % 60 })))
+        })
+        .collect();
+    thread::scope(|scope| {
+        let readers: Vec<_> = clients
+            .into_iter()
+            .enumerate()
+            .map(|(k, (mut client, _))| {
+                let expected: Vec<_> = (0..3000).filter(|n| n % 7 != 6 && n % 4 == k).collect();
+                scope.spawn(move || {
+                    for n in expected {
+                        let text = next_message(&mut client).to_string();
+                        assert_eq!(text.split_once(' ').unwrap().0, n.to_string());
+                    }
+                })
+            })
+            .collect();
+        let mut results = Vec::new();
+        // No more than a queue takes: the clients are read from meanwhile.
+        for part in messages.chunks(1500) {
+            results.extend(hub.push_all(part.iter().map(|(id, text)| (id, text))));
+        }
+        for (n, result) in results.iter().enumerate() {
+            match result {
+                Ok(_) => assert_ne!(n % 7, 6),
+                Err(e) => assert!(n % 7 == 6 && matches!(e.kind, PushErrorKind::Unknown), "{n}: {e:?}"),
+            }
+        }
+        readers.into_iter().for_each(|reader| reader.join().unwrap());
+    });
+}
+
+#[test]
+fn a_thread_that_must_not_wait_is_told_so() {
+    static HUB: Mutex<Option<Hub>> = Mutex::new(None);
+    struct Asks;
+    impl WebSocketServer for Asks {
+        fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
+            opening.set_shared_connection(true);
+            Ok(())
+        }
+
+        fn server(&mut self, _ws: &mut WebSocket) -> ServerResult {
+            Ok(())
+        }
+
+        fn on_client_message(&mut self, ws: &WebSocket, _: switchboard::Message) -> Handled {
+            let hub = HUB.lock().unwrap().clone().unwrap();
+            let id = ws.websocket_id();
+            let all = (
+                hub.push(id, "x").map_err(|e| e.kind),
+                hub.push_wait(id, "x", PATIENCE).map_err(|e| e.kind),
+                hub.push_all([(id, "x")]).remove(0).map_err(|e| e.kind),
+                hub.len(),
+                hub.open_server(id).map(drop),
+                Hub::connect("unix:/nowhere").map(drop),
+            );
+            let _ = ws.write(format!("{all:?}"));
+            Handled::Yes
+        }
+    }
+    let managed = Managed::new();
+    *HUB.lock().unwrap() = Some(managed.hub(Way::Unix));
+    let mut limits = Limits::default();
+    limits.workers = 0;
+    let server = Server::builder().listen("127.0.0.1:0").limits(limits).route("/", || Asks).bind().unwrap();
+    let server = server.spawn().unwrap();
+    let address = server.local_addrs()[0].tcp().unwrap();
+    let url = format!("ws://{address}/");
+    let mut client = tungstenite::client(url, Stream::connect(address, Scheme::Ws)).unwrap().0;
+    client.send("ask".into()).unwrap();
+    let text = next_message(&mut client).to_string();
+    assert_eq!(
+        text,
+        "(Err(MustNotWait), Err(MustNotWait), Err(MustNotWait), Err(MustNotWait), Err(MustNotWait), Err(Connect(MustNotWait)))"
+    );
+    drop(client);
+    *HUB.lock().unwrap() = None;
+}
+
+// Connecting.
+
+/// Why there is no hub: which kind of error, and its text.
+fn refusal(result: Result<Hub, HubError>) -> (&'static str, String) {
+    let error = result.unwrap_err();
+    let kind = match &error {
+        HubError::Config(_) => "config",
+        HubError::Denied(_) => "denied",
+        HubError::NoHub(_) => "no hub",
+        HubError::Connect(_) => "connect",
+        _ => "another",
+    };
+    assert_eq!(error.is_lasting(), kind != "connect" || error.to_string().contains("certificate"), "{error}");
+    (kind, error.to_string())
+}
+
+fn assert_refused(result: Result<Hub, HubError>, kind: &str, part: &str) {
+    let (is, text) = refusal(result);
+    assert!(is == kind && text.contains(part) && !text.contains('\n'), "{is}: {text}");
+    assert!(!text.contains(TOKEN) && !text.contains("wrong-token"), "{text}");
+}
+
+#[test]
+fn what_keeps_a_hub_from_being_connected_is_said_with_what_to_do() {
+    let managed = Managed::new();
+    let tcp = managed.url(Way::Tcp);
+    assert_refused(Hub::connect("unix:/nowhere/at/all"), "connect", "does the server run");
+    assert_refused(Hub::connect("http://127.0.0.1:1"), "connect", "does the server run");
+    assert_refused(Hub::connect(&tcp), "denied", "HubBuilder::token_file");
+    assert_refused(Hub::builder().token("wrong-token-of-16").connect(&tcp), "denied", "refuses the token");
+    assert_refused(Hub::builder().token("two\nlines").connect(&tcp), "config", "");
+    assert_refused(Hub::builder().token_file("/nowhere").connect(&tcp), "config", "/nowhere");
+    assert_refused(Hub::connect("/run/box.sock"), "config", "unix:/path");
+    assert_refused(Hub::builder().token(TOKEN).connect("http://192.0.2.1:1"), "config", "in the clear");
+    assert_refused(Hub::builder().token(TOKEN).connect(&managed.url(Way::Tls)), "connect", "certificate");
+    // Its clients' own addresses.
+    let public = |n: usize| managed.server.local_addrs()[n].tcp().unwrap();
+    assert_refused(Hub::connect(&format!("http://{}", public(0))), "no hub", "404");
+    let tls = Hub::builder().tls(trust());
+    assert_refused(tls.connect(&format!("https://localhost:{}", public(1).port())), "no hub", "404");
+    assert_refused(Hub::connect(&format!("http://{}", public(1))), "no hub", "");
+}
+
+#[test]
+fn a_token_is_read_from_its_file() {
+    let managed = Managed::new();
+    let file = managed.folder.write("token", format!("{TOKEN}\n"));
+    let hub = Hub::builder().token_file(file).connect(&managed.url(Way::Tcp)).unwrap();
+    assert_eq!(hub.len().unwrap(), 0);
+    let shown = format!("{:?} {hub:?}", Hub::builder().token(TOKEN));
+    assert!(!shown.contains(TOKEN) && shown.contains("127.0.0.1"), "{shown}");
+}
+
+#[test]
+fn what_is_no_management_listener_is_told_apart() {
+    let folder = Folder::new();
+    // A WebSocket server with something at the path of links: without the subprotocol, and with it and another first message.
+    let speaks = |first: &'static [u8]| {
+        full_app(
+            |opening: &mut Opening| {
+                opening.choose_subprotocol(&["switchboard.hub.1"]);
+                Ok(())
+            },
+            move |ws: &mut WebSocket| {
+                ws.write(first)?;
+                echo(ws)
+            },
+            |_| {},
+        )
+    };
+    let server = Server::builder()
+        .listen(format!("unix:{}", folder.path("echo")))
+        .route("/@hub", || app(echo))
+        .bind()
+        .unwrap()
+        .spawn()
+        .unwrap();
+    let talks = Server::builder()
+        .listen(format!("unix:{}", folder.path("talks")))
+        .route("/@hub", move || speaks(b"I am no hub"))
+        .bind()
+        .unwrap()
+        .spawn()
+        .unwrap();
+    let connect = |name: &str| {
+        Hub::builder()
+            .connect_timeout(Duration::from_millis(300))
+            .connect(&format!("unix:{}", folder.path(name)))
+    };
+    assert_refused(connect("echo"), "no hub", "subprotocol");
+    assert_refused(connect("talks"), "no hub", "says something else");
+    // One that only listens, one that ends each connection, and one that says anything.
+    let _silent = UnixListener::bind(folder.path("silent")).unwrap();
+    let begun = Instant::now();
+    assert_refused(connect("silent"), "connect", "timed out");
+    assert!(begun.elapsed() < PATIENCE);
+    for (name, answer) in [
+        ("ends", &b""[..]),
+        ("garbage", b"220 box.example ESMTP\r\n\r\n"),
+        ("page", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"),
+    ] {
+        let listener = UnixListener::bind(folder.path(name)).unwrap();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                common::read_head(&mut stream);
+                let _ = stream.write_all(answer);
+            }
+        });
+        assert_refused(connect(name), if name == "ends" { "connect" } else { "no hub" }, "");
+    }
+    drop((server, talks));
 }

@@ -57,7 +57,7 @@ pub(crate) const UNANSWERED: u32 = 0;
 pub(crate) struct Hello<'a> {
     /// The sender's [version](VERSION). The lower one of both counts.
     pub(crate) version: u32,
-    /// Its name and version, for logs.
+    /// Its name and version, for logs. Not empty.
     pub(crate) software: &'a str,
     /// The longest WebSocket message that it takes, in bytes.
     pub(crate) max_message: u64,
@@ -82,7 +82,9 @@ impl<'a> Hello<'a> {
     /// # Errors
     /// It is none.
     pub(crate) fn decode(message: &'a [u8]) -> Result<Self, Malformed> {
-        decode(message)
+        // A frame may look like one of nobody.
+        let is_one = |hello: &Self| hello.version > 0 && !hello.software.is_empty();
+        decode(message).ok().filter(is_one).ok_or(Malformed("the first message is no hello"))
     }
 }
 

@@ -10,6 +10,8 @@ mod opened;
 mod places;
 mod replies;
 mod talk;
+#[cfg(test)]
+mod tests;
 mod waits;
 
 use std::{sync::Arc, time::Duration};
@@ -129,9 +131,6 @@ impl Link {
             first => binary(first?)?,
         };
         let hello = Hello::decode(&first)?;
-        if hello.version == 0 {
-            return Err(Malformed("there is no version 0").into());
-        }
         Talk::new(&self.links, ws, self.rights, hello.max_message).run()
     }
 }

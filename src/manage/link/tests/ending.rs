@@ -1,0 +1,297 @@
+//! How links end, and what is left of them.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+    thread,
+};
+
+use super::{
+    peer::{hello, message, payload, push, read},
+    *,
+};
+use crate::{
+    CloseCode, Message, PushErrorKind,
+    wire::{Answer, AsText, Request, SUBPROTOCOL, append},
+};
+
+/// A link without a client's manners: it answers no ping, and ends without a word.
+struct Raw(UnixStream);
+
+impl Raw {
+    fn connect(served: &Served) -> Self {
+        let mut stream = UnixStream::connect(&served.socket).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let head = format!(
+            "GET /@hub HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: {SUBPROTOCOL}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            answer.push(byte[0]);
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&answer));
+        let mut this = Self(stream);
+        this.send(&hello(1 << 20)).unwrap();
+        this
+    }
+
+    /// Sends a binary message, with the key 0.
+    fn send(&mut self, message: &[u8]) -> std::io::Result<()> {
+        let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+        let head = [0x82, 0xff, 0, 0, 0, 0, length[0], length[1], length[2], length[3], 0, 0, 0, 0];
+        self.0.write_all(&head)?;
+        self.0.write_all(message)
+    }
+
+    fn ask<'a>(&mut self, requests: impl IntoIterator<Item = Request<'a>>) {
+        let mut message = Vec::new();
+        for (i, request) in requests.into_iter().enumerate() {
+            append(&mut message, i as u32 + 1, &request).unwrap();
+        }
+        self.send(&message).unwrap();
+    }
+
+    /// Reads until the server has ended the link. What it says last.
+    fn rest(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        let _ = self.0.read_to_end(&mut rest);
+        rest
+    }
+}
+
+/// What is to be read of a connection, each with whether it was delivered before.
+fn unread(served: &Served, id: &WebSocketId, count: usize) -> Vec<(String, bool)> {
+    let ws = served.hub().open_server(id).unwrap();
+    let read = || ws.read_delivery(usize::MAX, PATIENCE).unwrap();
+    (0..count)
+        .map(|_| read())
+        .map(|read| {
+            let redelivered = read.redelivered();
+            (read.ack().as_text().unwrap().to_owned(), redelivered)
+        })
+        .collect()
+}
+
+/// How a link ends, here and there.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Closed,
+    Cut,
+    Silent,
+    Malformed,
+    /// With answers that nobody reads.
+    Clogged,
+}
+
+#[test]
+fn what_was_not_acknowledged_goes_back_however_a_link_ends() {
+    let limits = Limits {
+        ping_interval: Some(Duration::from_millis(300)),
+        ping_timeout: Duration::from_millis(300),
+        write_timeout: Duration::from_millis(500),
+        ..Limits::default()
+    };
+    let served = Served::start(|manage| manage.limits(limits), |builder| builder);
+    for way in [Way::Closed, Way::Cut, Way::Silent, Way::Malformed, Way::Clogged] {
+        let (client, id) = served.client("/shared");
+        for i in 0..6 {
+            client.write(i.to_string()).unwrap();
+        }
+        let mut raw = Raw::connect(&served);
+        // Handles count from 1, and so do deliveries.
+        let (open, handle) = (Request::Open { id: AsText(id) }, 1);
+        raw.ask([open]);
+        raw.ask((0..6).map(|_| read(handle, PATIENCE)));
+        // Another two wait for more.
+        raw.ask([Request::Ack { handle, delivery: 1 }, read(handle, PATIENCE), read(handle, PATIENCE)]);
+        // That is all known when this connection is.
+        raw.ask([Request::Join { id: AsText(id), topic: "seen" }]);
+        eventually("it has read", || served.hub().topics_of(&id).unwrap().len() == 1);
+        match way {
+            Way::Closed => raw.0.write_all(&[0x88, 0x80, 0, 0, 0, 0]).unwrap(),
+            Way::Cut => raw.0.shutdown(std::net::Shutdown::Both).unwrap(),
+            Way::Silent => {}
+            Way::Malformed => raw.send(b"garbage").unwrap(),
+            Way::Clogged => {
+                let page = || Request::Connections { to: crate::wire::Audience::All, after: None, limit: 0 };
+                let mut message = Vec::new();
+                (0..5000).for_each(|i| append(&mut message, i + 1, &page()).unwrap());
+                while raw.send(&message).is_ok() {}
+            }
+        }
+        let expected: Vec<_> = (1..6).map(|i: u32| (i.to_string(), true)).collect();
+        assert_eq!(unread(&served, &id, 5), expected, "{way:?}");
+        // Nobody of the link reads any more.
+        client.write("later").unwrap();
+        assert_eq!(unread(&served, &id, 1), [("later".to_owned(), false)], "{way:?}");
+        let last = raw.rest();
+        if matches!(way, Way::Malformed) {
+            let close = last.windows(2).any(|bytes| bytes == CloseCode::PROTOCOL_ERROR.0.to_be_bytes());
+            assert!(close, "{last:?}");
+        }
+    }
+}
+
+#[test]
+fn a_push_that_waits_ends_with_its_link_and_sends_nothing() {
+    let only_one = Limits { max_connections: 1, ..Limits::default() };
+    let served = Served::start(|manage| manage.limits(only_one), |builder| builder);
+    let (client, id) = served.client("/alone?drops=yes");
+    let large = message(vec![1; 1 << 20]);
+    let hub = served.hub();
+    eventually("the queue is full", || {
+        hub.push(&id, &large).is_err_and(|e| matches!(e.kind, PushErrorKind::Full))
+    });
+    let peer = served.link();
+    let last = message("never sent");
+    peer.send([
+        Request::PushWait { id: AsText(id), payload: payload(&last), timeout: Duration::MAX },
+        Request::Len,
+    ]);
+    peer.receive(PATIENCE).unwrap();
+    drop(peer);
+    eventually("the link is gone", || Peer::connect(&served.url(), None).is_ok());
+    // Its place in the queue is behind all that was queued.
+    hub.close(&id, 4000, "").unwrap();
+    assert!(client.messages().all(|message| message == large));
+}
+
+#[test]
+fn a_shutdown_ends_links_and_what_they_wait_for() {
+    let served = Served::new();
+    let (_client, id) = served.client("/shared");
+    let idle = served.link();
+    let peer = served.link();
+    let handle = peer.open(&id);
+    peer.send((0..10).map(|_| read(handle, Duration::MAX)));
+    peer.ask(Request::Len);
+    let Served { server, .. } = served;
+    let begun = Instant::now();
+    server.shutdown(Duration::from_secs(1)).unwrap();
+    assert!(begun.elapsed() < PATIENCE / 2, "{:?}", begun.elapsed());
+    assert_eq!(idle.end().code(), CloseCode::GOING_AWAY);
+    assert_eq!(peer.end().code(), CloseCode::GOING_AWAY);
+}
+
+#[test]
+fn a_link_that_does_not_take_its_answers_is_ended_and_holds_up_no_other() {
+    let limits = Limits { write_timeout: Duration::from_millis(500), ..Limits::default() };
+    let served = Served::start(|manage| manage.limits(limits), |builder| builder);
+    let (client, id) = served.client("/shared?drops=yes");
+    let mut raw = Raw::connect(&served);
+    let sender = thread::spawn(move || {
+        let id = AsText("b3kT9ZcYw4mQ1s8xAAAAKg".parse().unwrap());
+        let topic = "x";
+        let mut message = Vec::new();
+        (0..10_000).for_each(|i| append(&mut message, i + 1, &Request::Leave { id, topic }).unwrap());
+        while raw.send(&message).is_ok() {}
+    });
+    let peer = served.link();
+    let mut count = 0;
+    while !sender.is_finished() {
+        let data = message(count.to_string());
+        assert!(matches!(peer.ask(push(&id, &data)).answer(), Answer::Sent | Answer::Queued));
+        assert_eq!(client.read_message(PATIENCE).unwrap(), data);
+        count += 1;
+    }
+    assert!(count > 10, "{count} in half a second");
+    sender.join().unwrap();
+}
+
+fn threads() -> usize {
+    fs::read_dir("/proc/self/task").unwrap().count()
+}
+
+fn descriptors() -> usize {
+    fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// In KiB.
+fn memory() -> usize {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_hundred_links_leave_nothing_behind() {
+    if !is_alone("manage::link::tests::ending::a_hundred_links_leave_nothing_behind") {
+        return;
+    }
+    let served = Served::new();
+    let clients: Vec<_> = (0..10).map(|_| served.client("/shared")).collect();
+    let left = || (threads(), descriptors());
+    let (before, mut memory_before) = (left(), 0);
+    for round in 0..4 {
+        let peers: Vec<_> = (0..100).map(|_| served.link()).collect();
+        let large = message(vec![round as u8; 100_000]);
+        for (i, peer) in peers.iter().enumerate() {
+            let (_, id) = &clients[i % 10];
+            let handle = peer.open(id);
+            let first = peer.send((0..5).map(|_| read(handle, PATIENCE)));
+            assert!(matches!(peer.ask(push(id, &large)).answer(), Answer::Sent | Answer::Queued));
+            assert!(!peer.has_reply(first));
+        }
+        for (client, _) in &clients {
+            (0..10).for_each(|_| assert_eq!(client.read_message(PATIENCE).unwrap(), large));
+            client.write("to one of many").unwrap();
+        }
+        let ended = peers
+            .into_iter()
+            .map(|peer| if round % 2 == 0 { drop(peer) } else { drop(peer.client.finish()) });
+        ended.for_each(drop);
+        for (_, id) in &clients {
+            assert_eq!(unread(&served, id, 1)[0].0, "to one of many");
+        }
+        // Threads of connections stay for two seconds.
+        eventually("threads and descriptors are as they were", || left() == before);
+        if round == 1 {
+            memory_before = memory();
+        }
+    }
+    let more = memory().saturating_sub(memory_before);
+    assert!(more < 2048, "{more} KiB more");
+}
+
+#[test]
+fn a_link_may_end_while_its_messages_are_read() {
+    // Whatever is lost on the way of an answer, each message is there for who comes next, until somebody acknowledges it.
+    let served = Served::new();
+    let (client, id) = served.client("/shared");
+    let writer = thread::spawn(move || {
+        for i in 0..300 {
+            client.write(i.to_string()).unwrap();
+            thread::sleep(Duration::from_micros(300));
+        }
+        client
+    });
+    let mut next = 0;
+    let mut round = 0;
+    while next < 300 {
+        let peer = served.link();
+        let handle = peer.open(&id);
+        round += 1;
+        for _ in 0..round % 7 {
+            let (message, delivery, _, redelivered) = peer.ask(read(handle, PATIENCE)).delivery();
+            let number: u32 = message.as_text().unwrap().parse().unwrap();
+            assert!(number == next || redelivered && number + 1 == next, "{number} for {next}");
+            // Its acknowledgement may be lost with the link.
+            peer.send_unanswered(&Request::Ack { handle, delivery });
+            next = number + 1;
+            if next == 300 {
+                break;
+            }
+        }
+        peer.send([read(handle, PATIENCE), read(handle, PATIENCE)]);
+        drop(peer);
+    }
+    let client: Client = writer.join().unwrap();
+    let _: Message = message("");
+    drop(client);
+}

@@ -39,11 +39,11 @@ pub(super) enum Remote {
     Read(Box<read::Read>),
     /// End a connection
     End(Box<end::End>),
-    /// Send messages to many connections: all, or those of a path, route, topic or user
+    /// Send messages to many: all, or those of a path, route, topic or user
     Broadcast(Box<broadcast::Broadcast>),
     /// List topics, and how many are in them
     Topics(Box<topics::Topics>),
-    /// Print what happens: connections that come and go, topics that get and lose members
+    /// Print what happens: connections come and go, topics get and lose members
     Events(Box<events::Events>),
     /// Watch the connections that are busiest
     Top(Box<top::Top>),
@@ -84,12 +84,12 @@ macro_rules! after_help {
         concat!(
             "Exit codes:\n",
             "  0    done\n",
-            "  1    the server cannot be reached or does not answer, or standard input or output failed\n",
+            "  1    unreachable: there is no server, or no answer; or standard input or output failed\n",
             "  2    wrong usage\n",
-            "  3    refused: the token is missing or wrong, or for reading only; what listens there is no management\n",
-            "       listener; the connection is not shared; or it would be too much\n",
-            "  4    gone: no connection has this ID, or none has it any more; nobody was there; or the connection ended\n",
-            "  5    a time has passed that was given, or the client's queue is full\n",
+            "  3    refused: the token is missing, wrong, or for reading only; what listens there is\n",
+            "       no management listener; the connection is not shared; or it would be too much\n",
+            "  4    gone: no connection has this ID (any more), or nobody was there\n",
+            "  5    a time that was given has passed, or the client's queue is full\n",
             "  130  interrupted\n\n",
             "Examples, with SWITCHBOARD_MANAGE=unix:/run/box.sock in the environment:\n",
             $examples

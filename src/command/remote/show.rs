@@ -8,7 +8,7 @@ use switchboard::{ConnectionInfo, WebSocketId};
 use super::{
     after_help,
     failure::Failure,
-    human::{age, bytes, date, grouped, round_trip},
+    human::{age, date, grouped, round_trip},
     json,
     output::Output,
     place::Place,
@@ -53,8 +53,7 @@ fn facts(info: &ConnectionInfo, topics: &[Arc<str>]) -> Vec<(&'static str, Strin
     let none = || "-".to_owned();
     let tags = info.tags.iter().map(|(key, value)| format!("{}={}", escaped(key), escaped(value)));
     let moment = |when: SystemTime, ago| format!("{}, {} ago", date(when), age(ago));
-    let traffic =
-        |messages, size| format!("{} messages, {} bytes ({})", grouped(messages), grouped(size), bytes(size));
+    let traffic = |messages, size| format!("{} messages, {} bytes", grouped(messages), grouped(size));
     vec![
         ("id", info.id.to_string()),
         ("path", escaped(&info.path)),

@@ -61,6 +61,11 @@ impl Layout {
         }
     }
 
+    /// Whether a column is shown.
+    pub(super) fn has(&self, at: usize) -> bool {
+        self.0.iter().any(|(shown, _)| *shown == at)
+    }
+
     /// The names of the columns.
     pub(super) fn head(&self, columns: &[Column]) -> String {
         self.marked_head(columns, usize::MAX, "")

@@ -25,7 +25,7 @@ const COLUMNS: &[Column] = &[
     Column::left("FROM", 9, 11),
     Column::right("IN/s", 6, 3),
     Column::right("OUT/s", 6, 2),
-    Column::right("BYTES/s", 8, 10),
+    Column::right("IN B/s", 7, 10),
     Column::right("OUT B/s", 8, 9),
     Column::right("QUEUE", 6, 4),
     Column::right("RTT", 6, 8),
@@ -34,6 +34,20 @@ const COLUMNS: &[Column] = &[
     Column::right("IN", 6, 12),
     Column::right("OUT", 6, 13),
     Column::left("AGENT", 16, 14),
+];
+
+/// By what the table can be sorted, and the columns where that is.
+const SORTABLE: [(Sorted, usize); 10] = [
+    (Sorted::User, 1),
+    (Sorted::Path, 2),
+    (Sorted::In, 4),
+    (Sorted::Out, 5),
+    (Sorted::BytesIn, 6),
+    (Sorted::BytesOut, 7),
+    (Sorted::Queue, 8),
+    (Sorted::RoundTrip, 9),
+    (Sorted::Idle, 10),
+    (Sorted::Age, 11),
 ];
 
 /// Lines, each with its attributes, which fill the size at most.
@@ -74,7 +88,7 @@ fn activity(view: &View) -> String {
     let Some(changes) = &totals.changes else { return format!(" {queued}") };
     let Rates { messages_in, messages_out, bytes_in, bytes_out } = changes.rates;
     format!(
-        " in {}/s, {}B/s   out {}/s, {}B/s   {queued}   opened {}/s   closed {}/s   every {}",
+        " in {}/s {}B/s  out {}/s {}B/s  {queued}  opened {}/s  closed {}/s  every {}",
         rate(messages_in),
         bytes(bytes_in as u64),
         rate(messages_out),
@@ -85,32 +99,18 @@ fn activity(view: &View) -> String {
     )
 }
 
-fn table(view: &View, columns: usize) -> Vec<String> {
+fn table(view: &mut View, columns: usize) -> Vec<String> {
     let Some(round) = &view.round else { return Vec::new() };
     let shown = view.order.iter().skip(view.first).take(view.height);
     let rows: Vec<_> = shown.filter_map(|&at| round.rows.get(at)).map(cells).collect();
     let layout = Layout::new(COLUMNS, &rows, Some(columns.saturating_sub(2)));
+    view.sortable = SORTABLE.iter().filter(|(_, at)| layout.has(*at)).map(|(sorted, _)| *sorted).collect();
     let mark = if view.is_reversed { "▲" } else { "▼" };
-    let head = layout.marked_head(COLUMNS, column(view.sorted), mark);
+    let sorted = SORTABLE.iter().find(|(sorted, _)| *sorted == view.sorted);
+    let head = layout.marked_head(COLUMNS, sorted.map_or(0, |(_, at)| *at), mark);
     let head = format!("{REVERSED}{}", apart(&format!(" {head}"), "", columns + 1));
     let rows = rows.iter().map(|row| format!(" {}", layout.row(COLUMNS, row)));
     std::iter::once(head).chain(rows).collect()
-}
-
-/// Where that is shown.
-fn column(sorted: Sorted) -> usize {
-    match sorted {
-        Sorted::User => 1,
-        Sorted::Path => 2,
-        Sorted::In => 4,
-        Sorted::Out => 5,
-        Sorted::BytesIn => 6,
-        Sorted::BytesOut => 7,
-        Sorted::Queue => 8,
-        Sorted::RoundTrip => 9,
-        Sorted::Idle => 10,
-        Sorted::Age => 11,
-    }
 }
 
 fn cells(row: &Row) -> Vec<String> {

@@ -16,8 +16,9 @@ use crate::command::remote::failure::Failure;
 /// What is asked for at once.
 const PAGE: usize = 1000;
 
-/// The server has this part of the time to itself: so one that has many connections is asked less often.
-const REST: u32 = 20;
+/// Where there are more than that, a round is followed by so many times the time that it took: so a server that has many connections
+/// is asked less often.
+const REST: u32 = 10;
 
 /// Enough to ask and to subtract.
 const STACK: usize = 256 << 10;
@@ -89,7 +90,9 @@ pub(super) fn watch<'scope, 'env>(
         loop {
             let begun = Instant::now();
             let round = ask(hub, audience, &mut last);
-            let pause = interval.max(begun.elapsed() * REST).saturating_sub(begun.elapsed());
+            let is_large = matches!(&round, Told::Round(round) if round.rows.len() > PAGE);
+            let rest = if is_large { begun.elapsed() * REST } else { Duration::ZERO };
+            let pause = interval.saturating_sub(begun.elapsed()).max(rest);
             if tell.send(round).is_err() || is_over.recv_timeout(pause).is_err_and(|e| e.is_disconnected()) {
                 return;
             }

@@ -19,6 +19,8 @@ pub(super) struct View {
     /// Those that are looked at, in their order.
     pub(super) order: Vec<usize>,
     pub(super) sorted: Sorted,
+    /// By what they can be, in the order of the columns that are shown.
+    pub(super) sortable: Vec<Sorted>,
     pub(super) is_reversed: bool,
     /// The first that is shown.
     pub(super) first: usize,
@@ -44,20 +46,6 @@ pub(super) enum Sorted {
     Age,
 }
 
-/// In the order of the columns.
-const ALL: [Sorted; 10] = [
-    Sorted::User,
-    Sorted::Path,
-    Sorted::In,
-    Sorted::Out,
-    Sorted::BytesIn,
-    Sorted::BytesOut,
-    Sorted::Queue,
-    Sorted::RoundTrip,
-    Sorted::Idle,
-    Sorted::Age,
-];
-
 /// Whether that was all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Done {
@@ -73,6 +61,7 @@ impl View {
             missed: None,
             order: Vec::new(),
             sorted: Sorted::Out,
+            sortable: Vec::new(),
             is_reversed: false,
             first: 0,
             height: 0,
@@ -101,8 +90,8 @@ impl View {
         let last = self.order.len().saturating_sub(self.height);
         match key {
             Key::Quit | Key::Character('q' | 'Q') => return Done::Yes,
-            Key::Character('s' | '>') => self.sort_by_next(1),
-            Key::Character('S' | '<') => self.sort_by_next(ALL.len() - 1),
+            Key::Character('s' | '>') => self.sort_by_next(true),
+            Key::Character('S' | '<') => self.sort_by_next(false),
             Key::Character('r' | 'R') => {
                 self.is_reversed = !self.is_reversed;
                 self.arrange();
@@ -139,9 +128,13 @@ impl View {
         self.arrange();
     }
 
-    fn sort_by_next(&mut self, steps: usize) {
-        let at = ALL.iter().position(|sorted| *sorted == self.sorted).unwrap_or_default();
-        self.sorted = ALL[(at + steps) % ALL.len()];
+    /// Or by the one before.
+    fn sort_by_next(&mut self, is_forward: bool) {
+        let at = self.sortable.iter().position(|sorted| *sorted == self.sorted).unwrap_or_default();
+        let count = self.sortable.len();
+        let next = if is_forward { at + 1 } else { at + count.saturating_sub(1) };
+        let Some(sorted) = self.sortable.get(next.checked_rem(count).unwrap_or_default()) else { return };
+        self.sorted = *sorted;
         self.is_reversed = false;
         self.first = 0;
         self.arrange();

@@ -3,17 +3,20 @@
 //! `on_pre_server` saves the WebSocketID and sets `SharedConnection`; `server` returns at once, and its thread ends. An
 //! unrelated thread retrieves the ID later, opens the connection, writes, reads, and ends it.
 //!
+//! With `127.0.0.1:8080 unix:/tmp/async.sock` it is no thread but another process (features `manage` and `remote`).
+//!
 //! Connect, for example with `new WebSocket("ws://127.0.0.1:8080/csp/user/MyApp.MyWebSocketServer.cls")`, and answer.
 
 use std::{
-    sync::mpsc::{Receiver, Sender, channel},
+    env,
+    error::Error,
+    process::Command,
+    sync::mpsc::{Sender, channel},
     thread,
     time::Duration,
 };
 
-use switchboard::{
-    Hub, Opening, Refusal, Server, ServerError, ServerResult, WebSocket, WebSocketId, WebSocketServer,
-};
+use switchboard::{Hub, Opening, Refusal, Server, ServerResult, WebSocket, WebSocketId, WebSocketServer};
 
 struct MyWebSocketServer {
     save: Sender<WebSocketId>,
@@ -45,26 +48,43 @@ fn talk(hub: &Hub, id: &WebSocketId) -> switchboard::Result<()> {
     Ok(())
 }
 
-/// The unrelated thread. It knows IDs, and no connections.
-fn unrelated(hub: &Hub, retrieve: &Receiver<WebSocketId>) {
-    for id in retrieve {
-        // It may be retrieved before the connection is open: then `open_server` waits for that.
-        match talk(hub, &id) {
-            Ok(()) => println!("{}: talked", id.short()),
-            Err(e) => println!("{}: {e}", id.short()),
-        }
+/// The unrelated part: it knows IDs, and no connections.
+fn unrelated(hub: &Hub, id: &WebSocketId) {
+    // It may be retrieved before the connection is open: then `open_server` waits for that.
+    match talk(hub, id) {
+        Ok(()) => println!("{}: talked", id.short()),
+        Err(e) => println!("{}: {e}", id.short()),
     }
 }
 
-fn main() -> Result<(), ServerError> {
-    let address = std::env::args().nth(1).unwrap_or("127.0.0.1:8080".into());
+fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<String> = env::args().skip(1).collect();
     let (save, retrieve) = channel();
-    let server = Server::builder()
-        .listen(address)
-        .route("/csp/user/MyApp.MyWebSocketServer.cls", move || MyWebSocketServer { save: save.clone() })
-        .bind()?;
+    let builder = Server::builder()
+        .listen(args.first().map_or("127.0.0.1:8080", String::as_str))
+        .route("/csp/user/MyApp.MyWebSocketServer.cls", move || MyWebSocketServer { save: save.clone() });
+    #[cfg(all(feature = "manage", feature = "remote"))]
+    let builder = match (args.get(1), env::var("WEBSOCKET_ID")) {
+        // The other process: its hub is that of the server, of which it knows the socket.
+        (Some(socket), Ok(id)) => {
+            unrelated(&Hub::connect(socket)?, &id.parse()?);
+            return Ok(());
+        }
+        (Some(socket), Err(_)) => builder.manage(switchboard::Manage::new().listen(socket)),
+        (None, _) => builder,
+    };
+    let server = builder.bind()?;
     println!("listening on ws://{}/csp/user/MyApp.MyWebSocketServer.cls", server.local_addrs()[0]);
     let hub = server.hub();
-    thread::spawn(move || unrelated(&hub, &retrieve));
-    server.run()
+    thread::spawn(move || {
+        for id in retrieve {
+            match env::current_exe() {
+                Ok(this) if args.len() > 1 => {
+                    let _ = Command::new(this).args(&args).env("WEBSOCKET_ID", id.as_str()).status();
+                }
+                _ => unrelated(&hub, &id),
+            }
+        }
+    });
+    Ok(server.run()?)
 }

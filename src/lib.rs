@@ -56,7 +56,7 @@
 //! | `switchboard-cert` | loads certificates again when their files change, if a `TlsWatch` is there; sleeps until then, but for a look once a minute | one for each |
 //! | `switchboard-work` | [`on_client_message`](WebSocketServer::on_client_message), and `on_post_server` of shared connections | [`Limits::workers`] |
 //!
-//! The [management listener](#other-processes), if there is one, has threads of its own, under the same names.
+//! A [hub of another process](Hub#in-another-process) has one, `switchboard-hub`. The [management listener](#other-processes), if there is one, has threads of its own, under the same names.
 //!
 //! Which thread may call what:
 //!
@@ -224,6 +224,9 @@
 //! curl --unix-socket /run/box.sock -d 'it rains' http://localhost/@connections/b3kT9ZcYw4mQ1s8xAAAAKg
 //! ```
 //!
+//! One in Rust need not know where a connection lives: with the feature `remote`, `Hub::connect("unix:/run/box.sock")` is a [`Hub`] with
+//! all of its methods, and so are the [`WebSocket`]s that it opens. See [there](Hub#in-another-process).
+//!
 //! # Users and topics
 //!
 //! In `on_pre_server` a connection can be given a user ([`Opening::set_user`]), tags ([`Opening::set_tag`]) and topics
@@ -323,6 +326,7 @@
 //! | [`read`](WebSocket::read), [`read_message`](WebSocket::read_message), [`read_delivery`](WebSocket::read_delivery) | the whole call | you say; [`messages`](WebSocket::messages): none | [`Error::Timeout`], and all goes on |
 //! | `write_timeout` | [`write`](WebSocket::write) and `flush`, and queued output that the client does not take | 30 s | [`Error::Timeout`], and the connection is cut (1006) |
 //! | [`push_wait`](Hub::push_wait) | until the kernel has the message | you say | [`PushErrorKind::Timeout`] or `Pending`, and all goes on |
+//! | `answer_timeout` of `HubBuilder` | any call of a [hub of another process](Hub#in-another-process), beside what it waits for there | 1 s | [`Error::Unreachable`], [`PushErrorKind::Unreachable`] |
 //! | `handshake_timeout` | [`open_server`](Hub::open_server), `connection` and `join` of a connection that is being opened | 10 s | [`Error::Timeout`] |
 //! | `message_timeout` | a message that was begun, without any more of it | 60 s | close code 1008 |
 //! | `ping_interval` | nothing received | 20 s | a ping |
@@ -438,6 +442,7 @@
 //! - `tls-vendored`: `tls` with an OpenSSL that is built along and linked in, for cross builds where the target's is not to be had. It
 //!   takes Perl, `make` and minutes.
 //! - `manage`: other processes push to connections, list and close them, over HTTP: `ServerBuilder::manage`, which says it all.
+//! - `remote`: the [hub of another process](Hub#in-another-process), over that listener: `Hub::connect`.
 //! - `test-certs`: certificates for tests of your own `wss://`, `switchboard::test_certs`; with `tls` or `rustls`.
 //! - `cli` (default): the `switchboard` command. A program that only uses the library does not need it:
 //!   `switchboard = { version = "0.1", default-features = false, features = ["tls"] }`.
@@ -449,7 +454,7 @@
 //!
 //! | layer | module | what it holds |
 //! |---|---|---|
-//! | 0 | `error`, `message`, `limits`, `id`, `client_certificate`, `clock`, `deadline`, `interned`, `tags`, `sync`, `thread`, `caught`, `awaited`, `buffered`, `memory` | values, time, locks, panics, memory |
+//! | 0 | `error`, `message`, `limits`, `id`, `client_certificate`, `clock`, `deadline`, `interned`, `tags`, `sync`, `thread`, `caught`, `awaited`, `buffered`, `memory`, `place` | values, time, locks, panics, memory; whether something is in this process or in another one |
 //! | 0 | `history` | what a topic remembers |
 //! | 0 | `shown`, `seldom`, `incidents` | what the log shows of strangers, and how often |
 //! | 1 | `codec` | bytes to messages and back, in memory: TLS, frames and compression |
@@ -463,8 +468,9 @@
 //! | 4 | `pending` | a connection that is being opened: what is pushed to it, and who waits for it |
 //! | 4 | `registry` | connections by ID, path, route, topic and user |
 //! | 4 | `gateway` | drives shared connections, receives for busy threads, keeps the deadlines |
-//! | 5 | `opening`, `websocket`, `parked` | the types that your code uses; how it is called without a thread of its own |
-//! | 5 | `wire` | what a hub in another process and the server say to each other, as bytes and values |
+//! | 4 | `wire` | what a hub in another process and the server say to each other, as bytes and values |
+//! | 4 | `remote` | a link to another process: what was asked over it, and who waits for an answer |
+//! | 5 | `opening`, `delivery`, `websocket`, `parked` | the types that your code uses; how it is called without a thread of its own |
 //! | 6 | `hub` | finds connections and pushes to them |
 //! | 7 | `client` | the other end: from a URL to an open connection; what all clients of a process share |
 //! | 7 | `server` | listeners, the threads of the connections, routes, shutdown |

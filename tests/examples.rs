@@ -336,7 +336,18 @@ fn subprotocol_and_auth() {
 
 #[test]
 fn asynchronous() {
-    let example = Example::start("async", &[]);
+    talks(&Example::start("async", &[]));
+}
+
+/// The other part is in another process.
+#[cfg(all(feature = "manage", feature = "remote"))]
+#[test]
+fn asynchronous_in_two_processes() {
+    let folder = common::folder::Folder::new();
+    talks(&Example::start("async", &[&format!("unix:{}", folder.path("sock"))]));
+}
+
+fn talks(example: &Example) {
     assert!(example.path().ends_with("/csp/user/MyApp.MyWebSocketServer.cls"));
     // One client after another, and one that leaves in the middle.
     for name in ["Ada", "Grace"] {

@@ -422,7 +422,9 @@ fn what_is_for_a_connection_that_is_being_opened_waits_for_it() {
         let hub = managed.hub(way);
         let connect = |path: &str| {
             let url = format!("ws://{address}{path}");
-            thread::spawn(move || tungstenite::client(url, Stream::connect(address, Scheme::Ws)))
+            let connect =
+                move || tungstenite::client(url, Stream::connect(address, Scheme::Ws)).map_err(drop);
+            thread::spawn(connect)
         };
         let client = connect("/slow");
         let id = told.recv_timeout(PATIENCE).unwrap();

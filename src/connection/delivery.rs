@@ -42,6 +42,13 @@ impl Loan {
     pub(crate) fn at_end(&self) -> bool {
         self.lent.at_end()
     }
+
+    /// By this deliveries are in the order in which they were received, those of each connection.
+    #[cfg(feature = "manage")]
+    pub(crate) fn place(&self) -> (usize, u64, usize) {
+        let (number, start) = self.lent.place();
+        (Arc::as_ptr(&self.connection).addr(), number, start)
+    }
 }
 
 impl fmt::Debug for Loan {

@@ -24,6 +24,11 @@ impl Lent {
         self.bytes.len()
     }
 
+    /// Where it is: its message, and the byte there.
+    pub(super) fn place(&self) -> (u64, usize) {
+        (self.number, self.bytes.start)
+    }
+
     /// Whether it reaches the end of its message.
     pub(super) fn at_end(&self) -> bool {
         self.bytes.end == self.whole.len()
@@ -120,9 +125,7 @@ impl Lending {
     /// Takes back what was lent. What is unread and not a part came later.
     pub(super) fn take_back(&mut self, lent: &Lent, unread: &mut VecDeque<Message>) {
         self.out -= 1;
-        let place = self
-            .parts
-            .partition_point(|part| (part.number, part.bytes.start) < (lent.number, lent.bytes.start));
+        let place = self.parts.partition_point(|part| (part.number, part.bytes.start) < lent.place());
         // Also an empty message was had by somebody.
         let part = Part { number: lent.number, bytes: lent.bytes.clone(), fresh: usize::MAX };
         self.parts.insert(place, part);

@@ -48,6 +48,28 @@ use crate::{
 /// server.run()
 /// # }
 /// ```
+///
+/// # In another process
+///
+/// With the feature `remote` there is `Hub::connect("unix:/run/box.sock")`, the hub of a server in another process, which has a
+/// management listener there (`ServerBuilder::manage`); `Hub::builder` takes a token and whom to trust, for
+/// `http://127.0.0.1:port` and `https://host:port`. It is the same type with the same methods, answers and errors: a function
+/// that takes a `&Hub` and an ID does not know where the connection lives. What is different:
+///
+/// - Each call waits for the answer of the other process, though never for a client: 1 s at most, or the `answer_timeout` of the builder,
+///   beside what it waits for there. While there is no link, none waits: [`Error::Unreachable`](crate::Error::Unreachable), or
+///   [`PushErrorKind::Unreachable`](crate::PushErrorKind) with the message. Who has waited in vain does not know whether it was done.
+///   The link is made again in the background.
+/// - On a thread that [must not wait](crate::PushErrorKind::MustNotWait) they fail with that; those that return no `Result` tell what they
+///   can.
+/// - A message is pushed at most once, in the order of those who push, and one that is [`Sent`](crate::Pushed::Sent) is with the client if
+///   the connection lasts. [`push_all`](Self::push_all) waits once for what fits 64 KiB; after what was not answered it tries no others.
+/// - What was read from a [`WebSocket`](crate::WebSocket) that was [opened](Self::open_server) by it is acknowledged by the next read, write,
+///   flush or close of that, and by its drop. A reader whose process ends before loses nothing: the message is the first that whoever
+///   reads next gets. When the link was lost and is back, such a `WebSocket` goes on, and what it had not acknowledged comes again: a
+///   [`Delivery`](crate::Delivery) from before cannot be acknowledged any more. If its server has been started anew, it is closed.
+/// - With a token for reading only, what changes anything is [`Error::Forbidden`](crate::Error::Forbidden).
+/// - One thread, `switchboard-hub`, connects and receives. It ends with the last clone of the hub, and the last of what was made by it.
 #[derive(Clone)]
 pub struct Hub(Place);
 
@@ -110,11 +132,12 @@ impl Hub {
     /// ```
     ///
     /// # Errors
-    /// [`PushError`] gives the message back, and the connection stays as it is. [`PushErrorKind::Timeout`]: nothing of the
-    /// message was sent, nor will it be. [`PushErrorKind::Pending`]: a part of it may be out, and it may still arrive.
-    /// [`PushErrorKind::MustNotWait`] at once, and nothing is sent, when a thread of the gateway calls it, as that of
-    /// [`on_client_message`](crate::WebSocketServer::on_client_message) with [`Limits::workers`](crate::Limits::workers) 0:
-    /// all clients would wait. A worker may wait, and then does nothing else.
+    /// [`PushError`] gives the message back, and the connection stays as it is.
+    /// [`PushErrorKind::Timeout`](crate::PushErrorKind::Timeout): nothing of the message was sent, nor will it be.
+    /// [`PushErrorKind::Pending`](crate::PushErrorKind::Pending): a part of it may be out, and it may still arrive.
+    /// [`PushErrorKind::MustNotWait`](crate::PushErrorKind::MustNotWait) at once, and nothing is sent, when a thread of the
+    /// gateway calls it, as that of [`on_client_message`](crate::WebSocketServer::on_client_message) with
+    /// [`Limits::workers`](crate::Limits::workers) 0: all clients would wait. A worker may wait, and then does nothing else.
     pub fn push_wait(
         &self,
         id: &WebSocketId,
@@ -148,7 +171,7 @@ impl Hub {
     /// [opened](Self::open_server), too.
     ///
     /// # Errors
-    /// [`Error::UnknownId`] if no connection has this ID.
+    /// [`Error::UnknownId`](crate::Error::UnknownId) if no connection has this ID.
     pub fn pusher(&self, id: &WebSocketId) -> Result<Pusher> {
         wherever!(self.0, pusher(id))
     }
@@ -228,7 +251,7 @@ impl Hub {
     /// ```
     ///
     /// # Errors
-    /// None for the server's own connections.
+    /// None for the server's own connections; those of [another process](Self#in-another-process).
     pub fn close_all<'a>(
         &self,
         who: impl Into<Recipients<'a>>,
@@ -242,7 +265,8 @@ impl Hub {
     /// that is being [opened](Self::open_server) is closed as soon as it is open, behind what was pushed before.
     ///
     /// # Errors
-    /// [`Error::UnknownId`] if no connection has this ID, [`Error::Refused`] if its handshake was just refused.
+    /// [`Error::UnknownId`](crate::Error::UnknownId) if no connection has this ID, [`Error::Refused`](crate::Error::Refused) if
+    /// its handshake was just refused.
     pub fn close(&self, id: &WebSocketId, code: impl Into<CloseCode>, text: &str) -> Result<()> {
         wherever!(self.0, close(id, code.into(), text))
     }
@@ -250,7 +274,7 @@ impl Hub {
     /// One connection. Waits while it is being [opened](Self::open_server).
     ///
     /// # Errors
-    /// [`Error::UnknownId`] if no connection has this ID; while it is being opened, as
+    /// [`Error::UnknownId`](crate::Error::UnknownId) if no connection has this ID; while it is being opened, as
     /// [`open_server`](Self::open_server).
     pub fn connection(&self, id: &WebSocketId) -> Result<ConnectionInfo> {
         wherever!(self.0, connection(id))
@@ -299,9 +323,9 @@ impl Hub {
     /// connection is being [opened](Self::open_server).
     ///
     /// # Errors
-    /// [`Error::UnknownId`] if no connection has this ID; while it is being opened, as
-    /// [`open_server`](Self::open_server). [`Error::OverLimit`] if the topic's name is too long or empty, or if there are too
-    /// many topics.
+    /// [`Error::UnknownId`](crate::Error::UnknownId) if no connection has this ID; while it is being opened, as
+    /// [`open_server`](Self::open_server). [`Error::OverLimit`](crate::Error::OverLimit) if the topic's name is too long or
+    /// empty, or if there are too many topics.
     pub fn join(&self, id: &WebSocketId, topic: &str) -> Result<()> {
         wherever!(self.0, join(id, topic))
     }
@@ -309,7 +333,7 @@ impl Hub {
     /// Removes a connection from a topic, if it is a member, or, while it is being opened, would become one.
     ///
     /// # Errors
-    /// [`Error::UnknownId`] if no connection has this ID.
+    /// [`Error::UnknownId`](crate::Error::UnknownId) if no connection has this ID.
     pub fn leave(&self, id: &WebSocketId, topic: &str) -> Result<()> {
         wherever!(self.0, leave(id, topic))
     }
@@ -318,7 +342,7 @@ impl Hub {
     /// while the connection is being [opened](Self::open_server).
     ///
     /// # Errors
-    /// [`Error::UnknownId`] if no connection has this ID; while it is being opened, as
+    /// [`Error::UnknownId`](crate::Error::UnknownId) if no connection has this ID; while it is being opened, as
     /// [`open_server`](Self::open_server).
     pub fn topics_of(&self, id: &WebSocketId) -> Result<Vec<Arc<str>>> {
         wherever!(self.0, topics_of(id))
@@ -344,10 +368,11 @@ impl Hub {
     /// ```
     ///
     /// # Errors
-    /// [`Error::UnknownId`] if no connection has this ID, [`Error::Closed`] if it is closing, [`Error::NotShared`] if it
-    /// is not shared. While it is being opened: [`Error::Refused`] if it is refused, or its `on_pre_server` panics;
-    /// [`Error::Timeout`] if that takes longer; and at once [`Error::NotOpen`] in its own `on_pre_server`, which would wait
-    /// for itself, and on a thread of the gateway.
+    /// [`Error::UnknownId`](crate::Error::UnknownId) if no connection has this ID, [`Error::Closed`](crate::Error::Closed) if it
+    /// is closing, [`Error::NotShared`](crate::Error::NotShared) if it is not shared. While it is being opened:
+    /// [`Error::Refused`](crate::Error::Refused) if it is refused, or its `on_pre_server` panics;
+    /// [`Error::Timeout`](crate::Error::Timeout) if that takes longer; and at once [`Error::NotOpen`](crate::Error::NotOpen) in
+    /// its own `on_pre_server`, which would wait for itself, and on a thread of the gateway.
     pub fn open_server(&self, id: &WebSocketId) -> Result<WebSocket> {
         wherever!(self.0, open_server(id))
     }

@@ -76,18 +76,19 @@ pub struct Published {
 impl Hub {
     /// Sends a message to all who have joined a topic; if the topic [remembers](crate::ServerBuilder::history), also to those who
     /// [come back](Self::join_since) later. There, all get the publications in the same order. A
-    /// [`broadcast`](Self::broadcast) to [`Audience::Topic`] is a publication, too.
+    /// [`broadcast`](Self::broadcast) to [`Audience::Topic`](crate::Audience::Topic) is a publication, too.
     ///
     /// # Errors
-    /// [`Error::OverLimit`] if a topic that remembers would get a name, or a publication a key, that is empty or too long;
-    /// [`Error::NoHistory`] for a key where the topic remembers nothing.
+    /// [`Error::OverLimit`](crate::Error::OverLimit) if a topic that remembers would get a name, or a publication a key, that is
+    /// empty or too long; [`Error::NoHistory`](crate::Error::NoHistory) for a key where the topic remembers nothing.
     pub fn publish<'a>(&self, topic: &str, publication: impl Into<Publication<'a>>) -> Result<Published> {
         wherever!(self.0, publish(topic, publication.into()))
     }
 
     /// Makes a connection a member of a topic that [remembers](crate::ServerBuilder::history), and gives it what it has missed
     /// since then, and after that what is published from now on: in order, each once, and without a gap, or it is said that there
-    /// is one. [`Opening::join_since`](crate::Opening::join_since) does it earlier. Waits while the connection is being [opened](Self::open_server).
+    /// is one. [`Opening::join_since`](crate::Opening::join_since) does it earlier. Waits while the connection is being
+    /// [opened](Self::open_server).
     ///
     /// From now on what the connection gets of topics that remember begins with a line of its own, text or binary: the
     /// [position](Position), and a line feed. The first of these has only the line, which says where it begins and whether
@@ -112,7 +113,7 @@ impl Hub {
     ///
     /// # Errors
     /// As [`join`](Self::join), and as [`push`](Self::push): then the connection is no member, and if it has got a part of what it
-    /// has missed, it is closed with 1013. [`Error::NoHistory`] if the topic remembers nothing.
+    /// has missed, it is closed with 1013. [`Error::NoHistory`](crate::Error::NoHistory) if the topic remembers nothing.
     pub fn join_since(&self, id: &WebSocketId, topic: &str, since: impl Into<Since>) -> Result<Recovery> {
         wherever!(self.0, join_since(id, topic, &since.into()))
     }

@@ -53,7 +53,7 @@ pub trait WebSocketServer: Send + 'static {
     ///
     /// # Errors
     /// A [`Refusal`] is sent as the HTTP response; then neither `server` nor `on_post_server` is called. `?` makes one of a
-    /// [`StatusCode`](crate::StatusCode), of an [`Error`] and of a [`PushError`](crate::PushError); for others there is
+    /// [`StatusCode`](crate::StatusCode), of an [`Error`](crate::Error) and of a [`PushError`](crate::PushError); for others there is
     /// [`Refusal::internal`].
     fn on_pre_server(&mut self, opening: &mut Opening) -> std::result::Result<(), Refusal> {
         let _ = opening;
@@ -64,8 +64,8 @@ pub trait WebSocketServer: Send + 'static {
     /// A [shared](Opening::set_shared_connection) connection stays open.
     ///
     /// # Errors
-    /// An error closes the connection with 1011, and is logged. [`Error::Closed`] does not count as an error here, so
-    /// that a handler may use `?` when the client has left; nor does what a push to this connection returns then.
+    /// An error closes the connection with 1011, and is logged. [`Error::Closed`](crate::Error::Closed) does not count as an
+    /// error here, so that a handler may use `?` when the client has left; nor does what a push to this connection returns then.
     fn server(&mut self, ws: &mut WebSocket) -> ServerResult;
 
     /// For shared connections only (`OnClientMessage`): called for each message, one at a time and in order, after `server`
@@ -73,10 +73,9 @@ pub trait WebSocketServer: Send + 'static {
     /// `read`.
     ///
     /// Nothing that is called on `ws` waits for the client here. [`write`](WebSocket::write) queues what is not taken at once;
-    /// [`Error::QueueFull`] says that the queue has no more room. [`flush`](WebSocket::flush) sends what the client takes.
-    /// [`messages`](WebSocket::messages) ends with those that were left before, and [`read`](WebSocket::read) reports a
-    /// timeout when there is none of them. While the queue is not empty, nothing more
-    /// is received from this client.
+    /// [`Error::QueueFull`](crate::Error::QueueFull) says that the queue has no more room. [`flush`](WebSocket::flush) sends what
+    /// the client takes. [`messages`](WebSocket::messages) ends with those that were left before, and [`read`](WebSocket::read)
+    /// reports a timeout when there is none of them. While the queue is not empty, nothing more is received from this client.
     fn on_client_message(&mut self, ws: &WebSocket, message: Message) -> Handled {
         let _ = (ws, message);
         Handled::No

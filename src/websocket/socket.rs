@@ -66,6 +66,9 @@ pub const READ_LEN: usize = 32_656;
 /// If several threads read, each message goes to one of them. Of a synchronous connection one thread reads at a time, and the
 /// others wait for their turn, within their timeouts. They share [`at_end`](Self::at_end), and an end of the connection waits
 /// for answers until one of them reads on; of a shared connection each can have a `WebSocket` of its own.
+///
+/// One that was opened by the hub of [another process](crate::Hub#in-another-process) is used in the same way. Any call may then also
+/// report [`Error::Unreachable`]; after that, [`messages`](Self::messages) has ended although the connection has not.
 #[derive(Debug)]
 pub struct WebSocket {
     place: Place,
@@ -260,13 +263,14 @@ impl WebSocket {
         wherever!(self.place, close(code.into(), text));
     }
 
-    /// How the connection ended; `None` while it is open.
+    /// How the connection ended; `None` while it is open, and where that cannot be asked.
     pub fn close_reason(&self) -> Option<CloseReason> {
         wherever!(self.place, close_reason())
     }
 
     /// `BinaryData`: with true, [`write`](Self::write) sends binary frames and no UTF-8 is required; with false, the
-    /// default, text frames in UTF-8. A [`Message`] keeps its own kind either way.
+    /// default, text frames in UTF-8. A [`Message`] keeps its own kind either way. Of a connection of another process it is what this
+    /// `WebSocket` does, and no other.
     pub fn set_binary_data(&self, on: bool) {
         wherever!(self.place, set_binary_data(on));
     }
@@ -297,7 +301,7 @@ impl WebSocket {
         self.about().session_id.as_ref()
     }
 
-    /// The session, in `server`: what all connections and requests of this user share. `None` for a shared connection
+    /// The session, in `server`: what all connections and requests of this user share. There is none of a connection of another process. `None` for a shared connection
     /// after `server` has returned, of which the instance may keep a [clone](Session); if it was opened by its ID; and if it has
     /// [no session](crate::Opening::set_use_session).
     pub fn session(&self) -> Option<&Session> {
@@ -376,7 +380,7 @@ impl WebSocket {
         wherever!(self.place, leave(topic))
     }
 
-    /// The topics that it has joined, in the order of their names; none after its end.
+    /// The topics that it has joined, in the order of their names; none after its end, and where that cannot be asked.
     pub fn topics(&self) -> Vec<Arc<str>> {
         wherever!(self.place, topics())
     }

@@ -11,6 +11,7 @@ use crate::{
     error::{Error, Result},
     hub::{Broadcast, Publication, Published},
     id::WebSocketId,
+    info::ConnectionInfo,
     registry::{Audience, Found, Recipients},
     wire::{self, Answer, AsText, Counts, Failure, Malformed, Payload, Request},
 };
@@ -22,8 +23,8 @@ const LOOK: Duration = Duration::from_millis(250);
 pub(super) enum Outcome {
     /// It is answered.
     Done,
-    /// It has to wait, and nothing was done.
-    Waits,
+    /// It has to wait, and nothing was done. With the connection that it is about, if that had to be looked for.
+    Waits(Option<Found>),
 }
 
 /// One request, and where its answer goes.
@@ -32,6 +33,8 @@ pub(super) struct Asked<'a> {
     /// What the request came in.
     pub(super) message: &'a Bytes,
     pub(super) may_wait: bool,
+    /// The connection that it is about, if it was looked for already.
+    pub(super) found: Option<Found>,
     /// False: the answer was too long.
     pub(super) put: &'a mut dyn FnMut(&Answer<'_>) -> bool,
 }
@@ -41,7 +44,7 @@ impl Asked<'_> {
     /// It is no request.
     pub(super) fn answer(mut self, request: &Request<'_>) -> Result<Outcome, Malformed> {
         if !self.may_wait && self.has_to_wait(request) {
-            return Ok(Outcome::Waits);
+            return Ok(Outcome::Waits(self.found));
         }
         let hub = &self.talk.links.hub;
         match *request {
@@ -91,7 +94,7 @@ impl Asked<'_> {
         let hub = &self.talk.links.hub;
         match *request {
             Request::Connection { id } => {
-                let connection = self.open(&id.0).and_then(|_| hub.connection(&id.0));
+                let connection = self.open(&id.0).map(|connection| ConnectionInfo::new(&connection));
                 self.say(connection, |connection| Answer::Connection(Box::new(connection.into())));
             }
             Request::Connections { to, after, limit } => {
@@ -133,29 +136,38 @@ impl Asked<'_> {
     }
 
     /// Whether a request cannot be answered at once. Whether a read can, it finds out itself.
-    fn has_to_wait(&self, request: &Request<'_>) -> bool {
+    fn has_to_wait(&mut self, request: &Request<'_>) -> bool {
         match request {
-            Request::PushWait { .. } | Request::Write { .. } | Request::Flush { .. } => true,
-            Request::Connection { id }
+            Request::Write { .. } | Request::Flush { .. } => return true,
+            Request::PushWait { id, .. }
+            | Request::Connection { id }
             | Request::Join { id, .. }
             | Request::JoinSince { id, .. }
             | Request::TopicsOf { id }
-            | Request::Open { id } => {
-                matches!(self.talk.links.registry.find(&id.0), Some(Found::Opening(_)))
-            }
-            _ => false,
+            | Request::Open { id } => self.found = self.talk.links.registry.find(&id.0),
+            _ => return false,
+        }
+        match &self.found {
+            Some(Found::Open(_)) => matches!(request, Request::PushWait { .. }),
+            Some(Found::Opening(_)) => true,
+            None => false,
         }
     }
 
     /// A connection, if need be when it is open.
-    pub(super) fn open(&self, id: &WebSocketId) -> Result<Arc<Connection>> {
+    pub(super) fn open(&mut self, id: &WebSocketId) -> Result<Arc<Connection>> {
         self.open_by(id, Deadline::after(self.talk.links.handshake_timeout))
     }
 
-    fn open_by(&self, id: &WebSocketId, deadline: Deadline) -> Result<Arc<Connection>> {
-        let registry = &self.talk.links.registry;
+    fn open_by(&mut self, id: &WebSocketId, deadline: Deadline) -> Result<Arc<Connection>> {
+        let found = self.found.take().or_else(|| self.talk.links.registry.find(id));
+        let pending = match found {
+            Some(Found::Open(connection)) => return Ok(connection),
+            Some(Found::Opening(pending)) => pending,
+            None => return Err(Error::UnknownId),
+        };
         loop {
-            match registry.open_by(id, || deadline.or_earlier(Deadline::after(LOOK))) {
+            match pending.wait(deadline.or_earlier(Deadline::after(LOOK))) {
                 Err(Error::Timeout) if deadline.remaining().is_some() && !self.talk.is_over() => {}
                 other => return other,
             }
@@ -163,7 +175,7 @@ impl Asked<'_> {
     }
 
     fn push_wait(
-        &self,
+        &mut self,
         id: &WebSocketId,
         payload: Payload<'_>,
         timeout: Duration,

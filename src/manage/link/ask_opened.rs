@@ -91,7 +91,7 @@ impl Asked<'_> {
         let len = if len == 0 { READ_LEN } else { as_usize(len) };
         let wait = if self.may_wait { timeout } else { Duration::ZERO };
         match handle.read(len, wait) {
-            Err(Error::Timeout) if wait < timeout => return Outcome::Waits,
+            Err(Error::Timeout) if wait < timeout => return Outcome::Waits(None),
             Ok(None) => {
                 (self.put)(&Answer::Failed(Failure::UnknownHandle));
             }

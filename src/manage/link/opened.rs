@@ -91,9 +91,7 @@ impl Handles {
     /// What was read by it, and not acknowledged, goes back.
     pub(super) fn release(&self, handle: u32) {
         let removed = self.table.locked().handles.remove(&handle);
-        if let Some(handle) = removed {
-            handle.end();
-        }
+        give_back(removed.iter().flat_map(|handle| handle.end()).collect());
     }
 
     /// Releases all of them, and those that would still come.
@@ -102,8 +100,14 @@ impl Handles {
         table.is_closed = true;
         let handles = std::mem::take(&mut table.handles);
         drop(table);
-        handles.values().for_each(|handle| handle.end());
+        give_back(handles.values().flat_map(|handle| handle.end()).collect());
     }
+}
+
+/// In their order: somebody may wait for them, and get each as soon as it is back.
+fn give_back(mut deliveries: Vec<Delivery>) {
+    deliveries.sort_unstable_by_key(Delivery::place);
+    deliveries.into_iter().for_each(drop);
 }
 
 impl Handle {
@@ -153,12 +157,12 @@ impl Handle {
         }
     }
 
-    /// Nobody reads by it any more.
-    fn end(&self) {
+    /// Nobody reads by it any more. What it has left.
+    fn end(&self) -> impl Iterator<Item = Delivery> + use<> {
         self.is_over.store(true, SeqCst);
         let deliveries = std::mem::take(&mut *self.deliveries.locked());
-        drop(deliveries);
         self.connection.wake_all_readers();
+        deliveries.into_values()
     }
 }
 

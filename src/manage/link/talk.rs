@@ -91,10 +91,10 @@ impl<'a> Talk<'a> {
     ) -> Result<(), Malformed> {
         for frame in Frames::of(message) {
             let (number, body) = frame?;
-            let Outcome::Waits = self.answer(number, body, message, replies)? else { continue };
+            let Outcome::Waits(found) = self.answer(number, body, message, replies)? else { continue };
             let is_most = body.len() >= message.len() / PART_THAT_KEEPS_ALL;
             let body = if is_most { message.slice_ref(body) } else { Bytes::copy_from_slice(body) };
-            if !self.waits.put(scope, Job { number, body }, |job| self.wait(&job)) {
+            if !self.waits.put(scope, Job { number, body, found }, |job| self.wait(job)) {
                 replies.put(number, &Answer::Failed(Failure::TooMany));
             }
         }
@@ -121,14 +121,15 @@ impl<'a> Talk<'a> {
         if number == UNANSWERED && request.needs_answer() {
             return Err(Malformed("a request that needs its answer has no number"));
         }
-        Asked { talk: self, message, may_wait: false, put: &mut put }.answer(&request)
+        Asked { talk: self, message, may_wait: false, found: None, put: &mut put }.answer(&request)
     }
 
     /// Answers a request that may wait, on a thread for that.
-    fn wait(&self, job: &Job) {
-        let mut put = |answer: &Answer<'_>| self.line.send(job.number, answer);
-        let asked = Asked { talk: self, message: &job.body, may_wait: true, put: &mut put };
-        let answered = decode_request(&job.body).and_then(|request| match request {
+    fn wait(&self, job: Job) {
+        let Job { number, body, found } = job;
+        let mut put = |answer: &Answer<'_>| self.line.send(number, answer);
+        let asked = Asked { talk: self, message: &body, may_wait: true, found, put: &mut put };
+        let answered = decode_request(&body).and_then(|request| match request {
             Some(request) => asked.answer(&request),
             None => Ok(Outcome::Done), // it was known before
         });

@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 
 use super::places::{OF_LINK, Place, Places};
-use crate::{caught::caught, sync::LockExt, thread::spawn_scoped};
+use crate::{caught::caught, registry::Found, sync::LockExt, thread::spawn_scoped};
 
 /// How long a thread without work stays.
 const KEEP: Duration = Duration::from_secs(2);
@@ -22,6 +22,8 @@ const STACK: usize = 256 << 10;
 pub(super) struct Job {
     pub(super) number: u32,
     pub(super) body: Bytes,
+    /// The connection that it is about, which was there when it was asked.
+    pub(super) found: Option<Found>,
 }
 
 /// The requests of a link that wait, or are about to.

@@ -314,7 +314,7 @@ fn errors_are_those_of_the_hub() {
 
 #[test]
 fn a_client_that_takes_nothing_is_told_of() {
-    let limits = Limits { max_queue_messages: 2, max_queue_bytes: Some(1 << 20), ..Limits::default() };
+    let limits = Limits { max_queue_messages: 20, max_queue_bytes: Some(1 << 20), ..Limits::default() };
     let served = Served::start(|manage| manage, |builder| builder.limits(limits));
     let peer = served.link();
     let (_client, id) = served.client("/alone?drops=yes");

@@ -12,7 +12,7 @@ use super::{
     *,
 };
 use crate::{
-    CloseCode, Message, PushErrorKind,
+    CloseCode, PushErrorKind,
     wire::{Answer, AsText, Request, SUBPROTOCOL, append},
 };
 
@@ -42,9 +42,13 @@ impl Raw {
 
     /// Sends a binary message, with the key 0.
     fn send(&mut self, message: &[u8]) -> std::io::Result<()> {
-        let length = u32::try_from(message.len()).unwrap().to_be_bytes();
-        let head = [0x82, 0xff, 0, 0, 0, 0, length[0], length[1], length[2], length[3], 0, 0, 0, 0];
-        self.0.write_all(&head)?;
+        let length = message.len() as u64;
+        let length = match length {
+            0..126 => vec![0x80 | length as u8],
+            126..0x1_0000 => [&[0xfe], &(length as u16).to_be_bytes()[..]].concat(),
+            _ => [&[0xff], &length.to_be_bytes()[..]].concat(),
+        };
+        self.0.write_all(&[&[0x82], &*length, &[0; 4]].concat())?;
         self.0.write_all(message)
     }
 
@@ -227,6 +231,7 @@ fn a_hundred_links_leave_nothing_behind() {
     let served = Served::new();
     let clients: Vec<_> = (0..10).map(|_| served.client("/shared")).collect();
     let left = || (threads(), descriptors());
+    thread::sleep(Duration::from_secs(3)); // until those have ended that have opened these
     let (before, mut memory_before) = (left(), 0);
     for round in 0..4 {
         let peers: Vec<_> = (0..100).map(|_| served.link()).collect();
@@ -249,14 +254,15 @@ fn a_hundred_links_leave_nothing_behind() {
         for (_, id) in &clients {
             assert_eq!(unread(&served, id, 1)[0].0, "to one of many");
         }
-        // Threads of connections stay for two seconds.
+        // Threads stay for two seconds.
         eventually("threads and descriptors are as they were", || left() == before);
         if round == 1 {
             memory_before = memory();
         }
     }
     let more = memory().saturating_sub(memory_before);
-    assert!(more < 2048, "{more} KiB more");
+    // One of the large messages for each link would be twice as much.
+    assert!(more < 10 << 10, "{more} KiB more");
 }
 
 #[test]
@@ -271,27 +277,26 @@ fn a_link_may_end_while_its_messages_are_read() {
         }
         client
     });
-    let mut next = 0;
-    let mut round = 0;
-    while next < 300 {
+    let (mut seen, mut round) = (std::collections::BTreeSet::new(), 0);
+    while seen.len() < 300 {
         let peer = served.link();
         let handle = peer.open(&id);
         round += 1;
         for _ in 0..round % 7 {
             let (message, delivery, _, redelivered) = peer.ask(read(handle, PATIENCE)).delivery();
             let number: u32 = message.as_text().unwrap().parse().unwrap();
-            assert!(number == next || redelivered && number + 1 == next, "{number} for {next}");
+            // What comes behind a later one was read before, and so was what comes twice.
+            let is_next = seen.last().is_none_or(|last| *last < number);
+            assert!(is_next || redelivered, "{number}, with {seen:?}");
+            seen.insert(number);
             // Its acknowledgement may be lost with the link.
             peer.send_unanswered(&Request::Ack { handle, delivery });
-            next = number + 1;
-            if next == 300 {
+            if seen.len() == 300 {
                 break;
             }
         }
         peer.send([read(handle, PATIENCE), read(handle, PATIENCE)]);
         drop(peer);
     }
-    let client: Client = writer.join().unwrap();
-    let _: Message = message("");
-    drop(client);
+    drop(writer.join().unwrap());
 }

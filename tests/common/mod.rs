@@ -9,11 +9,15 @@ pub mod authority;
 pub mod ends;
 pub mod floods;
 pub mod folder;
+#[cfg(all(feature = "cli", feature = "manage", feature = "__tls"))]
+pub mod managed;
 pub mod member;
 #[cfg(feature = "cli")]
 pub mod process;
 pub mod reply;
 pub mod running;
+#[cfg(feature = "cli")]
+pub mod terminal;
 
 use std::{
     io::{self, Read, Write},

@@ -105,8 +105,8 @@ impl Handles {
 }
 
 /// In their order: somebody may wait for them, and get each as soon as it is back.
-fn give_back(mut deliveries: Vec<Delivery>) {
-    deliveries.sort_unstable_by_key(Delivery::place);
+fn give_back(mut deliveries: Vec<Loan>) {
+    deliveries.sort_unstable_by_key(Loan::place);
     deliveries.into_iter().for_each(drop);
 }
 
@@ -158,7 +158,7 @@ impl Handle {
     }
 
     /// Nobody reads by it any more. What it has left.
-    fn end(&self) -> impl Iterator<Item = Delivery> + use<> {
+    fn end(&self) -> impl Iterator<Item = Loan> + use<> {
         self.is_over.store(true, SeqCst);
         let deliveries = std::mem::take(&mut *self.deliveries.locked());
         self.connection.wake_all_readers();

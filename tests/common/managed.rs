@@ -47,7 +47,16 @@ impl WebSocketServer for Shared {
 
 impl Managed {
     pub fn new() -> Self {
-        let folder = Folder::new();
+        Self::in_folder(Folder::new())
+    }
+
+    /// Ends it, and gives the folder back that its sockets were in.
+    pub fn stop(self) -> Folder {
+        self.server.shutdown(Duration::ZERO).unwrap();
+        self.folder
+    }
+
+    pub fn in_folder(folder: Folder) -> Self {
         let token = folder.write("token", format!("{TOKEN}\n"));
         let manage = Manage::new()
             .listen(format!("unix:{}", folder.path("all")))

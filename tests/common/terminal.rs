@@ -6,6 +6,7 @@ use std::{
     process::{Child, Command},
     sync::mpsc,
     thread,
+    time::Instant,
 };
 
 use rustix::{
@@ -93,8 +94,9 @@ impl Terminal {
 
     #[track_caller]
     pub fn wait_for(&mut self, text: &str) {
+        let begun = Instant::now();
         while !self.has_shown(text) {
-            match self.shown.recv_timeout(PATIENCE) {
+            match self.shown.recv_timeout(PATIENCE.saturating_sub(begun.elapsed())) {
                 Ok(piece) => self.rest.extend(piece),
                 Err(e) => panic!("{e}: no {text:?} in {:?}", String::from_utf8_lossy(&self.rest)),
             }

@@ -36,6 +36,7 @@ pub(in crate::command) struct Broadcast {
 
 impl Broadcast {
     pub(super) fn run(&self) -> Result<(), Failure> {
+        self.input.check()?;
         let hub = self.place.hub()?;
         let mut output = Output::new()?;
         let mut is_anybody_there = false;

@@ -28,14 +28,26 @@ pub(super) struct Input {
 }
 
 impl Input {
+    /// To be called before anything is done.
+    ///
+    /// # Errors
+    /// It cannot be sent, whatever standard input has.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        match self.text.as_deref() {
+            None | Some("-") => Ok(()),
+            Some(_) if self.lines => {
+                Err(Failure::usage("--lines sends what standard input has, and there is a TEXT as well"))
+            }
+            Some(text) if self.binary => hex(text).map(drop).map_err(Failure::usage),
+            Some(_) => Ok(()),
+        }
+    }
+
     /// Has each message sent, in order, until one cannot be.
     pub(super) fn each(&self, mut send: impl FnMut(Message) -> Result<(), Failure>) -> Result<(), Failure> {
         match self.text.as_deref() {
             None | Some("-") if self.lines => self.each_line(send),
             None | Some("-") => send(self.whole()?),
-            Some(_) if self.lines => {
-                Err(Failure::usage("--lines sends what standard input has, and there is a TEXT as well"))
-            }
             Some(text) if self.binary => send(hex(text).map_err(Failure::usage)?),
             Some(text) => send(Message::from(text)),
         }

@@ -39,6 +39,7 @@ struct Counts {
 
 impl Push {
     pub(super) fn run(&self) -> Result<(), Failure> {
+        self.input.check()?;
         let hub = self.place.hub()?;
         let mut output = Output::new()?;
         let mut counts = Counts::default();

@@ -90,7 +90,8 @@ pub(super) fn watch<'scope, 'env>(
         loop {
             let begun = Instant::now();
             let round = ask(hub, audience, &mut last);
-            let is_large = matches!(&round, Told::Round(round) if round.rows.len() > PAGE);
+            // There are no rates before the second one.
+            let is_large = matches!(&round, Told::Round(round) if round.rows.len() > PAGE && round.totals.changes.is_some());
             let rest = if is_large { begun.elapsed() * REST } else { Duration::ZERO };
             let pause = interval.saturating_sub(begun.elapsed()).max(rest);
             if tell.send(round).is_err() || is_over.recv_timeout(pause).is_err_and(|e| e.is_disconnected()) {

@@ -40,6 +40,16 @@ impl Delivery {
         }
     }
 
+    /// Gives it back as one that nobody has had.
+    #[cfg(feature = "manage")]
+    pub(crate) fn give_back_unseen(self) {
+        match self.0 {
+            Place::Local(loan) => loan.give_back_unseen(),
+            #[cfg(feature = "remote")]
+            Place::Remote(loan) => drop(loan), // the other process cannot know that
+        }
+    }
+
     /// Whether somebody has had it before, or a part of it, and did not acknowledge that: what it asks for may have been done.
     pub fn redelivered(&self) -> bool {
         wherever!(self.0, redelivered())

@@ -5,6 +5,7 @@
 //! there is nothing to sum up, that costs nothing.
 
 use std::{
+    collections::BTreeMap,
     fmt::{self, Write},
     sync::{
         Mutex,
@@ -80,6 +81,26 @@ impl Incident {
             Self::Ended(code) => PLAIN + STATUSES + among(code.0, 1000, CODES),
         }
     }
+
+    /// The reverse.
+    #[cfg(feature = "manage")]
+    fn of_kind(kind: usize) -> Option<Self> {
+        const PLAIN_ONES: [Incident; PLAIN] = [
+            Incident::NoRequest,
+            Incident::NoPlace,
+            Incident::NoPlaceForAddress,
+            Incident::OutOfMemory,
+            Incident::Failed,
+        ];
+        let number = |offset: usize| u16::try_from(kind - offset).ok();
+        match kind {
+            0..PLAIN => PLAIN_ONES.get(kind).copied(),
+            kind if kind < PLAIN + STATUSES => {
+                StatusCode::from_u16(number(PLAIN)? + 100).ok().map(Self::Refused)
+            }
+            _ => Some(Self::Ended(CloseCode(number(PLAIN + STATUSES)? + 1000))),
+        }
+    }
 }
 
 /// What happened `n` times: the reverse of [`Incident::kind`].
@@ -101,6 +122,8 @@ fn write_kind(kind: usize, n: u32, out: &mut impl Write) -> fmt::Result {
 /// All incidents of a server since they were last summed up.
 pub(crate) struct Incidents {
     counts: [AtomicU32; PLAIN + STATUSES + CODES],
+    /// Those that were summed up, by kind.
+    past: Mutex<BTreeMap<usize, u64>>,
     /// The first ones of some kinds, by kind.
     quotes: Mutex<Vec<(usize, String)>>,
     /// There may be something to sum up.
@@ -115,6 +138,7 @@ impl Incidents {
     pub(crate) fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
             counts: [const { AtomicU32::new(0) }; _],
+            past: Mutex::default(),
             quotes: Mutex::default(),
             is_pending: AtomicBool::new(false),
             due: Mutex::default(),
@@ -192,9 +216,21 @@ impl Incidents {
         }
     }
 
+    /// How often everything has happened since the server was made, in the order of the kinds; what never has is left out.
+    #[cfg(feature = "manage")]
+    pub(crate) fn totals(&self) -> Vec<(Incident, u64)> {
+        let past = self.past.locked(); // so nothing is summed up meanwhile
+        let total = |(kind, count): (usize, &AtomicU32)| {
+            let n = u64::from(count.load(SeqCst)) + past.get(&kind).copied().unwrap_or_default();
+            Some((Incident::of_kind(kind)?, n)).filter(|(_, n)| *n > 0)
+        };
+        self.counts.iter().enumerate().filter_map(total).collect()
+    }
+
     fn take(&self) -> Option<(Level, String)> {
         self.is_pending.store(false, SeqCst); // before the counts: what comes meanwhile is for the next line, at the latest
         let mut quotes = std::mem::take(&mut *self.quotes.locked());
+        let mut past = self.past.locked();
         let mut line = String::new();
         let mut level = Level::Info;
         for (kind, count) in self.counts.iter().enumerate() {
@@ -202,6 +238,7 @@ impl Incidents {
             if n == 0 {
                 continue;
             }
+            *past.entry(kind).or_default() += u64::from(n);
             line.push_str(if line.is_empty() { "in the last minute, of the clients: " } else { "; " });
             let _ = write_kind(kind, n, &mut line); // a string takes everything
             if let Some(place) = quotes.iter().position(|(of, _)| *of == kind) {
@@ -278,6 +315,24 @@ mod tests {
         }
         let line = all.take().unwrap().1;
         assert!(line.contains("; 401 refused with 599;") && line.contains("; 1 refused with 302;"), "{line}");
+    }
+
+    #[cfg(feature = "manage")]
+    #[test]
+    fn what_was_summed_up_still_counts_for_the_total() {
+        let (all, _) = incidents();
+        let refused = Incident::Refused(StatusCode::FORBIDDEN);
+        let kinds = [Incident::NoRequest, Incident::Failed, refused, Incident::Ended(CloseCode::TRY_AGAIN)];
+        for n in 1..=3 {
+            kinds.iter().for_each(|kind| all.note(*kind, format_args!("")));
+            let totals = all.totals();
+            assert_eq!(totals, kinds.map(|kind| (kind, n)));
+            assert!(all.take().is_some());
+            assert_eq!(all.totals(), totals);
+        }
+        for kind in 0..all.counts.len() {
+            assert_eq!(Incident::of_kind(kind).unwrap().kind(), kind);
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    connection::{Connection, Statistics},
+    connection::{Connection, Statistics, Traffic},
     id::WebSocketId,
     tags::Tags,
 };
@@ -60,7 +60,8 @@ pub struct ConnectionInfo {
 impl ConnectionInfo {
     pub(crate) fn new(connection: &Arc<Connection>) -> Self {
         let about = connection.about();
-        let Statistics { counts, queued, round_trip, active, idle } = connection.statistics();
+        let Statistics { traffic, active, idle } = connection.statistics();
+        let Traffic { counts, queued, round_trip } = traffic;
         Self {
             id: about.id,
             path: about.path.clone(),

@@ -56,7 +56,9 @@
 //! | `switchboard-cert` | loads certificates again when their files change, if a `TlsWatch` is there; sleeps until then, but for a look once a minute | one for each |
 //! | `switchboard-work` | [`on_client_message`](WebSocketServer::on_client_message), and `on_post_server` of shared connections | [`Limits::workers`] |
 //!
-//! A [hub of another process](Hub#in-another-process) has one, `switchboard-hub`. The [management listener](#other-processes), if there is one, has threads of its own, under the same names.
+//! A [hub of another process](Hub#in-another-process) has a thread, `switchboard-hub`.
+//! The [management listener](#other-processes), if there is one, has threads of its own, under the same names; and those of
+//! `switchboard-wait`, one for each call of a hub in another process that waits, and for 2 s after it.
 //!
 //! Which thread may call what:
 //!
@@ -213,12 +215,16 @@
 //! happens: when connections are opened and closed, when topics get their first member and lose their last, and when users come
 //! and go.
 //!
+//! The [management listener](#other-processes) has the numbers of a server ready: for Prometheus at `/metrics`, and for whoever looks
+//! at it all the time at `/@stats`. Without that listener nothing of it is counted.
+//!
 //! # Other processes
 //!
-//! With the feature `manage` and `ServerBuilder::manage`, other processes reach the hub over HTTP: they push to a connection by its ID,
-//! list, show and close connections, publish to topics and users, and are told what happens. `/@connections` is the API that clients of
-//! AWS's API Gateway know; `/health` and `/ready` are for whoever watches over the server. It is a listener of its own, on Unix sockets,
-//! or with a token: `Manage` says all of it.
+//! With the feature `manage` and `ServerBuilder::manage`, other processes reach the hub over HTTP: they push to a connection by its
+//! ID, list, show and close connections, read from shared ones, publish to topics and users, and are told what happens.
+//! `/@connections` is the API that clients of AWS's API Gateway know, which sign with a token as their secret key; `/health` and
+//! `/ready` are for whoever watches over the server. It is a listener of its own, on Unix sockets, or with a token: `Manage` says
+//! all of it. At `/` it has a console for people: plots, connections and topics, and what can be done with them.
 //!
 //! ```text
 //! curl --unix-socket /run/box.sock -d 'it rains' http://localhost/@connections/b3kT9ZcYw4mQ1s8xAAAAKg
@@ -441,7 +447,8 @@
 //!   linked but libc, and with a musl target not even that.
 //! - `tls-vendored`: `tls` with an OpenSSL that is built along and linked in, for cross builds where the target's is not to be had. It
 //!   takes Perl, `make` and minutes.
-//! - `manage`: other processes push to connections, list and close them, over HTTP: `ServerBuilder::manage`, which says it all.
+//! - `manage` (default): other processes push to connections, list and close them, over HTTP, and people see them in a console:
+//!   `ServerBuilder::manage`, which says it all.
 //! - `remote`: the [hub of another process](Hub#in-another-process), over that listener: `Hub::connect`.
 //! - `test-certs`: certificates for tests of your own `wss://`, `switchboard::test_certs`; with `tls` or `rustls`.
 //! - `cli` (default): the `switchboard` command. A program that only uses the library does not need it:
@@ -465,6 +472,7 @@
 //! | 2 | `protocol` | the state machine of one connection, without I/O: bytes, commands and the time in; bytes, messages and the next deadline out |
 //! | 3 | `connection` | the protocol under its lock, the socket, what waits to be sent and to be read |
 //! | 4 | `info`, `observer` | what is told about a connection, and who is told |
+//! | 4 | `metrics` | what is counted as it happens, for whoever watches the server |
 //! | 4 | `pending` | a connection that is being opened: what is pushed to it, and who waits for it |
 //! | 4 | `registry` | connections by ID, path, route, topic and user |
 //! | 4 | `gateway` | drives shared connections, receives for busy threads, keeps the deadlines |
@@ -528,6 +536,7 @@ mod limits;
 mod manage;
 mod memory;
 mod message;
+mod metrics;
 mod observer;
 mod opening;
 mod parked;

@@ -14,7 +14,7 @@ use std::{
 use crate::{
     awaited::{Answer, Awaited},
     buffered::{Buffered, Held},
-    connection::{Connection, PushError, PushErrorKind, Pushed},
+    connection::{Connection, PushError, PushErrorKind, Pushed, QUEUE_OVERFLOWED},
     deadline::Deadline,
     error::{CloseReason, ClosedBy, Error, Result},
     id::WebSocketId,
@@ -185,7 +185,7 @@ impl Pending {
     pub(crate) fn push_or_close(&self, message: Message) -> Result<Pushed, PushError> {
         let pushed = self.push(message, None);
         if let Err(PushError { kind: PushErrorKind::Full, .. }) = &pushed {
-            let _ = self.close(CloseCode::TRY_AGAIN, "too slow"); // it is refused otherwise
+            let _ = self.close(CloseCode::TRY_AGAIN, QUEUE_OVERFLOWED); // it is refused otherwise
         }
         pushed
     }

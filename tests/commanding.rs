@@ -14,10 +14,11 @@ use std::{
 };
 
 use common::{
-    PATIENCE, Scheme, Stream, eventually,
+    PATIENCE, Scheme, Stream,
+    commanded::Commanded,
+    eventually,
     folder::Folder,
     handshake,
-    managed::Managed,
     process::COMMAND,
     reply::{Reply, ask},
     running::Running,
@@ -100,7 +101,7 @@ fn end(child: &mut Child) -> Option<i32> {
     }
 }
 
-impl Managed {
+impl Commanded {
     fn run(&self, args: &[&str]) -> Ended {
         run_with(&mut self.command(args), "")
     }
@@ -129,9 +130,15 @@ impl Started {
         Self { child, lines }
     }
 
+    /// The next line that is not of a connection that was made only to be noticed.
     #[track_caller]
     fn line(&self) -> String {
-        self.lines.recv_timeout(PATIENCE).expect("another line")
+        loop {
+            let line = self.lines.recv_timeout(PATIENCE).expect("another line");
+            if !line.contains("/shared/early") {
+                return line;
+            }
+        }
     }
 
     #[track_caller]
@@ -159,7 +166,7 @@ fn next(client: &Client) -> String {
 
 #[test]
 fn a_list_has_whole_ids_and_all_columns_in_a_pipe() {
-    let managed = Managed::new();
+    let managed = Commanded::new();
     let (_a, a) = managed.connect("/shared/a?user=ann");
     let (_b, b) = managed.connect("/shared/a-path-that-is-longer-than-any-terminal-would-like?topic=t");
     let (_c, c) = managed.connect("/echo");
@@ -187,7 +194,7 @@ fn a_list_has_whole_ids_and_all_columns_in_a_pipe() {
 
 #[test]
 fn json_is_what_the_http_api_says() {
-    let managed = Managed::new();
+    let managed = Commanded::new();
     let (client, id) = managed.connect("/shared/a?user=%22an%CC%88n%22&topic=t");
     client.write("hello").unwrap();
     let (_other, _) = managed.connect("/echo");
@@ -203,7 +210,7 @@ fn json_is_what_the_http_api_says() {
 
 #[test]
 fn what_strangers_wrote_is_shown_without_harm() {
-    let managed = Managed::new();
+    let managed = Commanded::new();
     let (_client, id) = managed.connect("/shared/a?user=x%1b%5b2J%e2%80%ae&topic=y%0az");
     for args in
         [&["list"][..], &["show", id.as_str()], &["topics"], &["list", "--json"], &["topics", "--json"]]
@@ -219,7 +226,7 @@ fn what_strangers_wrote_is_shown_without_harm() {
 
 #[test]
 fn all_that_is_known_of_a_connection() {
-    let managed = Managed::new();
+    let managed = Commanded::new();
     let (client, id) = managed.connect("/shared/a?user=ann&topic=t");
     client.write("hello").unwrap();
     eventually("it was received", || managed.hub.connection(&id).unwrap().messages_in == 1);
@@ -242,7 +249,7 @@ fn all_that_is_known_of_a_connection() {
 
 #[test]
 fn an_id_may_begin_with_what_options_begin_with() {
-    let managed = Managed::new();
+    let managed = Commanded::new();
     let id = "-3kT9ZcYw4mQ1s8xAAAAKg";
     managed.run(&["show", id]).expect(4, "", &["no connection has this ID"]);
     managed.run(&["push", "--json", id, "x"]).expect(4, "", &["no connection has this ID"]);
@@ -251,7 +258,7 @@ fn an_id_may_begin_with_what_options_begin_with() {
 
 #[test]
 fn a_push_arrives() {
-    let managed = Managed::new();
+    let managed = Commanded::new();
     let (client, id) = managed.connect("/shared/a");
     let id = id.as_str();
     let is_pushed = |ended: Ended| {
@@ -280,7 +287,7 @@ fn a_push_arrives() {
 
 #[test]
 fn lines_are_pushed_as_they_come() {
-    let managed = Managed::new();
+    let managed = Commanded::new();
     let (client, id) = managed.connect("/shared/a");
     let args = ["push", id.as_str(), "--lines", "--wait", "20"];
     let mut child = managed.command(&args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -306,7 +313,7 @@ fn lines_are_pushed_as_they_come() {
 
 #[test]
 fn a_client_that_takes_nothing_is_told_from_one_that_is_gone() {
-    let managed = Managed::new();
+    let managed = Commanded::new();
     let address = managed.address();
     let mut slow = Stream::connect(address, Scheme::Ws);
     slow.write_all(handshake("/shared/slow").as_bytes()).unwrap();
@@ -329,7 +336,7 @@ fn a_client_that_takes_nothing_is_told_from_one_that_is_gone() {
 
 #[test]
 fn a_broadcast_reaches_those_who_are_meant() {
-    let managed = Managed::new();
+    let managed = Commanded::new();
     let (a, a_id) = managed.connect("/shared/a?user=ann&topic=t");
     let (b, _) = managed.connect("/shared/b?user=bob&topic=t");
     let (c, _) = managed.connect("/echo");
@@ -367,7 +374,7 @@ fn a_broadcast_reaches_those_who_are_meant() {
 
 #[test]
 fn a_publication_has_a_position() {
-    let managed = Managed::new();
+    let managed = Commanded::new();
     let (client, _) = managed.connect("/shared/a?topic=remembers");
     let ended =
         run_with(&mut managed.command(&["broadcast", "--topic", "remembers", "--lines", "--json"]), "a\nb\n");
@@ -379,7 +386,7 @@ fn a_publication_has_a_position() {
 
 #[test]
 fn topics_with_their_members() {
-    let managed = Managed::new();
+    let managed = Commanded::new();
     let _clients = ["t", "t", "a longer one"].map(|topic| {
         managed.connect(&format!("/shared/{}?topic={}", topic.len(), topic.replace(' ', "%20")))
     });
@@ -388,7 +395,7 @@ fn topics_with_their_members() {
 
 #[test]
 fn an_end_has_a_code_and_a_reason() {
-    let managed = Managed::new();
+    let managed = Commanded::new();
     for (args, code, text) in
         [(&[][..], 1000, ""), (&["--code", "4001", "--reason", "log in again"], 4001, "log in again")]
     {
@@ -403,7 +410,7 @@ fn an_end_has_a_code_and_a_reason() {
 
 #[test]
 fn events_as_they_happen() {
-    let managed = Managed::new();
+    let managed = Commanded::new();
     let as_json = Started::start(&mut managed.command(&["events", "--json"]));
     let for_people = Started::start(&mut managed.command(&["events"]));
     let (client, id) = first_seen(&managed, [&as_json, &for_people]);
@@ -433,7 +440,7 @@ fn events_as_they_happen() {
 }
 
 /// A client whose beginning both have told: connections are made until both do.
-fn first_seen(managed: &Managed, [as_json, for_people]: [&Started; 2]) -> (Client, String) {
+fn first_seen(managed: &Commanded, [as_json, for_people]: [&Started; 2]) -> (Client, String) {
     // Until both listen.
     let mut is_heard = [false, false];
     eventually("both listen", || {
@@ -443,17 +450,16 @@ fn first_seen(managed: &Managed, [as_json, for_people]: [&Started; 2]) -> (Clien
         is_heard == [true, true]
     });
     let (client, id) = managed.connect("/shared/e?user=ann&topic=t");
-    while as_json.json() != json!({"event": "opened", "id": id.as_str(), "path": "/shared/e", "user": "ann"})
-    {
-    }
+    let opened = json!({"event": "opened", "id": id.as_str(), "path": "/shared/e", "user": "ann"});
+    assert_eq!(as_json.json(), opened);
     let line = format!("Z opened   {} path=/shared/e user=ann", id.short());
-    while !for_people.line().ends_with(&line) {}
+    assert!(for_people.line().ends_with(&line));
     (client, id.to_string())
 }
 
 #[test]
 fn messages_are_read_as_they_come() {
-    let managed = Managed::new();
+    let managed = Commanded::new();
     let (client, id) = managed.connect("/shared/a");
     let mut reader = Started::start(&mut managed.command(&["read", id.as_str()]));
     for text in ["one", "größe", ""] {
@@ -468,7 +474,7 @@ fn messages_are_read_as_they_come() {
 
 #[test]
 fn one_message_is_read_and_not_read_again() {
-    let managed = Managed::new();
+    let managed = Commanded::new();
     let (client, id) = managed.connect("/shared/a");
     for text in ["a", "b", "c\nd", "e"] {
         client.write(text).unwrap();
@@ -486,7 +492,7 @@ fn one_message_is_read_and_not_read_again() {
 
 #[test]
 fn an_end_before_the_message_is_told() {
-    let managed = Managed::new();
+    let managed = Commanded::new();
     let (client, id) = managed.connect("/shared/a");
     let mut reader = managed.command(&["read", id.as_str(), "--one"]);
     let mut reader = reader.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
@@ -505,7 +511,7 @@ fn an_end_before_the_message_is_told() {
 #[test]
 fn a_reader_that_is_killed_loses_nothing() {
     const MESSAGES: usize = 300;
-    let managed = Managed::new();
+    let managed = Commanded::new();
     let (client, id) = managed.connect("/shared/a");
     let writer = thread::spawn(move || {
         for n in 0..MESSAGES {
@@ -549,7 +555,7 @@ fn a_reader_that_is_killed_loses_nothing() {
 
 #[test]
 fn a_reader_of_the_output_that_leaves_is_no_error() {
-    let managed = Managed::new();
+    let managed = Commanded::new();
     let clients: Vec<_> =
         (0..400).map(|n| managed.connect(&format!("/shared/{n}{}", "x".repeat(200)))).collect();
     let script = |line: &str| {
@@ -574,7 +580,7 @@ fn a_reader_of_the_output_that_leaves_is_no_error() {
 
 #[test]
 fn each_way_to_a_server() {
-    let managed = Managed::new();
+    let managed = Commanded::new();
     let (client, id) = managed.connect("/shared/a");
     let token = managed.folder.path("token");
     let [plain, tls] = managed.ports();
@@ -603,7 +609,7 @@ fn each_way_to_a_server() {
 
 #[test]
 fn who_may_only_read_is_told_so() {
-    let managed = Managed::new();
+    let managed = Commanded::new();
     let (_client, id) = managed.connect("/shared/a");
     let place = format!("unix:{}", managed.folder.path("read"));
     let run = |args: &[&str]| managed.run(&[args, &["--manage", &place]].concat());
@@ -621,7 +627,7 @@ fn who_may_only_read_is_told_so() {
 
 #[test]
 fn wrong_invocations_say_what_to_do() {
-    let managed = Managed::new();
+    let managed = Commanded::new();
     let id = "b3kT9ZcYw4mQ1s8xAAAAKg";
     let (folder, [plain, _]) = (Folder::new(), managed.ports());
     let http = format!("http://{plain}");
@@ -676,7 +682,7 @@ fn a_socket_of_somebody_else_says_who_may_open_it() {
     if rustix::process::geteuid().is_root() {
         return; // who may open all
     }
-    let managed = Managed::new();
+    let managed = Commanded::new();
     let socket = managed.folder.join("all");
     std::fs::set_permissions(socket, PermissionsExt::from_mode(0)).unwrap();
     managed.run(&["list"]).expect(1, "", &["Permission denied", "mode"]);
@@ -694,7 +700,7 @@ fn a_server_without_management_is_told() {
 
 #[test]
 fn a_table_fits_the_terminal() {
-    let managed = Managed::new();
+    let managed = Commanded::new();
     let (_client, id) = managed.connect(&format!("/shared/{}?user={}", "p".repeat(300), "u".repeat(200)));
     for (columns, agents) in [(80, false), (200, true)] {
         let mut command = managed.command(&["list"]);

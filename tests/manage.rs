@@ -4,235 +4,28 @@
 mod common;
 
 use std::{
-    fmt::Write as _,
     fs,
     io::{Read, Write},
-    net::SocketAddr,
-    os::unix::{
-        fs::{MetadataExt, PermissionsExt},
-        net::UnixStream,
-    },
-    path::PathBuf,
-    sync::{Mutex, OnceLock, mpsc},
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    sync::{Mutex, mpsc},
     thread,
     time::{Duration, Instant},
 };
 
 use common::{
-    Client, PATIENCE, Scheme, Stream, echo, eventually,
+    PATIENCE, Scheme, Stream, eventually,
     folder::Folder,
-    full_app, identity, next_message, read_close,
+    identity,
+    managed::{
+        LOG, Managed, READ_TOKEN, TOKEN, Way, assert_pushed, aws_refusal, log_everything, reached, refusal,
+        text, value, with_lines,
+    },
+    next_message, read_close,
     reply::{Reply, ask},
 };
 use serde_json::{Value, json};
-use switchboard::{
-    Audience, History, Hub, Limits, ListenAddr, Manage, Opening, Overflow, Refusal, RunningServer, Server,
-    ServerBuilder,
-};
-use tungstenite::{Message, client::IntoClientRequest};
-
-const TOKEN: &str = "the-token-of-these-tests";
-const READ_TOKEN: &str = "and-the-one-for-reading";
-
-/// How a management listener is reached.
-#[derive(Clone, Debug)]
-enum Way {
-    Unix(PathBuf),
-    Tcp(SocketAddr, Scheme),
-}
-
-trait Both: Read + Write {}
-impl<T: Read + Write> Both for T {}
-
-impl Way {
-    fn connect(&self) -> Box<dyn Both> {
-        match self {
-            Self::Unix(path) => {
-                let stream = UnixStream::connect(path).unwrap();
-                stream.set_read_timeout(Some(PATIENCE)).unwrap();
-                Box::new(stream)
-            }
-            Self::Tcp(address, scheme) => Box::new(Stream::connect(*address, *scheme)),
-        }
-    }
-
-    /// The header line that is needed here.
-    fn authorization(&self) -> String {
-        match self {
-            Self::Unix(_) => String::new(),
-            Self::Tcp(..) => format!("Authorization: Bearer {TOKEN}\r\n"),
-        }
-    }
-
-    /// A request and its body, with what is needed.
-    fn request(&self, request: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
-        with_lines(request, &self.authorization(), body)
-    }
-
-    /// Asks on a connection of its own.
-    fn ask(&self, request: &str, body: impl AsRef<[u8]>) -> Reply {
-        ask(&mut self.connect(), self.request(request, body))
-    }
-
-    fn get(&self, path: &str) -> Reply {
-        self.ask(&format!("GET {path}"), "")
-    }
-}
-
-/// A request such as `GET /`; without a body it has no length.
-fn with_lines(request: &str, lines: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
-    let body = body.as_ref();
-    let mut head = format!("{request} HTTP/1.1\r\nHost: box.example\r\n{lines}");
-    if !body.is_empty() {
-        write!(head, "Content-Length: {}\r\n", body.len()).unwrap();
-    }
-    [head.as_bytes(), b"\r\n", body].concat()
-}
-
-/// The JSON of an answer with this status.
-fn value(reply: &Reply, status: u16) -> Value {
-    assert_eq!(reply.status, status, "{reply:?}");
-    assert_eq!(reply.header("content-type"), Some("application/json"), "{reply:?}");
-    assert_eq!(reply.header("cache-control"), Some("no-store"), "{reply:?}");
-    serde_json::from_slice(&reply.body).unwrap()
-}
-
-/// The message of a refusal.
-fn refusal(reply: &Reply, status: u16) -> String {
-    let value = value(reply, status);
-    assert_eq!(value.as_object().unwrap().len(), 1, "{value}");
-    value["message"].as_str().unwrap().to_owned()
-}
-
-/// The same of one that AWS's clients know.
-fn aws_refusal(reply: &Reply, status: u16, kind: &str) -> String {
-    assert_eq!(reply.header("x-amzn-errortype"), Some(kind), "{reply:?}");
-    refusal(reply, status)
-}
-
-/// A push was taken: whether it was sent at once depends on what the connection's thread just does.
-fn assert_pushed(reply: &Reply) {
-    let value = value(reply, 200);
-    assert!(["sent", "queued"].map(|result| json!({"result": result})).contains(&value), "{value}");
-}
-
-/// How many connections were reached, and what is said beside that.
-fn reached(mut value: Value) -> (u64, Value) {
-    let mut take = |name: &str| value.as_object_mut().unwrap().remove(name).unwrap().as_u64().unwrap();
-    let (reached, missed) = (take("sent") + take("queued"), take("dropped") + take("gone"));
-    assert_eq!(missed, 0);
-    (reached, value)
-}
-
-/// A server that is managed in all ways: by a Unix socket, over TCP, and TLS.
-struct Managed {
-    server: RunningServer,
-    folder: Folder,
-}
-
-impl Managed {
-    fn new() -> Self {
-        Self::with(|builder| builder, |manage| manage)
-    }
-
-    fn with(
-        configure: impl FnOnce(ServerBuilder) -> ServerBuilder,
-        configure_manage: impl FnOnce(Manage) -> Manage,
-    ) -> Self {
-        log_everything();
-        let folder = Folder::new();
-        let manage = Manage::new()
-            .listen(format!("unix:{}", folder.path("all")))
-            .listen("127.0.0.1:0")
-            .listen_tls("127.0.0.1:0", identity())
-            .listen_read_only(format!("unix:{}", folder.path("read")))
-            .listen_read_only("127.0.0.1:0")
-            .token(TOKEN)
-            .read_token(READ_TOKEN);
-        let builder = Server::builder().listen("127.0.0.1:0").route("/*", || full_app(open, echo, |_| {}));
-        let builder = configure(builder).manage(configure_manage(manage));
-        Self { server: builder.bind().unwrap().spawn().unwrap(), folder }
-    }
-
-    fn hub(&self) -> Hub {
-        self.server.hub()
-    }
-
-    fn tcp(&self, n: usize) -> SocketAddr {
-        self.server.manage_addrs()[n].tcp().unwrap()
-    }
-
-    fn unix(&self) -> Way {
-        Way::Unix(self.folder.join("all"))
-    }
-
-    fn plain(&self) -> Way {
-        Way::Tcp(self.tcp(1), Scheme::Ws)
-    }
-
-    fn ways(&self) -> [Way; 3] {
-        [self.unix(), self.plain(), Way::Tcp(self.tcp(2), Scheme::Wss)]
-    }
-
-    /// A client of the server, and its ID.
-    fn client(&self, path: &str) -> (Client, String) {
-        let known: Vec<_> = self.ids();
-        let address = self.server.local_addrs()[0].tcp().unwrap();
-        let mut request = format!("ws://{address}{path}").into_client_request().unwrap();
-        request.headers_mut().insert("user-agent", "a \"test\"\t1".parse().unwrap());
-        let (client, _) = tungstenite::client(request, Stream::connect(address, Scheme::Ws)).unwrap();
-        let new = self.ids().into_iter().find(|id| !known.contains(id)).unwrap();
-        (client, new)
-    }
-
-    fn ids(&self) -> Vec<String> {
-        self.hub().all_connections(Audience::All).map(|info| info.unwrap().id.to_string()).collect()
-    }
-}
-
-/// The query says who a connection is.
-fn open(opening: &mut Opening) -> Result<(), Refusal> {
-    let query = |name| opening.request().query_value(name).map(|value| value.into_owned());
-    let (user, topic, drop) = (query("user"), query("topic"), query("drop"));
-    if let Some(user) = user {
-        opening.set_user(&user)?;
-        opening.set_tag("device", "a \"box\"")?;
-    }
-    if let Some(topic) = topic {
-        opening.join(&topic)?;
-    }
-    if drop.is_some() {
-        opening.set_overflow(Overflow::DropNewest);
-    }
-    Ok(())
-}
-
-fn text(text: &str) -> Message {
-    Message::text(text)
-}
-
-/// All lines of the log of this test program.
-static LOG: Mutex<String> = Mutex::new(String::new());
-
-fn log_everything() {
-    struct Keeper;
-    impl log::Log for Keeper {
-        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-            true
-        }
-        fn log(&self, record: &log::Record<'_>) {
-            if record.target().starts_with("switchboard") {
-                writeln!(LOG.lock().unwrap(), "{} {}", record.level(), record.args()).unwrap();
-            }
-        }
-        fn flush(&self) {}
-    }
-    static ONCE: OnceLock<()> = OnceLock::new();
-    ONCE.get_or_init(|| {
-        log::set_logger(&Keeper).unwrap();
-        log::set_max_level(log::LevelFilter::Trace);
-    });
-}
+use switchboard::{History, Limits, ListenAddr, Manage, Server};
+use tungstenite::Message;
 
 // What AWS has.
 
@@ -684,7 +477,7 @@ fn without_the_token_there_is_nothing() {
             aws_refusal(&reply, 403, "ForbiddenException");
             assert!(reply.closes(), "the next guess takes another connection");
         }
-        let request = with_lines(&format!("GET /?token={TOKEN}&access_token={TOKEN}"), "", TOKEN);
+        let request = with_lines(&format!("GET /@topics?token={TOKEN}&access_token={TOKEN}"), "", TOKEN);
         let reply = ask(&mut way.connect(), request);
         assert!(refusal(&reply, 401).contains("Authorization: Bearer"));
         assert_eq!(reply.header("www-authenticate"), Some("Bearer realm=\"switchboard\""));
@@ -868,7 +661,6 @@ fn what_there_is_not_and_methods_that_there_are_not() {
     let id = "AAAAAAAAAAAAAAAAAAAAAA";
     for way in server.ways() {
         for path in [
-            "/",
             "/nothing",
             "/@hub",
             "/@connections/x/y",
@@ -890,6 +682,8 @@ fn what_there_is_not_and_methods_that_there_are_not() {
             ("/@users/u".into(), "DELETE, POST"),
             ("/@events".into(), "GET, HEAD"),
             ("/ready".into(), "GET, HEAD"),
+            ("/".into(), "GET, HEAD"),
+            ("/@access".into(), "GET, HEAD"),
         ] {
             for method in ["PATCH", "BREW", "OPTIONS", "TRACE", "get"] {
                 let reply = way.ask(&format!("{method} {path}"), "");

@@ -5,7 +5,7 @@ mod common;
 
 use std::process::{Command, Stdio};
 
-use common::{PATIENCE, eventually, managed::Managed, terminal::Terminal};
+use common::{PATIENCE, commanded::Commanded, eventually, terminal::Terminal};
 use rustix::{process::Signal, termios::LocalModes};
 use switchboard::{Audience, Client};
 
@@ -13,7 +13,7 @@ const TO_SCREEN: &str = "\x1b[?1049h";
 const FROM_SCREEN: &str = "\x1b[?1049l";
 
 /// At a terminal of so many columns and rows. It asks often.
-fn start(managed: &Managed, size: (u16, u16)) -> Terminal {
+fn start(managed: &Commanded, size: (u16, u16)) -> Terminal {
     let mut command = managed.command(&["top", "--interval", "0.1"]);
     let mut terminal = Terminal::spawn(command.env("TERM", "xterm"), Some(size));
     terminal.wait_for(TO_SCREEN);
@@ -36,13 +36,13 @@ fn assert_ends(mut terminal: Terminal, code: i32) {
 
 #[test]
 fn connections_are_shown_as_they_are_now() {
-    let managed = Managed::new();
+    let managed = Commanded::new();
     let (client, id) = managed.connect("/shared/busy?user=%1b%5b");
     let (_other, other) = managed.connect("/echo");
     let mut terminal = start(&managed, (80, 24));
     terminal.wait_for("2 connections, 1 shared");
     terminal.wait_for("OUT/s▼");
-    terminal.wait_for(" opened 0/s  closed 0/s");
+    terminal.wait_for(" +0/s -0/s");
     // The one that gets something comes first: at the head of the rows, which begin in the fifth line.
     let mut number = 0;
     let first = format!("\x1b[5;1H {}", id.short());
@@ -61,7 +61,7 @@ fn connections_are_shown_as_they_are_now() {
 
 #[test]
 fn keys_sort_find_and_move() {
-    let managed = Managed::new();
+    let managed = Commanded::new();
     let clients: Vec<_> =
         (0..30).map(|n| managed.connect(&format!("/shared/{n}?user=user-{n:02}"))).collect();
     let mut terminal = start(&managed, (80, 15)); // ten rows
@@ -97,7 +97,7 @@ fn keys_sort_find_and_move() {
 
 #[test]
 fn it_fits_a_terminal_that_changes_its_size() {
-    let managed = Managed::new();
+    let managed = Commanded::new();
     let _clients: Vec<_> = (0..60).map(|n| managed.connect(&format!("/shared/{n}"))).collect();
     let mut terminal = start(&managed, (80, 24));
     terminal.wait_for(" 1-19 of 60 ");
@@ -115,7 +115,7 @@ fn it_fits_a_terminal_that_changes_its_size() {
 
 #[test]
 fn the_terminal_is_as_it_was_after_a_signal() {
-    let managed = Managed::new();
+    let managed = Commanded::new();
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
         let mut terminal = start(&managed, (80, 24));
         terminal.wait_for("0 connections");
@@ -126,7 +126,7 @@ fn the_terminal_is_as_it_was_after_a_signal() {
 
 #[test]
 fn it_can_be_stopped_and_goes_on() {
-    let managed = Managed::new();
+    let managed = Commanded::new();
     let mut terminal = start(&managed, (80, 24));
     terminal.wait_for("0 connections");
     terminal.signal(Signal::TSTP);
@@ -143,12 +143,12 @@ fn it_can_be_stopped_and_goes_on() {
 
 #[test]
 fn a_server_that_has_gone_is_told_and_waited_for() {
-    let managed = Managed::new();
+    let managed = Commanded::new();
     let mut terminal = start(&managed, (80, 24));
     terminal.wait_for("0 connections");
     let folder = managed.stop();
     terminal.wait_for("cannot be reached");
-    let managed = Managed::in_folder(folder);
+    let managed = Commanded::in_folder(folder);
     let (_client, id): (Client, _) = managed.connect("/shared/a");
     terminal.wait_for("1 connection, 1 shared");
     terminal.wait_for(id.short());
@@ -158,7 +158,7 @@ fn a_server_that_has_gone_is_told_and_waited_for() {
 
 #[test]
 fn without_a_terminal_it_says_what_else_there_is() {
-    let managed = Managed::new();
+    let managed = Commanded::new();
     for (term, stdout) in [("dumb", None), ("xterm", Some(Stdio::piped()))] {
         let mut command: Command = managed.command(&["top"]);
         if let Some(stdout) = stdout {
@@ -175,7 +175,7 @@ fn without_a_terminal_it_says_what_else_there_is() {
 
 #[test]
 fn many_connections_are_asked_for_page_by_page_and_less_often() {
-    let managed = Managed::new();
+    let managed = Commanded::new();
     let _clients: Vec<_> = (0..1200).map(|_| managed.connect("/shared/a")).collect();
     let mut terminal = start(&managed, (80, 24));
     terminal.wait_for("1,200 connections, 1,200 shared");

@@ -332,7 +332,7 @@ impl Client {
     /// How long the last ping took for its answer; `None` before the first one. Pings are sent only after a silence of
     /// [`Limits::ping_interval`](crate::Limits).
     pub fn round_trip(&self) -> Option<Duration> {
-        self.connection.statistics().round_trip
+        self.connection.traffic().round_trip
     }
 }
 

@@ -9,6 +9,8 @@ use clap::{
 use log::LevelFilter;
 use switchboard::{Compression, Server};
 
+#[cfg(feature = "manage")]
+use super::manage::Management;
 #[cfg(feature = "__tls")]
 use super::tls::Tls;
 
@@ -26,6 +28,9 @@ pub(super) struct Serve {
     #[cfg(feature = "__tls")]
     #[command(flatten)]
     pub(super) tls: Tls,
+    #[cfg(feature = "manage")]
+    #[command(flatten)]
+    pub(super) manage: Management,
     /// Serve the files of this folder instead of the demo page
     #[arg(long, value_name = "DIR")]
     pub(super) www: Option<PathBuf>,
@@ -196,6 +201,16 @@ mod tests {
     fn with_tls_there_is_no_default() {
         let tls = parse(&["--tls-listen", "a:1", "--cert", "c", "--key", "k"]).unwrap();
         assert!(tls.listen().is_empty());
+    }
+
+    #[cfg(all(feature = "__tls", feature = "manage"))]
+    #[test]
+    fn it_can_be_managed_with_tls_alone_and_in_several_places() {
+        let tls = ["--cert", "c", "--key", "k", "--manage-token-file", "t"];
+        let alone = parse(&[&["--manage-tls", "a:1"], &tls[..]].concat()).unwrap();
+        assert_eq!(alone.listen(), ["127.0.0.1:8080"], "there it is not served to clients");
+        let many = ["--manage", "unix:/s", "--manage", "a:2", "--manage-tls", "a:1", "--tls-listen", "a:3"];
+        assert!(parse(&[&many, &tls[..]].concat()).unwrap().listen().is_empty());
     }
 
     #[test]

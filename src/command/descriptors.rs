@@ -19,6 +19,8 @@ const SPARE: u64 = 16;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Needed {
     pub(super) connections: u64,
+    /// Those of whoever manages the server.
+    pub(super) managing: u64,
     /// A connection may be sent a file.
     pub(super) files: bool,
     pub(super) listeners: u64,
@@ -28,7 +30,12 @@ pub(super) struct Needed {
 impl Needed {
     fn sum(self) -> u64 {
         let each = if self.files { 2 } else { 1 };
-        self.connections * each + self.listeners * LISTENER + self.gateways * GATEWAY + PROCESS + SPARE
+        self.connections * each
+            + self.managing
+            + self.listeners * LISTENER
+            + self.gateways * GATEWAY
+            + PROCESS
+            + SPARE
     }
 }
 
@@ -65,13 +72,14 @@ fn missing(limit: u64, needed: Needed) -> String {
 mod tests {
     use super::*;
 
-    const NEEDED: Needed = Needed { connections: 4096, files: false, listeners: 1, gateways: 1 };
+    const NEEDED: Needed = Needed { connections: 4096, managing: 0, files: false, listeners: 1, gateways: 1 };
 
     #[test]
     fn everything_is_counted() {
         assert_eq!(NEEDED.sum(), 4096 + 35 + 2 + 26);
         let with =
             |files, listeners, gateways| Needed { files, listeners, gateways, ..NEEDED }.sum() - NEEDED.sum();
+        assert_eq!(Needed { managing: 128, ..NEEDED }.sum(), NEEDED.sum() + 128);
         assert_eq!((with(true, 1, 1), with(false, 3, 1), with(false, 1, 4)), (4096, 70, 6));
     }
 

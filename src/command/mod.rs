@@ -14,6 +14,8 @@ mod descriptors;
 mod escaped;
 mod form;
 mod logging;
+#[cfg(feature = "manage")]
+mod manage;
 mod page;
 mod reader;
 mod remote;
@@ -71,6 +73,10 @@ fn run(args: &Serve) -> Result<(), Box<dyn Error>> {
     let identity = args.tls.identity()?;
     #[cfg(feature = "__tls")]
     let builder = args.tls.listen(builder, identity.as_ref());
+    #[cfg(all(feature = "manage", feature = "__tls"))]
+    let builder = args.manage.listen(builder, identity.as_ref());
+    #[cfg(all(feature = "manage", not(feature = "__tls")))]
+    let builder = args.manage.listen(builder);
     let server = builder.bind()?;
     chatters.use_hub(server.hub());
     #[cfg(feature = "__tls")]
@@ -79,12 +85,7 @@ fn run(args: &Serve) -> Result<(), Box<dyn Error>> {
     hangup.watch(move || tls::on_hangup(identity.as_ref()))?;
     #[cfg(not(feature = "__tls"))]
     hangup.watch(signals::ignore_hangup)?;
-    descriptors::raise_limit(Needed {
-        connections: args.max_connections.into(),
-        files: args.www.is_some(),
-        listeners: server.local_addrs().len() as u64,
-        gateways: args.gateways.into(),
-    });
+    descriptors::raise_limit(needed(&server, args));
     stop_on_signals(server.handle())?;
     announce(&server, args);
     clock.start(server.hub());
@@ -134,6 +135,21 @@ fn configure(args: &Serve, clock: &Clock) -> Result<ServerBuilder, Box<dyn Error
     Ok(builder)
 }
 
+/// What descriptors are needed for.
+fn needed(server: &Server, args: &Serve) -> Needed {
+    #[cfg(feature = "manage")]
+    let (managing, places) = (manage::connections(server), server.manage_addrs().len() as u64);
+    #[cfg(not(feature = "manage"))]
+    let (managing, places) = (0, 0);
+    Needed {
+        connections: args.max_connections.into(),
+        managing,
+        files: args.www.is_some(),
+        listeners: server.local_addrs().len() as u64 + places,
+        gateways: args.gateways.into(),
+    }
+}
+
 fn origins(allowed: &[String]) -> Origins {
     let (same_host, list): (Vec<_>, Vec<_>) =
         allowed.iter().cloned().partition(|origin| origin == "same-host");
@@ -167,6 +183,8 @@ fn announce(server: &Server, args: &Serve) {
             other => info!("listening on {other}"),
         }
     }
+    #[cfg(feature = "manage")]
+    manage::announce(server);
     if let Some(folder) = &args.www {
         info!("the pages are the files of {}", folder.display());
     }

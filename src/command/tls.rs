@@ -9,15 +9,16 @@ use switchboard::{ServerBuilder, TlsBackend, TlsClientCa, TlsIdentity, TlsVersio
 use super::signals;
 
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("tls_address").multiple(true))]
 #[cfg_attr(feature = "tls", command(group = ArgGroup::new("certificate").args(["cert", "identity"])))]
 #[cfg_attr(not(feature = "tls"), command(group = ArgGroup::new("certificate").args(["cert"])))]
 pub(super) struct Tls {
     /// Listen here with TLS, which needs a certificate, such as --cert and --key; repeatable. When its files change, and at SIGHUP,
     /// it is loaded again
-    #[arg(long, value_name = "ADDR", requires = "certificate")]
+    #[arg(long, value_name = "ADDR", requires = "certificate", group = "tls_address")]
     pub(super) tls_listen: Vec<String>,
     /// The certificate chain, in PEM, the server's own certificate first; repeatable, for other names, with a --key for each
-    #[arg(long, value_name = "FILE", requires = "key", requires = "tls_listen")]
+    #[arg(long, value_name = "FILE", requires = "key", requires = "tls_address")]
     cert: Vec<PathBuf>,
     /// The certificate's key, in PEM; it may be in the same file
     #[arg(long, value_name = "FILE", requires = "cert")]
@@ -28,7 +29,7 @@ pub(super) struct Tls {
         long,
         value_name = "FILE",
         requires = "password_file",
-        requires = "tls_listen",
+        requires = "tls_address",
         conflicts_with = "cert"
     )]
     identity: Option<PathBuf>,
@@ -37,13 +38,13 @@ pub(super) struct Tls {
     #[arg(long, value_name = "FILE", requires = "identity")]
     password_file: Option<PathBuf>,
     /// Who does TLS: the system's library, or rustls, which knows TLS 1.3, --client-ca and several --cert
-    #[arg(long, value_name = "NAME", default_value = Backend::default_name(), requires = "tls_listen")]
+    #[arg(long, value_name = "NAME", default_value = Backend::default_name(), requires = "tls_address")]
     tls_backend: Backend,
     /// Refuse clients that speak no later version than this one
-    #[arg(long, value_name = "VERSION", default_value = "1.2", requires = "tls_listen")]
+    #[arg(long, value_name = "VERSION", default_value = "1.2", requires = "tls_address")]
     tls_min_version: Version,
     /// Refuse clients that have no certificate of a CA in this PEM file, which is loaded again as that of the certificate is
-    #[arg(long, value_name = "FILE", requires = "tls_listen")]
+    #[arg(long, value_name = "FILE", requires = "tls_address")]
     client_ca: Option<PathBuf>,
 }
 

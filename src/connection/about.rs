@@ -77,13 +77,19 @@ impl About {
     }
 }
 
-/// What has gone through a connection, and how it is.
+/// What has gone through a connection, and waits to.
 #[derive(Debug)]
-pub(crate) struct Statistics {
+pub(crate) struct Traffic {
     pub(crate) counts: Counts,
     /// What waits to be sent, in bytes.
     pub(crate) queued: usize,
     pub(crate) round_trip: Option<Duration>,
+}
+
+/// The same, and how long it is ago.
+#[derive(Debug)]
+pub(crate) struct Statistics {
+    pub(crate) traffic: Traffic,
     /// When the last message went either way.
     pub(crate) active: SystemTime,
     /// How long ago that was.

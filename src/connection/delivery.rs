@@ -33,6 +33,12 @@ impl Loan {
         self.message.clone()
     }
 
+    /// Gives it back as if it had never been read: nobody has seen it.
+    #[cfg(feature = "manage")]
+    pub(crate) fn give_back_unseen(mut self) {
+        self.lent.is_unseen = true;
+    }
+
     /// Whether somebody has had it before, or a part of it, and did not acknowledge that: what it asks for may have been done.
     pub(crate) fn redelivered(&self) -> bool {
         self.lent.again

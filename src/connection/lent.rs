@@ -16,6 +16,8 @@ pub(super) struct Lent {
     bytes: Range<usize>,
     /// Somebody has had it, or a part of it, before.
     pub(super) again: bool,
+    /// Whoever has read it did not look at it.
+    pub(super) is_unseen: bool,
 }
 
 impl Lent {
@@ -78,7 +80,7 @@ impl Lending {
     pub(super) fn lend(&mut self, whole: Message) -> (Message, Lent) {
         let bytes = 0..whole.len();
         self.out += 1;
-        (whole.clone(), Lent { whole, number: self.next_number(), bytes, again: false })
+        (whole.clone(), Lent { whole, number: self.next_number(), bytes, again: false, is_unseen: false })
     }
 
     /// The first unread message becomes a part. So many bytes of it were read, and are not lent.
@@ -112,7 +114,8 @@ impl Lending {
         let (part, whole) = (self.parts.front_mut()?, unread.front()?.clone());
         let piece = whole.piece_within(part.bytes.clone(), len);
         let bytes = part.bytes.start..part.bytes.start + piece.len();
-        let lent = Lent { whole, number: part.number, again: bytes.start < part.fresh, bytes };
+        let again = bytes.start < part.fresh;
+        let lent = Lent { whole, number: part.number, bytes, again, is_unseen: false };
         part.bytes.start = lent.bytes.end;
         part.fresh = part.fresh.max(lent.bytes.end);
         if part.bytes.is_empty() {
@@ -126,8 +129,10 @@ impl Lending {
     pub(super) fn take_back(&mut self, lent: &Lent, unread: &mut VecDeque<Message>) {
         self.out -= 1;
         let place = self.parts.partition_point(|part| (part.number, part.bytes.start) < lent.place());
+        let is_fresh = lent.is_unseen && !lent.again;
         // Also an empty message was had by somebody.
-        let part = Part { number: lent.number, bytes: lent.bytes.clone(), fresh: usize::MAX };
+        let fresh = if is_fresh { lent.bytes.start } else { usize::MAX };
+        let part = Part { number: lent.number, bytes: lent.bytes.clone(), fresh };
         self.parts.insert(place, part);
         unread.insert(place, lent.whole.clone());
         self.join(place + 1, unread);
@@ -137,10 +142,16 @@ impl Lending {
     /// This part and the one before it become one, if they are next to each other in their message.
     fn join(&mut self, place: usize, unread: &mut VecDeque<Message>) {
         let before = place.checked_sub(1).and_then(|before| self.parts.get(before));
-        let Some((number, bytes)) = before.map(|part| (part.number, part.bytes.clone())) else { return };
+        let Some(before) = before else { return };
+        let (number, bytes, is_fresh) =
+            (before.number, before.bytes.clone(), before.fresh <= before.bytes.start);
         let Some(part) = self.parts.get_mut(place) else { return };
         if part.number == number && part.bytes.start == bytes.end {
-            part.bytes.start = bytes.start; // of what is before, nothing is fresh
+            // Else nothing of what is before is fresh.
+            if is_fresh && part.fresh <= part.bytes.start {
+                part.fresh = bytes.start;
+            }
+            part.bytes.start = bytes.start;
             self.parts.remove(place - 1);
             unread.remove(place - 1);
         }

@@ -32,11 +32,12 @@ mod waiting;
 mod write;
 
 pub(crate) use self::{
-    about::{About, Extras, Statistics},
+    about::{About, Extras, Statistics, Traffic},
     delivery::Loan,
     drive::{Batch, Intake, Rest, TakenIn},
     mailbox::{Post, Sleep},
     parts::{Connection, Context, Handler, Registrar},
+    push::QUEUE_OVERFLOWED,
     socket::Socket,
     turns::Turns,
 };

@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{
-    about::{About, Statistics},
+    about::{About, Statistics, Traffic},
     core::Core,
     inbox::Inbox,
     lock::Lock,
@@ -115,6 +115,10 @@ pub(crate) trait Handler: Send + Sync + fmt::Debug {
 /// Who has a connection registered as long as it is not over.
 pub(crate) trait Registrar: Send + Sync + fmt::Debug {
     fn unregister(&self, connection: &Arc<Connection>);
+    /// A ping was answered after so long. Called under the connection's lock.
+    fn measured(&self, round_trip: Duration) {
+        let _ = round_trip;
+    }
     /// All that are not over, in no order.
     fn all(&self) -> Vec<Arc<Connection>>;
 }
@@ -204,14 +208,24 @@ impl Connection {
     pub(crate) fn statistics(self: &Arc<Self>) -> Statistics {
         let clock = &self.context.clock;
         let mut core = self.lock();
+        let traffic = self.traffic_of(&mut core);
+        let active = core.protocol.last_message();
+        drop(core);
         // Messages have the time of the coarse clock, which may be behind that of the opening.
-        let active = core.protocol.last_message().max(self.about.opened);
-        Statistics {
+        let active = active.max(self.about.opened);
+        Statistics { traffic, active: clock.date(active), idle: clock.exact().since(active) }
+    }
+
+    /// What went through it, and waits to.
+    pub(crate) fn traffic(self: &Arc<Self>) -> Traffic {
+        self.traffic_of(&mut self.lock())
+    }
+
+    fn traffic_of(&self, core: &mut Core) -> Traffic {
+        Traffic {
             counts: core.protocol.counts(),
             queued: core.protocol.pending() + self.outbox.get().map_or(0, |outbox| outbox.bytes()),
             round_trip: core.protocol.round_trip(),
-            active: clock.date(active),
-            idle: clock.exact().since(active),
         }
     }
 

@@ -59,6 +59,9 @@ impl Connection {
 
     #[inline(never)]
     fn publish_change(&self, core: &mut Core) {
+        if let Some(round_trip) = core.protocol.take_measured() {
+            self.context.registrar.measured(round_trip);
+        }
         if let (Some(reason), None) = (core.protocol.reason(), self.reason.get()) {
             core.deferred.ended = self.reason.set(reason.clone()).is_ok();
         }

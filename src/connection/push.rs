@@ -18,6 +18,9 @@ use crate::{
     thread,
 };
 
+/// Why a connection is closed whose queue is full.
+pub(crate) const QUEUE_OVERFLOWED: &str = "too slow";
+
 impl Connection {
     /// Sends one message from any thread, and never waits for the network. A message that goes to others, too, comes with
     /// its compressed `forms`; one that a newer one may replace, with the key of both.
@@ -49,7 +52,7 @@ impl Connection {
             if !matches!(kind, PushErrorKind::Full) {
                 return PushError { kind, message };
             }
-            self.disconnect(CloseCode::TRY_AGAIN, "too slow");
+            self.disconnect(CloseCode::TRY_AGAIN, QUEUE_OVERFLOWED);
             PushError { kind: PushErrorKind::Closed(self.closed_reason()), message }
         })
     }
@@ -71,7 +74,7 @@ impl Connection {
         self.context.relieve();
         pushed.map_err(|(mut kind, Outgoing { message, .. })| {
             if matches!(kind, PushErrorKind::Full) && self.about.overflow == Overflow::Disconnect {
-                self.disconnect(CloseCode::TRY_AGAIN, "too slow");
+                self.disconnect(CloseCode::TRY_AGAIN, QUEUE_OVERFLOWED);
                 kind = PushErrorKind::Closed(self.closed_reason());
             }
             PushError { kind, message }

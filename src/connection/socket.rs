@@ -125,6 +125,11 @@ impl Socket {
         self.wait(PollFlags::IN, deadline)
     }
 
+    /// Waits until the peer's stream has ended, perhaps behind bytes that have not been received. False: the time was up.
+    pub(crate) fn wait_end(&self, deadline: Deadline) -> io::Result<bool> {
+        self.wait(PEER_ENDED, deadline)
+    }
+
     /// Waits until something arrived, or the socket takes more, or has ended. False: the time was up.
     pub(crate) fn wait_either(&self, deadline: Deadline) -> io::Result<bool> {
         self.wait(PollFlags::IN | PollFlags::OUT, deadline)

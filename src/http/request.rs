@@ -239,6 +239,12 @@ impl Request {
         Host::parse(self.raw_host())
     }
 
+    /// Whether it asks for a host whose name no stranger can own.
+    #[cfg(feature = "manage")]
+    pub(crate) fn has_local_host(&self) -> bool {
+        self.host().is_some_and(|host| host.name.is_local())
+    }
+
     /// The same, as it was sent.
     pub(super) fn raw_host(&self) -> &[u8] {
         let line = || self.headers.get(header::HOST).map(HeaderValue::as_bytes);

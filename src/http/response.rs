@@ -38,6 +38,7 @@ pub struct Response {
     body: Body,
     /// What went wrong, for the log: this is a 500, and stays one.
     fault: Option<Box<str>>,
+    is_late: bool,
 }
 
 #[derive(Debug)]
@@ -86,14 +87,15 @@ impl Response {
     }
 
     pub(crate) fn with_body(content_type: impl TryInto<HeaderValue>, body: Body) -> Self {
-        let response = Self { status: StatusCode::OK, headers: HeaderMap::new(), body, fault: None };
+        let response = Self { body, ..Self::without_body(StatusCode::OK) };
         response
             .with_header(header::CONTENT_TYPE, content_type)
             .with_header(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"))
     }
 
     pub(crate) fn without_body(status: StatusCode) -> Self {
-        Self { status, headers: HeaderMap::new(), body: Body::Bytes(Bytes::new()), fault: None }
+        let body = Body::Bytes(Bytes::new());
+        Self { status, headers: HeaderMap::new(), body, fault: None, is_late: false }
     }
 
     /// Sets the status.
@@ -133,6 +135,17 @@ impl Response {
     /// Why it is not the response that was meant: for the log, and not for the client.
     pub(crate) fn fault(&self) -> Option<&str> {
         self.fault.as_deref()
+    }
+
+    /// Whether it is to come [late](Refusal::late).
+    pub(crate) fn is_late(&self) -> bool {
+        self.is_late
+    }
+
+    /// The same response, late if that refusal is.
+    #[cfg(feature = "manage")]
+    pub(crate) fn late_as(self, refusal: &Refusal) -> Self {
+        Self { is_late: refusal.is_late, ..self }
     }
 
     /// Whether another response can follow on the same connection.
@@ -257,12 +270,13 @@ pub struct Refusal {
     headers: Option<Box<HeaderMap>>,
     /// What went wrong, for the log.
     fault: Option<Box<str>>,
+    is_late: bool,
 }
 
 impl Refusal {
     /// The reason is sent to the client, so it must not contain secrets.
     pub fn new(status: StatusCode, reason: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, reason: reason.into(), headers: None, fault: None }
+        Self { status, reason: reason.into(), headers: None, fault: None, is_late: false }
     }
 
     /// 500, for an error that is not the client's: the client is told only that the handler failed, and the error is logged.
@@ -284,6 +298,12 @@ impl Refusal {
             Ok(()) => self,
             Err(fault) => Self::internal(fault),
         }
+    }
+
+    /// It comes half a second late, for whoever may be guessing a secret. The connection has to end with it.
+    #[cfg(feature = "manage")]
+    pub(crate) fn late(self) -> Self {
+        Self { is_late: true, ..self }
     }
 
     /// The status.
@@ -348,6 +368,7 @@ impl From<Refusal> for Response {
         let mut response = Self::text(refusal.status, format!("{refusal}\n"));
         response.headers.extend(refusal.headers.into_iter().flat_map(|headers| *headers));
         response.fault = refusal.fault;
+        response.is_late = refusal.is_late;
         response
     }
 }

@@ -12,7 +12,6 @@ use super::{
     pages::{at_most, cut},
 };
 use crate::{
-    buffered::Buffered,
     codec::Forms,
     connection::{PushError, PushErrorKind, Pushed},
     error::{Error, OverLimit, Result},
@@ -56,7 +55,8 @@ impl Local {
     }
 
     pub(super) fn pusher(&self, id: &WebSocketId) -> Result<Pusher> {
-        self.0.find(id).map(Pusher::local).ok_or(Error::UnknownId)
+        let found = self.0.find(id).ok_or(Error::UnknownId)?;
+        Ok(Pusher::local(found, self.0.metrics().cloned()))
     }
 
     /// To a topic it is a [publication](Self::publish).
@@ -70,7 +70,7 @@ impl Local {
     }
 
     fn send_to_all(&self, to: Recipients<'_>, message: Message, key: Option<&Arc<str>>) -> Broadcast {
-        send(self.0.buffered(), self.0.select(to), message, key, None)
+        send(&self.0, self.0.select(to), message, key, None)
     }
 
     pub(super) fn publish(&self, topic: &str, publication: Publication<'_>) -> Result<Published> {
@@ -95,7 +95,7 @@ impl Local {
             let position = log.next();
             let numbered = numbered(&position.to_string(), &message).shared(buffered);
             log.append(numbered.clone(), key, Instant::now());
-            let broadcast = send(buffered, self.0.select(to), message, newest.as_ref(), Some(numbered));
+            let broadcast = send(&self.0, self.0.select(to), message, newest.as_ref(), Some(numbered));
             Published { broadcast, position: Some(position), duplicate: false }
         }))
     }
@@ -203,13 +203,13 @@ impl fmt::Debug for Local {
 
 /// Sends a message to those who are selected; `numbered` to those who want to know where in its topic it stands.
 fn send(
-    buffered: &Arc<Buffered>,
+    registry: &Registry,
     mut selected: Selected,
     message: Message,
     key: Option<&Arc<str>>,
     numbered: Option<Message>,
 ) -> Broadcast {
-    let mut result = Broadcast::default();
+    let (buffered, mut result) = (registry.buffered(), Broadcast::default());
     if selected.open.is_empty() && selected.opening.is_empty() {
         return result;
     }
@@ -234,6 +234,9 @@ fn send(
             _ => pending.push(message.clone(), key),
         };
         result.count(pushed);
+    }
+    if let Some(metrics) = registry.metrics() {
+        metrics.broadcast([result.sent, result.queued, result.dropped, result.gone]);
     }
     result
 }

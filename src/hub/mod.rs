@@ -280,8 +280,8 @@ impl Hub {
         wherever!(self.0, connection(id))
     }
 
-    /// The certificates that the server uses now, each once, in the order of their first listener: to tell metrics, or whoever
-    /// looks after them, when they end.
+    /// The certificates that the server uses now, each once, in the order of their first listener, those of the management listener
+    /// last: to tell metrics, or whoever looks after them, when they end.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

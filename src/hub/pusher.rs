@@ -6,7 +6,8 @@ use crate::{
     connection::{Connection, PushError, Pushed},
     error::CloseReason,
     id::WebSocketId,
-    message::Payload,
+    message::{Message, Payload},
+    metrics::Metrics,
     place::wherever,
     registry::Found,
 };
@@ -20,14 +21,22 @@ pub struct Pusher(Place);
 /// Where the connection is.
 #[derive(Clone, Debug)]
 enum Place {
-    Local(Found),
+    Local(Local),
     #[cfg(feature = "remote")]
     Remote(remote::Remote),
 }
 
+/// To a connection of this process.
+#[derive(Clone, Debug)]
+struct Local {
+    to: Found,
+    /// `None`: nothing is counted.
+    metrics: Option<Arc<Metrics>>,
+}
+
 impl Pusher {
-    pub(super) fn local(found: Found) -> Self {
-        Self(Place::Local(found))
+    pub(super) fn local(to: Found, metrics: Option<Arc<Metrics>>) -> Self {
+        Self(Place::Local(Local { to, metrics }))
     }
 
     #[cfg(feature = "remote")]
@@ -36,7 +45,7 @@ impl Pusher {
     }
 
     pub(crate) fn to(connection: &Arc<Connection>) -> Self {
-        Self::local(Found::Open(connection.clone()))
+        Self::local(Found::Open(connection.clone()), None)
     }
 
     /// As [`Hub::push`](crate::Hub::push).
@@ -67,6 +76,31 @@ impl Pusher {
     /// How the connection ended; `None` while it is open, before that, and if it was never opened.
     pub fn close_reason(&self) -> Option<CloseReason> {
         wherever!(self.0, close_reason())
+    }
+}
+
+impl Local {
+    fn push(&self, data: Payload) -> Result<Pushed, PushError> {
+        match &self.metrics {
+            Some(metrics) => metrics.push(|| self.to.push(data)),
+            None => self.to.push(data),
+        }
+    }
+
+    fn push_wait(&self, message: Message, timeout: Duration) -> Result<(), PushError> {
+        let result = self.to.push_wait(message, timeout);
+        if let Some(metrics) = &self.metrics {
+            metrics.push_waited(&result);
+        }
+        result
+    }
+
+    fn id(&self) -> &WebSocketId {
+        self.to.id()
+    }
+
+    fn close_reason(&self) -> Option<CloseReason> {
+        self.to.connection()?.reason().cloned()
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) fn done() -> Response {
 /// A refusal; `None` is the request that nobody could read.
 pub(super) fn write(mut refusal: Refusal, request: Option<&Request>) -> Response {
     let status = refusal.status();
-    let mut response = json(status, Object::new().with("message", refusal.reason()));
+    let mut response = json(status, Object::new().with("message", refusal.reason())).late_as(&refusal);
     response.headers_mut().extend(std::mem::take(refusal.headers_mut()));
     match error_type(status).filter(|_| request.is_some_and(|request| is_of_aws(request.raw_path()))) {
         Some(kind) => response.with_header(ERROR_TYPE, kind),
@@ -41,6 +41,7 @@ fn error_type(status: StatusCode) -> Option<&'static str> {
         StatusCode::NOT_FOUND => "NotFoundException",
         StatusCode::METHOD_NOT_ALLOWED => "MethodNotAllowedException",
         StatusCode::REQUEST_TIMEOUT => "RequestTimeoutException",
+        StatusCode::CONFLICT => "ConflictException",
         StatusCode::GONE => "GoneException",
         StatusCode::PAYLOAD_TOO_LARGE => "PayloadTooLargeException",
         StatusCode::TOO_MANY_REQUESTS => "LimitExceededException",
@@ -82,6 +83,9 @@ pub(super) fn refused(error: Error) -> Refusal {
         Error::QueueFull => full("the client's queue is full"),
         Error::OverLimit(OverLimit::Topics) => full("the connection has too many topics (max_topics)"),
         Error::OverLimit(OverLimit::AllTopics) => later(error.to_string()),
+        Error::NotShared => {
+            Refusal::new(StatusCode::CONFLICT, "the connection is not shared: its own handler reads it")
+        }
         Error::OverLimit(_) | Error::NoHistory => bad(error.to_string()),
         Error::Timeout => later("the connection is still being opened"),
         other => Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, other.to_string()),

@@ -81,7 +81,7 @@ pub(super) enum Next {
 /// All events from now on.
 pub(super) fn answer(events: &Arc<Events>, request: &Request) -> Result<Response, Refusal> {
     let listener = Listener::new(events)?;
-    let response = Response::produced("text/event-stream", move |sink| listener.send_all(sink));
+    let response = Response::produced("text/event-stream", move |sink| listener.send_all(sink, HEARTBEAT));
     nothing_but(request, response)
 }
 
@@ -100,9 +100,9 @@ impl Listener {
         Ok(Self { events: events.clone(), number, queue, bytes })
     }
 
-    /// Waits for a moment.
-    pub(super) fn next(&self) -> Next {
-        match self.queue.recv_timeout(LOOK) {
+    /// Waits for so long at most.
+    pub(super) fn wait(&self, moment: Duration) -> Next {
+        match self.queue.recv_timeout(moment) {
             Ok(event) => {
                 self.bytes.fetch_sub(event.cost(), Relaxed);
                 Next::Event(event)
@@ -112,13 +112,13 @@ impl Listener {
         }
     }
 
-    fn send_all(&self, sink: &mut dyn Sink) -> io::Result<()> {
+    fn send_all(&self, sink: &mut dyn Sink, heartbeat: Duration) -> io::Result<()> {
         let mut last = Instant::now();
         while !sink.is_over() {
-            match self.next() {
+            match self.wait(LOOK.min(heartbeat)) {
                 Next::Event(event) => sink.send(event.to_sse().as_bytes())?,
                 Next::Lost => return sink.send(Event::lost().to_sse().as_bytes()),
-                Next::Silence if last.elapsed() < HEARTBEAT => continue,
+                Next::Silence if last.elapsed() < heartbeat => continue,
                 Next::Silence => sink.send(b":\n\n")?,
             }
             last = Instant::now();
@@ -249,12 +249,39 @@ mod tests {
         }
         events.topic_vacated("a\n\"b\"");
         let mut kept = Kept(Vec::new(), usize::MAX);
-        slow.send_all(&mut kept).unwrap();
+        slow.send_all(&mut kept, HEARTBEAT).unwrap();
         assert_eq!(kept.0.len(), most + 1);
         assert_eq!(kept.0[most], "event: lost\ndata: {}\n\n");
         let mut kept = Kept(Vec::new(), 1);
-        quick.send_all(&mut kept).unwrap();
+        quick.send_all(&mut kept, HEARTBEAT).unwrap();
         assert_eq!(kept.0, ["event: vacated\ndata: {\"topic\":\"a\\n\\\"b\\\"\"}\n\n"]);
+    }
+
+    #[test]
+    fn in_silence_comments_are_sent_and_who_has_gone_is_found_by_them() {
+        struct Gone(usize);
+        impl Sink for Gone {
+            fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+                assert_eq!(bytes, b":\n\n");
+                self.0 = self.0.checked_sub(1).ok_or(io::ErrorKind::BrokenPipe)?;
+                Ok(())
+            }
+
+            fn is_over(&self) -> bool {
+                false
+            }
+        }
+        let events = Arc::new(Events::default());
+        let listener = Listener::new(&events).unwrap();
+        let begun = Instant::now();
+        let error = listener.send_all(&mut Gone(3), Duration::from_millis(20)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        assert!(begun.elapsed() >= Duration::from_millis(80), "{:?}", begun.elapsed());
+        // What happens comes instead of a comment.
+        events.topic_occupied("t");
+        let mut kept = Kept(Vec::new(), 1);
+        listener.send_all(&mut kept, HEARTBEAT).unwrap();
+        assert_eq!(kept.0, ["event: occupied\ndata: {\"topic\":\"t\"}\n\n"]);
     }
 
     #[test]

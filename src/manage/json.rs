@@ -144,6 +144,15 @@ impl Value for Millis {
     }
 }
 
+/// A time, as a number of seconds.
+pub(super) struct Seconds(pub(super) Duration);
+
+impl Value for Seconds {
+    fn write(&self, out: &mut String) {
+        let _ = write!(out, "{}.{:03}", self.0.as_secs(), self.0.subsec_millis());
+    }
+}
+
 /// A date as ISO 8601 has it, in UTC: `2026-11-26T14:25:30.123Z`. What is before 1970 counts as that.
 pub(super) struct Date(pub(super) SystemTime);
 
@@ -194,11 +203,12 @@ mod tests {
             .with("list", list)
             .with("empty", List::new())
             .with("inner", Object::new())
-            .with("time", Millis(Duration::from_micros(1_002_003)));
+            .with("time", Millis(Duration::from_micros(1_002_003)))
+            .with("age", Seconds(Duration::from_micros(1_002_003)));
         assert_eq!(
             object.into_text(),
             "{\"text\":\"x\\\"\\\\\\n\\u001bä\",\"none\":null,\"yes\":true,\"number\":18446744073709551615,\
-             \"list\":[\"a\",\"b\"],\"empty\":[],\"inner\":{},\"time\":1002.003}"
+             \"list\":[\"a\",\"b\"],\"empty\":[],\"inner\":{},\"time\":1002.003,\"age\":1.002}"
         );
     }
 

@@ -4,23 +4,32 @@
 mod answers;
 mod audiences;
 mod connections;
-mod event_socket;
+mod console;
 mod events;
+mod exposition;
 mod json;
 mod link;
+mod messages;
+mod metrics;
+mod openapi;
+mod process;
 mod query;
 mod routes;
+mod signature;
+mod stats;
+mod strangers;
 mod target;
 mod token;
+mod told;
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use self::{
-    event_socket::EventSocket,
     events::Events,
     link::Links,
     routes::{BY_TOKEN, READ_ONLY, Routes},
     token::{Source, Tokens},
+    told::Told,
 };
 #[cfg(feature = "__tls")]
 use crate::tls::TlsIdentity;
@@ -64,10 +73,18 @@ const LINK_MORE: usize = 64 << 10;
 /// - On a **Unix socket**, whoever may open its file. Its mode is 0600, so its user alone, unless `,mode=0660` says something else.
 /// - On **TCP**, whoever has the [token](Self::token_file), sent with each request as `Authorization: Bearer TOKEN`. Any address but
 ///   loopback needs TLS as well. `bind` refuses what would be less.
-/// - A [second token](Self::read_token_file), or [another Unix socket](Self::listen_read_only), is for reading only: GET and HEAD.
+/// - A [second token](Self::read_token_file), or [another Unix socket](Self::listen_read_only), is for reading only: GET and HEAD,
+///   but for messages, which others would miss.
 ///
-/// Tokens are compared in constant time. The answer to a wrong one comes after half a second, and ends the connection; such answers
-/// are counted in the log, where no token and no whole ID is ever shown. `/health` and `/ready` need no token.
+/// Instead of showing the token, a request may be signed with it, as clients of AWS do (Signature Version 4): the token is the secret
+/// access key; the access key's ID, region and service may be any. The body has to be signed (no `UNSIGNED-PAYLOAD`). The client's
+/// clock may differ by 15 minutes; a machine whose own clock is not set yet does not judge it. A signed request that somebody has
+/// overheard could be sent again for so long; beyond the machine there is TLS against that.
+///
+/// Tokens are compared in constant time. The answer to a wrong one comes after half a second, and ends the connection. Strangers lock
+/// nobody out: a connection that waits for its request, or for the end after a refusal, gives up its place, without an answer, to
+/// whoever comes when there is no other. Refusals are counted in the log, where no token and no whole ID is ever shown. `/health`,
+/// `/ready`, `/@access`, and the files of the console, which hold nothing secret, need no token.
 ///
 /// # Requests
 ///
@@ -76,6 +93,7 @@ const LINK_MORE: usize = 64 << 10;
 /// | `POST /@connections/{id}` | pushes the body: 200 with `result`, which is `sent` or `queued` |
 /// | `GET /@connections/{id}` | what is known of it: `connectedAt`, `lastActiveAt`, `identity` with `sourceIp` and `userAgent`, `path`, `route`, `shared`, `user`, `tags`, `topics`, `queuedBytes`, `messagesIn`, `messagesOut`, `bytesIn`, `bytesOut`, `roundTripMillis` |
 /// | `DELETE /@connections/{id}?code=&reason=` | closes it: 204 |
+/// | `GET /@connections/{id}/messages?len=&timeout=` | [reads](#reading-messages) the next message of a shared connection: 200 with it, or 204 if none came in time |
 /// | `PUT`, `DELETE /@connections/{id}/topics/{topic}` | it joins, or leaves: 204 |
 /// | `GET /@connections?path=&topic=&user=&after=&limit=` | `connections`, all that fit what is asked for, without their topics; and `next`, the `after` of the next page, or null. A page has 100, or `limit`, up to 1,000; it may have fewer although there is a next one |
 /// | `GET /@topics?after=&limit=` | `topics`, each with `name` and `members`, and `next` |
@@ -83,7 +101,13 @@ const LINK_MORE: usize = 64 << 10;
 /// | `POST /@broadcast?path=&except={id}` | sends the body to all: the counts |
 /// | `POST /@users/{user}?except={id}` | to all connections of a user: the counts |
 /// | `DELETE /@users/{user}?code=&reason=` | closes these: `closed` |
+/// | `GET /@access` | what one may do here: `access`, which is `all`, `read`, or, without a token where one is needed, `none` |
 /// | `GET /@events` | what happens from now on, as Server-Sent Events, each with JSON: `opened` and `closed` (`id`, `path`, `user`, of an end also `code`, `reason`, `by`, `durationMillis`), `occupied` and `vacated` (`topic`). Who is too slow for them gets `lost`, and the stream ends. 32 may listen. With an upgrade the same as messages of a WebSocket, whose JSON has the name of the event in `event` |
+/// | `GET /@stats?interval=` | numbers of the server, as Server-Sent Events: at once, and then every second, or every 0.5 to 60 seconds, an event `stats` with a JSON object; with `Accept: application/json` that object once. `time`, `uptimeSeconds`, `version`; `connections`, of these `shared` and `synchronous`, `maxConnections`; since the start `opened`, `closed`, `refused`, `messagesIn`, `messagesOut`, `bytesIn`, `bytesOut`, `pushes`, `pushesByResult`, which never become less; `queuedBytes`, `topics`, `users`, `roundTripMillis` with `p50` and `p99`, or null; `threads` and `residentBytes` of the process, or null. 32 may listen. With an upgrade as messages of a WebSocket, too |
+/// | `GET /metrics` | the same and more for Prometheus, in its text format 0.0.4: connections by route and kind, ends by close code, refused handshakes by reason, pushes by result, times of handshakes, pushes and pings, certificates, the process. No label is what a client has invented |
+/// | `GET /openapi.json` | all of this, as OpenAPI 3.1 |
+/// | `GET /` | the console, for people: plots, and a table of connections, to push to and to close. It asks for the token, and keeps it in its tab |
+/// | `GET /@hub` | the link of a [`Hub`](crate::Hub) in another process: a WebSocket; without an upgrade 426 |
 /// | `GET /health` | 200, if there is a server |
 /// | `GET /ready` | 200, if it takes connections; 503 if it shuts down, is full, or has no descriptors left |
 ///
@@ -92,7 +116,26 @@ const LINK_MORE: usize = 64 << 10;
 ///
 /// A refusal is JSON, with a `message`. Those of `/@connections` are also what AWS's API Gateway says, which may have a stage before
 /// it (`/prod/@connections`): 400 for what cannot be an ID, 403 without a token, 410 for a connection that is gone, 413, 429 for a
-/// queue that is full ([`Overflow::DropNewest`](crate::Overflow)), with the header `x-amzn-ErrorType`.
+/// queue that is full ([`Overflow::DropNewest`](crate::Overflow)), with the header `x-amzn-ErrorType`. Its clients need no more than
+/// the address (`endpoint_url` of boto3) and the token.
+///
+/// # Reading messages
+///
+/// `GET /@connections/{id}/messages` waits for the next message of a shared connection, for `timeout` seconds: 20, or what it says, 0
+/// to 60 with fractions. The answer is the message, or, with `len`, so many characters or bytes of it, as
+/// [`read`](crate::WebSocket::read) has it. Its header lines are `Content-Type` (`text/plain; charset=utf-8`, or
+/// `application/octet-stream`), `Message-Type` (`text` or `binary`), `At-End` (`false` if there is more of it) and `Redelivered` (`true`
+/// if somebody may have had it before). 409 if the connection is not shared, 410 if it has ended and nothing is left.
+///
+/// Each message is read at least once, as by [`read_delivery`](crate::WebSocket::read_delivery): the next request on the same HTTP
+/// connection acknowledges it, whatever it asks for, if its token, where one is needed, is not only for reading. If there is none,
+/// because the reader has vanished, or within [`http_keep_alive`](crate::Limits::http_keep_alive), 60 s, the message goes back to the
+/// head of the queue. So a reader needs a connection of its own, and no proxy that shares it. While it waits it takes nothing if it
+/// leaves. Half of all connections may wait; more are answered with 429.
+///
+/// ```text
+/// curl --unix-socket /run/box.sock -o order http://box/@connections/ID/messages -o next http://box/@connections/ID/messages
+/// ```
 #[derive(Default)]
 #[must_use = "nothing listens until it is given to `ServerBuilder::manage`"]
 pub struct Manage {
@@ -184,7 +227,7 @@ impl ServerBuilder {
     /// `bind` binds its addresses, after those of the server, and refuses what would let strangers in. It answers as long as the
     /// server runs, also while that shuts down.
     pub fn manage(self, manage: Manage) -> Self {
-        self.observer(manage.events.clone()).beside(manage)
+        self.observer(manage.events.clone()).counted().beside(manage)
     }
 }
 
@@ -196,21 +239,22 @@ impl Beside for Manage {
         }
         let tokens = Tokens::new(token, read_token)?;
         if tokens.is_empty()
-            && let Some(Endpoint { address, .. }) = endpoints.iter().find(|endpoint| !endpoint.is_unix())
+            && let Some(Endpoint { address, .. }) = endpoints.iter().find(|endpoint| endpoint.is_tcp())
         {
             return Err(ServerError::config(format!(
-                "management on {address} needs a token (Manage::token_file): everybody who reaches the port could use it; or listen \
-                 on a Unix socket"
+                "management on {address} needs a token, with Manage::token_file (--manage-token-file): everybody who reaches the port \
+                 could use it; or listen on a Unix socket (unix:PATH)"
             )));
         }
         let limits = limits.unwrap_or_else(|| own_limits(main.limits().max_message_size));
-        let routes = Arc::new(Routes::new(main.clone(), tokens, events));
+        let routes = Arc::new(Routes::new(main.clone(), tokens, events, &limits));
         let links = Links::new(&main, routes.clone(), &limits);
-        let listened = routes.clone();
+        let (of_events, of_stats) = (routes.clone(), routes.clone());
         let builder = Server::builder()
             .limits(limits)
             .route(link::PATH, move || links.link())
-            .route(event_socket::PATH, move || EventSocket::new(&listened))
+            .route(told::EVENTS, move || Told::<events::Listener>::new(&of_events))
+            .route(told::STATS, move || Told::<told::Numbers>::new(&of_stats))
             .header("cache-control", "no-store")
             // That guards what a browser may do for any page. Here it may do nothing: it has no token, and does not speak to files.
             .hosts(["*"])
@@ -247,8 +291,8 @@ fn check_addresses(server: &Server) -> Result<(), ServerError> {
     match server.local_addrs().iter().find(is_open) {
         None => Ok(()),
         Some(address) => Err(ServerError::config(format!(
-            "management on {address} needs TLS (Manage::listen_tls): others than this machine reach it, and the token would be sent \
-             in the clear"
+            "management on {address} needs TLS, with Manage::listen_tls (--manage-tls): others than this machine reach it, and the \
+             token would be sent in the clear"
         ))),
     }
 }
@@ -256,6 +300,11 @@ fn check_addresses(server: &Server) -> Result<(), ServerError> {
 impl Endpoint {
     fn is_unix(&self) -> bool {
         self.address.starts_with("unix:")
+    }
+
+    /// What is neither is told by whoever tries to listen there.
+    fn is_tcp(&self) -> bool {
+        !self.is_unix() && self.address.contains(':')
     }
 
     fn add_to(self, builder: ServerBuilder) -> ServerBuilder {

@@ -1,6 +1,6 @@
 //! The query of a request. A parameter that nobody knows is refused: whoever misspells `except` does not want to reach everybody.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 use http::StatusCode;
 
@@ -18,6 +18,10 @@ const MAX_REASON: usize = 123;
 /// What a page of a list has, unless it is asked for another number, and at most.
 const PAGE: usize = 100;
 const LONGEST_PAGE: usize = 1000;
+
+/// How long a request for a message waits, unless it says it, and at most: proxies end what is silent for longer.
+const TIMEOUT: Duration = Duration::from_secs(20);
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 pub(super) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
@@ -56,6 +60,23 @@ impl<'a> Query<'a> {
         let Some(limit) = self.text("limit") else { return Ok(PAGE) };
         let limit = limit.parse::<usize>().ok().filter(|limit| (1..=LONGEST_PAGE).contains(limit));
         limit.ok_or_else(|| bad(format!("limit: a number from 1 to {LONGEST_PAGE}")))
+    }
+
+    /// How many characters or bytes of a message: of `len`. All of them, if it does not say; 0 as with `WebSocket::read`.
+    pub(super) fn len(&self) -> Result<usize, Refusal> {
+        let len = self.text("len").map_or(Some(usize::MAX), |len| len.parse().ok());
+        len.ok_or_else(|| bad("len: a number of characters or bytes"))
+    }
+
+    /// How long a request waits: of `timeout`, in seconds.
+    pub(super) fn timeout(&self) -> Result<Duration, Refusal> {
+        let Some(text) = self.text("timeout") else { return Ok(TIMEOUT) };
+        let is_plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        let seconds = text.parse::<f64>().ok().filter(|_| is_plain);
+        let timeout = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        timeout
+            .filter(|timeout| *timeout <= LONGEST_TIMEOUT)
+            .ok_or_else(|| bad(format!("timeout: seconds, from 0 to {}", LONGEST_TIMEOUT.as_secs())))
     }
 
     /// The code and the text of a close frame: of `code` and `reason`.

@@ -1,30 +1,32 @@
 //! One place through which all requests go: who may ask, what there is, and by which method. What is done then is in `connections`
 //! and `audiences`.
 
-use std::{sync::Arc, thread::sleep, time::Duration};
+use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{StatusCode, header};
 
 use super::{
     answers::{bad, done, json, later, not_allowed, not_found, write},
-    audiences, connections,
+    audiences, connections, console,
     events::{self, Events},
     json::Object,
+    messages::{self, Reader, Readers},
+    metrics, openapi,
     query::{Kind, Query, kind},
+    stats::Stats,
+    strangers::Strangers,
     target::{Target, is_of_aws},
-    token::{Denied, Rights, Tokens},
+    token::{Denied, Rights, Sender, Tokens},
 };
 use crate::{
     http::{Refusal, Request, Response, websocket_here},
     hub::Hub,
     id::{InvalidId, WebSocketId},
+    limits::Limits,
     message::{Message, Text},
     server::{Exchange, MainServer},
 };
-
-/// How long a wrong token waits for its answer: whoever guesses them has to take a connection for so long each time, and there are
-/// [few](super::Manage::limits).
-const PENALTY: Duration = Duration::from_millis(500);
 
 /// What a listener gives: the tag of its requests.
 pub(super) const BY_TOKEN: u8 = 1;
@@ -35,15 +37,27 @@ pub(super) struct Routes {
     hub: Hub,
     tokens: Tokens,
     events: Arc<Events>,
+    readers: Readers,
+    strangers: Strangers,
+    stats: Arc<Stats>,
 }
 
 impl Routes {
-    pub(super) fn new(main: MainServer, tokens: Tokens, events: Arc<Events>) -> Self {
-        Self { hub: main.hub(), main, tokens, events }
+    /// Of a listener with these limits.
+    pub(super) fn new(main: MainServer, tokens: Tokens, events: Arc<Events>, limits: &Limits) -> Self {
+        let readers = Readers::new(limits.max_connections);
+        // Bodies may have half of what there is.
+        let strangers = Strangers::new(limits.buffered_bytes() / 4, limits.max_body);
+        let stats = Arc::new(Stats::new(main.clone()));
+        Self { hub: main.hub(), main, tokens, events, readers, strangers, stats }
     }
 
     pub(super) fn events(&self) -> &Arc<Events> {
         &self.events
+    }
+
+    pub(super) fn stats(&self) -> &Arc<Stats> {
+        &self.stats
     }
 
     pub(super) fn answer(&self, exchange: &Exchange<'_>) -> Response {
@@ -54,14 +68,21 @@ impl Routes {
     fn try_answer(&self, exchange: &Exchange<'_>) -> Result<Response, Refusal> {
         let request = exchange.request();
         let target = Target::parse(request.raw_path());
-        // A probe has no token. It learns that there is a server, which it knows by the connection.
-        if !matches!(target, Some(Target::Health | Target::Ready)) {
-            let rights = self.admit(exchange.tag(), request)?;
-            if rights == Rights::Read && !request.method().is_safe() {
-                return Err(Refusal::new(
-                    StatusCode::FORBIDDEN,
-                    "here, or with this token, you may only read",
-                ));
+        // A probe has no token. It learns that there is a server, which it knows by the connection. And a browser has none yet when
+        // it gets the page that asks for it.
+        let is_open = match target {
+            Some(Target::Health | Target::Ready) => true,
+            Some(Target::Access | Target::Console(_)) => request.method().is_safe(),
+            _ => false,
+        };
+        let mut last = None;
+        if !is_open || exchange.tag() & BY_TOKEN == 0 {
+            let rights = self.admit(exchange.tag(), request, || exchange.body())?;
+            let changes = !request.method().is_safe() || matches!(target, Some(Target::Messages(_)));
+            match rights {
+                Rights::All => last = messages::acknowledge(exchange),
+                Rights::Read if changes => return Err(only_read()),
+                Rights::Read => {}
             }
         }
         let target = target.ok_or_else(not_found)?;
@@ -70,21 +91,45 @@ impl Routes {
         if !methods.split(", ").any(|method| method == request.method().as_str()) {
             return Err(not_allowed(methods));
         }
-        self.dispatch(exchange, target)
+        self.dispatch(exchange, target, last)
     }
 
-    /// What a request may do: its listener, of which this is the tag, and its token say.
+    /// What a request may do: its listener, of which this is the tag, and its token say; if it is signed, its body is needed.
     ///
     /// # Errors
     /// It may do nothing. Whoever shows a wrong token is told so late.
-    pub(super) fn admit(&self, tag: u8, request: &Request) -> Result<Rights, Refusal> {
+    pub(super) fn admit(
+        &self,
+        tag: u8,
+        request: &Request,
+        body: impl FnOnce() -> Result<Bytes, Refusal>,
+    ) -> Result<Rights, Refusal> {
+        check_host(tag, request)?;
+        self.rights(tag, request, body).map_err(|denied| deny(denied, request))
+    }
+
+    fn rights(
+        &self,
+        tag: u8,
+        request: &Request,
+        body: impl FnOnce() -> Result<Bytes, Refusal>,
+    ) -> Result<Rights, Denied> {
         let is_by_token = tag & BY_TOKEN != 0;
-        let rights = if is_by_token { self.tokens.check(request) } else { Ok(Rights::All) };
-        let rights = rights.map_err(|denied| deny(denied, request))?;
+        let body = |sender| {
+            let _room = (sender == Sender::Unknown).then(|| self.strangers.admit(request)).transpose()?;
+            body()
+        };
+        let rights = if is_by_token { self.tokens.check(request, body)? } else { Rights::All };
         Ok(if tag & READ_ONLY != 0 { Rights::Read } else { rights })
     }
 
-    fn dispatch(&self, exchange: &Exchange<'_>, target: Target<'_>) -> Result<Response, Refusal> {
+    /// `last` is who has read a message on this connection before.
+    fn dispatch(
+        &self,
+        exchange: &Exchange<'_>,
+        target: Target<'_>,
+        last: Option<Reader>,
+    ) -> Result<Response, Refusal> {
         let (hub, request) = (&self.hub, exchange.request());
         let method = match request.method().as_str() {
             "HEAD" => "GET",
@@ -95,14 +140,20 @@ impl Routes {
                 nothing_but(request, json(StatusCode::OK, Object::new().with("alive", true)))
             }
             (Target::Ready, _) => self.ready(request),
+            (Target::Console(file), _) => console::answer(file, request),
+            (Target::Access, _) => self.access(exchange),
             (Target::Connections, _) => connections::list(hub, request),
             (Target::Connection(id), "POST") => connections::push(hub, exchange, &known(id)?),
             (Target::Connection(id), "DELETE") => connections::close(hub, request, &known(id)?),
             (Target::Connection(id), _) => connections::show(hub, request, &known(id)?),
+            (Target::Messages(id), _) => messages::read(hub, exchange, &known(id)?, last, &self.readers),
             (Target::Member(id, topic), "PUT") => connections::join(hub, request, &known(id)?, &topic),
             (Target::Member(id, topic), _) => connections::leave(hub, request, &known(id)?, &topic),
             (Target::Link, _) => Err(websocket_here()),
             (Target::Events, _) => events::answer(&self.events, request),
+            (Target::Stats, _) => Stats::answer(&self.stats, request),
+            (Target::Metrics, _) => metrics::answer(&self.main, &self.stats, request),
+            (Target::OpenApi, _) => openapi::answer(request),
             (Target::Topics, _) => audiences::topics(hub, request),
             (Target::Topic(topic), _) => audiences::publish(hub, exchange, &topic),
             (Target::Broadcast, _) => audiences::broadcast(hub, exchange),
@@ -111,12 +162,39 @@ impl Routes {
         }
     }
 
+    /// What one may do with the token that is shown, or without one. Nothing is the answer too, so that who has none yet can ask.
+    fn access(&self, exchange: &Exchange<'_>) -> Result<Response, Refusal> {
+        let request = exchange.request();
+        let access = match self.rights(exchange.tag(), request, || exchange.body()) {
+            Ok(Rights::All) => "all",
+            Ok(Rights::Read) => "read",
+            Err(Denied::Missing) => "none",
+            Err(denied) => return Err(deny(denied, request)),
+        };
+        nothing_but(request, json(StatusCode::OK, Object::new().with("access", access)))
+    }
+
     fn ready(&self, request: &Request) -> Result<Response, Refusal> {
         match self.main.check_ready() {
             Ok(()) => nothing_but(request, json(StatusCode::OK, Object::new().with("ready", true))),
             Err(why) => Err(later(why)),
         }
     }
+}
+
+/// Where no token is needed, the page of a stranger must not reach us under the stranger's name (DNS rebinding): as when a Unix socket
+/// is brought to a port of a machine with a browser, which says so by what no page can leave out.
+fn check_host(tag: u8, request: &Request) -> Result<(), Refusal> {
+    let is_browser =
+        [header::ACCEPT_LANGUAGE, header::ORIGIN].iter().any(|name| request.headers().contains_key(name));
+    if tag & BY_TOKEN != 0 || !is_browser || request.has_local_host() {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        StatusCode::MISDIRECTED_REQUEST,
+        "a browser reaches this as localhost only: any stranger could own another name (DNS rebinding); a proxy has to ask for the \
+         Host localhost, or to use the listener with a token",
+    ))
 }
 
 /// For what has no parameters.
@@ -133,22 +211,28 @@ fn known(id: Result<WebSocketId, InvalidId>) -> Result<WebSocketId, Refusal> {
     id.map_err(|e| bad(e.to_string()))
 }
 
-/// Who shows no token is told where it belongs. A wrong one waits. AWS's clients know 403 only.
+/// Reading messages is more than reading: others do not get them then.
+fn only_read() -> Refusal {
+    Refusal::new(StatusCode::FORBIDDEN, "here, or with this token, you may only read, and not take messages")
+}
+
+/// Who shows no token is told where it belongs. A wrong one is answered late: whoever guesses has to wait. AWS's clients know 403 only.
 fn deny(denied: Denied, request: &Request) -> Refusal {
     let why = match denied {
         Denied::Missing => "a token is needed, in one header line: Authorization: Bearer TOKEN",
-        Denied::Wrong => {
-            sleep(PENALTY);
-            "this token is wrong"
-        }
+        Denied::Wrong => "this token, or the signature with it, is wrong",
+        Denied::Unclear(why) => why,
+        Denied::NoBody(refusal) => return refusal,
     };
+    let is_guess = matches!(denied, Denied::Wrong);
     let refusal = if is_of_aws(request.raw_path()) {
         Refusal::new(StatusCode::FORBIDDEN, why)
     } else {
         let challenge = "Bearer realm=\"switchboard\"";
         Refusal::new(StatusCode::UNAUTHORIZED, why).with_header(header::WWW_AUTHENTICATE, challenge)
     };
-    refusal.with_header(header::CONNECTION, "close")
+    let refusal = refusal.with_header(header::CONNECTION, "close");
+    if is_guess { refusal.late() } else { refusal }
 }
 
 /// The body of a request as a message.

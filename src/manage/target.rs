@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
+use super::console::File;
 use crate::id::{InvalidId, WebSocketId};
 
 /// What a request is about.
@@ -11,8 +12,14 @@ use crate::id::{InvalidId, WebSocketId};
 pub(super) enum Target<'a> {
     Health,
     Ready,
+    /// A file of the console.
+    Console(File),
+    /// What one may do here.
+    Access,
     Connections,
     Connection(Result<WebSocketId, InvalidId>),
+    /// What a connection has received.
+    Messages(Result<WebSocketId, InvalidId>),
     /// A connection and a topic.
     Member(Result<WebSocketId, InvalidId>, Cow<'a, str>),
     Topics,
@@ -20,6 +27,9 @@ pub(super) enum Target<'a> {
     Broadcast,
     User(Cow<'a, str>),
     Events,
+    Stats,
+    Metrics,
+    OpenApi,
     /// That of another process's hub, without an upgrade.
     Link,
 }
@@ -28,12 +38,22 @@ impl<'a> Target<'a> {
     /// Of a path as it was sent. `None`: there is nothing at it.
     pub(super) fn parse(path: &'a str) -> Option<Self> {
         let (name, rest) = split(path.strip_prefix('/')?);
-        match (&*decode(name), rest) {
+        let name = decode(name);
+        if rest.is_none()
+            && let Some(file) = File::named(&name)
+        {
+            return Some(Self::Console(file));
+        }
+        match (&*name, rest) {
             ("health", None) => Some(Self::Health),
             ("ready", None) => Some(Self::Ready),
+            ("@access", None) => Some(Self::Access),
             ("@topics", None) => Some(Self::Topics),
             ("@topics", Some(topic)) => name_of(topic).map(Self::Topic),
             ("@events", None) => Some(Self::Events),
+            ("@stats", None) => Some(Self::Stats),
+            ("metrics", None) => Some(Self::Metrics),
+            ("openapi.json", None) => Some(Self::OpenApi),
             ("@hub", None) => Some(Self::Link),
             ("@broadcast", None) => Some(Self::Broadcast),
             ("@users", Some(user)) => name_of(user).map(Self::User),
@@ -49,6 +69,7 @@ impl<'a> Target<'a> {
         let Some(rest) = rest else { return Some(Self::Connection(id)) };
         let (name, topic) = split(rest);
         match (&*decode(name), topic) {
+            ("messages", None) => Some(Self::Messages(id)),
             ("topics", Some(topic)) => Some(Self::Member(id, name_of(topic)?)),
             _ => None,
         }
@@ -57,10 +78,19 @@ impl<'a> Target<'a> {
     /// The methods that there are.
     pub(super) fn methods(&self) -> &'static str {
         match self {
-            Self::Health | Self::Ready | Self::Connections | Self::Topics | Self::Events | Self::Link => {
-                "GET, HEAD"
-            }
+            Self::Health
+            | Self::Ready
+            | Self::Console(_)
+            | Self::Access
+            | Self::Connections
+            | Self::Topics
+            | Self::Events
+            | Self::Stats
+            | Self::Metrics
+            | Self::OpenApi
+            | Self::Link => "GET, HEAD",
             Self::Connection(_) => "DELETE, GET, HEAD, POST",
+            Self::Messages(_) => "GET", // HEAD could take a message, and not give it
             Self::Member(..) => "DELETE, PUT",
             Self::Topic(_) | Self::Broadcast => "POST",
             Self::User(_) => "DELETE, POST",
@@ -119,6 +149,7 @@ mod tests {
             ("/@connections/ID", Some(Target::Connection(id()))),
             ("/$default/%40connections/ID", Some(Target::Connection(id()))),
             ("/@connections/%62%33kT9ZcYw4mQ1s8xAAAAKg", Some(Target::Connection(id()))),
+            ("/@connections/ID/messages", Some(Target::Messages(id()))),
             ("/@connections/ID/topics/a%2Fb", Some(Target::Member(id(), "a/b".into()))),
             ("/x/@connections/ID/topics/a/b", Some(Target::Member(id(), "a/b".into()))),
             ("/@topics", Some(Target::Topics)),
@@ -131,8 +162,17 @@ mod tests {
             ("/@users/42", Some(Target::User("42".into()))),
             ("/@broadcast", Some(Target::Broadcast)),
             ("/@events", Some(Target::Events)),
+            ("/", Some(Target::Console(File::Page))),
+            ("/console.css", Some(Target::Console(File::Style))),
+            ("/console.js", Some(Target::Console(File::Script))),
+            ("/@access", Some(Target::Access)),
+            ("/console", None),
+            ("/console.js/", None),
+            ("//", None),
+            ("/@stats", Some(Target::Stats)),
+            ("/metrics", Some(Target::Metrics)),
+            ("/openapi.json", Some(Target::OpenApi)),
             ("/@hub", Some(Target::Link)),
-            ("/", None),
             ("*", None),
             ("//@connections", None),
             ("/a/b/@connections", None),
@@ -141,6 +181,7 @@ mod tests {
             ("/@users/", None),
             ("/health/", None),
             ("/@connections/ID/", None),
+            ("/@connections/ID/messages/", None),
             ("/@connections/ID/topics", None),
             ("/@connections/ID/topics/", None),
             ("/@connections/ID/other/x", None),

@@ -1,5 +1,5 @@
-//! Tokens: who shows one may manage the server, or only look at it. They are compared in a time that tells nothing of them, and
-//! neither kept nor shown.
+//! Tokens: who shows one, or signs with it, may manage the server, or only look at it. They are compared in a time that tells nothing
+//! of them, and neither kept nor shown.
 
 use std::{
     fmt,
@@ -7,15 +7,18 @@ use std::{
     io::{self, Read},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
+use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
 use http::header;
 use sha2::Sha256;
 
+use super::signature::{Key, Signed, digest, is_signed};
 use crate::{
     error::{Result, ServerError},
-    http::Request,
+    http::{Refusal, Request},
 };
 
 /// Characters of a token.
@@ -36,11 +39,22 @@ pub(super) enum Rights {
 }
 
 /// Why a request may do nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Denied {
     /// It shows no token, or not where it belongs.
     Missing,
     Wrong,
+    /// It is signed in a way that cannot be checked.
+    Unclear(&'static str),
+    /// It is signed, and its body could not be received.
+    NoBody(Refusal),
+}
+
+/// Of a body: whether it is known that somebody sends it who may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sender {
+    Known,
+    Unknown,
 }
 
 /// The tokens of a management listener.
@@ -70,13 +84,47 @@ impl Tokens {
     }
 
     /// What the token of a request allows: `Authorization: Bearer TOKEN`, once (RFC 6750, section 2.1). Nowhere else, since URLs
-    /// are logged, and cookies are sent by strangers' pages, too.
-    pub(super) fn check(&self, request: &Request) -> std::result::Result<Rights, Denied> {
+    /// are logged, and cookies are sent by strangers' pages, too. Or the request is signed with it; then its `body` may be needed.
+    pub(super) fn check(
+        &self,
+        request: &Request,
+        body: impl FnOnce(Sender) -> std::result::Result<Bytes, Refusal>,
+    ) -> std::result::Result<Rights, Denied> {
         let mut lines = request.headers().get_all(header::AUTHORIZATION).iter();
         let (Some(line), None) = (lines.next(), lines.next()) else { return Err(Denied::Missing) };
+        if is_signed(line.as_bytes()) {
+            return self.check_signature(line.as_bytes(), request, body);
+        }
         let given = bearer(line.as_bytes()).ok_or(Denied::Missing)?;
+        self.find(|token| token.is(given))
+    }
+
+    fn check_signature(
+        &self,
+        line: &[u8],
+        request: &Request,
+        body: impl FnOnce(Sender) -> std::result::Result<Bytes, Refusal>,
+    ) -> std::result::Result<Rights, Denied> {
+        let signed = Signed::parse(line, request).map_err(Denied::Unclear)?;
+        signed.check_time(SystemTime::now()).map_err(Denied::Unclear)?;
+        let digest_of_body = |sender| Ok(digest(&body(sender).map_err(Denied::NoBody)?));
+        match signed.content() {
+            None => {
+                let content = digest_of_body(Sender::Unknown)?;
+                self.find(|token| signed.is_by(&token.signing, &content))
+            }
+            // First whether it is known who sends the body.
+            Some(content) => {
+                let rights = self.find(|token| signed.is_by(&token.signing, content))?;
+                let is_same = digest_of_body(Sender::Known)?.eq_ignore_ascii_case(content);
+                is_same.then_some(rights).ok_or(Denied::Unclear("the body is not the one that is signed"))
+            }
+        }
+    }
+
+    fn find(&self, is: impl Fn(&Token) -> bool) -> std::result::Result<Rights, Denied> {
         // Both are compared in any case: so the time says nothing of which one it is.
-        let is = |token: &Option<Token>| token.as_ref().is_some_and(|token| token.is(given));
+        let is = |token: &Option<Token>| token.as_ref().is_some_and(&is);
         match (is(&self.all), is(&self.read)) {
             (true, _) => Ok(Rights::All),
             (false, true) => Ok(Rights::Read),
@@ -95,6 +143,8 @@ fn bearer(line: &[u8]) -> Option<&[u8]> {
 struct Token {
     key: Hmac<Sha256>,
     signature: [u8; 32],
+    /// What requests are signed with that do not show it.
+    signing: Key,
 }
 
 impl Token {
@@ -103,7 +153,7 @@ impl Token {
         getrandom::fill(&mut key).map_err(|e| io::Error::other(e.to_string()))?;
         let key = Hmac::<Sha256>::new_from_slice(&key).map_err(|e| io::Error::other(e.to_string()))?;
         let signature = key.clone().chain_update(text).finalize().into_bytes().into();
-        Ok(Self { key, signature })
+        Ok(Self { key, signature, signing: Key::new(text) })
     }
 
     fn is(&self, text: &[u8]) -> bool {
@@ -124,7 +174,8 @@ impl Source {
             Self::Text(text) => (text, what.to_owned()),
             Self::File(path) => {
                 let name = format!("{what} in {}", path.display());
-                let text = read(&path).map_err(|e| ServerError::config(format!("{name}: {e}")))?;
+                let text =
+                    read(&path).map_err(|e| ServerError::config(format!("{name}: {}", Failed(e, &path))))?;
                 (text, name)
             }
         };
@@ -153,6 +204,20 @@ impl fmt::Debug for Source {
     }
 }
 
+/// Why a token's file cannot be read, and how one is made.
+struct Failed<'a>(io::Error, &'a Path);
+
+impl fmt::Display for Failed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(error, path) = self;
+        error.fmt(f)?;
+        if error.kind() == io::ErrorKind::NotFound {
+            write!(f, "; `(umask 077; openssl rand -hex 32 > {})` makes one", path.display())?;
+        }
+        Ok(())
+    }
+}
+
 /// Reads a token's file, and warns of one that everybody can read.
 fn read(path: &Path) -> io::Result<String> {
     let file = File::open(path)?;
@@ -177,10 +242,16 @@ mod tests {
         Some(Source::Text(token.into()))
     }
 
-    fn check(lines: &str) -> std::result::Result<Rights, Denied> {
+    fn check(lines: &str) -> std::result::Result<Rights, &'static str> {
         let tokens = Tokens::new(text(ALL), text(READ)).unwrap();
         let head = format!("GET /?token={ALL} HTTP/1.1\r\nHost: h\r\n{lines}\r\n");
-        tokens.check(&parse_head(head.as_bytes(), 8000).unwrap().unwrap().0)
+        let request = parse_head(head.as_bytes(), 8000).unwrap().unwrap().0;
+        tokens.check(&request, |_| panic!("no body is needed")).map_err(|denied| match denied {
+            Denied::Missing => "missing",
+            Denied::Wrong => "wrong",
+            Denied::Unclear(why) => why,
+            Denied::NoBody(_) => "no body",
+        })
     }
 
     #[test]
@@ -188,17 +259,22 @@ mod tests {
         for (lines, result) in [
             (format!("Authorization: Bearer {ALL}\r\n"), Ok(Rights::All)),
             (format!("authorization: bEARER   {READ} \r\n"), Ok(Rights::Read)),
-            (format!("Authorization: Bearer {ALL}x\r\n"), Err(Denied::Wrong)),
-            (format!("Authorization: Bearer {}\r\n", &ALL[1..]), Err(Denied::Wrong)),
-            (format!("Authorization: Bearer {ALL} {READ}\r\n"), Err(Denied::Wrong)),
-            (format!("Authorization: Bearer {ALL}\r\nAuthorization: Bearer {ALL}\r\n"), Err(Denied::Missing)),
-            (format!("Authorization: Bearer{ALL}\r\n"), Err(Denied::Missing)),
-            (format!("Authorization: Basic {ALL}\r\n"), Err(Denied::Missing)),
-            (format!("Authorization: {ALL}\r\n"), Err(Denied::Missing)),
-            (format!("Cookie: token={ALL}\r\nX-Api-Key: {ALL}\r\n"), Err(Denied::Missing)),
-            ("Authorization: Bearer \r\n".into(), Err(Denied::Missing)),
-            ("Authorization: \r\n".into(), Err(Denied::Missing)),
-            (String::new(), Err(Denied::Missing)),
+            (format!("Authorization: Bearer {ALL}x\r\n"), Err("wrong")),
+            (format!("Authorization: Bearer {}\r\n", &ALL[1..]), Err("wrong")),
+            (format!("Authorization: Bearer {ALL} {READ}\r\n"), Err("wrong")),
+            (format!("Authorization: Bearer {ALL}\r\nAuthorization: Bearer {ALL}\r\n"), Err("missing")),
+            (
+                format!("Authorization: AWS4-HMAC-SHA256 {ALL}\r\n"),
+                Err("Authorization: Credential is missing"),
+            ),
+            (format!("Authorization: AWS4-HMAC-SHA256,{ALL}\r\n"), Err("missing")),
+            (format!("Authorization: Bearer{ALL}\r\n"), Err("missing")),
+            (format!("Authorization: Basic {ALL}\r\n"), Err("missing")),
+            (format!("Authorization: {ALL}\r\n"), Err("missing")),
+            (format!("Cookie: token={ALL}\r\nX-Api-Key: {ALL}\r\n"), Err("missing")),
+            ("Authorization: Bearer \r\n".into(), Err("missing")),
+            ("Authorization: \r\n".into(), Err("missing")),
+            (String::new(), Err("missing")),
         ] {
             assert_eq!(check(&lines), result, "{lines}");
         }

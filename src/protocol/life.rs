@@ -1,8 +1,11 @@
 //! A connection's life: what it consists of, and what it has come to.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::AddAssign, sync::Arc, time::Duration};
 
-use super::{phase::Phase, timers::Timers};
+use super::{
+    phase::Phase,
+    timers::{Ping, Timers},
+};
 use crate::{
     clock::Moment,
     codec::{Codec, Role},
@@ -46,6 +49,15 @@ pub(crate) struct Counts {
     pub(crate) messages_out: u64,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.messages_in += other.messages_in;
+        self.messages_out += other.messages_out;
+        self.bytes_in += other.bytes_in;
+        self.bytes_out += other.bytes_out;
+    }
 }
 
 impl Protocol {
@@ -105,6 +117,15 @@ impl Protocol {
     /// How long the last ping took for its pong.
     pub(crate) fn round_trip(&self) -> Option<Duration> {
         self.round_trip.map(|micros| Duration::from_micros(micros.into()))
+    }
+
+    /// The same, if it was measured since this was last asked; once for each ping.
+    pub(crate) fn take_measured(&mut self) -> Option<Duration> {
+        if self.timers.ping != Ping::Answered {
+            return None;
+        }
+        self.timers.ping = Ping::None;
+        self.round_trip()
     }
 
     /// Whether messages are received.

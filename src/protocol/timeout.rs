@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use super::{life::Protocol, phase::Phase, timers::Timer};
+use super::{
+    life::Protocol,
+    phase::Phase,
+    timers::{Ping, Timer},
+};
 use crate::{clock::Moment, error::ClosedBy, message::CloseCode};
 
 pub(crate) const TOO_SLOW: &str = "the peer did not take what was sent in time";
@@ -48,6 +52,7 @@ impl Protocol {
                 self.codec.park(false);
                 self.codec.ping(now.to_bytes());
                 self.timers.pinged = Some(now);
+                self.timers.ping = Ping::Sent;
             }
             Some((_, Timer::Cool)) => {
                 self.codec.park(true);
@@ -78,6 +83,10 @@ impl Protocol {
     pub(super) fn measure(&mut self, payload: &[u8], now: Moment) {
         if let Some(sent) = payload.try_into().ok().and_then(Moment::from_bytes) {
             self.round_trip = now.since(sent).as_micros().try_into().ok();
+            // Pongs may come without a ping, as many as the peer likes.
+            if self.timers.ping == Ping::Sent {
+                (self.timers.ping, self.changed) = (Ping::Answered, true);
+            }
         }
     }
 

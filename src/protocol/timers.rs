@@ -21,6 +21,7 @@ pub(super) struct Timers {
     pub(super) begun: Option<Moment>,
     /// The ping was sent that is not answered yet.
     pub(super) pinged: Option<Moment>,
+    pub(super) ping: Ping,
     /// The socket took its last bytes before it refused more.
     pub(super) blocked: Option<Moment>,
     /// Nothing is received at the moment, on purpose: so the peer's silence says nothing.
@@ -31,6 +32,15 @@ pub(super) struct Timers {
     pub(super) warm: bool,
     /// A shared connection may be ended because it is idle.
     pub(super) shared: bool,
+}
+
+/// What became of the last ping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ping {
+    /// There is none, or its round trip was told.
+    None,
+    Sent,
+    Answered,
 }
 
 /// What is due.
@@ -59,6 +69,7 @@ impl Timers {
             message: now,
             begun: None,
             pinged: None,
+            ping: Ping::None,
             blocked: None,
             paused: false,
             end_by: None,

@@ -13,6 +13,7 @@ use std::{
 
 use super::{
     audience::{Audience, Recipients},
+    census::Ended,
     found::{First, Found, Selected},
     groups,
     histories::Histories,
@@ -28,6 +29,7 @@ use crate::{
     interned::{Interned, Name},
     limits::Limits,
     message::{CloseCode, Message, Payload},
+    metrics::Metrics,
     observer::Observers,
     pending::Pending,
     session::{InUse, SessionId},
@@ -43,7 +45,7 @@ pub(crate) struct Registry {
     node: NodeId,
     pub(super) limits: Arc<Limits>,
     buffered: Arc<Buffered>,
-    by_id: [Mutex<Part>; PARTS],
+    pub(super) by_id: [Mutex<Part>; PARTS],
     paths: Groups,
     /// Only those that end with a star: the others are paths.
     routes: Groups,
@@ -55,6 +57,8 @@ pub(crate) struct Registry {
     histories: Histories,
     user_agents: Interned,
     pub(super) observers: Observers,
+    /// `None`: nobody can ask.
+    metrics: Option<Arc<Metrics>>,
     /// The certificates of the server.
     #[cfg(feature = "__tls")]
     pub(super) identities: std::sync::OnceLock<Vec<crate::tls::TlsIdentity>>,
@@ -62,8 +66,10 @@ pub(crate) struct Registry {
 
 /// Connections by their IDs. Each is in one of the two, from the moment when its application learns the ID.
 #[derive(Default)]
-struct Part {
+pub(super) struct Part {
     open: Group,
+    /// Only where somebody can ask for it.
+    pub(super) ended: Ended,
     opening: HashMap<WebSocketId, Arc<Pending>, RandomBits>,
 }
 
@@ -110,6 +116,13 @@ fn connections(group: &Group) -> Vec<Arc<Connection>> {
     group.iter().map(|member| member.0.clone()).collect()
 }
 
+impl Part {
+    /// Those that are open, as they are now, in no order.
+    pub(super) fn open(&self) -> Vec<Arc<Connection>> {
+        connections(&self.open)
+    }
+}
+
 impl Registry {
     pub(crate) fn new(
         node: NodeId,
@@ -134,9 +147,19 @@ impl Registry {
             histories,
             user_agents: Interned::default(),
             observers,
+            metrics: None,
             #[cfg(feature = "__tls")]
             identities: std::sync::OnceLock::new(),
         })
+    }
+
+    /// What happens is counted there.
+    pub(crate) fn with_metrics(self, metrics: Option<Arc<Metrics>>) -> Self {
+        Self { metrics, ..self }
+    }
+
+    pub(crate) fn metrics(&self) -> Option<&Arc<Metrics>> {
+        self.metrics.as_ref()
     }
 
     /// What all connections of the server hold.
@@ -190,9 +213,13 @@ impl Registry {
 
     /// Pushes to one connection; if it is being opened, this is queued behind the answer to its handshake.
     pub(crate) fn push(&self, id: &WebSocketId, payload: Payload) -> Result<Pushed, PushError> {
-        match self.find(id) {
+        let push = || match self.find(id) {
             Some(found) => found.push(payload),
             None => Err(PushError { kind: PushErrorKind::Unknown, message: payload.into_message() }),
+        };
+        match &self.metrics {
+            Some(metrics) => metrics.push(push),
+            None => push(),
         }
     }
 
@@ -203,10 +230,14 @@ impl Registry {
         message: Message,
         timeout: Duration,
     ) -> Result<(), PushError> {
-        match self.find(id) {
+        let result = match self.find(id) {
             Some(found) => found.push_wait(message, timeout),
             None => Err(PushError { kind: PushErrorKind::Unknown, message }),
+        };
+        if let Some(metrics) = &self.metrics {
+            metrics.push_waited(&result);
         }
+        result
     }
 
     /// Closes one connection; if it is being opened, as soon as it is open.
@@ -219,7 +250,7 @@ impl Registry {
 
     /// All that are open, as they are now, in no order.
     pub(crate) fn all(&self) -> Vec<Arc<Connection>> {
-        self.by_id.iter().flat_map(|part| connections(&part.locked().open)).collect()
+        self.by_id.iter().flat_map(|part| part.locked().open()).collect()
     }
 
     /// Those that are meant, as they are now, in no order. Of a topic and of a user those that are being opened, too.
@@ -302,6 +333,9 @@ impl Registry {
     /// Makes a connection known by all that it belongs to, and as one that is open, until it is over. It has taken over before
     /// what was pushed to it, and nobody who has waited for it is told before.
     pub(crate) fn register(&self, mut announced: Announced, connection: &Arc<Connection>) {
+        if let Some(metrics) = &self.metrics {
+            metrics.opened(connection.about());
+        }
         self.observers.opened(connection); // before anyone can find it, and so end it
         announced.is_registered = true;
         if announced.pending.is_numbered() {
@@ -329,10 +363,17 @@ impl Registry {
         }
     }
 
-    fn forget(&self, connection: &Connection) {
+    fn forget(&self, connection: &Arc<Connection>) {
         let about = connection.about();
         let id = &about.id;
-        self.part(id).locked().open.remove(id);
+        let counts = self.metrics.as_ref().map(|_| connection.traffic().counts);
+        let mut part = self.part(id).locked();
+        if part.open.remove(id)
+            && let Some(counts) = counts
+        {
+            part.ended.add(counts);
+        }
+        drop(part);
         self.paths.remove(&about.path, id, || {});
         if let Some(route) = &about.route {
             self.routes.remove(route.text(), id, || {});
@@ -439,7 +480,16 @@ impl InUse for Registry {
 impl Registrar for Registry {
     fn unregister(&self, connection: &Arc<Connection>) {
         self.forget(connection);
+        if let Some(metrics) = &self.metrics {
+            metrics.closed(&connection.closed_reason());
+        }
         self.observers.closed(connection);
+    }
+
+    fn measured(&self, round_trip: Duration) {
+        if let Some(metrics) = &self.metrics {
+            metrics.measured(round_trip);
+        }
     }
 
     fn all(&self) -> Vec<Arc<Connection>> {

@@ -5,7 +5,7 @@ use std::{collections::BinaryHeap, sync::Arc, time::Duration};
 use crate::{
     codec::Forms,
     connection::{Connection, PushError, Pushed},
-    error::{CloseReason, Result},
+    error::Result,
     id::WebSocketId,
     message::{CloseCode, Message, Payload},
     pending::Pending,
@@ -40,11 +40,6 @@ impl Found {
             Self::Open(connection) => Some(connection),
             Self::Opening(pending) => pending.get(),
         }
-    }
-
-    /// How it ended; `None` while it is open, before that, and if it was never opened.
-    pub(crate) fn close_reason(&self) -> Option<CloseReason> {
-        self.connection()?.reason().cloned()
     }
 
     /// Pushes to the connection, and waits until the kernel has the message; and before, until the connection is open.

@@ -81,6 +81,12 @@ impl<M: Hash + Eq, P, S: BuildHasher + Default> Groups<M, P, S> {
         }
     }
 
+    /// How many names have members.
+    #[cfg_attr(not(feature = "manage"), allow(dead_code, reason = "nobody can ask"))]
+    pub(crate) fn len(&self) -> usize {
+        self.0.locked().members.len()
+    }
+
     /// Looks at each name that has members, under the lock.
     pub(crate) fn each(&self, mut look: impl FnMut(&Arc<str>, usize)) {
         self.0.locked().members.iter().for_each(|(name, group)| look(name, group.len()));

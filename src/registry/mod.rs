@@ -17,6 +17,7 @@
 //! are told with nothing held; whoever holds a log never waits until they are.
 
 mod audience;
+mod census;
 #[cfg(feature = "__tls")]
 mod certificates;
 mod connections;
@@ -27,6 +28,8 @@ mod joined;
 mod membership;
 mod recovery;
 
+#[cfg(feature = "manage")]
+pub(crate) use self::census::Census;
 pub use self::{
     audience::{Audience, Recipients},
     joined::{PresentUser, TopicInfo},

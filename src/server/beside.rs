@@ -14,11 +14,14 @@ use super::{
 #[cfg(feature = "__tls")]
 use crate::tls::TlsIdentity;
 use crate::{
+    clock::Moment,
     error::{Result, ServerError},
     http::Response,
     hub::Hub,
+    incidents::Incident,
     limits::Limits,
-    registry::Registry,
+    metrics::Metrics,
+    registry::{Census, Registry},
 };
 
 /// How long requests have to end when the other server has ended.
@@ -46,6 +49,21 @@ impl MainServer {
         Hub::new(self.0.registry.clone())
     }
 
+    /// What all connections come to.
+    pub(crate) fn census(&self) -> Census {
+        self.0.registry.census()
+    }
+
+    /// What is counted as it happens.
+    pub(crate) fn metrics(&self) -> Option<&Metrics> {
+        self.0.registry.metrics().map(|metrics| &**metrics)
+    }
+
+    /// What clients have brought about, and how often.
+    pub(crate) fn incidents(&self) -> Vec<(Incident, u64)> {
+        self.0.incidents.totals()
+    }
+
     /// For what waits in another way than the [hub](Self::hub).
     pub(crate) fn registry(&self) -> &Arc<Registry> {
         &self.0.registry
@@ -53,6 +71,11 @@ impl MainServer {
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.0.limits
+    }
+
+    /// How long ago it was made.
+    pub(crate) fn uptime(&self) -> Duration {
+        self.0.clock.exact().since(Moment::START)
     }
 
     /// Whether it takes new connections.
@@ -80,6 +103,12 @@ impl ServerBuilder {
             None => self.beside = Some(Box::new(beside)),
             Some(_) => self.keep_error(Err(ServerError::config("there can be one management listener only"))),
         }
+        self
+    }
+
+    /// Counts what happens, for whoever asks the server beside this one.
+    pub(crate) fn counted(mut self) -> Self {
+        self.settings.metrics = Some(Arc::new(Metrics::new()));
         self
     }
 

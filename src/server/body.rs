@@ -1,6 +1,8 @@
 //! The body of a request, received only when a handler asks for it. It is counted with what all connections hold, and a client
 //! that is slow with it is not waited for.
 
+#[cfg(feature = "manage")]
+use std::any::Any;
 use std::{borrow::Cow, cell::RefCell};
 
 use bytes::Bytes;
@@ -78,6 +80,23 @@ impl<'a> RequestBody<'a> {
     #[cfg(feature = "manage")]
     pub(super) fn tag(&self) -> u8 {
         self.incoming.borrow().tag
+    }
+
+    /// Keeps a value with the connection, in place of another one.
+    #[cfg(feature = "manage")]
+    pub(super) fn keep(&self, value: Box<dyn Any + Send>) {
+        self.incoming.borrow_mut().kept = Some(value);
+    }
+
+    #[cfg(feature = "manage")]
+    pub(super) fn take_kept(&self) -> Option<Box<dyn Any + Send>> {
+        self.incoming.borrow_mut().kept.take()
+    }
+
+    /// Whether nobody waits for a response: the client has ended its side, or the server shuts down.
+    #[cfg(feature = "manage")]
+    pub(super) fn is_over(&self) -> bool {
+        self.incoming.borrow().is_over()
     }
 
     fn receive(&self, incoming: &mut Incoming) -> Result<Bytes, Refusal> {

@@ -50,6 +50,7 @@ impl Certificates {
         Self { entries, due: None }
     }
 
+    /// Each once, in the order of their first listener.
     pub(super) fn identities(&self) -> Vec<TlsIdentity> {
         self.entries.iter().map(|entry| entry.identity.clone()).collect()
     }

@@ -1,5 +1,7 @@
 //! A plain HTTP request and what belongs to it, as the handler of a page sees it.
 
+#[cfg(feature = "manage")]
+use std::any::Any;
 use std::{
     fmt,
     sync::{Arc, OnceLock},
@@ -113,6 +115,26 @@ impl<'a> Exchange<'a> {
     #[cfg(feature = "manage")]
     pub(crate) fn tag(&self) -> u8 {
         self.body.tag()
+    }
+
+    /// Keeps a value for the next request of this connection, in place of another one. It is dropped when the connection ends,
+    /// however it does.
+    #[cfg(feature = "manage")]
+    pub(crate) fn keep(&self, value: impl Any + Send) {
+        self.body.keep(Box::new(value));
+    }
+
+    /// What a request before this one has [kept](Self::keep). What is of another type is dropped.
+    #[cfg(feature = "manage")]
+    pub(crate) fn take_kept<T: Any>(&self) -> Option<T> {
+        self.body.take_kept()?.downcast().ok().map(|value| *value)
+    }
+
+    /// Whether nobody waits for a response any more: the client has ended its side, or the server shuts down. Who waits for what
+    /// to answer asks this at least once a second.
+    #[cfg(feature = "manage")]
+    pub(crate) fn is_over(&self) -> bool {
+        self.body.is_over()
     }
 
     /// The cookie of a session that the client has to be told.

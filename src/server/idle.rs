@@ -1,6 +1,7 @@
-//! Connections between two HTTP requests. Each waits on its own thread, but its place among `max_connections` is kept here: who
-//! comes when there is none takes that of the connection that has waited longest; if it is its address that has too many, that of
-//! one of the same address. Nothing here waits.
+//! Connections between two HTTP requests, and those of which it is not known that they may ask for anything. Each waits on its own
+//! thread, but its place among `max_connections` is kept here: who comes when there is none takes that of the connection that has
+//! waited longest, first of the unknown ones; if it is its address that has too many, that of one of the same address. Nothing here
+//! waits.
 
 use std::{
     collections::BTreeMap,
@@ -16,11 +17,23 @@ pub(super) struct Idle<Slot> {
     max: usize,
 }
 
-/// In the order in which they began to wait.
+/// In the order in which they give up their places.
 #[derive(Debug)]
 struct Waiting<Slot> {
     next: u64,
-    all: BTreeMap<u64, (Arc<Socket>, Slot)>,
+    all: BTreeMap<Key, (Arc<Socket>, Slot)>,
+}
+
+/// Who waits for what, and since when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key(What, u64);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum What {
+    /// For being known.
+    Unknown,
+    /// For the next request.
+    Request,
 }
 
 impl<Slot> Idle<Slot> {
@@ -29,25 +42,33 @@ impl<Slot> Idle<Slot> {
     }
 
     /// This connection begins to wait. If that makes too many, the one that has waited longest has to end.
-    pub(super) fn enter(&self, socket: Arc<Socket>, slot: Slot) -> u64 {
-        let mut waiting = self.waiting.locked();
-        let key = waiting.next;
-        waiting.next += 1;
-        waiting.all.insert(key, (socket, slot));
-        let too_many = waiting.all.len() > self.max;
-        drop(waiting);
-        if too_many {
+    pub(super) fn enter(&self, socket: Arc<Socket>, slot: Slot) -> Key {
+        let (key, count) = self.insert(What::Request, socket, slot);
+        if count > self.max {
             self.give_up_oldest();
         }
         key
     }
 
+    /// Nobody knows whether this connection may do anything here, or it may not. There are only as many of these as there are places.
+    pub(super) fn enter_unknown(&self, socket: Arc<Socket>, slot: Slot) -> Key {
+        self.insert(What::Unknown, socket, slot).0
+    }
+
+    fn insert(&self, what: What, socket: Arc<Socket>, slot: Slot) -> (Key, usize) {
+        let mut waiting = self.waiting.locked();
+        let key = Key(what, waiting.next);
+        waiting.next += 1;
+        waiting.all.insert(key, (socket, slot));
+        (key, waiting.all.len())
+    }
+
     /// It does not wait any more. `None`: its place has been taken, and it has to end.
-    pub(super) fn leave(&self, key: u64) -> Option<Slot> {
+    pub(super) fn leave(&self, key: Key) -> Option<Slot> {
         self.waiting.locked().all.remove(&key).map(|(_, slot)| slot)
     }
 
-    /// Takes the place of the connection that has waited longest, whose thread wakes up.
+    /// Takes the place of the connection that has waited longest, first of the unknown ones; its thread wakes up.
     pub(super) fn give_up_oldest(&self) -> Option<Slot> {
         self.give_up(|_| true)
     }
@@ -99,5 +120,15 @@ mod tests {
         let key = keys[0];
         idle.give_up_all();
         assert_eq!(idle.leave(key), None);
+    }
+
+    #[test]
+    fn who_is_unknown_gives_up_its_place_first_and_drives_nobody_out() {
+        let idle = Idle::new(1);
+        let socket = || Arc::new(UnixStream::pair().unwrap().0.into());
+        let asks = idle.enter(socket(), 0);
+        let unknown = [1, 2].map(|slot| idle.enter_unknown(socket(), slot));
+        assert_eq!((idle.give_up_oldest(), idle.leave(unknown[1])), (Some(1), Some(2)));
+        assert_eq!((idle.leave(asks), idle.leave(unknown[0])), (Some(0), None));
     }
 }

@@ -1,11 +1,13 @@
 //! A connection in its HTTP phase: receives requests, and sends responses that are none of a WebSocket. It runs on the
 //! connection's own thread, blocking, and every wait has a deadline. It knows nothing of routes.
 
+#[cfg(feature = "manage")]
+use std::any::Any;
 use std::{
     fmt, io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use http::{Method, StatusCode};
@@ -35,6 +37,8 @@ pub(super) struct Incoming {
     pub(super) tag: u8,
     /// Nothing has been received yet, and it has to be TLS.
     is_first: bool,
+    /// When this request began; asked only where somebody wants to know how long handshakes take.
+    pub(super) begun: Option<Instant>,
     /// When the next request's head has to be there.
     pub(super) deadline: Deadline,
     /// The first request, if another server has received it.
@@ -45,6 +49,9 @@ pub(super) struct Incoming {
     pub(super) expects_continue: bool,
     /// The body could not be received.
     pub(super) is_broken: bool,
+    /// What a handler keeps for the next request, and drops if there is none.
+    #[cfg(feature = "manage")]
+    pub(super) kept: Option<Box<dyn Any + Send>>,
 }
 
 /// How the log calls the other end of a socket.
@@ -116,11 +123,14 @@ impl Incoming {
             is_secure,
             tag,
             is_first: is_secure,
+            begun: None,
             deadline,
             first: None,
             body: Decoder::new(Framing::Length(0)),
             expects_continue: false,
             is_broken: false,
+            #[cfg(feature = "manage")]
+            kept: None,
         })
     }
 
@@ -204,7 +214,7 @@ impl Incoming {
         Ok(More::Some)
     }
 
-    /// Sends a response. If no other one can follow, ends the connection, so that the client can read all of it.
+    /// Sends a response. If no other one can follow, the caller [finishes](Self::finish).
     pub(super) fn respond(
         &mut self,
         response: Response,
@@ -228,11 +238,7 @@ impl Incoming {
             #[cfg(feature = "manage")]
             Body::Produced(producer) => self.produce(producer, limits.write_timeout)?,
         }
-        self.send_in_pace(&mut pace)?;
-        if !persists {
-            self.finish();
-        }
-        Ok(())
+        self.send_in_pace(&mut pace)
     }
 
     /// If the file became shorter meanwhile, this fails: the client must not take what follows for it.
@@ -250,7 +256,7 @@ impl Incoming {
 
     /// Ends the stream this way, and throws away what still comes until the client ends it, too: a socket closed with
     /// unread input would reset the connection, and the client might never read the response.
-    fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         let deadline = Deadline::after(LINGER);
         self.end(deadline);
         let mut buffer = Vec::with_capacity(4096);

@@ -46,6 +46,8 @@ pub use self::{
     builder::ServerBuilder, exchange::Exchange, handle::ServerHandle, listener::ListenAddr,
     running::RunningServer,
 };
+#[cfg(feature = "__tls")]
+use crate::tls::TlsIdentity;
 use crate::{
     caught::caught,
     connection::Registrar,
@@ -111,10 +113,28 @@ impl Server {
         Hub::new(self.shared.registry.clone())
     }
 
-    /// Whether TLS is spoken at this one of [`local_addrs`](Self::local_addrs).
+    /// Whether TLS is spoken at this one of [`local_addrs`](Self::local_addrs), or of those where it is managed.
     pub fn is_tls(&self, address: &ListenAddr) -> bool {
+        #[cfg(feature = "manage")]
+        if self.beside.as_ref().is_some_and(|beside| beside.is_tls(address)) {
+            return true;
+        }
         let mut all = self.addresses.iter().zip(&self.listeners);
         all.any(|(other, listener)| other == address && !matches!(listener.security, Security::None))
+    }
+
+    /// All that it has for TLS, and what the server beside it has, each once.
+    #[cfg(feature = "__tls")]
+    fn identities(&self) -> Vec<TlsIdentity> {
+        #[cfg_attr(not(feature = "manage"), expect(unused_mut, reason = "there is no other server"))]
+        let mut all = self.shared.certificates.locked().identities();
+        #[cfg(feature = "manage")]
+        for identity in self.beside.iter().flat_map(|beside| beside.identities()) {
+            if !all.iter().any(|other| other.is_same(&identity)) {
+                all.push(identity);
+            }
+        }
+        all
     }
 
     /// The node that this server is: what [`ServerBuilder::node`] set, or a random one.
@@ -183,14 +203,17 @@ impl ServerBuilder {
         let adopting = Adopting { adopter: Arc::<Adopter>::default(), shared: shared.clone() };
         #[cfg(feature = "manage")]
         let beside = beside.map(|beside| beside.bind(MainServer::new(&shared))).transpose()?.map(Box::new);
-        Ok(Server {
+        let server = Server {
             listeners,
             addresses,
             shared,
             adopting,
             #[cfg(feature = "manage")]
             beside,
-        })
+        };
+        #[cfg(feature = "__tls")]
+        server.shared.registry.set_identities(server.identities());
+        Ok(server)
     }
 }
 

@@ -1,6 +1,10 @@
 //! The HTTP requests of a connection: answers them, one after the other, until one asks for a WebSocket.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::{StatusCode, header};
 
@@ -20,6 +24,9 @@ use crate::{
     shown::{Sentence, Shown, ShownPath},
 };
 
+/// How late an answer comes that is to be [late](Refusal::late).
+const LATE: Duration = Duration::from_millis(500);
+
 /// Answers requests until one asks for a WebSocket. `None`: none does, and the connection has ended.
 #[inline(never)]
 pub(super) fn read_requests(
@@ -29,26 +36,26 @@ pub(super) fn read_requests(
 ) -> Option<(Arc<Request>, Slot)> {
     let (mut slot, mut is_first) = (slot, true);
     loop {
-        match read_request(shared, incoming, &mut slot, is_first)? {
-            Asked::WebSocket(request) => return Some((request, slot)),
-            Asked::Page => slot = wait_for_next(shared, incoming, slot)?,
-        }
+        slot = match read_request(shared, incoming, slot, is_first)? {
+            Asked::WebSocket(request, slot) => return Some((request, slot)),
+            Asked::Page(slot) => wait_for_next(shared, incoming, slot)?,
+        };
         is_first = false;
     }
 }
 
-/// What the last request was for.
+/// What the last request was for. The connection has its place still.
 enum Asked {
-    WebSocket(Arc<Request>),
+    WebSocket(Arc<Request>, Slot),
     /// It has been answered, and another one may follow.
-    Page,
+    Page(Slot),
 }
 
 /// Reads a request, and answers it unless it asks for a WebSocket. `None`: no other can follow.
 #[inline(never)]
-fn read_request(shared: &Shared, incoming: &mut Incoming, slot: &mut Slot, is_first: bool) -> Option<Asked> {
+fn read_request(shared: &Shared, incoming: &mut Incoming, slot: Slot, is_first: bool) -> Option<Asked> {
     let peer = incoming.peer;
-    let head = incoming.read_head(&shared.limits);
+    let (head, mut slot) = read_head(shared, incoming, slot)?;
     if shared.is_stopping() {
         refuse(shared, incoming, None, rejected::shutting_down());
         return None;
@@ -66,7 +73,7 @@ fn read_request(shared: &Shared, incoming: &mut Incoming, slot: &mut Slot, is_fi
             return None;
         }
         Err(NoRequest::Refused(refusal)) => {
-            turn_away(shared, incoming, None, refusal);
+            turn_away(shared, incoming, slot, None, refusal);
             return None;
         }
     };
@@ -79,7 +86,7 @@ fn read_request(shared: &Shared, incoming: &mut Incoming, slot: &mut Slot, is_fi
     // Through a socket pair of the program's own only the client's address tells in which network the connection is.
     let network = || incoming.socket.local_ip().or(peer.map(|peer| peer.ip()));
     if let Err(refusal) = shared.hosts.check(&request, network) {
-        turn_away(shared, incoming, Some(&request), refusal);
+        turn_away(shared, incoming, slot, Some(&request), refusal);
         return None;
     }
     if !slot.count_for(request.client_address()) {
@@ -91,9 +98,28 @@ fn read_request(shared: &Shared, incoming: &mut Incoming, slot: &mut Slot, is_fi
     }
     let is_upgrade = is_upgrade(&request) && shared.routes.take_upgrade(request.path());
     if is_upgrade || shared.routes.is_only_websocket(&request) {
-        return Some(Asked::WebSocket(request.into()));
+        return Some(Asked::WebSocket(request.into(), slot));
     }
-    answer(shared, incoming, &request).then_some(Asked::Page)
+    answer(shared, incoming, slot, &request).map(Asked::Page)
+}
+
+/// Receives a request's head. Where only those are served who may, nobody knows before it is there whether this is one of them:
+/// meanwhile the connection gives up its place to whoever comes when there is no other. `None`: it had to.
+fn read_head(
+    shared: &Shared,
+    incoming: &mut Incoming,
+    slot: Slot,
+) -> Option<(Result<Box<Request>, NoRequest>, Slot)> {
+    if shared.routes.all.is_none() {
+        return Some((incoming.read_head(&shared.limits), slot));
+    }
+    let key = shared.idle.enter_unknown(incoming.socket.clone(), slot);
+    let head = incoming.read_head(&shared.limits);
+    let slot = shared.idle.leave(key);
+    if slot.is_none() {
+        incoming.end(Deadline::after(Duration::ZERO));
+    }
+    slot.map(|slot| (head, slot))
 }
 
 /// Waits for the next request on a connection whose last one has been answered. Meanwhile its place may go to another one.
@@ -102,6 +128,7 @@ fn wait_for_next(shared: &Shared, incoming: &mut Incoming, slot: Slot) -> Option
     incoming.stream.park();
     let slot = if incoming.has_more() { slot } else { idle(shared, incoming, slot)? };
     incoming.deadline = Deadline::after(shared.limits.handshake_timeout);
+    incoming.begun = incoming.begun.map(|_| Instant::now());
     Some(slot)
 }
 
@@ -122,6 +149,7 @@ fn idle(shared: &Shared, incoming: &mut Incoming, slot: Slot) -> Option<Slot> {
 pub(super) fn turn_away(
     shared: &Shared,
     incoming: &mut Incoming,
+    slot: Slot,
     request: Option<&Request>,
     refusal: Refusal,
 ) {
@@ -129,19 +157,19 @@ pub(super) fn turn_away(
     let client = Client(incoming.peer, request.and_then(Request::client_address));
     let path = ShownPath(request.map_or("", Request::path));
     shared.incidents.note(incident, format_args!("{client}: {path}: refused: {}", Sentence(&refusal)));
-    refuse(shared, incoming, request, refusal);
+    respond_last(shared, incoming, slot, request, shared.response_to(refusal, request));
 }
 
-/// Answers a plain HTTP request. True: another one may follow.
+/// Answers a plain HTTP request. If another one may follow, the place of the connection comes back.
 #[inline(never)]
-fn answer(shared: &Shared, incoming: &mut Incoming, request: &Request) -> bool {
+fn answer(shared: &Shared, incoming: &mut Incoming, slot: Slot, request: &Request) -> Option<Slot> {
     let declared = Declared::of(request)
         .and_then(|declared| check_page_origin(request, &shared.origins).map(|()| declared));
     let declared = match declared {
         Ok(declared) => declared,
         Err(refusal) => {
-            turn_away(shared, incoming, Some(request), refusal);
-            return false;
+            turn_away(shared, incoming, slot, Some(request), refusal);
+            return None;
         }
     };
     let body = RequestBody::new(&declared, incoming, &shared.limits, &shared.buffered);
@@ -157,8 +185,12 @@ fn answer(shared: &Shared, incoming: &mut Incoming, request: &Request) -> bool {
         response.headers_mut().append(name, value);
     }
     tell(shared, incoming.peer, request, response.status());
-    let persists = persists(shared, request, &response) && incoming.can_go_on();
-    respond(shared, incoming, Some(request), response, persists) && persists && incoming.drain_body()
+    if !persists(shared, request, &response) || !incoming.can_go_on() {
+        respond_last(shared, incoming, slot, Some(request), response);
+        return None;
+    }
+    let sent = respond(shared, incoming, Some(request), response, true);
+    (sent && incoming.drain_body()).then_some(slot)
 }
 
 /// The line of the log for a request that was answered. Where one handler answers all, whom it turns away is counted, as those are
@@ -183,9 +215,47 @@ fn persists(shared: &Shared, request: &Request, response: &Response) -> bool {
     is_wanted && is_offered && response.can_persist() && !shared.is_stopping()
 }
 
+/// Sends a response, and ends the connection.
+#[inline(never)]
+fn respond_last(
+    shared: &Shared,
+    incoming: &mut Incoming,
+    slot: Slot,
+    request: Option<&Request>,
+    response: Response,
+) {
+    let slot = if response.is_late() { be_late(shared, incoming, slot) } else { Some(slot) };
+    if let Some(slot) = slot
+        && respond(shared, incoming, request, response, false)
+    {
+        finish(shared, incoming, slot);
+    }
+}
+
+/// Lets a client wait that may be guessing a secret. It holds no place meanwhile that somebody else needs, or those who guess would keep
+/// out those who need not. `None`: then it gets no answer; or nobody waits for that.
+fn be_late(shared: &Shared, incoming: &Incoming, slot: Slot) -> Option<Slot> {
+    let key = shared.idle.enter_unknown(incoming.socket.clone(), slot);
+    let is_over = !matches!(incoming.socket.wait_end(Deadline::after(LATE)), Ok(false));
+    shared.idle.leave(key).filter(|_| !is_over)
+}
+
+/// Ends a connection whose last response has been sent. While the client reads that, its place may be another's, where places are few.
+fn finish(shared: &Shared, incoming: &mut Incoming, slot: Slot) {
+    if shared.routes.all.is_none() {
+        incoming.finish();
+        return; // only now the place is free
+    }
+    let key = shared.idle.enter_unknown(incoming.socket.clone(), slot);
+    incoming.finish();
+    shared.idle.leave(key);
+}
+
 #[inline(never)]
 fn refuse(shared: &Shared, incoming: &mut Incoming, request: Option<&Request>, refusal: Refusal) {
-    respond(shared, incoming, request, shared.response_to(refusal, request), false);
+    if respond(shared, incoming, request, shared.response_to(refusal, request), false) {
+        incoming.finish();
+    }
 }
 
 fn respond(

@@ -13,6 +13,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
+    time::Instant,
 };
 
 use http::{StatusCode, header};
@@ -79,7 +80,7 @@ fn open(shared: &Arc<Shared>, context: &Arc<Context>, job: Box<Job>) -> Option<B
     match accept(shared, incoming.tag, &request) {
         Ok((handshake, agreed)) => Some(connect(shared, context, incoming, &handshake, agreed, slot)),
         Err(refusal) => {
-            turn_away(shared, &mut incoming, Some(&request), refusal);
+            turn_away(shared, &mut incoming, slot, Some(&request), refusal);
             None
         }
     }
@@ -96,6 +97,7 @@ fn begin(shared: &Shared, job: Box<Job>) -> Option<(Box<Incoming>, Slot)> {
     let deadline = Deadline::after(shared.limits.handshake_timeout);
     let is_secure = !matches!(security, Security::None);
     let mut incoming = Incoming::new(socket, stream, peer, is_secure, tag, deadline);
+    incoming.begun = shared.registry.metrics().map(|_| Instant::now());
     if let Some(received) = received {
         incoming.begin_with(*received);
     }
@@ -252,6 +254,9 @@ fn connect(
     connection.session_end_on_close.store(opening.session_end_on_close, Relaxed);
     let attached = Box::new(Attached { request: opening.request, session });
     shared.registry.register(opening.announced, &connection);
+    if let (Some(metrics), Some(begun)) = (shared.registry.metrics(), incoming.begun) {
+        metrics.shook_hands(begun.elapsed());
+    }
     Box::new(Connected { connection, app, attached, slot })
 }
 

@@ -30,6 +30,7 @@ use crate::{
     id::NodeId,
     incidents::{Incident, Incidents},
     limits::Limits,
+    metrics::Metrics,
     observer::Observers,
     registry::Registry,
     session::{SessionSettings, Sessions},
@@ -52,6 +53,8 @@ pub(super) struct Settings {
     /// `None`: as a line of text.
     pub(super) writing: Option<Writing>,
     pub(super) observers: Observers,
+    /// `None`: nobody can ask.
+    pub(super) metrics: Option<Arc<Metrics>>,
     /// What topics remember.
     pub(super) histories: Rules,
     pub(super) sessions: SessionSettings,
@@ -108,10 +111,9 @@ impl Shared {
         let wake = move || weak.upgrade().iter().for_each(|supervisor| supervisor.wake());
         let node = settings.node.unwrap_or_else(NodeId::random);
         let buffered = Arc::new(Buffered::new(limits.buffered_bytes()));
-        let Settings { observers, histories, .. } = settings;
-        let registry = Arc::new(Registry::new(node, limits.clone(), buffered.clone(), observers, histories)?);
-        #[cfg(feature = "__tls")]
-        registry.set_identities(settings.certificates.identities());
+        let Settings { observers, histories, metrics, .. } = settings;
+        let registry = Registry::new(node, limits.clone(), buffered.clone(), observers, histories)?;
+        let registry = Arc::new(registry.with_metrics(metrics));
         let sessions = Arc::new(Sessions::new(settings.sessions, &limits, registry.clone())?);
         Ok(Self {
             routes: settings.routes,

@@ -6,10 +6,12 @@
 
 #[cfg(all(feature = "__tls", not(target_vendor = "apple")))]
 pub mod authority;
+#[cfg(all(feature = "cli", feature = "manage", feature = "__tls"))]
+pub mod commanded;
 pub mod ends;
 pub mod floods;
 pub mod folder;
-#[cfg(all(feature = "cli", feature = "manage", feature = "__tls"))]
+#[cfg(all(feature = "__tls", feature = "manage"))]
 pub mod managed;
 pub mod member;
 #[cfg(feature = "cli")]

@@ -122,8 +122,8 @@ impl Queue {
 
     /// There is a connection: it gets all that is here, and what comes, behind a greeting of so many bytes.
     pub(super) fn begin(&self, connection: &Arc<Connection>, greeting: u64) {
-        let statistics = connection.statistics();
-        let greeted = greeting.max(statistics.counts.bytes_out + statistics.queued as u64);
+        let traffic = connection.traffic();
+        let greeted = greeting.max(traffic.counts.bytes_out + traffic.queued as u64);
         let (tell, told) = unbounded();
         let line = Line { connection: connection.clone(), told, tell, has_sent: false, greeted };
         self.lock().line = Some(line);
@@ -249,7 +249,7 @@ impl State {
     /// Connections must not break for ever on a message that cannot be sent.
     fn judge_first(&mut self, line: &Line, reason: &CloseReason) {
         let Some(first) = self.entries.front_mut() else { return };
-        let was_half_sent = line.connection.statistics().counts.bytes_out > line.greeted;
+        let was_half_sent = line.connection.traffic().counts.bytes_out > line.greeted;
         if line.has_sent || !was_half_sent {
             return;
         }

@@ -105,6 +105,27 @@ fn what_is_not_acknowledged_comes_back_in_order_and_marked() {
     assert!(driven.read(&reader).unwrap_err().is_timeout() && driven.connection.inbox.locked().is_bare());
 }
 
+#[cfg(feature = "manage")]
+#[test]
+fn what_nobody_has_seen_comes_back_unmarked() {
+    let (driven, reader) = (Driven::new(), AtomicBool::new(false));
+    driven.take_in(&[frame(0x81, b"12345"), frame(0x81, b"")].concat());
+    let deliver = |len, text: &str, redelivered| {
+        let delivery = driven.deliver(len, &reader).unwrap();
+        assert_eq!((&*delivery, delivery.redelivered()), (&Message::from(text), redelivered));
+        delivery
+    };
+    deliver(9, "12345", false).give_back_unseen();
+    deliver(2, "12", false).give_back_unseen();
+    drop(deliver(2, "12", false));
+    deliver(9, "12345", true).give_back_unseen();
+    deliver(9, "12345", true).ack();
+    deliver(9, "", false).give_back_unseen();
+    drop(deliver(9, "", false));
+    deliver(9, "", true).ack();
+    assert!(driven.read(&reader).unwrap_err().is_timeout() && driven.connection.inbox.locked().is_bare());
+}
+
 /// And only what somebody has had is marked.
 #[test]
 fn pieces_that_come_back_are_read_as_one() {

@@ -97,7 +97,7 @@ impl Asked<'_> {
             }
             Ok(Some(read)) => {
                 if !(self.put)(&read.answer()) {
-                    handle.settle(read.number(), false);
+                    handle.give_back_unseen(read.number());
                 }
             }
             Err(error) => self.say_done(Err(error)),

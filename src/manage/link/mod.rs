@@ -16,6 +16,8 @@ mod waits;
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
+
 use self::{places::Places, talk::Talk};
 use super::{answers::bad, routes::Routes, token::Rights};
 use crate::{
@@ -104,7 +106,8 @@ pub(super) struct Link {
 
 impl WebSocketServer for Link {
     fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
-        self.rights = self.links.routes.admit(opening.listener_tag, opening.request())?;
+        self.rights =
+            self.links.routes.admit(opening.listener_tag, opening.request(), || Ok(Bytes::new()))?;
         opening.set_use_session(false);
         if opening.choose_subprotocol(&[SUBPROTOCOL]).is_none() {
             return Err(bad(format!("a link needs the subprotocol {SUBPROTOCOL}")));
@@ -113,12 +116,10 @@ impl WebSocketServer for Link {
     }
 
     fn server(&mut self, ws: &mut WebSocket) -> ServerResult {
-        ws.write(Message::from(self.links.hello()))?;
-        match self.talk(ws) {
-            // Whoever says something else is no hub, or one that has failed.
-            Err(Ended::Malformed(Malformed(why))) => ws.close(CloseCode::PROTOCOL_ERROR, why),
-            Err(Ended::Error(error)) => return Err(error.into()),
-            Ok(()) => {}
+        // Whoever says something else is no hub, or one that has failed. Other ends are those of the connection: to take no answers
+        // for too long is one, too, and no failure of ours.
+        if let Err(Ended::Malformed(Malformed(why))) = self.talk(ws) {
+            ws.close(CloseCode::PROTOCOL_ERROR, why);
         }
         Ok(())
     }
@@ -126,6 +127,7 @@ impl WebSocketServer for Link {
 
 impl Link {
     fn talk(&self, ws: &WebSocket) -> Result<(), Ended> {
+        ws.write(Message::from(self.links.hello()))?;
         let first = match ws.read_message(FIRST) {
             Err(Error::Timeout) => return Err(Malformed("no hello").into()),
             first => binary(first?)?,
@@ -146,7 +148,8 @@ fn binary(message: Message) -> Result<bytes::Bytes, Malformed> {
 /// Why a link ends.
 enum Ended {
     Malformed(Malformed),
-    Error(Error),
+    /// The connection has ended.
+    Closed,
 }
 
 impl From<Malformed> for Ended {
@@ -156,7 +159,7 @@ impl From<Malformed> for Ended {
 }
 
 impl From<Error> for Ended {
-    fn from(error: Error) -> Self {
-        Self::Error(error)
+    fn from(_: Error) -> Self {
+        Self::Closed
     }
 }

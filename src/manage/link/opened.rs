@@ -141,7 +141,7 @@ impl Handle {
         let mut deliveries = self.deliveries.locked();
         if self.is_over.load(SeqCst) {
             drop(deliveries);
-            drop(delivery); // it goes back
+            delivery.give_back_unseen();
             return Ok(None);
         }
         deliveries.insert(number, delivery);
@@ -155,6 +155,12 @@ impl Handle {
             Some(delivery) if is_done => drop(delivery.ack()),
             delivery => drop(delivery),
         }
+    }
+
+    /// A delivery goes back of which nobody was told.
+    pub(super) fn give_back_unseen(&self, delivery: u64) {
+        let delivery = self.deliveries.locked().remove(&delivery);
+        delivery.into_iter().for_each(Loan::give_back_unseen);
     }
 
     /// Nobody reads by it any more. What it has left.

@@ -99,8 +99,12 @@ fn a_pong_tells_the_round_trip() {
     end.now = end.now + Duration::from_millis(30);
     end.receive(&frame(Role::Client, 0x8a, b"unasked"), Hold::Nothing);
     assert_eq!(end.protocol.round_trip(), None);
+    assert_eq!(end.protocol.take_measured(), None);
     end.receive(&frame(Role::Client, 0x8a, &payload), Hold::Nothing);
     assert_eq!(end.protocol.round_trip(), Some(Duration::from_millis(30)));
+    assert_eq!(end.protocol.take_measured(), Some(Duration::from_millis(30)));
+    end.receive(&frame(Role::Client, 0x8a, &payload), Hold::Nothing);
+    assert_eq!(end.protocol.take_measured(), None, "once for each ping");
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! A frame: two lines about the server, the table, and a line about keys.
 
+use std::time::Duration;
+
 use super::{
     rounds::{Rates, Round, Row},
+    stats::Facts,
     view::{Sorted, View},
 };
 use crate::command::{
@@ -17,6 +20,9 @@ const REVERSED: &str = "\x1b[7m";
 
 /// Lines that are not rows of the table: two above it, its head, and one below it.
 const OTHERS: usize = 5;
+
+/// It is said how often the server is asked, if that is less often.
+const USUAL: Duration = Duration::from_millis(1500);
 
 const COLUMNS: &[Column] = &[
     Column::left("ID", 8, 0).whole(),
@@ -53,7 +59,7 @@ const SORTABLE: [(Sorted, usize); 10] = [
 /// Lines, each with its attributes, which fill the size at most.
 pub(super) fn frame(view: &mut View, (columns, rows): (usize, usize)) -> Vec<String> {
     view.height = rows.saturating_sub(OTHERS);
-    let title = apart(&format!(" switchboard top  {}", escaped(&view.name)), &counted(view), columns);
+    let title = apart(&title(view), &counted(view), columns);
     let mut lines = vec![format!("{BOLD}{title}"), cut(&activity(view), columns)];
     if let Some(missed) = &view.missed {
         lines[1] = format!("{BOLD}{}", cut(&format!(" {}; trying again", escaped(missed)), columns));
@@ -74,6 +80,19 @@ fn apart(left: &str, right: &str, columns: usize) -> String {
     cut(&format!("{left}{}{right}", " ".repeat(room)), columns)
 }
 
+fn title(view: &View) -> String {
+    let mut title = format!(" switchboard top  {}", escaped(&view.name));
+    if let Some(Facts { version, uptime, memory, .. }) =
+        view.round.as_ref().and_then(|round| round.facts.as_ref())
+    {
+        title += &format!("  {}, up {}", escaped(version), age(*uptime));
+        if let Some(memory) = memory {
+            title += &format!(", {}B", bytes(*memory));
+        }
+    }
+    title
+}
+
 fn counted(view: &View) -> String {
     let Some(round) = &view.round else { return "asking…".into() };
     let all = round.rows.len();
@@ -83,20 +102,25 @@ fn counted(view: &View) -> String {
 
 /// What all of them do.
 fn activity(view: &View) -> String {
-    let Some(Round { totals, .. }) = &view.round else { return String::new() };
+    let Some(Round { totals, facts, .. }) = &view.round else { return String::new() };
     let queued = format!("queued {}", bytes(totals.queued));
     let Some(changes) = &totals.changes else { return format!(" {queued}") };
     let Rates { messages_in, messages_out, bytes_in, bytes_out } = changes.rates;
-    format!(
-        " in {}/s {}B/s  out {}/s {}B/s  {queued}  opened {}/s  closed {}/s  every {}",
+    let pushes = facts.as_ref().and_then(|facts| facts.pushes);
+    let pushes = pushes.map_or_else(String::new, |pushes| format!("  pushes {}/s", rate(pushes)));
+    let mut text = format!(
+        " in {}/s {}B/s  out {}/s {}B/s{pushes}  {queued}  +{}/s -{}/s",
         rate(messages_in),
         bytes(bytes_in as u64),
         rate(messages_out),
         bytes(bytes_out as u64),
         rate(changes.opened),
         rate(changes.closed),
-        age(changes.interval.max(std::time::Duration::from_secs(1))),
-    )
+    );
+    if changes.interval > USUAL {
+        text += &format!("  every {}", age(changes.interval));
+    }
+    text
 }
 
 fn table(view: &mut View, columns: usize) -> Vec<String> {

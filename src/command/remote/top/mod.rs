@@ -4,6 +4,7 @@ mod draw;
 mod keys;
 mod rounds;
 mod screen;
+mod stats;
 mod view;
 
 use std::time::Duration;
@@ -14,7 +15,7 @@ use crossbeam_channel::TryRecvError;
 use self::{
     draw::frame,
     keys::{Key, Keys},
-    rounds::Told,
+    rounds::{Asked, Told},
     screen::Screen,
     view::{Done, View},
 };
@@ -32,7 +33,8 @@ const LOOK: Duration = Duration::from_millis(100);
 
 Keys: q quits; s and S sort by the next or the last column, r turns the order round; arrows, Page Up and Down, Home and End
 move; / takes a text that the ID, user, path, address or agent has to have, and Esc none.
-Rates are of the last interval. Of an ID, which is a key, only its beginning is shown; switchboard list has all of it."))]
+Rates are of the last interval, + and - are connections opened and closed; pushes, memory and the time that it is up are those
+of the whole server. Of an ID, which is a key, only its beginning is shown; switchboard list has all of it."))]
 pub(in crate::command) struct Top {
     #[command(flatten)]
     meant: Meant,
@@ -54,7 +56,8 @@ impl Top {
         let hub = self.place.hub()?;
         screen::watch_ends()?;
         std::thread::scope(|scope| {
-            let (told, _watching) = rounds::watch(scope, &hub, self.meant.audience(), self.interval)?;
+            let asked = Asked { hub: &hub, place: &self.place, audience: self.meant.audience() };
+            let (told, _watching) = rounds::watch(scope, asked, self.interval)?;
             let mut screen = Screen::begin()?;
             let mut view = View::new(self.place.name());
             let mut keys = Keys::new()?;

@@ -11,7 +11,8 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, bounded};
 use switchboard::{Audience, ConnectionInfo, Error, Hub, WebSocketId};
 
-use crate::command::remote::failure::Failure;
+use super::stats::{Facts, Stats};
+use crate::command::remote::{failure::Failure, place::Place};
 
 /// What is asked for at once.
 const PAGE: usize = 1000;
@@ -19,9 +20,6 @@ const PAGE: usize = 1000;
 /// Where there are more than that, a round is followed by so many times the time that it took: so a server that has many connections
 /// is asked less often.
 const REST: u32 = 10;
-
-/// Enough to ask and to subtract.
-const STACK: usize = 256 << 10;
 
 pub(super) enum Told {
     Round(Box<Round>),
@@ -34,6 +32,16 @@ pub(super) enum Told {
 pub(super) struct Round {
     pub(super) rows: Vec<Row>,
     pub(super) totals: Totals,
+    /// Of the whole server, as far as they are known.
+    pub(super) facts: Option<Facts>,
+}
+
+/// Who is asked, for which connections.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) hub: &'a Hub,
+    pub(super) place: &'a Place,
+    pub(super) audience: Audience<'a>,
 }
 
 pub(super) struct Row {
@@ -79,17 +87,17 @@ struct Before {
 /// Rounds from now on, until the second of what this returns is dropped.
 pub(super) fn watch<'scope, 'env>(
     scope: &'scope Scope<'scope, 'env>,
-    hub: &'env Hub,
-    audience: Audience<'env>,
+    asked: Asked<'env>,
     interval: Duration,
 ) -> Result<(Receiver<Told>, Sender<Infallible>), Failure> {
     let (tell, told) = bounded(0);
     let (watching, is_over) = bounded(0);
     let run = move || {
         let mut last = None;
+        let mut stats = Stats::new(asked.place, interval);
         loop {
             let begun = Instant::now();
-            let round = ask(hub, audience, &mut last);
+            let round = ask(asked, &mut stats, &mut last);
             // There are no rates before the second one.
             let is_large = matches!(&round, Told::Round(round) if round.rows.len() > PAGE && round.totals.changes.is_some());
             let rest = if is_large { begun.elapsed() * REST } else { Duration::ZERO };
@@ -99,12 +107,13 @@ pub(super) fn watch<'scope, 'env>(
             }
         }
     };
-    let thread = Builder::new().name("switchboard-top".into()).stack_size(STACK);
+    let thread = Builder::new().name("switchboard-top".into());
     thread.spawn_scoped(scope, run).map_err(|e: io::Error| Failure::other(e.to_string()))?;
     Ok((told, watching))
 }
 
-fn ask(hub: &Hub, audience: Audience<'_>, last: &mut Option<(Instant, Vec<Before>)>) -> Told {
+fn ask(asked: Asked<'_>, stats: &mut Stats<'_>, last: &mut Option<(Instant, Vec<Before>)>) -> Told {
+    let Asked { hub, audience, .. } = asked;
     let mut infos = Vec::new();
     let mut after = None;
     loop {
@@ -124,8 +133,9 @@ fn ask(hub: &Hub, audience: Audience<'_>, last: &mut Option<(Instant, Vec<Before
         }
     }
     let now = Instant::now();
-    let round = compare(infos, last.as_ref().map(|(then, before)| (now - *then, &before[..])));
+    let mut round = compare(infos, last.as_ref().map(|(then, before)| (now - *then, &before[..])));
     let before = |row: &Row| Before { id: row.info.id, counts: counts(&row.info) };
+    round.facts = stats.look();
     *last = Some((now, round.rows.iter().map(before).collect()));
     Told::Round(Box::new(round))
 }
@@ -165,7 +175,7 @@ fn compare(infos: Vec<ConnectionInfo>, before: Option<(Duration, &[Before])>) ->
             interval,
         }
     });
-    Round { rows, totals }
+    Round { rows, totals, facts: None }
 }
 
 impl Rates {

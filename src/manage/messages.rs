@@ -1,0 +1,139 @@
+//! Reading the messages of a shared connection, at least once: what was read is kept with the HTTP connection until its next request
+//! acknowledges it; if there is none, it goes back.
+
+use std::{
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    time::Duration,
+};
+
+use http::HeaderName;
+
+use super::{
+    answers::{done, full, later, refused},
+    query::Query,
+};
+use crate::{
+    deadline::Deadline,
+    delivery::Delivery,
+    error::Error,
+    http::{Refusal, Response},
+    hub::Hub,
+    id::WebSocketId,
+    message::Message,
+    server::Exchange,
+    websocket::WebSocket,
+};
+
+/// How often a thread that waits for a message looks whether anybody still wants it.
+const LOOK: Duration = Duration::from_millis(250);
+
+const TYPE: HeaderName = HeaderName::from_static("message-type");
+const AT_END: HeaderName = HeaderName::from_static("at-end");
+const REDELIVERED: HeaderName = HeaderName::from_static("redelivered");
+
+/// What an HTTP connection has read last.
+struct Read {
+    delivery: Delivery,
+    ws: WebSocket,
+}
+
+/// Whoever has read the message before, and may be about to answer it: an end of the connection waits as long as this is there.
+pub(super) struct Reader(WebSocket);
+
+/// The threads that wait for messages: each has a connection, and some of these have to be left for other requests.
+#[derive(Debug)]
+pub(super) struct Readers {
+    waiting: AtomicUsize,
+    most: usize,
+}
+
+/// A place among them, until it is dropped.
+struct Waiting<'a>(&'a Readers);
+
+/// A request has come, and is let in: what the one before it has read is acknowledged.
+pub(super) fn acknowledge(exchange: &Exchange<'_>) -> Option<Reader> {
+    let Read { delivery, ws } = exchange.take_kept()?;
+    delivery.ack();
+    Some(Reader(ws))
+}
+
+/// Waits for the next message, or the rest of one. `last` is who has read the one before.
+pub(super) fn read(
+    hub: &Hub,
+    exchange: &Exchange<'_>,
+    id: &WebSocketId,
+    last: Option<Reader>,
+    readers: &Readers,
+) -> Result<Response, Refusal> {
+    let query = Query::of(exchange.request(), &["len", "timeout"])?;
+    let (len, timeout) = (query.len()?, query.timeout()?);
+    // Who has it already may read what is left also after the connection's end.
+    let ws = match last {
+        Some(Reader(ws)) if ws.websocket_id() == id => ws,
+        _ => hub.open_server(id).map_err(refused)?,
+    };
+    let Some(delivery) = next(&ws, exchange, len, timeout, readers)? else { return Ok(done()) };
+    let response = response(&delivery);
+    exchange.keep(Read { delivery, ws });
+    Ok(response)
+}
+
+/// `None`: the time was up.
+fn next(
+    ws: &WebSocket,
+    exchange: &Exchange<'_>,
+    len: usize,
+    timeout: Duration,
+    readers: &Readers,
+) -> Result<Option<Delivery>, Refusal> {
+    let deadline = Deadline::after(timeout);
+    let (mut wait, mut place) = (Duration::ZERO, None);
+    loop {
+        let read = ws.read_delivery(len, wait);
+        if exchange.is_over() {
+            read.into_iter().for_each(Delivery::give_back_unseen);
+            return Err(later(
+                "the server shuts down, or this connection: what was read could not be acknowledged",
+            ));
+        }
+        match read {
+            Err(Error::Timeout) => {}
+            read => return read.map(Some).map_err(refused),
+        }
+        let Some(left) = deadline.remaining() else { return Ok(None) };
+        if place.is_none() {
+            place = Some(readers.enter().ok_or_else(|| full("too many wait for messages"))?);
+        }
+        wait = left.min(LOOK);
+    }
+}
+
+fn response(delivery: &Delivery) -> Response {
+    let (kind, content_type) = match **delivery {
+        Message::Text(_) => ("text", "text/plain; charset=utf-8"),
+        Message::Binary(_) => ("binary", "application/octet-stream"),
+    };
+    let is = |is: bool| if is { "true" } else { "false" };
+    Response::new(content_type, Message::clone(delivery).into_bytes())
+        .with_header(TYPE, kind)
+        .with_header(AT_END, is(delivery.at_end()))
+        .with_header(REDELIVERED, is(delivery.redelivered()))
+}
+
+impl Readers {
+    /// Of a listener with so many connections: half of them may wait.
+    pub(super) fn new(connections: usize) -> Self {
+        Self { waiting: AtomicUsize::new(0), most: connections.div_ceil(2) }
+    }
+
+    fn enter(&self) -> Option<Waiting<'_>> {
+        let free = |waiting| (waiting < self.most).then_some(waiting + 1);
+        self.waiting.fetch_update(Relaxed, Relaxed, free).ok().map(|_| Waiting(self))
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Relaxed);
+    }
+}

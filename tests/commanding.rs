@@ -26,7 +26,7 @@ use common::{
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use switchboard::{Client, ClosedBy, Error, Message, PushErrorKind, Server};
+use switchboard::{Client, ClientError, ClosedBy, Error, Message, PushErrorKind, Server};
 
 /// One that has ended.
 #[derive(Debug)]
@@ -437,6 +437,33 @@ fn events_as_they_happen() {
     drop(managed);
     let mut as_json = as_json;
     assert_eq!(end(&mut as_json.child), Some(1), "the server has ended");
+}
+
+#[test]
+fn events_and_numbers_are_messages_of_websockets_for_any_client() {
+    let managed = Commanded::new();
+    let socket = managed.place();
+    let stats = Client::connect(&format!("{socket}:/@stats?interval=0.5")).unwrap();
+    let as_json = || serde_json::from_str::<Value>(&next(&stats)).unwrap();
+    let (first, second) = (as_json(), as_json());
+    for numbers in [&first, &second] {
+        assert_eq!((&numbers["event"], &numbers["connections"]), (&json!("stats"), &json!(0)));
+    }
+    assert!(first["uptimeSeconds"].as_f64() < second["uptimeSeconds"].as_f64());
+    let refused = |url: &str| match Client::connect(url) {
+        Err(ClientError::Refused(response)) => response.status().as_u16(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(refused(&format!("{socket}:/@stats?interval=99")), 400);
+    let [plain, _] = managed.ports();
+    assert_eq!(refused(&format!("ws://{plain}/@events")), 401);
+    assert_eq!(refused(&format!("ws://{plain}/@stats")), 401);
+    // Each listener takes a place, of which there are few.
+    let url = format!("{socket}:/@events");
+    let mut listeners: Vec<_> = (0..32).map(|_| Client::connect(&url).unwrap()).collect();
+    assert_eq!(refused(&url), 429);
+    listeners.pop();
+    eventually("there is room", || Client::connect(&url).is_ok());
 }
 
 /// A client whose beginning both have told: connections are made until both do.

@@ -52,6 +52,8 @@ fn connections_are_shown_as_they_are_now() {
         assert!(client.read_message(PATIENCE).is_ok());
         terminal.has_shown(&first)
     });
+    terminal.wait_for("  pushes ");
+    terminal.wait_for(", up ");
     terminal.wait_for("\\u{1b}[ "); // what a stranger wrote does nothing
     managed.hub.close(&other, 1000, "").unwrap();
     terminal.wait_for("1 connection, 1 shared");

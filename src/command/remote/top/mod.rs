@@ -7,20 +7,20 @@ mod screen;
 mod stats;
 mod view;
 
-use std::time::Duration;
+use std::{process, time::Duration};
 
 use clap::Args;
 use crossbeam_channel::TryRecvError;
 
 use self::{
     draw::frame,
-    keys::{Key, Keys},
+    keys::Keys,
     rounds::{Asked, Told},
     screen::Screen,
     view::{Done, View},
 };
 use super::{after_help, audience::Meant, failure::Failure, place::Place};
-use crate::command::{terminal, times::time};
+use crate::command::{codes::DONE, terminal, times::time};
 
 /// How often it looks whether there is something new to show, and whether the terminal has another size.
 const LOOK: Duration = Duration::from_millis(100);
@@ -72,8 +72,9 @@ impl Top {
                     Err(TryRecvError::Empty) => {
                         screen.draw(|size| frame(&mut view, size))?;
                         for key in keys.pressed(LOOK)? {
-                            if key == Key::Quit || view.press(key) == Done::Yes {
-                                return Ok(());
+                            if view.press(key) == Done::Yes {
+                                drop(screen);
+                                process::exit(DONE.into()); // and no answer is waited for any more
                             }
                         }
                     }

@@ -40,7 +40,7 @@ impl Delivery {
         }
     }
 
-    /// Gives it back as one that nobody has had.
+    /// Gives it back as if it had never been read: nobody has seen it.
     #[cfg(feature = "manage")]
     pub(crate) fn give_back_unseen(self) {
         match self.0 {

@@ -8,6 +8,8 @@ use bytes::Bytes;
 use flate2::{Decompress, FlushDecompress};
 use http::header;
 
+#[cfg(feature = "__wire")]
+use crate::wire::{self, Answer, Frames, HEADER, Hello, Request, append, decode_request};
 use crate::{
     codec::{Codec, Deflate, Direction, Event, Failure, Role, Stream, Work},
     compression::Compression,
@@ -70,6 +72,42 @@ fn decode_body(framing: Framing, pieces: &mut dyn Iterator<Item = &[u8]>) -> Opt
                 Some(more) => received.extend_from_slice(more),
                 None => return Some((found, false)),
             },
+        }
+    }
+}
+
+/// A message of a link, or the body of one of its frames: whatever it says is the same when it is said again.
+#[cfg(feature = "__wire")]
+pub fn link(input: &[u8]) {
+    let whole = Bytes::copy_from_slice(input);
+    say_again(&whole, &whole);
+    for frame in Frames::of(&whole) {
+        match frame {
+            Ok((_, body)) => say_again(body, &whole),
+            Err(_) => break,
+        }
+    }
+    if let Ok(hello) = Hello::decode(input) {
+        assert_eq!(Hello::decode(&hello.encode()), Ok(hello));
+    }
+}
+
+#[cfg(feature = "__wire")]
+fn say_again(body: &[u8], whole: &Bytes) {
+    let mut frame = Vec::new();
+    if let Ok(Some(request)) = decode_request(body) {
+        append(&mut frame, 1, &request).expect("short enough");
+        assert_eq!(decode_request(&frame[HEADER..]), Ok(Some(request.clone())));
+        if let Request::Push { payload, .. } | Request::Write { payload, .. } = request {
+            let _ = payload.payload(whole);
+        }
+    }
+    frame.clear();
+    if let Ok(answer) = wire::decode::<Answer<'_>>(body) {
+        append(&mut frame, 1, &answer).expect("short enough");
+        assert_eq!(wire::decode::<Answer<'_>>(&frame[HEADER..]).as_ref(), Ok(&answer));
+        if let Answer::Delivery(delivery) = answer {
+            let _ = delivery.data.message(whole);
         }
     }
 }
@@ -297,6 +335,8 @@ mod tests {
     #[test]
     fn the_corpora_of_the_fuzz_targets() {
         for (name, target) in [
+            #[cfg(feature = "__wire")]
+            ("link", super::link as fn(&[u8])),
             ("head", super::head as fn(&[u8])),
             ("body", super::body),
             ("frames", super::frames),

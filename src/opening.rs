@@ -61,7 +61,6 @@ pub struct Opening {
     pub(crate) compression: Compression,
     pub(crate) tags: Tags,
     /// By which listener the request came.
-    #[cfg_attr(not(feature = "manage"), expect(dead_code, reason = "only its listeners are told apart"))]
     pub(crate) listener_tag: u8,
 }
 

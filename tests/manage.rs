@@ -662,7 +662,6 @@ fn what_there_is_not_and_methods_that_there_are_not() {
     for way in server.ways() {
         for path in [
             "/nothing",
-            "/@hub",
             "/@connections/x/y",
             "/@connections/x/topics/",
             "/@topics/",
@@ -672,6 +671,7 @@ fn what_there_is_not_and_methods_that_there_are_not() {
         ] {
             assert_eq!(way.get(path).status, 404, "{path}");
         }
+        assert_eq!(way.get("/@hub").status, 426, "that of a link is for an upgrade");
         for (path, allow) in [
             (format!("/@connections/{id}"), "DELETE, GET, HEAD, POST"),
             (format!("/@connections/{id}/topics/t"), "DELETE, PUT"),

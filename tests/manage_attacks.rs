@@ -512,9 +512,11 @@ fn strangers_keep_no_place_from_another_client() {
         },
     );
     let way = server.plain();
-    for request in
-        [with_lines("GET /", &bearer(WRONG), ""), with_lines("GET /", "", ""), b"GET / HTTP".to_vec()]
-    {
+    for request in [
+        with_lines("GET /@topics", &bearer(WRONG), ""),
+        with_lines("GET /@topics", "", ""),
+        b"GET / HTTP".to_vec(),
+    ] {
         for _ in 0..3 {
             let mut strangers: Vec<_> = (0..2).map(|_| way.connect()).collect();
             strangers.iter_mut().for_each(|stranger| stranger.write_all(&request).unwrap());

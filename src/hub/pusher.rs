@@ -35,6 +35,7 @@ struct Local {
 }
 
 impl Pusher {
+    /// `metrics`: what becomes of the pushes is counted there.
     pub(super) fn local(to: Found, metrics: Option<Arc<Metrics>>) -> Self {
         Self(Place::Local(Local { to, metrics }))
     }

@@ -64,19 +64,31 @@ impl<'a> Query<'a> {
 
     /// How many characters or bytes of a message: of `len`. All of them, if it does not say; 0 as with `WebSocket::read`.
     pub(super) fn len(&self) -> Result<usize, Refusal> {
-        let len = self.text("len").map_or(Some(usize::MAX), |len| len.parse().ok());
+        let Some(len) = self.text("len") else { return Ok(usize::MAX) };
+        let is_number = !len.is_empty() && len.bytes().all(|b| b.is_ascii_digit());
+        // More than can be counted are all of them, too.
+        let len = is_number.then(|| len.parse().unwrap_or(usize::MAX));
         len.ok_or_else(|| bad("len: a number of characters or bytes"))
     }
 
     /// How long a request waits: of `timeout`, in seconds.
     pub(super) fn timeout(&self) -> Result<Duration, Refusal> {
-        let Some(text) = self.text("timeout") else { return Ok(TIMEOUT) };
-        let is_plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-        let seconds = text.parse::<f64>().ok().filter(|_| is_plain);
-        let timeout = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-        timeout
-            .filter(|timeout| *timeout <= LONGEST_TIMEOUT)
-            .ok_or_else(|| bad(format!("timeout: seconds, from 0 to {}", LONGEST_TIMEOUT.as_secs())))
+        Ok(self.seconds("timeout", Duration::ZERO, LONGEST_TIMEOUT)?.unwrap_or(TIMEOUT))
+    }
+
+    /// A number of seconds, as programs write numbers: small ones may have an exponent.
+    pub(super) fn seconds(
+        &self,
+        name: &str,
+        least: Duration,
+        most: Duration,
+    ) -> Result<Option<Duration>, Refusal> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        let seconds = text.parse::<f64>().ok().filter(|_| !text.starts_with('+'));
+        let seconds = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let seconds = seconds.filter(|seconds| (least..=most).contains(seconds));
+        let [least, most] = [least, most].map(|seconds| seconds.as_secs_f64());
+        seconds.map(Some).ok_or_else(|| bad(format!("{name}: seconds, from {least} to {most}")))
     }
 
     /// The code and the text of a close frame: of `code` and `reason`.

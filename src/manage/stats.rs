@@ -14,7 +14,7 @@ use std::{
 use http::header;
 
 use super::{
-    answers::{bad, full},
+    answers::full,
     json::{Date, Millis, Object, Seconds},
     process::Process,
     query::Query,
@@ -33,7 +33,8 @@ const LISTENERS: usize = 32;
 
 /// How often they want to know.
 const INTERVAL: Duration = Duration::from_secs(1);
-const INTERVALS: [f64; 2] = [0.5, 60.0];
+const SHORTEST: Duration = Duration::from_millis(500);
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// For so long the same numbers are good enough for others.
 const FRESH: Duration = Duration::from_millis(250);
@@ -75,7 +76,7 @@ impl Stats {
     pub(super) fn answer(stats: &Arc<Self>, request: &Request) -> Result<Response, Refusal> {
         let accepts = |kind| request.tokens(header::ACCEPT).any(|item| is_media_type(item, kind));
         if accepts("application/json") && !accepts("text/event-stream") {
-            interval(&Query::of(request, &["interval"])?)?;
+            interval(request)?;
             return Ok(Response::json(stats.numbers().text.clone()));
         }
         let listener = Listener::of(stats, request)?;
@@ -94,12 +95,10 @@ impl Stats {
     }
 }
 
-/// Of `interval`.
-fn interval(query: &Query<'_>) -> Result<Duration, Refusal> {
-    let Some(seconds) = query.text("interval") else { return Ok(INTERVAL) };
-    let [least, most] = INTERVALS;
-    let seconds = seconds.parse().ok().filter(|seconds| (least..=most).contains(seconds));
-    seconds.map(Duration::from_secs_f64).ok_or_else(|| bad(format!("interval: {least} to {most} seconds")))
+/// How often it is to be told.
+fn interval(request: &Request) -> Result<Duration, Refusal> {
+    let query = Query::of(request, &["interval"])?;
+    Ok(query.seconds("interval", SHORTEST, LONGEST)?.unwrap_or(INTERVAL))
 }
 
 /// Whether this item of an `Accept` is this type, whatever its parameters.
@@ -114,8 +113,7 @@ impl Listener {
     /// # Errors
     /// It wants what there is not, or there are too many.
     pub(super) fn of(stats: &Arc<Stats>, request: &Request) -> Result<Self, Refusal> {
-        let interval = interval(&Query::of(request, &["interval"])?)?;
-        Self::new(stats, interval).ok_or_else(|| full("too many look at the numbers"))
+        Self::new(stats, interval(request)?).ok_or_else(|| full("too many look at the numbers"))
     }
 
     /// The numbers of now: an object.

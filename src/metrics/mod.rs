@@ -144,19 +144,23 @@ impl Metrics {
             self.push_times.add(begun.elapsed());
         }
         let result_of = result.as_ref().map_err(|error| &error.kind);
-        self.pushes[match result_of {
-            Ok(Pushed::Sent) => 0,
-            Ok(Pushed::Queued) => 1,
+        self.count_push(match result_of {
+            Ok(Pushed::Sent) => Some(0),
+            Ok(Pushed::Queued) => Some(1),
             Err(kind) => place_of_failure(kind),
-        }]
-        .fetch_add(1, Relaxed);
+        });
         result
     }
 
     /// A push that has waited.
     pub(crate) fn push_waited(&self, result: &Result<(), PushError>) {
-        let place = result.as_ref().map_or_else(|error| place_of_failure(&error.kind), |()| 0);
-        self.pushes[place].fetch_add(1, Relaxed);
+        self.count_push(result.as_ref().map_or_else(|error| place_of_failure(&error.kind), |()| Some(0)));
+    }
+
+    fn count_push(&self, place: Option<usize>) {
+        if let Some(place) = place {
+            self.pushes[place].fetch_add(1, Relaxed);
+        }
     }
 
     /// Pushes of one message to many: so many were sent, queued, dropped, and came too late.
@@ -202,9 +206,9 @@ fn place_of(code: CloseCode) -> usize {
     })
 }
 
-/// Where it is counted among the results.
-fn place_of_failure(kind: &PushErrorKind) -> usize {
-    match kind {
+/// Where it is counted among the results, if it can be the result of a push here.
+fn place_of_failure(kind: &PushErrorKind) -> Option<usize> {
+    Some(match kind {
         PushErrorKind::Full => 2,
         PushErrorKind::Closed(_) => 3,
         PushErrorKind::Unknown => 4,
@@ -212,9 +216,9 @@ fn place_of_failure(kind: &PushErrorKind) -> usize {
         PushErrorKind::Timeout => 6,
         PushErrorKind::Pending => 7,
         PushErrorKind::MustNotWait => 8,
-        // A push of the server's own process is none of these.
-        PushErrorKind::Unreachable | PushErrorKind::Forbidden | PushErrorKind::OverLimit(_) => 8,
-    }
+        // Only a hub of another process has these.
+        PushErrorKind::Unreachable | PushErrorKind::Forbidden | PushErrorKind::OverLimit(_) => return None,
+    })
 }
 
 impl fmt::Debug for Metrics {

@@ -353,12 +353,12 @@ impl Link {
         }
     }
 
-    /// Tells something that nobody waits for, if the connection is still there.
+    /// Tells something that nobody waits for, if the connection is still there. What it does not take is queued, behind what was
+    /// asked; where too much is, the connection is ended, and with it all that this could be about.
     pub(super) fn tell(&self, line: &Line, requests: &[Request<'_>]) {
         let mut outgoing = Outgoing::default();
         requests.iter().for_each(|request| outgoing.tell(request));
-        // If it has ended, so has what this is about.
-        let _ = line.connection.push_told(Message::Binary(outgoing.bytes.into()), self.nobody.clone());
+        let _ = line.connection.push(Message::Binary(outgoing.bytes.into()), None, None);
     }
 
     // For the thread that keeps the link.

@@ -8,7 +8,7 @@ import { chromium } from "playwright-core";
 
 export const PATIENCE = 10_000; // ms, for each wait
 const CHECK = 60_000; // ms, for each check: they take a few seconds, and what else runs on the machine is not their fault
-const WHOLE_RUN = 240_000; // ms
+const WHOLE_RUN = 480_000; // ms
 
 // So that the browser is one process tree on loopback and nothing else: no updates, no accounts, no UDP.
 const FLAGS = [

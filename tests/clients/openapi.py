@@ -2,7 +2,7 @@
 
     openapi.py METRICS_SERVER CERT_FILE KEY_FILE [OPTION OF SCHEMATHESIS...]
 
-METRICS_SERVER is the example of that name. The streams, which do not end, are left out. Exit code 1 if an answer is not as described.
+METRICS_SERVER is the example of that name. The streams, which do not end, and the WebSocket are left out. Exit code 1 if an answer is not as described.
 """
 import json
 import os
@@ -17,7 +17,7 @@ import urllib.request
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-STREAMS = "^/@(events|stats)$"
+STREAMS = "^/@(events|stats|hub)$"
 CONNECTIONS = 8
 # 410 is no mistake of who asks.
 CONFIGURATION = """

@@ -16,6 +16,7 @@ use super::{HubError, keeper::Keeper, url::websocket_url};
 use crate::tls::TlsTrust;
 use crate::{
     client::{Client, builder::ClientBuilder, error::ClientError, response::HandshakeResponse},
+    connection::Overflow,
     deadline::Deadline,
     error::Error,
     hub::Hub,
@@ -31,6 +32,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The longest answer.
 const MAX_MESSAGE: usize = 64 << 20;
+
+/// So much that is told and not answered, such as an acknowledgement, is queued.
+const MAX_TOLD: usize = 16 * 1024;
 
 /// A process that has stopped is found out within twice this.
 const PING: Duration = Duration::from_secs(5);
@@ -170,6 +174,7 @@ impl Place {
         let mut client = Client::builder(&self.url)
             .subprotocol(SUBPROTOCOL)
             .limits(limits())
+            .overflow(Overflow::Disconnect)
             .connect_timeout(*connect_timeout);
         if let Some(token) = token {
             client = client.header(header::AUTHORIZATION, format!("Bearer {}", token.text()?));
@@ -227,9 +232,10 @@ fn greet(client: Client, deadline: Deadline) -> Result<Greeted, HubError> {
     Ok(Greeted { client, line })
 }
 
-/// Those of a link.
+/// Those of a link. Of what is told and not answered more than this waits only where the other process takes nothing.
 fn limits() -> Limits {
     Limits {
+        max_queue_messages: MAX_TOLD,
         max_message_size: MAX_MESSAGE,
         max_frame_size: MAX_MESSAGE,
         ping_interval: Some(PING),

@@ -5,6 +5,7 @@ const KEY = 'switchboard-token';
 const SPAN = 300_000;             // of the plots, in ms
 const GAP = 4_500;                // between two values: longer, and nobody knows what was there
 const SILENCE = 6_000;            // there is a value each second: after this the link is cut
+const PATIENCE = 15_000;          // for an answer
 const FIRST_DELAY = 1_000, MAX_DELAY = 15_000;
 const HIDDEN = 60_000;            // a tab that nobody has seen for so long asks for nothing
 const MOST = 10_000;              // connections that are loaded, to be searched and sorted
@@ -64,9 +65,10 @@ class Refused extends Error {
 }
 
 /* Paths have no slash before them: a proxy may have the console in a folder. */
-async function ask(path, { method = 'GET', body, signal } = {}) {
+async function ask(path, { method = 'GET', body, signal, patience = PATIENCE } = {}) {
   const headers = token ? { Authorization: 'Bearer ' + token } : {};
-  const response = await fetch(path, { method, body, signal, headers, cache: 'no-store', credentials: 'omit' });
+  const ends = [signal, patience && AbortSignal.timeout(patience)].filter(Boolean);
+  const response = await fetch(path, { method, body, headers, signal: AbortSignal.any(ends), cache: 'no-store', credentials: 'omit' });
   if (response.ok) return response;
   const text = await response.text();
   let message = `${response.status} ${response.statusText}`;
@@ -84,7 +86,7 @@ const explain = error => error instanceof Refused ? error.message : NO_ANSWER;
 
 /* Server-Sent Events. `EventSource` cannot send a token. */
 async function* events(path, signal) {
-  const response = await ask(path, { signal });
+  const response = await ask(path, { signal, patience: 0 });
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = '';
   try {
@@ -106,7 +108,7 @@ async function* events(path, signal) {
 
 /* The link: who we are here, and then a value each second. */
 const state = { text: '', until: 0, link: 0 };
-let stream = null, heard = 0, hiding = 0, wake = () => {};
+let stream = null, listens = false, heard = 0, hiding = 0, wake = () => {};
 
 function showLink(link, text) {
   Object.assign(state, { link, text });
@@ -128,13 +130,14 @@ async function follow() {
     let why = NO_ANSWER;
     try {
       state.until = 0;
-      ({ access } = await json('@access', { signal: AbortSignal.any([stream.signal, AbortSignal.timeout(SILENCE)]) }));
+      ({ access } = await json('@access', { signal: stream.signal, patience: SILENCE }));
       if (access === 'none') {
         await askForToken(token ? 'This token is not taken any more.' : '');
         continue;
       }
       showView('console');
       heard = now();
+      listens = true;
       list.start();
       topics.start();
       for await (const { name, data } of events('@stats', stream.signal)) {
@@ -153,6 +156,8 @@ async function follow() {
         continue;
       }
       why = explain(error);
+    } finally {
+      listens = false;
     }
     const wait = delay * (0.5 + Math.random() / 2);
     delay = Math.min(MAX_DELAY, delay * 2);
@@ -206,7 +211,7 @@ document.addEventListener('visibilitychange', () => {
   else { wake(); draw(); }
 });
 function tick() {
-  if (state.link === 1 && now() - heard > SILENCE) stream.abort();
+  if (listens && now() - heard > SILENCE) stream.abort();
   const wait = state.until - now();
   const more = state.link === 0 && state.until ? wait > 0 ? `again in ${Math.ceil(wait / 1000)} s` : 'trying again' :
     state.link === 1 ? `${location.host} · ${before.version}` : '';
@@ -562,7 +567,7 @@ $('where').addEventListener('change', () => {
 onSubmit('find-form', search);
 
 /* One connection */
-const one = { id: '', gone: false, timer: 0 };
+const one = { id: '', gone: false, timer: 0, turn: 0 };
 
 function select(id) {
   Object.assign(one, { id, gone: false });
@@ -574,21 +579,20 @@ function select(id) {
   $('one-all').hidden = false;
   for (const row of $('rows').children) flag(row, 'aria-current', row.dataset.id === id && 'true');
   openTab('one');
-  look();
 }
 async function look() {
   clearTimeout(one.timer);
-  const { id } = one;
+  const { id } = one, turn = ++one.turn;
   if (!id) return;
   if (!one.gone && !document.hidden && !$('one').hidden && state.link === 1) {
     try {
       const info = await json('@connections/' + part(id));
-      if (one.id === id) showOne(info);
+      if (turn === one.turn) showOne(info);
     } catch (error) {
-      if (one.id === id && error.status === 410) gone();
+      if (turn === one.turn && error.status === 410) gone();
     }
   }
-  if (one.id === id) one.timer = setTimeout(look, 2000);
+  if (turn === one.turn) one.timer = setTimeout(look, 2000);
 }
 function gone() {
   one.gone = true;

@@ -1,7 +1,7 @@
-//! Connections between two HTTP requests, and those of which it is not known that they may ask for anything. Each waits on its own
-//! thread, but its place among `max_connections` is kept here: who comes when there is none takes that of the connection that has
-//! waited longest, first of the unknown ones; if it is its address that has too many, that of one of the same address. Nothing here
-//! waits.
+//! Connections between two HTTP requests; where places are few, also those whose request is on its way, and those that have had their
+//! last answer or wait for that. Each waits on its own thread, but its place among `max_connections` is kept here: who comes when there
+//! is none takes that of the connection that has waited longest, first of those that ask for nothing more; if it is its address that
+//! has too many, that of one of the same address. Nothing here waits.
 
 use std::{
     collections::BTreeMap,
@@ -30,9 +30,9 @@ pub(super) struct Key(What, u64);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum What {
-    /// For being known.
-    Unknown,
-    /// For the next request.
+    /// For its end.
+    End,
+    /// For a request.
     Request,
 }
 
@@ -50,9 +50,14 @@ impl<Slot> Idle<Slot> {
         key
     }
 
-    /// Nobody knows whether this connection may do anything here, or it may not. There are only as many of these as there are places.
-    pub(super) fn enter_unknown(&self, socket: Arc<Socket>, slot: Slot) -> Key {
-        self.insert(What::Unknown, socket, slot).0
+    /// The same of one whose request is on its way. There are only as many of these as there are places.
+    pub(super) fn enter_asking(&self, socket: Arc<Socket>, slot: Slot) -> Key {
+        self.insert(What::Request, socket, slot).0
+    }
+
+    /// The same of one that cannot ask for anything more.
+    pub(super) fn enter_ending(&self, socket: Arc<Socket>, slot: Slot) -> Key {
+        self.insert(What::End, socket, slot).0
     }
 
     fn insert(&self, what: What, socket: Arc<Socket>, slot: Slot) -> (Key, usize) {
@@ -68,7 +73,7 @@ impl<Slot> Idle<Slot> {
         self.waiting.locked().all.remove(&key).map(|(_, slot)| slot)
     }
 
-    /// Takes the place of the connection that has waited longest, first of the unknown ones; its thread wakes up.
+    /// Takes the place of the connection that has waited longest, first of those that ask for nothing more; its thread wakes up.
     pub(super) fn give_up_oldest(&self) -> Option<Slot> {
         self.give_up(|_| true)
     }
@@ -123,12 +128,12 @@ mod tests {
     }
 
     #[test]
-    fn who_is_unknown_gives_up_its_place_first_and_drives_nobody_out() {
+    fn who_asks_for_nothing_more_gives_up_its_place_first_and_drives_nobody_out() {
         let idle = Idle::new(1);
         let socket = || Arc::new(UnixStream::pair().unwrap().0.into());
         let asks = idle.enter(socket(), 0);
-        let unknown = [1, 2].map(|slot| idle.enter_unknown(socket(), slot));
-        assert_eq!((idle.give_up_oldest(), idle.leave(unknown[1])), (Some(1), Some(2)));
-        assert_eq!((idle.leave(asks), idle.leave(unknown[0])), (Some(0), None));
+        let ending = [1, 2].map(|slot| idle.enter_ending(socket(), slot));
+        assert_eq!((idle.give_up_oldest(), idle.leave(ending[1])), (Some(1), Some(2)));
+        assert_eq!((idle.leave(asks), idle.leave(ending[0])), (Some(0), None));
     }
 }

@@ -113,7 +113,7 @@ fn read_head(
     if shared.routes.all.is_none() {
         return Some((incoming.read_head(&shared.limits), slot));
     }
-    let key = shared.idle.enter_unknown(incoming.socket.clone(), slot);
+    let key = shared.idle.enter_asking(incoming.socket.clone(), slot);
     let head = incoming.read_head(&shared.limits);
     let slot = shared.idle.leave(key);
     if slot.is_none() {
@@ -235,7 +235,7 @@ fn respond_last(
 /// Lets a client wait that may be guessing a secret. It holds no place meanwhile that somebody else needs, or those who guess would keep
 /// out those who need not. `None`: then it gets no answer; or nobody waits for that.
 fn be_late(shared: &Shared, incoming: &Incoming, slot: Slot) -> Option<Slot> {
-    let key = shared.idle.enter_unknown(incoming.socket.clone(), slot);
+    let key = shared.idle.enter_ending(incoming.socket.clone(), slot);
     let is_over = !matches!(incoming.socket.wait_end(Deadline::after(LATE)), Ok(false));
     shared.idle.leave(key).filter(|_| !is_over)
 }
@@ -246,7 +246,7 @@ fn finish(shared: &Shared, incoming: &mut Incoming, slot: Slot) {
         incoming.finish();
         return; // only now the place is free
     }
-    let key = shared.idle.enter_unknown(incoming.socket.clone(), slot);
+    let key = shared.idle.enter_ending(incoming.socket.clone(), slot);
     incoming.finish();
     shared.idle.leave(key);
 }

@@ -40,15 +40,19 @@ function fail(error) {
 class Server {
   constructor(scheme, stage) {
     this.endpoint = addresses[scheme] + stage;
-    const ca = readFileSync(caFile);
-    this.requestHandler = { httpsAgent: new https.Agent({ ca, keepAlive: true, maxSockets: 50 }), requestTimeout: PATIENCE };
+    this.clients = [];
+    this.ca = readFileSync(caFile);
   }
 
   client(options = {}) {
     const { secret = addresses.token, ...rest } = options;
     const credentials = { accessKeyId: "AKIDEXAMPLE", secretAccessKey: secret };
-    const { endpoint, requestHandler } = this;
-    return new Client({ endpoint, region: "eu-central-1", credentials, requestHandler, ...rest });
+    const { endpoint, ca } = this;
+    const httpsAgent = new https.Agent({ ca, keepAlive: true, maxSockets: 50 });
+    const requestHandler = { httpsAgent, requestTimeout: PATIENCE };
+    const client = new Client({ endpoint, region: "eu-central-1", credentials, requestHandler, ...rest });
+    this.clients.push(client);
+    return client;
   }
 
   // A client of the server: what it receives, and its ID.
@@ -207,6 +211,7 @@ try {
     for (const [name, check] of Object.entries(checks)) {
       console.log(`${name} at ${server.endpoint}`);
       await check(server);
+      server.clients.splice(0).forEach((client) => client.destroy()); // they keep up to 50 connections each
     }
   }
   started.stdin.end();

@@ -5,7 +5,7 @@ use super::{
     *,
 };
 use crate::{
-    Audience, ClientError, CloseCode, Error, Message,
+    ClientError, CloseCode, Error, Message,
     wire::{self, Answer, AsText, Failure, Hello, Request, SUBPROTOCOL, Since, append},
 };
 
@@ -43,6 +43,21 @@ fn a_link_needs_its_subprotocol_and_a_token_as_any_request() {
     let peer = Peer::connect(&served.url_by_token(), Some(TOKEN)).unwrap();
     assert_eq!(peer.ask(Request::Len).number(), 0);
     assert!(peer.client.response().headers().get("set-cookie").is_none(), "there are no sessions");
+}
+
+/// A browser comes under a name, which a stranger may own (DNS rebinding): a page needs no token on a Unix socket.
+#[test]
+fn a_strangers_page_gets_no_link() {
+    let served = Served::new();
+    for (lines, status) in [
+        ("Host: evil.example\r\nOrigin: http://evil.example\r\n", "421"),
+        ("Host: evil.example\r\nAccept-Language: en\r\n", "421"),
+        ("Host: localhost\r\nOrigin: http://evil.example\r\n", "403"),
+        ("Host: evil.example\r\n", "101"),
+    ] {
+        let (_, answer) = ending::Raw::ask_for(&served, lines);
+        assert_eq!(answer.split(' ').nth(1), Some(status), "{lines}: {answer}");
+    }
 }
 
 #[test]
@@ -317,7 +332,7 @@ fn a_client_that_takes_nothing_is_told_of() {
     let limits = Limits { max_queue_messages: 20, max_queue_bytes: Some(1 << 20), ..Limits::default() };
     let served = Served::start(|manage| manage, |builder| builder.limits(limits));
     let peer = served.link();
-    let (_client, id) = served.client("/alone?drops=yes");
+    let (_client, id) = served.deaf("/alone?drops=yes");
     let large = message(vec![0; 700_000]);
     eventually("the queue is full", || {
         peer.ask(push(&id, &large)).answer() == Answer::Failed(Failure::QueueFull)

@@ -7,6 +7,8 @@ mod peer;
 mod reading;
 
 use std::{
+    io::Write,
+    net::TcpStream,
     path::PathBuf,
     sync::{
         atomic::{AtomicU32, Ordering::Relaxed},
@@ -17,8 +19,8 @@ use std::{
 
 use self::peer::Peer;
 use crate::{
-    Client, History, Hub, Limits, Manage, Opening, Overflow, Refusal, RunningServer, Server, ServerBuilder,
-    ServerResult, StatusCode, WebSocket, WebSocketId, WebSocketServer, sync::LockExt,
+    Audience, Client, History, Hub, Limits, Manage, Opening, Overflow, Refusal, RunningServer, Server,
+    ServerBuilder, ServerResult, StatusCode, WebSocket, WebSocketId, WebSocketServer, sync::LockExt,
 };
 
 /// How long a test waits for what should come soon.
@@ -74,6 +76,23 @@ impl Served {
         let client = Client::connect(&format!("ws://{}{path}", self.server.local_addrs()[0])).unwrap();
         let first = client.read_message(PATIENCE).unwrap();
         let id = first.as_text().unwrap().parse().unwrap();
+        (client, id)
+    }
+}
+
+impl Served {
+    /// A client of this path that takes nothing until it is read from, and its ID; it is the only one.
+    fn deaf(&self, path: &str) -> (TcpStream, WebSocketId) {
+        let mut client = TcpStream::connect(self.server.local_addrs()[0].tcp().unwrap()).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        client.write_all(head.as_bytes()).unwrap();
+        let hub = self.hub();
+        eventually("it is open", || hub.len().unwrap() == 1);
+        let id = hub.connections(Audience::All, None, 1).unwrap().items[0].id;
         (client, id)
     }
 }

@@ -81,15 +81,15 @@ fn apart(left: &str, right: &str, columns: usize) -> String {
 }
 
 fn title(view: &View) -> String {
-    let mut title = format!(" switchboard top  {}", escaped(&view.name));
-    if let Some(Facts { version, uptime, memory, .. }) =
-        view.round.as_ref().and_then(|round| round.facts.as_ref())
-    {
-        title += &format!("  {}, up {}", escaped(version), age(*uptime));
+    let mut title = " switchboard".to_owned();
+    let facts = view.round.as_ref().and_then(|round| round.facts.as_ref());
+    if let Some(Facts { version, uptime, memory, .. }) = facts {
+        title += &format!(" {}, up {}", escaped(version), age(*uptime));
         if let Some(memory) = memory {
             title += &format!(", {}B", bytes(*memory));
         }
     }
+    title += &format!("  {}", escaped(&view.name));
     title
 }
 

@@ -4,7 +4,6 @@
 mod common;
 
 use std::{
-    fs::{File, OpenOptions},
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     process::{Child, ChildStdin, Command, Stdio},
@@ -19,12 +18,11 @@ use std::{
 
 use common::{
     PATIENCE, SCHEMES, Scheme, TestServer, app, echo, eventually, folder::Folder, full_app, process::COMMAND,
-    read_head, running::Running, serve,
+    read_head, running::Running, serve, terminal::Terminal,
 };
 use rustix::{
     process::{Pid, Signal, kill_process},
-    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
-    termios::{LocalModes, tcgetattr},
+    termios::LocalModes,
 };
 use switchboard::{Closed, ClosedBy, Compression, Message, Opening, Server, ServerResult, WebSocket};
 
@@ -678,7 +676,7 @@ fn on_a_terminal() {
         Ok(())
     });
     for (args, typed, said) in [(&[][..], "größe\n", "größe"), (&["--binary"], "00 ff\n", "bytes")] {
-        let mut terminal = Terminal::start(&[&[served.ws().as_str()][..], args].concat());
+        let mut terminal = Terminal::start(&[&["connect", served.ws().as_str()][..], args].concat());
         terminal.wait_for("switchboard: connected to 127.0.0.1:");
         terminal.wait_for("; Ctrl-D or Ctrl-C closes\r\n");
         terminal.write(typed);
@@ -710,7 +708,7 @@ fn messages_go_above_what_is_typed() {
         ws.messages().for_each(drop);
         Ok(())
     });
-    let mut terminal = Terminal::start(&[&served.ws()]);
+    let mut terminal = Terminal::start(&["connect", &served.ws()]);
     terminal.wait_for("closes\r\n");
     assert!(!terminal.modes().intersects(LocalModes::ICANON | LocalModes::ECHO));
     terminal.write("hal\x7f\x1b[A");
@@ -751,94 +749,12 @@ fn at_the_end_of_what_is_typed_a_terminal_closes() {
         }
     });
     for term in ["xterm", "dumb"] {
-        let mut terminal = Terminal::start_as(term, &[&served.ws(), "--wait", "0.2"]);
+        let mut terminal = Terminal::start_as(term, &["connect", &served.ws(), "--wait", "0.2"]);
         terminal.wait_for("< tick\r\n");
         assert_eq!(terminal.modes().contains(LocalModes::ICANON), term == "dumb");
         terminal.write("\x04");
         terminal.wait_for("switchboard: closed: 1000 by the client\r\n");
         assert_eq!(terminal.child.wait().unwrap().code(), Some(0));
         assert_eq!(served.closed(), (1000, ClosedBy::Client));
-    }
-}
-
-/// `connect` at a terminal of its own.
-struct Terminal {
-    child: Child,
-    master: File,
-    shown: mpsc::Receiver<Vec<u8>>,
-    /// What was not waited for yet.
-    rest: Vec<u8>,
-}
-
-impl Terminal {
-    fn start(args: &[&str]) -> Self {
-        Self::start_as("xterm", args)
-    }
-
-    fn start_as(term: &str, args: &[&str]) -> Self {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        grantpt(&master).unwrap();
-        unlockpt(&master).unwrap();
-        let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
-        let slave = OpenOptions::new().read(true).write(true).open(name).unwrap();
-        let end = || slave.try_clone().unwrap();
-        let mut command = Command::new(COMMAND);
-        command.arg("connect").args(args).env("TERM", term);
-        let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
-        let master = File::from(master);
-        Self { child, shown: pieces(master.try_clone().unwrap()), master, rest: Vec::new() }
-    }
-
-    fn write(&mut self, typed: &str) {
-        self.master.write_all(typed.as_bytes()).unwrap();
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-    }
-
-    fn is_stopped(&self) -> bool {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
-        stat.contains(") T ")
-    }
-
-    fn modes(&self) -> LocalModes {
-        tcgetattr(&self.master).unwrap().local_modes
-    }
-
-    /// Whether this is shown, behind what was waited for before.
-    fn has_shown(&mut self, text: &str) -> bool {
-        self.rest.extend(self.shown.try_iter().flatten());
-        let at = self.rest.windows(text.len()).position(|window| window == text.as_bytes());
-        at.map(|at| self.rest.drain(..at + text.len())).is_some()
-    }
-
-    #[track_caller]
-    fn wait_for(&mut self, text: &str) {
-        while !self.has_shown(text) {
-            match self.shown.recv_timeout(PATIENCE) {
-                Ok(piece) => self.rest.extend(piece),
-                Err(e) => panic!("{e}: no {text:?} in {:?}", String::from_utf8_lossy(&self.rest)),
-            }
-        }
-    }
-}
-
-/// What comes, as it comes.
-fn pieces(mut from: impl Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {
-    let (tx, rx) = mpsc::channel();
-    thread::spawn(move || {
-        let mut piece = [0; 4096];
-        while let Ok(n @ 1..) = from.read(&mut piece)
-            && tx.send(piece[..n].to_vec()).is_ok()
-        {}
-    });
-    rx
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

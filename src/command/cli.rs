@@ -1,7 +1,9 @@
 //! What the command can be told to do.
 
+use std::fmt::Write;
+
 use clap::{
-    Parser, Subcommand,
+    CommandFactory, FromArgMatches, Parser, Subcommand,
     builder::StyledStr,
     error::{ContextKind, ContextValue},
 };
@@ -9,6 +11,7 @@ use clap::{
 use super::{
     args::{ROOMS, Serve},
     connect::Connect,
+    remote::Remote,
 };
 
 /// WebSockets for threaded programs: a server to try them with, and a client.
@@ -27,12 +30,17 @@ pub(super) enum Command {
     Serve(Box<Serve>),
     /// Connect to a WebSocket server: lines in, messages out
     Connect(Box<Connect>),
+    #[command(flatten)]
+    Remote(Remote),
 }
 
 impl Cli {
     /// What the arguments say. If they are wrong, or ask for help, the process ends.
     pub(super) fn command_or_exit() -> Command {
-        match Self::try_parse() {
+        let mut command = grouped(<Self as CommandFactory>::command());
+        let matches = command.try_get_matches_from_mut(std::env::args_os());
+        match matches.and_then(|matches| Self::from_arg_matches(&matches).map_err(|e| e.format(&mut command)))
+        {
             Ok(cli) => cli.command(),
             Err(e) => with_tip(e).exit(),
         }
@@ -41,6 +49,23 @@ impl Cli {
     fn command(self) -> Command {
         self.command.unwrap_or_else(|| Command::Serve(Box::new(self.serve)))
     }
+}
+
+/// Has the help tell what manages a server that runs from what is a server or a client.
+fn grouped(mut command: clap::Command) -> clap::Command {
+    let mut remote = String::new();
+    for subcommand in Remote::augment_subcommands(clap::Command::new("remote")).get_subcommands() {
+        let (name, about) = (subcommand.get_name(), subcommand.get_about().map(ToString::to_string));
+        let _ = writeln!(remote, "  \x1b[1m{name:<9}\x1b[0m  {}", about.unwrap_or_default()); // a String takes all
+        command = command.mut_subcommand(name, |subcommand| subcommand.hide(true));
+    }
+    let heading = |text: &str| format!("\x1b[1m\x1b[4m{text}\x1b[0m");
+    command.help_template(format!(
+        "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{}\n{{subcommands}}\n\n{}\n{remote}\n{}\n{{options}}{{after-help}}",
+        heading("Commands:"),
+        heading("Commands for a running server (where: --manage ADDR or SWITCHBOARD_MANAGE):"),
+        heading("Options of serve:"),
+    ))
 }
 
 /// Whoever gives a URL alone wants to connect to it.
@@ -63,8 +88,6 @@ fn is_url(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn parse(args: &[&str]) -> Result<Command, clap::Error> {
@@ -73,7 +96,17 @@ mod tests {
 
     #[test]
     fn the_options_fit_together() {
-        <Cli as CommandFactory>::command().debug_assert();
+        grouped(<Cli as CommandFactory>::command()).debug_assert();
+    }
+
+    #[test]
+    fn each_subcommand_is_in_the_help() {
+        let help = grouped(<Cli as CommandFactory>::command()).render_help().to_string();
+        for subcommand in <Cli as CommandFactory>::command().get_subcommands() {
+            let line = format!("\n  {:<9}  {}", subcommand.get_name(), subcommand.get_about().unwrap());
+            assert_eq!(help.matches(&line).count(), 1, "{line:?} in {help}");
+        }
+        assert!(help.contains("Options of serve:\n") && help.contains("--max-connections"), "{help}");
     }
 
     #[test]

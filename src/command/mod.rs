@@ -5,15 +5,26 @@ mod allowance;
 mod apps;
 mod args;
 mod cli;
+#[cfg(feature = "__tls")]
+mod client_tls;
 mod clock;
+mod codes;
 mod connect;
 mod descriptors;
+mod escaped;
+mod form;
 mod logging;
 #[cfg(feature = "manage")]
 mod manage;
 mod page;
+mod reader;
+mod remote;
+mod say;
 mod session_key;
 mod signals;
+mod stdin;
+mod terminal;
+mod times;
 #[cfg(feature = "__tls")]
 mod tls;
 
@@ -35,6 +46,7 @@ pub(crate) fn main() -> ExitCode {
     match Cli::command_or_exit() {
         Command::Serve(args) => serve(&args),
         Command::Connect(args) => connect::run(&args),
+        Command::Remote(args) => args.run(),
     }
 }
 

@@ -1,5 +1,5 @@
 //! What happens, for whoever listens: an observer of the hub puts it into a queue for each, and the connection's thread sends it as
-//! Server-Sent Events. The observer never waits: who is too slow loses the rest, and is told so.
+//! Server-Sent Events, or as messages of a WebSocket. The observer never waits: who is too slow loses the rest, and is told so.
 
 use std::{
     fmt, io,
@@ -51,50 +51,75 @@ struct Listeners {
 /// What waits for one who listens.
 struct Queue {
     number: u64,
-    sender: Sender<Arc<str>>,
+    sender: Sender<Arc<Event>>,
     bytes: Arc<AtomicUsize>,
 }
 
 /// One who listens, until this is dropped.
-struct Listener {
+pub(super) struct Listener {
     events: Arc<Events>,
     number: u64,
-    queue: Receiver<Arc<str>>,
+    queue: Receiver<Arc<Event>>,
     bytes: Arc<AtomicUsize>,
+}
+
+/// Something that has happened, and its JSON, an object.
+pub(super) struct Event {
+    name: &'static str,
+    data: String,
+}
+
+/// What comes next for one who listens.
+pub(super) enum Next {
+    Event(Arc<Event>),
+    /// It was too slow: there is nothing more.
+    Lost,
+    /// Nothing has happened for a moment.
+    Silence,
 }
 
 /// All events from now on.
 pub(super) fn answer(events: &Arc<Events>, request: &Request) -> Result<Response, Refusal> {
-    let listener = Listener::new(events).ok_or_else(|| full("too many listen to the events"))?;
+    let listener = Listener::new(events)?;
     let response = Response::produced("text/event-stream", move |sink| listener.send_all(sink, HEARTBEAT));
     nothing_but(request, response)
 }
 
 impl Listener {
-    /// `None`: there are too many.
-    fn new(events: &Arc<Events>) -> Option<Self> {
+    /// # Errors
+    /// There are too many.
+    pub(super) fn new(events: &Arc<Events>) -> Result<Self, Refusal> {
         let mut listeners = events.0.locked();
         if listeners.all.len() >= LISTENERS {
-            return None;
+            return Err(full("too many listen to the events"));
         }
         let (sender, queue) = unbounded(); // its bytes are bounded
         let (number, bytes) = (listeners.next, Arc::<AtomicUsize>::default());
         listeners.next += 1;
         listeners.all.push(Queue { number, sender, bytes: bytes.clone() });
-        Some(Self { events: events.clone(), number, queue, bytes })
+        Ok(Self { events: events.clone(), number, queue, bytes })
+    }
+
+    /// Waits for so long at most.
+    pub(super) fn wait(&self, moment: Duration) -> Next {
+        match self.queue.recv_timeout(moment) {
+            Ok(event) => {
+                self.bytes.fetch_sub(event.cost(), Relaxed);
+                Next::Event(event)
+            }
+            Err(RecvTimeoutError::Disconnected) => Next::Lost,
+            Err(RecvTimeoutError::Timeout) => Next::Silence,
+        }
     }
 
     fn send_all(&self, sink: &mut dyn Sink, heartbeat: Duration) -> io::Result<()> {
         let mut last = Instant::now();
         while !sink.is_over() {
-            match self.queue.recv_timeout(LOOK.min(heartbeat)) {
-                Ok(event) => {
-                    self.bytes.fetch_sub(cost(&event), Relaxed);
-                    sink.send(event.as_bytes())?;
-                }
-                Err(RecvTimeoutError::Disconnected) => return sink.send(b"event: lost\ndata: {}\n\n"),
-                Err(RecvTimeoutError::Timeout) if last.elapsed() < heartbeat => continue,
-                Err(RecvTimeoutError::Timeout) => sink.send(b":\n\n")?,
+            match self.wait(LOOK.min(heartbeat)) {
+                Next::Event(event) => sink.send(event.to_sse().as_bytes())?,
+                Next::Lost => return sink.send(Event::lost().to_sse().as_bytes()),
+                Next::Silence if last.elapsed() < heartbeat => continue,
+                Next::Silence => sink.send(b":\n\n")?,
             }
             last = Instant::now();
         }
@@ -110,27 +135,45 @@ impl Drop for Listener {
 
 impl Events {
     /// Nothing is written if nobody listens.
-    fn tell(&self, name: &str, data: impl FnOnce() -> Object) {
+    fn tell(&self, name: &'static str, data: impl FnOnce() -> Object) {
         let mut listeners = self.0.locked();
         if listeners.all.is_empty() {
             return;
         }
-        // JSON has no line ends, which would end the event.
-        let event: Arc<str> = format!("event: {name}\ndata: {}\n\n", data().into_text()).into();
+        let event = Arc::new(Event { name, data: data().into_text() });
         listeners.all.retain(|queue| queue.put(&event));
     }
 }
 
 impl Queue {
     /// False: there is no room for it, or nobody who wants it.
-    fn put(&self, event: &Arc<str>) -> bool {
-        let bytes = self.bytes.fetch_add(cost(event), Relaxed) + cost(event);
+    fn put(&self, event: &Arc<Event>) -> bool {
+        let bytes = self.bytes.fetch_add(event.cost(), Relaxed) + event.cost();
         bytes <= QUEUE && self.sender.send(event.clone()).is_ok()
     }
 }
 
-fn cost(event: &str) -> usize {
-    event.len() + BESIDE_TEXT
+impl Event {
+    /// The last one for who was too slow.
+    pub(super) fn lost() -> Self {
+        Self { name: "lost", data: Object::new().into_text() }
+    }
+
+    fn cost(&self) -> usize {
+        self.data.len() + BESIDE_TEXT
+    }
+
+    /// As one of a stream of Server-Sent Events. JSON has no line ends, which would end it.
+    fn to_sse(&self) -> String {
+        format!("event: {}\ndata: {}\n\n", self.name, self.data)
+    }
+
+    /// As one object, whose first value is its name.
+    pub(super) fn to_json(&self) -> String {
+        let rest = self.data.strip_prefix('{').unwrap_or_default();
+        let comma = if rest == "}" { "" } else { "," };
+        format!("{{\"event\":\"{}\"{comma}{rest}", self.name)
+    }
 }
 
 fn about(connection: &ConnectionInfo) -> Object {
@@ -198,11 +241,11 @@ mod tests {
         let events = Arc::new(Events::default());
         let (slow, quick) = (Listener::new(&events).unwrap(), Listener::new(&events).unwrap());
         let topic = "t".repeat(1000);
-        let most = QUEUE / cost(&format!("event: occupied\ndata: {{\"topic\":\"{topic}\"}}\n\n"));
+        let most = QUEUE / Event { name: "occupied", data: format!("{{\"topic\":\"{topic}\"}}") }.cost();
         for _ in 0..most + 5 {
             events.topic_occupied(&topic);
             let event = quick.queue.recv().unwrap();
-            quick.bytes.fetch_sub(cost(&event), Relaxed);
+            quick.bytes.fetch_sub(event.cost(), Relaxed);
         }
         events.topic_vacated("a\n\"b\"");
         let mut kept = Kept(Vec::new(), usize::MAX);
@@ -245,9 +288,9 @@ mod tests {
     fn only_so_many_listen_and_who_leaves_makes_room() {
         let events = Arc::new(Events::default());
         let mut listeners: Vec<_> = (0..LISTENERS).map(|_| Listener::new(&events).unwrap()).collect();
-        assert!(Listener::new(&events).is_none());
+        assert!(Listener::new(&events).is_err());
         listeners.pop();
-        assert!(Listener::new(&events).is_some());
+        assert!(Listener::new(&events).is_ok());
         drop(listeners);
         assert!(events.0.locked().all.is_empty());
     }

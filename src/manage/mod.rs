@@ -20,6 +20,7 @@ mod stats;
 mod strangers;
 mod target;
 mod token;
+mod told;
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
@@ -28,6 +29,7 @@ use self::{
     link::Links,
     routes::{BY_TOKEN, READ_ONLY, Routes},
     token::{Source, Tokens},
+    told::Told,
 };
 #[cfg(feature = "__tls")]
 use crate::tls::TlsIdentity;
@@ -100,8 +102,8 @@ const LINK_MORE: usize = 64 << 10;
 /// | `POST /@users/{user}?except={id}` | to all connections of a user: the counts |
 /// | `DELETE /@users/{user}?code=&reason=` | closes these: `closed` |
 /// | `GET /@access` | what one may do here: `access`, which is `all`, `read`, or, without a token where one is needed, `none` |
-/// | `GET /@events` | what happens from now on, as Server-Sent Events, each with JSON: `opened` and `closed` (`id`, `path`, `user`, of an end also `code`, `reason`, `by`, `durationMillis`), `occupied` and `vacated` (`topic`). Who is too slow for them gets `lost`, and the stream ends. 32 may listen |
-/// | `GET /@stats?interval=` | numbers of the server, as Server-Sent Events: at once, and then every second, or every 0.5 to 60 seconds, an event `stats` with a JSON object; with `Accept: application/json` that object once. `time`, `uptimeSeconds`, `version`; `connections`, of these `shared` and `synchronous`, `maxConnections`; since the start `opened`, `closed`, `refused`, `messagesIn`, `messagesOut`, `bytesIn`, `bytesOut`, `pushes`, `pushesByResult`, which never become less; `queuedBytes`, `topics`, `users`, `roundTripMillis` with `p50` and `p99`, or null; `threads` and `residentBytes` of the process, or null. 32 may listen |
+/// | `GET /@events` | what happens from now on, as Server-Sent Events, each with JSON: `opened` and `closed` (`id`, `path`, `user`, of an end also `code`, `reason`, `by`, `durationMillis`), `occupied` and `vacated` (`topic`). Who is too slow for them gets `lost`, and the stream ends. 32 may listen. With an upgrade the same as messages of a WebSocket, whose JSON has the name of the event in `event` |
+/// | `GET /@stats?interval=` | numbers of the server, as Server-Sent Events: at once, and then every second, or every 0.5 to 60 seconds, an event `stats` with a JSON object; with `Accept: application/json` that object once. `time`, `uptimeSeconds`, `version`; `connections`, of these `shared` and `synchronous`, `maxConnections`; since the start `opened`, `closed`, `refused`, `messagesIn`, `messagesOut`, `bytesIn`, `bytesOut`, `pushes`, `pushesByResult`, which never become less; `queuedBytes`, `topics`, `users`, `roundTripMillis` with `p50` and `p99`, or null; `threads` and `residentBytes` of the process, or null. 32 may listen. With an upgrade as messages of a WebSocket, too |
 /// | `GET /metrics` | the same and more for Prometheus, in its text format 0.0.4: connections by route and kind, ends by close code, refused handshakes by reason, pushes by result, times of handshakes, pushes and pings, certificates, the process. No label is what a client has invented |
 /// | `GET /openapi.json` | all of this, as OpenAPI 3.1 |
 /// | `GET /` | the console, for people: plots, and a table of connections, to push to and to close. It asks for the token, and keeps it in its tab |
@@ -247,9 +249,12 @@ impl Beside for Manage {
         let limits = limits.unwrap_or_else(|| own_limits(main.limits().max_message_size));
         let routes = Arc::new(Routes::new(main.clone(), tokens, events, &limits));
         let links = Links::new(&main, routes.clone(), &limits);
+        let (of_events, of_stats) = (routes.clone(), routes.clone());
         let builder = Server::builder()
             .limits(limits)
             .route(link::PATH, move || links.link())
+            .route(told::EVENTS, move || Told::<events::Listener>::new(&of_events))
+            .route(told::STATS, move || Told::<told::Numbers>::new(&of_stats))
             .header("cache-control", "no-store")
             // That guards what a browser may do for any page. Here it may do nothing: it has no token, and does not speak to files.
             .hosts(["*"])

@@ -52,6 +52,14 @@ impl Routes {
         Self { hub: main.hub(), main, tokens, events, readers, strangers, stats }
     }
 
+    pub(super) fn events(&self) -> &Arc<Events> {
+        &self.events
+    }
+
+    pub(super) fn stats(&self) -> &Arc<Stats> {
+        &self.stats
+    }
+
     pub(super) fn answer(&self, exchange: &Exchange<'_>) -> Response {
         let answer = self.try_answer(exchange);
         answer.unwrap_or_else(|refusal| write(refusal, Some(exchange.request())))

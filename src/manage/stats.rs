@@ -62,7 +62,7 @@ pub(super) struct Numbers {
 }
 
 /// One who listens, until this is dropped.
-struct Listener {
+pub(super) struct Listener {
     stats: Arc<Stats>,
     interval: Duration,
 }
@@ -74,13 +74,12 @@ impl Stats {
 
     /// The numbers, again and again; or, for who wants JSON, once.
     pub(super) fn answer(stats: &Arc<Self>, request: &Request) -> Result<Response, Refusal> {
-        let query = Query::of(request, &["interval"])?;
-        let interval = query.seconds("interval", SHORTEST, LONGEST)?.unwrap_or(INTERVAL);
         let accepts = |kind| request.tokens(header::ACCEPT).any(|item| is_media_type(item, kind));
         if accepts("application/json") && !accepts("text/event-stream") {
+            interval(request)?;
             return Ok(Response::json(stats.numbers().text.clone()));
         }
-        let listener = Listener::new(stats, interval).ok_or_else(|| full("too many look at the numbers"))?;
+        let listener = Listener::of(stats, request)?;
         Ok(Response::produced("text/event-stream", move |sink| listener.send_all(sink)))
     }
 
@@ -96,6 +95,12 @@ impl Stats {
     }
 }
 
+/// How often it is to be told.
+fn interval(request: &Request) -> Result<Duration, Refusal> {
+    let query = Query::of(request, &["interval"])?;
+    Ok(query.seconds("interval", SHORTEST, LONGEST)?.unwrap_or(INTERVAL))
+}
+
 /// Whether this item of an `Accept` is this type, whatever its parameters.
 fn is_media_type(item: &[u8], kind: &str) -> bool {
     let name = item.split(|b| *b == b';').next().unwrap_or_default();
@@ -103,6 +108,24 @@ fn is_media_type(item: &[u8], kind: &str) -> bool {
 }
 
 impl Listener {
+    /// As the request wants it.
+    ///
+    /// # Errors
+    /// It wants what there is not, or there are too many.
+    pub(super) fn of(stats: &Arc<Stats>, request: &Request) -> Result<Self, Refusal> {
+        Self::new(stats, interval(request)?).ok_or_else(|| full("too many look at the numbers"))
+    }
+
+    /// The numbers of now: an object.
+    pub(super) fn text(&self) -> String {
+        self.stats.numbers().text.clone()
+    }
+
+    /// When the next ones are told.
+    pub(super) fn until_next(&self) -> Duration {
+        until_next(self.stats.started.elapsed(), self.interval)
+    }
+
     /// `None`: there are too many.
     fn new(stats: &Arc<Stats>, interval: Duration) -> Option<Self> {
         let one_more = |count| (count < LISTENERS).then_some(count + 1);
@@ -114,8 +137,7 @@ impl Listener {
         loop {
             let numbers = self.stats.numbers();
             sink.send(format!("event: stats\ndata: {}\n\n", numbers.text).as_bytes())?;
-            let passed = self.stats.started.elapsed();
-            let (mut left, mut silent) = (until_next(passed, self.interval), Duration::ZERO);
+            let (mut left, mut silent) = (self.until_next(), Duration::ZERO);
             while !left.is_zero() {
                 let pause = left.min(LOOK);
                 sleep(pause);

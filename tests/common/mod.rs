@@ -6,6 +6,8 @@
 
 #[cfg(all(feature = "__tls", not(target_vendor = "apple")))]
 pub mod authority;
+#[cfg(all(feature = "cli", feature = "manage", feature = "__tls"))]
+pub mod commanded;
 pub mod ends;
 pub mod floods;
 pub mod folder;
@@ -16,6 +18,8 @@ pub mod member;
 pub mod process;
 pub mod reply;
 pub mod running;
+#[cfg(feature = "cli")]
+pub mod terminal;
 
 use std::{
     io::{self, Read, Write},

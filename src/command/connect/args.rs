@@ -6,8 +6,11 @@ use clap::Args;
 use switchboard::{Client, ClientBuilder, Limits};
 
 #[cfg(feature = "__tls")]
-use super::tls::Tls;
-use crate::command::args::{Compress, name_and_value, size};
+use crate::command::client_tls::Tls;
+use crate::command::{
+    args::{Compress, name_and_value, size},
+    times::{time, wait},
+};
 
 /// So long the server may take for its part of the closing handshake: all is said then.
 const CLOSE_TIME: Duration = Duration::from_secs(2);
@@ -131,23 +134,6 @@ impl Connect {
         let is_answered = self.one || self.expect.is_some();
         self.timeout.or(is_answered.then_some(ANSWER_TIME))
     }
-}
-
-fn time(text: &str) -> Result<Duration, String> {
-    seconds(text)
-        .filter(|time| !time.is_zero())
-        .ok_or_else(|| "must be a number of seconds above 0, such as 5 or 0.5".into())
-}
-
-fn wait(text: &str) -> Result<Duration, String> {
-    match text {
-        "forever" => Ok(Duration::MAX),
-        _ => seconds(text).ok_or_else(|| "must be a number of seconds, or forever".into()),
-    }
-}
-
-fn seconds(text: &str) -> Option<Duration> {
-    Duration::try_from_secs_f64(text.parse().ok()?).ok()
 }
 
 #[cfg(test)]

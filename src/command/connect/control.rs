@@ -14,8 +14,12 @@ use std::{
 use crossbeam_channel::{Sender, TrySendError};
 use nix::sys::signal::Signal;
 
-use super::{codes::INTERRUPTED, terminal, typing::Prompt};
-use crate::command::signals::{Blocked, TWIN, is_ignored, let_through};
+use super::typing::Prompt;
+use crate::command::{
+    codes::INTERRUPTED,
+    signals::{Blocked, TWIN, is_ignored, let_through},
+    terminal,
+};
 
 /// Whatever is being waited for, such as a reader of the output that takes nothing: so long after a signal, or after --timeout, the
 /// process ends at the latest.

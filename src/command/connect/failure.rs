@@ -3,7 +3,7 @@
 use switchboard::header::{LOCATION, PROXY_AUTHENTICATE, RETRY_AFTER, WWW_AUTHENTICATE};
 use switchboard::{ClientError, HandshakeResponse};
 
-use super::{
+use crate::command::{
     codes::{NO_CONNECTION, REFUSED, TIMED_OUT, USAGE},
     escaped::escaped,
 };

@@ -1,20 +1,20 @@
 //! What is sent: lines of standard input, all of it, or what the options say. On a thread of its own, which waits for the server.
 
 use std::{
-    fs::File,
-    io::{self, BufRead, BufReader, ErrorKind, IsTerminal, Read},
-    os::fd::AsFd,
+    io::{self, BufRead, BufReader, IsTerminal, Read},
     sync::{Arc, Weak},
 };
 
-use rustix::event::{PollFd, PollFlags, poll};
 use switchboard::{Client, Error, Message};
 
 use super::{
     args::Connect,
-    say::say,
-    terminal,
     typing::{Prompt, Typed},
+};
+use crate::command::{
+    say::say,
+    stdin::{Stdin, hex},
+    terminal,
 };
 
 /// Read at a time.
@@ -179,7 +179,7 @@ fn each_line(
 
 /// Where lines come from.
 fn lines(prompt: Option<&Arc<Prompt>>) -> Result<Box<dyn Read>, Stop> {
-    let stdin = stdin()?;
+    let stdin = Stdin::new().map_err(unreadable)?;
     Ok(match prompt {
         Some(prompt) => Box::new(Typed::new(stdin, prompt.clone())),
         None => Box::new(stdin),
@@ -188,7 +188,7 @@ fn lines(prompt: Option<&Arc<Prompt>>) -> Result<Box<dyn Read>, Stop> {
 
 fn whole(max: usize) -> Result<Vec<u8>, Stop> {
     let mut bytes = Vec::new();
-    let mut input = stdin()?.take((max as u64).saturating_add(1));
+    let mut input = Stdin::new().map_err(unreadable)?.take((max as u64).saturating_add(1));
     input.read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() > max {
         return Err(Stop::failed(format!(
@@ -200,45 +200,4 @@ fn whole(max: usize) -> Result<Vec<u8>, Stop> {
 
 fn unreadable(e: io::Error) -> Stop {
     Stop::failed(format!("cannot read standard input: {e}"))
-}
-
-fn hex(text: &str) -> Result<Message, String> {
-    let digits: String = text.split_whitespace().collect();
-    let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(digits.as_bytes());
-    bytes.map(Message::from).map_err(|_| "--binary takes hexadecimal bytes here, such as 00 ff 1b".into())
-}
-
-/// Standard input, which may be non-blocking, if another process that has it wants it so.
-struct Stdin(File);
-
-fn stdin() -> Result<Stdin, Stop> {
-    io::stdin().as_fd().try_clone_to_owned().map(|fd| Stdin(fd.into())).map_err(unreadable)
-}
-
-impl Read for Stdin {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.0.read(buffer) {
-                Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                    poll(&mut [PollFd::new(&self.0, PollFlags::IN)], None)?;
-                }
-                other => return other,
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hexadecimal_bytes() {
-        for (text, bytes) in [("", &[][..]), ("00ff", &[0, 255]), (" 0A 1b\t0c ", &[10, 27, 12])] {
-            assert_eq!(hex(text), Ok(Message::from(bytes)), "{text}");
-        }
-        for bad in ["0", "0x00", "g0", "ä"] {
-            assert!(hex(bad).is_err(), "{bad}");
-        }
-    }
 }

@@ -2,18 +2,12 @@
 //! own; this one waits for whatever happens first.
 
 mod args;
-mod codes;
 mod control;
-mod escaped;
 mod failure;
 mod input;
 mod output;
 mod received;
-mod say;
 mod talk;
-mod terminal;
-#[cfg(feature = "__tls")]
-mod tls;
 mod typing;
 
 use std::{
@@ -32,13 +26,15 @@ use switchboard::{Client, ClientBuilder, CloseReason};
 
 pub(super) use self::args::Connect;
 use self::{
-    codes::{DONE, ENDED, INTERRUPTED, NO_CONNECTION, TIMED_OUT, USAGE},
     control::{exit_after, watch_signals, watch_stops},
-    escaped::escaped,
     input::Input,
     output::Output,
-    say::say,
     talk::{End, Ends, talk},
+};
+use super::{
+    codes::{DONE, ENDED, INTERRUPTED, NO_CONNECTION, TIMED_OUT, USAGE},
+    escaped::escaped,
+    say::say,
 };
 
 /// Of what can happen, so much waits until it is heeded: each happens once.
@@ -60,7 +56,7 @@ pub(super) fn run(args: &Connect) -> ExitCode {
 fn builder(args: &Connect) -> Result<ClientBuilder, String> {
     let builder = args.client();
     #[cfg(feature = "__tls")]
-    let builder = args.tls.apply(builder).map_err(|e| e.to_string())?;
+    let builder = builder.tls(args.tls.trust().map_err(|e| e.to_string())?);
     Ok(builder)
 }
 

@@ -9,11 +9,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{
+use crate::command::{
     escaped::escaped,
+    logging::write,
     terminal::{columns, give_back, take},
 };
-use crate::command::logging::write;
 
 /// To the beginning of the row, and nothing is in it any more.
 const ERASE: &[u8] = b"\r\x1b[K";

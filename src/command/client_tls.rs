@@ -1,9 +1,9 @@
-//! The options of TLS.
+//! The options of TLS, as a client has them.
 
 use std::path::PathBuf;
 
 use clap::Args;
-use switchboard::{ClientBuilder, TlsError, TlsIdentity, TlsTrust};
+use switchboard::{TlsError, TlsIdentity, TlsTrust};
 
 #[cfg(all(feature = "tls", feature = "rustls"))]
 use crate::command::tls::Backend;
@@ -29,8 +29,8 @@ pub(super) struct Tls {
 }
 
 impl Tls {
-    /// Has the client trust whom it is to.
-    pub(super) fn apply(&self, builder: ClientBuilder) -> Result<ClientBuilder, TlsError> {
+    /// Whom to trust, and what to show.
+    pub(super) fn trust(&self) -> Result<TlsTrust, TlsError> {
         let mut trust = match &self.ca {
             Some(file) => TlsTrust::ca_file(file)?,
             None if self.insecure => TlsTrust::danger_any_server(),
@@ -43,6 +43,6 @@ impl Tls {
         {
             trust = trust.with_backend(self.tls_backend.into());
         }
-        Ok(builder.tls(trust))
+        Ok(trust)
     }
 }

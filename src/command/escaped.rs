@@ -13,7 +13,7 @@ pub(super) fn escaped(text: &str) -> String {
 }
 
 /// Controls (C0, C1) but the tab, the ends of lines, and marks of direction.
-fn is_harmful(c: char) -> bool {
+pub(super) fn is_harmful(c: char) -> bool {
     (c.is_control() && c != '\t')
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

@@ -1,4 +1,4 @@
-//! The exit codes, which the help explains.
+//! The exit codes, which the help of each subcommand explains.
 
 pub(super) const DONE: u8 = 0;
 pub(super) const NO_CONNECTION: u8 = 1;

@@ -1,0 +1,92 @@
+//! `list`: the connections, as a table or as JSON.
+
+use clap::Args;
+use switchboard::{ConnectionInfo, Hub};
+
+use super::{
+    after_help,
+    audience::Meant,
+    failure::Failure,
+    human::{age, bytes, count, round_trip},
+    json,
+    output::Output,
+    place::Place,
+    table::{Column, Layout},
+};
+use crate::command::escaped::escaped;
+
+#[derive(Debug, Args)]
+#[command(after_help = after_help!("  \
+  switchboard list                                    as a table: a terminal gets the columns that it has room for, a pipe all
+  switchboard list --topic lobby
+  switchboard list --json | jq -r 'select(.queuedBytes > 100000).id'
+  switchboard list | grep ^b3kT9ZcY                   the whole ID of one that a log, or top, has named"))]
+pub(in crate::command) struct List {
+    #[command(flatten)]
+    meant: Meant,
+    /// Print a JSON object for each, with the names of GET /@connections
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: Place,
+}
+
+const COLUMNS: &[Column] = &[
+    Column::left("ID", 22, 0).whole(),
+    Column::left("USER", 6, 2),
+    Column::left("PATH", 8, 1),
+    Column::left("FROM", 9, 8),
+    Column::right("AGE", 0, 3),
+    Column::right("IDLE", 0, 4),
+    Column::right("IN", 0, 7),
+    Column::right("OUT", 0, 6),
+    Column::right("QUEUE", 0, 5),
+    Column::right("RTT", 0, 10),
+    Column::left("SHARED", 6, 9),
+    Column::left("AGENT", 10, 11),
+];
+
+impl List {
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        let hub = self.place.hub()?;
+        let mut output = Output::new()?;
+        if self.json {
+            self.print_json(&hub, &mut output)?
+        } else {
+            self.print(&hub, &mut output)?
+        }
+        output.flush()
+    }
+
+    fn print_json(&self, hub: &Hub, output: &mut Output) -> Result<(), Failure> {
+        for info in hub.all_connections(self.meant.audience()) {
+            output.line(&json::line(&json::Connection::new(&info?, None)))?;
+        }
+        Ok(())
+    }
+
+    fn print(&self, hub: &Hub, output: &mut Output) -> Result<(), Failure> {
+        let rows = hub.all_connections(self.meant.audience()).map(|info| Ok(row(&info?)));
+        let rows: Vec<_> = rows.collect::<Result<_, Failure>>()?;
+        let layout = Layout::new(COLUMNS, &rows, output.width());
+        output.line(&layout.head(COLUMNS))?;
+        rows.iter().try_for_each(|row| output.line(&layout.row(COLUMNS, row)))
+    }
+}
+
+fn row(info: &ConnectionInfo) -> Vec<String> {
+    vec![
+        info.id.to_string(),
+        info.user.as_deref().map_or_else(|| "-".into(), escaped),
+        escaped(&info.path),
+        info.client_address.map_or_else(|| "unix".into(), |address| address.to_string()),
+        age(info.age),
+        age(info.idle),
+        count(info.messages_in),
+        count(info.messages_out),
+        bytes(info.queued as u64),
+        info.round_trip.map_or_else(|| "-".into(), round_trip),
+        if info.shared { "yes" } else { "no" }.into(),
+        info.user_agent.as_deref().map_or_else(|| "-".into(), escaped),
+    ]
+}

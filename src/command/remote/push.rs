@@ -1,0 +1,70 @@
+//! `push`: messages to one connection.
+
+use std::time::Duration;
+
+use clap::Args;
+use switchboard::{Hub, Message, Pushed, WebSocketId};
+
+use super::{after_help, failure::Failure, input::Input, json, output::Output, place::Place};
+use crate::command::times::time;
+
+#[derive(Debug, Args)]
+#[command(after_help = after_help!("  \
+  switchboard push b3kT9ZcYw4mQ1s8xAAAAKg 'it rains'
+  echo '{\"level\": 7}' | switchboard push b3kT9ZcYw4mQ1s8xAAAAKg -
+  tail -f /var/log/box | switchboard push b3kT9ZcYw4mQ1s8xAAAAKg --lines --wait 60
+  switchboard push b3kT9ZcYw4mQ1s8xAAAAKg --binary - < picture.png"))]
+pub(in crate::command) struct Push {
+    /// The connection's ID
+    #[arg(allow_hyphen_values = true)]
+    id: WebSocketId,
+    #[command(flatten)]
+    input: Input,
+    /// Wait until the message is sent, up to this time [default: it is sent, or queued for a client that is slow]
+    #[arg(long, value_name = "SECONDS", value_parser = time, allow_negative_numbers = true)]
+    wait: Option<Duration>,
+    /// Print a JSON object for each message, as POST /@connections/ID answers
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// How many had which result.
+#[derive(Default)]
+struct Counts {
+    sent: usize,
+    queued: usize,
+}
+
+impl Push {
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        self.input.check()?;
+        let hub = self.place.hub()?;
+        let mut output = Output::new()?;
+        let mut counts = Counts::default();
+        let result = self.input.each(|message| {
+            let pushed = self.push(&hub, message)?;
+            *if pushed == Pushed::Sent { &mut counts.sent } else { &mut counts.queued } += 1;
+            if self.json {
+                output.line(&json::line(&json::Push::from(pushed)))?;
+                output.flush()?;
+            } else if !self.input.is_many() {
+                output.line(json::name(pushed))?;
+            }
+            Ok(())
+        });
+        if self.input.is_many() && !self.json {
+            output.line(&format!("{} sent, {} queued", counts.sent, counts.queued))?;
+        }
+        output.flush()?;
+        result
+    }
+
+    fn push(&self, hub: &Hub, message: Message) -> Result<Pushed, Failure> {
+        match self.wait {
+            None => Ok(hub.push(&self.id, message)?),
+            Some(time) => Ok(hub.push_wait(&self.id, message, time).map(|()| Pushed::Sent)?),
+        }
+    }
+}

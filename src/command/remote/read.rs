@@ -1,0 +1,111 @@
+//! `read`: what a shared connection has received, at least once.
+
+use std::{
+    io::{IsTerminal, stdout},
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use switchboard::{Delivery, Error, WebSocket, WebSocketId};
+
+use super::{
+    after_help,
+    failure::{Failure, closed},
+    json,
+    output::Output,
+    place::Place,
+};
+use crate::command::{form::Form, say::say, times::time};
+
+/// Whoever waits longer asks again.
+const LONG: Duration = Duration::from_secs(3600);
+
+#[derive(Debug, Args)]
+#[command(after_help = after_help!("  \
+  switchboard read b3kT9ZcYw4mQ1s8xAAAAKg                      whatever comes, a line each, until the connection ends
+  answer=$(switchboard read b3kT9ZcYw4mQ1s8xAAAAKg --one --timeout 30)
+  switchboard read b3kT9ZcYw4mQ1s8xAAAAKg --json | jq -r 'select(.redelivered | not).text'
+
+A message is acknowledged when it was written to standard output: if this ends before, however that is, the message goes back, and
+whoever reads next gets it, marked as redelivered. When the connection ends in order, so does this, with exit code 0; else, and with
+--one in any case, with 4."))]
+pub(in crate::command) struct Read {
+    /// The connection's ID
+    #[arg(allow_hyphen_values = true)]
+    id: WebSocketId,
+    /// Print one message, and end
+    #[arg(long, short = '1')]
+    one: bool,
+    /// End with exit code 5 when no message has come for so long [default: no limit]
+    #[arg(long, value_name = "SECONDS", value_parser = time, allow_negative_numbers = true)]
+    timeout: Option<Duration>,
+    /// Write messages to a pipe or a file as they are, with nothing between them; else each is a line, a binary one in hexadecimal
+    #[arg(long, short)]
+    binary: bool,
+    /// Messages end with a NUL character instead of a newline
+    #[arg(long, short = '0', conflicts_with = "binary")]
+    null: bool,
+    /// Print a JSON object for each: type (text or binary), text or base64, redelivered
+    #[arg(long, conflicts_with_all = ["binary", "null"])]
+    json: bool,
+    #[command(flatten)]
+    place: Place,
+}
+
+impl Read {
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        let hub = self.place.hub()?;
+        let mut output = Output::new()?;
+        output.end_without_reader()?;
+        let ws = hub.open_server(&self.id)?;
+        let result = self.print_all(&ws, &mut output);
+        drop(ws);
+        let _ = hub.len(); // its answer comes when all acknowledgements have
+        result
+    }
+
+    fn print_all(&self, ws: &WebSocket, output: &mut Output) -> Result<(), Failure> {
+        loop {
+            let delivery = match self.next(ws) {
+                Ok(delivery) => delivery,
+                Err(Error::Closed(reason)) if reason.is_normal() && !self.one => {
+                    say(&Failure::gone(closed(&reason)).text.unwrap_or_default());
+                    return Ok(());
+                }
+                Err(Error::Timeout) => return Err(Failure::timed_out("timed out: no message has come")),
+                Err(other) => return Err(other.into()),
+            };
+            self.put(&delivery, output);
+            output.flush()?;
+            delivery.ack();
+            if self.one {
+                return Ok(());
+            }
+        }
+    }
+
+    fn next(&self, ws: &WebSocket) -> Result<Delivery, Error> {
+        let begun = Instant::now();
+        loop {
+            let left = self.timeout.map_or(LONG, |timeout| timeout.saturating_sub(begun.elapsed()));
+            match ws.read_delivery(usize::MAX, left.min(LONG)) {
+                Err(Error::Timeout) if self.timeout.is_none_or(|timeout| begun.elapsed() < timeout) => {}
+                other => return other,
+            }
+        }
+    }
+
+    fn put(&self, delivery: &Delivery, output: &mut Output) {
+        if self.json {
+            let read = json::Read::new(delivery, delivery.redelivered());
+            output.pending().extend((json::line(&read) + "\n").into_bytes());
+            return;
+        }
+        let form = match self.binary {
+            _ if stdout().is_terminal() => Form::Terminal { is_marked: false },
+            true => Form::Raw,
+            false => Form::Each(if self.null { 0 } else { b'\n' }),
+        };
+        form.append(delivery, output.pending());
+    }
+}

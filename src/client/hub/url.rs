@@ -12,14 +12,15 @@ const PATH: &str = "/@hub";
 /// It is not the URL of a management listener. `has_token`: one is to be sent there.
 pub(super) fn websocket_url(url: &str, has_token: bool) -> Result<String, HubError> {
     let refuse = |text: &str| HubError::Config(format!("{url:?}: {text}").into());
+    let no_slashes = || refuse("the scheme is followed by //");
     let (scheme, rest) = url.split_once(':').unwrap_or((url, ""));
     let url = match scheme.to_ascii_lowercase().as_str() {
         "unix" | "ws+unix" if rest.contains(":/") => {
             return Err(refuse("behind the path of the socket there is nothing"));
         }
         "unix" | "ws+unix" => format!("unix:{}:{PATH}", rest.strip_suffix(':').unwrap_or(rest)),
-        "http" | "ws" => format!("ws:{}{PATH}", rest.trim_end_matches('/')),
-        "https" | "wss" => format!("wss:{}{PATH}", rest.trim_end_matches('/')),
+        "http" | "ws" => format!("ws://{}{PATH}", host(rest).ok_or_else(no_slashes)?),
+        "https" | "wss" => format!("wss://{}{PATH}", host(rest).ok_or_else(no_slashes)?),
         _ => {
             return Err(refuse(
                 "a management listener is at unix:/path/to/socket, http://127.0.0.1:port or https://host:port",
@@ -38,6 +39,11 @@ pub(super) fn websocket_url(url: &str, has_token: bool) -> Result<String, HubErr
         )),
         _ => Ok(url),
     }
+}
+
+/// What follows the scheme, without the slashes around it.
+fn host(rest: &str) -> Option<&str> {
+    Some(rest.strip_prefix("//")?.trim_end_matches('/'))
 }
 
 fn is_loopback(host: &str) -> bool {

@@ -711,7 +711,7 @@ fn a_socket_of_somebody_else_says_who_may_open_it() {
     }
     let managed = Commanded::new();
     let socket = managed.folder.join("all");
-    std::fs::set_permissions(socket, PermissionsExt::from_mode(0)).unwrap();
+    std::fs::set_permissions(socket, PermissionsExt::from_mode(0o000)).unwrap();
     managed.run(&["list"]).expect(1, "", &["Permission denied", "mode"]);
 }
 

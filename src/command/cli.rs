@@ -103,8 +103,9 @@ mod tests {
     fn each_subcommand_is_in_the_help() {
         let help = grouped(<Cli as CommandFactory>::command()).render_help().to_string();
         for subcommand in <Cli as CommandFactory>::command().get_subcommands() {
-            let line = format!("\n  {:<9}  {}", subcommand.get_name(), subcommand.get_about().unwrap());
-            assert_eq!(help.matches(&line).count(), 1, "{line:?} in {help}");
+            let (name, about) = (subcommand.get_name(), subcommand.get_about().unwrap().to_string());
+            let is_it = |line: &&str| line.split_whitespace().next() == Some(name) && line.ends_with(&about);
+            assert_eq!(help.lines().filter(is_it).count(), 1, "{name} in {help}");
         }
         assert!(help.contains("Options of serve:\n") && help.contains("--max-connections"), "{help}");
     }

@@ -15,9 +15,9 @@ use super::{
 
 #[derive(Debug, Args)]
 #[command(after_help = after_help!("  \
-  switchboard broadcast 'back in five minutes'                    to all
+  switchboard broadcast 'back in five minutes'
   switchboard broadcast --topic lobby 'it rains'
-  switchboard broadcast --user 42 'your order is on its way' || send-a-letter
+  switchboard broadcast --user 42 'your order is on its way' || mail-it
   generate-news | switchboard broadcast --path /news --lines"))]
 pub(in crate::command) struct Broadcast {
     #[command(flatten)]

@@ -24,7 +24,7 @@ const LONG: std::time::Duration = std::time::Duration::from_secs(3600);
 
 #[derive(Debug, Args)]
 #[command(after_help = after_help!("  \
-  switchboard events                                   a line for each; of an ID, which is a key, only how it begins
+  switchboard events                    of an ID, a key, only how it begins
   switchboard events --json | jq -r 'select(.event == \"opened\").id'
 
 It runs until the server ends, which is exit code 1, or this is interrupted."))]

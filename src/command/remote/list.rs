@@ -17,10 +17,10 @@ use crate::command::escaped::escaped;
 
 #[derive(Debug, Args)]
 #[command(after_help = after_help!("  \
-  switchboard list                                    as a table: a terminal gets the columns that it has room for, a pipe all
+  switchboard list                      on a terminal the columns that fit
   switchboard list --topic lobby
   switchboard list --json | jq -r 'select(.queuedBytes > 100000).id'
-  switchboard list | grep ^b3kT9ZcY                   the whole ID of one that a log, or top, has named"))]
+  switchboard list | grep ^b3kT9ZcY     the whole ID of one in a log, or top"))]
 pub(in crate::command) struct List {
     #[command(flatten)]
     meant: Meant,

@@ -84,10 +84,10 @@ macro_rules! after_help {
         concat!(
             "Exit codes:\n",
             "  0    done\n",
-            "  1    unreachable: there is no server, or no answer; or standard input or output failed\n",
+            "  1    unreachable: no server, or no answer; or input or output failed\n",
             "  2    wrong usage\n",
-            "  3    refused: the token is missing, wrong, or for reading only; what listens there is\n",
-            "       no management listener; the connection is not shared; or it would be too much\n",
+            "  3    refused: a token that is missing, wrong or for reading only; a server\n",
+            "       without management; a connection that is not shared; too much at once\n",
             "  4    gone: no connection has this ID (any more), or nobody was there\n",
             "  5    a time that was given has passed, or the client's queue is full\n",
             "  130  interrupted\n\n",
@@ -97,3 +97,19 @@ macro_rules! after_help {
     };
 }
 use after_help;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is in columns would be torn apart.
+    #[test]
+    fn codes_and_examples_fit_a_terminal() {
+        for subcommand in Remote::augment_subcommands(clap::Command::new("x")).get_subcommands() {
+            let help = subcommand.get_after_help().unwrap().to_string();
+            for line in help.lines().filter(|line| line.starts_with(' ')) {
+                assert!(line.chars().count() < 80, "{}: {line}", subcommand.get_name());
+            }
+        }
+    }
+}

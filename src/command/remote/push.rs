@@ -12,7 +12,7 @@ use crate::command::times::time;
 #[command(after_help = after_help!("  \
   switchboard push b3kT9ZcYw4mQ1s8xAAAAKg 'it rains'
   echo '{\"level\": 7}' | switchboard push b3kT9ZcYw4mQ1s8xAAAAKg -
-  tail -f /var/log/box | switchboard push b3kT9ZcYw4mQ1s8xAAAAKg --lines --wait 60
+  tail -f box.log | switchboard push b3kT9ZcYw4mQ1s8xAAAAKg --lines --wait 60
   switchboard push b3kT9ZcYw4mQ1s8xAAAAKg --binary - < picture.png"))]
 pub(in crate::command) struct Push {
     /// The connection's ID

@@ -22,13 +22,11 @@ const LONG: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Args)]
 #[command(after_help = after_help!("  \
-  switchboard read b3kT9ZcYw4mQ1s8xAAAAKg                      whatever comes, a line each, until the connection ends
+  switchboard read b3kT9ZcYw4mQ1s8xAAAAKg            a line each, until the end
   answer=$(switchboard read b3kT9ZcYw4mQ1s8xAAAAKg --one --timeout 30)
-  switchboard read b3kT9ZcYw4mQ1s8xAAAAKg --json | jq -r 'select(.redelivered | not).text'
+  switchboard read b3kT9ZcYw4mQ1s8xAAAAKg --json | jq -r .text
 
-A message is acknowledged when it was written to standard output: if this ends before, however that is, the message goes back, and
-whoever reads next gets it, marked as redelivered. When the connection ends in order, so does this, with exit code 0; else, and with
---one in any case, with 4."))]
+A message is acknowledged when it was written to standard output: if this ends before, however that is, the message goes back, and whoever reads next gets it, marked as redelivered. When the connection ends in order, so does this, with exit code 0; else, and with --one in any case, with 4."))]
 pub(in crate::command) struct Read {
     /// The connection's ID
     #[arg(allow_hyphen_values = true)]

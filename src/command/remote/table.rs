@@ -202,9 +202,12 @@ mod tests {
         }
         assert_eq!(drawn(Some(100)), drawn(None));
         assert_eq!(
-            drawn(Some(32)),
-            ["ID        PATH           AGE", "b3kT9ZcY  /chat/of/som…   5s", "x         /日本語日本…  100m"]
-                .map(str::to_owned),
+            drawn(Some(29)),
+            [
+                "ID        PATH            AGE",
+                "b3kT9ZcY  /chat/of/som…    5s",
+                "x         /日本語日本語  100m"
+            ],
             "the last one is left out, and the path gets the room"
         );
     }

@@ -346,6 +346,28 @@ fn who_has_got_only_a_part_of_what_was_missed_is_closed() {
     assert_eq!(common::read_close(&mut client).0, 1013);
 }
 
+/// What is published while a connection is opened may fill its queue before it joins the next topic.
+#[test]
+fn who_falls_behind_while_it_is_opened_may_come_again() {
+    let mut limits = Limits::default();
+    limits.max_queue_messages = 40;
+    let server = serve(|builder| {
+        let before = |opening: &mut Opening| {
+            opening.join_since("busy", Since::NOTHING)?;
+            for number in 0..50 {
+                opening.hub().publish("busy", number.to_string())?;
+            }
+            let result = opening.join_since("other", Since::NOTHING);
+            assert!(matches!(&result, Err(Error::Closed(reason)) if reason.code().0 == 1013), "{result:?}");
+            result.map(|_| ()).map_err(Into::into)
+        };
+        let app = move || full_app(before, |ws: &mut WebSocket| echo(ws), |_: &_| {});
+        builder.limits(limits).history("*", History::new(20, HOUR)).route("/", app)
+    });
+    let refused = server.try_connect(Scheme::Ws, "/", &[]).unwrap_err();
+    assert_eq!(refused.status(), 503, "{:?}", refused.body());
+}
+
 /// A client of two topics, which comes back with what it has seen.
 #[derive(Default)]
 struct Visitor {

@@ -11,7 +11,10 @@ use super::{
     header::{header_line, items},
     part::FilePart,
 };
-use crate::error::{Error, OverLimit};
+use crate::{
+    error::{Error, OverLimit},
+    message::CloseCode,
+};
 
 /// What a client is told of a mistake in the application.
 pub(crate) const FAILED: &str = "the handler failed";
@@ -355,6 +358,8 @@ impl From<Error> for Refusal {
             | Error::QueueFull
             | Error::Unreachable
             | Error::OverLimit(OverLimit::AllTopics | OverLimit::Calls) => busy(refusal.fault),
+            // What others publish has filled its queue before it was open.
+            Error::Closed(reason) if reason.code() == CloseCode::TRY_AGAIN => busy(None),
             Error::SessionStore(_) => busy(None), // it was logged when it happened
             // What it has too much of, the client has mostly sent.
             Error::OverLimit(limit) => Self::new(StatusCode::BAD_REQUEST, limit.to_string()),

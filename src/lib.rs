@@ -600,6 +600,6 @@ pub use crate::{
 };
 
 /// Compiles the code in the README.
-#[cfg(all(doctest, feature = "__tls"))]
+#[cfg(all(doctest, feature = "__tls", feature = "remote"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -365,6 +365,21 @@ fn talks(example: &Example) {
     }
 }
 
+#[cfg(all(feature = "manage", feature = "remote"))]
+#[test]
+fn remote() {
+    let folder = common::folder::Folder::new();
+    let place = format!("unix:{}", folder.path("sock"));
+    let manage = switchboard::Manage::new().listen(&place);
+    let server = common::serve(|builder| builder.manage(manage).route("/chat", || app(common::echo)));
+    let mut client = server.connect(Scheme::Ws, "/chat");
+    eventually("the client is there", || server.hub.len().unwrap() == 1);
+    let output = Command::new(path("remote")).env("SWITCHBOARD_MANAGE", place).output().unwrap();
+    let lines = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && lines.ends_with(": Sent\n") && lines.lines().count() == 1, "{lines}");
+    assert_eq!(hear(&mut client), "it rains");
+}
+
 /// Its pages are driven by tests/browser/page.mjs.
 #[test]
 fn web() {

@@ -319,6 +319,12 @@ const CALLS: &[(&str, Call)] = &[
         s.shown(names) + &s.shown(rest) + &s.shown(flags)
     }),
     ("a hub of what was opened", |s| { let ws = s.hub.open_server(&s.id("shared")).unwrap(); let r = ws.hub().len(); s.shown(r) }),
+    ("binary data", |s| {
+        let ws = s.hub.open_server(&s.id("shared")).unwrap();
+        ws.set_binary_data(true);
+        let other = s.hub.open_server(&s.id("shared")).unwrap();
+        s.shown((ws.binary_data(), other.binary_data()))
+    }),
     ("write", |s| {
         let ws = s.hub.open_server(&s.id("unread")).unwrap();
         let first = (ws.write("text"), ws.write(b"bytes"), ws.write(&[255]), ws.flush());

@@ -45,6 +45,8 @@ impl Remote {
     /// As [`Hub::open_server`](crate::Hub::open_server).
     pub(super) fn open(link: &Arc<Linked>, id: &WebSocketId) -> Result<Self> {
         let (handle, about) = Handle::open(link, id)?;
+        let request = Request::BinaryData { handle: handle.number() };
+        let binary_data = handle.ask(&[], &request, Duration::ZERO, flag).map_err(Trouble::into_error)?;
         Ok(Self {
             link: link.clone(),
             about,
@@ -52,7 +54,7 @@ impl Remote {
             unacked: Mutex::default(),
             reason: OnceLock::new(),
             is_gone: AtomicBool::new(false),
-            binary_data: AtomicBool::new(false),
+            binary_data: AtomicBool::new(binary_data),
             session_end_on_close: AtomicBool::new(false),
         })
     }
@@ -128,9 +130,12 @@ impl Remote {
             match ask(&handle, &acks) {
                 Err(Trouble::Stale) if !is_second => is_second = true,
                 Err(Trouble::Stale) => return Err(Error::Unreachable),
-                Err(Trouble::Error(Error::Unreachable)) => {
+                // It may not have been sent. What is acknowledged twice is acknowledged.
+                Err(Trouble::Error(
+                    error @ (Error::Unreachable | Error::MustNotWait | Error::OverLimit(_)),
+                )) => {
                     self.unacked.locked().extend(unacked);
-                    return Err(Error::Unreachable);
+                    return Err(error);
                 }
                 result => {
                     for loan in unacked {
@@ -221,15 +226,20 @@ impl Remote {
 
     pub(super) fn set_binary_data(&self, on: bool) {
         self.binary_data.store(on, Relaxed);
+        self.set(|handle| Request::SetBinaryData { handle, on });
     }
 
+    /// As it was when this was opened, or was set by this: each write needs it.
     pub(super) fn binary_data(&self) -> bool {
         self.binary_data.load(Relaxed)
     }
 
     pub(super) fn set_session_end_on_close(&self, on: bool) {
         self.session_end_on_close.store(on, Relaxed);
-        let request = |handle| Request::SetSessionEndOnClose { handle, on };
+        self.set(|handle| Request::SetSessionEndOnClose { handle, on });
+    }
+
+    fn set(&self, request: impl Fn(u32) -> Request<'static>) {
         if must_not_wait() {
             let handle = self.handle.locked().clone();
             handle.tell(&[request(handle.number())]);
@@ -240,10 +250,6 @@ impl Remote {
 
     /// As it is there, or as far as this knows.
     pub(super) fn session_end_on_close(&self) -> bool {
-        let flag = |answer: Answer<'_>, _: &Bytes| match answer {
-            Answer::Flag(on) => Some(on),
-            _ => None,
-        };
         let asked = self.ask(|handle, acks| {
             let request = Request::SessionEndOnClose { handle: handle.number() };
             handle.ask(acks, &request, Duration::ZERO, flag)
@@ -289,6 +295,13 @@ impl Remote {
             }
             other => other,
         }
+    }
+}
+
+fn flag(answer: Answer<'_>, _: &Bytes) -> Option<bool> {
+    match answer {
+        Answer::Flag(on) => Some(on),
+        _ => None,
     }
 }
 

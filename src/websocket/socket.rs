@@ -269,8 +269,8 @@ impl WebSocket {
     }
 
     /// `BinaryData`: with true, [`write`](Self::write) sends binary frames and no UTF-8 is required; with false, the
-    /// default, text frames in UTF-8. A [`Message`] keeps its own kind either way. Of a connection of another process it is what this
-    /// `WebSocket` does, and no other.
+    /// default, text frames in UTF-8. A [`Message`] keeps its own kind either way. It holds for all that write to the
+    /// connection with a `WebSocket`; but one of another process takes it as it was when it was opened, or is set with it.
     pub fn set_binary_data(&self, on: bool) {
         wherever!(self.place, set_binary_data(on));
     }

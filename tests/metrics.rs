@@ -1,4 +1,4 @@
-#![cfg(feature = "manage")]
+#![cfg(all(feature = "__tls", feature = "manage"))]
 //! What a server tells in numbers: to whoever looks at it all the time, and to Prometheus.
 
 mod common;

@@ -259,7 +259,9 @@ fn stop(shared: &Shared, threads: &Threads) {
         socket.shutdown_read();
     }
     let open = shared.registry.all();
-    log::info!("shutting down: {} connections", open.len());
+    // One beside another server ends with that.
+    let level = if shared.routes.all.is_some() { log::Level::Debug } else { log::Level::Info };
+    log::log!(level, "shutting down: {} connections", open.len());
     for connection in open {
         connection.close(CloseCode::GOING_AWAY, "the server shuts down");
     }

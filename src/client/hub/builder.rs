@@ -15,7 +15,7 @@ use super::{HubError, keeper::Keeper, url::websocket_url};
 #[cfg(feature = "__tls")]
 use crate::tls::TlsTrust;
 use crate::{
-    client::{Client, builder::ClientBuilder, error::ClientError, response::HandshakeResponse},
+    client::{Client, builder::ClientBuilder, error::ClientError},
     connection::Overflow,
     deadline::Deadline,
     error::Error,
@@ -23,7 +23,6 @@ use crate::{
     limits::Limits,
     message::Message,
     remote::{Line, Link, Linked},
-    shown::Quoted,
     wire::{Hello, SOFTWARE, SUBPROTOCOL, VERSION},
 };
 
@@ -199,9 +198,9 @@ impl Place {
                     Some(_) => "the management listener refuses the token",
                     None => "the management listener wants a token (HubBuilder::token_file)",
                 };
-                HubError::Denied(format!("{what}: {}", said(response)).into())
+                HubError::Denied(what.into())
             }
-            status if error.is_lasting() => no_hub(&format!("{status}: {}", said(response))),
+            status if error.is_lasting() => no_hub(&status.to_string()),
             _ => HubError::Connect(error),
         }
     }
@@ -251,13 +250,6 @@ fn no_hub(what: &str) -> HubError {
 }
 
 /// What the other side says of a refusal.
-fn said(response: &HandshakeResponse) -> String {
-    const MOST: usize = 200;
-    let text = String::from_utf8_lossy(response.body());
-    let text: String = text.trim().chars().take(MOST).collect();
-    if text.is_empty() { response.status().to_string() } else { Quoted(text).to_string() }
-}
-
 impl Token {
     fn text(&self) -> Result<String, HubError> {
         match self {

@@ -26,6 +26,10 @@ use common::{
 use serde_json::{Value, json};
 use switchboard::{History, Limits, ListenAddr, Manage, Server};
 use tungstenite::Message;
+use ureq::{
+    Agent,
+    tls::{Certificate, RootCerts, TlsConfig, TlsProvider},
+};
 
 // What AWS has.
 
@@ -113,6 +117,36 @@ fn a_connection_is_closed_with_a_code_and_a_reason() {
             aws_refusal(&reply, 400, "BadRequestException");
         }
         assert!(server.ids().contains(&id));
+    }
+}
+
+/// A stranger's client for HTTP, as it is.
+#[test]
+fn ureq_manages_a_server() {
+    let managed = Managed::new();
+    let ca = Certificate::from_pem(&fs::read("certs/ca.pem").unwrap()).unwrap();
+    let tls =
+        TlsConfig::builder().provider(TlsProvider::NativeTls).root_certs(RootCerts::new_with_certs(&[ca]));
+    let agent =
+        Agent::config_builder().tls_config(tls.build()).proxy(None).http_status_as_error(false).build();
+    let (agent, authorization) = (Agent::new_with_config(agent), format!("Bearer {TOKEN}"));
+    for url in [format!("http://{}", managed.tcp(1)), format!("https://localhost:{}", managed.tcp(2).port())]
+    {
+        let (mut client, id) = managed.client("/x");
+        let url = format!("{url}/@connections/{id}");
+        assert_eq!(agent.post(&url).send("it rains").unwrap().status(), 403);
+        let pushed = agent.post(&url).header("authorization", &authorization).send("it rains").unwrap();
+        assert_eq!(pushed.status(), 200);
+        assert_eq!(next_message(&mut client), Message::text("it rains"));
+        let mut shown = agent.get(&url).header("authorization", &authorization).call().unwrap();
+        let shown: Value = serde_json::from_str(&shown.body_mut().read_to_string().unwrap()).unwrap();
+        assert_eq!(shown["identity"]["sourceIp"], "127.0.0.1");
+        let ended = agent.delete(format!("{url}?code=4001")).header("authorization", &authorization).call();
+        assert_eq!(ended.unwrap().status(), 204);
+        assert_eq!(read_close(&mut client).0, 4001);
+        eventually("it is gone", || {
+            agent.get(&url).header("authorization", &authorization).call().unwrap().status() == 410
+        });
     }
 }
 

@@ -13,17 +13,18 @@ use std::{
 };
 
 use common::{
-    Client, PATIENCE, Scheme, Stream, app, assert_echoes, echo, eventually, folder::Folder, full_app,
-    identity, member::members, next_message, read_close,
+    Client, PATIENCE, Scheme, Stream, app, assert_echoes, echo, eventually,
+    folder::Folder,
+    full_app, identity,
+    managed::{self, READ_TOKEN, TOKEN},
+    member::members,
+    next_message, read_close,
 };
 use switchboard::{
-    Audience, Broadcast, Error, Handled, History, Hub, HubError, Limits, Manage, Message, Opening, OverLimit,
-    Payload, Publication, PushError, PushErrorKind, Pushed, Refusal, RunningServer, Server, ServerResult,
-    Since, StatusCode, TlsTrust, WebSocket, WebSocketId, WebSocketServer,
+    Audience, Broadcast, Error, Handled, History, Hub, HubError, Limits, Message, Opening, OverLimit,
+    Payload, Publication, PushError, PushErrorKind, Pushed, Refusal, Server, ServerResult, Since, StatusCode,
+    TlsTrust, WebSocket, WebSocketId, WebSocketServer,
 };
-
-const TOKEN: &str = "the-token-of-these-tests";
-const READ_TOKEN: &str = "and-the-one-for-reading";
 
 /// How a hub reaches its server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,24 +36,14 @@ enum Way {
     Tls,
 }
 
-/// A server that can be managed in all ways.
-struct Managed {
-    server: RunningServer,
-    folder: Folder,
-}
+/// A server that can be managed in all ways, and hubs of it.
+struct Managed(managed::Managed);
 
 impl Managed {
     fn new() -> Self {
-        let folder = Folder::new();
-        let manage = Manage::new()
-            .listen(format!("unix:{}", folder.path("all")))
-            .listen("127.0.0.1:0")
-            .listen_tls("127.0.0.1:0", identity())
-            .listen_read_only(format!("unix:{}", folder.path("read")))
-            .token(TOKEN)
-            .read_token(READ_TOKEN);
         let mut limits = Limits::default();
         limits.max_topic_name = 20;
+        let folder = Folder::new();
         let builder = members(Server::builder().listen("127.0.0.1:0").listen_tls("127.0.0.1:0", identity()))
             .route("/sync/*", || app(echo))
             .route("/leave", || app(|_| Ok(())))
@@ -60,24 +51,23 @@ impl Managed {
             .route("/slow", || Slow)
             .history("news", History::new(10, Duration::from_secs(3600)))
             .limits(limits)
-            .manage(manage);
-        Self { server: builder.bind().unwrap().spawn().unwrap(), folder }
+            .manage(managed::in_all_ways(&folder));
+        Self(managed::Managed { server: builder.bind().unwrap().spawn().unwrap(), folder })
     }
 
     fn url(&self, way: Way) -> String {
-        let port = |n: usize| self.server.manage_addrs()[n].tcp().unwrap().port();
         match way {
-            Way::Unix => format!("unix:{}", self.folder.path("all")),
-            Way::ReadOnly => format!("unix:{}", self.folder.path("read")),
-            Way::Tcp => format!("http://127.0.0.1:{}", port(1)),
-            Way::Tls => format!("https://localhost:{}", port(2)),
+            Way::Unix => format!("unix:{}", self.0.folder.path("all")),
+            Way::ReadOnly => format!("unix:{}", self.0.folder.path("read")),
+            Way::Tcp => format!("http://{}", self.0.tcp(1)),
+            Way::Tls => format!("https://localhost:{}", self.0.tcp(2).port()),
             Way::Local => unreachable!("it has no URL"),
         }
     }
 
     fn hub(&self, way: Way) -> Hub {
         match way {
-            Way::Local => self.server.hub(),
+            Way::Local => self.0.hub(),
             Way::Unix | Way::ReadOnly => Hub::connect(&self.url(way)).unwrap(),
             Way::Tcp => Hub::builder().token(TOKEN).connect(&self.url(way)).unwrap(),
             Way::Tls => Hub::builder().token(TOKEN).tls(trust()).connect(&self.url(way)).unwrap(),
@@ -86,20 +76,8 @@ impl Managed {
 
     /// A client, and the ID of its connection, which is open.
     fn client(&self, path: &str) -> (Client, WebSocketId) {
-        let hub = self.server.hub();
-        let before = hub.connections(Audience::All, None, 0).unwrap().items;
-        let address = self.server.local_addrs()[0].tcp().unwrap();
-        let client =
-            tungstenite::client(format!("ws://{address}{path}"), Stream::connect(address, Scheme::Ws))
-                .unwrap()
-                .0;
-        let mut id = None;
-        eventually("it is known", || {
-            let now = hub.connections(Audience::All, None, 0).unwrap().items;
-            id = now.iter().map(|info| info.id).find(|id| before.iter().all(|info| info.id != *id));
-            id.is_some()
-        });
-        (client, id.unwrap())
+        let (client, id) = self.0.client(path);
+        (client, id.parse().unwrap())
     }
 }
 
@@ -366,7 +344,7 @@ const CALLS: &[(&str, Call)] = &[
     ("session_end_on_close", |s| {
         let ws = s.hub.open_server(&s.id("shared")).unwrap();
         ws.set_session_end_on_close(true);
-        let other = s.managed.server.hub().open_server(&s.id("shared")).unwrap();
+        let other = s.managed.0.hub().open_server(&s.id("shared")).unwrap();
         let r = (ws.session_end_on_close(), other.session_end_on_close());
         s.shown(r)
     }),
@@ -423,7 +401,7 @@ fn what_is_for_a_connection_that_is_being_opened_waits_for_it() {
     let managed = Managed::new();
     let (tell, told) = mpsc::channel();
     *SLOW.lock().unwrap() = Some(tell);
-    let address = managed.server.local_addrs()[0].tcp().unwrap();
+    let address = managed.0.server.local_addrs()[0].tcp().unwrap();
     for way in [Way::Local, Way::Unix] {
         let hub = managed.hub(way);
         let connect = |path: &str| {
@@ -632,7 +610,7 @@ fn what_keeps_a_hub_from_being_connected_is_said_with_what_to_do() {
     assert_refused(Hub::builder().token(TOKEN).connect("http://192.0.2.1:1"), "config", "in the clear");
     assert_refused(Hub::builder().token(TOKEN).connect(&managed.url(Way::Tls)), "connect", "certificate");
     // Its clients' own addresses.
-    let public = |n: usize| managed.server.local_addrs()[n].tcp().unwrap();
+    let public = |n: usize| managed.0.server.local_addrs()[n].tcp().unwrap();
     assert_refused(Hub::connect(&format!("http://{}", public(0))), "no hub", "404");
     let tls = Hub::builder().tls(trust());
     assert_refused(tls.connect(&format!("https://localhost:{}", public(1).port())), "no hub", "404");
@@ -642,7 +620,7 @@ fn what_keeps_a_hub_from_being_connected_is_said_with_what_to_do() {
 #[test]
 fn a_token_is_read_from_its_file() {
     let managed = Managed::new();
-    let file = managed.folder.write("token", format!("{TOKEN}\n"));
+    let file = managed.0.folder.write("token", format!("{TOKEN}\n"));
     let hub = Hub::builder().token_file(file).connect(&managed.url(Way::Tcp)).unwrap();
     assert_eq!(hub.len().unwrap(), 0);
     let shown = format!("{:?} {hub:?}", Hub::builder().token(TOKEN));

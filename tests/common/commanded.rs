@@ -7,9 +7,7 @@ use switchboard::{
     Server, ServerResult, WebSocket, WebSocketId, WebSocketServer,
 };
 
-use super::{app, echo, folder::Folder, identity, process::COMMAND};
-
-const TOKEN: &str = "the-token-of-these-tests";
+use super::{app, echo, folder::Folder, identity, managed::TOKEN, process::COMMAND};
 
 pub struct Commanded {
     pub hub: Hub,

@@ -157,6 +157,18 @@ pub fn reached(mut value: Value) -> (u64, Value) {
     (reached, value)
 }
 
+/// By Unix sockets in this folder, over TCP, and TLS.
+pub fn in_all_ways(folder: &Folder) -> Manage {
+    Manage::new()
+        .listen(format!("unix:{}", folder.path("all")))
+        .listen("127.0.0.1:0")
+        .listen_tls("127.0.0.1:0", identity())
+        .listen_read_only(format!("unix:{}", folder.path("read")))
+        .listen_read_only("127.0.0.1:0")
+        .token(TOKEN)
+        .read_token(READ_TOKEN)
+}
+
 /// A server that is managed in all ways: by a Unix socket, over TCP, and TLS.
 pub struct Managed {
     pub server: RunningServer,
@@ -174,14 +186,7 @@ impl Managed {
     ) -> Self {
         log_everything();
         let folder = Folder::new();
-        let manage = Manage::new()
-            .listen(format!("unix:{}", folder.path("all")))
-            .listen("127.0.0.1:0")
-            .listen_tls("127.0.0.1:0", identity())
-            .listen_read_only(format!("unix:{}", folder.path("read")))
-            .listen_read_only("127.0.0.1:0")
-            .token(TOKEN)
-            .read_token(READ_TOKEN);
+        let manage = in_all_ways(&folder);
         let builder = Server::builder().listen("127.0.0.1:0").route("/*", || full_app(open, echo, |_| {}));
         let builder = configure(builder).manage(configure_manage(manage));
         Self { server: builder.bind().unwrap().spawn().unwrap(), folder }

@@ -1,6 +1,9 @@
 //! Messages, in the form that fits where they go.
 
-use std::fmt::Write as _;
+use std::{
+    fmt::Write as _,
+    io::{IsTerminal, stdout},
+};
 
 use switchboard::Message;
 
@@ -20,6 +23,15 @@ pub(super) enum Form {
 }
 
 impl Form {
+    /// For standard output. `end` stands behind each message, where it is no terminal.
+    pub(super) fn for_stdout(is_binary: bool, end: u8, is_marked: bool) -> Self {
+        match is_binary {
+            _ if stdout().is_terminal() => Self::Terminal { is_marked },
+            true => Self::Raw,
+            false => Self::Each(end),
+        }
+    }
+
     /// Adds a message to what is to be written.
     pub(super) fn append(self, message: &Message, to: &mut Vec<u8>) {
         match self {

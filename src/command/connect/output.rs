@@ -28,11 +28,7 @@ impl Output {
     /// As the options say, unless it is a terminal.
     pub(super) fn new(args: &Connect, prompt: Option<Arc<Prompt>>) -> io::Result<Self> {
         let stdout = io::stdout();
-        let form = match args.binary {
-            _ if stdout.is_terminal() => Form::Terminal { is_marked: io::stdin().is_terminal() },
-            true => Form::Raw,
-            false => Form::Each(args.end()),
-        };
+        let form = Form::for_stdout(args.binary, args.end(), io::stdin().is_terminal());
         // A descriptor of our own: that of std would look for line ends, and hold its lock as long as a write takes.
         let sink = File::from(stdout.as_fd().try_clone_to_owned()?);
         Ok(Self { sink, form, prompt, pending: Vec::new() })

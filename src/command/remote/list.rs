@@ -11,7 +11,7 @@ use super::{
     json,
     output::Output,
     place::Place,
-    table::{Column, Layout},
+    table::Column,
 };
 use crate::command::escaped::escaped;
 
@@ -68,9 +68,7 @@ impl List {
     fn print(&self, hub: &Hub, output: &mut Output) -> Result<(), Failure> {
         let rows = hub.all_connections(self.meant.audience()).map(|info| Ok(row(&info?)));
         let rows: Vec<_> = rows.collect::<Result<_, Failure>>()?;
-        let layout = Layout::new(COLUMNS, &rows, output.width());
-        output.line(&layout.head(COLUMNS))?;
-        rows.iter().try_for_each(|row| output.line(&layout.row(COLUMNS, row)))
+        output.table(COLUMNS, &rows)
     }
 }
 

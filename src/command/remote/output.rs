@@ -8,7 +8,10 @@ use std::{
     process,
 };
 
-use super::failure::Failure;
+use super::{
+    failure::Failure,
+    table::{Column, Layout},
+};
 use crate::command::{codes::DONE, logging::write, reader, terminal};
 
 /// So much is written together.
@@ -33,7 +36,7 @@ impl Output {
     }
 
     /// How wide a terminal is, if it is one.
-    pub(super) fn width(&self) -> Option<usize> {
+    fn width(&self) -> Option<usize> {
         self.sink.is_terminal().then(terminal::columns)
     }
 
@@ -42,6 +45,13 @@ impl Output {
         self.pending.extend_from_slice(line.as_bytes());
         self.pending.push(b'\n');
         if self.pending.len() < TOGETHER { Ok(()) } else { self.flush() }
+    }
+
+    /// Takes a table, as wide as a terminal is, if it is one.
+    pub(super) fn table(&mut self, columns: &[Column], rows: &[Vec<String>]) -> Result<(), Failure> {
+        let layout = Layout::new(columns, rows, self.width());
+        self.line(&layout.head(columns))?;
+        rows.iter().try_for_each(|row| self.line(&layout.row(columns, row)))
     }
 
     /// What is written next.

@@ -1,9 +1,6 @@
 //! `read`: what a shared connection has received, at least once.
 
-use std::{
-    io::{IsTerminal, stdout},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use switchboard::{Delivery, Error, WebSocket, WebSocketId};
@@ -63,6 +60,7 @@ impl Read {
     }
 
     fn print_all(&self, ws: &WebSocket, output: &mut Output) -> Result<(), Failure> {
+        let form = Form::for_stdout(self.binary, if self.null { 0 } else { b'\n' }, false);
         loop {
             let delivery = match self.next(ws) {
                 Ok(delivery) => delivery,
@@ -73,7 +71,11 @@ impl Read {
                 Err(Error::Timeout) => return Err(Failure::timed_out("timed out: no message has come")),
                 Err(other) => return Err(other.into()),
             };
-            self.put(&delivery, output);
+            if self.json {
+                output.line(&json::line(&json::Read::new(&delivery, delivery.redelivered())))?;
+            } else {
+                form.append(&delivery, output.pending());
+            }
             output.flush()?;
             delivery.ack();
             if self.one {
@@ -91,19 +93,5 @@ impl Read {
                 other => return other,
             }
         }
-    }
-
-    fn put(&self, delivery: &Delivery, output: &mut Output) {
-        if self.json {
-            let read = json::Read::new(delivery, delivery.redelivered());
-            output.pending().extend((json::line(&read) + "\n").into_bytes());
-            return;
-        }
-        let form = match self.binary {
-            _ if stdout().is_terminal() => Form::Terminal { is_marked: false },
-            true => Form::Raw,
-            false => Form::Each(if self.null { 0 } else { b'\n' }),
-        };
-        form.append(delivery, output.pending());
     }
 }

@@ -3,15 +3,7 @@
 use clap::Args;
 use switchboard::Hub;
 
-use super::{
-    after_help,
-    failure::Failure,
-    human::count,
-    json,
-    output::Output,
-    place::Place,
-    table::{Column, Layout},
-};
+use super::{after_help, failure::Failure, human::count, json, output::Output, place::Place, table::Column};
 use crate::command::escaped::escaped;
 
 #[derive(Debug, Args)]
@@ -52,7 +44,5 @@ fn print_json(hub: &Hub, output: &mut Output) -> Result<(), Failure> {
 fn print(hub: &Hub, output: &mut Output) -> Result<(), Failure> {
     let row = |topic: switchboard::TopicInfo| vec![count(topic.members as u64), escaped(&topic.name)];
     let rows: Vec<_> = hub.all_topics().map(|topic| Ok(row(topic?))).collect::<Result<_, Failure>>()?;
-    let layout = Layout::new(COLUMNS, &rows, output.width());
-    output.line(&layout.head(COLUMNS))?;
-    rows.iter().try_for_each(|row| output.line(&layout.row(COLUMNS, row)))
+    output.table(COLUMNS, &rows)
 }

@@ -60,11 +60,11 @@ const SORTABLE: [(Sorted, usize); 10] = [
 pub(super) fn frame(view: &mut View, (columns, rows): (usize, usize)) -> Vec<String> {
     view.height = rows.saturating_sub(OTHERS);
     let title = apart(&title(view), &counted(view), columns);
-    let mut lines = vec![format!("{BOLD}{title}"), cut(&activity(view), columns)];
-    if let Some(missed) = &view.missed {
-        lines[1] = format!("{BOLD}{}", cut(&format!(" {}; trying again", escaped(missed)), columns));
-    }
-    lines.push(String::new());
+    let second = match &view.missed {
+        Some(missed) => format!("{BOLD}{}", cut(&format!(" {}; trying again", escaped(missed)), columns)),
+        None => cut(&activity(view), columns),
+    };
+    let mut lines = vec![format!("{BOLD}{title}"), second, String::new()];
     lines.extend(table(view, columns));
     lines.truncate(rows.saturating_sub(1));
     lines.resize(rows.saturating_sub(1), String::new());

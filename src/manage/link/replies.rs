@@ -7,7 +7,7 @@ use crate::{
     message::Message,
     sync::LockExt,
     websocket::WebSocket,
-    wire::{Answer, Failure, HEADER, UNANSWERED, append},
+    wire::{Answer, Failure, HEADER, UNANSWERED, append, as_usize},
 };
 
 /// From so many bytes on what is collected is sent, although there is more to answer.
@@ -25,7 +25,7 @@ pub(super) struct Line<'a> {
 
 impl<'a> Line<'a> {
     pub(super) fn new(ws: &'a WebSocket, takes: u64) -> Self {
-        Self { ws, takes: usize::try_from(takes).unwrap_or(usize::MAX), turn: Mutex::default() }
+        Self { ws, takes: as_usize(takes).max(LEAST), turn: Mutex::default() }
     }
 
     pub(super) fn ws(&self) -> &'a WebSocket {
@@ -64,11 +64,12 @@ impl<'a> Replies<'a> {
         let start = self.frames.len();
         let is_done = append(&mut self.frames, number, answer).is_ok();
         let length = self.frames.len() - start;
-        let fits = is_done && length <= self.line.takes.max(LEAST);
+        let fits = is_done && length <= self.line.takes;
         if !fits {
             self.frames.truncate(start);
             let _ = append(&mut self.frames, number, &Answer::Failed(Failure::TooLong)); // it is short
-        } else if start > 0 && self.frames.len() > self.line.takes.max(LEAST) {
+        }
+        if start > 0 && self.frames.len() > self.line.takes {
             let last = self.frames.split_off(start);
             self.write();
             self.frames = last;

@@ -1,9 +1,16 @@
 //! Locks, atomics and queues: what the modules that are tested in every interleaving are built from. Those tests give them
 //! others in place of these.
 
+use std::time::Duration;
+
 pub(crate) use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError, atomic};
 
 pub(crate) use crossbeam_channel as queue;
+
+/// Waits to be notified, for so long at most, or no reason.
+pub(crate) fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>, time: Duration) -> MutexGuard<'a, T> {
+    condvar.wait_timeout(guard, time).unwrap_or_else(PoisonError::into_inner).0
+}
 
 /// Our own code does not panic under a lock; where user code does, what the lock guards is still whole.
 pub(crate) trait LockExt<T> {

@@ -115,11 +115,10 @@ mod remote {
 
     use crate::{
         connection::{PushError, PushErrorKind, Pushed},
-        error::{CloseReason, ClosedBy, Error},
+        error::{CloseReason, Error},
         id::WebSocketId,
-        message::{CloseCode, Message, Payload},
-        remote::Linked,
-        wire::{Answer, AsText, Request},
+        message::{Message, Payload},
+        remote::{Linked, unknown_end},
     };
 
     #[derive(Clone, Debug)]
@@ -158,24 +157,15 @@ mod remote {
         }
 
         fn gone(&self) -> CloseReason {
-            let unknown = || {
-                let text = "ended, and its server does not know how";
-                CloseReason::new(CloseCode::ABNORMAL, text, ClosedBy::Network)
-            };
-            self.reason.get_or_init(unknown).clone()
+            self.reason.get_or_init(unknown_end).clone()
         }
 
         pub(super) fn close_reason(&self) -> Option<CloseReason> {
             if let Some(reason) = self.reason.get() {
                 return Some(reason.clone());
             }
-            let request = Request::CloseReason { id: AsText(self.id) };
-            let ended = self.link.ask(&request, Duration::ZERO, |answer| match answer {
-                Answer::Ended(reason) => Some(reason.map(CloseReason::from)),
-                _ => None,
-            });
-            match ended {
-                Ok(reason) => reason,
+            match self.link.close_reason(&self.id) {
+                Ok(reason) => reason.map(|reason| self.reason.get_or_init(|| reason).clone()),
                 Err(Error::UnknownId) => Some(self.gone()),
                 Err(_) => None,
             }

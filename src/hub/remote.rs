@@ -11,9 +11,9 @@ use crate::{
     info::ConnectionInfo,
     message::{CloseCode, Message, Payload},
     registry::{Audience, PresentUser, Recipients, Recovery, TopicInfo},
-    remote::Linked,
+    remote::{Linked, is_done},
     websocket::WebSocket,
-    wire::{self, Answer, AsText, Counts, Request},
+    wire::{self, Answer, AsText, Counts, Request, as_usize},
 };
 
 /// What does not wait there.
@@ -48,8 +48,7 @@ impl Remote {
     }
 
     pub(super) fn pusher(&self, id: &WebSocketId) -> Result<Pusher> {
-        let request = Request::CloseReason { id: AsText(*id) };
-        self.0.ask(&request, AT_ONCE, |answer| matches!(answer, Answer::Ended(_)).then_some(()))?;
+        self.0.close_reason(id)?;
         Ok(Pusher::remote(self.0.clone(), *id))
     }
 
@@ -211,18 +210,9 @@ impl From<Counts> for Broadcast {
     }
 }
 
-/// A number of the other machine, where this one may have smaller ones.
-fn as_usize(number: u64) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
-}
-
 /// Never more than 1,000.
 fn of_page(limit: usize) -> u32 {
     at_most(limit) as u32
-}
-
-fn is_done(answer: Answer<'_>) -> Option<()> {
-    matches!(answer, Answer::Done).then_some(())
 }
 
 fn number(answer: Answer<'_>) -> Option<usize> {

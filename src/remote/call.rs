@@ -1,12 +1,12 @@
 //! Those who wait for answers.
 
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex};
 
 use bytes::Bytes;
 
 use crate::{
     deadline::Deadline,
-    sync::LockExt,
+    sync::{LockExt, wait},
     wire::{Answer, Malformed, decode},
 };
 
@@ -80,7 +80,7 @@ impl Call {
         let mut state = self.state.locked();
         while state.missing > 0 && !state.is_lost {
             let Some(left) = deadline.remaining() else { return false };
-            state = self.told.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = wait(&self.told, state, left);
         }
         true
     }

@@ -2,8 +2,6 @@
 
 use std::{fmt, net::IpAddr, ops::Deref, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-
 use super::{
     failure::Trouble,
     link::{Line, Linked},
@@ -71,9 +69,9 @@ impl Handle {
         before: &[Request<'_>],
         request: &Request<'_>,
         extra: Duration,
-        take: impl FnOnce(Answer<'_>, &Bytes) -> Option<T>,
+        take: impl FnOnce(Answer<'_>) -> Option<T>,
     ) -> std::result::Result<T, Trouble> {
-        self.link.ask_on(&self.line, before, request, extra, take)
+        self.link.ask_on(&self.line, before, request, extra, |answer, _| take(answer))
     }
 
     /// Tells something that is not answered.
@@ -140,7 +138,7 @@ impl Loan {
         timeout: Duration,
     ) -> std::result::Result<Self, Trouble> {
         let request = Request::Read { handle: handle.number(), len: len as u64, timeout };
-        handle.ask(before, &request, timeout, |answer, bytes| {
+        handle.link.ask_on(&handle.line, before, &request, timeout, |answer, bytes| {
             let Answer::Delivery(delivery) = answer else { return None };
             Some(Self {
                 handle: handle.clone(),

@@ -5,7 +5,7 @@ use std::{
     fmt,
     ops::Deref,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
     time::Duration,
@@ -21,11 +21,12 @@ use super::{
 use crate::{
     connection::Connection,
     deadline::Deadline,
-    error::{Error, OverLimit, Result},
+    error::{CloseReason, ClosedBy, Error, OverLimit, Result},
+    id::WebSocketId,
     message::{CloseCode, Message},
-    sync::LockExt,
+    sync::{LockExt, wait},
     thread::must_not_wait,
-    wire::{Answer, Frames, Hello, Malformed, Request, UNANSWERED, append, decode},
+    wire::{Answer, AsText, Frames, Hello, Malformed, Request, UNANSWERED, append, as_usize, decode},
 };
 
 /// So many requests are unanswered at most, or fewer if the server wants that.
@@ -109,10 +110,9 @@ pub(super) struct Outgoing {
 
 impl Line {
     pub(crate) fn new(connection: Arc<Connection>, hello: &Hello<'_>) -> Arc<Self> {
-        let at_most = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
         Arc::new(Self {
             connection,
-            max_message: at_most(hello.max_message),
+            max_message: as_usize(hello.max_message),
             max_unanswered: MAX_UNANSWERED.min(hello.max_unanswered as usize).max(1),
             handshake_timeout: Duration::from_millis(hello.handshake_timeout),
             write_timeout: Duration::from_millis(hello.write_timeout),
@@ -216,6 +216,11 @@ impl Link {
         take: impl FnOnce(Answer<'_>) -> Option<T>,
     ) -> Result<T> {
         self.ask(request, self.line()?.handshake_timeout, take)
+    }
+
+    /// How a connection has ended; `None` while it is open.
+    pub(crate) fn close_reason(&self, id: &WebSocketId) -> Result<Option<CloseReason>> {
+        self.ask(&Request::CloseReason { id: AsText(*id) }, Duration::ZERO, ended)
     }
 
     /// As [`ask`](Self::ask), on this connection and no other, and tells some things before.
@@ -446,14 +451,27 @@ impl Link {
     }
 }
 
+/// What an answer says of an end.
+pub(crate) fn ended(answer: Answer<'_>) -> Option<Option<CloseReason>> {
+    match answer {
+        Answer::Ended(reason) => Some(reason.map(CloseReason::from)),
+        _ => None,
+    }
+}
+
+pub(crate) fn is_done(answer: Answer<'_>) -> Option<()> {
+    matches!(answer, Answer::Done).then_some(())
+}
+
+/// Of a connection that there was.
+pub(crate) fn unknown_end() -> CloseReason {
+    CloseReason::new(CloseCode::ABNORMAL, "ended, and its server does not know how", ClosedBy::Network)
+}
+
 impl State {
     fn has(&self, line: &Arc<Line>) -> bool {
         self.line.as_ref().is_some_and(|here| Arc::ptr_eq(here, line))
     }
-}
-
-fn wait<'a>(condvar: &Condvar, state: MutexGuard<'a, State>, time: Duration) -> MutexGuard<'a, State> {
-    condvar.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner).0
 }
 
 impl fmt::Debug for Link {

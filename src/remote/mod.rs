@@ -13,5 +13,5 @@ mod push;
 pub(crate) use self::{
     failure::Trouble,
     handle::{Handle, Loan},
-    link::{Line, Link, Linked},
+    link::{Line, Link, Linked, ended, is_done, unknown_end},
 };

@@ -9,17 +9,15 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-
 use crate::{
     connection::About,
     delivery::Delivery,
-    error::{CloseReason, ClosedBy, Error, Result},
+    error::{CloseReason, Error, Result},
     history::Since,
     id::WebSocketId,
     message::{CloseCode, Message},
     registry::Recovery,
-    remote::{Handle, Linked, Loan, Trouble},
+    remote::{Handle, Linked, Loan, Trouble, ended, is_done, unknown_end},
     sync::LockExt,
     thread::must_not_wait,
     wire::{self, Answer, AsText, Request},
@@ -106,14 +104,7 @@ impl Remote {
 
     /// It has ended; if nobody knows how, that is said.
     fn closed(&self) -> Error {
-        let unknown = || {
-            CloseReason::new(
-                CloseCode::ABNORMAL,
-                "ended, and its server does not know how",
-                ClosedBy::Network,
-            )
-        };
-        Error::Closed(self.reason.get_or_init(unknown).clone())
+        Error::Closed(self.reason.get_or_init(unknown_end).clone())
     }
 
     /// Asks something of the connection, and acknowledges what was read before. What did not reach the other process since the
@@ -205,14 +196,9 @@ impl Remote {
     }
 
     fn ask_reason(&self) -> Result<Option<CloseReason>> {
-        let ended = |answer: Answer<'_>| match answer {
-            Answer::Ended(reason) => Some(reason.map(CloseReason::from)),
-            _ => None,
-        };
         let handle = self.handle.locked().clone();
         if !handle.is_current() {
-            let request = Request::CloseReason { id: AsText(self.about.id) };
-            return match self.link.ask(&request, Duration::ZERO, ended) {
+            return match self.link.close_reason(&self.about.id) {
                 Err(Error::UnknownId) => {
                     self.noted(Error::UnknownId);
                     Ok(self.reason.get().cloned())
@@ -221,7 +207,7 @@ impl Remote {
             };
         }
         let request = Request::Ended { handle: handle.number() };
-        handle.ask(&[], &request, Duration::ZERO, |answer, _| ended(answer)).map_err(Trouble::into_error)
+        handle.ask(&[], &request, Duration::ZERO, ended).map_err(Trouble::into_error)
     }
 
     pub(super) fn set_binary_data(&self, on: bool) {
@@ -259,7 +245,7 @@ impl Remote {
 
     pub(super) fn join(&self, topic: &str) -> Result<()> {
         let request = Request::Join { id: AsText(self.about.id), topic };
-        self.known(self.link.ask(&request, Duration::ZERO, |answer| is_done(answer, &Bytes::new())))
+        self.known(self.link.ask(&request, Duration::ZERO, is_done))
     }
 
     pub(super) fn join_since(&self, topic: &str, since: &Since) -> Result<Recovery> {
@@ -274,7 +260,7 @@ impl Remote {
 
     pub(super) fn leave(&self, topic: &str) -> Result<()> {
         let request = Request::Leave { id: AsText(self.about.id), topic };
-        self.known(self.link.ask(&request, Duration::ZERO, |answer| is_done(answer, &Bytes::new())))
+        self.known(self.link.ask(&request, Duration::ZERO, is_done))
     }
 
     pub(super) fn topics(&self) -> Vec<Arc<str>> {
@@ -298,13 +284,9 @@ impl Remote {
     }
 }
 
-fn flag(answer: Answer<'_>, _: &Bytes) -> Option<bool> {
+fn flag(answer: Answer<'_>) -> Option<bool> {
     match answer {
         Answer::Flag(on) => Some(on),
         _ => None,
     }
-}
-
-fn is_done(answer: Answer<'_>, _: &Bytes) -> Option<()> {
-    matches!(answer, Answer::Done).then_some(())
 }

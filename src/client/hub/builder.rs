@@ -225,8 +225,8 @@ fn greet(client: Client, deadline: Deadline) -> Result<Greeted, HubError> {
             Error::Timeout => silent(),
             other => no_hub(&other.to_string()),
         })?;
-    let hello = Hello::decode(first.as_bytes()).ok().filter(|hello| hello.version > 0);
-    let hello = hello.ok_or_else(|| no_hub("a WebSocket that says something else"))?;
+    let hello =
+        Hello::decode(first.as_bytes()).map_err(|_| no_hub("a WebSocket that says something else"))?;
     let line = Line::new(client.connection.clone(), &hello);
     Ok(Greeted { client, line })
 }
@@ -249,7 +249,6 @@ fn no_hub(what: &str) -> HubError {
     )
 }
 
-/// What the other side says of a refusal.
 impl Token {
     fn text(&self) -> Result<String, HubError> {
         match self {

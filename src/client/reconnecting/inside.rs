@@ -3,7 +3,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex},
     time::{Duration, Instant},
 };
 
@@ -14,7 +14,7 @@ use crate::{
     error::{CloseReason, Error, Result},
     limits::Limits,
     message::Message,
-    sync::LockExt,
+    sync::{LockExt, wait},
 };
 
 /// So many events are kept for a program that does not ask for them.
@@ -234,10 +234,6 @@ impl Inside {
         self.arrived.notify_all();
         result
     }
-}
-
-fn wait<'a>(condvar: &Condvar, state: MutexGuard<'a, State>, time: Duration) -> MutexGuard<'a, State> {
-    condvar.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner).0
 }
 
 impl State {

@@ -125,7 +125,7 @@ impl Connection {
     }
 
     /// Waits for what the gateway receives, and takes it out of the inbox.
-    #[inline(always)] // into each of its two callers
+    #[inline(always)] // into each of its callers
     pub(super) fn take_shared<T>(
         self: &Arc<Self>,
         timeout: Duration,

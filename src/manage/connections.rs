@@ -6,7 +6,7 @@ use super::{
     answers::{done, full, gone, json, refused},
     json::{Date, List, Millis, Object},
     query::Query,
-    routes::{done_without_parameters, message},
+    routes::message,
 };
 use crate::{
     connection::{PushErrorKind, Pushed},
@@ -56,9 +56,9 @@ pub(super) fn close(hub: &Hub, request: &Request, id: &WebSocketId) -> Result<Re
 }
 
 pub(super) fn join(hub: &Hub, request: &Request, id: &WebSocketId, topic: &str) -> Result<Response, Refusal> {
-    let response = done_without_parameters(request)?;
+    Query::of(request, &[])?;
     hub.join(id, topic).map_err(refused)?;
-    Ok(response)
+    Ok(done())
 }
 
 pub(super) fn leave(
@@ -67,9 +67,9 @@ pub(super) fn leave(
     id: &WebSocketId,
     topic: &str,
 ) -> Result<Response, Refusal> {
-    let response = done_without_parameters(request)?;
+    Query::of(request, &[])?;
     hub.leave(id, topic).map_err(refused)?;
-    Ok(response)
+    Ok(done())
 }
 
 /// A page of connections, without their topics.

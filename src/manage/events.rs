@@ -13,6 +13,7 @@ use std::{
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 use super::{
+    LOOK,
     answers::full,
     json::{Millis, Object},
     routes::nothing_but,
@@ -33,10 +34,7 @@ const QUEUE: usize = 1 << 20;
 const BESIDE_TEXT: usize = 64;
 
 /// After this silence a comment is sent: so a client that has gone without a word is found, and a proxy keeps the connection.
-const HEARTBEAT: Duration = Duration::from_secs(15);
-
-/// How often a thread that waits for events looks whether anybody wants them.
-const LOOK: Duration = Duration::from_millis(250);
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// Those who listen.
 #[derive(Default)]

@@ -9,6 +9,7 @@ use std::{
 use http::HeaderName;
 
 use super::{
+    LOOK,
     answers::{done, full, later, refused},
     query::Query,
 };
@@ -23,9 +24,6 @@ use crate::{
     server::Exchange,
     websocket::WebSocket,
 };
-
-/// How often a thread that waits for a message looks whether anybody still wants it.
-const LOOK: Duration = Duration::from_millis(250);
 
 const TYPE: HeaderName = HeaderName::from_static("message-type");
 const AT_END: HeaderName = HeaderName::from_static("at-end");

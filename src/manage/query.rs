@@ -2,8 +2,6 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use http::StatusCode;
-
 use super::answers::bad;
 use crate::{
     http::{Refusal, Request},
@@ -110,7 +108,7 @@ pub(super) fn kind(query: &Query<'_>) -> Result<Option<Kind>, Refusal> {
         None => Ok(None),
         Some("text") => Ok(Some(Kind::Text)),
         Some("binary") => Ok(Some(Kind::Binary)),
-        Some(_) => Err(Refusal::new(StatusCode::BAD_REQUEST, "type: text or binary")),
+        Some(_) => Err(bad("type: text or binary")),
     }
 }
 

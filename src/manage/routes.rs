@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{StatusCode, header};
 
 use super::{
-    answers::{bad, done, json, later, not_allowed, not_found, write},
+    answers::{bad, json, later, not_allowed, not_found, write},
     audiences, connections, console,
     events::{self, Events},
     json::Object,
@@ -25,6 +25,7 @@ use crate::{
     id::{InvalidId, WebSocketId},
     limits::Limits,
     message::{Message, Text},
+    opening::Opening,
     server::{Exchange, MainServer},
 };
 
@@ -98,7 +99,7 @@ impl Routes {
     ///
     /// # Errors
     /// It may do nothing. Whoever shows a wrong token is told so late.
-    pub(super) fn admit(
+    fn admit(
         &self,
         tag: u8,
         request: &Request,
@@ -106,6 +107,13 @@ impl Routes {
     ) -> Result<Rights, Refusal> {
         check_host(tag, request)?;
         self.rights(tag, request, body).map_err(|denied| deny(denied, request))
+    }
+
+    /// The same for a WebSocket that is being opened: it has no body, and needs no session.
+    pub(super) fn admit_opening(&self, opening: &mut Opening) -> Result<Rights, Refusal> {
+        let rights = self.admit(opening.listener_tag, opening.request(), || Ok(Bytes::new()))?;
+        opening.set_use_session(false);
+        Ok(rights)
     }
 
     fn rights(
@@ -200,10 +208,6 @@ fn check_host(tag: u8, request: &Request) -> Result<(), Refusal> {
 /// For what has no parameters.
 pub(super) fn nothing_but(request: &Request, response: Response) -> Result<Response, Refusal> {
     Query::of(request, &[]).map(|_| response)
-}
-
-pub(super) fn done_without_parameters(request: &Request) -> Result<Response, Refusal> {
-    nothing_but(request, done())
 }
 
 /// A text that cannot be an ID is a mistake of who asks; an ID that is gone is not.

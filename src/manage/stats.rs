@@ -14,7 +14,9 @@ use std::{
 use http::header;
 
 use super::{
+    LOOK,
     answers::full,
+    events::HEARTBEAT,
     json::{Date, Millis, Object, Seconds},
     process::Process,
     query::Query,
@@ -38,12 +40,6 @@ const LONGEST: Duration = Duration::from_secs(60);
 
 /// For so long the same numbers are good enough for others.
 const FRESH: Duration = Duration::from_millis(250);
-
-/// After this silence a comment is sent, as with the events.
-const HEARTBEAT: Duration = Duration::from_secs(15);
-
-/// How often a thread that waits looks whether anybody wants to know more.
-const LOOK: Duration = Duration::from_millis(250);
 
 pub(super) struct Stats {
     main: MainServer,

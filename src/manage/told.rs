@@ -1,15 +1,9 @@
 //! What happens, and the numbers, as messages of a WebSocket: for programs of ours, which have a client for these already, also over
 //! TLS and to Unix sockets.
 
-use std::{
-    sync::Arc,
-    thread::sleep,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, thread::sleep, time::Instant};
 
-use bytes::Bytes;
-
-use super::{events, routes::Routes, stats};
+use super::{LOOK, events, routes::Routes, stats};
 use crate::{
     error::Error,
     http::{Refusal, Request},
@@ -21,9 +15,6 @@ use crate::{
 /// Where they are, with an upgrade and without.
 pub(super) const EVENTS: &str = "/@events";
 pub(super) const STATS: &str = "/@stats";
-
-/// How often it looks whether anybody wants to know more.
-const LOOK: Duration = Duration::from_millis(250);
 
 /// Whence messages come.
 pub(super) trait Source: Sized + Send + 'static {
@@ -56,9 +47,8 @@ impl<S> Told<S> {
 
 impl<S: Source> WebSocketServer for Told<S> {
     fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
-        self.routes.admit(opening.listener_tag, opening.request(), || Ok(Bytes::new()))?;
+        self.routes.admit_opening(opening)?;
         self.source = Some(S::of(&self.routes, opening.request())?);
-        opening.set_use_session(false);
         Ok(())
     }
 

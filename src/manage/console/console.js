@@ -385,10 +385,9 @@ const COLUMNS = [
   { key: 'queued', title: 'Queued', first: -1, className: 'number far', text: row => row.queued ? bytes(row.queued) : '' },
   { key: 'trip', title: 'Trip', first: -1, className: 'number far', text: row => row.trip == null ? '' : millis(row.trip) },
 ];
-const list = {
-  rows: new Map(), shown: [], matching: [], page: 0, sort: { key: 'age', way: 1 }, words: [], filter: {},
-  whole: false, at: 0, failed: '', running: null, rendered: 0,
-
+/* What goes on until it is stopped. */
+const runner = {
+  running: null,
   start() {
     if (this.running) return;
     const running = this.running = new AbortController();
@@ -398,6 +397,13 @@ const list = {
     this.running?.abort();
     this.running = null;
   },
+};
+
+const list = {
+  ...runner,
+  rows: new Map(), shown: [], matching: [], page: 0, sort: { key: 'age', way: 1 }, words: [], filter: {},
+  whole: false, at: 0, failed: '', rendered: 0,
+
   /* Something else is asked for: what is there is forgotten. */
   restart(filter) {
     this.stop();
@@ -683,16 +689,7 @@ onSubmit('cast-form', async () => {
 
 /* Topics */
 const topics = {
-  running: null, stack: [undefined], next: null,
-  start() {
-    if (this.running) return;
-    const running = this.running = new AbortController();
-    this.run(running.signal).catch(() => {}); // stopped
-  },
-  stop() {
-    this.running?.abort();
-    this.running = null;
-  },
+  ...runner, stack: [undefined], next: null,
   again() {
     this.stop();
     this.start();

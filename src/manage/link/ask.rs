@@ -12,12 +12,10 @@ use crate::{
     hub::{Broadcast, Publication, Published},
     id::WebSocketId,
     info::ConnectionInfo,
+    manage::LOOK,
     registry::{Audience, Found, Recipients},
     wire::{self, Answer, AsText, Counts, Failure, Malformed, Payload, Request},
 };
-
-/// How often a wait for a connection that is being opened looks whether the link has ended.
-const LOOK: Duration = Duration::from_millis(250);
 
 /// What became of a request.
 pub(super) enum Outcome {

@@ -16,8 +16,6 @@ mod waits;
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
-
 use self::{places::Places, talk::Talk};
 use super::{answers::bad, routes::Routes, token::Rights};
 use crate::{
@@ -106,9 +104,7 @@ pub(super) struct Link {
 
 impl WebSocketServer for Link {
     fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
-        self.rights =
-            self.links.routes.admit(opening.listener_tag, opening.request(), || Ok(Bytes::new()))?;
-        opening.set_use_session(false);
+        self.rights = self.links.routes.admit_opening(opening)?;
         if opening.choose_subprotocol(&[SUBPROTOCOL]).is_none() {
             return Err(bad(format!("a link needs the subprotocol {SUBPROTOCOL}")));
         }

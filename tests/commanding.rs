@@ -6,7 +6,7 @@ mod common;
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpListener,
-    os::unix::{fs::PermissionsExt, net::UnixStream},
+    os::unix::fs::PermissionsExt,
     process::{Child, Command, Stdio},
     sync::mpsc,
     thread,
@@ -19,8 +19,8 @@ use common::{
     eventually,
     folder::Folder,
     handshake,
+    managed::{Way, value},
     process::COMMAND,
-    reply::{Reply, ask},
     running::Running,
     terminal::Terminal,
 };
@@ -108,10 +108,7 @@ impl Commanded {
 
     /// What the HTTP API answers.
     fn get(&self, path: &str) -> Value {
-        let mut stream = UnixStream::connect(self.folder.join("all")).unwrap();
-        let reply: Reply =
-            ask(&mut stream, format!("GET {path} HTTP/1.1\r\nHost: box\r\nConnection: close\r\n\r\n"));
-        serde_json::from_slice(&reply.body).unwrap()
+        value(&Way::Unix(self.folder.join("all")).get(path), 200)
     }
 }
 

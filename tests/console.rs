@@ -7,7 +7,6 @@ mod common;
 use std::{
     fs::{self, Permissions},
     io::{Read, Write},
-    net::SocketAddr,
     os::unix::{
         fs::{MetadataExt, PermissionsExt},
         net::UnixStream,
@@ -17,13 +16,12 @@ use std::{
 use common::{
     PATIENCE, Scheme, Stream,
     folder::Folder,
+    managed::{READ_TOKEN, TOKEN},
     process::Process,
     reply::{Reply, ask},
 };
 use rustix::process::Signal;
 
-const TOKEN: &str = "the-token-of-these-tests";
-const READ_TOKEN: &str = "and-the-one-for-reading";
 const ANY: &str = "127.0.0.1:0";
 
 /// The files of the console: path, content type, and some text that the file contains.
@@ -32,14 +30,6 @@ const CONSOLE: [(&str, &str, &str); 3] = [
     ("/console.css", "text/css; charset=utf-8", "@media"),
     ("/console.js", "text/javascript; charset=utf-8", "@stats"),
 ];
-
-/// Where the next line says that the console is.
-fn console(process: &mut Process, scheme: &str) -> SocketAddr {
-    let line = process.line("/ is the console");
-    let (before, address) = line.trim_end_matches("/ is the console").split_once("://").unwrap();
-    assert_eq!(before.rsplit(' ').next(), Some(scheme), "{line}");
-    address.parse().unwrap()
-}
 
 fn get(stream: &mut (impl Read + Write), path: &str, lines: &str) -> Reply {
     ask(stream, format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n"))
@@ -85,8 +75,8 @@ fn it_is_where_the_log_says_and_needs_no_token_but_what_it_asks_for_does() {
     let line = process.line("has the console");
     assert!(line.contains(&format!("unix:{} has the console: ssh -L", folder.path("s"))), "{line}");
     assert_eq!(fs::metadata(folder.join("s")).unwrap().mode() & 0o777, 0o660);
-    let plain = console(&mut process, "http");
-    let tls = console(&mut process, "https");
+    let plain = process.address_of("console", "http");
+    let tls = process.address_of("console", "https");
     for (address, scheme) in [(plain, Scheme::Ws), (tls, Scheme::Wss)] {
         let connect = || Stream::connect(address, scheme);
         for (path, content_type, text) in CONSOLE {

@@ -12,7 +12,9 @@ use std::{
 use common::{
     Client, PATIENCE, Scheme, Stream, echo, eventually,
     folder::Folder,
-    full_app, next_message,
+    full_app,
+    managed::{READ_TOKEN, TOKEN},
+    next_message,
     reply::{Reply, ask},
 };
 use serde_json::Value;
@@ -336,16 +338,13 @@ fn the_description_has_the_version_and_is_json() {
 
 #[test]
 fn all_of_it_needs_the_token_and_for_reading_is_enough() {
-    let manage = Manage::new()
-        .listen("127.0.0.1:0")
-        .token("the-token-of-these-tests")
-        .read_token("and-the-one-for-reading");
+    let manage = Manage::new().listen("127.0.0.1:0").token(TOKEN).read_token(READ_TOKEN);
     let server = Server::builder().listen("127.0.0.1:0").manage(manage).bind().unwrap().spawn().unwrap();
     let address = server.manage_addrs()[0].tcp().unwrap();
     for path in ["/metrics", "/@stats", "/openapi.json"] {
         let request = |lines: &str| format!("HEAD {path} HTTP/1.1\r\nHost: x\r\n{lines}\r\n");
         let status = |lines| ask(&mut Stream::connect(address, Scheme::Ws), request(lines)).status;
         assert_eq!(status(""), 401, "{path}");
-        assert_eq!(status("Authorization: Bearer and-the-one-for-reading\r\n"), 200, "{path}");
+        assert_eq!(status(&format!("Authorization: Bearer {READ_TOKEN}\r\n")), 200, "{path}");
     }
 }

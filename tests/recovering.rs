@@ -187,11 +187,9 @@ fn nothing_is_missing_unless_it_is_said() {
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
             let (server, stop) = (&server, &stop);
-            let publishers = next.map(|_| ());
-            let publishers: Vec<_> = publishers
-                .iter()
+            let publishers: Vec<_> = next
+                .into_iter()
                 .enumerate()
-                .map(|(topic, ())| (topic, next[topic]))
                 .map(|(topic, from)| scope.spawn(move || publish(server, topic, from, stop)))
                 .collect();
             // Others want to be remembered, too: so these are forgotten now and then.

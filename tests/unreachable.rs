@@ -395,11 +395,7 @@ fn the_thread_of_a_hub_ends_with_the_last_that_needs_it() {
         let tasks = fs::read_dir("/proc/self/task").unwrap();
         let name =
             |task: std::io::Result<fs::DirEntry>| fs::read_to_string(task.unwrap().path().join("comm"));
-        tasks
-            .filter(|_| true)
-            .filter_map(|task| name(task).ok())
-            .filter(|name| name.trim() == "switchboard-hub")
-            .count()
+        tasks.filter_map(|task| name(task).ok()).filter(|name| name.trim() == "switchboard-hub").count()
     };
     let hub = Hub::connect(&hub_url(&folder)).unwrap();
     eventually("it is known", || hub.len().unwrap() == 1);

@@ -3,11 +3,16 @@
 use std::{net::SocketAddr, process::Command, time::Duration};
 
 use switchboard::{
-    Audience, Client, Handled, History, Hub, Manage, Message, Opening, Overflow, Refusal, RunningServer,
-    Server, ServerResult, WebSocket, WebSocketId, WebSocketServer,
+    Audience, Client, Handled, History, Hub, Message, Opening, Overflow, Refusal, RunningServer, Server,
+    ServerResult, WebSocket, WebSocketId, WebSocketServer,
 };
 
-use super::{app, echo, folder::Folder, identity, managed::TOKEN, process::COMMAND};
+use super::{
+    app, echo,
+    folder::Folder,
+    managed::{TOKEN, in_all_ways},
+    process::COMMAND,
+};
 
 pub struct Commanded {
     pub hub: Hub,
@@ -55,13 +60,8 @@ impl Commanded {
     }
 
     pub fn in_folder(folder: Folder) -> Self {
-        let token = folder.write("token", format!("{TOKEN}\n"));
-        let manage = Manage::new()
-            .listen(format!("unix:{}", folder.path("all")))
-            .listen_read_only(format!("unix:{}", folder.path("read")))
-            .listen("127.0.0.1:0")
-            .listen_tls("127.0.0.1:0", identity())
-            .token_file(token);
+        folder.write("token", format!("{TOKEN}\n")); // for the command
+        let manage = in_all_ways(&folder);
         let server = Server::builder()
             .listen("127.0.0.1:0")
             .route("/shared/*", || Shared)

@@ -81,8 +81,14 @@ impl Process {
 
     /// Waits for the log line with the next address of the page. `scheme` is `http` or `https`.
     pub fn address(&mut self, scheme: &str) -> SocketAddr {
-        let line = self.line("/ is the page");
-        let (before, address) = line.trim_end_matches("/ is the page").split_once("://").unwrap();
+        self.address_of("page", scheme)
+    }
+
+    /// The same of what is there.
+    pub fn address_of(&mut self, what: &str, scheme: &str) -> SocketAddr {
+        let end = format!("/ is the {what}");
+        let line = self.line(&end);
+        let (before, address) = line.trim_end_matches(end.as_str()).split_once("://").unwrap();
         assert_eq!(before.rsplit(' ').next(), Some(scheme), "{line}");
         address.parse().unwrap()
     }

@@ -60,7 +60,7 @@ pub(super) fn take_screen() -> io::Result<()> {
     if let Some(before) = &mut *before() {
         before.has_screen = true;
     }
-    tell(TO_SCREEN)
+    tell(TO_SCREEN).inspect_err(|_| _ = give_back())
 }
 
 /// It is as it was. False: it was not taken.

@@ -142,6 +142,9 @@ impl Link {
             && part.outgoing.count() < line.max_unanswered()
         {
             let before = part.outgoing.len();
+            if before > 0 && before + push.message.len() > TOGETHER {
+                break; // without making it into bytes
+            }
             let is_added = self.add(&mut part.outgoing, &push.request()).is_ok();
             let most = if before == 0 { line.max_message() } else { TOGETHER.min(line.max_message()) };
             let fits = is_added && part.outgoing.len() <= most;

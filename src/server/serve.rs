@@ -40,7 +40,7 @@ use crate::{
     opening::Opening,
     parked::Parked,
     registry::Registry,
-    shown::Shown,
+    shown::{Shown, ShownPath},
     sync::LockExt,
     websocket::{Attached, Closed, Holder, ServerResult, WebSocket, WebSocketServer},
 };
@@ -163,7 +163,7 @@ fn ask(
     let announced = shared.registry.announce();
     let id = *announced.id();
     let panicked = |what| {
-        let path = Shown(request.path());
+        let path = ShownPath(request.path());
         shared.incidents.failed(format_args!("{}: {what} of {path} panicked", id.short()));
     };
     let failed = |what| {
@@ -195,7 +195,7 @@ fn ask(
         (None, _) => failed("on_pre_server"),
     };
     if let Some(fault) = refusal.fault() {
-        let path = Shown(request.path());
+        let path = ShownPath(request.path());
         let text = Shown(fault);
         shared.incidents.failed(format_args!("{}: on_pre_server of {path} failed: {text}", id.short()));
     }
@@ -354,7 +354,7 @@ fn serve_app(
     log::debug!(
         "{}: open: {} from {}",
         connection.id().short(),
-        Shown(&connection.about().path),
+        ShownPath(&connection.about().path),
         Client(connection.about().peer, connection.about().client())
     );
     let sent = connection.flush_all();

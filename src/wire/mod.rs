@@ -40,7 +40,7 @@ pub(crate) use self::{
     failure::Failure,
     frames::{Frames, HEADER, Malformed, append, decode, decode_request},
     request::{Request, Since},
-    values::{AsText, Audience, Data, Payload},
+    values::{AsText, Audience, Data, Payload, part},
 };
 
 /// The subprotocol of a link.

@@ -58,8 +58,14 @@ pub(crate) struct Data<'a> {
     bytes: &'a [u8],
 }
 
-/// A short message must not keep the long one in memory that it came with: it is copied.
+/// A short part must not keep the long message in memory that it came with: it is copied.
 const PART_THAT_KEEPS_ALL: usize = 2;
+
+/// A part of a message, which it shares if it is most of it.
+pub(crate) fn part(whole: &Bytes, part: &[u8]) -> Bytes {
+    let is_most = part.len() >= whole.len() / PART_THAT_KEEPS_ALL && !part.is_empty();
+    if is_most { whole.slice_ref(part) } else { Bytes::copy_from_slice(part) }
+}
 
 impl Data<'_> {
     /// The message; `whole` is what it came in, which it may share.
@@ -67,8 +73,7 @@ impl Data<'_> {
     /// # Errors
     /// A text that is not UTF-8.
     pub(crate) fn message(&self, whole: &Bytes) -> Result<Message, Malformed> {
-        let is_most = self.bytes.len() >= whole.len() / PART_THAT_KEEPS_ALL && !self.bytes.is_empty();
-        let bytes = if is_most { whole.slice_ref(self.bytes) } else { Bytes::copy_from_slice(self.bytes) };
+        let bytes = part(whole, self.bytes);
         if !self.is_text {
             return Ok(Message::Binary(bytes));
         }

@@ -1,6 +1,9 @@
 //! `events`: what happens, as it happens.
 
-use std::{fmt::Write, time::SystemTime};
+use std::{
+    fmt::Write,
+    time::{Duration, SystemTime},
+};
 
 use clap::Args;
 use serde::Deserialize;
@@ -18,9 +21,6 @@ use crate::command::escaped::escaped;
 
 /// Where they are.
 const PATH: &str = "/@events";
-
-/// Whoever waits longer asks again.
-const LONG: std::time::Duration = std::time::Duration::from_secs(3600);
 
 #[derive(Debug, Args)]
 #[command(after_help = after_help!("  \
@@ -57,9 +57,8 @@ impl Events {
         let mut output = Output::new()?;
         output.end_without_reader()?;
         loop {
-            let message = match client.read_message(LONG) {
+            let message = match client.read_message(Duration::MAX) {
                 Ok(message) => message,
-                Err(Error::Timeout) => continue,
                 Err(Error::Closed(reason)) => {
                     return Err(Failure::other(format!("the server ended: {reason}")));
                 }

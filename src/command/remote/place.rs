@@ -76,6 +76,7 @@ impl Place {
             ));
         };
         Ok(match given.split_once(':') {
+            _ if given.starts_with('[') => format!("http://{given}"),
             Some((_, port)) if port.parse::<u16>().is_ok() => format!("http://{given}"),
             Some((scheme, rest)) => format!("{}:{rest}", scheme.to_ascii_lowercase()),
             None => given.to_owned(),
@@ -108,6 +109,7 @@ mod tests {
         for (given, url_of_it) in [
             ("unix:/run/box.sock", "unix:/run/box.sock"),
             ("127.0.0.1:9090", "http://127.0.0.1:9090"),
+            ("[::1]:9090", "http://[::1]:9090"),
             ("localhost:9090", "http://localhost:9090"),
             ("HTTPS://box.example:9090", "https://box.example:9090"),
             ("/run/box.sock", "/run/box.sock"),

@@ -54,11 +54,15 @@ impl Push {
             }
             Ok(())
         });
+        let printed = self.print_counts(&mut output, &counts);
+        result.and(printed) // that nobody reads is no news beside a push that failed
+    }
+
+    fn print_counts(&self, output: &mut Output, counts: &Counts) -> Result<(), Failure> {
         if self.input.is_many() && !self.json {
             output.line(&format!("{} sent, {} queued", counts.sent, counts.queued))?;
         }
-        output.flush()?;
-        result
+        output.flush()
     }
 
     fn push(&self, hub: &Hub, message: Message) -> Result<Pushed, Failure> {

@@ -1,9 +1,9 @@
 //! `read`: what a shared connection has received, at least once.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
-use switchboard::{Delivery, Error, WebSocket, WebSocketId};
+use switchboard::{Error, WebSocket, WebSocketId};
 
 use super::{
     after_help,
@@ -13,9 +13,6 @@ use super::{
     place::Place,
 };
 use crate::command::{form::Form, say::say, times::time};
-
-/// Whoever waits longer asks again.
-const LONG: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Args)]
 #[command(after_help = after_help!("  \
@@ -62,7 +59,7 @@ impl Read {
     fn print_all(&self, ws: &WebSocket, output: &mut Output) -> Result<(), Failure> {
         let form = Form::for_stdout(self.binary, if self.null { 0 } else { b'\n' }, false);
         loop {
-            let delivery = match self.next(ws) {
+            let delivery = match ws.read_delivery(usize::MAX, self.timeout.unwrap_or(Duration::MAX)) {
                 Ok(delivery) => delivery,
                 Err(Error::Closed(reason)) if reason.is_normal() && !self.one => {
                     say(&Failure::gone(closed(&reason)).text.unwrap_or_default());
@@ -80,17 +77,6 @@ impl Read {
             delivery.ack();
             if self.one {
                 return Ok(());
-            }
-        }
-    }
-
-    fn next(&self, ws: &WebSocket) -> Result<Delivery, Error> {
-        let begun = Instant::now();
-        loop {
-            let left = self.timeout.map_or(LONG, |timeout| timeout.saturating_sub(begun.elapsed()));
-            match ws.read_delivery(usize::MAX, left.min(LONG)) {
-                Err(Error::Timeout) if self.timeout.is_none_or(|timeout| begun.elapsed() < timeout) => {}
-                other => return other,
             }
         }
     }

@@ -22,11 +22,8 @@ use crate::{
     manage::token::Rights,
     message::CloseCode,
     websocket::WebSocket,
-    wire::{Answer, Failure, Frames, Malformed, UNANSWERED, decode_request},
+    wire::{self, Answer, Failure, Frames, Malformed, UNANSWERED, decode_request},
 };
-
-/// A short request must not keep the long message in memory that it came with: it is copied.
-const PART_THAT_KEEPS_ALL: usize = 2;
 
 /// One link while it is open. Its threads share this.
 pub(super) struct Talk<'a> {
@@ -92,8 +89,7 @@ impl<'a> Talk<'a> {
         for frame in Frames::of(message) {
             let (number, body) = frame?;
             let Outcome::Waits(found) = self.answer(number, body, message, replies)? else { continue };
-            let is_most = body.len() >= message.len() / PART_THAT_KEEPS_ALL;
-            let body = if is_most { message.slice_ref(body) } else { Bytes::copy_from_slice(body) };
+            let body = wire::part(message, body);
             if !self.waits.put(scope, Job { number, body, found }, |job| self.wait(job)) {
                 replies.put(number, &Answer::Failed(Failure::TooMany));
             }

@@ -75,6 +75,23 @@ fn an_answer_that_is_too_long_is_not_sent_and_nothing_is_lost() {
     assert!((waiting..waiting + 3).all(too_long));
 }
 
+/// Each number of answers before it, so that one of them leaves no room for the failure that is told instead.
+#[test]
+fn an_answer_that_is_too_long_does_not_make_those_before_it_too_long() {
+    const TAKES: usize = 250;
+    let served = Served::new();
+    let (_client, id) = served.client(&format!("/shared?user={0}&tag={0}", "x".repeat(100)));
+    let limits = Limits { max_message_size: TAKES, ..Limits::default() };
+    let link = Client::builder(&served.url()).subprotocol(SUBPROTOCOL).limits(limits);
+    let peer = Peer::over(link.connect().unwrap(), TAKES as u64);
+    for before in 0..60 {
+        let short = (0..before).map(|_| Request::Len);
+        let first = peer.send(short.chain([Request::Connection { id: AsText(id) }]));
+        assert!((first..first + before).all(|number| peer.reply(number).number() == 1));
+        assert_eq!(peer.reply(first + before).answer(), Answer::Failed(Failure::TooLong), "after {before}");
+    }
+}
+
 #[test]
 fn a_long_message_can_be_pushed_and_a_longer_one_ends_the_link() {
     let served = Served::new();

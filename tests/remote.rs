@@ -361,6 +361,17 @@ const CALLS: &[(&str, Call)] = &[
         eventually("it is closing", || pusher.push("x").is_err());
         s.shown(r) + &s.shown(pusher.push("x")) + &s.shown(pusher.close_reason()) + &s.shown(closed)
     }),
+    ("pusher of what has been forgotten", |s| {
+        let (mut client, id) = s.managed.client("/");
+        let pusher = s.hub.pusher(&id).unwrap();
+        s.hub.close(&id, 4001, "gone").unwrap();
+        read_close(&mut client);
+        let mut reason = None;
+        eventually("it is closing", || { reason = pusher.close_reason(); reason.is_some() });
+        drop(client);
+        eventually("its ID is unknown", || s.hub.pusher(&id).is_err());
+        format!("{:?}", (reason, pusher.close_reason(), pusher.push("x")))
+    }),
     ("close nobody", |s| { let r = s.hub.close(&nobody(), 1000, ""); s.shown(r) }),
     ("close of what waits in a read", |s| {
         let ws = s.hub.open_server(&s.id("unread")).unwrap();

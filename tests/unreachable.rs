@@ -501,6 +501,22 @@ fn a_server_that_does_not_answer_takes_no_more_than_the_time_for_an_answer() {
 }
 
 #[test]
+fn a_link_whose_server_takes_nothing_more_is_known_to_be_down() {
+    const ANSWER: Duration = Duration::from_millis(200);
+    let folder = Folder::new();
+    let _server = fake(&folder, |_, _| thread::park());
+    let hub = Hub::builder().answer_timeout(ANSWER).connect(&hub_url(&folder)).unwrap();
+    let text = "x".repeat(100_000);
+    // More than its socket takes.
+    (0..20).for_each(|_| assert!(is_unreachable(&hub.push(&nobody(), &text))));
+    eventually("nobody waits any more", || {
+        let begun = Instant::now();
+        assert!(is_unreachable(&hub.push(&nobody(), &text)));
+        begun.elapsed() < ANSWER / 2
+    });
+}
+
+#[test]
 fn an_answer_that_comes_late_is_not_taken_for_another() {
     let folder = Folder::new();
     let held = Arc::new(Mutex::new(Vec::new()));

@@ -38,6 +38,9 @@ const MAX_TOLD: usize = 16 * 1024;
 /// A process that has stopped is found out within twice this.
 const PING: Duration = Duration::from_secs(5);
 
+/// So is one that takes nothing more: what is sent to it is stuck, and so would a ping be.
+const STUCK: Duration = PING.saturating_mul(2);
+
 /// Bytes of a token's file that are looked at: more is no token.
 const MAX_TOKEN: u64 = 2048;
 
@@ -239,6 +242,7 @@ fn limits() -> Limits {
         max_frame_size: MAX_MESSAGE,
         ping_interval: Some(PING),
         ping_timeout: PING,
+        write_timeout: STUCK,
         ..Limits::default()
     }
 }

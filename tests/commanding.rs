@@ -309,6 +309,21 @@ fn lines_are_pushed_as_they_come() {
 }
 
 #[test]
+fn lines_that_are_typed_end_when_the_terminal_says_so() {
+    let managed = Commanded::new();
+    let (client, id) = managed.connect("/shared/a");
+    // Behind a line Ctrl-D is the end. Within one, the first sends on what is there, and the second is the end.
+    for (typed, lines) in [("one\n\x04", &["one"][..]), ("one\ntwo\x04\x04", &["one", "two"])] {
+        let mut terminal = Terminal::spawn(&mut managed.command(&["push", id.as_str(), "--lines"]), None);
+        terminal.wait_for("Ctrl-D ends");
+        terminal.write(typed);
+        terminal.wait_for(&format!("{} sent, 0 queued", lines.len()));
+        assert_eq!(end(&mut terminal.child), Some(0));
+        lines.iter().for_each(|line| assert_eq!(next(&client), *line));
+    }
+}
+
+#[test]
 fn a_client_that_takes_nothing_is_told_from_one_that_is_gone() {
     let managed = Commanded::new();
     let address = managed.address();

@@ -66,9 +66,14 @@ impl Input {
             if part.read_until(b'\n', &mut line).map_err(|e| Failure::input(&e))? == 0 {
                 break;
             }
+            // What has no line end is the last. A terminal that is read again would have to say a second time that it has ended.
+            let is_last = line.last() != Some(&b'\n');
             trim(&mut line);
             let message = message(line, false).map_err(|e| e.at(number))?;
             send(message).map_err(|e| e.at(number))?;
+            if is_last {
+                break;
+            }
         }
         Ok(())
     }

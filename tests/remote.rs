@@ -617,6 +617,12 @@ fn what_keeps_a_hub_from_being_connected_is_said_with_what_to_do() {
     assert_refused(Hub::builder().token("wrong-token-of-16").connect(&tcp), "denied", "refuses the token");
     assert_refused(Hub::builder().token("two\nlines").connect(&tcp), "config", "");
     assert_refused(Hub::builder().token_file("/nowhere").connect(&tcp), "config", "/nowhere");
+    assert_refused(Hub::builder().token("").connect(&tcp), "config", "empty");
+    assert_refused(
+        Hub::builder().token_file("/dev/null").connect(&tcp),
+        "config",
+        "/dev/null: the file is empty",
+    );
     assert_refused(Hub::connect("/run/box.sock"), "config", "unix:/path");
     assert_refused(Hub::builder().token(TOKEN).connect("http://192.0.2.1:1"), "config", "in the clear");
     assert_refused(Hub::builder().token(TOKEN).connect(&managed.url(Way::Tls)), "connect", "certificate");

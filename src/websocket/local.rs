@@ -60,6 +60,10 @@ impl Local {
         Self { connection, registry, is_answering: AtomicBool::new(false), holder }
     }
 
+    pub(super) fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
     pub(super) fn registry(&self) -> &Arc<Registry> {
         &self.registry
     }

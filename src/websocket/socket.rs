@@ -108,6 +108,15 @@ impl WebSocket {
         Remote::open(link, id).map(|remote| Self::at(Place::Remote(remote)))
     }
 
+    /// The connection, if it is one of this process.
+    pub(crate) fn connection(&self) -> Option<&Arc<Connection>> {
+        match &self.place {
+            Place::Local(local) => Some(local.connection()),
+            #[cfg(feature = "remote")]
+            Place::Remote(_) => None,
+        }
+    }
+
     pub(crate) fn whose(&self) -> Whose<'_> {
         match &self.place {
             Place::Local(local) => Whose::Local(local.registry()),

@@ -69,7 +69,9 @@ pub(crate) struct Hello<'a> {
     pub(crate) handshake_timeout: u64,
     /// Of a server: how long a client may take nothing of what is written to it, in milliseconds. 0 of a client.
     pub(crate) write_timeout: u64,
-    /// Of a server: which of its starts this is. Handles and deliveries of another one mean nothing. 0 of a client.
+    /// Of a server: which of its starts this is. Handles and deliveries of another one mean nothing. Of a client: which hub it is, by a
+    /// number that no other has; of the links of one, the server serves the last, and does nothing more for that before. 0 for one that
+    /// does not say so.
     pub(crate) epoch: u64,
 }
 

@@ -20,6 +20,7 @@ use crate::{
     deadline::Deadline,
     error::Error,
     hub::Hub,
+    id::random_bytes,
     limits::Limits,
     message::Message,
     remote::{Line, Link, Linked},
@@ -138,7 +139,9 @@ impl HubBuilder {
     /// # Errors
     /// Whatever keeps it from being connected now, each with what to do; a token is not sent in the clear to another machine.
     pub fn connect(&self, url: &str) -> Result<Hub, HubError> {
-        let place = Place { builder: self.clone(), url: websocket_url(url, self.token.is_some())? };
+        let url_of_link = websocket_url(url, self.token.is_some())?;
+        let place =
+            Place { builder: self.clone(), url: url_of_link, number: u64::from_ne_bytes(random_bytes()) };
         let first = place.connect()?;
         let link = Link::new(url.to_owned(), self.answer_timeout);
         let linked = Linked::new(link.clone());
@@ -152,6 +155,8 @@ pub(super) struct Place {
     builder: HubBuilder,
     /// That of the WebSocket.
     url: String,
+    /// Tells the hub from others: its links come one after the other.
+    number: u64,
 }
 
 /// A connection on which both sides have said who they are.
@@ -168,7 +173,7 @@ impl Place {
         if client.subprotocol() != Some(SUBPROTOCOL) {
             return Err(no_hub("a WebSocket without the subprotocol of a link"));
         }
-        greet(client, deadline)
+        greet(client, self.number, deadline)
     }
 
     fn client(&self) -> Result<ClientBuilder, HubError> {
@@ -210,7 +215,7 @@ impl Place {
 }
 
 /// Says who this is, and hears who that is.
-fn greet(client: Client, deadline: Deadline) -> Result<Greeted, HubError> {
+fn greet(client: Client, number: u64, deadline: Deadline) -> Result<Greeted, HubError> {
     let hello = Hello {
         version: VERSION,
         software: SOFTWARE,
@@ -219,7 +224,7 @@ fn greet(client: Client, deadline: Deadline) -> Result<Greeted, HubError> {
         max_waits: 0,
         handshake_timeout: 0,
         write_timeout: 0,
-        epoch: 0,
+        epoch: number,
     };
     let silent = || no_hub("a WebSocket that does not say hello");
     client.write(Message::from(hello.encode())).map_err(|_| silent())?;
@@ -256,10 +261,16 @@ fn no_hub(what: &str) -> HubError {
 impl Token {
     fn text(&self) -> Result<String, HubError> {
         match self {
+            Self::Text(text) if text.trim().is_empty() => Err(HubError::Config("the token is empty".into())),
             Self::Text(text) => Ok(text.trim().to_owned()),
             Self::File(path) => {
-                let refuse = |e| HubError::Config(format!("the token in {}: {e}", path.display()).into());
-                Ok(read(path).map_err(refuse)?.trim().to_owned())
+                let refuse =
+                    |why: &str| HubError::Config(format!("the token in {}: {why}", path.display()).into());
+                let text = read(path).map_err(|e| refuse(&e.to_string()))?;
+                if text.trim().is_empty() {
+                    return Err(refuse("the file is empty"));
+                }
+                Ok(text.trim().to_owned())
             }
         }
     }

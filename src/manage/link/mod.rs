@@ -12,11 +12,12 @@ mod replies;
 mod talk;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod waits;
 
 use std::{sync::Arc, time::Duration};
 
-use self::{places::Places, talk::Talk};
+use self::{places::Places, talk::Talk, turns::Turns};
 use super::{answers::bad, routes::Routes, token::Rights};
 use crate::{
     error::Error,
@@ -55,6 +56,7 @@ pub(super) struct Links {
     /// Tells this start of the server from others.
     epoch: u64,
     places: Arc<Places>,
+    turns: Arc<Turns>,
 }
 
 impl Links {
@@ -69,6 +71,7 @@ impl Links {
             max_message: limits.max_message_size,
             epoch: u64::from_ne_bytes(random_bytes()),
             places: Arc::default(),
+            turns: Arc::default(),
         })
     }
 
@@ -129,7 +132,9 @@ impl Link {
             first => binary(first?)?,
         };
         let hello = Hello::decode(&first)?;
-        Talk::new(&self.links, ws, self.rights, hello.max_message).run()
+        let Some(connection) = ws.connection() else { return Ok(()) };
+        let taken = self.links.turns.take(hello.epoch, connection);
+        Talk::new(&self.links, ws, self.rights, hello.max_message, taken.turn()).run(taken)
     }
 }
 

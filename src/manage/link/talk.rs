@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    sync::Arc,
     thread::{Scope, scope},
 };
 
@@ -14,6 +15,7 @@ use super::{
     binary,
     opened::Handles,
     replies::{Line, Replies},
+    turns::{Taken, Turn},
     waits::{Job, Waits},
 };
 use crate::{
@@ -32,6 +34,7 @@ pub(super) struct Talk<'a> {
     line: Line<'a>,
     rights: Rights,
     waits: Waits,
+    turn: Arc<Turn>,
     /// Nobody has the other end when the link has ended.
     over: Receiver<Infallible>,
     sender: Option<Sender<Infallible>>,
@@ -39,7 +42,13 @@ pub(super) struct Talk<'a> {
 
 impl<'a> Talk<'a> {
     /// `takes` is the longest message that the other side does.
-    pub(super) fn new(links: &'a Links, ws: &'a WebSocket, rights: Rights, takes: u64) -> Self {
+    pub(super) fn new(
+        links: &'a Links,
+        ws: &'a WebSocket,
+        rights: Rights,
+        takes: u64,
+        turn: &Arc<Turn>,
+    ) -> Self {
         let (sender, over) = bounded(0);
         Self {
             links,
@@ -47,6 +56,7 @@ impl<'a> Talk<'a> {
             line: Line::new(ws, takes),
             rights,
             waits: Waits::new(&links.places),
+            turn: turn.clone(),
             over,
             sender: Some(sender),
         }
@@ -56,18 +66,18 @@ impl<'a> Talk<'a> {
     ///
     /// # Errors
     /// Why it has to end.
-    pub(super) fn run(mut self) -> Result<(), Ended> {
+    pub(super) fn run(mut self, taken: Taken) -> Result<(), Ended> {
         let sender = self.sender.take();
         let this = &self;
         scope(|scope| {
             // Also if it panics: the scope waits for the threads.
-            let _ending = Ending { talk: this, _sender: sender };
+            let _ending = Ending { talk: this, _sender: sender, _taken: taken };
             this.listen(scope)
         })
     }
 
     fn listen<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) -> Result<(), Ended> {
-        loop {
+        while !self.turn.is_over() {
             let message = match self.line.ws().read_message(READ_TIMEOUT) {
                 Err(Error::Timeout) => continue,
                 Err(Error::Closed(_)) => return Ok(()),
@@ -78,6 +88,7 @@ impl<'a> Talk<'a> {
             replies.flush()?;
             answered?;
         }
+        Ok(())
     }
 
     fn answer_all<'scope>(
@@ -88,6 +99,9 @@ impl<'a> Talk<'a> {
     ) -> Result<(), Malformed> {
         for frame in Frames::of(message) {
             let (number, body) = frame?;
+            if self.turn.is_over() {
+                break;
+            }
             let Outcome::Waits(found) = self.answer(number, body, message, replies)? else { continue };
             let body = wire::part(message, body);
             if !self.waits.put(scope, Job { number, body, found }, |job| self.wait(job)) {
@@ -150,6 +164,8 @@ struct Ending<'a> {
     talk: &'a Talk<'a>,
     /// Dropped after what `drop` does.
     _sender: Option<Sender<Infallible>>,
+    /// So is this. The link's other threads, of which one may be writing to a slow client, end later.
+    _taken: Taken,
 }
 
 impl Drop for Ending<'_> {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    peer::{hello, message, payload, push, read},
+    peer::{hello, hello_of, message, payload, push, read},
     *,
 };
 use crate::{
@@ -25,6 +25,13 @@ impl Raw {
         assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
         this.send(&hello(1 << 20)).unwrap();
         this.message(); // its hello
+        this
+    }
+
+    fn connect_as(served: &Served, hub: u64) -> Self {
+        let (mut this, _) = Self::ask_for(served, "Host: h\r\n");
+        this.send(&hello_of(hub, 1 << 20)).unwrap();
+        this.message();
         this
     }
 
@@ -336,4 +343,32 @@ fn a_link_may_end_while_its_messages_are_read() {
         drop(peer);
     }
     drop(writer.join().unwrap());
+}
+
+#[test]
+fn what_the_last_link_of_a_hub_has_not_done_is_not_done_behind_the_next() {
+    const HUB: u64 = 7;
+    let served = Served::new();
+    let (client, id) = served.client(&format!("/shared?user={0}&tag={0}", "x".repeat(100)));
+    let (late, next) = (message("late"), message("next"));
+    // It takes no answers: so the server does not come to what is asked behind more of them than its socket takes.
+    let mut old = Raw::connect_as(&served, HUB);
+    let mut much = Vec::new();
+    (1..4000).for_each(|number| append(&mut much, number, &Request::Connection { id: AsText(id) }).unwrap());
+    append(&mut much, 4000, &push(&id, &late)).unwrap();
+    old.send(&much).unwrap();
+    thread::sleep(Duration::from_millis(100)); // or it has not begun: then it must not, either
+    let link = Client::builder(&served.url()).subprotocol(SUBPROTOCOL).connect().unwrap();
+    let new = Peer::greeting(link, hello_of(HUB, 1 << 20));
+    assert_eq!(new.ask(push(&id, &next)).answer(), Answer::Sent);
+    // Now the old one takes them, until it is cut.
+    old.0.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    while old.0.read(&mut [0; 65536]).is_ok_and(|length| length > 0) {}
+    assert_eq!(new.ask(push(&id, &message("last"))).answer(), Answer::Sent);
+    let heard = [client.read_message(PATIENCE).unwrap(), client.read_message(PATIENCE).unwrap()];
+    assert_eq!(heard, ["next", "last"]);
+    // Another hub is not concerned.
+    let others = served.link();
+    assert_eq!(others.ask(Request::Len).number(), 1);
+    assert_eq!(new.ask(Request::Len).number(), 1);
 }

@@ -60,6 +60,11 @@ impl Reply {
 
 /// What a hub says first.
 pub(super) fn hello(max_message: u64) -> Vec<u8> {
+    hello_of(0, max_message)
+}
+
+/// What this hub says first, if it has a number.
+pub(super) fn hello_of(hub: u64, max_message: u64) -> Vec<u8> {
     Hello {
         version: 1,
         software: "a test",
@@ -68,7 +73,7 @@ pub(super) fn hello(max_message: u64) -> Vec<u8> {
         max_waits: 0,
         handshake_timeout: 0,
         write_timeout: 0,
-        epoch: 0,
+        epoch: hub,
     }
     .encode()
 }
@@ -84,7 +89,11 @@ impl Peer {
 
     /// `max_message` is the longest message that it says to take.
     pub(super) fn over(client: Client, max_message: u64) -> Self {
-        client.write(Message::from(hello(max_message))).unwrap();
+        Self::greeting(client, hello(max_message))
+    }
+
+    pub(super) fn greeting(client: Client, first: Vec<u8>) -> Self {
+        client.write(Message::from(first)).unwrap();
         let hello = client.read_message(PATIENCE).unwrap().into_bytes();
         let (last, others, messages) = Default::default();
         Self { client, hello, last, others, messages }

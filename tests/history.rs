@@ -214,9 +214,15 @@ fn an_open_connection_joins_with_what_it_has_missed() {
 fn what_does_not_fit_into_a_queue_is_a_gap() {
     let mut limits = Limits::default();
     limits.max_queue_messages = 8;
-    let too_large = members(switchboard::Server::builder()).history("room", History::new(6, HOUR));
+    let too_large = members(switchboard::Server::builder()).history("room*", History::new(6, HOUR));
     let error = too_large.limits(limits.clone()).bind().unwrap_err().to_string();
+    assert!(error.starts_with("history of \"room*\": 6 "), "as it was given: {error}");
     assert!(error.contains("max_queue_messages, which is 8"), "{error}");
+    assert!(error.contains("to 9 or more"), "{error}");
+    let mut enough = limits.clone();
+    enough.max_queue_messages = 9;
+    let fits = switchboard::Server::builder().listen("127.0.0.1:0").history("room*", History::new(6, HOUR));
+    drop(fits.limits(enough).bind().unwrap());
     let server = serve(|builder| {
         let before = |opening: &mut Opening| {
             opening.set_overflow(Overflow::DropNewest);

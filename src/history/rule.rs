@@ -64,10 +64,12 @@ impl Rules {
         rule.map(|(_, history)| *history)
     }
 
-    /// The one that remembers most publications, and how many.
-    pub(crate) fn largest(&self) -> Option<(&str, usize)> {
-        let all = self.exact.iter().chain(&self.prefixes);
-        all.map(|(name, history)| (&**name, history.size)).max_by_key(|(_, size)| *size)
+    /// The one that remembers most publications, as it was given, and how many.
+    pub(crate) fn largest(&self) -> Option<(String, usize)> {
+        let exact = self.exact.iter().map(|(name, history)| (name, "", history));
+        let all = exact.chain(self.prefixes.iter().map(|(prefix, history)| (prefix, "*", history)));
+        let (name, end, history) = all.max_by_key(|(_, _, history)| history.size)?;
+        Some((format!("{name}{end}"), history.size))
     }
 }
 
@@ -84,7 +86,9 @@ mod tests {
         }
         let size = |topic| rules.of(topic).unwrap().size;
         assert_eq!(["x", "chat/x", "chat/abc", "chat/ab"].map(size), [1, 2, 3, 4]);
-        assert_eq!(rules.largest(), Some(("chat/ab", 4)));
+        assert_eq!(rules.largest(), Some(("chat/ab".to_owned(), 4)));
+        rules.add("news*", history(5)).unwrap();
+        assert_eq!(rules.largest(), Some(("news*".to_owned(), 5)));
         assert_eq!(Rules::default().of("x"), None);
     }
 

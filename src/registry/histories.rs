@@ -56,6 +56,11 @@ pub(super) fn room(limits: &Limits) -> Room {
     Room { messages: part(limits.max_queue_messages), bytes: part(limits.queue_bytes()) }
 }
 
+/// The smallest [`Limits::max_queue_messages`] whose [`room`] is for so many publications, and the line before them.
+fn queue_for(publications: usize) -> usize {
+    publications.saturating_add(publications / 3).saturating_add(1)
+}
+
 impl Histories {
     /// # Errors
     /// [`ServerError::Config`]: what a topic remembers would not fit into the queue of a client that has missed it.
@@ -64,8 +69,9 @@ impl Histories {
             // There is a line before them.
             Some((name, size)) if size >= room(limits).messages => Err(ServerError::config(format!(
                 "history of {name:?}: {size} publications are too many for the queue of a client that has missed them all: raise the \
-                 limit max_queue_messages, which is {}, and of which they may fill three quarters",
-                limits.max_queue_messages
+                 limit max_queue_messages, which is {}, and of which they may fill three quarters, to {} or more, or remember fewer",
+                limits.max_queue_messages,
+                queue_for(size)
             ))),
             _ => Ok(()),
         }

@@ -308,7 +308,8 @@ impl ServerBuilder {
     /// A topic remembers its publications: those who [come back](crate::Hub::join_since) get what they have missed. `topics` is the
     /// name of one, or the beginning of names and a `*`: `chat/*`. An exact name wins over all others, and then the longest. In
     /// memory, and no longer than the process; [`Limits::max_history_bytes`] bounds all topics together, and
-    /// [`Limits::max_queue_bytes`] each. Default: none remembers anything.
+    /// [`Limits::max_queue_bytes`] each. Publications, and the line before them, must fit into three quarters of
+    /// [`Limits::max_queue_messages`], or [`bind`](Self::bind) refuses them: by default 767 do. Default: none remembers anything.
     ///
     /// ```
     /// use switchboard::{History, Server};

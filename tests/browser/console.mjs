@@ -211,6 +211,11 @@ async function pushesAndCloses(browser, { url, port }) {
   bob.leave();
 }
 
+async function submitCast(page, text) {
+  await page.fill("#cast-text", text);
+  await page.click("#cast-send");
+}
+
 async function broadcasts(browser, { url, port }) {
   const page = await enter(browser, url);
   const ada = await Peer.to(port, "/chat?room=attic&name=Ada");
@@ -219,8 +224,7 @@ async function broadcasts(browser, { url, port }) {
   const cast = async (audience, name, text) => {
     await page.selectOption("#audience", audience);
     if (audience) await page.fill("#name", name);
-    await page.fill("#cast-text", text);
-    await page.click("#cast-send");
+    await submitCast(page, text);
   };
   await page.click("#tab-cast");
   await cast("", "", "to all");
@@ -409,6 +413,21 @@ async function hangs(browser, { url }) {
   await close(page);
 }
 
+/** Where a page of the table takes longer than anybody waits, it comes in smaller ones. */
+async function slowly(browser, { url, port }) {
+  for (let i = 0; i < 600; i += 100) await Promise.all(Array.from({ length: 100 }, () => Peer.to(port, "/echo-shared", "W".repeat(250))));
+  const page = await open(browser, url);
+  const network = await page.context().newCDPSession(page);
+  await network.send("Network.enable");
+  const speed = (bytes) => network.send("Network.emulateNetworkConditions", { offline: false, latency: 100, downloadThroughput: bytes, uploadThroughput: bytes });
+  await speed(20_000); // 600 of these connections are more than 300,000 bytes
+  await submit(page, "#token", TOKEN);
+  await has(page, 50);
+  await speed(-1);
+  await says(page, "range", "1–50 of 600");
+  await close(page);
+}
+
 /** On a Unix socket nobody asks for a token. A browser comes to it as by `ssh -L`. */
 async function unixSocket(browser) {
   const path = join(folder, "console.sock");
@@ -461,6 +480,42 @@ async function strangers(browser, { url, port }) {
   assert.equal(await page.locator("main :is(script, img, svg, b:not(.now b))").count(), 0);
   assert.equal(alerts, 0);
   await page.screenshot(shot("console-strangers"));
+  await close(page);
+}
+
+/** A name that a field cannot hold, or that looks like another one, is meant as it is, and shown so that it can be told. */
+async function namesAlike(browser, { url, port }) {
+  const names = ["a\nb", "ab", " c", "c", "d\u200be", "de", "\u202efg", "\t"];
+  const shown = ["a\\u{a}b", "ab", " c", "c", "d\\u{200b}e", "de", "\\u{202e}fg", "\\u{9}"];
+  const ask = (path, method = "GET") => fetch(url + path, { method, headers: { Authorization: `Bearer ${TOKEN}` } });
+  const peers = await Promise.all(names.map((_, i) => Peer.to(port, "/echo-shared", `peer ${i}`)));
+  const { connections } = await (await ask("@connections")).json();
+  for (const [i, name] of names.entries()) {
+    const { id } = connections.find(({ identity }) => identity.userAgent === `peer ${i}`);
+    assert.equal((await ask(`@connections/${id}/topics/${encodeURIComponent(name)}`, "PUT")).status, 204);
+  }
+  const page = await enter(browser, url);
+  for (const [i, text] of shown.entries()) {
+    await page.click("#tab-topics");
+    await page.waitForFunction((count) => document.getElementById("topic-list").childElementCount === count, names.length);
+    const texts = await page.locator("#topic-list .name").evaluateAll((all) => all.map(({ textContent }) => textContent));
+    assert.ok(texts.includes(text), `${text} in ${texts}`);
+    const item = page.locator("#topic-list li").nth(texts.indexOf(text));
+    await item.locator(".name").click();
+    await has(page, 1);
+    await says(page, "scope", /^Search and sort are among the only one of this topic/);
+    await choose(page, "/echo-shared");
+    assert.match(await page.innerText("#one-facts"), new RegExp(`agent\\s+peer ${i}\n`));
+    await page.click("#tab-topics");
+    await item.locator(".send").click();
+    await submitCast(page, `to ${i}`);
+    await gets(peers[i], `to ${i}`);
+  }
+  assert.deepEqual(peers.map(({ messages }) => messages), names.map((_, i) => [`to ${i}`]));
+  // What is typed instead is meant, and not what was chosen before.
+  await page.fill("#name", "ab");
+  await submitCast(page, "to ab");
+  await gets(peers[1], "to ab");
   await close(page);
 }
 
@@ -612,8 +667,10 @@ await withBrowser(async (browser) => {
   await test("plots move", on(plotsMove));
   await test("the server restarts", () => restarts(browser));
   await test("the server hangs", on(hangs));
+  await test("a slow network", on(slowly));
   await test("a Unix socket", () => unixSocket(browser));
   await test("what strangers have made up is text", on(strangers));
+  await test("names that look alike", on(namesAlike));
   await test("sizes, colours and contrast", on(looks));
   await test("all by keyboard, and all has a name", on(keyboard));
   await test("its policy is obeyed", async () => {

@@ -9,7 +9,8 @@ const PATIENCE = 15_000;          // for an answer
 const FIRST_DELAY = 1_000, MAX_DELAY = 15_000;
 const HIDDEN = 60_000;            // a tab that nobody has seen for so long asks for nothing
 const MOST = 10_000;              // connections that are loaded, to be searched and sorted
-const LOADED = 500;               // at a time
+const LOADED = 500, FEWEST = 20;  // at a time: as many as come within so many ms
+const WITHIN = 2_000;
 const PACE = 400, REST = 2_000;   // between two such pages, and between two rounds
 const MAX_REASON = 123;
 
@@ -46,6 +47,17 @@ const element = (name, className = '', text = '') => {
 function put(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
+/* What would be invisible, or turn the direction of what follows, is shown by its number: else two names would look alike. Emoji
+   and Persian need their joiners. */
+const HIDDEN_IN_NAMES = /[\p{Cc}\p{Zl}\p{Zp}\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]/gu;
+const visible = text => text.replace(HIDDEN_IN_NAMES, c => `\\u{${c.codePointAt(0).toString(16)}}`);
+/* What is chosen in a list is meant as it is, also where a field drops a part of it, such as a line feed, until somebody types. */
+const chosen = {};
+function choose(field, name) {
+  chosen[field] = name;
+  $(field).value = visible(name);
+}
+const meant = field => chosen[field] ?? $(field).value;
 function flag(node, name, on) {
   if (on) node.setAttribute(name, on === true ? '' : on);
   else node.removeAttribute(name);
@@ -376,8 +388,8 @@ function nice(value, whole) {
 /* Connections: all of them are loaded, page by page, again and again; the table shows a few of them. */
 const COLUMNS = [
   { key: 'id', title: 'ID', first: 1, className: 'mono far', text: row => row.id.slice(0, 8) },
-  { key: 'path', title: 'Path', first: 1, text: row => row.path },
-  { key: 'user', title: 'User', first: 1, text: row => row.user ?? '' },
+  { key: 'path', title: 'Path', first: 1, text: row => visible(row.path) },
+  { key: 'user', title: 'User', first: 1, text: row => visible(row.user ?? '') },
   { key: 'address', title: 'Address', first: 1, className: 'far', text: row => row.address ?? '' },
   { key: 'age', title: 'Open for', first: 1, className: 'number', text: row => age(Date.now() + row.age) },
   { key: 'in', title: 'In', first: -1, className: 'number far', text: row => number(row.in) },
@@ -402,7 +414,7 @@ const runner = {
 const list = {
   ...runner,
   rows: new Map(), shown: [], matching: [], page: 0, sort: { key: 'age', way: 1 }, words: [], filter: {},
-  whole: false, at: 0, failed: '', rendered: 0,
+  whole: false, at: 0, failed: '', rendered: 0, step: 100,
 
   /* Something else is asked for: what is there is forgotten. */
   restart(filter) {
@@ -423,7 +435,8 @@ const list = {
         this.failed = '';
       } catch (error) {
         if (signal.aborted) return;
-        this.failed = explain(error);
+        this.step = FEWEST;
+        this.failed = error.name === 'TimeoutError' && state.link === 1 ? 'This network is slow: fewer are asked for at a time.' : explain(error);
       }
       this.render();
       /* Ages grow by themselves; counts are worth a look now and then. */
@@ -434,7 +447,10 @@ const list = {
     const first = !this.at, seen = new Set();
     let after;
     do {
-      const page = await json('@connections' + query({ ...this.filter, after, limit: LOADED }), { signal });
+      const asked = now(), limit = this.step;
+      const page = await json('@connections' + query({ ...this.filter, after, limit }), { signal });
+      const took = now() - asked;
+      this.step = Math.round(Math.max(FEWEST, Math.min(LOADED, 4 * limit, limit * WITHIN / took)));
       for (const connection of page.connections) {
         seen.add(connection.id);
         this.rows.set(connection.id, Object.assign(this.rows.get(connection.id) ?? {}, brief(connection)));
@@ -442,7 +458,7 @@ const list = {
       after = page.next;
       this.whole = !after;
       if (now() - this.rendered > (first ? 150 : 900)) this.render();
-      if (after) await pause(first ? 0 : PACE, signal);
+      if (after) await pause(first ? 0 : Math.max(PACE, took), signal); // half of the network is for others
     } while (after && seen.size < MOST);
     for (const [id, row] of this.rows) {
       if (!seen.has(id)) { row.gone = true; this.rows.delete(id); }
@@ -554,7 +570,7 @@ for (const width of [wide, roomy]) {
 
 /* Anywhere is searched here, in what is loaded; a path, a user and a topic are asked for. */
 function search() {
-  const where = $('where').value, text = $('find').value.trim();
+  const where = $('where').value, text = chosen.find ?? $('find').value.trim();
   const filter = where && text ? { [where]: text } : {};
   list.words = where ? [] : text.toLowerCase().split(/\s+/).filter(Boolean);
   list.page = 0;
@@ -563,10 +579,12 @@ function search() {
 }
 let typing = 0;
 $('find').addEventListener('input', () => {
+  delete chosen.find;
   clearTimeout(typing);
   typing = setTimeout(search, $('where').value ? 300 : 60);
 });
 $('where').addEventListener('change', () => {
+  delete chosen.find;
   $('find').placeholder = { path: '/chat', user: 'a user', topic: 'a topic' }[$('where').value] ?? 'ID, path, user, address …';
   search();
 });
@@ -607,10 +625,10 @@ function gone() {
 function showOne(info) {
   const { identity, tags } = info;
   const facts = [
-    ['path', info.path], ['route', info.route === info.path ? '' : info.route], ['user', info.user],
-    ['tags', Object.entries(tags ?? {}).map(([key, value]) => `${key}: ${value}`).join('\n')],
-    ['topics', info.topics.join('\n')],
-    ['address', identity.sourceIp], ['agent', identity.userAgent],
+    ['path', visible(info.path)], ['route', info.route === info.path ? '' : info.route], ['user', visible(info.user ?? '')],
+    ['tags', Object.entries(tags ?? {}).map(([key, value]) => visible(`${key}: ${value}`)).join('\n')],
+    ['topics', info.topics.map(visible).join('\n')],
+    ['address', identity.sourceIp], ['agent', visible(identity.userAgent ?? '')],
     ['kind', info.shared ? 'shared' : 'with a thread'],
     ['opened', dated(info.connectedAt)], ['last active', dated(info.lastActiveAt)],
     ['received', `${count(info.messagesIn, 'message')}, ${bytes(info.bytesIn)}`],
@@ -674,9 +692,9 @@ function showAudience() {
   put($('name-label'), AUDIENCES[audience] ?? '');
   put($('cast-send'), audience || !before ? 'Send' : `Send to ${count(before.connections, 'connection')}`);
 }
-$('audience').addEventListener('change', () => { tell('cast', ''); showAudience(); });
+for (const [id, type] of [['audience', 'change'], ['name', 'input']]) $(id).addEventListener(type, () => { delete chosen.name; tell('cast', ''); showAudience(); });
 onSubmit('cast-form', async () => {
-  const audience = $('audience').value, name = $('name').value, body = $('cast-text').value;
+  const audience = $('audience').value, name = meant('name'), body = $('cast-text').value;
   if (audience && !name) return tell('cast', '', `The ${audience} is missing.`), $('name').focus();
   const path = { topic: '@topics/' + part(name), user: '@users/' + part(name) }[audience] ?? '@broadcast';
   const sent = await act('cast', async () => {
@@ -714,8 +732,9 @@ const topics = {
     while (box.childElementCount < topics.length) box.append(makeTopic());
     topics.forEach(({ name, members }, i) => {
       const [button, number_] = box.children[i].children;
-      put(button, name);
-      flag(button, 'title', name.length > 30 && name);
+      box.children[i].topic = name;
+      put(button, visible(name));
+      flag(button, 'title', name.length > 30 && visible(name));
       put(number_, number(members));
     });
     this.next = next;
@@ -729,13 +748,13 @@ function makeTopic() {
   name.type = send.type = 'button';
   name.addEventListener('click', () => {
     $('where').value = 'topic';
-    $('find').value = name.textContent;
+    choose('find', item.topic);
     if (!wide.matches) lower();
     search();
   });
   send.addEventListener('click', () => {
     $('audience').value = 'topic';
-    $('name').value = name.textContent;
+    choose('name', item.topic);
     tell('cast', '');
     showAudience();
     openTab('cast');

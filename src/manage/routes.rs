@@ -15,6 +15,7 @@ use super::{
     metrics, openapi,
     query::{Kind, Query, kind},
     stats::Stats,
+    stays::{Stay, Stays},
     strangers::Strangers,
     target::{Target, is_of_aws},
     token::{Denied, Rights, Sender, Tokens},
@@ -39,6 +40,7 @@ pub(super) struct Routes {
     tokens: Tokens,
     events: Arc<Events>,
     readers: Readers,
+    stays: Arc<Stays>,
     strangers: Strangers,
     stats: Arc<Stats>,
 }
@@ -46,11 +48,12 @@ pub(super) struct Routes {
 impl Routes {
     /// Of a listener with these limits.
     pub(super) fn new(main: MainServer, tokens: Tokens, events: Arc<Events>, limits: &Limits) -> Self {
-        let readers = Readers::new(limits.max_connections);
+        let stays = Stays::new(limits.max_connections);
+        let readers = Readers::new(limits.max_connections, stays.clone());
         // Bodies may have half of what there is.
         let strangers = Strangers::new(limits.buffered_bytes() / 4, limits.max_body);
         let stats = Arc::new(Stats::new(main.clone()));
-        Self { hub: main.hub(), main, tokens, events, readers, strangers, stats }
+        Self { hub: main.hub(), main, tokens, events, readers, stays, strangers, stats }
     }
 
     pub(super) fn events(&self) -> &Arc<Events> {
@@ -59,6 +62,14 @@ impl Routes {
 
     pub(super) fn stats(&self) -> &Arc<Stats> {
         &self.stats
+    }
+
+    /// For what keeps its connection.
+    ///
+    /// # Errors
+    /// There are too many.
+    pub(super) fn stay(&self) -> Result<Stay, Refusal> {
+        self.stays.enter()
     }
 
     pub(super) fn answer(&self, exchange: &Exchange<'_>) -> Response {
@@ -158,8 +169,8 @@ impl Routes {
             (Target::Member(id, topic), "PUT") => connections::join(hub, request, &known(id)?, &topic),
             (Target::Member(id, topic), _) => connections::leave(hub, request, &known(id)?, &topic),
             (Target::Link, _) => Err(websocket_here()),
-            (Target::Events, _) => events::answer(&self.events, request),
-            (Target::Stats, _) => Stats::answer(&self.stats, request),
+            (Target::Events, _) => events::answer(&self.events, &self.stays, request),
+            (Target::Stats, _) => Stats::answer(&self.stats, &self.stays, request),
             (Target::Metrics, _) => metrics::answer(&self.main, &self.stats, request),
             (Target::OpenApi, _) => openapi::answer(request),
             (Target::Topics, _) => audiences::topics(hub, request),

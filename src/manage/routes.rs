@@ -119,7 +119,7 @@ impl Routes {
         request: &Request,
         body: impl FnOnce() -> Result<Bytes, Refusal>,
     ) -> Result<Rights, Refusal> {
-        check_host(tag, request)?;
+        check_page(tag, request)?;
         self.rights(tag, request, body).map_err(|denied| deny(denied, request))
     }
 
@@ -206,10 +206,19 @@ impl Routes {
 
 /// Where no token is needed, the page of a stranger must not reach us under the stranger's name (DNS rebinding): as when a Unix socket
 /// is brought to a port of a machine with a browser, which says so by what no page can leave out.
-fn check_host(tag: u8, request: &Request) -> Result<(), Refusal> {
+/// Nor may it ask under ours: it cannot read an answer, but could hold all places of those who listen.
+fn check_page(tag: u8, request: &Request) -> Result<(), Refusal> {
+    if tag & BY_TOKEN != 0 {
+        return Ok(());
+    }
+    let is_foreign = matches!(request.header("sec-fetch-site"), Some("cross-site" | "same-site"));
+    // A link to the console is followed.
+    if is_foreign && request.header("sec-fetch-dest") != Some("document") {
+        return Err(Refusal::new(StatusCode::FORBIDDEN, "a page of another origin asks, which may not"));
+    }
     let is_browser =
         [header::ACCEPT_LANGUAGE, header::ORIGIN].iter().any(|name| request.headers().contains_key(name));
-    if tag & BY_TOKEN != 0 || !is_browser || request.has_local_host() {
+    if !is_browser || request.has_local_host() {
         return Ok(());
     }
     Err(Refusal::new(

@@ -75,6 +75,7 @@ const LINK_MORE: usize = 64 << 10;
 /// # Who may use it
 ///
 /// - On a **Unix socket**, whoever may open its file. Its mode is 0600, so its user alone, unless `,mode=0660` says something else.
+///   A browser to which it is brought, as by `ssh -L`, reaches it as `localhost`; pages of other origins are refused there.
 /// - On **TCP**, whoever has the [token](Self::token_file), sent with each request as `Authorization: Bearer TOKEN`. Any address but
 ///   loopback needs TLS as well. `bind` refuses what would be less.
 /// - A [second token](Self::read_token_file), or [another Unix socket](Self::listen_read_only), is for reading only: GET and HEAD,

@@ -130,6 +130,18 @@ fn a_browser_comes_to_a_unix_socket_by_a_name_that_no_stranger_can_own() {
         assert_eq!(status("127.0.0.1:9090", lines), 200, "{lines}");
     }
     assert_eq!(status("evil.example", ""), 200, "no browser");
+    // A page of another origin cannot read what it gets; but nor may it hold a place of those who listen.
+    for (site, dest, expected) in [
+        ("cross-site", "empty", 403),
+        ("same-site", "empty", 403),
+        ("cross-site", "iframe", 403),
+        ("cross-site", "document", 200),
+        ("same-origin", "empty", 200),
+        ("none", "document", 200),
+    ] {
+        let lines = format!("Accept-Language: en\r\nSec-Fetch-Site: {site}\r\nSec-Fetch-Dest: {dest}\r\n");
+        assert_eq!(status("localhost:9090", &lines), expected, "{lines}");
+    }
     let mut stream = UnixStream::connect(folder.join("s")).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     assert_eq!(access(&mut stream, ""), Ok(r#"{"access":"all"}"#.into()));

@@ -680,8 +680,18 @@ fn only_the_user_may_open_the_socket_and_the_token_is_in_a_file() {
     assert_eq!((mode("own"), mode("a,b?c"), mode("group"), mode("read")), (0o600, 0o600, 0o660, 0o600));
     let address = server.manage_addrs()[4].tcp().unwrap();
     assert_eq!(Way::Tcp(address, Scheme::Ws).get("/@topics").status, 200);
-    let log = LOG.lock().unwrap().clone();
-    assert!(log.lines().any(|line| line.starts_with("WARN") && line.contains(&token)), "{log}");
+    let is_warned = |path: &str, part: &str| {
+        let log = LOG.lock().unwrap().clone();
+        let is_it = |line: &str| line.starts_with("WARN") && line.contains(path) && line.contains(part);
+        assert!(log.lines().any(is_it), "{log}");
+    };
+    is_warned(&token, "can read");
+    // Who can write it needs not know it.
+    let token = folder.write("writable", format!("{TOKEN}\n"));
+    fs::set_permissions(&token, fs::Permissions::from_mode(0o602)).unwrap();
+    let manage = Manage::new().listen("localhost:0").token_file(&token);
+    drop(Server::builder().listen("127.0.0.1:0").manage(manage).bind().unwrap());
+    is_warned(&token, "can change");
     // Of a server that is not managed there is nothing.
     let plain = Server::builder().listen("127.0.0.1:0").bind().unwrap();
     assert!(plain.manage_addrs().is_empty());

@@ -535,6 +535,36 @@ fn strangers_keep_no_place_from_another_client() {
     }
 }
 
+/// Each of them may, and keeps its connection; but not all together.
+#[test]
+fn those_who_stay_leave_places_for_requests() {
+    let server = Managed::new();
+    let (_client, id) = server.client("/shared");
+    let (way, reading) = (server.plain(), bearer(READ_TOKEN));
+    let wait = format!("GET /@connections/{id}/messages?timeout=60");
+    let upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: switchboard.hub.1\r\n";
+    let link = with_lines("GET /@hub", &(upgrade.to_owned() + &reading), "");
+    let with_upgrade = |path| with_lines(path, &(upgrade.to_owned() + &reading), "");
+    for kinds in [
+        vec![link.clone()],
+        vec![way.request(&wait, ""), way.request("GET /@events", ""), way.request("GET /@stats", "")],
+        vec![way.request(&wait, ""), with_upgrade("GET /@events"), with_upgrade("GET /@stats"), link],
+    ] {
+        let mut all: Vec<_> =
+            kinds.iter().cycle().take(300).map(|request| (request, way.connect())).collect();
+        all.iter_mut().for_each(|(request, stream)| stream.write_all(request).unwrap());
+        thread::sleep(Duration::from_millis(300)); // mostly they have their places by then
+        for _ in 0..20 {
+            assert_eq!(way.get("/@connections").status, 200, "they leave no place");
+            assert_eq!(server.unix().get(&format!("/@connections/{id}")).status, 200, "they leave no place");
+        }
+        drop(all);
+        // Whoever leaves makes room.
+        eventually("there is room", || way.ask("HEAD /@events", "").status == 200);
+    }
+}
+
 #[test]
 fn without_descriptors_it_is_not_ready() {
     if !is_alone("without_descriptors_it_is_not_ready") {

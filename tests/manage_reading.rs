@@ -117,6 +117,24 @@ fn each_message_is_read_once_if_another_request_follows() {
     }
 }
 
+/// Also by what is there for all.
+#[test]
+fn who_shows_the_token_acknowledges_by_whatever_it_asks_for() {
+    let server = managed();
+    for way in server.ways() {
+        for request in ["GET /health", "HEAD /ready", "GET /@access", "GET /", "POST /health"] {
+            let (mut client, id) = server.client("/shared");
+            send(&mut client, &["one", "two"]);
+            let mut reader = Reader::new(&way, &id);
+            reader.expect("one", false);
+            reader.stream.write_all(&way.request(request, "")).unwrap();
+            assert!(matches!(Reply::read_head(&mut reader.stream).status, 200 | 405), "{request}");
+            drop(reader);
+            Reader::new(&way, &id).expect("two", false);
+        }
+    }
+}
+
 #[test]
 fn requests_that_come_together_are_answered_in_order() {
     let server = managed();

@@ -52,7 +52,7 @@ fn content_length(request: &Request) -> Result<Framing, Refusal> {
     digits
         .parse()
         .map(Framing::Length)
-        .map_err(|_| Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "Content-Length"))
+        .map_err(|_| Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "Content-Length is too large"))
 }
 
 fn transfer_encoding(request: &Request) -> Result<Framing, Refusal> {

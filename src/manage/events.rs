@@ -17,6 +17,7 @@ use super::{
     answers::full,
     json::{Millis, Object},
     routes::nothing_but,
+    stays::Stays,
 };
 use crate::{
     error::{CloseReason, ClosedBy},
@@ -77,9 +78,16 @@ pub(super) enum Next {
 }
 
 /// All events from now on.
-pub(super) fn answer(events: &Arc<Events>, request: &Request) -> Result<Response, Refusal> {
-    let listener = Listener::new(events)?;
-    let response = Response::produced("text/event-stream", move |sink| listener.send_all(sink, HEARTBEAT));
+pub(super) fn answer(
+    events: &Arc<Events>,
+    stays: &Arc<Stays>,
+    request: &Request,
+) -> Result<Response, Refusal> {
+    let (listener, stay) = (Listener::new(events)?, stays.enter()?);
+    let response = Response::produced("text/event-stream", move |sink| {
+        let _stay = &stay;
+        listener.send_all(sink, HEARTBEAT)
+    });
     nothing_but(request, response)
 }
 

@@ -2,7 +2,10 @@
 //! acknowledges it; if there is none, it goes back.
 
 use std::{
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -12,6 +15,7 @@ use super::{
     LOOK,
     answers::{done, full, later, refused},
     query::Query,
+    stays::{Stay, Stays},
 };
 use crate::{
     deadline::Deadline,
@@ -43,10 +47,14 @@ pub(super) struct Reader(WebSocket);
 pub(super) struct Readers {
     waiting: AtomicUsize,
     most: usize,
+    stays: Arc<Stays>,
 }
 
 /// A place among them, until it is dropped.
-struct Waiting<'a>(&'a Readers);
+struct Waiting<'a> {
+    readers: &'a Readers,
+    _stay: Stay,
+}
 
 /// A request has come, and is let in: what the one before it has read is acknowledged.
 pub(super) fn acknowledge(exchange: &Exchange<'_>) -> Option<Reader> {
@@ -100,7 +108,7 @@ fn next(
         }
         let Some(left) = deadline.remaining() else { return Ok(None) };
         if place.is_none() {
-            place = Some(readers.enter().ok_or_else(|| full("too many wait for messages"))?);
+            place = Some(readers.enter()?);
         }
         wait = left.min(LOOK);
     }
@@ -120,18 +128,22 @@ fn response(delivery: &Delivery) -> Response {
 
 impl Readers {
     /// Of a listener with so many connections: half of them may wait.
-    pub(super) fn new(connections: usize) -> Self {
-        Self { waiting: AtomicUsize::new(0), most: connections.div_ceil(2) }
+    pub(super) fn new(connections: usize, stays: Arc<Stays>) -> Self {
+        Self { waiting: AtomicUsize::new(0), most: connections.div_ceil(2), stays }
     }
 
-    fn enter(&self) -> Option<Waiting<'_>> {
+    fn enter(&self) -> Result<Waiting<'_>, Refusal> {
+        let stay = self.stays.enter()?;
         let free = |waiting| (waiting < self.most).then_some(waiting + 1);
-        self.waiting.fetch_update(Relaxed, Relaxed, free).ok().map(|_| Waiting(self))
+        match self.waiting.fetch_update(Relaxed, Relaxed, free) {
+            Ok(_) => Ok(Waiting { readers: self, _stay: stay }),
+            Err(_) => Err(full("too many wait for messages")),
+        }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Relaxed);
+        self.readers.waiting.fetch_sub(1, Relaxed);
     }
 }

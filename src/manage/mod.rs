@@ -17,6 +17,7 @@ mod query;
 mod routes;
 mod signature;
 mod stats;
+mod stays;
 mod strangers;
 mod target;
 mod token;
@@ -74,6 +75,7 @@ const LINK_MORE: usize = 64 << 10;
 /// # Who may use it
 ///
 /// - On a **Unix socket**, whoever may open its file. Its mode is 0600, so its user alone, unless `,mode=0660` says something else.
+///   A browser to which it is brought, as by `ssh -L`, reaches it as `localhost`; pages of other origins are refused there.
 /// - On **TCP**, whoever has the [token](Self::token_file), sent with each request as `Authorization: Bearer TOKEN`. Any address but
 ///   loopback needs TLS as well. `bind` refuses what would be less.
 /// - A [second token](Self::read_token_file), or [another Unix socket](Self::listen_read_only), is for reading only: GET and HEAD,
@@ -135,6 +137,12 @@ const LINK_MORE: usize = 64 << 10;
 /// because the reader has vanished, or within [`http_keep_alive`](crate::Limits::http_keep_alive), 60 s, the message goes back to the
 /// head of the queue. So a reader needs a connection of its own, and no proxy that shares it. While it waits it takes nothing if it
 /// leaves. Half of all connections may wait; more are answered with 429.
+///
+/// # Many at once
+///
+/// Links of hubs, those who listen, and those who wait for messages keep their connections. Together they may have three quarters of
+/// all, 96 of the usual 128; more are answered with 429. So there is always room for requests that are answered at once. Whoever needs
+/// more gives the listener a larger [`max_connections`](crate::Limits::max_connections) with [`limits`](Self::limits).
 ///
 /// ```text
 /// curl --unix-socket /run/box.sock -o order http://box/@connections/ID/messages -o next http://box/@connections/ID/messages

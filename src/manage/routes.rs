@@ -15,6 +15,7 @@ use super::{
     metrics, openapi,
     query::{Kind, Query, kind},
     stats::Stats,
+    stays::{Stay, Stays},
     strangers::Strangers,
     target::{Target, is_of_aws},
     token::{Denied, Rights, Sender, Tokens},
@@ -39,6 +40,7 @@ pub(super) struct Routes {
     tokens: Tokens,
     events: Arc<Events>,
     readers: Readers,
+    stays: Arc<Stays>,
     strangers: Strangers,
     stats: Arc<Stats>,
 }
@@ -46,11 +48,12 @@ pub(super) struct Routes {
 impl Routes {
     /// Of a listener with these limits.
     pub(super) fn new(main: MainServer, tokens: Tokens, events: Arc<Events>, limits: &Limits) -> Self {
-        let readers = Readers::new(limits.max_connections);
+        let stays = Stays::new(limits.max_connections);
+        let readers = Readers::new(limits.max_connections, stays.clone());
         // Bodies may have half of what there is.
         let strangers = Strangers::new(limits.buffered_bytes() / 4, limits.max_body);
         let stats = Arc::new(Stats::new(main.clone()));
-        Self { hub: main.hub(), main, tokens, events, readers, strangers, stats }
+        Self { hub: main.hub(), main, tokens, events, readers, stays, strangers, stats }
     }
 
     pub(super) fn events(&self) -> &Arc<Events> {
@@ -59,6 +62,14 @@ impl Routes {
 
     pub(super) fn stats(&self) -> &Arc<Stats> {
         &self.stats
+    }
+
+    /// For what keeps its connection.
+    ///
+    /// # Errors
+    /// There are too many.
+    pub(super) fn stay(&self) -> Result<Stay, Refusal> {
+        self.stays.enter()
     }
 
     pub(super) fn answer(&self, exchange: &Exchange<'_>) -> Response {
@@ -85,6 +96,9 @@ impl Routes {
                 Rights::Read if changes => return Err(only_read()),
                 Rights::Read => {}
             }
+        } else if matches!(self.rights(exchange.tag(), request, || exchange.body()), Ok(Rights::All)) {
+            // No token is needed, but whoever shows it has got the answer before.
+            messages::acknowledge(exchange);
         }
         let target = target.ok_or_else(not_found)?;
         // Like the methods, those of the path that this has may be refused only now.
@@ -105,7 +119,7 @@ impl Routes {
         request: &Request,
         body: impl FnOnce() -> Result<Bytes, Refusal>,
     ) -> Result<Rights, Refusal> {
-        check_host(tag, request)?;
+        check_page(tag, request)?;
         self.rights(tag, request, body).map_err(|denied| deny(denied, request))
     }
 
@@ -158,8 +172,8 @@ impl Routes {
             (Target::Member(id, topic), "PUT") => connections::join(hub, request, &known(id)?, &topic),
             (Target::Member(id, topic), _) => connections::leave(hub, request, &known(id)?, &topic),
             (Target::Link, _) => Err(websocket_here()),
-            (Target::Events, _) => events::answer(&self.events, request),
-            (Target::Stats, _) => Stats::answer(&self.stats, request),
+            (Target::Events, _) => events::answer(&self.events, &self.stays, request),
+            (Target::Stats, _) => Stats::answer(&self.stats, &self.stays, request),
             (Target::Metrics, _) => metrics::answer(&self.main, &self.stats, request),
             (Target::OpenApi, _) => openapi::answer(request),
             (Target::Topics, _) => audiences::topics(hub, request),
@@ -192,10 +206,19 @@ impl Routes {
 
 /// Where no token is needed, the page of a stranger must not reach us under the stranger's name (DNS rebinding): as when a Unix socket
 /// is brought to a port of a machine with a browser, which says so by what no page can leave out.
-fn check_host(tag: u8, request: &Request) -> Result<(), Refusal> {
+/// Nor may it ask under ours: it cannot read an answer, but could hold all places of those who listen.
+fn check_page(tag: u8, request: &Request) -> Result<(), Refusal> {
+    if tag & BY_TOKEN != 0 {
+        return Ok(());
+    }
+    let is_foreign = matches!(request.header("sec-fetch-site"), Some("cross-site" | "same-site"));
+    // A link to the console is followed.
+    if is_foreign && request.header("sec-fetch-dest") != Some("document") {
+        return Err(Refusal::new(StatusCode::FORBIDDEN, "a page of another origin asks, which may not"));
+    }
     let is_browser =
         [header::ACCEPT_LANGUAGE, header::ORIGIN].iter().any(|name| request.headers().contains_key(name));
-    if tag & BY_TOKEN != 0 || !is_browser || request.has_local_host() {
+    if !is_browser || request.has_local_host() {
         return Ok(());
     }
     Err(Refusal::new(

@@ -20,6 +20,7 @@ use super::{
     json::{Date, Millis, Object, Seconds},
     process::Process,
     query::Query,
+    stays::Stays,
 };
 use crate::{
     http::{Refusal, Request, Response, Sink},
@@ -69,14 +70,21 @@ impl Stats {
     }
 
     /// The numbers, again and again; or, for who wants JSON, once.
-    pub(super) fn answer(stats: &Arc<Self>, request: &Request) -> Result<Response, Refusal> {
+    pub(super) fn answer(
+        stats: &Arc<Self>,
+        stays: &Arc<Stays>,
+        request: &Request,
+    ) -> Result<Response, Refusal> {
         let accepts = |kind| request.tokens(header::ACCEPT).any(|item| is_media_type(item, kind));
         if accepts("application/json") && !accepts("text/event-stream") {
             interval(request)?;
             return Ok(Response::json(stats.numbers().text.clone()));
         }
-        let listener = Listener::of(stats, request)?;
-        Ok(Response::produced("text/event-stream", move |sink| listener.send_all(sink)))
+        let (listener, stay) = (Listener::of(stats, request)?, stays.enter()?);
+        Ok(Response::produced("text/event-stream", move |sink| {
+            let _stay = &stay;
+            listener.send_all(sink)
+        }))
     }
 
     /// The numbers of now, or of a moment ago. Others wait meanwhile, for the same.

@@ -182,7 +182,7 @@ impl Source {
         let token = text.trim_ascii();
         let wrong = |why: String| Err(ServerError::config(format!("{name} {why}")));
         match token.len() {
-            0 => wrong("is empty".into()),
+            0 => wrong("is empty; `openssl rand -hex 32` makes one".into()),
             n if n < MIN_LEN => {
                 wrong(format!("has {n} characters: it needs {MIN_LEN}; `openssl rand -hex 32` makes one"))
             }
@@ -218,11 +218,13 @@ impl fmt::Display for Failed<'_> {
     }
 }
 
-/// Reads a token's file, and warns of one that everybody can read.
+/// Reads a token's file, and warns of one that everybody can read, or replace by one that they know.
 fn read(path: &Path) -> io::Result<String> {
     let file = File::open(path)?;
-    if file.metadata()?.mode() & 0o004 != 0 {
-        log::warn!("{}: every user of this machine can read this token: chmod 600", path.display());
+    let mode = file.metadata()?.mode();
+    let may = |bit| mode & bit != 0;
+    if let Some(can) = may(0o004).then_some("read").or_else(|| may(0o002).then_some("change")) {
+        log::warn!("{}: every user of this machine can {can} this token: chmod 600", path.display());
     }
     let mut text = String::new();
     // What is longer is no token, and is told so.

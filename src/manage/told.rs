@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, thread::sleep, time::Instant};
 
-use super::{LOOK, events, routes::Routes, stats};
+use super::{LOOK, events, routes::Routes, stats, stays::Stay};
 use crate::{
     error::Error,
     http::{Refusal, Request},
@@ -37,11 +37,12 @@ pub(super) enum Next {
 pub(super) struct Told<S> {
     routes: Arc<Routes>,
     source: Option<S>,
+    stay: Option<Stay>,
 }
 
 impl<S> Told<S> {
     pub(super) fn new(routes: &Arc<Routes>) -> Self {
-        Self { routes: routes.clone(), source: None }
+        Self { routes: routes.clone(), source: None, stay: None }
     }
 }
 
@@ -49,6 +50,7 @@ impl<S: Source> WebSocketServer for Told<S> {
     fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
         self.routes.admit_opening(opening)?;
         self.source = Some(S::of(&self.routes, opening.request())?);
+        self.stay = Some(self.routes.stay()?);
         Ok(())
     }
 

@@ -18,7 +18,7 @@ mod waits;
 use std::{sync::Arc, time::Duration};
 
 use self::{places::Places, talk::Talk, turns::Turns};
-use super::{answers::bad, routes::Routes, token::Rights};
+use super::{answers::bad, routes::Routes, stays::Stay, token::Rights};
 use crate::{
     error::Error,
     http::Refusal,
@@ -77,7 +77,7 @@ impl Links {
 
     /// What serves the next link.
     pub(super) fn link(self: &Arc<Self>) -> Link {
-        Link { links: self.clone(), rights: Rights::Read }
+        Link { links: self.clone(), rights: Rights::Read, stay: None }
     }
 
     fn hello(&self) -> Vec<u8> {
@@ -103,6 +103,7 @@ fn in_millis(time: Duration) -> u64 {
 pub(super) struct Link {
     links: Arc<Links>,
     rights: Rights,
+    stay: Option<Stay>,
 }
 
 impl WebSocketServer for Link {
@@ -111,6 +112,7 @@ impl WebSocketServer for Link {
         if opening.choose_subprotocol(&[SUBPROTOCOL]).is_none() {
             return Err(bad(format!("a link needs the subprotocol {SUBPROTOCOL}")));
         }
+        self.stay = Some(self.links.routes.stay()?);
         Ok(())
     }
 

@@ -272,7 +272,9 @@ fn a_hundred_links_leave_nothing_behind() {
     if !is_alone("manage::link::tests::ending::a_hundred_links_leave_nothing_behind") {
         return;
     }
-    let served = Served::new();
+    // More than a listener has room for otherwise.
+    let limits = Limits { max_connections: 200, ..Limits::default() };
+    let served = Served::start(|manage| manage.limits(limits), |builder| builder);
     let clients: Vec<_> = (0..10).map(|_| served.client("/shared")).collect();
     let left = || (threads(), descriptors());
     thread::sleep(Duration::from_secs(3)); // until those have ended that have opened these

@@ -10,6 +10,7 @@ import { readFileSync } from "node:fs";
 import https from "node:https";
 import net from "node:net";
 import readline from "node:readline";
+import { setTimeout as sleep } from "node:timers/promises";
 import {
   ApiGatewayManagementApiClient as Client,
   DeleteConnectionCommand as Delete,
@@ -130,6 +131,8 @@ const checks = {
     const { $metadata } = await client.send(new Delete({ ConnectionId: ws.id }));
     assert.equal($metadata.httpStatusCode, 204);
     assert.equal((await closed)[0], 1000);
+    // The server may not have seen the client's close frame yet.
+    while (await client.send(new Get({ ConnectionId: ws.id })).then(() => true, () => false)) await sleep(10);
     for (const ConnectionId of [ws.id, GONE]) {
       for (const command of [new Post({ ConnectionId, Data: "x" }), new Get({ ConnectionId }), new Delete({ ConnectionId })]) {
         await assert.rejects(client.send(command), GoneException);

@@ -131,6 +131,18 @@ def a_connection_is_shown(server):
         expect_that("the user agent", shown["Identity"]["UserAgent"].startswith("Python/"))
 
 
+def eventually_gone(client, id):
+    """The server may not have seen the client's close frame yet."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        try:
+            client.get_connection(ConnectionId=id)
+        except client.exceptions.GoneException:
+            return
+        time.sleep(0.01)
+    raise AssertionError("it is still there")
+
+
 @check
 def a_connection_is_deleted_and_then_gone(server):
     client = server.client()
@@ -142,6 +154,7 @@ def a_connection_is_deleted_and_then_gone(server):
             raise AssertionError("it was not closed")
         except ConnectionClosed as closed:
             expect("the close code", closed.rcvd.code, 1000)
+    eventually_gone(client, id)
     for gone in [id, GONE]:
         with raises("GoneException", "GoneException", 410):
             client.post_to_connection(ConnectionId=gone, Data=b"x")

@@ -16,6 +16,7 @@ use crate::{
     http::{CommonHeaders, Decoder, Framing, Handshake, Origins, Part, parse_head},
     limits::Limits,
     message::{CloseCode, Message},
+    proxied,
 };
 
 const MAX_HEAD: usize = 4096;
@@ -48,6 +49,23 @@ pub fn head(input: &[u8]) {
         let mut lines = [httparse::EMPTY_HEADER; 16];
         let mut parsed = httparse::Response::new(&mut lines);
         assert!(parsed.parse(&response).expect("a response").is_complete());
+    }
+}
+
+/// The header of the PROXY protocol: it ends where it ends, however it arrives, and is bounded.
+pub fn proxied(input: &[u8]) {
+    let whole = proxied::parse(input);
+    match whole {
+        Ok(None) => assert!(input.len() < proxied::MAX_HEADER, "it waits for ever"),
+        Ok(Some((_, length))) => {
+            assert!(length <= input.len().min(proxied::MAX_HEADER) && proxied::is_spoken(input));
+            for end in [length - 1, length / 2] {
+                assert_eq!(proxied::parse(&input[..end]), Ok(None), "complete before its end");
+            }
+            assert_eq!(proxied::parse(&input[..length]), whole);
+        }
+        // What was wrong once does not become right.
+        Err(_) => assert!(proxied::parse(&[input, b"\r\n"].concat()).is_err()),
     }
 }
 
@@ -338,6 +356,7 @@ mod tests {
             #[cfg(feature = "__wire")]
             ("link", super::link as fn(&[u8])),
             ("head", super::head as fn(&[u8])),
+            ("proxied", super::proxied),
             ("body", super::body),
             ("frames", super::frames),
             ("deflate", super::deflate),

@@ -463,6 +463,7 @@
 //! |---|---|---|
 //! | 0 | `error`, `message`, `limits`, `id`, `client_certificate`, `clock`, `deadline`, `interned`, `tags`, `sync`, `thread`, `caught`, `awaited`, `buffered`, `memory`, `place` | values, time, locks, panics, memory; whether something is in this process or in another one |
 //! | 0 | `history` | what a topic remembers |
+//! | 0 | `proxied` | what a proxy says of a client before the first byte: the PROXY protocol |
 //! | 0 | `shown`, `seldom`, `incidents` | what the log shows of strangers, and how often |
 //! | 1 | `codec` | bytes to messages and back, in memory: TLS, frames and compression |
 //! | 1 | `http` | a request in, a response out; the opening handshake, both sides of it |
@@ -543,6 +544,7 @@ mod parked;
 mod pending;
 mod place;
 mod protocol;
+mod proxied;
 mod registry;
 #[cfg(feature = "remote")]
 mod remote;
@@ -584,7 +586,7 @@ pub use crate::{
     delivery::Delivery,
     error::{BindError, CloseReason, ClosedBy, Error, OverLimit, Result, ServerError, TlsError},
     history::{History, InvalidPosition, Position, Since},
-    http::{Files, Origins, Refusal, Request, Response},
+    http::{Files, Origins, ProxyHeaders, Refusal, Request, Response},
     hub::{Broadcast, Hub, Page, Publication, Published, Pusher},
     id::{InvalidId, NodeId, WebSocketId},
     info::ConnectionInfo,

@@ -7,7 +7,7 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser},
 };
 use log::LevelFilter;
-use switchboard::{Compression, Server};
+use switchboard::{Compression, ProxyHeaders, Server};
 
 #[cfg(feature = "manage")]
 use super::manage::Management;
@@ -50,10 +50,16 @@ pub(super) struct Serve {
     /// refused in private networks, unless no stranger can own them, such as localhost and box.local; repeatable
     #[arg(long, value_name = "NAME")]
     pub(super) host: Vec<String>,
-    /// A proxy that is trusted to say who the client is (X-Forwarded-For, X-Forwarded-Proto), and for which Host; unix for one
-    /// that connects to a Unix socket; repeatable
+    /// A proxy that is trusted to say who the client is (X-Forwarded-For, X-Forwarded-Proto), and for which Host: its address, a
+    /// network such as 10.0.0.0/8, or unix for one that connects to a Unix socket; repeatable
     #[arg(long, value_name = "IP", value_parser = proxy)]
     pub(super) trusted_proxy: Vec<String>,
+    /// In which header lines a --trusted-proxy says who the client is: X-Forwarded-For and -Proto, or Forwarded (RFC 7239)
+    #[arg(long, value_name = "NAME", default_value = "x-forwarded", requires = "trusted_proxy")]
+    pub(super) proxy_headers: Headers,
+    /// A proxy whose connections all begin with the PROXY protocol, version 1 or 2, written as a --trusted-proxy; repeatable
+    #[arg(long, value_name = "IP", value_parser = proxy)]
+    pub(super) proxy_protocol: Vec<String>,
     /// Maximum number of connections; more are answered with 503
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) max_connections: u32,
@@ -108,6 +114,22 @@ impl From<Compress> for Compression {
             Compress::Off => Self::Off,
             Compress::Pooled => Self::Pooled,
             Compress::Dedicated => Self::Dedicated { window_bits: 15, level: 6 },
+        }
+    }
+}
+
+/// The values of `--proxy-headers`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Headers {
+    XForwarded,
+    Forwarded,
+}
+
+impl From<Headers> for ProxyHeaders {
+    fn from(headers: Headers) -> Self {
+        match headers {
+            Headers::XForwarded => Self::XForwarded,
+            Headers::Forwarded => Self::Forwarded,
         }
     }
 }
@@ -242,6 +264,10 @@ mod tests {
             &["--header", "X-Y: a\nb"],
             &["--header", "Content-Length: 5"],
             &["--trusted-proxy", "example.com"],
+            &["--trusted-proxy", "10.0.0.1/8"],
+            &["--proxy-protocol", "10.0.0.0/33"],
+            &["--proxy-headers", "forwarded"],
+            &["--proxy-headers", "via", "--trusted-proxy", "unix"],
             &["--nonsense"],
         ] {
             assert!(parse(bad).is_err(), "{bad:?}");

@@ -113,6 +113,8 @@ fn configure(args: &Serve, clock: &Clock) -> Result<ServerBuilder, Box<dyn Error
         .origins(origins(&args.allow_origin))
         .hosts(&args.host)
         .trusted_proxies(&args.trusted_proxy)
+        .proxy_headers(args.proxy_headers.into())
+        .proxy_protocol(&args.proxy_protocol)
         .route("/echo", || apps::Echo)
         .route("/csp/user/MyApp.MyWebSocketServer.cls", || apps::MyWebSocketServer)
         .route("/echo-shared", || apps::EchoShared)
@@ -145,7 +147,7 @@ fn needed(server: &Server, args: &Serve) -> Needed {
         connections: args.max_connections.into(),
         managing,
         files: args.www.is_some(),
-        listeners: server.local_addrs().len() as u64 + places,
+        listeners: (server.local_addrs().len() + server.redirect_addrs().len()) as u64 + places,
         gateways: args.gateways.into(),
     }
 }
@@ -183,6 +185,8 @@ fn announce(server: &Server, args: &Serve) {
             other => info!("listening on {other}"),
         }
     }
+    #[cfg(feature = "__tls")]
+    tls::announce(server);
     #[cfg(feature = "manage")]
     manage::announce(server);
     if let Some(folder) = &args.www {

@@ -4,7 +4,7 @@ use std::{error::Error, path::PathBuf};
 
 use clap::{ArgGroup, Args, ValueEnum};
 use log::{error, info, warn};
-use switchboard::{ServerBuilder, TlsBackend, TlsClientCa, TlsIdentity, TlsVersion, TlsWatch};
+use switchboard::{Server, ServerBuilder, TlsBackend, TlsClientCa, TlsIdentity, TlsVersion, TlsWatch};
 
 use super::signals;
 
@@ -17,6 +17,12 @@ pub(super) struct Tls {
     /// it is loaded again
     #[arg(long, value_name = "ADDR", requires = "certificate", group = "tls_address")]
     pub(super) tls_listen: Vec<String>,
+    /// Send all who come here in the clear to https (308): a port, of the host of the first --tls-listen, or HOST:PORT; repeatable
+    #[arg(long, value_name = "PORT", value_parser = redirect_port)]
+    redirect_port: Vec<String>,
+    /// The port of https to which --redirect-port sends, where clients see another one [default: that of the first --tls-listen]
+    #[arg(long, value_name = "PORT", requires = "redirect_port", value_parser = clap::value_parser!(u16).range(1..))]
+    https_port: Option<u16>,
     /// The certificate chain, in PEM, the server's own certificate first; repeatable, for other names, with a --key for each
     #[arg(long, value_name = "FILE", requires = "key", requires = "tls_address")]
     cert: Vec<PathBuf>,
@@ -96,7 +102,18 @@ impl Tls {
                 builder = builder.listen_tls(address, identity.clone());
             }
         }
+        for address in &self.redirect_port {
+            builder = builder.redirect_to_https(self.redirect_address(address), self.https_port);
+        }
         builder
+    }
+
+    /// Of a port alone, that of the same host as where there is TLS.
+    fn redirect_address(&self, given: &str) -> String {
+        let is_port = given.bytes().all(|b| b.is_ascii_digit());
+        let hosts = self.tls_listen.iter().filter(|address| !address.starts_with("unix:"));
+        let host = hosts.filter_map(|address| address.rsplit_once(':')).map(|(host, _)| host).next();
+        if is_port { format!("{}:{given}", host.unwrap_or("0.0.0.0")) } else { given.to_owned() }
     }
 
     /// The certificates, with what was chosen for them.
@@ -137,6 +154,23 @@ impl Tls {
     #[cfg(not(feature = "tls"))]
     fn archive(&self) -> Result<Option<TlsIdentity>, Box<dyn Error>> {
         Ok(None)
+    }
+}
+
+/// A port, or an address; whether there is such a one is told when it is listened on.
+fn redirect_port(text: &str) -> Result<String, String> {
+    let is_port = text.parse::<u16>().is_ok_and(|port| port > 0) && !text.starts_with('+');
+    if is_port || text.contains(':') {
+        Ok(text.to_owned())
+    } else {
+        Err("must be a port, or HOST:PORT".into())
+    }
+}
+
+/// Says where clients are sent to https.
+pub(super) fn announce(server: &Server) {
+    for address in server.redirect_addrs() {
+        info!("http://{address}/ sends clients to https");
     }
 }
 

@@ -1,7 +1,10 @@
 //! Hosts as requests, origins and settings name them; which ways to write one are the same, and which no stranger can own.
 //! No I/O.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 /// Names below these are never given out on the Internet (RFC 6761, 6762, 8375, and ICANN for `internal`), or, as for `lan`,
 /// were never meant to be.
@@ -96,6 +99,17 @@ fn is_name(b: u8) -> bool {
             | b'='
     );
     b.is_ascii_alphanumeric() || is_punctuation
+}
+
+/// As in a URL.
+impl fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(IpAddr::V6(address)) => write!(f, "[{address}]"),
+            Self::Address(address) => address.fmt(f),
+            Self::Text(name) => f.write_str(name),
+        }
+    }
 }
 
 impl PartialEq for Name<'_> {

@@ -5,6 +5,7 @@
 mod body;
 mod date;
 mod files;
+mod forwarded;
 mod handshake;
 mod head;
 mod header;
@@ -15,6 +16,7 @@ mod part;
 #[cfg(feature = "manage")]
 mod produced;
 mod proxies;
+mod redirect;
 mod request;
 mod response;
 mod target;
@@ -30,6 +32,7 @@ pub(crate) use self::{
     hosts::Hosts,
     part::FilePart,
     proxies::Proxies,
+    redirect::to_https,
     request::parse_head,
     response::{Body, FAILED},
     target::{normalize, tail},
@@ -37,6 +40,7 @@ pub(crate) use self::{
 };
 pub use self::{
     files::Files,
+    forwarded::ProxyHeaders,
     origin::Origins,
     request::Request,
     response::{Refusal, Response},

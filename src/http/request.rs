@@ -8,6 +8,7 @@ use std::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 
 use super::{
+    forwarded::told,
     head::push_line,
     header::{header_map, items},
     host::Host,
@@ -55,14 +56,6 @@ pub(crate) fn parse_head(input: &[u8], max: usize) -> Result<Option<(Box<Request
         Err(e) => return Err(bad(format!("not an HTTP request: {e}"))),
     };
     Request::new(&head).map(|request| Some((request, length)))
-}
-
-/// An address, as proxies write it: some add the port.
-fn parse_address(bytes: &[u8]) -> Option<IpAddr> {
-    let text = std::str::from_utf8(bytes).ok()?.trim();
-    let bare = text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    let ip = bare.or_else(|_| text.parse::<SocketAddr>().map(|address| address.ip())).ok()?;
-    Some(ip.to_canonical())
 }
 
 fn bad(what: impl Into<Cow<'static, str>>) -> Refusal {
@@ -125,7 +118,7 @@ impl Request {
         self
     }
 
-    /// Sets what is known from the socket. `trusted` are the proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are trusted.
+    /// Sets what is known from the socket. `trusted` are the proxies that are believed about their clients.
     /// `is_unix` is asked only if need be: whether it is a Unix socket, where there is no peer.
     pub(crate) fn set_peer(
         &mut self,
@@ -142,38 +135,15 @@ impl Request {
             None => trusted.is_any_on_unix() && is_unix(),
         };
         if self.is_proxied {
-            self.client = self.forwarded(trusted).or(self.client);
-            self.is_secure = self.forwarded_security().unwrap_or(is_secure);
+            let told = told(&self.headers, trusted);
+            self.client = told.client.or(self.client);
+            self.is_secure = told.is_secure.unwrap_or(is_secure);
         }
     }
 
     #[cfg(feature = "__tls")]
     pub(crate) fn set_client_certificate(&mut self, certificate: ClientCertificate) {
         self.client_certificate = Some(certificate);
-    }
-
-    /// What the proxy says: whether the client's connection to it uses TLS.
-    fn forwarded_security(&self) -> Option<bool> {
-        let scheme = self.tokens(HeaderName::from_static("x-forwarded-proto")).next()?;
-        let is_one_of =
-            |names: [&str; 2]| names.iter().any(|name| scheme.eq_ignore_ascii_case(name.as_bytes()));
-        if is_one_of(["https", "wss"]) { Some(true) } else { is_one_of(["http", "ws"]).then_some(false) }
-    }
-
-    /// The nearest address that is not a trusted proxy: the client may have invented the addresses before it.
-    fn forwarded(&self, trusted: &Proxies) -> Option<IpAddr> {
-        let lines = self.headers.get_all("x-forwarded-for").iter();
-        // As bytes: the client may have sent invalid text in the same line to which the proxy has appended.
-        let all: Vec<&[u8]> = lines.flat_map(|line| line.as_bytes().split(|&b| b == b',')).collect();
-        let mut nearest = None;
-        for address in all.into_iter().rev() {
-            let Some(ip) = parse_address(address) else { break };
-            nearest = Some(ip);
-            if !trusted.contains(&ip) {
-                break;
-            }
-        }
-        nearest
     }
 
     /// The method, such as `GET`.
@@ -262,8 +232,8 @@ impl Request {
         self.client
     }
 
-    /// Whether the client's connection uses TLS: that to the server, or, behind a trusted proxy, that to the proxy if it says so
-    /// (`X-Forwarded-Proto`).
+    /// Whether the client's connection uses TLS: that to the server, or, behind a
+    /// [trusted proxy](crate::ServerBuilder::trusted_proxies), that to the proxy if it says so.
     pub fn is_secure(&self) -> bool {
         self.is_secure
     }

@@ -153,7 +153,7 @@ impl Incoming {
         match self.receive(ROOM, pace.deadline()) {
             Ok(More::Some) => Ok(()),
             Ok(More::Late) => Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body came too slowly")),
-            Ok(More::End | More::NotTls) | Err(_) => Err(broken()),
+            Ok(More::End | More::NotTls(_)) | Err(_) => Err(broken()),
         }
     }
 

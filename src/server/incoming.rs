@@ -19,6 +19,7 @@ use crate::{
     deadline::Deadline,
     http::{Body, CommonHeaders, Decoder, FilePart, Framing, Refusal, Request, Response, parse_head},
     limits::Limits,
+    proxied::{Proxied, is_spoken, parse},
 };
 
 /// How much of a file is sent at a time.
@@ -27,16 +28,25 @@ const CHUNK: usize = 64 * 1024;
 /// How long the client may take to end its side after a response, or to send a body that nobody wants.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
 
+/// To whom speaks the PROXY protocol, and may not.
+const UNEXPECTED: &str = "the PROXY protocol is not expected from this address: name the proxy with proxy_protocol (--proxy-protocol)";
+
 /// A socket that does not speak WebSocket yet.
 pub(super) struct Incoming {
     pub(super) socket: Arc<Socket>,
     pub(super) stream: Stream,
     pub(super) peer: Option<SocketAddr>,
+    /// Where the client has connected to, if that was a proxy, which has told it.
+    proxied_to: Option<IpAddr>,
     pub(super) is_secure: bool,
     /// That of the listener.
     pub(super) tag: u8,
+    /// Where all requests are sent to, if that is what the listener is for.
+    pub(super) https_port: Option<u16>,
     /// Nothing has been received yet, and it has to be TLS.
     is_first: bool,
+    /// Received along with the PROXY protocol's header, and not yet taken in.
+    ahead: Vec<u8>,
     /// When this request began; asked only where somebody wants to know how long handshakes take.
     pub(super) begun: Option<Instant>,
     /// When the next request's head has to be there.
@@ -89,6 +99,14 @@ pub(super) enum NoRequest {
     Gone(String),
 }
 
+/// Why there is no header of the PROXY protocol where one has to be.
+pub(super) enum NoHeader {
+    /// Something else came.
+    Wrong(&'static str),
+    /// Nothing came, for this reason.
+    Gone(String),
+}
+
 /// A request that another server has received, and the bytes after it.
 #[derive(Debug)]
 pub(super) struct Received {
@@ -103,8 +121,8 @@ pub(super) enum More {
     End,
     /// The time was up.
     Late,
-    /// HTTP, where TLS is spoken.
-    NotTls,
+    /// Something else where TLS is spoken; this is to be answered.
+    NotTls(&'static str),
 }
 
 impl Incoming {
@@ -120,9 +138,12 @@ impl Incoming {
             socket: Arc::new(socket),
             stream,
             peer,
+            proxied_to: None,
             is_secure,
             tag,
+            https_port: None,
             is_first: is_secure,
+            ahead: Vec::new(),
             begun: None,
             deadline,
             first: None,
@@ -167,6 +188,9 @@ impl Incoming {
                         self.stream.consume(length);
                         return Ok(request);
                     }
+                    Err(_) if is_spoken(input) => {
+                        return Err(NoRequest::Refused(Refusal::new(StatusCode::BAD_REQUEST, UNEXPECTED)));
+                    }
                     Err(refusal) => return Err(NoRequest::Refused(refusal)),
                 }
             }
@@ -175,8 +199,7 @@ impl Incoming {
                 Ok(More::Some) => {}
                 Ok(More::End) => return gone("left before a request was complete"),
                 Ok(More::Late) => return gone("took too long"),
-                Ok(More::NotTls) => {
-                    let why = "this port speaks TLS: use https:// or wss://";
+                Ok(More::NotTls(why)) => {
                     return Err(NoRequest::Refused(Refusal::new(StatusCode::BAD_REQUEST, why)));
                 }
                 Err(e) => return gone(&e.to_string()),
@@ -189,21 +212,20 @@ impl Incoming {
         if self.stream.ended() {
             return Ok(More::End);
         }
-        let mut buffer = self.stream.spare_buffer();
-        buffer.reserve(room);
-        loop {
-            let Some(left) = deadline.remaining() else { return Ok(More::Late) };
-            self.socket.set_recv_timeout(left)?;
-            match self.socket.recv(&mut buffer) {
-                Ok(0) => return Ok(More::End),
-                Ok(_) => break,
-                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-                Err(e) => return Err(e),
+        let mut buffer = std::mem::take(&mut self.ahead);
+        if buffer.is_empty() {
+            buffer = self.stream.spare_buffer();
+            match self.recv(&mut buffer, room, deadline)? {
+                More::Some => {}
+                other => return Ok(other),
             }
         }
-        if self.is_first && std::mem::take(&mut self.is_first) && is_plain_http(&buffer) {
+        if self.is_first
+            && std::mem::take(&mut self.is_first)
+            && let Some(why) = no_tls(&buffer)
+        {
             self.stream = Stream::plain(); // to be understood
-            return Ok(More::NotTls);
+            return Ok(More::NotTls(why));
         }
         let fed = self.stream.feed(&mut buffer);
         self.send(deadline)?; // what TLS has to say, also if it failed
@@ -212,6 +234,65 @@ impl Incoming {
             return Err(failed(failure));
         }
         Ok(More::Some)
+    }
+
+    /// Receives what comes next as it is, at most about so many bytes.
+    fn recv(&self, buffer: &mut Vec<u8>, room: usize, deadline: Deadline) -> io::Result<More> {
+        buffer.reserve(room);
+        loop {
+            let Some(left) = deadline.remaining() else { return Ok(More::Late) };
+            self.socket.set_recv_timeout(left)?;
+            match self.socket.recv(buffer) {
+                Ok(0) => return Ok(More::End),
+                Ok(_) => return Ok(More::Some),
+                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Receives the PROXY protocol's header, which is before all else, and takes its addresses for those of the socket. Only what
+    /// another server has already received has none.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn read_proxy_header(&mut self) -> Result<(), NoHeader> {
+        if self.first.is_some() {
+            return Ok(());
+        }
+        let gone = |why: &str| Err(NoHeader::Gone(why.into()));
+        let mut received = Vec::new();
+        let (proxied, length) = loop {
+            match self.recv(&mut received, 1024, self.deadline) {
+                Ok(More::Some) => {}
+                Ok(More::Late) => return gone("took too long to send its PROXY header"),
+                Ok(_) if received.is_empty() => return gone("left before a PROXY header"), // to see whether somebody listens
+                Ok(_) => return Err(NoHeader::Wrong("its PROXY header is incomplete")),
+                Err(e) => return gone(&e.to_string()),
+            }
+            match parse(&received) {
+                Ok(Some(header)) => break header,
+                Ok(None) => {}
+                Err(why) => {
+                    if is_plain_http(&received) {
+                        self.stream = Stream::plain(); // it can be told
+                    }
+                    return Err(NoHeader::Wrong(why));
+                }
+            }
+        };
+        received.drain(..length);
+        self.ahead = received;
+        if let Proxied::Client { source, destination, is_secure } = proxied {
+            self.peer = Some(source);
+            self.proxied_to = Some(destination.ip());
+            self.is_secure |= is_secure;
+        }
+        Ok(())
+    }
+
+    /// This machine's own address on the connection, or the proxy's on that of its client; `None` on a Unix socket.
+    pub(super) fn local_ip(&self) -> Option<IpAddr> {
+        self.proxied_to.or_else(|| self.socket.local_ip())
     }
 
     /// Sends a response. If no other one can follow, the caller [finishes](Self::finish).
@@ -315,6 +396,14 @@ impl Incoming {
 
 fn failed(failure: Failure) -> io::Error {
     io::Error::other(failure.text)
+}
+
+/// What to say to somebody whose first bytes these are, where TLS is spoken.
+fn no_tls(received: &[u8]) -> Option<&'static str> {
+    if is_spoken(received) {
+        return Some(UNEXPECTED);
+    }
+    is_plain_http(received).then_some("this port speaks TLS: use https:// or wss://")
 }
 
 /// Whether this, the first that came, is the beginning of HTTP, and not of a TLS record (RFC 8446, section 5.1).

@@ -36,6 +36,18 @@ pub(super) enum Security {
     None,
     #[cfg(feature = "__tls")]
     Tls(TlsIdentity),
+    /// All requests are sent to https, at this port.
+    Redirect(u16),
+}
+
+impl Security {
+    pub(super) fn is_tls(&self) -> bool {
+        !matches!(self, Self::None | Self::Redirect(_))
+    }
+
+    pub(super) fn redirect(&self) -> Option<u16> {
+        if let Self::Redirect(port) = self { Some(*port) } else { None }
+    }
 }
 
 /// A listening socket.

@@ -38,7 +38,7 @@ pub(crate) use self::beside::{Beside, MainServer};
 use self::{
     acceptor::Acceptors,
     adopt::{Adopter, Adopting},
-    listener::{Listener, Security},
+    listener::Listener,
     shared::Shared,
     threads::Threads,
 };
@@ -88,8 +88,10 @@ const GRACE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 #[must_use = "nobody is served until `run`"]
 pub struct Server {
+    /// Those that only redirect come last.
     listeners: Vec<Listener>,
     addresses: Vec<ListenAddr>,
+    redirecting: Vec<ListenAddr>,
     shared: Arc<Shared>,
     adopting: Adopting,
     #[cfg(feature = "manage")]
@@ -108,6 +110,11 @@ impl Server {
         &self.addresses
     }
 
+    /// Where clients are only [sent to https](ServerBuilder::redirect_to_https), with the ports that the system chose.
+    pub fn redirect_addrs(&self) -> &[ListenAddr] {
+        &self.redirecting
+    }
+
     /// All connections: to find one by its ID, and to push to one or to many, from any thread.
     pub fn hub(&self) -> Hub {
         Hub::new(self.shared.registry.clone())
@@ -120,7 +127,7 @@ impl Server {
             return true;
         }
         let mut all = self.addresses.iter().zip(&self.listeners);
-        all.any(|(other, listener)| other == address && !matches!(listener.security, Security::None))
+        all.any(|(other, listener)| other == address && listener.security.is_tls())
     }
 
     /// All that it has for TLS, and what the server beside it has, each once.
@@ -196,16 +203,18 @@ impl ServerBuilder {
     ) -> Result<Server, ServerError> {
         #[cfg(feature = "manage")]
         let beside = self.beside.take();
-        let (listeners, shared) = self.build()?;
+        let (listeners, redirects, shared) = self.build()?;
         #[cfg(feature = "__tls")]
         shared.certificates.locked().tell_if_due();
-        let addresses = listeners.iter().map(Listener::local_addr).collect::<Result<_, _>>()?;
+        let mut addresses = listeners.iter().map(Listener::local_addr).collect::<Result<Vec<_>, _>>()?;
+        let redirecting = addresses.split_off(addresses.len() - redirects);
         let adopting = Adopting { adopter: Arc::<Adopter>::default(), shared: shared.clone() };
         #[cfg(feature = "manage")]
         let beside = beside.map(|beside| beside.bind(MainServer::new(&shared))).transpose()?.map(Box::new);
         let server = Server {
             listeners,
             addresses,
+            redirecting,
             shared,
             adopting,
             #[cfg(feature = "manage")]

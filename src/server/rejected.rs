@@ -86,7 +86,7 @@ pub(super) fn shutting_down() -> Refusal {
 
 /// Within TLS nothing can be said before its handshake, which would take a thread: there the stream just ends.
 fn send(socket: &Socket, security: &Security, why: Response, headers: &CommonHeaders) {
-    if matches!(security, Security::None) {
+    if !security.is_tls() {
         let (mut bytes, body) = why.into_parts(headers, false);
         if let Body::Bytes(text) = body {
             bytes.extend_from_slice(&text);

@@ -7,11 +7,12 @@ use std::{
 };
 
 use http::{StatusCode, header};
+use log::Level;
 
 use super::{
     body::{Declared, RequestBody},
     exchange::Exchange,
-    incoming::{Client, Incoming, NoRequest, Peer},
+    incoming::{Client, Incoming, NoHeader, NoRequest, Peer},
     rejected,
     shared::{NoSlot, Shared, Slot},
 };
@@ -19,13 +20,17 @@ use super::{
 use crate::client_certificate::ClientCertificate;
 use crate::{
     deadline::Deadline,
-    http::{Refusal, Request, Response, check_page_origin, is_upgrade},
+    http::{CommonHeaders, Refusal, Request, Response, check_page_origin, is_upgrade, to_https},
     incidents::Incident,
+    seldom::Seldom,
     shown::{Sentence, Shown, ShownPath},
 };
 
 /// How late an answer comes that is to be [late](Refusal::late).
 const LATE: Duration = Duration::from_millis(500);
+
+/// A proxy that is set up in another way sends as many connections as it has clients.
+static UNPROXIED: Seldom = Seldom::new(Duration::from_secs(10));
 
 /// Answers requests until one asks for a WebSocket. `None`: none does, and the connection has ended.
 #[inline(never)]
@@ -77,23 +82,25 @@ fn read_request(shared: &Shared, incoming: &mut Incoming, slot: Slot, is_first: 
             return None;
         }
     };
-    let is_unix = || incoming.socket.local_ip().is_none();
+    let is_unix = || incoming.local_ip().is_none();
     request.set_peer(peer, incoming.is_secure, &shared.trusted_proxies, is_unix);
     #[cfg(feature = "__tls")]
     if let Some(chain) = incoming.stream.client_certificates() {
         request.set_client_certificate(ClientCertificate::new(chain));
     }
     // Through a socket pair of the program's own only the client's address tells in which network the connection is.
-    let network = || incoming.socket.local_ip().or(peer.map(|peer| peer.ip()));
+    let network = || incoming.local_ip().or(peer.map(|peer| peer.ip()));
     if let Err(refusal) = shared.hosts.check(&request, network) {
         turn_away(shared, incoming, slot, Some(&request), refusal);
         return None;
     }
     if !slot.count_for(request.client_address()) {
-        let why = NoSlot::OfAddress;
         let client = Client(peer, request.client_address());
-        shared.incidents.note(why.incident(), format_args!("{client}: too many connections"));
-        refuse(shared, incoming, Some(&request), rejected::refusal(why));
+        refuse_one_more(shared, incoming, client, Some(&request));
+        return None;
+    }
+    if let Some(port) = incoming.https_port {
+        redirect(shared, incoming, slot, &request, port);
         return None;
     }
     let is_upgrade = is_upgrade(&request) && shared.routes.take_upgrade(request.path());
@@ -101,6 +108,55 @@ fn read_request(shared: &Shared, incoming: &mut Incoming, slot: Slot, is_first: 
         return Some(Asked::WebSocket(request.into(), slot));
     }
     answer(shared, incoming, slot, &request).map(Asked::Page)
+}
+
+/// Sends a client to https, whatever it has asked for.
+#[cold]
+#[inline(never)]
+fn redirect(shared: &Shared, incoming: &mut Incoming, slot: Slot, request: &Request, port: u16) {
+    match to_https(request, port) {
+        Ok(response) => {
+            tell(shared, incoming.peer, request, response.status());
+            respond_last(shared, incoming, slot, Some(request), response);
+        }
+        Err(refusal) => turn_away(shared, incoming, slot, Some(request), refusal),
+    }
+}
+
+/// Of the client at this address there are too many connections.
+#[cold]
+#[inline(never)]
+fn refuse_one_more(shared: &Shared, incoming: &mut Incoming, client: Client, request: Option<&Request>) {
+    let why = NoSlot::OfAddress;
+    shared.incidents.note(why.incident(), format_args!("{client}: too many connections"));
+    refuse(shared, incoming, request, rejected::refusal(why));
+}
+
+/// Learns from a proxy who its client is, and counts the connection for that one. `None`: the connection has ended.
+#[cold]
+#[inline(never)]
+pub(super) fn read_proxy_header(shared: &Shared, incoming: &mut Incoming, mut slot: Slot) -> Option<Slot> {
+    let proxy = Peer(incoming.peer);
+    match incoming.read_proxy_header() {
+        Ok(()) if slot.count_for(incoming.peer.map(|peer| peer.ip())) => return Some(slot),
+        // Within TLS nothing can be said before its handshake: there the stream just ends.
+        Ok(()) => refuse_one_more(shared, incoming, Client(incoming.peer, None), None),
+        Err(NoHeader::Gone(why)) => {
+            shared.incidents.note(Incident::NoRequest, format_args!("{proxy}: no request: {}", Shown(why)));
+        }
+        Err(NoHeader::Wrong(why)) => {
+            UNPROXIED.log(
+                Level::Warn,
+                format_args!(
+                    "{proxy}: refused: {why}: have it speak the PROXY protocol (HAProxy: send-proxy-v2, nginx: proxy_protocol on), or \
+                     do not name it with proxy_protocol (--proxy-protocol)"
+                ),
+            );
+            let why = "connections from this address have to begin with the PROXY protocol";
+            turn_away(shared, incoming, slot, None, Refusal::new(StatusCode::BAD_REQUEST, why));
+        }
+    }
+    None
 }
 
 /// Receives a request's head. Where only those are served who may, nobody knows before it is there whether this is one of them:
@@ -271,7 +327,11 @@ fn respond(
         Some(request) if request.is_http_10() => response.without_chunks(),
         _ => response,
     };
-    let sent = incoming.respond(response, method, &shared.headers, &shared.limits, persists);
+    // Where a page is only somewhere else, nothing is said for it; and not in the clear that it is to be had by TLS only (RFC 6797,
+    // section 7.2).
+    let none = CommonHeaders::default();
+    let headers = if incoming.https_port.is_some() { &none } else { &shared.headers };
+    let sent = incoming.respond(response, method, headers, &shared.limits, persists);
     if let Err(e) = &sent {
         log::debug!("{}: a response was not taken: {e}", Peer(incoming.peer));
     }

@@ -44,6 +44,7 @@ pub struct RunningServer {
     hub: Hub,
     addresses: Vec<ListenAddr>,
     of_tls: Vec<ListenAddr>,
+    redirecting: Vec<ListenAddr>,
     #[cfg(feature = "manage")]
     managed_at: Vec<ListenAddr>,
     node: NodeId,
@@ -95,6 +96,7 @@ impl RunningServer {
             hub: server.hub(),
             of_tls: addresses.iter().filter(|address| server.is_tls(address)).cloned().collect(),
             addresses,
+            redirecting: server.redirect_addrs().to_vec(),
             #[cfg(feature = "manage")]
             managed_at: server.manage_addrs().to_vec(),
             node: server.node(),
@@ -128,6 +130,11 @@ impl RunningServer {
     /// Whether TLS is spoken at this one of [`local_addrs`](Self::local_addrs).
     pub fn is_tls(&self, address: &ListenAddr) -> bool {
         self.of_tls.contains(address)
+    }
+
+    /// Where clients are only sent to https; see [`Server::redirect_addrs`].
+    pub fn redirect_addrs(&self) -> &[ListenAddr] {
+        &self.redirecting
     }
 
     /// Where it can be managed; see [`Server::manage_addrs`].

@@ -21,7 +21,7 @@ use http::{StatusCode, header};
 use super::{
     incoming::{Client, Incoming, Received},
     listener::Security,
-    requests::{read_requests, turn_away},
+    requests::{read_proxy_header, read_requests, turn_away},
     routes::Target,
     shared::{Shared, Slot},
 };
@@ -76,6 +76,10 @@ pub(super) fn serve(shared: &Arc<Shared>, context: &Arc<Context>, job: Box<Job>)
 fn open(shared: &Arc<Shared>, context: &Arc<Context>, job: Box<Job>) -> Option<Box<Connected>> {
     let (mut incoming, slot) = begin(shared, job)?;
     let _handshaking = Handshaking::new(shared, &incoming.socket); // until a shutdown finds it in the registry
+    let slot = match shared.expects_proxy_header(incoming.peer) {
+        true => read_proxy_header(shared, &mut incoming, slot)?,
+        false => slot,
+    };
     let (request, slot) = read_requests(shared, &mut incoming, slot)?;
     match accept(shared, incoming.tag, &request) {
         Ok((handshake, agreed)) => Some(connect(shared, context, incoming, &handshake, agreed, slot)),
@@ -90,13 +94,13 @@ fn open(shared: &Arc<Shared>, context: &Arc<Context>, job: Box<Job>) -> Option<B
 fn begin(shared: &Shared, job: Box<Job>) -> Option<(Box<Incoming>, Slot)> {
     let Job { socket, peer, security, tag, slot, received } = *job;
     let stream = match &security {
-        Security::None => Stream::plain(),
+        Security::None | Security::Redirect(_) => Stream::plain(),
         #[cfg(feature = "__tls")]
         Security::Tls(identity) => tls(shared, identity)?,
     };
     let deadline = Deadline::after(shared.limits.handshake_timeout);
-    let is_secure = !matches!(security, Security::None);
-    let mut incoming = Incoming::new(socket, stream, peer, is_secure, tag, deadline);
+    let mut incoming = Incoming::new(socket, stream, peer, security.is_tls(), tag, deadline);
+    incoming.https_port = security.redirect();
     incoming.begun = shared.registry.metrics().map(|_| Instant::now());
     if let Some(received) = received {
         incoming.begin_with(*received);

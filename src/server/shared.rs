@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
@@ -50,6 +50,8 @@ pub(super) struct Settings {
     pub(super) hosts: Hosts,
     pub(super) compression: Compression,
     pub(super) trusted_proxies: Proxies,
+    /// Whose connections begin with the PROXY protocol.
+    pub(super) proxy_protocol: Proxies,
     /// `None`: as a line of text.
     pub(super) writing: Option<Writing>,
     pub(super) observers: Observers,
@@ -76,6 +78,7 @@ pub(super) struct Shared {
     pub(super) hosts: Hosts,
     pub(super) compression: Compression,
     pub(super) trusted_proxies: Proxies,
+    pub(super) proxy_protocol: Proxies,
     writing: Option<Writing>,
     pub(super) sessions: Arc<Sessions>,
     pub(super) use_session: bool,
@@ -127,6 +130,7 @@ impl Shared {
             hosts: settings.hosts,
             compression: settings.compression,
             trusted_proxies: settings.trusted_proxies,
+            proxy_protocol: settings.proxy_protocol,
             writing: settings.writing,
             sessions,
             use_session: !settings.without_session,
@@ -165,12 +169,22 @@ impl Shared {
         Ok(Slot { shared: self.clone(), address })
     }
 
-    /// Where a client's connection counts, if that is limited. A trusted proxy itself is not counted.
+    /// Where a client's connection counts, if that is limited. A proxy itself, which says who its client is, is not counted.
     fn counted(&self, client: Option<IpAddr>) -> Option<Address> {
         if !self.addresses.count() {
             return None;
         }
-        client.map(|ip| ip.to_canonical()).filter(|ip| !self.trusted_proxies.contains(ip)).map(Address::from)
+        let is_proxy = |ip: &IpAddr| self.trusted_proxies.contains(ip) || self.proxy_protocol.contains(ip);
+        client.filter(|ip| !is_proxy(ip)).map(Address::from)
+    }
+
+    /// Whether a connection from there begins with the PROXY protocol. `None`: from a Unix socket.
+    pub(super) fn expects_proxy_header(&self, peer: Option<SocketAddr>) -> bool {
+        match peer {
+            _ if self.proxy_protocol.is_empty() => false,
+            Some(peer) => self.proxy_protocol.contains(&peer.ip()),
+            None => self.proxy_protocol.is_any_on_unix(),
+        }
     }
 
     /// One more connection of this address, if need be in place of one that waits for its next request.

@@ -57,6 +57,8 @@ pub struct TestServer {
     pub hub: Hub,
     pub plain: SocketAddr,
     pub tls: SocketAddr,
+    /// Where it only redirects, if it does.
+    pub redirect: Option<SocketAddr>,
     thread: Option<JoinHandle<Result<(), ServerError>>>,
 }
 
@@ -88,9 +90,10 @@ fn serve_as(
     let builder = Server::builder().listen("127.0.0.1:0").listen_tls("127.0.0.1:0", identity);
     let server = configure(builder).bind().unwrap();
     let addresses: Vec<_> = server.local_addrs().iter().filter_map(|address| address.tcp()).collect();
+    let redirect = server.redirect_addrs().first().and_then(|address| address.tcp());
     let (handle, hub) = (server.handle(), server.hub());
     let thread = spawn(Box::new(move || server.run()));
-    TestServer { handle, hub, plain: addresses[0], tls: addresses[1], thread: Some(thread) }
+    TestServer { handle, hub, plain: addresses[0], tls: addresses[1], redirect, thread: Some(thread) }
 }
 
 /// The libraries for TLS that there are.
@@ -360,7 +363,11 @@ pub enum Stream {
 
 impl Stream {
     pub fn connect(address: SocketAddr, scheme: Scheme) -> Self {
-        let tcp = TcpStream::connect(address).unwrap();
+        Self::over(TcpStream::connect(address).unwrap(), scheme)
+    }
+
+    /// Over a socket that something may have been said on already.
+    pub fn over(tcp: TcpStream, scheme: Scheme) -> Self {
         tcp.set_read_timeout(Some(PATIENCE)).unwrap();
         tcp.set_write_timeout(Some(PATIENCE)).unwrap();
         tcp.set_nodelay(true).unwrap();

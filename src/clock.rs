@@ -8,12 +8,17 @@ use std::{
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
+use crate::sync::{LockExt, Mutex};
+
 /// Reads the kernel's notion of time as of its last timer tick, some milliseconds ago at most: good for silences of
 /// seconds, and much cheaper than the exact time.
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 const COARSE: ClockId = ClockId::MonotonicCoarse;
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
 const COARSE: ClockId = ClockId::Monotonic;
+
+/// A clock that differs by more has been set; by less it is only kept right.
+const SET: Duration = Duration::from_secs(1);
 
 /// A moment of a server's life: microseconds since its start, and one more, so that an optional one takes no more memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,13 +58,14 @@ impl Add<Duration> for Moment {
 #[derive(Debug)]
 pub(crate) struct Clock {
     started: Timespec,
-    date: SystemTime,
+    /// The date of the start, by the system's clock as it was when somebody asked last.
+    date: Mutex<SystemTime>,
 }
 
 impl Clock {
     /// Starts it.
     pub(crate) fn start() -> Self {
-        Self { started: clock_gettime(ClockId::Monotonic), date: SystemTime::now() }
+        Self { started: clock_gettime(ClockId::Monotonic), date: Mutex::new(SystemTime::now()) }
     }
 
     /// Now, or some milliseconds earlier.
@@ -78,9 +84,21 @@ impl Clock {
         Moment::START + elapsed
     }
 
-    /// The date of a moment, by the system's clock as it was at the server's start.
+    /// The date of a moment, by the system's clock as it is now: it may have been set since, as on a machine that boots in 1970. The
+    /// date of a moment stays the same until that happens.
     pub(crate) fn date(&self, moment: Moment) -> SystemTime {
-        self.date + moment.since(Moment::START)
+        self.start_by(SystemTime::now()) + moment.since(Moment::START)
+    }
+
+    /// The date of the start, if it is `now`.
+    fn start_by(&self, now: SystemTime) -> SystemTime {
+        let started = now.checked_sub(self.exact().since(Moment::START)).unwrap_or(SystemTime::UNIX_EPOCH);
+        let mut date = self.date.locked();
+        let difference = started.duration_since(*date).unwrap_or_else(|earlier| earlier.duration());
+        if difference > SET {
+            *date = started;
+        }
+        *date
     }
 }
 
@@ -96,6 +114,23 @@ mod tests {
         assert!(coarse <= clock.exact());
         assert!(before.since(coarse) < Duration::from_millis(50));
         assert_eq!(coarse.since(clock.exact() + Duration::from_secs(1)), Duration::ZERO);
+    }
+
+    #[test]
+    fn dates_follow_a_clock_that_is_set_and_else_stay() {
+        let clock = Clock::start();
+        let by = |years: i32| {
+            let distance = Duration::from_secs(years.unsigned_abs() as u64 * 365 * 24 * 60 * 60);
+            let now = SystemTime::now();
+            clock.start_by(if years < 0 { now - distance } else { now + distance })
+        };
+        let date = by(0);
+        assert_eq!(by(0), date);
+        assert!(by(10) > date + Duration::from_secs(9 * 365 * 24 * 60 * 60));
+        assert!(by(-10) < date - Duration::from_secs(9 * 365 * 24 * 60 * 60));
+        let back = by(0);
+        assert!(back.duration_since(date).unwrap_or_else(|e| e.duration()) < SET, "{back:?}");
+        assert_eq!(clock.start_by(SystemTime::UNIX_EPOCH), SystemTime::UNIX_EPOCH);
     }
 
     #[test]

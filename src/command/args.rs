@@ -9,6 +9,7 @@ use clap::{
 use log::LevelFilter;
 use switchboard::{Compression, ProxyHeaders, Server};
 
+use super::logging::{Options, To};
 #[cfg(feature = "manage")]
 use super::manage::Management;
 #[cfg(feature = "__tls")]
@@ -94,10 +95,27 @@ pub(super) struct Serve {
     pub(super) stack_size: usize,
     /// How much to log
     #[arg(long, value_name = "LEVEL", default_value = "info", ignore_case = true, value_parser = level())]
-    pub(super) log_level: LevelFilter,
-    /// Append the log to this file instead of writing it to standard error
-    #[arg(long, value_name = "FILE")]
-    pub(super) log_file: Option<PathBuf>,
+    log_level: LevelFilter,
+    /// Where the log goes: stderr, syslog (of this machine, or syslog:SOCKET for another socket), or a file, which is appended to,
+    /// and opened again at SIGHUP [default: stderr]
+    #[arg(long, value_name = "WHERE", value_parser = To::parse)]
+    log_to: Option<To>,
+    /// Append the log to this file: the same as --log-to FILE, also for a file that is called stderr
+    #[arg(long, value_name = "FILE", conflicts_with = "log_to")]
+    log_file: Option<PathBuf>,
+    /// Begin a log file anew when it is as large as this, 16K at least; the one before becomes FILE.1. So all of them take --log-keep
+    /// times this, and once more [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = log_size)]
+    log_max_size: Option<u64>,
+    /// How many log files that were full are kept: FILE.1, FILE.2 and so on
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        requires = "log_max_size",
+        value_parser = clap::value_parser!(u32).range(..=100)
+    )]
+    log_keep: u32,
 }
 
 /// The values of `--compress`.
@@ -142,6 +160,17 @@ impl Serve {
         self.listen.iter().map(String::as_str).collect()
     }
 
+    /// What there is to say of the log.
+    pub(super) fn log(&self) -> Options {
+        let file = self.log_file.clone().map(To::File);
+        Options {
+            level: self.log_level,
+            to: file.or(self.log_to.clone()).unwrap_or(To::Stderr),
+            max_size: self.log_max_size,
+            kept: self.log_keep,
+        }
+    }
+
     #[cfg(feature = "__tls")]
     fn has_tls(&self) -> bool {
         !self.tls.tls_listen.is_empty()
@@ -182,6 +211,11 @@ fn stack_size(text: &str) -> Result<usize, String> {
         fits @ 0x10000..=0x1000_0000 => Ok(fits),
         _ => Err("must be from 64K to 256M".into()),
     }
+}
+
+fn log_size(text: &str) -> Result<u64, String> {
+    let size = size(text)? as u64;
+    if size >= 16 << 10 { Ok(size) } else { Err("must be 16K or more".into()) }
 }
 
 /// A number of bytes.
@@ -268,6 +302,11 @@ mod tests {
             &["--proxy-protocol", "10.0.0.0/33"],
             &["--proxy-headers", "forwarded"],
             &["--proxy-headers", "via", "--trusted-proxy", "unix"],
+            &["--log-to", ""],
+            &["--log-to", "a", "--log-file", "b"],
+            &["--log-max-size", "15K"],
+            &["--log-keep", "2"],
+            &["--log-keep", "101", "--log-max-size", "1M"],
             &["--nonsense"],
         ] {
             assert!(parse(bad).is_err(), "{bad:?}");
@@ -275,6 +314,14 @@ mod tests {
         let told = parse(&["--log-level", "loud"]).unwrap_err().to_string();
         assert!(told.contains("off, error, warn, info, debug, trace"), "{told}");
         assert_eq!(parse(&["--log-level", "DEBUG"]).unwrap().log_level, LevelFilter::Debug);
+        let to = |args: &[&str]| parse(args).unwrap().log().to;
+        assert_eq!(to(&[]), To::Stderr);
+        assert_eq!(
+            (to(&["--log-to", "stderr"]), to(&["--log-file", "stderr"])),
+            (To::Stderr, To::File("stderr".into()))
+        );
+        assert_eq!(to(&["--log-to", "syslog:/run/log"]), To::Syslog("/run/log".into()));
+        assert_eq!(to(&["--log-to", "./syslog"]), To::File("./syslog".into()));
         assert_eq!(parse(&["--max-message-size", "16M"]).unwrap().max_message_size, 16 << 20);
         let headers = parse(&["--header", "X-Y: z: a", "--header", "x-e:"]).unwrap().header;
         assert_eq!(headers, [("X-Y".into(), "z: a".into()), ("x-e".into(), String::new())]);

@@ -10,6 +10,7 @@ mod client_tls;
 mod clock;
 mod codes;
 mod connect;
+mod dates;
 mod descriptors;
 mod escaped;
 mod form;
@@ -27,10 +28,11 @@ mod terminal;
 mod times;
 #[cfg(feature = "__tls")]
 mod tls;
+mod wall_clock;
 
 use std::{error::Error, process::ExitCode, sync::Arc, time::Duration};
 
-use log::info;
+use log::{info, warn};
 use nix::sys::signal::Signal;
 use switchboard::{Limits, ListenAddr, Origins, Server, ServerBuilder};
 
@@ -65,7 +67,9 @@ fn serve(args: &Serve) -> ExitCode {
 
 fn run(args: &Serve) -> Result<(), Box<dyn Error>> {
     let hangup = Blocked::new(Signal::SIGHUP)?;
-    logging::init(args.log_level, args.log_file.as_deref())?;
+    let _full = Blocked::new(Signal::SIGXFSZ)?; // a file that may not become larger is an error of writing, and no end
+    let log = logging::init(&args.log())?;
+    wall_clock::warning().iter().for_each(|text| warn!("{text}"));
     let mut clock = Clock::new();
     let chatters = Arc::<apps::Chatters>::default();
     let builder = chatters.clone().observe(configure(args, &clock)?);
@@ -82,9 +86,9 @@ fn run(args: &Serve) -> Result<(), Box<dyn Error>> {
     #[cfg(feature = "__tls")]
     let _watch = identity.as_ref().and_then(tls::watch);
     #[cfg(feature = "__tls")]
-    hangup.watch(move || tls::on_hangup(identity.as_ref()))?;
+    hangup.watch(move || tls::on_hangup(identity.as_ref(), log.again()))?;
     #[cfg(not(feature = "__tls"))]
-    hangup.watch(signals::ignore_hangup)?;
+    hangup.watch(move || signals::on_hangup(log.again()))?;
     descriptors::raise_limit(needed(&server, args));
     stop_on_signals(server.handle())?;
     announce(&server, args);

@@ -1,5 +1,5 @@
 //! Signals: SIGINT and SIGTERM end the server in order, and a second one at once. SIGHUP never ends it, whoever hangs up: it has
-//! certificates loaded again.
+//! certificates loaded again, and the log's file opened again.
 
 use std::{
     fs, io, thread,
@@ -53,9 +53,11 @@ pub(super) fn let_through(signal: Signal) -> nix::Result<()> {
     SigSet::from(signal).thread_block()
 }
 
-/// What SIGHUP does where there is no certificate to be loaded again.
-pub(super) fn ignore_hangup() {
-    info!("SIGHUP has no effect; SIGTERM ends the server");
+/// What SIGHUP does where there is no certificate to be loaded again; the log's file may have been opened again.
+pub(super) fn on_hangup(has_reopened: bool) {
+    if !has_reopened {
+        info!("SIGHUP has no effect; SIGTERM ends the server");
+    }
 }
 
 /// Whether the program was started with this signal ignored. Where the system does not tell, it was not.

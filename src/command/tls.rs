@@ -179,10 +179,10 @@ pub(super) fn watch(identity: &TlsIdentity) -> Option<TlsWatch> {
     identity.watch().inspect_err(|e| warn!("certificates are loaded again only at SIGHUP: {e}")).ok()
 }
 
-/// Has them loaded again at SIGHUP.
-pub(super) fn on_hangup(identity: Option<&TlsIdentity>) {
+/// Has them loaded again at SIGHUP; the log's file may have been opened again.
+pub(super) fn on_hangup(identity: Option<&TlsIdentity>, has_reopened: bool) {
     match identity.map(TlsIdentity::reload) {
-        None => signals::ignore_hangup(),
+        None => signals::on_hangup(has_reopened),
         Some(Ok(true)) => {} // the library has said so
         Some(Ok(false)) => info!("SIGHUP: the files of the certificates have not changed"),
         Some(Err(e)) => error!("SIGHUP: {e}; what was loaded before stays in use"),

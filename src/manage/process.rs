@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    sync::OnceLock,
+    sync::Mutex,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -11,8 +11,13 @@ use rustix::{
     time::{ClockId, clock_gettime},
 };
 
+use crate::sync::LockExt;
+
 /// What the kernel counts in `/proc/self/stat`, on every platform of Rust's (`USER_HZ`).
 const TICKS_PER_SECOND: f64 = 100.0;
+
+/// A clock that differs by more seconds was set; what the kernel tells is rounded.
+const SET: f64 = 2.0;
 
 /// What it has at one moment. `None`: it is not known here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,16 +65,19 @@ pub(super) fn max_descriptors() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
-/// When it was started, in seconds since 1970. It is found once, so that it does not change when the system's clock is set.
+/// When it was started, in seconds since 1970. It stays the same, unless the system's clock is set.
 pub(super) fn start_time() -> Option<f64> {
-    static START: OnceLock<Option<f64>> = OnceLock::new();
-    *START.get_or_init(|| {
-        let read = |file| fs::read_to_string(file).ok();
-        let started = started(&read("/proc/self/stat")?)?;
-        let running: f64 = read("/proc/uptime")?.split(' ').next()?.parse().ok()?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs_f64();
-        Some(now - (running - started))
-    })
+    static START: Mutex<Option<f64>> = Mutex::new(None);
+    let read = |file| fs::read_to_string(file).ok();
+    let started = started(&read("/proc/self/stat")?)?;
+    let running: f64 = read("/proc/uptime")?.split(' ').next()?.parse().ok()?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs_f64();
+    let found = now - (running - started);
+    let mut start = START.locked();
+    if start.is_none_or(|before| (before - found).abs() > SET) {
+        *start = Some(found);
+    }
+    *start
 }
 
 /// How long the system was running then, in seconds: of `/proc/self/stat` (proc_pid_stat(5)), whose second field may have any

@@ -1,33 +1,43 @@
 //! Where the log goes. A thread of its own writes it: whoever logs only puts a line into a queue, and never waits for a reader
-//! that is slow, stuck or gone. Lines that do not fit are dropped, and the next one that fits says how many.
+//! that is slow, stuck or gone. Lines that do not fit are dropped, and the next one that fits says how many; so it is with lines
+//! that cannot be written, as to a full disk.
+
+mod file;
+mod format;
+mod syslog;
+mod writer;
 
 use std::{
     env,
     error::Error,
     fmt,
-    fs::{self, File, OpenOptions},
-    io::{self, ErrorKind, IsTerminal, Write},
-    os::{fd::AsFd, unix::fs::FileTypeExt},
+    fs::File,
+    io::{self, ErrorKind, Write},
+    os::fd::AsFd,
     panic::{self, PanicHookInfo},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     thread,
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Sender, bounded};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use rustix::event::{PollFd, PollFlags, poll};
-use simplelog::{Config, ConfigBuilder, WriteLogger};
+
+use self::{
+    file::{Bound, LogFile},
+    format::{Format, Style, is_journal, severity},
+    syslog::Syslog,
+    writer::{Sink, Task, Writer},
+};
+use super::say::say;
 
 /// So many lines wait to be written at most.
 const QUEUE: usize = 1024;
-
-/// Longer lines are cut. So many bytes of a pipe are never mixed with what others write into it.
-const LONGEST: usize = 4096;
 
 /// Of the thread that writes.
 const STACK: usize = 64 * 1024;
@@ -35,30 +45,100 @@ const STACK: usize = 64 * 1024;
 /// How long the end of the program waits for the log to be written.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Logs to the file, or else to standard error.
-pub(super) fn init(level: LevelFilter, file: Option<&Path>) -> Result<(), Box<dyn Error>> {
-    let (sink, colors) = match file {
-        Some(path) => {
-            let file = open(path).map_err(|e| format!("cannot write the log to {}: {e}", path.display()))?;
-            (file, false)
+/// Where the log goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum To {
+    Stderr,
+    /// The socket of a daemon.
+    Syslog(PathBuf),
+    File(PathBuf),
+}
+
+impl To {
+    /// `stderr`, `syslog`, `syslog:SOCKET`, or a file.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "" => Err("must be stderr, syslog, or a file".into()),
+            "stderr" => Ok(Self::Stderr),
+            "syslog" => Ok(Self::Syslog(syslog::SOCKET.into())),
+            text => Ok(match text.strip_prefix("syslog:") {
+                Some(socket) => Self::Syslog(socket.into()),
+                None => Self::File(text.into()),
+            }),
         }
-        // A descriptor of our own: the lock of `stderr` would be held as long as a write takes.
-        None => (File::from(io::stderr().as_fd().try_clone_to_owned()?), is_color_terminal()),
-    };
-    if level == LevelFilter::Off {
-        return Ok(());
     }
-    let (queue, lines) = bounded(QUEUE);
-    let dropped = Arc::new(AtomicUsize::new(0));
-    let lost = dropped.clone();
-    let writer = thread::Builder::new().name("switchboard-log".into()).stack_size(STACK);
-    writer.spawn(move || write_all(&lines, sink, &lost))?;
-    log::set_boxed_logger(Box::new(Logger { format: Format::new(level, colors), queue, dropped }))?;
-    log::set_max_level(level);
+}
+
+/// The options of the log.
+#[derive(Debug)]
+pub(super) struct Options {
+    pub(super) level: LevelFilter,
+    pub(super) to: To,
+    /// Of a file: how large it becomes.
+    pub(super) max_size: Option<u64>,
+    /// And how many that were as large are kept beside it.
+    pub(super) kept: u32,
+}
+
+/// Has a file opened again, if the log goes to one.
+#[derive(Debug, Default)]
+pub(super) struct Reopen(Option<(Arc<AtomicBool>, Sender<Task>)>);
+
+impl Reopen {
+    /// False: there is no file. Never waits.
+    pub(super) fn again(&self) -> bool {
+        let Some((wanted, queue)) = &self.0 else { return false };
+        wanted.store(true, SeqCst);
+        let _ = queue.try_send(Task::Wake); // if it is full, the thread is awake
+        true
+    }
+}
+
+/// Begins to log.
+pub(super) fn init(options: &Options) -> Result<Reopen, Box<dyn Error>> {
+    let (sink, style) = open(options)?;
+    if options.level == LevelFilter::Off {
+        return Ok(Reopen::default());
+    }
+    let (queue, tasks) = bounded(QUEUE);
+    let format = Arc::new(Format::new(options.level, style));
+    let wanted = Arc::<AtomicBool>::default();
+    let reopen = Reopen(matches!(sink, Sink::File(_)).then(|| (wanted.clone(), queue.clone())));
+    let writer = Writer { sink, format: format.clone(), reopen: wanted, lost: None };
+    let thread = thread::Builder::new().name("switchboard-log".into()).stack_size(STACK);
+    thread.spawn(move || writer.run(&tasks))?;
+    log::set_boxed_logger(Box::new(Logger { format, queue, dropped: AtomicUsize::new(0) }))?;
+    log::set_max_level(options.level);
     if env::var_os("RUST_BACKTRACE").is_none() {
         panic::set_hook(Box::new(log_panic)); // else it would be written by the thread that panics
     }
-    Ok(())
+    Ok(reopen)
+}
+
+fn open(options: &Options) -> Result<(Sink, Style), Box<dyn Error>> {
+    let failed = |path: &Path, e| format!("cannot write the log to {}: {e}", path.display());
+    Ok(match &options.to {
+        // A descriptor of our own: the lock of `stderr` would be held as long as a write takes.
+        To::Stderr => {
+            (Sink::Stream(File::from(io::stderr().as_fd().try_clone_to_owned()?)), Style::of_stderr())
+        }
+        To::File(path) => {
+            let bound = options.max_size.map(|size| Bound { size, kept: options.kept });
+            let file = LogFile::open(path.clone(), bound).map_err(|e| failed(path, e))?;
+            (Sink::File(file), Style::Dated { colors: false })
+        }
+        To::Syslog(path) => {
+            let mut syslog = Syslog::new(path.clone());
+            if let Err(e) = syslog.connect() {
+                // At boot it may come later; then it is told what was lost.
+                say(&format!(
+                    "{}; it goes there as soon as a syslog daemon listens",
+                    failed(syslog.path(), e)
+                ));
+            }
+            (Sink::Syslog(syslog), Style::Syslog)
+        }
+    })
 }
 
 /// Prints a last line, and waits for that no longer than for the log.
@@ -66,24 +146,13 @@ pub(super) fn tell(line: String) {
     log::logger().flush();
     let (done, told) = bounded::<()>(0);
     let print = move || {
-        let _ = writeln!(io::stderr(), "{line}"); // there is nobody left to be told
+        let priority = if is_journal() { format!("<{}>", severity(Level::Error)) } else { String::new() };
+        let _ = writeln!(io::stderr(), "{priority}{line}"); // there is nobody left to be told
         drop(done);
     };
     if thread::Builder::new().spawn(print).is_ok() {
         let _ = told.recv_timeout(PATIENCE);
     }
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    // Opened for writing alone, a pipe would wait for its reader, and know no other one.
-    let is_pipe = fs::metadata(path).is_ok_and(|file| file.file_type().is_fifo());
-    OpenOptions::new().create(!is_pipe).append(true).read(is_pipe).open(path)
-}
-
-fn is_color_terminal() -> bool {
-    let is_dumb = env::var_os("TERM").is_none_or(|term| term == "dumb");
-    let is_forbidden = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    io::stderr().is_terminal() && !is_dumb && !is_forbidden
 }
 
 fn log_panic(info: &PanicHookInfo<'_>) {
@@ -93,45 +162,34 @@ fn log_panic(info: &PanicHookInfo<'_>) {
     log::error!("panicked at {place}: {}", text.unwrap_or("a value that is no text"));
 }
 
-/// What the writing thread does next.
-enum Task {
-    Write(Vec<u8>),
-    /// Drops this: all that was queued before is written.
-    Tell(Sender<()>),
-}
-
-fn write_all(tasks: &Receiver<Task>, mut sink: File, lost: &AtomicUsize) {
-    for task in tasks {
-        match task {
-            Task::Write(line) if write(&mut sink, &line).is_err() => {
-                lost.fetch_add(1, SeqCst); // the reader is gone, or the disk full: perhaps not for ever
-            }
-            Task::Write(_) => {}
-            Task::Tell(done) => drop(done),
-        }
-    }
-}
-
 /// Writes all of it. Standard error may be non-blocking, if another process that has it wants it so.
-pub(super) fn write(sink: &mut File, mut line: &[u8]) -> io::Result<()> {
-    while !line.is_empty() {
-        match sink.write(line) {
-            Ok(n) => line = line.get(n..).unwrap_or_default(),
+pub(super) fn write(sink: &mut File, line: &[u8]) -> io::Result<()> {
+    write_counted(sink, line).1
+}
+
+/// The same; with how much was written.
+fn write_counted(sink: &mut File, line: &[u8]) -> (usize, io::Result<()>) {
+    let mut written = 0;
+    while let Some(rest @ [_, ..]) = line.get(written..) {
+        match sink.write(rest) {
+            Ok(n) => written += n,
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
             Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                poll(&mut [PollFd::new(sink, PollFlags::OUT)], None)?;
+                if let Err(e) = poll(&mut [PollFd::new(sink, PollFlags::OUT)], None) {
+                    return (written, Err(e.into()));
+                }
             }
-            Err(e) => return Err(e),
+            Err(e) => return (written, Err(e)),
         }
     }
-    Ok(())
+    (written, Ok(()))
 }
 
 struct Logger {
-    format: Format,
+    format: Arc<Format>,
     queue: Sender<Task>,
-    /// Lines that were not written, and not told of.
-    dropped: Arc<AtomicUsize>,
+    /// Lines for which there was no room, and which were not told of.
+    dropped: AtomicUsize,
 }
 
 impl Logger {
@@ -162,7 +220,7 @@ impl Logger {
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        self.format.simple.enabled(metadata)
+        self.format.enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
@@ -192,92 +250,18 @@ impl Log for Logger {
     }
 }
 
-/// Makes lines: simplelog's, each on one line whatever is in it.
-struct Format {
-    simple: Box<WriteLogger<Buffer>>,
-    buffer: Buffer,
-    /// Whoever has this has the buffer.
-    turn: Mutex<()>,
-    colors: bool,
-}
-
-/// Where simplelog writes a line.
-#[derive(Clone, Default)]
-struct Buffer(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Buffer {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Format {
-    fn new(level: LevelFilter, colors: bool) -> Self {
-        let buffer = Buffer::default();
-        let simple = WriteLogger::new(level, config(), buffer.clone());
-        Self { simple, buffer, turn: Mutex::default(), colors }
-    }
-
-    /// Empty if lines of this target are not wanted. The text is complete: no code that is not ours runs in here.
-    fn line(&self, level: Level, target: &str, text: &str) -> Vec<u8> {
-        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let args = format_args!("{text}");
-        self.simple.log(&Record::builder().level(level).target(target).args(args).build());
-        let line = std::mem::take(&mut *self.buffer.0.lock().unwrap_or_else(PoisonError::into_inner));
-        drop(turn);
-        let line = String::from_utf8_lossy(&line);
-        let Some(line) = line.strip_suffix('\n') else { return Vec::new() };
-        let mut line = one_line(line);
-        if self.colors {
-            let tag = format!("[{level}]");
-            line = line.replacen(&tag, &format!("\x1b[{}m{tag}\x1b[0m", color(level)), 1);
-        }
-        line.push('\n');
-        line.into_bytes()
-    }
-}
-
-fn color(level: Level) -> u8 {
-    match level {
-        Level::Error => 31,
-        Level::Warn => 33,
-        Level::Info => 34,
-        Level::Debug => 36,
-        Level::Trace => 37,
-    }
-}
-
-/// Escapes control characters, and cuts what is too long.
-fn one_line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len() + 1);
-    for c in text.chars() {
-        if line.len() > LONGEST - 32 {
-            line.push('…');
-            break;
-        }
-        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
-    }
-    line
-}
-
-/// With date and time, and only the lines of Switchboard itself, because tungstenite logs every frame.
-fn config() -> Config {
-    ConfigBuilder::new().set_time_format_rfc3339().add_filter_allow_str("switchboard").build()
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Read;
 
-    use super::*;
+    use crossbeam_channel::Receiver;
+
+    use super::{format::LONGEST, *};
 
     fn logger() -> (Logger, Receiver<Task>) {
         let (queue, tasks) = bounded(QUEUE);
-        (Logger { format: Format::new(LevelFilter::Info, false), queue, dropped: Arc::default() }, tasks)
+        let format = Arc::new(Format::new(LevelFilter::Info, Style::Dated { colors: false }));
+        (Logger { format, queue, dropped: AtomicUsize::new(0) }, tasks)
     }
 
     fn log(logger: &Logger, text: &str) {
@@ -289,7 +273,7 @@ mod tests {
     fn text(task: Task) -> String {
         match task {
             Task::Write(line) => String::from_utf8(line).unwrap(),
-            Task::Tell(_) => String::new(),
+            Task::Wake | Task::Tell(_) => String::new(),
         }
     }
 
@@ -326,25 +310,6 @@ mod tests {
         let foreign = Record::builder().level(Level::Info).target("mio").args(format_args!("x")).build();
         logger.log(&foreign);
         assert!(tasks.is_empty());
-    }
-
-    #[test]
-    fn levels_have_colors_on_a_terminal() {
-        let line = Format::new(LevelFilter::Info, true).line(Level::Warn, "switchboard", "[WARN]");
-        let line = String::from_utf8(line).unwrap();
-        assert!(line.ends_with(" \x1b[33m[WARN]\x1b[0m [WARN]\n"), "{line:?}");
-    }
-
-    #[test]
-    fn what_cannot_be_written_is_counted_and_nothing_else_happens() {
-        let (queue, tasks) = bounded(QUEUE);
-        let (reader, writer) = io::pipe().unwrap();
-        drop(reader);
-        (0..3).for_each(|_| queue.send(Task::Write(b"line\n".to_vec())).unwrap());
-        drop(queue);
-        let lost = AtomicUsize::new(0);
-        write_all(&tasks, File::from(std::os::fd::OwnedFd::from(writer)), &lost);
-        assert_eq!(lost.load(SeqCst), 3);
     }
 
     #[test]

@@ -9,15 +9,8 @@ use clap::Args;
 use serde::Deserialize;
 use switchboard::{Client, ClientError, Error};
 
-use super::{
-    after_help,
-    failure::Failure,
-    human::{age, iso},
-    json::tame,
-    output::Output,
-    place::Place,
-};
-use crate::command::escaped::escaped;
+use super::{after_help, failure::Failure, human::age, json::tame, output::Output, place::Place};
+use crate::command::{dates::iso, escaped::escaped};
 
 /// Where they are.
 const PATH: &str = "/@events";

@@ -1,8 +1,6 @@
-//! Numbers, times and sizes, as people read them at a glance.
+//! Numbers, durations and sizes, as people read them at a glance.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-use time::{OffsetDateTime, macros::format_description};
+use std::time::Duration;
 
 const KIB: f64 = 1024.0;
 
@@ -72,25 +70,6 @@ fn scaled(number: f64, step: f64) -> String {
     }
 }
 
-/// A date as ISO 8601 has it, in UTC: `2026-11-26T14:25:30.123Z`.
-pub(super) fn iso(date: SystemTime) -> String {
-    let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
-    at(date).format(format).unwrap_or_default()
-}
-
-/// The same for people: `2026-11-26 14:25:30 UTC`.
-pub(super) fn date(date: SystemTime) -> String {
-    let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second] UTC");
-    at(date).format(format).unwrap_or_default()
-}
-
-/// What is before 1970, or beyond all calendars, counts as that.
-fn at(date: SystemTime) -> OffsetDateTime {
-    let since = date.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let nanos = since.as_nanos().try_into().unwrap_or_default();
-    OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(OffsetDateTime::UNIX_EPOCH)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,16 +99,5 @@ mod tests {
             [0, 999, 1000, 1_234_567].map(grouped),
             ["0", "999", "1,000", "1,234,567"].map(String::from)
         );
-    }
-
-    #[test]
-    fn dates() {
-        let moment = UNIX_EPOCH + Duration::from_millis(951_782_400_001);
-        assert_eq!(iso(moment), "2000-02-29T00:00:00.001Z");
-        assert_eq!(date(moment), "2000-02-29 00:00:00 UTC");
-        assert_eq!(iso(UNIX_EPOCH - Duration::from_secs(1)), "1970-01-01T00:00:00.000Z");
-        if let Some(late) = UNIX_EPOCH.checked_add(Duration::from_secs(1 << 50)) {
-            assert_eq!(iso(late), "1970-01-01T00:00:00.000Z");
-        }
     }
 }

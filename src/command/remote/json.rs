@@ -9,8 +9,7 @@ use std::{
 use serde::Serialize;
 use switchboard::{Broadcast, ConnectionInfo, Message, Published, Pushed};
 
-use super::human::iso;
-use crate::command::escaped::is_harmful;
+use crate::command::{dates::iso, escaped::is_harmful};
 
 /// A value as a line. What would do harm on a terminal is escaped, as JSON does it.
 pub(super) fn line(value: &impl Serialize) -> String {

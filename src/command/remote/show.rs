@@ -8,12 +8,12 @@ use switchboard::{ConnectionInfo, WebSocketId};
 use super::{
     after_help,
     failure::Failure,
-    human::{age, date, grouped, round_trip},
+    human::{age, grouped, round_trip},
     json,
     output::Output,
     place::Place,
 };
-use crate::command::escaped::escaped;
+use crate::command::{dates::date, escaped::escaped};
 
 #[derive(Debug, Args)]
 #[command(after_help = after_help!("  \

@@ -92,7 +92,8 @@ impl Clock {
 
     /// The date of the start, if it is `now`.
     fn start_by(&self, now: SystemTime) -> SystemTime {
-        let started = now.checked_sub(self.exact().since(Moment::START)).unwrap_or(SystemTime::UNIX_EPOCH);
+        let started = now.checked_sub(self.exact().since(Moment::START));
+        let started = started.unwrap_or(SystemTime::UNIX_EPOCH).max(SystemTime::UNIX_EPOCH);
         let mut date = self.date.locked();
         let difference = started.duration_since(*date).unwrap_or_else(|earlier| earlier.duration());
         if difference > SET {

@@ -22,7 +22,8 @@ pub struct ConnectionInfo {
     pub path: Arc<str>,
     /// The route that serves it, as it was [registered](crate::ServerBuilder::route): `/chat/*`, for example.
     pub route: Arc<str>,
-    /// The address of the socket's other end; `None` on a Unix socket.
+    /// The address of the socket's other end; `None` on a Unix socket. Of a proxy that speaks the
+    /// [PROXY protocol](crate::ServerBuilder::proxy_protocol), that of its client.
     pub peer: Option<SocketAddr>,
     /// The client's address; see [`Request::client_address`](crate::Request::client_address).
     pub client_address: Option<IpAddr>,

@@ -325,7 +325,7 @@
 //!
 //! | name | what it measures | default | what happens then |
 //! |---|---|---|---|
-//! | `handshake_timeout` | from the accept to the end of the opening handshake, TLS included; again from the first byte of each further HTTP request to the end of its head | 10 s | the connection ends |
+//! | `handshake_timeout` | from the accept to the end of the opening handshake, TLS and a proxy's header included; again from the first byte of each further HTTP request to the end of its head | 10 s | the connection ends |
 //! | `handshake_timeout`, `min_http_rate` | a request's body: this time, and 4 KiB a second | 10 s | HTTP 408 |
 //! | `write_timeout`, `min_http_rate` | a response: this time, and 4 KiB a second | 30 s | the connection is cut |
 //! | `http_keep_alive` | waiting for the next HTTP request | 5 s | the connection ends |
@@ -387,6 +387,13 @@
 //! must not hold it: one that waits for a reader or a disk makes clients wait. The `switchboard` command puts its lines into a
 //! bounded queue for a thread that writes them, and drops what does not fit.
 //!
+//! # Dates
+//!
+//! Whatever waits, ends or is forgotten goes by the monotonic clock: nothing happens earlier or later because the machine's clock is
+//! set. Dates, as in [`ConnectionInfo`], responses and the log, are of that clock as it is when they are asked for. Two things need
+//! it right: certificates of clients, which are refused if it is not, and signed requests to the management listener, whose date
+//! is not judged by a clock that was never set.
+//!
 //! # Shutdown
 //!
 //! [`ServerHandle::shutdown`] from any thread, with a grace period; or a [`RunningServer`] that is dropped. [`Server::run`]
@@ -425,6 +432,7 @@
 //! |---|---|---|
 //! | opening handshake | 6455: 4.2, 10.2 | all checks; `Origin`; HTTP 400, 403, 405, 421, 426 |
 //! | the same of a client | 6455: 4.1; 9110: 9.3.6 | all checks of the answer; CONNECT; interim responses are skipped, redirects are not followed |
+//! | proxies | 7239; PROXY protocol 1 and 2 | `for` and `proto` of `Forwarded`; addresses, TLS and `LOCAL`, the rest is skipped |
 //! | pages | 9112 | HTTP/1.1 and 1.0; bodies by length and chunked; keep-alive, pipelining; `Expect: 100-continue`; HTTP 400, 405, 408, 413, 417, 501 |
 //! | frames | 6455: 5.2, 5.3 | unmasked frames, reserved bits and opcodes, lengths in more bytes than needed: 1002 |
 //! | fragments | 6455: 5.4 | any number, with control frames between them; messages are sent unfragmented |

@@ -55,7 +55,8 @@ pub struct Limits {
     /// address, since a client has all of the others.
     ///
     /// Behind a proxy that is one of the [trusted](crate::ServerBuilder::trusted_proxies) the forwarded address counts, as
-    /// soon as a request has told it, and never the proxy's own. Behind any other proxy all clients have one address. On Unix
+    /// soon as a request has told it, and never the proxy's own; so it is with what the
+    /// [PROXY protocol](crate::ServerBuilder::proxy_protocol) tells. Behind any other proxy all clients have one address. On Unix
     /// sockets without a trusted proxy they have none, and are not counted. Many people may share an address: those of a company,
     /// or of a mobile network.
     pub max_connections_per_address: Option<usize>,

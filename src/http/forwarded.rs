@@ -191,7 +191,8 @@ mod tests {
 
     /// The client's address and whether it uses TLS, by these lines of a header.
     fn read(headers: ProxyHeaders, name: &'static str, lines: &[&str]) -> (String, Option<bool>) {
-        let mut trusted = Proxies { headers, ..Proxies::default() };
+        let mut trusted = Proxies::default();
+        trusted.headers = headers;
         trusted.add("10.0.0.0/8").unwrap();
         let mut map = HeaderMap::new();
         for line in lines {

@@ -221,7 +221,8 @@ impl Request {
         self.target.authority().map(str::as_bytes).or_else(line).unwrap_or_default()
     }
 
-    /// The address of the socket's other end; `None` on a Unix socket.
+    /// The address of the socket's other end; `None` on a Unix socket. Of a proxy that speaks the
+    /// [PROXY protocol](crate::ServerBuilder::proxy_protocol), that of its client.
     pub fn peer(&self) -> Option<SocketAddr> {
         self.peer
     }

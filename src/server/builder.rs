@@ -247,7 +247,7 @@ impl ServerBuilder {
     /// Always allowed are names that no stranger can own: addresses, `localhost`, names without a dot, and those that end with
     /// `.local`, `.lan`, `.internal`, `.home.arpa` or `.localhost`. Not checked are requests from
     /// [`trusted_proxies`](Self::trusted_proxies), over Unix sockets, unless they were
-    /// [handed over](crate::ServerHandle::adopt) with the client's address, and handshakes without an `Origin`, which are no web
+    /// [handed over](crate::ServerHandle::adopt) with the client's address or [`proxy_protocol`](Self::proxy_protocol) tells it, and handshakes without an `Origin`, which are no web
     /// page's. `*` allows any name. Each call adds to those before it.
     ///
     /// ```
@@ -318,6 +318,7 @@ impl ServerBuilder {
     /// Each is written as in [`trusted_proxies`](Self::trusted_proxies). Default: none. Each call adds to those before it. A proxy's
     /// connection that begins in another way is refused, with a line in the log, and so is one of somebody else that begins so. Where
     /// a proxy connects for itself, such as to see whether the server is there, it may say that (`LOCAL`, `UNKNOWN`), or nothing.
+    /// Nothing of this holds for the management listener.
     ///
     /// Header lines, such as `X-Forwarded-For`, come from the client then: they are believed only if the address that the proxy tells
     /// is of [`trusted_proxies`](Self::trusted_proxies), too.

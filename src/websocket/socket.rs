@@ -353,7 +353,8 @@ impl WebSocket {
         self.about().tags()
     }
 
-    /// The address of the socket's other end; `None` on a Unix socket.
+    /// The address of the socket's other end; `None` on a Unix socket. Of a proxy that speaks the
+    /// [PROXY protocol](crate::ServerBuilder::proxy_protocol), that of its client.
     pub fn peer(&self) -> Option<SocketAddr> {
         self.about().peer
     }

@@ -464,6 +464,30 @@ fn a_push_to_a_client_that_has_left_is_no_failure() {
     assert!(failed.is_empty(), "{failed:?}");
 }
 
+/// It is set up wrongly, as long as it has clients. A stranger who lies is no fault of this server's.
+#[test]
+fn a_proxy_that_does_not_speak_its_protocol_is_told_seldom_and_a_stranger_who_does_is_not() {
+    let (_turn, log) = logged();
+    for (proxy, header, is_told) in [("127.0.0.1", "", true), ("192.0.2.1", "PROXY UNKNOWN\r\n", false)] {
+        let server = serve(|builder| builder.proxy_protocol([proxy]).route("/", || app(echo)));
+        for scheme in SCHEMES.into_iter().cycle().take(20) {
+            let mut stream = TcpStream::connect(server.address(scheme)).unwrap();
+            stream.write_all(format!("{header}{}", handshake("/")).as_bytes()).unwrap();
+            assert_eq!(Reply::read(&mut stream).status, 400);
+        }
+        drop(server);
+        let lines = log.lines();
+        let about =
+            lines.iter().filter(|(level, line)| *level == Level::Warn && line.contains("(--proxy-protocol)"));
+        let told: Vec<_> = about.filter(|(_, line)| !line.starts_with("in the last minute")).collect();
+        // Once in ten seconds.
+        assert!(if is_told { (1..10).contains(&told.len()) } else { told.is_empty() }, "{lines:#?}");
+        assert!(told.iter().all(|(_, line)| line.contains("send-proxy-v2")), "{told:?}");
+        assert!(lines.iter().any(|(_, line)| line.contains("20 refused with 400")), "{lines:#?}");
+        log.0.lock().unwrap().clear();
+    }
+}
+
 #[test]
 fn a_server_that_returns_with_an_open_connection_is_told_what_that_means() {
     let (_turn, log) = logged();

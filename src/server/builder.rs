@@ -1,7 +1,7 @@
 //! Configures a server: addresses, routes and settings. `build`, called by [`bind`](ServerBuilder::bind), checks them and
 //! binds the addresses. Nothing is accepted here.
 
-use std::{fmt::Display, net::TcpListener, os::unix::net::UnixListener, sync::Arc};
+use std::{net::TcpListener, os::unix::net::UnixListener, sync::Arc};
 
 use http::{HeaderName, HeaderValue, header};
 
@@ -10,6 +10,7 @@ use super::certificates::Certificates;
 use super::{
     exchange::Exchange,
     listener::{Listener, Security},
+    redirecting::bind_redirects,
     routes::Factory,
     shared::{Settings, Shared},
 };
@@ -19,7 +20,7 @@ use crate::{
     compression::Compression,
     error::{Result, ServerError},
     history::History,
-    http::{Files, Origins, ProxyHeaders, Response},
+    http::{Files, Origins, Response},
     id::NodeId,
     limits::Limits,
     observer::HubObserver,
@@ -35,7 +36,7 @@ use crate::{
 pub struct ServerBuilder {
     pub(super) endpoints: Vec<(Endpoint, Security)>,
     /// Where clients are sent to https, and to which port.
-    redirects: Vec<(String, Option<u16>)>,
+    pub(super) redirects: Vec<(String, Option<u16>)>,
     pub(super) settings: Settings,
     /// A server that is bound, runs and ends with this one.
     #[cfg(feature = "manage")]
@@ -103,35 +104,6 @@ impl ServerBuilder {
     /// (abstract) begins there with `@`.
     pub fn listener_unix(mut self, listener: UnixListener) -> Self {
         self.endpoints.push((Endpoint::Unix(listener), Security::None));
-        self
-    }
-
-    /// Listens on one more address, written as in [`listen`](Self::listen), and sends all who come there in the clear to https: each
-    /// request is answered with 308 and the same URL, but for the scheme and the port. `port` is that of https as clients see it;
-    /// `None`: that of the first listener with TLS. An opening handshake is answered in the same way, with a URL of `wss`: browsers do
-    /// not follow it, and let their script know no more than that there is no connection.
-    ///
-    /// The host is the one that the client has asked for, checked as elsewhere ([`hosts`](Self::hosts)). These responses have none of
-    /// the lines of [`header`](Self::header); so `Strict-Transport-Security` is only said where there is TLS. The connections count
-    /// for [`Limits::max_connections`], and end with their response. Where it listens is in
-    /// [`redirect_addrs`](crate::Server::redirect_addrs).
-    ///
-    /// ```no_run
-    /// # #[cfg(any(feature = "tls", feature = "rustls"))]
-    /// # fn main() -> Result<(), switchboard::ServerError> {
-    /// use switchboard::{Server, TlsIdentity};
-    ///
-    /// let identity = TlsIdentity::from_pem_files("certs/server.pem", "certs/server.key")?;
-    /// let server =
-    ///     Server::builder().listen_tls("0.0.0.0:443", identity).redirect_to_https("0.0.0.0:80", None).bind()?;
-    /// # Ok(()) }
-    /// # #[cfg(not(any(feature = "tls", feature = "rustls")))]
-    /// # fn main() {}
-    /// ```
-    ///
-    /// `bind` returns an error if `port` is `None` and there is no TCP listener with TLS.
-    pub fn redirect_to_https(mut self, address: impl Into<String>, port: Option<u16>) -> Self {
-        self.redirects.push((address.into(), port));
         self
     }
 
@@ -268,76 +240,6 @@ impl ServerBuilder {
         self
     }
 
-    /// Proxies that are trusted to say who the client is (`X-Forwarded-For`, see
-    /// [`Request::client_address`](crate::Request::client_address)), whether it uses TLS (`X-Forwarded-Proto`, see
-    /// [`Request::is_secure`](crate::Request::is_secure)), and by which names this server is reached (see
-    /// [`hosts`](Self::hosts)). They must replace these lines if a client sent them, or append to `X-Forwarded-For`. Those that write
-    /// `Forwarded` instead: [`proxy_headers`](Self::proxy_headers). Default: none. Each call adds to those before it.
-    ///
-    /// Each is an IP address, as text or as an [`IpAddr`](std::net::IpAddr); a network, such as `10.0.0.0/8` or `fd00::/8`; or `unix`:
-    /// whoever connects to a Unix socket, also one that was [handed over](crate::ServerHandle::adopt) without the client's address.
-    /// That socket should have a [mode](Self::listen) that lets only the proxy connect. In a network there must be nobody else: who
-    /// is in it can say to be anybody, and does not count for
-    /// [`max_connections_per_address`](crate::Limits::max_connections_per_address).
-    ///
-    /// ```
-    /// # use switchboard::Server;
-    /// let builder = Server::builder().listen("unix:/run/box/socket,mode=0660").trusted_proxies(["unix"]);
-    /// let builder = Server::builder().listen("0.0.0.0:8080").trusted_proxies(["10.0.0.2", "::1"]);
-    /// ```
-    pub fn trusted_proxies(mut self, proxies: impl IntoIterator<Item = impl Display>) -> Self {
-        for proxy in proxies {
-            let result = self.settings.trusted_proxies.add(&proxy.to_string());
-            self.keep_error(result);
-        }
-        self
-    }
-
-    /// In which header lines [`trusted_proxies`](Self::trusted_proxies) say who the client is. Default: [`ProxyHeaders::XForwarded`].
-    ///
-    /// ```
-    /// # use switchboard::Server;
-    /// use switchboard::ProxyHeaders;
-    ///
-    /// let builder = Server::builder()
-    ///     .listen("0.0.0.0:8080")
-    ///     .trusted_proxies(["10.0.0.0/8"])
-    ///     .proxy_headers(ProxyHeaders::Forwarded);
-    /// ```
-    pub fn proxy_headers(mut self, headers: ProxyHeaders) -> Self {
-        self.settings.trusted_proxies.headers = headers;
-        self
-    }
-
-    /// Proxies whose connections all begin with the [PROXY protocol], version 1 or 2, before TLS where there is TLS: those that pass
-    /// on bytes and not requests, such as HAProxy in TCP mode (`send-proxy-v2`) and nginx's `stream` (`proxy_protocol on`). What they
-    /// say takes the place of the socket's own addresses: in [`Request::peer`](crate::Request::peer), in the log, for
-    /// [`max_connections_per_address`](crate::Limits::max_connections_per_address) and for [`hosts`](Self::hosts). A proxy that ends
-    /// TLS can say that its client has used it (`send-proxy-v2-ssl`); see [`Request::is_secure`](crate::Request::is_secure).
-    ///
-    /// Each is written as in [`trusted_proxies`](Self::trusted_proxies). Default: none. Each call adds to those before it. A proxy's
-    /// connection that begins in another way is refused, with a line in the log, and so is one of somebody else that begins so. Where
-    /// a proxy connects for itself, such as to see whether the server is there, it may say that (`LOCAL`, `UNKNOWN`), or nothing.
-    /// Nothing of this holds for the management listener.
-    ///
-    /// Header lines, such as `X-Forwarded-For`, come from the client then: they are believed only if the address that the proxy tells
-    /// is of [`trusted_proxies`](Self::trusted_proxies), too.
-    ///
-    /// [PROXY protocol]: https://www.haproxy.org/download/2.9/doc/proxy-protocol.txt
-    ///
-    /// ```
-    /// # use switchboard::Server;
-    /// let builder = Server::builder().listen("unix:/run/box/socket,mode=0660").proxy_protocol(["unix"]);
-    /// let builder = Server::builder().listen("0.0.0.0:8080").proxy_protocol(["10.0.0.2", "fd00::/8"]);
-    /// ```
-    pub fn proxy_protocol(mut self, proxies: impl IntoIterator<Item = impl Display>) -> Self {
-        for proxy in proxies {
-            let result = self.settings.proxy_protocol.add(&proxy.to_string());
-            self.keep_error(result);
-        }
-        self
-    }
-
     /// The node that this server is among several that work together: all IDs of its connections
     /// [name](crate::WebSocketId::node) it. No two servers may have the same one. Default: a random one, new at each start.
     pub fn node(mut self, node: NodeId) -> Self {
@@ -454,24 +356,4 @@ impl ServerBuilder {
             self.first_error = result.err();
         }
     }
-}
-
-/// Listens where clients are sent to https.
-fn bind_redirects(
-    redirects: Vec<(String, Option<u16>)>,
-    others: &[Listener],
-) -> Result<Vec<Listener>, ServerError> {
-    let of_tls = others.iter().filter(|listener| listener.security.is_tls());
-    let first_port =
-        of_tls.filter_map(|listener| listener.local_addr().ok()?.tcp()).map(|tcp| tcp.port()).next();
-    let mut listeners = Vec::new();
-    for (address, port) in redirects {
-        let port = port.or(first_port).ok_or_else(|| {
-            ServerError::config(format!(
-                "{address}: nobody can be sent to https from here without a TCP listener with TLS: add one, or say which port https has"
-            ))
-        })?;
-        listeners.extend(Listener::bind(&address, &Security::Redirect(port), None)?);
-    }
-    Ok(listeners)
 }

@@ -19,7 +19,7 @@ use crate::{
     deadline::Deadline,
     http::{Body, CommonHeaders, Decoder, FilePart, Framing, Refusal, Request, Response, parse_head},
     limits::Limits,
-    proxied::{Proxied, is_spoken, parse},
+    proxied::is_spoken,
 };
 
 /// How much of a file is sent at a time.
@@ -37,7 +37,7 @@ pub(super) struct Incoming {
     pub(super) stream: Stream,
     pub(super) peer: Option<SocketAddr>,
     /// Where the client has connected to, if that was a proxy, which has told it.
-    proxied_to: Option<IpAddr>,
+    pub(super) proxied_to: Option<IpAddr>,
     pub(super) is_secure: bool,
     /// That of the listener.
     pub(super) tag: u8,
@@ -46,13 +46,13 @@ pub(super) struct Incoming {
     /// Nothing has been received yet, and it has to be TLS.
     is_first: bool,
     /// Received along with the PROXY protocol's header, and not yet taken in.
-    ahead: Vec<u8>,
+    pub(super) ahead: Vec<u8>,
     /// When this request began; asked only where somebody wants to know how long handshakes take.
     pub(super) begun: Option<Instant>,
     /// When the next request's head has to be there.
     pub(super) deadline: Deadline,
     /// The first request, if another server has received it.
-    first: Option<Box<Request>>,
+    pub(super) first: Option<Box<Request>>,
     /// The body of the request that is being answered.
     pub(super) body: Decoder,
     /// The client waits for a 100 before it sends the body.
@@ -96,14 +96,6 @@ pub(super) enum NoRequest {
     /// A request came, and is answered with this.
     Refused(Refusal),
     /// None came, for this reason: the client left, was too slow, or broke TLS.
-    Gone(String),
-}
-
-/// Why there is no header of the PROXY protocol where one has to be.
-pub(super) enum NoHeader {
-    /// Something else came.
-    Wrong(&'static str),
-    /// Nothing came, for this reason.
     Gone(String),
 }
 
@@ -237,7 +229,7 @@ impl Incoming {
     }
 
     /// Receives what comes next as it is, at most about so many bytes.
-    fn recv(&self, buffer: &mut Vec<u8>, room: usize, deadline: Deadline) -> io::Result<More> {
+    pub(super) fn recv(&self, buffer: &mut Vec<u8>, room: usize, deadline: Deadline) -> io::Result<More> {
         buffer.reserve(room);
         loop {
             let Some(left) = deadline.remaining() else { return Ok(More::Late) };
@@ -249,45 +241,6 @@ impl Incoming {
                 Err(e) => return Err(e),
             }
         }
-    }
-
-    /// Receives the PROXY protocol's header, which is before all else, and takes its addresses for those of the socket. Only what
-    /// another server has already received has none.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn read_proxy_header(&mut self) -> Result<(), NoHeader> {
-        if self.first.is_some() {
-            return Ok(());
-        }
-        let gone = |why: &str| Err(NoHeader::Gone(why.into()));
-        let mut received = Vec::new();
-        let (proxied, length) = loop {
-            match self.recv(&mut received, 1024, self.deadline) {
-                Ok(More::Some) => {}
-                Ok(More::Late) => return gone("took too long to send its PROXY header"),
-                Ok(_) if received.is_empty() => return gone("left before a PROXY header"), // to see whether somebody listens
-                Ok(_) => return Err(NoHeader::Wrong("its PROXY header is incomplete")),
-                Err(e) => return gone(&e.to_string()),
-            }
-            match parse(&received) {
-                Ok(Some(header)) => break header,
-                Ok(None) => {}
-                Err(why) => {
-                    if is_plain_http(&received) {
-                        self.stream = Stream::plain(); // it can be told
-                    }
-                    return Err(NoHeader::Wrong(why));
-                }
-            }
-        };
-        received.drain(..length);
-        self.ahead = received;
-        if let Proxied::Client { source, destination, is_secure } = proxied {
-            self.peer = Some(source);
-            self.proxied_to = Some(destination.ip());
-            self.is_secure |= is_secure;
-        }
-        Ok(())
     }
 
     /// This machine's own address on the connection, or the proxy's on that of its client; `None` on a Unix socket.
@@ -407,7 +360,7 @@ fn no_tls(received: &[u8]) -> Option<&'static str> {
 }
 
 /// Whether this, the first that came, is the beginning of HTTP, and not of a TLS record (RFC 8446, section 5.1).
-fn is_plain_http(received: &[u8]) -> bool {
+pub(super) fn is_plain_http(received: &[u8]) -> bool {
     received.first().is_some_and(u8::is_ascii_uppercase)
 }
 

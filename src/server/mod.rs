@@ -18,6 +18,9 @@ mod listener;
 mod pace;
 #[cfg(feature = "manage")]
 mod producing;
+mod proxied;
+mod proxies;
+mod redirecting;
 mod rejected;
 mod requests;
 mod routes;

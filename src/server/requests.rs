@@ -7,12 +7,11 @@ use std::{
 };
 
 use http::{StatusCode, header};
-use log::Level;
 
 use super::{
     body::{Declared, RequestBody},
     exchange::Exchange,
-    incoming::{Client, Incoming, NoHeader, NoRequest, Peer},
+    incoming::{Client, Incoming, NoRequest, Peer},
     rejected,
     shared::{NoSlot, Shared, Slot},
 };
@@ -22,15 +21,11 @@ use crate::{
     deadline::Deadline,
     http::{CommonHeaders, Refusal, Request, Response, check_page_origin, is_upgrade, to_https},
     incidents::Incident,
-    seldom::Seldom,
     shown::{Sentence, Shown, ShownPath},
 };
 
 /// How late an answer comes that is to be [late](Refusal::late).
 const LATE: Duration = Duration::from_millis(500);
-
-/// A proxy that is set up in another way sends as many connections as it has clients.
-static UNPROXIED: Seldom = Seldom::new(Duration::from_secs(10));
 
 /// Answers requests until one asks for a WebSocket. `None`: none does, and the connection has ended.
 #[inline(never)]
@@ -126,37 +121,15 @@ fn redirect(shared: &Shared, incoming: &mut Incoming, slot: Slot, request: &Requ
 /// Of the client at this address there are too many connections.
 #[cold]
 #[inline(never)]
-fn refuse_one_more(shared: &Shared, incoming: &mut Incoming, client: Client, request: Option<&Request>) {
+pub(super) fn refuse_one_more(
+    shared: &Shared,
+    incoming: &mut Incoming,
+    client: Client,
+    request: Option<&Request>,
+) {
     let why = NoSlot::OfAddress;
     shared.incidents.note(why.incident(), format_args!("{client}: too many connections"));
     refuse(shared, incoming, request, rejected::refusal(why));
-}
-
-/// Learns from a proxy who its client is, and counts the connection for that one. `None`: the connection has ended.
-#[cold]
-#[inline(never)]
-pub(super) fn read_proxy_header(shared: &Shared, incoming: &mut Incoming, mut slot: Slot) -> Option<Slot> {
-    let proxy = Peer(incoming.peer);
-    match incoming.read_proxy_header() {
-        Ok(()) if slot.count_for(incoming.peer.map(|peer| peer.ip())) => return Some(slot),
-        // Within TLS nothing can be said before its handshake: there the stream just ends.
-        Ok(()) => refuse_one_more(shared, incoming, Client(incoming.peer, None), None),
-        Err(NoHeader::Gone(why)) => {
-            shared.incidents.note(Incident::NoRequest, format_args!("{proxy}: no request: {}", Shown(why)));
-        }
-        Err(NoHeader::Wrong(why)) => {
-            UNPROXIED.log(
-                Level::Warn,
-                format_args!(
-                    "{proxy}: refused: {why}: have it speak the PROXY protocol (HAProxy: send-proxy-v2, nginx: proxy_protocol on), or \
-                     do not name it with proxy_protocol (--proxy-protocol)"
-                ),
-            );
-            let why = "connections from this address have to begin with the PROXY protocol";
-            turn_away(shared, incoming, slot, None, Refusal::new(StatusCode::BAD_REQUEST, why));
-        }
-    }
-    None
 }
 
 /// Receives a request's head. Where only those are served who may, nobody knows before it is there whether this is one of them:

@@ -21,7 +21,8 @@ use http::{StatusCode, header};
 use super::{
     incoming::{Client, Incoming, Received},
     listener::Security,
-    requests::{read_proxy_header, read_requests, turn_away},
+    proxied::read_proxy_header,
+    requests::{read_requests, turn_away},
     routes::Target,
     shared::{Shared, Slot},
 };

@@ -14,7 +14,7 @@ impl ServerBuilder {
     ///
     /// The host is the one that the client has asked for, checked as elsewhere ([`hosts`](Self::hosts)). These responses have none of
     /// the lines of [`header`](Self::header); so `Strict-Transport-Security` is only said where there is TLS. The connections count
-    /// for [`Limits::max_connections`], and end with their response. Where it listens is in
+    /// for [`Limits::max_connections`](crate::Limits::max_connections), and end with their response. Where it listens is in
     /// [`redirect_addrs`](crate::Server::redirect_addrs).
     ///
     /// ```no_run

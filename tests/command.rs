@@ -337,6 +337,38 @@ fn a_proxy_on_a_unix_socket_is_trusted_if_it_is_named() {
 }
 
 #[test]
+fn options_say_in_which_way_a_proxy_names_its_client() {
+    let line = "PROXY TCP4 203.0.113.7 198.51.100.1 4711 80\r\n";
+    for (options, before, told) in [
+        (&["--trusted-proxy", "127.0.0.0/8"][..], "", "6.6.6.6 by 127.0.0.1:"),
+        (&["--trusted-proxy", "127.0.0.1", "--proxy-headers", "forwarded"], "", "7.7.7.7 by 127.0.0.1:"),
+        (&["--proxy-protocol", "127.0.0.0/8"], line, "203.0.113.7:4711: "),
+    ] {
+        let mut process = Process::start(&[&["--listen", ANY, "--log-level", "debug"], options].concat());
+        let address = process.address("http");
+        let lines = "X-Forwarded-For: 6.6.6.6\r\nForwarded: for=7.7.7.7\r\n";
+        let request = format!("{before}GET / HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n");
+        assert_eq!(ask(address, Scheme::Ws, &request).status, 200);
+        assert!(process.line(": GET /: 200").contains(told), "{options:?}: {:?}", process.stderr);
+        stop(process);
+    }
+}
+
+#[test]
+fn redirect_port_sends_clients_to_https() {
+    let tls = ["--tls-listen", ANY, "--cert", "certs/server.pem", "--key", "certs/server.key"];
+    let mut process = Process::start(&[&tls[..], &["--redirect-port", ANY]].concat());
+    let https = process.address("https").port();
+    let line = process.line(" sends clients to https");
+    let address = line.split_once("http://").unwrap().1.split('/').next().unwrap().parse().unwrap();
+    let reply = ask(address, Scheme::Ws, "GET /a?b HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let location = format!("https://localhost:{https}/a?b");
+    assert_eq!((reply.status, reply.header("location")), (308, Some(&*location)));
+    stop(process);
+    assert_fails(&["--listen", ANY, "--redirect-port", ANY], &["--tls-listen", "--https-port"]);
+}
+
+#[test]
 fn the_log_says_why_a_page_may_not_connect() {
     let mut process = Process::start(&["--listen", ANY, "--log-level", "debug"]);
     let address = process.address("http");

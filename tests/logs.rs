@@ -1,4 +1,4 @@
-#![cfg(all(feature = "cli", target_os = "linux"))]
+#![cfg(all(feature = "cli", feature = "__tls", target_os = "linux"))]
 //! Where the command's log goes: files that are moved, full or limited, a syslog daemon that comes and goes, systemd's journal.
 
 mod common;
@@ -227,6 +227,16 @@ fn lost<'a>(lines: impl IntoIterator<Item = &'a str>) -> usize {
         before.trim_end_matches(" lines").trim_end_matches(" line").rsplit(' ').next()?.parse::<usize>().ok()
     });
     told.sum()
+}
+
+#[test]
+fn what_is_no_file_has_no_size() {
+    for to in ["stderr", "syslog"] {
+        let mut command = Command::new(COMMAND);
+        let ended = command.args(["--log-to", to, "--log-max-size", "1M"]).output().unwrap();
+        let told = String::from_utf8(ended.stderr).unwrap();
+        assert!(ended.status.code() == Some(1) && told.contains("add --log-to FILE"), "{told}");
+    }
 }
 
 #[test]

@@ -259,6 +259,20 @@ mod tests {
         assert!(tls.listen().is_empty());
     }
 
+    #[cfg(feature = "__tls")]
+    #[test]
+    fn a_port_that_redirects_is_of_the_host_that_has_tls() {
+        let address = |tls: &str, redirect: &str| {
+            let tls = ["--tls-listen", "unix:/s", "--tls-listen", tls, "--cert", "c", "--key", "k"];
+            parse(&[&tls[..], &["--redirect-port", redirect]].concat()).unwrap().tls.redirect_addresses()
+        };
+        assert_eq!(address("0.0.0.0:443", "80"), ["0.0.0.0:80"]);
+        assert_eq!(address("[::1]:443", "80"), ["[::1]:80"]);
+        assert_eq!(address("box.example:443", "[::]:8080"), ["[::]:8080"]);
+        let alone = parse(&["--redirect-port", "80", "--https-port", "443"]).unwrap();
+        assert_eq!(alone.tls.redirect_addresses(), ["0.0.0.0:80"]);
+    }
+
     #[cfg(all(feature = "__tls", feature = "manage"))]
     #[test]
     fn it_can_be_managed_with_tls_alone_and_in_several_places() {
@@ -302,7 +316,12 @@ mod tests {
             &["--proxy-protocol", "10.0.0.0/33"],
             &["--proxy-headers", "forwarded"],
             &["--proxy-headers", "via", "--trusted-proxy", "unix"],
+            &["--redirect-port", "0"],
+            &["--redirect-port", "http"],
+            &["--redirect-port", "+80"],
+            &["--https-port", "443"],
             &["--log-to", ""],
+            &["--log-to", "syslog:"],
             &["--log-to", "a", "--log-file", "b"],
             &["--log-max-size", "15K"],
             &["--log-keep", "2"],

@@ -102,18 +102,22 @@ impl Tls {
                 builder = builder.listen_tls(address, identity.clone());
             }
         }
-        for address in &self.redirect_port {
-            builder = builder.redirect_to_https(self.redirect_address(address), self.https_port);
+        for address in self.redirect_addresses() {
+            builder = builder.redirect_to_https(address, self.https_port);
         }
         builder
     }
 
     /// Of a port alone, that of the same host as where there is TLS.
-    fn redirect_address(&self, given: &str) -> String {
-        let is_port = given.bytes().all(|b| b.is_ascii_digit());
+    pub(super) fn redirect_addresses(&self) -> Vec<String> {
         let hosts = self.tls_listen.iter().filter(|address| !address.starts_with("unix:"));
         let host = hosts.filter_map(|address| address.rsplit_once(':')).map(|(host, _)| host).next();
-        if is_port { format!("{}:{given}", host.unwrap_or("0.0.0.0")) } else { given.to_owned() }
+        let host = host.unwrap_or("0.0.0.0");
+        let address = |given: &String| match given.bytes().all(|b| b.is_ascii_digit()) {
+            true => format!("{host}:{given}"),
+            false => given.clone(),
+        };
+        self.redirect_port.iter().map(address).collect()
     }
 
     /// The certificates, with what was chosen for them.

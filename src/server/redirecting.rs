@@ -49,7 +49,7 @@ pub(super) fn bind_redirects(
     for (address, port) in redirects {
         let port = port.or(first_port).ok_or_else(|| {
             ServerError::config(format!(
-                "{address}: nobody can be sent to https from here without a TCP listener with TLS: add one, or say which port https has"
+                "{address}: nobody can be sent to https from here without a TCP listener with TLS: add one (listen_tls, --tls-listen), or say which port https has (--https-port)"
             ))
         })?;
         listeners.extend(Listener::bind(&address, &Security::Redirect(port), None)?);

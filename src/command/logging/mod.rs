@@ -58,7 +58,7 @@ impl To {
     /// `stderr`, `syslog`, `syslog:SOCKET`, or a file.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         match text {
-            "" => Err("must be stderr, syslog, or a file".into()),
+            "" | "syslog:" => Err("must be stderr, syslog, syslog:SOCKET, or a file".into()),
             "stderr" => Ok(Self::Stderr),
             "syslog" => Ok(Self::Syslog(syslog::SOCKET.into())),
             text => Ok(match text.strip_prefix("syslog:") {
@@ -96,6 +96,9 @@ impl Reopen {
 
 /// Begins to log.
 pub(super) fn init(options: &Options) -> Result<Reopen, Box<dyn Error>> {
+    if options.max_size.is_some() && !matches!(options.to, To::File(_)) {
+        return Err("--log-max-size is for a file: add --log-to FILE".into());
+    }
     let (sink, style) = open(options)?;
     if options.level == LevelFilter::Off {
         return Ok(Reopen::default());

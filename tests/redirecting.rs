@@ -124,6 +124,8 @@ fn it_needs_to_know_the_port_of_https() {
     let told = |builder: ServerBuilder| builder.bind().map(drop).unwrap_err().to_string();
     let alone = Server::builder().listen("127.0.0.1:0").redirect_to_https("127.0.0.1:0", None);
     assert!(told(alone).contains("which port https has"));
+    let nowhere = Server::builder().redirect_to_https("127.0.0.1:0", Some(0));
+    assert!(told(nowhere).contains("which port https has"));
     let server = Server::builder().redirect_to_https("127.0.0.1:0", Some(443)).bind().unwrap();
     assert!(server.local_addrs().is_empty() && !server.is_tls(&server.redirect_addrs()[0]));
     let server = server.spawn().unwrap();

@@ -47,7 +47,7 @@ pub(super) fn bind_redirects(
         of_tls.filter_map(|listener| listener.local_addr().ok()?.tcp()).map(|tcp| tcp.port()).next();
     let mut listeners = Vec::new();
     for (address, port) in redirects {
-        let port = port.or(first_port).ok_or_else(|| {
+        let port = port.or(first_port).filter(|&port| port > 0).ok_or_else(|| {
             ServerError::config(format!(
                 "{address}: nobody can be sent to https from here without a TCP listener with TLS: add one (listen_tls, --tls-listen), or say which port https has (--https-port)"
             ))

@@ -60,6 +60,7 @@ impl Local {
         Self { connection, registry, is_answering: AtomicBool::new(false), holder }
     }
 
+    #[cfg(feature = "manage")]
     pub(super) fn connection(&self) -> &Arc<Connection> {
         &self.connection
     }

@@ -109,6 +109,7 @@ impl WebSocket {
     }
 
     /// The connection, if it is one of this process.
+    #[cfg(feature = "manage")]
     pub(crate) fn connection(&self) -> Option<&Arc<Connection>> {
         match &self.place {
             Place::Local(local) => Some(local.connection()),

@@ -76,6 +76,8 @@
 //! - [`Hub::close`], [`Hub::close_all`], [`WebSocket::end_server`]: any thread. A thread that waits in `read` of a shared
 //!   connection returns at once.
 //! - [`ServerHandle::adopt`], [`ServerHandle::shutdown`]: any thread, without waiting.
+//! - [`ServerHandle::check_progress`]: any thread except a gateway; it waits until the threads that accept and the gateways have gone
+//!   round their loops.
 //! - [`Client::connect`], in a program that is a client, too: any thread except a gateway, as `push_wait`. The other methods of a
 //!   [`Client`] do there what can be done without waiting.
 //! - [`TlsIdentity::replace`], [`TlsIdentity::reload`]: any thread; they check what they are given, and `reload` reads files.
@@ -400,6 +402,14 @@
 //! returns when every thread is joined and every socket closed; a [`WebSocket`], a [`Pusher`] or a [`Hub`] may be kept longer,
 //! and reports that all is closed.
 //!
+//! # Services
+//!
+//! What starts a program at boot may bind its sockets ([`ServerBuilder::listener`] and its kin take them over, with
+//! those of [Unix sockets](ServerBuilder::listener_unix), too, with TLS (`listener_tls`), and for managing
+//! (`Manage::listener`)), and may want a sign of life now and then, or it starts the program anew. Such a watchdog is to starve when the
+//! server is stuck, not only when the process is gone: [`ServerHandle::check_progress`] tells. The `switchboard` command speaks the
+//! protocol of systemd with it.
+//!
 //! # Memory
 //!
 //! Resident memory of the process, measured on Linux, x86-64, after each connection has echoed one message of 64 bytes:
@@ -469,7 +479,7 @@
 //!
 //! | layer | module | what it holds |
 //! |---|---|---|
-//! | 0 | `error`, `message`, `limits`, `id`, `client_certificate`, `clock`, `deadline`, `interned`, `tags`, `sync`, `thread`, `caught`, `awaited`, `buffered`, `memory`, `place` | values, time, locks, panics, memory; whether something is in this process or in another one |
+//! | 0 | `error`, `message`, `limits`, `id`, `client_certificate`, `clock`, `deadline`, `interned`, `tags`, `sync`, `thread`, `caught`, `awaited`, `pulse`, `buffered`, `memory`, `place` | values, time, locks, panics, memory; whether something is in this process or in another one |
 //! | 0 | `history` | what a topic remembers |
 //! | 0 | `proxied` | what a proxy says of a client before the first byte: the PROXY protocol |
 //! | 0 | `shown`, `seldom`, `incidents` | what the log shows of strangers, and how often |
@@ -553,6 +563,7 @@ mod pending;
 mod place;
 mod protocol;
 mod proxied;
+mod pulse;
 mod registry;
 #[cfg(feature = "remote")]
 mod remote;
@@ -602,6 +613,7 @@ pub use crate::{
     message::{CloseCode, Message, Payload, Text},
     observer::HubObserver,
     opening::Opening,
+    pulse::NoProgress,
     registry::{Audience, PresentUser, Recipients, Recovery, TopicInfo},
     server::{Exchange, ListenAddr, RunningServer, Server, ServerBuilder, ServerHandle},
     session::{FoundSession, InvalidSessionId, Session, SessionCookie, SessionId, SessionStore, StoreResult},

@@ -139,6 +139,15 @@ fn a_unix_listener_of_the_program_is_taken_over_and_keeps_its_file() {
     assert_eq!(UnixStream::connect(&path).unwrap_err().kind(), ErrorKind::ConnectionRefused);
 }
 
+#[test]
+fn a_unix_listener_of_the_program_may_speak_tls() {
+    let folder = Folder::new();
+    let path = folder.join("socket");
+    let server = Running::new(echoing().listener_unix_tls(UnixListener::bind(&path).unwrap(), identity()));
+    assert_eq!(server.addresses, [ListenAddr::Unix(path.clone())]);
+    assert_echoes(connector().connect("localhost", connect_unix(&path)).unwrap());
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_unix_listener_may_have_a_name_that_is_no_file_s() {

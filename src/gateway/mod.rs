@@ -33,6 +33,7 @@ use crate::{
     connection::{Connection, Context, Post, Registrar, Turns},
     incidents::Incidents,
     limits::Limits,
+    pulse::{Beating, Pulse},
     thread::{Belonging, forbid_waiting, spawn},
 };
 
@@ -45,6 +46,7 @@ pub(crate) struct Gateways {
     next: AtomicUsize,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
+    beating: Vec<Beating>,
     workers: Workers,
 }
 
@@ -56,16 +58,18 @@ impl Gateways {
         registrar: &Arc<dyn Registrar>,
         buffered: &Arc<Buffered>,
         incidents: &Arc<Incidents>,
+        pulse: &Arc<Pulse>,
     ) -> io::Result<Self> {
         let mut all = Self {
             contexts: Vec::new(),
             next: AtomicUsize::new(0),
             stop: Arc::default(),
             threads: Vec::new(),
+            beating: Vec::new(),
             workers: Workers::start(limits)?,
         };
         let turns = Arc::new(Turns::new());
-        for _ in 0..limits.gateways {
+        for number in 1..=limits.gateways {
             let context = |post| Context {
                 limits: limits.clone(),
                 tick: limits.tick(),
@@ -78,11 +82,14 @@ impl Gateways {
             };
             let mut reactor = Reactor::new(context, all.workers.dispatcher())?;
             all.contexts.push(reactor.context().clone());
+            let post = reactor.context().post.clone();
+            all.beating.push(pulse.add(format!("gateway {number}"), move || post.wake()));
+            let beat = all.beating.last().map(Beating::beat);
             let stop = all.stop.clone();
             let stack_size = STACK.max(limits.stack_size);
             let run = move || {
                 forbid_waiting();
-                reactor.run(&stop);
+                reactor.run(&stop, beat.as_deref());
             };
             all.threads.push(spawn("switchboard-gate", stack_size, run)?);
         }
@@ -122,7 +129,7 @@ impl LoneGateway {
         let stop = this.stop.clone();
         let run = move || {
             forbid_waiting();
-            reactor.run(&stop);
+            reactor.run(&stop, None);
         };
         let _nobodys = Belonging::to_none(); // whichever server's thread this is
         spawn("switchboard-gate", STACK, run)?;

@@ -22,7 +22,10 @@ use super::{
     watching::Watching,
     workers::Dispatcher,
 };
-use crate::connection::{Connection, Context, Post, Sleep};
+use crate::{
+    connection::{Connection, Context, Post, Sleep},
+    pulse::Beat,
+};
 
 /// Received at a time, for all connections of a gateway together.
 const SCRATCH: usize = 64 * 1024;
@@ -91,10 +94,12 @@ impl Reactor {
         &self.context
     }
 
-    pub(super) fn run(&mut self, stop: &AtomicBool) {
+    /// `beat`: by which somebody asks whether it goes on.
+    pub(super) fn run(&mut self, stop: &AtomicBool, beat: Option<&Beat>) {
         let mut events = Events::with_capacity(256);
         while !stop.load(SeqCst) {
             self.wait(&mut events);
+            beat.into_iter().for_each(Beat::come_by);
             self.context.relieve();
             self.read_mail();
             for event in &events {

@@ -12,6 +12,7 @@ mod link;
 mod messages;
 mod metrics;
 mod openapi;
+mod place;
 mod process;
 mod query;
 mod routes;
@@ -23,11 +24,12 @@ mod target;
 mod token;
 mod told;
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, net::TcpListener, os::unix::net::UnixListener, path::PathBuf, sync::Arc, time::Duration};
 
 use self::{
     events::Events,
     link::Links,
+    place::Place,
     routes::{BY_TOKEN, READ_ONLY, Routes},
     token::{Source, Tokens},
     told::Told,
@@ -76,6 +78,7 @@ const LINK_MORE: usize = 64 << 10;
 ///
 /// - On a **Unix socket**, whoever may open its file. Its mode is 0600, so its user alone, unless `,mode=0660` says something else.
 ///   A browser to which it is brought, as by `ssh -L`, reaches it as `localhost`; pages of other origins are refused there.
+///   One that is [taken over](Self::listener_unix) and open to all users takes the token.
 /// - On **TCP**, whoever has the [token](Self::token_file), sent with each request as `Authorization: Bearer TOKEN`. Any address but
 ///   loopback needs TLS as well. `bind` refuses what would be less.
 /// - A [second token](Self::read_token_file), or [another Unix socket](Self::listen_read_only), is for reading only: GET and HEAD,
@@ -160,7 +163,7 @@ pub struct Manage {
 /// Where to listen.
 #[derive(Debug)]
 struct Endpoint {
-    address: String,
+    place: Place,
     is_read_only: bool,
     #[cfg(feature = "__tls")]
     identity: Option<TlsIdentity>,
@@ -175,25 +178,37 @@ impl Manage {
     /// Listens on one more address, as [`ServerBuilder::listen`]: `unix:/run/my.sock`, also with `,mode=0660`, or
     /// `127.0.0.1:9090`, for which there has to be a [token](Self::token_file).
     pub fn listen(self, address: impl Into<String>) -> Self {
-        self.with_endpoint(address, false)
+        self.with_endpoint(Place::Address(address.into()), false)
     }
 
     /// The same for reading only.
     pub fn listen_read_only(self, address: impl Into<String>) -> Self {
-        self.with_endpoint(address, true)
+        self.with_endpoint(Place::Address(address.into()), true)
+    }
+
+    /// Listens at a listener that the program has bound, or was given, such as by systemd; as
+    /// [`ServerBuilder::listener`]. What holds for [`listen`](Self::listen) holds for it.
+    pub fn listener(self, listener: TcpListener) -> Self {
+        self.with_endpoint(Place::Listener(listener), false)
+    }
+
+    /// The same of a Unix socket; as [`ServerBuilder::listener_unix`]. Where every user of the machine may connect to it (its file
+    /// has a mode like 0666, which is systemd's default, or it has no file), there has to be a [token](Self::token_file), as on TCP.
+    pub fn listener_unix(self, listener: UnixListener) -> Self {
+        self.with_endpoint(Place::Unix(listener), false)
     }
 
     /// Listens on one more address, with TLS. There has to be a [token](Self::token_file).
     #[cfg(feature = "__tls")]
     pub fn listen_tls(mut self, address: impl Into<String>, identity: TlsIdentity) -> Self {
-        let address = address.into();
-        self.endpoints.push(Endpoint { address, is_read_only: false, identity: Some(identity) });
+        let place = Place::Address(address.into());
+        self.endpoints.push(Endpoint { place, is_read_only: false, identity: Some(identity) });
         self
     }
 
-    fn with_endpoint(mut self, address: impl Into<String>, is_read_only: bool) -> Self {
+    fn with_endpoint(mut self, place: Place, is_read_only: bool) -> Self {
         self.endpoints.push(Endpoint {
-            address: address.into(),
+            place,
             is_read_only,
             #[cfg(feature = "__tls")]
             identity: None,
@@ -250,12 +265,9 @@ impl Beside for Manage {
         }
         let tokens = Tokens::new(token, read_token)?;
         if tokens.is_empty()
-            && let Some(Endpoint { address, .. }) = endpoints.iter().find(|endpoint| endpoint.is_tcp())
+            && let Some(why) = endpoints.iter().find_map(|endpoint| endpoint.place.needs_token())
         {
-            return Err(ServerError::config(format!(
-                "management on {address} needs a token, with Manage::token_file (--manage-token-file): everybody who reaches the port \
-                 could use it; or listen on a Unix socket (unix:PATH)"
-            )));
+            return Err(ServerError::config(why));
         }
         let limits = limits.unwrap_or_else(|| own_limits(main.limits().max_message_size));
         let routes = Arc::new(Routes::new(main.clone(), tokens, events, &limits));
@@ -309,23 +321,20 @@ fn check_addresses(server: &Server) -> Result<(), ServerError> {
 }
 
 impl Endpoint {
-    fn is_unix(&self) -> bool {
-        self.address.starts_with("unix:")
-    }
-
-    /// What is neither is told by whoever tries to listen there.
-    fn is_tcp(&self) -> bool {
-        !self.is_unix() && self.address.contains(':')
-    }
-
     fn add_to(self, builder: ServerBuilder) -> ServerBuilder {
-        let by_token = if self.is_unix() { 0 } else { BY_TOKEN };
+        let by_token = if self.place.is_guarded() { 0 } else { BY_TOKEN };
         let tag = by_token | if self.is_read_only { READ_ONLY } else { 0 };
-        #[cfg(feature = "__tls")]
-        if let Some(identity) = self.identity {
-            return builder.listen_tls_tagged(self.address, identity, tag);
+        match self.place {
+            Place::Address(address) => {
+                #[cfg(feature = "__tls")]
+                if let Some(identity) = self.identity {
+                    return builder.listen_tls_tagged(address, identity, tag);
+                }
+                builder.listen_tagged(address, tag)
+            }
+            Place::Listener(listener) => builder.listener_tagged(listener, tag),
+            Place::Unix(listener) => builder.listener_unix_tagged(listener, tag),
         }
-        builder.listen_tagged(self.address, tag)
     }
 }
 

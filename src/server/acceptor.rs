@@ -6,7 +6,10 @@ use std::{
     fs, io,
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     thread::JoinHandle,
     time::Duration,
 };
@@ -26,7 +29,14 @@ use super::{
     threads::Threads,
     wake_pipe::WakePipe,
 };
-use crate::{connection::Socket, deadline::timespec, seldom::Seldom, sync::LockExt, thread::spawn};
+use crate::{
+    connection::Socket,
+    deadline::timespec,
+    pulse::{Beat, Beating},
+    seldom::Seldom,
+    sync::LockExt,
+    thread::spawn,
+};
 
 /// How long accepting rests when the system has run out of something.
 const BACK_OFF: Duration = Duration::from_millis(50);
@@ -41,7 +51,15 @@ const STACK: usize = 128 * 1024;
 #[derive(Debug)]
 pub(super) struct Acceptors {
     common: Arc<Common>,
-    running: Vec<JoinHandle<()>>,
+    running: Vec<Running>,
+}
+
+/// One that has been started.
+#[derive(Debug)]
+struct Running {
+    thread: JoinHandle<()>,
+    wake: Arc<WakePipe>,
+    _beating: Beating,
 }
 
 /// What the accepting threads share.
@@ -49,31 +67,35 @@ pub(super) struct Acceptors {
 struct Common {
     shared: Arc<Shared>,
     threads: Arc<Threads>,
-    /// Woken at the end, and never reset: it stops all of them.
-    stop: WakePipe,
+    stop: AtomicBool,
     /// Why one of them cannot accept any more.
     failure: Mutex<Option<io::Error>>,
     errors: Seldom,
 }
 
 impl Acceptors {
-    pub(super) fn new(shared: Arc<Shared>, threads: Arc<Threads>) -> io::Result<Self> {
-        let stop = WakePipe::new()?;
-        let errors = Seldom::new(LOG_INTERVAL);
+    pub(super) fn new(shared: Arc<Shared>, threads: Arc<Threads>) -> Self {
+        let (stop, errors) = (AtomicBool::new(false), Seldom::new(LOG_INTERVAL));
         let common = Common { shared, threads, stop, failure: Mutex::default(), errors };
-        Ok(Self { common: Arc::new(common), running: Vec::new() })
+        Self { common: Arc::new(common), running: Vec::new() }
     }
 
     /// Starts a thread for each listener.
     pub(super) fn start(&mut self, listeners: Vec<Listener>) -> io::Result<()> {
         for listener in listeners {
+            let wake = Arc::new(WakePipe::new()?);
+            let (name, waking) = (listener.to_string(), wake.clone());
+            let beating = self.common.shared.pulse.add(format!("accepting at {name}"), move || waking.wake());
             let acceptor = Acceptor {
                 common: self.common.clone(),
+                wake: wake.clone(),
+                beat: beating.beat(),
                 listener,
                 spare: open_spare(),
                 rejected: Rejected::default(),
             };
-            self.running.push(spawn("switchboard-accept", STACK, move || acceptor.run_and_report())?);
+            let thread = spawn("switchboard-accept", STACK, move || acceptor.run_and_report())?;
+            self.running.push(Running { thread, wake, _beating: beating });
         }
         Ok(())
     }
@@ -85,10 +107,11 @@ impl Acceptors {
 
     /// Stops them, and closes the listeners. They do not wait for anything else, so this takes no time.
     pub(super) fn stop(&mut self) {
-        self.common.stop.wake();
-        for thread in self.running.drain(..) {
+        self.common.stop.store(true, SeqCst);
+        self.running.iter().for_each(|running| running.wake.wake());
+        for running in self.running.drain(..) {
             // It fails if a logger panicked, which has been told on standard error.
-            let _ = thread.join();
+            let _ = running.thread.join();
         }
     }
 }
@@ -102,6 +125,9 @@ impl Drop for Acceptors {
 /// An accepting thread.
 struct Acceptor {
     common: Arc<Common>,
+    /// By which it is stopped, and asked whether it goes on.
+    wake: Arc<WakePipe>,
+    beat: Arc<Beat>,
     listener: Listener,
     /// When the system has no descriptor left, this one is given up for a moment to tell a client so.
     spare: Option<OwnedFd>,
@@ -127,10 +153,16 @@ impl Acceptor {
     fn run(&mut self) -> io::Result<()> {
         loop {
             let timeout = self.rejected.close_overdue();
-            match self.wait(timeout)? {
-                Event::Client => self.accept()?,
-                Event::Timeout => {}
-                Event::Stop => return Ok(()),
+            let event = self.wait(timeout)?;
+            if let Event::Woken = event {
+                self.wake.reset(); // before it looks what for
+            }
+            self.beat.come_by();
+            if let Event::Client = event {
+                self.accept()?;
+            }
+            if self.common.stop.load(SeqCst) {
+                return Ok(());
             }
         }
     }
@@ -138,12 +170,12 @@ impl Acceptor {
     /// Waits for a client. A thread in a blocking `accept` could not be woken for its end without a signal, or without
     /// shutting down a socket that may be shared with another process.
     fn wait(&self, timeout: Option<Duration>) -> io::Result<Event> {
-        let (stop, listener) = (&self.common.stop, &self.listener);
-        let mut fds = [PollFd::new(stop, PollFlags::IN), PollFd::new(listener, PollFlags::IN)];
+        let (wake, listener) = (&*self.wake, &self.listener);
+        let mut fds = [PollFd::new(wake, PollFlags::IN), PollFd::new(listener, PollFlags::IN)];
         match poll(&mut fds, timeout.map(timespec).as_ref()) {
             Ok(0) | Err(Errno::INTR) => Ok(Event::Timeout),
             Ok(_) if fds[0].revents().is_empty() => Ok(Event::Client),
-            Ok(_) => Ok(Event::Stop),
+            Ok(_) => Ok(Event::Woken),
             Err(e) => Err(e.into()),
         }
     }
@@ -202,7 +234,7 @@ impl Acceptor {
         self.common.errors.log(log::Level::Error, format_args!("{why}"));
         self.common.shared.idle.give_up_all();
         // If it fails, the next wait for a client fails, too.
-        let _ = self.common.stop.wait_and_keep(Some(BACK_OFF));
+        let _ = self.wake.wait_and_keep(Some(BACK_OFF));
         // Another thread may have taken the descriptor that was given up.
         self.spare = self.spare.take().or_else(open_spare);
     }
@@ -212,7 +244,7 @@ impl Acceptor {
 enum Event {
     Client,
     Timeout,
-    Stop,
+    Woken,
 }
 
 /// The client left before it was accepted, or the network had an error of its connection only (accept(2)).

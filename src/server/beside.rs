@@ -1,7 +1,7 @@
 //! A server beside another one, such as one to manage it: it is bound with that one, runs before its first client is accepted, and
 //! ends after its last connection. All that it is asked is answered by one handler.
 
-use std::{fmt, fs::File, sync::Arc, time::Duration};
+use std::{fmt, fs::File, net::TcpListener, os::unix::net::UnixListener, sync::Arc, time::Duration};
 
 use super::{
     RunningServer, Server,
@@ -130,7 +130,19 @@ impl ServerBuilder {
         self
     }
 
-    /// The same with TLS.
+    /// The same at a listener that was taken over.
+    pub(crate) fn listener_tagged(mut self, listener: TcpListener, tag: u8) -> Self {
+        self.endpoints.push((Endpoint::Listener(listener, tag), Security::None));
+        self
+    }
+
+    /// The same at one of a Unix socket.
+    pub(crate) fn listener_unix_tagged(mut self, listener: UnixListener, tag: u8) -> Self {
+        self.endpoints.push((Endpoint::Unix(listener, tag), Security::None));
+        self
+    }
+
+    /// The same as [`listen_tagged`](Self::listen_tagged) with TLS.
     #[cfg(feature = "__tls")]
     pub(crate) fn listen_tls_tagged(mut self, address: String, identity: TlsIdentity, tag: u8) -> Self {
         self.push_tls(Endpoint::Tagged(address, tag), identity);

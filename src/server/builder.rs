@@ -52,8 +52,9 @@ pub(super) enum Endpoint {
     /// With what requests tell by which listener they came.
     #[cfg(feature = "manage")]
     Tagged(String, u8),
-    Listener(TcpListener),
-    Unix(UnixListener),
+    /// With the same.
+    Listener(TcpListener, u8),
+    Unix(UnixListener, u8),
 }
 
 impl ServerBuilder {
@@ -81,14 +82,14 @@ impl ServerBuilder {
     /// Takes over a listener that the program has already bound, or was given. It becomes non-blocking, also for other
     /// processes that share it. At the end it is closed but not shut down, so that these can continue to accept.
     pub fn listener(mut self, listener: TcpListener) -> Self {
-        self.endpoints.push((Endpoint::Listener(listener), Security::None));
+        self.endpoints.push((Endpoint::Listener(listener, 0), Security::None));
         self
     }
 
     /// Takes over a listener, as [`listener`](Self::listener) does, and speaks TLS there.
     #[cfg(feature = "__tls")]
     pub fn listener_tls(mut self, listener: TcpListener, identity: TlsIdentity) -> Self {
-        self.push_tls(Endpoint::Listener(listener), identity);
+        self.push_tls(Endpoint::Listener(listener, 0), identity);
         self
     }
 
@@ -103,7 +104,14 @@ impl ServerBuilder {
     /// at the end. In [`local_addrs`](crate::Server::local_addrs) it has the path that it was bound to; a name that is no file's
     /// (abstract) begins there with `@`.
     pub fn listener_unix(mut self, listener: UnixListener) -> Self {
-        self.endpoints.push((Endpoint::Unix(listener), Security::None));
+        self.endpoints.push((Endpoint::Unix(listener, 0), Security::None));
+        self
+    }
+
+    /// Takes over the listener of a Unix socket, as [`listener_unix`](Self::listener_unix) does, and speaks TLS there.
+    #[cfg(feature = "__tls")]
+    pub fn listener_unix_tls(mut self, listener: UnixListener, identity: TlsIdentity) -> Self {
+        self.push_tls(Endpoint::Unix(listener, 0), identity);
         self
     }
 
@@ -336,8 +344,12 @@ impl ServerBuilder {
                 Endpoint::Tagged(address, tag) => {
                     listeners.extend(Listener::bind(&address, &security, Some(tag))?)
                 }
-                Endpoint::Listener(listener) => listeners.push(Listener::adopt(listener, security)?),
-                Endpoint::Unix(listener) => listeners.push(Listener::adopt_unix(listener)?),
+                Endpoint::Listener(listener, tag) => {
+                    listeners.push(Listener::adopt(listener, security, tag)?)
+                }
+                Endpoint::Unix(listener, tag) => {
+                    listeners.push(Listener::adopt_unix(listener, security, tag)?)
+                }
             }
         }
         let redirecting = bind_redirects(self.redirects, &listeners)?;

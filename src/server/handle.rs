@@ -6,18 +6,26 @@ use super::{
     adopt::{Adopted, Adopter},
     shared::Shared,
 };
-use crate::{connection::AdoptedStream, http::Request};
+use crate::{
+    connection::AdoptedStream,
+    deadline::Deadline,
+    http::Request,
+    pulse::{NoProgress, Pulse},
+    thread::must_not_wait,
+};
 
 /// Shuts a server down, and hands connections over to it, from any thread. Clones belong to the same server.
 #[derive(Debug, Clone)]
 pub struct ServerHandle {
     shared: Arc<Shared>,
     adopter: Arc<Adopter>,
+    /// That of the server beside it, if there is one.
+    beside: Option<Arc<Pulse>>,
 }
 
 impl ServerHandle {
-    pub(super) fn new(shared: Arc<Shared>, adopter: Arc<Adopter>) -> Self {
-        Self { shared, adopter }
+    pub(super) fn new(shared: Arc<Shared>, adopter: Arc<Adopter>, beside: Option<Arc<Pulse>>) -> Self {
+        Self { shared, adopter, beside }
     }
 
     /// Hands over a connection that an HTTP server of the program has accepted, with the request that it has received, and what
@@ -89,6 +97,50 @@ impl ServerHandle {
     /// A second call can only shorten the grace period.
     pub fn shutdown(&self, grace: Duration) {
         self.shared.shutdown(grace);
+    }
+
+    /// Whether the server goes on: wakes all threads that accept and all gateways, those of the management listener included, and
+    /// waits until each has gone round its loop. That takes microseconds, and `patience` at most. It is for whoever feeds a
+    /// watchdog, that of systemd or of the hardware, and wants it starved when something is stuck, such as
+    /// [`on_client_message`](crate::WebSocketServer::on_client_message) of a server without workers, or a logger.
+    ///
+    /// Handlers on threads of their own, or on workers, may take as long as they like. While the server shuts down nothing accepts,
+    /// and only the gateways are asked. If it does not run yet, this waits for that, and so tells when it does.
+    ///
+    /// From any thread except a gateway, where it waits for nothing, and fails.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use switchboard::Server;
+    ///
+    /// let server = Server::builder().listen("127.0.0.1:0").bind()?.spawn()?;
+    /// match server.handle().check_progress(Duration::from_secs(5)) {
+    ///     Ok(()) => println!("here the watchdog is fed"),
+    ///     Err(stuck) => eprintln!("{stuck}"),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`NoProgress`], which says who is stuck, or that the server does not run.
+    pub fn check_progress(&self, patience: Duration) -> Result<(), NoProgress> {
+        let patience = if must_not_wait() { Duration::ZERO } else { patience };
+        let deadline = Deadline::after(patience);
+        let (own, beside) =
+            (self.shared.pulse.ask(), self.beside.as_ref().map(|beside| (beside, beside.ask())));
+        let own = self.shared.pulse.wait(own, deadline);
+        let beside = beside.map_or(Ok(()), |(pulse, round)| pulse.wait(round, deadline));
+        match (own, beside) {
+            (Ok(()), Ok(())) => Ok(()),
+            (Err(of), _) if of.is_empty() => Err(NoProgress::new(patience, of)),
+            (own, beside) => {
+                let mut of = own.err().unwrap_or_default();
+                let of_manage = beside.err().unwrap_or_default().into_iter();
+                of.extend(of_manage.map(|name| format!("{name} (management)")));
+                Err(NoProgress::new(patience, of))
+            }
+        }
     }
 
     /// How many connections there are, those included that are in their handshake or wait for an HTTP request.

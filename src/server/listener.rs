@@ -119,13 +119,17 @@ impl Listener {
     }
 
     /// One that the program has bound already.
-    pub(super) fn adopt(listener: TcpListener, security: Security) -> Result<Self, ServerError> {
-        Ok(Self::new(Listening::Tcp(listener), security, 0)?)
+    pub(super) fn adopt(listener: TcpListener, security: Security, tag: u8) -> Result<Self, ServerError> {
+        Ok(Self::new(Listening::Tcp(listener), security, tag)?)
     }
 
     /// One of a Unix socket.
-    pub(super) fn adopt_unix(listener: UnixListener) -> Result<Self, ServerError> {
-        Ok(Self::new(Listening::AdoptedUnix(listener), Security::None, 0)?)
+    pub(super) fn adopt_unix(
+        listener: UnixListener,
+        security: Security,
+        tag: u8,
+    ) -> Result<Self, ServerError> {
+        Ok(Self::new(Listening::AdoptedUnix(listener), security, tag)?)
     }
 
     fn new(socket: Listening, security: Security, tag: u8) -> io::Result<Self> {
@@ -162,6 +166,16 @@ impl Listener {
                 stream.set_nonblocking(false)?;
                 Ok((stream.into(), None))
             }
+        }
+    }
+}
+
+/// Where it listens, as far as the system tells.
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.local_addr() {
+            Ok(address) => address.fmt(f),
+            Err(_) => f.write_str("an unknown address"),
         }
     }
 }

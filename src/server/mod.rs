@@ -154,7 +154,11 @@ impl Server {
 
     /// A handle to shut it down with, or to hand connections over to it, from any thread.
     pub fn handle(&self) -> ServerHandle {
-        ServerHandle::new(self.shared.clone(), self.adopting.adopter.clone())
+        #[cfg(feature = "manage")]
+        let beside = self.beside.as_ref().map(|beside| beside.shared.pulse.clone());
+        #[cfg(not(feature = "manage"))]
+        let beside = None;
+        ServerHandle::new(self.shared.clone(), self.adopting.adopter.clone(), beside)
     }
 
     /// Serves until [`shutdown`](ServerHandle::shutdown), on threads that it starts: one for each listener, which accepts,
@@ -173,12 +177,13 @@ impl Server {
         }
         let _belonging = Belonging::to(shared.number());
         let registrar: Arc<dyn Registrar> = shared.registry.clone();
-        let Shared { limits, clock, buffered, incidents, .. } = &*shared;
-        let gateways = Gateways::start(limits, clock, &registrar, buffered, incidents)?;
+        let Shared { limits, clock, buffered, incidents, pulse, .. } = &*shared;
+        let gateways = Gateways::start(limits, clock, &registrar, buffered, incidents, pulse)?;
         let threads = Threads::new(shared.clone(), gateways);
-        let mut acceptors = Acceptors::new(shared.clone(), threads.clone())?;
+        let mut acceptors = Acceptors::new(shared.clone(), threads.clone());
         let started = acceptors.start(listeners);
         adopting.start(&threads);
+        let running = shared.pulse.begin();
         let result = started.map_err(Into::into).and_then(|()| supervise(&shared, &acceptors, &threads));
         if let Err(e) = &result {
             log::error!("cannot accept any more: {e}");
@@ -187,7 +192,7 @@ impl Server {
         drop((acceptors, adopting));
         stop(&shared, &threads);
         // This ends the gateways, too. All connections are over; what is left is to tell some of their handlers.
-        drop(threads);
+        drop((threads, running));
         #[cfg(feature = "manage")]
         beside::end_beside(beside);
         shared.incidents.sum_up();

@@ -32,6 +32,7 @@ use crate::{
     limits::Limits,
     metrics::Metrics,
     observer::Observers,
+    pulse::Pulse,
     registry::Registry,
     session::{SessionSettings, Sessions},
     sync::LockExt,
@@ -93,6 +94,8 @@ pub(super) struct Shared {
     pub(super) idle: Idle<Slot>,
     /// Wakes the thread that called `run`.
     pub(super) supervisor: Arc<WakePipe>,
+    /// The threads that have to go on.
+    pub(super) pulse: Arc<Pulse>,
     /// For the same thread.
     #[cfg(feature = "__tls")]
     pub(super) certificates: Mutex<Certificates>,
@@ -138,6 +141,7 @@ impl Shared {
             incidents: Arc::new(Incidents::new(wake)),
             handshaking: Mutex::default(),
             supervisor,
+            pulse: Arc::default(),
             #[cfg(feature = "__tls")]
             certificates: Mutex::new(settings.certificates),
             count: AtomicUsize::new(0),

@@ -36,8 +36,13 @@ impl WakePipe {
     /// Waits until it is woken, for so long at most, and takes note of it: the next call waits again.
     pub(super) fn wait(&self, timeout: Option<Duration>) -> io::Result<()> {
         self.wait_and_keep(timeout)?;
-        while matches!(rustix::io::read(&self.read, &mut [0; 64][..]), Ok(64)) {}
+        self.reset();
         Ok(())
+    }
+
+    /// Takes note of it: the next call waits again.
+    pub(super) fn reset(&self) {
+        while matches!(rustix::io::read(&self.read, &mut [0; 64][..]), Ok(64)) {}
     }
 
     /// Waits until it is woken, for so long at most, and leaves it so: all other threads that wait are woken, too, now and

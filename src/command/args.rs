@@ -157,6 +157,11 @@ impl Serve {
         if self.listen.is_empty() && !self.has_tls() {
             return vec!["127.0.0.1:8080"];
         }
+        self.listen_beside()
+    }
+
+    /// The same where something else is given.
+    pub(super) fn listen_beside(&self) -> Vec<&str> {
         self.listen.iter().map(String::as_str).collect()
     }
 

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use clap::{
     CommandFactory, FromArgMatches, Parser, Subcommand,
-    builder::StyledStr,
+    builder::{Resettable, StyledStr},
     error::{ContextKind, ContextValue},
 };
 
@@ -12,6 +12,7 @@ use super::{
     args::{ROOMS, Serve},
     connect::Connect,
     remote::Remote,
+    systemd::Names,
 };
 
 /// WebSockets for threaded programs: a server to try them with, and a client.
@@ -37,7 +38,7 @@ pub(super) enum Command {
 impl Cli {
     /// What the arguments say. If they are wrong, or ask for help, the process ends.
     pub(super) fn command_or_exit() -> Command {
-        let mut command = grouped(<Self as CommandFactory>::command());
+        let mut command = beside_passed(grouped(<Self as CommandFactory>::command()), &Names::from_env());
         let matches = command.try_get_matches_from_mut(std::env::args_os());
         match matches.and_then(|matches| Self::from_arg_matches(&matches).map_err(|e| e.format(&mut command)))
         {
@@ -66,6 +67,23 @@ fn grouped(mut command: clap::Command) -> clap::Command {
         heading("Commands for a running server (where: --manage ADDR or SWITCHBOARD_MANAGE):"),
         heading("Options of serve:"),
     ))
+}
+
+/// An option that needs an address needs no other one beside a socket that the service manager has passed. What is wrong with those
+/// is told when they are taken.
+fn beside_passed(command: clap::Command, names: &Result<Names, String>) -> clap::Command {
+    let mut ids = Vec::new();
+    if names.as_ref().map_or(true, Names::has_tls) {
+        ids.extend(["cert", "identity", "tls_backend", "tls_min_version", "client_ca"]);
+    }
+    if names.as_ref().map_or(true, Names::has_manage) {
+        ids.extend(["manage_token_file", "manage_read_token_file"]);
+    }
+    let relax = |arg: clap::Arg| match ids.contains(&arg.get_id().as_str()) {
+        true => arg.requires(Resettable::Reset),
+        false => arg,
+    };
+    command.mut_args(relax).mut_subcommand("serve", |serve| serve.mut_args(relax))
 }
 
 /// Whoever gives a URL alone wants to connect to it.

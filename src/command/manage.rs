@@ -8,6 +8,8 @@ use log::info;
 use switchboard::TlsIdentity;
 use switchboard::{ListenAddr, Manage, Server, ServerBuilder};
 
+use super::systemd::Socket;
+
 /// Connections of programs that manage a server, at the same time: the default of the library.
 const CONNECTIONS: u64 = 128;
 
@@ -39,24 +41,35 @@ pub(super) struct Management {
 impl Management {
     /// Has the server be managed where it is to be.
     #[cfg(feature = "__tls")]
-    pub(super) fn listen(&self, builder: ServerBuilder, identity: Option<&TlsIdentity>) -> ServerBuilder {
-        let mut manage = self.in_the_clear();
+    pub(super) fn listen(
+        &self,
+        builder: ServerBuilder,
+        passed: Vec<Socket>,
+        identity: Option<&TlsIdentity>,
+    ) -> ServerBuilder {
+        let is_wanted = self.is_wanted() || !passed.is_empty();
+        let mut manage = self.in_the_clear(passed);
         if let Some(identity) = identity {
             for address in &self.manage_tls {
                 manage = manage.listen_tls(address, identity.clone());
             }
         }
-        if self.is_wanted() { builder.manage(manage) } else { builder }
+        if is_wanted { builder.manage(manage) } else { builder }
     }
 
     /// The same in a program without TLS.
     #[cfg(not(feature = "__tls"))]
-    pub(super) fn listen(&self, builder: ServerBuilder) -> ServerBuilder {
-        if self.is_wanted() { builder.manage(self.in_the_clear()) } else { builder }
+    pub(super) fn listen(&self, builder: ServerBuilder, passed: Vec<Socket>) -> ServerBuilder {
+        let is_wanted = self.is_wanted() || !passed.is_empty();
+        if is_wanted { builder.manage(self.in_the_clear(passed)) } else { builder }
     }
 
-    fn in_the_clear(&self) -> Manage {
-        let mut manage = self.manage.iter().fold(Manage::new(), Manage::listen);
+    fn in_the_clear(&self, passed: Vec<Socket>) -> Manage {
+        let manage = self.manage.iter().fold(Manage::new(), Manage::listen);
+        let mut manage = passed.into_iter().fold(manage, |manage, socket| match socket {
+            Socket::Tcp(listener) => manage.listener(listener),
+            Socket::Unix(listener) => manage.listener_unix(listener),
+        });
         if let Some(file) = &self.manage_token_file {
             manage = manage.token_file(file);
         }

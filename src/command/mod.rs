@@ -24,6 +24,7 @@ mod say;
 mod session_key;
 mod signals;
 mod stdin;
+mod systemd;
 mod terminal;
 mod times;
 #[cfg(feature = "__tls")]
@@ -42,6 +43,7 @@ use self::{
     clock::Clock,
     descriptors::Needed,
     signals::{Blocked, stop_on_signals},
+    systemd::{Service, Sockets},
 };
 
 pub(crate) fn main() -> ExitCode {
@@ -68,38 +70,47 @@ fn serve(args: &Serve) -> ExitCode {
 fn run(args: &Serve) -> Result<(), Box<dyn Error>> {
     let hangup = Blocked::new(Signal::SIGHUP)?;
     let _full = Blocked::new(Signal::SIGXFSZ)?; // a file that may not become larger is an error of writing, and no end
+    let mut sockets = Sockets::take()?;
     let log = logging::init(&args.log())?;
     wall_clock::warning().iter().for_each(|text| warn!("{text}"));
     let mut clock = Clock::new();
     let chatters = Arc::<apps::Chatters>::default();
-    let builder = chatters.clone().observe(configure(args, &clock)?);
+    let builder = chatters.clone().observe(configure(args, &clock, &mut sockets)?);
+    let service = Service::from_env();
     #[cfg(feature = "__tls")]
     let identity = args.tls.identity()?;
     #[cfg(feature = "__tls")]
     let builder = args.tls.listen(builder, identity.as_ref());
+    #[cfg(feature = "__tls")]
+    let builder = sockets.listen_tls(builder, identity.as_ref())?;
     #[cfg(all(feature = "manage", feature = "__tls"))]
-    let builder = args.manage.listen(builder, identity.as_ref());
+    let builder = args.manage.listen(builder, sockets.manage, identity.as_ref());
     #[cfg(all(feature = "manage", not(feature = "__tls")))]
-    let builder = args.manage.listen(builder);
+    let builder = args.manage.listen(builder, sockets.manage);
     let server = builder.bind()?;
     chatters.use_hub(server.hub());
     #[cfg(feature = "__tls")]
     let _watch = identity.as_ref().and_then(tls::watch);
     #[cfg(feature = "__tls")]
-    hangup.watch(move || tls::on_hangup(identity.as_ref(), log.again()))?;
+    let reload = move || tls::on_hangup(identity.as_ref(), log.again());
     #[cfg(not(feature = "__tls"))]
-    hangup.watch(move || signals::on_hangup(log.again()))?;
+    let reload = move || signals::on_hangup(log.again());
+    let reloading = service.clone();
+    hangup.watch(move || reloading.reload(&reload))?;
     descriptors::raise_limit(needed(&server, args));
-    stop_on_signals(server.handle())?;
+    stop_on_signals(server.handle(), service.clone())?;
     announce(&server, args);
     clock.start(server.hub());
-    server.run()?;
+    service.watch(&server)?;
+    let ended = server.run();
+    service.stopping(0);
     drop(clock);
+    ended?;
     info!("ended");
     Ok(())
 }
 
-fn configure(args: &Serve, clock: &Clock) -> Result<ServerBuilder, Box<dyn Error>> {
+fn configure(args: &Serve, clock: &Clock, sockets: &mut Sockets) -> Result<ServerBuilder, Box<dyn Error>> {
     let mut limits = Limits::default();
     limits.max_connections = args.max_connections as usize;
     limits.max_connections_per_address = args.max_connections_per_address.map(|n| n as usize);
@@ -135,10 +146,11 @@ fn configure(args: &Serve, clock: &Clock) -> Result<ServerBuilder, Box<dyn Error
     for (name, value) in &args.header {
         builder = builder.header(name.as_str(), value.as_str());
     }
-    for address in args.listen() {
+    let addresses = if sockets.have_clients() { args.listen_beside() } else { args.listen() };
+    for address in addresses {
         builder = builder.listen(address);
     }
-    Ok(builder)
+    Ok(sockets.listen(builder))
 }
 
 /// What descriptors are needed for.

@@ -10,6 +10,8 @@ use log::{info, warn};
 use nix::sys::signal::{SigSet, Signal, raise};
 use switchboard::ServerHandle;
 
+use super::systemd::Service;
+
 /// How long connections have to end after the first signal.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -69,13 +71,14 @@ pub(super) fn is_ignored(signal: Signal) -> bool {
 }
 
 /// Shuts the server down at the first SIGINT or SIGTERM.
-pub(super) fn stop_on_signals(server: ServerHandle) -> Result<(), ctrlc::Error> {
+pub(super) fn stop_on_signals(server: ServerHandle, service: Service) -> Result<(), ctrlc::Error> {
     let mut first = None::<Instant>;
     ctrlc::set_handler(move || match first {
         None => {
             first = Some(Instant::now());
             info!("shutting down; interrupt again to exit at once");
             server.shutdown(GRACE);
+            service.stopping(server.connections());
         }
         Some(first) if first.elapsed() < TWIN => {}
         Some(_) => {

@@ -868,9 +868,9 @@ fn the_limit_on_open_files_is_raised_to_what_can_be_needed() {
     folder.write("index.html", "page");
     let www = folder.path("");
     for (arguments, needed) in [
-        (&["--max-connections", "200"][..], 263),
-        (&["--max-connections", "200", "--www", &www, "--gateways", "3"], 467),
-        (&["--max-connections", "200", "--listen", ANY], 298),
+        (&["--max-connections", "200"][..], 264),
+        (&["--max-connections", "200", "--www", &www, "--gateways", "3"], 468),
+        (&["--max-connections", "200", "--listen", ANY], 301),
     ] {
         for hard in [needed, needed - 1] {
             let mut process = start_with_descriptors(50, hard, arguments);
@@ -898,7 +898,7 @@ fn what_is_counted_for_open_files_is_enough() {
     folder.write("large", vec![b'x'; 32 << 20]);
     let places = CLIENTS.to_string();
     let arguments = ["--max-connections", &*places, "--www", &folder.path("")];
-    let mut process = start_with_descriptors(50, CLIENTS as u32 * 2 + 63, &arguments);
+    let mut process = start_with_descriptors(50, CLIENTS as u32 * 2 + 64, &arguments);
     let address = process.address("http");
     let mut clients: Vec<_> = (0..CLIENTS)
         .map(|_| {

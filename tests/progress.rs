@@ -4,7 +4,9 @@
 mod common;
 
 use std::{
+    io::Write,
     net::TcpStream,
+    os::unix::net::UnixStream,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         mpsc::{self, Receiver, Sender},
@@ -13,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{PATIENCE, app, echo, folder::Folder};
+use common::{PATIENCE, app, echo, folder::Folder, read_head};
 use log::LevelFilter;
 use switchboard::{
     Client, Handled, Limits, Manage, Message, Opening, Refusal, Server, ServerBuilder, ServerHandle,
@@ -233,9 +235,17 @@ fn the_management_listener_counts() {
     let server = Server::builder().listen("127.0.0.1:0").manage(manage).bind().unwrap().spawn().unwrap();
     let handle = server.handle();
     handle.check_progress(PATIENCE).unwrap();
+    let connect = || UnixStream::connect(folder.join("manage")).unwrap();
+    // It does not give up its place, since the body is waited for.
+    let mut only = connect();
+    only.set_read_timeout(Some(PATIENCE)).unwrap();
+    only.write_all(
+        b"POST /@broadcast HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n",
+    )
+    .unwrap();
+    assert!(read_head(&mut only).starts_with("HTTP/1.1 100 "));
     let gate = lock(&GATE);
-    let connect = || std::os::unix::net::UnixStream::connect(folder.join("manage")).unwrap();
-    let _clients = [connect(), connect(), connect()];
+    let _too_many = connect();
     let address = &server.manage_addrs()[0];
     let of_management = format!("no progress within 100ms: accepting at {address} (management)");
     assert_stuck(&handle, |told| told == of_management);

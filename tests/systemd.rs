@@ -209,12 +209,14 @@ fn what_cannot_be_served_is_told() {
         (one("ws", unbound.unwrap()), &["descriptor 3", "listens"]),
         (one("manage", file.into()), &["descriptor 3", "\"manage\""]),
     ] {
-        let told = Unit { sockets, ..Default::default() }.fails();
+        let args = vec!["--listen", "127.0.0.1:0"];
+        let told = Unit { args, sockets, ..Default::default() }.fails();
         parts.iter().for_each(|part| assert!(told.contains(part), "{part}: {told}"));
     }
     for (count, part) in [("x", "\"x\""), ("99999999999", "no number"), ("1", "descriptor 3")] {
         let env = vec![("LISTEN_FDS", count.to_owned())];
-        let told = Unit { env, ..Default::default() }.fails();
+        let args = vec!["--listen", "127.0.0.1:0"];
+        let told = Unit { args, env, ..Default::default() }.fails();
         assert!(told.contains(part), "{part}: {told}");
     }
 }

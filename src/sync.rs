@@ -5,6 +5,12 @@ use std::time::Duration;
 
 pub(crate) use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError, atomic};
 
+/// Some 32-bit processors have none: there it takes a lock for a moment.
+#[cfg(not(target_has_atomic = "64"))]
+pub(crate) use portable_atomic::AtomicU64;
+#[cfg(target_has_atomic = "64")]
+pub(crate) use std::sync::atomic::AtomicU64;
+
 pub(crate) use crossbeam_channel as queue;
 
 /// Waits to be notified, for so long at most, or no reason.

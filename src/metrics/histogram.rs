@@ -1,9 +1,8 @@
 //! How long something takes, as counts of what took no longer than this and that.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
-    time::Duration,
-};
+use std::time::Duration;
+
+use crate::sync::{AtomicU64, atomic::Ordering::Relaxed};
 
 /// The most bounds that a histogram has.
 const MOST: usize = 16;

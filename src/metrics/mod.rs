@@ -10,10 +10,7 @@ mod histogram;
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -23,7 +20,7 @@ use crate::{
     error::{CloseReason, ClosedBy},
     message::CloseCode,
     protocol::TOO_SLOW,
-    sync::LockExt,
+    sync::{AtomicU64, LockExt},
 };
 
 /// Of so many pushes the time of one is taken.

@@ -5,7 +5,7 @@ use std::{
     sync::{
         Arc, Mutex,
         atomic::{
-            AtomicBool, AtomicU64,
+            AtomicBool,
             Ordering::{Relaxed, SeqCst},
         },
     },
@@ -16,7 +16,7 @@ use crate::{
     connection::{Connection, Loan},
     error::Result,
     message::Message,
-    sync::LockExt,
+    sync::{AtomicU64, LockExt},
     wire::{self, Answer},
 };
 

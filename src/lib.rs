@@ -110,7 +110,8 @@
 //! close, and keeps messages for the next `read`. A handler that computes for an hour does not lose its client.
 //!
 //! A panic in your code ends only that connection, with close code 1011. For that it has to unwind: a program built with
-//! `panic = "abort"` ends as a whole, with all connections, at the first panic in any handler.
+//! `panic = "abort"`, as with the profile `small` of the command's source, ends as a whole, with all connections, at the first panic in any
+//! handler: there whatever started it has to start it again. Choose it where your handlers cannot panic, or where size counts for more.
 //!
 //! A thread serves one connection after another: if a handler changes a property of its thread, such as priority or affinity,
 //! it has to restore it. Without clients all threads sleep, but for the one that looks after sessions, eight times within their
@@ -472,6 +473,8 @@
 //! - `cli` (default): the `switchboard` command. A program that only uses the library does not need it:
 //!   `switchboard = { version = "0.1", default-features = false, features = ["tls"] }`.
 //!
+//! How small a program can be, and how it is built for another processor: [`cross_builds`].
+//!
 //! # Architecture
 //!
 //! From the lowest layer up. A module uses only modules of lower layers, and there are no cycles, not even between a module
@@ -536,6 +539,9 @@ mod clock;
 mod codec;
 mod compression;
 mod connection;
+#[cfg(doc)]
+#[doc = include_str!("cross_builds.md")]
+pub mod cross_builds {}
 mod deadline;
 mod delivery;
 mod error;

@@ -163,6 +163,9 @@ fn log_panic(info: &PanicHookInfo<'_>) {
     let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref().copied());
     let place = info.location().map(ToString::to_string).unwrap_or_default();
     log::error!("panicked at {place}: {}", text.unwrap_or("a value that is no text"));
+    if cfg!(panic = "abort") {
+        log::logger().flush(); // the process ends next
+    }
 }
 
 /// Writes all of it. Standard error may be non-blocking, if another process that has it wants it so.

@@ -4,8 +4,7 @@
 #
 #     benches/sizes.sh [TARGET...]     by default this machine's, by glibc and by musl: two targets, a quarter of an hour
 #
-# For another processor's target, cargo has to know its linker, or tests/cross has to have set it up (`tests/cross sizes`);
-# then only sizes are told, as memory under qemu would be qemu's.
+# For another processor's target, cargo has to know its linker; then only sizes are told, as memory under qemu would be qemu's.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -13,7 +12,6 @@ machine=$(uname -m)
 target=${CARGO_TARGET_DIR:-$PWD/target}/sizes
 targets=("$@")
 [ $# != 0 ] || targets=("$machine-unknown-linux-gnu" "$machine-unknown-linux-musl")
-cargo=${CARGO:-cargo} # with options, such as those to build std
 export CARGO_TARGET_DIR=$target
 export OPENSSL_NO_VENDOR=1
 
@@ -68,12 +66,12 @@ strip = true
 [workspace]
 END
   cp Cargo.lock "$package"
-  $cargo build -q --profile small --target "$platform" --manifest-path "$package/Cargo.toml"
+  cargo build -q --profile small --target "$platform" --manifest-path "$package/Cargo.toml"
   row "[\`echo\`](examples/echo.rs) alone, no features" minimal 127.0.0.1:0
 }
 
 command_with() { # TEXT FEATURES
-  $cargo build -q --profile small --target "$platform" --no-default-features --features "$2" --bin switchboard
+  cargo build -q --profile small --target "$platform" --no-default-features --features "$2" --bin switchboard
   row "the command: $1" switchboard --listen 127.0.0.1:0
 }
 

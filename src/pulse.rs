@@ -197,11 +197,14 @@ mod tests {
         let pulse = Arc::new(Pulse::default());
         assert_eq!(check(&pulse, SHORT), Err(vec![]), "it does not run");
         let (woken, wakes) = mpsc::channel();
-        let (one, other) =
-            (pulse.add("one".into(), move || woken.send(()).unwrap()), pulse.add("other".into(), || {}));
+        let end = woken.clone();
+        let one = pulse.add("one".into(), move || woken.send(true).unwrap());
+        let other = pulse.add("other".into(), || {});
         let running = pulse.begin();
         let beat = one.beat();
-        let thread = thread::spawn(move || wakes.iter().for_each(|()| beat.come_by()));
+        let thread = thread::spawn(move || {
+            wakes.iter().take_while(|goes_on| *goes_on).for_each(|_| beat.come_by());
+        });
         assert_eq!(check(&pulse, SHORT), Err(vec!["other".into()]));
         assert_eq!(check(&pulse, Duration::ZERO).unwrap_err().last(), Some(&"other".into()));
         let round = pulse.ask();
@@ -211,7 +214,7 @@ mod tests {
         (0..1000).for_each(|_| assert_eq!(check(&pulse, PATIENCE), Ok(())));
         drop(running);
         assert_eq!(check(&pulse, Duration::MAX), Err(vec![]), "it has ended");
-        drop((one, pulse));
+        end.send(false).unwrap();
         thread.join().unwrap();
     }
 

@@ -482,7 +482,7 @@
 //!
 //! | layer | module | what it holds |
 //! |---|---|---|
-//! | 0 | `error`, `message`, `limits`, `id`, `client_certificate`, `clock`, `deadline`, `interned`, `tags`, `sync`, `thread`, `caught`, `awaited`, `pulse`, `buffered`, `memory`, `place` | values, time, locks, panics, memory; whether something is in this process or in another one |
+//! | 0 | `error`, `message`, `limits`, `id`, `client_certificate`, `clock`, `deadline`, `interned`, `tags`, `sync`, `thread`, `caught`, `awaited`, `pulse`, `buffered`, `cgroups`, `memory`, `tasks`, `room`, `scarce`, `place` | values, time, locks, panics, memory, and what the box has of it; whether something is in this process or in another one |
 //! | 0 | `history` | what a topic remembers |
 //! | 0 | `proxied` | what a proxy says of a client before the first byte: the PROXY protocol |
 //! | 0 | `shown`, `seldom`, `incidents` | what the log shows of strangers, and how often |
@@ -532,6 +532,7 @@ mod awaited;
 pub mod benching;
 mod buffered;
 mod caught;
+mod cgroups;
 mod client;
 #[cfg(feature = "__tls")]
 mod client_certificate;
@@ -573,12 +574,15 @@ mod pulse;
 mod registry;
 #[cfg(feature = "remote")]
 mod remote;
+mod room;
+mod scarce;
 mod seldom;
 mod server;
 mod session;
 mod shown;
 mod sync;
 mod tags;
+mod tasks;
 #[cfg(all(feature = "test-certs", feature = "__tls"))]
 pub mod test_certs;
 mod thread;

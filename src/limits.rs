@@ -186,7 +186,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            max_connections: 4096,
+            max_connections: Self::MAX_CONNECTIONS,
             max_connections_per_address: None,
             stack_size: 256 * 1024,
             thread_keep_alive: Duration::from_secs(2),
@@ -225,6 +225,9 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// Who has so many has not chosen.
+    pub(crate) const MAX_CONNECTIONS: usize = 4096;
+
     /// Checks that each makes sense.
     ///
     /// # Errors

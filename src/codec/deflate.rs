@@ -15,6 +15,7 @@ use super::{failure::Failure, partial::Partial, work::Work};
 use crate::{
     buffered::{Buffered, MIN_SHARED, share},
     message::Message,
+    scarce::{self, Short},
     sync::LockExt,
 };
 
@@ -29,6 +30,9 @@ const CHUNK: usize = 16 * 1024;
 
 /// About what an inflater takes.
 const INFLATER_SIZE: usize = CHUNK + 48 * 1024;
+
+/// About what a compressor takes.
+const COMPRESSOR_SIZE: usize = 320 * 1024;
 
 /// Bytes of compressed blocks taken at a time: they may inflate to nothing.
 const PIECE: usize = 4 * 1024;
@@ -114,6 +118,9 @@ impl Deflate {
 
     /// Compresses with a compressor from the pool. `None` if the payload would not become smaller.
     fn compress_alone(&self, payload: &[u8]) -> Option<Bytes> {
+        if !has_room(payload) {
+            return None;
+        }
         let pool = &COMPRESSORS[self.index()];
         let mut compressor = pool.take(|| self.compressor());
         // Its last user may have set another level. This cannot fail, because there is nothing to flush.
@@ -228,7 +235,9 @@ impl Deflater {
     }
 
     fn deflates(&self, outgoing: &Outgoing) -> bool {
-        !self.agreed.ours.no_context_takeover && self.agreed.is_worth_it(&outgoing.message, self.min_size)
+        !self.agreed.ours.no_context_takeover
+            && self.agreed.is_worth_it(&outgoing.message, self.min_size)
+            && has_room(outgoing.message.as_bytes())
     }
 
     /// Whether compressing this would block other threads that need the connection's lock for too long.
@@ -269,6 +278,9 @@ impl Deflater {
         let mut inflater = match self.inflater.take() {
             Some(inflater) => inflater,
             None => {
+                if !scarce::has(INFLATER_SIZE) {
+                    return Err(Short.into());
+                }
                 let mut inflater = INFLATERS.take(Inflater::new);
                 inflater.restart();
                 inflater.load(self.window(), work)?;
@@ -446,6 +458,11 @@ impl<T> Pool<T> {
             kept.push(item);
         }
     }
+}
+
+/// Whether there is memory for compressing this, and for a compressor: if not, it is sent as it is.
+fn has_room(payload: &[u8]) -> bool {
+    scarce::has(COMPRESSOR_SIZE + 2 * payload.len())
 }
 
 /// Compresses the payload of a message, without the tail that ends each message (section 7.2.1).

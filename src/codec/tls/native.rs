@@ -9,7 +9,7 @@ use bytes::Bytes;
 use native_tls::{HandshakeError, MidHandshakeTlsStream, TlsAcceptor, TlsConnector, TlsStream};
 
 use super::{MAX_RECORD, handshake_failed};
-use crate::{codec::failure::Failure, sync::LockExt};
+use crate::{codec::failure::Failure, scarce::grow, sync::LockExt};
 
 #[derive(Debug)]
 pub(super) struct Native {
@@ -85,6 +85,7 @@ impl Native {
         let State::Established(stream) = &mut self.state else { return Ok(()) };
         let result = loop {
             let (len, room) = (plain.len(), stream.get_ref().left().clamp(256, MAX_RECORD));
+            grow(plain, room)?;
             plain.resize(len + room, 0);
             let result = stream.read(&mut plain[len..]);
             plain.truncate(len + *result.as_ref().unwrap_or(&0));
@@ -221,7 +222,10 @@ impl Write for Pipe {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         match &self.handshake {
             Some(output) => output.locked().extend_from_slice(buf),
-            None => self.output.extend_from_slice(buf),
+            None => {
+                grow(&mut self.output, buf.len()).map_err(|_| io::ErrorKind::OutOfMemory)?;
+                self.output.extend_from_slice(buf);
+            }
         }
         Ok(buf.len())
     }

@@ -55,6 +55,13 @@ impl Bounds {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn of(all: &[(Kind, u64)]) -> Self {
+        let bound = |kind| all.iter().find(|(other, _)| *other == kind).map(|(_, bound)| *bound);
+        let (addresses, data) = (bound(Kind::Addresses), bound(Kind::Data));
+        Self { addresses, data, resident: bound(Kind::Resident) }
+    }
+
     /// Those that there are.
     pub(crate) fn all(self) -> impl Iterator<Item = (Kind, u64)> {
         let all =
@@ -70,6 +77,11 @@ impl Used {
             Kind::Data => self.data,
             Kind::Resident => self.resident,
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of_data(data: u64) -> Self {
+        Self { data, ..Self::default() }
     }
 
     /// What is mapped and can not be written to.

@@ -136,7 +136,7 @@ impl Room {
             fixed: used.other_than_data(),
             costs,
             measured: OnceLock::new(),
-            proven: AtomicUsize::new(0),
+            proven: AtomicUsize::new(1),
             unlooked: AtomicUsize::new(0),
         }
     }
@@ -284,8 +284,8 @@ impl Measured {
     }
 
     /// What does not fit, although it was chosen. `None`: all does.
-    pub(crate) fn misfit(&self, buffered: &Buffered) -> Option<String> {
-        let wanted = buffered.bound() as u64;
+    pub(crate) fn misfit(&self, limits: &Limits) -> Option<String> {
+        let wanted = limits.max_buffered_bytes? as u64;
         let share = self.memory.iter().find(|share| wanted > share.left / 2)?;
         Some(format!(
             "buffers may take {} (max_buffered_bytes), and only {} are left: {}; lower it, or the process may be ended when they fill",
@@ -379,4 +379,115 @@ fn descriptors() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile).current?;
     let open = fs::read_dir("/proc/self/fd").map_or(0, |all| all.count() as u64);
     Some(limit.saturating_sub(open + OTHER_DESCRIPTORS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BUFFERS: usize = 8 << 20;
+
+    /// A room with these costs, and what comes of this.
+    fn measured(
+        costs: Costs,
+        limits: &Limits,
+        bounds: &[(Kind, u64)],
+        tasks: Option<u64>,
+        descriptors: Option<u64>,
+    ) -> Measured {
+        let tasks = tasks.map(|left| Tasks { left, by: "ulimit -u" });
+        let (buffered, bounds) = (Buffered::new(BUFFERS), Bounds::of(bounds));
+        Room::new(costs).share_out(limits, &buffered, bounds, &Used::default(), tasks, descriptors)
+    }
+
+    const COSTS: Costs = Costs { stack: 256 << 10, tls: false, dedicated: false, beside: false };
+
+    #[test]
+    fn what_is_least_limits() {
+        let default = Limits::default();
+        let chosen = Limits { max_connections: 9000, ..Limits::default() };
+        let with = |bounds: &[_], tasks, descriptors, limits| {
+            let all = measured(COSTS, limits, bounds, tasks, descriptors);
+            (all.threads.number, all.threads.by, all.connections.number, all.connections.by)
+        };
+        let (none, unlimited) = (Cause::Chosen, u64::MAX);
+        assert_eq!(with(&[], None, None, &default), (unlimited, none, 4096, none));
+        assert_eq!(with(&[], None, Some(900), &default), (unlimited, none, 900, Cause::Descriptors));
+        assert_eq!(with(&[], None, Some(900), &chosen), (unlimited, none, 9000, none), "it is kept");
+        let by_user = Cause::Tasks("ulimit -u");
+        assert_eq!(with(&[], Some(36), None, &default), (30, by_user, 4096, none));
+        assert_eq!(with(&[], Some(3), None, &default).0, 0);
+        // 48 MiB: 8 are kept back, and 16 are for buffers.
+        let by = Cause::Memory(Kind::Addresses);
+        assert_eq!(with(&[(Kind::Addresses, 48 * MIB)], None, None, &default), (66, by, 4096, none));
+        let memory = [(Kind::Addresses, 48 * MIB), (Kind::Resident, 12 * MIB)];
+        let by_memory = Cause::Memory(Kind::Resident);
+        assert_eq!(with(&memory, Some(50), None, &default), (43, by_user, 2048, by_memory));
+        assert_eq!(
+            with(&[(Kind::Data, MIB)], None, None, &default).0,
+            0,
+            "half is kept back, and half for buffers"
+        );
+    }
+
+    #[test]
+    fn what_connections_cost_counts() {
+        let threads = |costs| {
+            measured(costs, &Limits::default(), &[(Kind::Addresses, 96 * MIB)], None, None).threads.number
+        };
+        assert_eq!(threads(COSTS), 178);
+        assert_eq!(threads(Costs { stack: 1 << 20, ..COSTS }), 57);
+        assert!(threads(Costs { tls: true, ..COSTS }) < 178);
+        assert!(threads(Costs { dedicated: true, ..COSTS }) < 100);
+        assert_eq!(threads(Costs { beside: true, ..COSTS }), 178 / 8);
+    }
+
+    #[test]
+    fn who_comes_when_it_is_short_is_refused_unless_as_many_have_been_there() {
+        let room = Room::new(COSTS);
+        let buffered = Buffered::new(BUFFERS);
+        let beyond = |bound: u64, used: u64| {
+            let bounds = Bounds::of(&[(Kind::Data, bound)]);
+            let nothing = Used::default();
+            let all = room.share_out(&Limits::default(), &buffered, bounds, &nothing, None, None);
+            match room.beyond_need(&all, &Used::of_data(used), &buffered) {
+                Beyond::Plenty(bytes) => Some(bytes / MIB),
+                Beyond::Little => Some(0),
+                Beyond::Nothing => None,
+            }
+        };
+        // 8 are kept back, 16 are for buffers.
+        assert_eq!(beyond(48 * MIB, 0), Some(23));
+        assert_eq!(beyond(48 * MIB, 30 * MIB), Some(0));
+        assert_eq!(beyond(48 * MIB, 45 * MIB), None);
+        buffered.change(0, 8 << 10);
+        assert_eq!(beyond(48 * MIB, 30 * MIB), Some(9), "they have what they may take");
+    }
+
+    #[test]
+    fn it_is_said_in_one_line() {
+        let limits = Limits::default();
+        let all = measured(COSTS, &limits, &[(Kind::Addresses, 48 * MIB)], Some(100), Some(500));
+        assert_eq!(
+            all.to_string(),
+            "at most 500 connections, 66 of them with a thread (synchronous, or in their handshake): 48 MiB of memory, 500 \
+             descriptors and 100 threads are left; the limit is the address space (ulimit -v)"
+        );
+        assert_eq!((all.refuses_all(), all.misfit(&limits)), (None, None));
+        let all = measured(COSTS, &limits, &[(Kind::Addresses, 24_000 * MIB)], None, None);
+        assert_eq!(
+            all.to_string(),
+            "at most 4096 connections: 24000 MiB of memory, any number of descriptors and any number of threads are left; the \
+             limit is max_connections"
+        );
+        let all = measured(COSTS, &limits, &[(Kind::Data, MIB)], Some(100), None);
+        let why = all.refuses_all().unwrap();
+        assert!(why.contains("a single connection: the size of data (ulimit -d): raise that, or"), "{why}");
+        let limits = Limits { max_buffered_bytes: Some(1 << 20), ..limits };
+        assert!(
+            all.misfit(&limits)
+                .unwrap()
+                .contains("may take 1024 KiB (max_buffered_bytes), and only 1024 KiB")
+        );
+    }
 }

@@ -248,7 +248,7 @@ fn look_for_room(shared: &Shared) -> Result<(), ServerError> {
     }
     // One beside another server has a small part of what that says.
     let is_beside = shared.routes.all.is_some();
-    if let Some(what) = measured.misfit(&shared.buffered).filter(|_| !is_beside) {
+    if let Some(what) = measured.misfit(&shared.limits).filter(|_| !is_beside) {
         log::warn!("{what}");
     }
     log::log!(if is_beside { log::Level::Debug } else { log::Level::Info }, "{measured}");

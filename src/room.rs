@@ -45,8 +45,10 @@ const PARKED_TLS: u64 = 16 << 10;
 /// What a connection takes that compresses with reference to earlier messages.
 const DEDICATED: u64 = 460 << 10;
 
-/// Descriptors that are not for connections: what wakes threads, clients that are told that there is no place, the program's own.
+/// Descriptors that are not for connections, of those that are left: clients that are told that there is no place, and the program's
+/// own. So many, and not more than this part.
 const OTHER_DESCRIPTORS: u64 = 64;
+const PART_OF_DESCRIPTORS: u64 = 3;
 
 /// Of the threads that may be started so many and this part are for others.
 const OTHER_TASKS: u64 = 4;
@@ -378,7 +380,8 @@ fn clamp(number: u64) -> usize {
 fn descriptors() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile).current?;
     let open = fs::read_dir("/proc/self/fd").map_or(0, |all| all.count() as u64);
-    Some(limit.saturating_sub(open + OTHER_DESCRIPTORS))
+    let left = limit.saturating_sub(open);
+    Some(left - OTHER_DESCRIPTORS.min(left / PART_OF_DESCRIPTORS))
 }
 
 #[cfg(test)]

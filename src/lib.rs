@@ -306,21 +306,46 @@
 //!
 //! ## How many connections
 //!
-//! [`Limits::max_connections`] is 4,096 by default. Choose what the box can serve; more get HTTP 503, and may come again. The
+//! By default a server takes what the box has room for when it begins to run, and 4,096 connections at most. It says so in the log:
+//!
+//! ```text
+//! at most 4096 connections, 59 of them with a thread (synchronous, or in their handshake): 46 MiB of memory, 19923 descriptors
+//! and 15358 threads are left; the limit is the address space (ulimit -v)
+//! ```
+//!
+//! More get HTTP 503 with `Retry-After`, at once and without a thread (over TLS the stream just ends), and are served when others have
+//! gone. A [`Limits::max_connections`] that you have chosen is kept; what there is of memory and threads bounds it nevertheless. The
 //! least of these counts:
 //!
 //! - **Descriptors** (`ulimit -n`, `LimitNOFILE=`): one for each connection, another one while it is sent a file, some 20 for the
 //!   server, and those of your program. The limit is often 1,024; the `switchboard` command raises it for itself, a library does
-//!   not.
-//! - **Threads** (`ulimit -u`, `TasksMax=`, the pids limit of a container): one for each synchronous connection, and for each that
-//!   is in its HTTP phase or waits for its next request. Each has [`Limits::stack_size`] of address space, 256 KiB: 4,096 of them
-//!   1 GiB, which matters with 32 bits only. Shared connections need none.
-//! - **Memory**: the [figures below](#memory) for each, up to [`Limits::max_buffered_bytes`] for what all of them have in buffers,
-//!   what [`Compression::Dedicated`] keeps, and what your handlers hold. A box with 64 MiB has 16 for buffers; 1,000 synchronous
-//!   connections take 14 MiB beside them, 10,000 shared ones 10 MiB, and 1,000 shared ones with TLS 15 MiB.
+//!   not. Two thirds of what is left when the server begins to run, or all but 64, are for connections, unless you have chosen how many.
+//! - **Threads** (`ulimit -u`, `TasksMax=`, the pids limit of a container, `vm.max_map_count`): one for each synchronous connection,
+//!   and for each that is in its HTTP phase or waits for its next request. Shared connections need none. Of what is left, a
+//!   sixteenth and four are for others.
+//! - **Addresses** (`ulimit -v`, `ulimit -d`; or all that 32 bits have): a synchronous connection takes [`Limits::stack_size`], by
+//!   default 256 KiB, and up to 112 KiB beside it, 48 more with TLS.
+//! - **Memory** (of the machine, or `memory.max`, `memory.high` or `memory.limit_in_bytes` of a cgroup): the [figures below](#memory);
+//!   32 KiB are reckoned for each that has a thread, 2 for each that has none, 48 and 16 more with TLS, and 460 for each with
+//!   [`Compression::Dedicated`]. What your handlers hold is not known.
 //!
-//! What is missing nevertheless, a descriptor or a thread, costs only the client that comes last: it is answered with 503 where
-//! that is possible, and the log says so.
+//! Of the addresses and the memory that are left at the start, half is for [buffers](Limits::max_buffered_bytes), which take a quarter
+//! and need twice that while they grow; a sixth (from 1 to 32 MiB) is kept back; the rest, a third, is for connections. So, for the
+//! `switchboard` command on x86-64:
+//!
+//! | `ulimit -v` | for buffers | with a thread each | over TLS | without a thread |
+//! |---|---|---|---|---|
+//! | 32 MiB | 3.3 MiB | 12 | 10 | 2,200 |
+//! | 64 MiB | 11 MiB | 42 | 37 | 4,096 |
+//! | 128 MiB | 27 MiB | 104 | 92 | 4,096 |
+//!
+//! Where there is a limit of addresses or data, clients are admitted only as long as more than what is kept back is left, and memory
+//! for large messages is asked for: a connection that gets none is closed with 1013. What is kept back is for all that is small, and
+//! for your code; a program that needs more has to be given more, since Rust ends a process that has none. To see why a client was
+//! refused: the summary in the log, once a minute, and `switchboard_handshakes_refused_total{reason="no_room"}`.
+//!
+//! glibc's allocator reserves 64 MiB of addresses for each of up to eight arenas per processor. With a limit of addresses, start your
+//! program with `MALLOC_ARENA_MAX=1`. The `switchboard` command does that by itself, by beginning anew; musl's allocator has no arenas.
 //!
 //! # Timeouts
 //!

@@ -30,6 +30,9 @@ const PART_KEPT_BACK: u64 = 6;
 const LEAST_KEPT_BACK: u64 = MIB;
 const MOST_KEPT_BACK: u64 = 32 * MIB;
 
+/// A machine, or a cgroup, of as much memory has enough.
+const PLENTY: u64 = 1 << 30;
+
 /// Addresses of a thread beside its stack: the stack for signals, what guards both, the largest buffer to receive into, and its part
 /// of the heap.
 const BESIDE_STACK: u64 = 112 << 10;
@@ -150,8 +153,10 @@ impl Room {
             let used = self.usage.as_ref().and_then(Usage::read);
             let (bounds, used) = used.map(|used| (Bounds::read(), used)).unwrap_or_default();
             let measured = self.share_out(limits, buffered, bounds, &used, tasks::left(), descriptors());
-            // What is large may take all but half of what is kept back.
-            scarce::keep_back(&bounds, |kind| measured.kept_back(kind) / 2);
+            // What is large may take all but half of what is kept back. Where there is plenty nobody has to ask.
+            let is_scarce = |share: &&Share| share.kind != Kind::Resident || share.left < PLENTY;
+            let most = |share: &Share| (share.kind, share.bound - share.kept_back / 2);
+            scarce::limit(measured.memory.iter().filter(is_scarce).map(most).collect());
             measured
         })
     }
@@ -271,10 +276,6 @@ impl Room {
 }
 
 impl Measured {
-    fn kept_back(&self, kind: Kind) -> u64 {
-        self.memory.iter().find(|share| share.kind == kind).map_or(0, |share| share.kept_back)
-    }
-
     /// Why there is no room for anybody. `None`: there is.
     pub(crate) fn refuses_all(&self) -> Option<String> {
         let none = [self.threads, self.connections].into_iter().find(|most| most.number == 0)?;

@@ -1,4 +1,4 @@
-//! Memory for what a peer makes large, where addresses are limited: it is asked for, and whoever gets none can say so. What is small
+//! Memory for what a peer makes large, where there is little: it is asked for, and whoever gets none can say so. What is small
 //! is not asked for; for that a part is kept back.
 
 use std::{
@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    memory::{Bounds, Kind, Usage},
+    memory::{Kind, Usage},
     sync::LockExt,
 };
 
@@ -18,11 +18,11 @@ const LARGE: usize = 16 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Short;
 
-/// The process is not to use so much that less than a part of each is left.
+/// A part of the memory is not for what is large.
 #[derive(Debug)]
 struct Scarce {
     usage: Usage,
-    /// How much of each kind may be used.
+    /// Up to so much of each kind.
     most: Vec<(Kind, u64)>,
     /// Who asks has it until the memory is taken: so nobody takes what another one was promised.
     asking: Mutex<()>,
@@ -31,12 +31,11 @@ struct Scarce {
 /// Of the process, since memory is. `None`: there is enough, or it cannot be told.
 static SCARCE: OnceLock<Scarce> = OnceLock::new();
 
-/// From now on so much of each kind is left for what is small, if the process has a limit of its own. Once: the first one counts.
-pub(crate) fn keep_back(bounds: &Bounds, kept_back: impl Fn(Kind) -> u64) {
-    let own = bounds.all().filter(|(kind, _)| *kind != Kind::Resident);
-    let most: Vec<_> = own.map(|(kind, bound)| (kind, bound.saturating_sub(kept_back(kind)))).collect();
+/// From now on what is large may make the process use so much of each kind. Once: the first one counts. Where nothing is said,
+/// nothing is asked.
+pub(crate) fn limit(most: Vec<(Kind, u64)>) {
     if let Some(usage) = Usage::open().filter(|_| !most.is_empty()) {
-        let _ = SCARCE.set(Scarce { usage, most, asking: Mutex::default() }); // the first one counts
+        let _ = SCARCE.set(Scarce { usage, most, asking: Mutex::default() });
     }
 }
 

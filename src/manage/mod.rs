@@ -240,7 +240,7 @@ impl Manage {
 
     /// Limits of the listener itself, in place of its own: 128 connections
     /// ([`max_connections`](crate::Limits::max_connections)), which stay open for 60 s
-    /// ([`http_keep_alive`](crate::Limits::http_keep_alive)), and a quarter of the buffers
+    /// ([`http_keep_alive`](crate::Limits::http_keep_alive)), and a quarter of the buffers, on small boxes up to half
     /// ([`max_buffered_bytes`](crate::Limits::max_buffered_bytes)); messages of 1 MiB
     /// ([`max_body`](crate::Limits::max_body)).
     pub fn limits(self, limits: Limits) -> Self {

@@ -208,7 +208,7 @@ impl Acceptor {
         let security = self.listener.security.clone();
         let job = Job { socket, peer, security, tag: self.listener.tag, slot, received: None };
         let Err(unserved) = self.common.threads.hand_over(job) else { return };
-        let why = NoSlot::OfBox;
+        let why = NoSlot::NoRoom;
         match unserved.error {
             // The next client may come at once: each is one attempt, and costs what it costs.
             Some(e) => {

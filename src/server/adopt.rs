@@ -108,10 +108,10 @@ fn hand_over(shared: &Arc<Shared>, threads: &Arc<Threads>, adopted: Adopted) {
     let Err(unserved) = threads.hand_over(job) else { return };
     match unserved.error {
         Some(e) => log::error!("{e}"),
-        None => note(shared, peer, NoSlot::OfBox),
+        None => note(shared, peer, NoSlot::NoRoom),
     }
     if let Some(Job { socket, security, .. }) = unserved.job {
-        let why = shared.response_to(refusal(NoSlot::OfBox), None);
+        let why = shared.response_to(refusal(NoSlot::NoRoom), None);
         reject_at_once(socket, &security, why, &shared.headers);
     }
 }

@@ -274,7 +274,7 @@ pub(super) enum NoSlot {
     /// `max_connections_per_address`.
     OfAddress,
     /// What the box has of memory or threads.
-    OfBox,
+    NoRoom,
 }
 
 impl NoSlot {
@@ -282,7 +282,7 @@ impl NoSlot {
     pub(super) fn words(self) -> &'static str {
         match self {
             Self::OfAll | Self::OfAddress => "too many connections",
-            Self::OfBox => "no memory or thread is left",
+            Self::NoRoom => "no memory or thread is left",
         }
     }
 
@@ -291,7 +291,7 @@ impl NoSlot {
         match self {
             Self::OfAll => Incident::NoPlace,
             Self::OfAddress => Incident::NoPlaceForAddress,
-            Self::OfBox => Incident::NoRoom,
+            Self::NoRoom => Incident::NoRoom,
         }
     }
 }

@@ -9,7 +9,11 @@ use bytes::Bytes;
 use native_tls::{HandshakeError, MidHandshakeTlsStream, TlsAcceptor, TlsConnector, TlsStream};
 
 use super::{MAX_RECORD, handshake_failed};
-use crate::{codec::failure::Failure, scarce::{Short, grow}, sync::LockExt};
+use crate::{
+    codec::failure::Failure,
+    scarce::{Short, grow},
+    sync::LockExt,
+};
 
 #[derive(Debug)]
 pub(super) struct Native {

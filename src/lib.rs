@@ -309,7 +309,7 @@
 //! By default a server takes what the box has room for when it begins to run, and 4,096 connections at most. It says so in the log:
 //!
 //! ```text
-//! at most 4096 connections, 59 of them with a thread (synchronous, or in their handshake): 46 MiB of memory, 19923 descriptors
+//! at most 4096 connections, 44 of them with a thread (synchronous, or in their handshake): 48 MiB of memory, 19923 descriptors
 //! and 15358 threads are left; the limit is the address space (ulimit -v)
 //! ```
 //!
@@ -323,7 +323,7 @@
 //! - **Threads** (`ulimit -u`, `TasksMax=`, the pids limit of a container, `vm.max_map_count`): one for each synchronous connection,
 //!   and for each that is in its HTTP phase or waits for its next request. Shared connections need none. Of what is left, a
 //!   sixteenth and four are for others.
-//! - **Addresses** (`ulimit -v`, `ulimit -d`; or all that 32 bits have): a synchronous connection takes [`Limits::stack_size`], by
+//! - **Addresses** (`ulimit -v`, `ulimit -d`; or 2 GiB, with 32 bits): a synchronous connection takes [`Limits::stack_size`], by
 //!   default 256 KiB, and up to 112 KiB beside it, 48 more with TLS.
 //! - **Memory** (of the machine, or `memory.max`, `memory.high` or `memory.limit_in_bytes` of a cgroup): the [figures below](#memory);
 //!   32 KiB are reckoned for each that has a thread, 2 for each that has none, 48 and 16 more with TLS, and 460 for each with
@@ -333,16 +333,17 @@
 //! and need twice that while they grow; a sixth (from 1 to 32 MiB) is kept back; the rest, a third, is for connections. So, for the
 //! `switchboard` command on x86-64:
 //!
-//! | `ulimit -v` | for buffers | with a thread each | over TLS | without a thread |
-//! |---|---|---|---|---|
-//! | 32 MiB | 3.3 MiB | 12 | 10 | 2,200 |
-//! | 64 MiB | 11 MiB | 42 | 37 | 4,096 |
-//! | 128 MiB | 27 MiB | 104 | 92 | 4,096 |
+//! | `ulimit -v` | for buffers | with a thread each | over TLS | without a thread | over TLS |
+//! |---|---|---|---|---|---|
+//! | 32 MiB | 3.8 MiB | 14 | 11 | 2,700 | 260 |
+//! | 64 MiB | 12 MiB | 44 | 37 | 4,096 | 870 |
+//! | 128 MiB | 28 MiB | 103 | 90 | 4,096 | 2,080 |
 //!
-//! Where there is a limit of addresses or data, clients are admitted only as long as more than what is kept back is left, and memory
-//! for large messages is asked for: a connection that gets none is closed with 1013. What is kept back is for all that is small, and
-//! for your code; a program that needs more has to be given more, since Rust ends a process that has none. To see why a client was
-//! refused: the summary in the log, once a minute, and `switchboard_handshakes_refused_total{reason="no_room"}`.
+//! Clients are admitted only as long as more than what is kept back is left. Where addresses or data are limited, or memory is less
+//! than 1 GiB, what is large is asked for: a connection whose message gets no memory is closed with 1013. What is kept back is for all
+//! that is small, and for your code; a program that needs more has to be given more, since Rust ends a process that has none. Clients
+//! that were refused are counted in the summary in the log, once a minute, and as
+//! `switchboard_handshakes_refused_total{reason="no_room"}`.
 //!
 //! glibc's allocator reserves 64 MiB of addresses for each of up to eight arenas per processor. With a limit of addresses, start your
 //! program with `MALLOC_ARENA_MAX=1`. The `switchboard` command does that by itself, by beginning anew; musl's allocator has no arenas.

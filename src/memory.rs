@@ -17,6 +17,9 @@ use crate::cgroups;
 /// What cgroups limit memory by: where version 2 slows a process down, and where either kills it.
 const LIMITS: [&str; 3] = ["memory.high", "memory.max", "memory.limit_in_bytes"];
 
+/// Of 32 bits the system leaves a process 2 GiB at least.
+const ADDRESSES: Option<u64> = if cfg!(target_pointer_width = "32") { Some(2 << 30) } else { None };
+
 /// What memory is counted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -49,7 +52,7 @@ impl Bounds {
         let physical = fs::read_to_string("/proc/meminfo").ok().and_then(|text| total(&text));
         let cgroup = least(&cgroups::folders("memory"));
         Self {
-            addresses: getrlimit(Resource::As).current,
+            addresses: [getrlimit(Resource::As).current, ADDRESSES].into_iter().flatten().min(),
             data: getrlimit(Resource::Data).current,
             resident: [physical, cgroup].into_iter().flatten().min(),
         }

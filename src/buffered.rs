@@ -54,6 +54,16 @@ impl Buffered {
         self.max.load(Relaxed)
     }
 
+    /// The bound, in bytes.
+    pub(crate) fn bound(&self) -> usize {
+        (self.max() as usize).saturating_mul(1024)
+    }
+
+    /// How much of it is free, in bytes.
+    pub(crate) fn free(&self) -> usize {
+        self.bound().saturating_sub(self.sum() * 1024)
+    }
+
     /// Somebody has so many KiB instead of so many. True: this is too much, and whoever can see to it has to be told.
     pub(crate) fn change(&self, was: u32, is: u32) -> bool {
         if is <= was {

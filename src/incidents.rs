@@ -37,7 +37,7 @@ const FAILURES: u32 = 10;
 const QUOTED: usize = 4;
 
 /// Incidents are counted by kind: by itself, by HTTP status, or by close code.
-const PLAIN: usize = 5;
+const PLAIN: usize = 6;
 const STATUSES: usize = 500;
 const CODES: usize = 16;
 
@@ -52,6 +52,8 @@ pub(crate) enum Incident {
     NoPlace,
     /// A client was turned away because of `max_connections_per_address`.
     NoPlaceForAddress,
+    /// A client was turned away because no memory or thread was left.
+    NoRoom,
     /// This side ended a connection, with this code; 1006: it was cut.
     Ended(CloseCode),
     /// A connection was ended because of `max_buffered_bytes`.
@@ -77,6 +79,7 @@ impl Incident {
             Self::NoPlaceForAddress => 2,
             Self::OutOfMemory => 3,
             Self::Failed => 4,
+            Self::NoRoom => 5,
             Self::Refused(status) => PLAIN + among(status.as_u16(), 100, STATUSES),
             Self::Ended(code) => PLAIN + STATUSES + among(code.0, 1000, CODES),
         }
@@ -91,6 +94,7 @@ impl Incident {
             Incident::NoPlaceForAddress,
             Incident::OutOfMemory,
             Incident::Failed,
+            Incident::NoRoom,
         ];
         let number = |offset: usize| u16::try_from(kind - offset).ok();
         match kind {
@@ -111,6 +115,7 @@ fn write_kind(kind: usize, n: u32, out: &mut impl Write) -> fmt::Result {
         2 => write!(out, "{n} turned away by max_connections_per_address"),
         3 => write!(out, "{n} ended by max_buffered_bytes"),
         4 => write!(out, "{n} failures of handlers"),
+        5 => write!(out, "{n} turned away for want of memory or threads"),
         status if status < PLAIN + STATUSES => write!(out, "{n} refused with {}", status - PLAIN + 100),
         code => match code - PLAIN - STATUSES + 1000 {
             1006 => write!(out, "{n} cut"),

@@ -306,21 +306,47 @@
 //!
 //! ## How many connections
 //!
-//! [`Limits::max_connections`] is 4,096 by default. Choose what the box can serve; more get HTTP 503, and may come again. The
+//! By default a server takes what the box has room for when it begins to run, and 4,096 connections at most. It says so in the log:
+//!
+//! ```text
+//! at most 4096 connections, 44 of them with a thread (synchronous, or in their handshake): 48 MiB of memory, 19923 descriptors
+//! and 15358 threads are left; the limit is the address space (ulimit -v)
+//! ```
+//!
+//! More get HTTP 503 with `Retry-After`, at once and without a thread (over TLS the stream just ends), and are served when others have
+//! gone. A [`Limits::max_connections`] that you have chosen is kept; what there is of memory and threads bounds it nevertheless. The
 //! least of these counts:
 //!
 //! - **Descriptors** (`ulimit -n`, `LimitNOFILE=`): one for each connection, another one while it is sent a file, some 20 for the
 //!   server, and those of your program. The limit is often 1,024; the `switchboard` command raises it for itself, a library does
-//!   not.
-//! - **Threads** (`ulimit -u`, `TasksMax=`, the pids limit of a container): one for each synchronous connection, and for each that
-//!   is in its HTTP phase or waits for its next request. Each has [`Limits::stack_size`] of address space, 256 KiB: 4,096 of them
-//!   1 GiB, which matters with 32 bits only. Shared connections need none.
-//! - **Memory**: the [figures below](#memory) for each, up to [`Limits::max_buffered_bytes`] for what all of them have in buffers,
-//!   what [`Compression::Dedicated`] keeps, and what your handlers hold. A box with 64 MiB has 16 for buffers; 1,000 synchronous
-//!   connections take 14 MiB beside them, 10,000 shared ones 10 MiB, and 1,000 shared ones with TLS 15 MiB.
+//!   not. Two thirds of what is left when the server begins to run, or all but 64, are for connections, unless you have chosen how many.
+//! - **Threads** (`ulimit -u`, `TasksMax=`, the pids limit of a container, `vm.max_map_count`): one for each synchronous connection,
+//!   and for each that is in its HTTP phase or waits for its next request. Shared connections need none. Of what is left, a
+//!   sixteenth and four are for others.
+//! - **Addresses** (`ulimit -v`, `ulimit -d`; or 2 GiB, with 32 bits): a synchronous connection takes [`Limits::stack_size`], by
+//!   default 256 KiB, and up to 112 KiB beside it, 48 more with TLS.
+//! - **Memory** (of the machine, or `memory.max`, `memory.high` or `memory.limit_in_bytes` of a cgroup): the [figures below](#memory);
+//!   32 KiB are reckoned for each that has a thread, 2 for each that has none, 48 and 16 more with TLS, and 460 for each with
+//!   [`Compression::Dedicated`]. What your handlers hold is not known.
 //!
-//! What is missing nevertheless, a descriptor or a thread, costs only the client that comes last: it is answered with 503 where
-//! that is possible, and the log says so.
+//! Of the addresses and the memory that are left at the start, half is for [buffers](Limits::max_buffered_bytes), which take a quarter
+//! and need twice that while they grow; a sixth (from 1 to 32 MiB) is kept back; the rest, a third, is for connections. So, for the
+//! `switchboard` command on x86-64:
+//!
+//! | `ulimit -v` | for buffers | with a thread each | over TLS | without a thread | over TLS |
+//! |---|---|---|---|---|---|
+//! | 32 MiB | 3.8 MiB | 14 | 11 | 2,700 | 260 |
+//! | 64 MiB | 12 MiB | 44 | 37 | 4,096 | 870 |
+//! | 128 MiB | 28 MiB | 103 | 90 | 4,096 | 2,080 |
+//!
+//! Clients are admitted only as long as more than what is kept back is left. Where addresses or data are limited, or memory is less
+//! than 1 GiB, what is large is asked for: a connection whose message gets no memory is closed with 1013. What is kept back is for all
+//! that is small, and for your code; a program that needs more has to be given more, since Rust ends a process that has none. Clients
+//! that were refused are counted in the summary in the log, once a minute, and as
+//! `switchboard_handshakes_refused_total{reason="no_room"}`.
+//!
+//! glibc's allocator reserves 64 MiB of addresses for each of up to eight arenas per processor. With a limit of addresses, start your
+//! program with `MALLOC_ARENA_MAX=1`. The `switchboard` command does that by itself, by beginning anew; musl's allocator has no arenas.
 //!
 //! # Timeouts
 //!
@@ -482,7 +508,7 @@
 //!
 //! | layer | module | what it holds |
 //! |---|---|---|
-//! | 0 | `error`, `message`, `limits`, `id`, `client_certificate`, `clock`, `deadline`, `interned`, `tags`, `sync`, `thread`, `caught`, `awaited`, `pulse`, `buffered`, `memory`, `place` | values, time, locks, panics, memory; whether something is in this process or in another one |
+//! | 0 | `error`, `message`, `limits`, `id`, `client_certificate`, `clock`, `deadline`, `interned`, `tags`, `sync`, `thread`, `caught`, `awaited`, `pulse`, `buffered`, `cgroups`, `memory`, `tasks`, `room`, `scarce`, `place` | values, time, locks, panics, memory, and what the box has of it; whether something is in this process or in another one |
 //! | 0 | `history` | what a topic remembers |
 //! | 0 | `proxied` | what a proxy says of a client before the first byte: the PROXY protocol |
 //! | 0 | `shown`, `seldom`, `incidents` | what the log shows of strangers, and how often |
@@ -532,6 +558,7 @@ mod awaited;
 pub mod benching;
 mod buffered;
 mod caught;
+mod cgroups;
 mod client;
 #[cfg(feature = "__tls")]
 mod client_certificate;
@@ -573,12 +600,15 @@ mod pulse;
 mod registry;
 #[cfg(feature = "remote")]
 mod remote;
+mod room;
+mod scarce;
 mod seldom;
 mod server;
 mod session;
 mod shown;
 mod sync;
 mod tags;
+mod tasks;
 #[cfg(all(feature = "test-certs", feature = "__tls"))]
 pub mod test_certs;
 mod thread;

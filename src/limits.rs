@@ -46,8 +46,9 @@ const SHORTEST: Duration = Duration::from_millis(1);
 #[non_exhaustive]
 pub struct Limits {
     /// Connections at the same time, including those in their handshake and those that wait for an HTTP request. Beyond it: HTTP
-    /// 503 with `Retry-After`. Default 4,096. Each takes a file descriptor, and another one while it is sent a file; and a
-    /// synchronous one a thread with its stack: [how to choose it](crate#how-many-connections).
+    /// 503 with `Retry-After`. Default 4,096, or what descriptors and memory are there for when the server begins to run, if that is
+    /// less; any other number is kept. Each takes a file descriptor, and another one while it is sent a file; and a synchronous one a
+    /// thread with its stack, for which there has to be memory: [how to choose it](crate#how-many-connections).
     pub max_connections: usize,
     /// Connections of one client's address at the same time, so that one client cannot take all places. Beyond it, one of them that
     /// only waits for an HTTP request gives up its place; if none does: HTTP 429 with `Retry-After`; over TLS, where nothing can be
@@ -61,8 +62,9 @@ pub struct Limits {
     /// or of a mobile network.
     pub max_connections_per_address: Option<usize>,
     /// Stack of each thread that runs handlers, in bytes, from 64 KiB to 1 GiB. Default 256 KiB: deep recursion in a handler
-    /// needs more. Only what is really used becomes resident memory, but all stacks together have to fit into a 32-bit
-    /// address space.
+    /// needs more. Only what is really used becomes resident memory, but all stacks together have to fit into the addresses that there
+    /// are (`ulimit -v`, 32 bits): [how many do](crate#how-many-connections). The server's other threads have stacks of 128 KiB (those
+    /// that accept) and 256 KiB, gateways this one if it is larger.
     pub stack_size: usize,
     /// How long a thread whose connection has ended waits for another one before it ends. Default 2 s. A longer time saves
     /// starting threads when clients come in bursts; with zero, which is allowed, each connection has a new thread.
@@ -129,8 +131,9 @@ pub struct Limits {
     /// it for a moment. It must be 64 KiB at least; with less than [`max_message_size`](Self::max_message_size) the largest
     /// messages would not arrive.
     ///
-    /// Default `None`: a quarter of the least of the machine's memory, the memory limits of the process's cgroups (v1 and v2)
-    /// and its address space limit (`RLIMIT_AS`), as they are when the server is bound; 256 MiB where none is known. All clients of a
+    /// Default `None`: a quarter of the least of the machine's memory, the memory limits of the process's cgroups (v1 and v2), and
+    /// what its own limits leave of addresses (`RLIMIT_AS`) and data (`RLIMIT_DATA`), as they are when the server is bound; 256 MiB
+    /// where none is known. A warning in the log says if what was chosen does not fit. All clients of a
     /// process have one such bound [together](crate::Client#limits).
     pub max_buffered_bytes: Option<usize>,
     /// Topics that one connection may have joined at the same time. Beyond it, `join` fails with
@@ -186,7 +189,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            max_connections: 4096,
+            max_connections: Self::MAX_CONNECTIONS,
             max_connections_per_address: None,
             stack_size: 256 * 1024,
             thread_keep_alive: Duration::from_secs(2),
@@ -225,6 +228,9 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// Who has so many has not chosen.
+    pub(crate) const MAX_CONNECTIONS: usize = 4096;
+
     /// Checks that each makes sense.
     ///
     /// # Errors

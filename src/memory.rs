@@ -1,22 +1,133 @@
-//! How much memory the process may use: what the machine has, its cgroups allow, and its own limit on addresses.
+//! How much memory the process may use, and uses: what the machine has, its cgroups allow, and its own limits on addresses and
+//! data.
 
 use std::{
-    fs,
-    path::{Path, PathBuf},
+    fs::{self, File},
+    os::unix::fs::FileExt,
+    path::PathBuf,
 };
 
-use rustix::process::{Resource, getrlimit};
+use rustix::{
+    param::page_size,
+    process::{Resource, getrlimit},
+};
 
-/// Where cgroups are; of version 1 those that count memory.
-const CGROUPS: &str = "/sys/fs/cgroup";
+use crate::cgroups;
 
-/// The least of all that limit it, in bytes. `None` where nothing is known.
+/// What cgroups limit memory by: where version 2 slows a process down, and where either kills it.
+const LIMITS: [&str; 3] = ["memory.high", "memory.max", "memory.limit_in_bytes"];
+
+/// Of 32 bits the system leaves a process 2 GiB at least.
+const ADDRESSES: Option<u64> = if cfg!(target_pointer_width = "32") { Some(2 << 30) } else { None };
+
+/// What memory is counted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// All that is mapped, touched or not: `RLIMIT_AS`.
+    Addresses,
+    /// What of it is private and can be written to: `RLIMIT_DATA`.
+    Data,
+    /// What is touched: the memory of the machine, or less by a cgroup.
+    Resident,
+}
+
+/// What limits the memory of the process, each in bytes. `None`: nothing does, or it is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    addresses: Option<u64>,
+    data: Option<u64>,
+    resident: Option<u64>,
+}
+
+/// What of that the process uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Used {
+    addresses: u64,
+    data: u64,
+    resident: u64,
+}
+
+impl Bounds {
+    pub(crate) fn read() -> Self {
+        let physical = fs::read_to_string("/proc/meminfo").ok().and_then(|text| total(&text));
+        let cgroup = least(&cgroups::folders("memory"));
+        Self {
+            addresses: [getrlimit(Resource::As).current, ADDRESSES].into_iter().flatten().min(),
+            data: getrlimit(Resource::Data).current,
+            resident: [physical, cgroup].into_iter().flatten().min(),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(all: &[(Kind, u64)]) -> Self {
+        let bound = |kind| all.iter().find(|(other, _)| *other == kind).map(|(_, bound)| *bound);
+        let (addresses, data) = (bound(Kind::Addresses), bound(Kind::Data));
+        Self { addresses, data, resident: bound(Kind::Resident) }
+    }
+
+    /// Those that there are.
+    pub(crate) fn all(self) -> impl Iterator<Item = (Kind, u64)> {
+        let all =
+            [(Kind::Addresses, self.addresses), (Kind::Data, self.data), (Kind::Resident, self.resident)];
+        all.into_iter().filter_map(|(kind, bound)| Some((kind, bound?)))
+    }
+}
+
+impl Used {
+    pub(crate) fn of(&self, kind: Kind) -> u64 {
+        match kind {
+            Kind::Addresses => self.addresses,
+            Kind::Data => self.data,
+            Kind::Resident => self.resident,
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of_data(data: u64) -> Self {
+        Self { data, ..Self::default() }
+    }
+
+    /// What is mapped and can not be written to.
+    pub(crate) fn other_than_data(&self) -> u64 {
+        self.addresses.saturating_sub(self.data)
+    }
+
+    /// What `statm` says, in pages: size, resident, shared, text, lib, data, dt.
+    fn parse(statm: &str) -> Option<Self> {
+        let mut pages = statm.split_whitespace().map(|number| number.parse::<u64>().ok());
+        let page = page_size() as u64;
+        let (addresses, resident) = (pages.next()??, pages.next()??);
+        let data = pages.nth(3)??;
+        Some(Self { addresses: addresses * page, data: data * page, resident: resident * page })
+    }
+}
+
+/// Tells what the process uses, as often as it is asked, for a microsecond each.
+#[derive(Debug)]
+pub(crate) struct Usage(File);
+
+impl Usage {
+    /// `None` where there is no such file: it is Linux's.
+    pub(crate) fn open() -> Option<Self> {
+        File::open("/proc/self/statm").ok().map(Self)
+    }
+
+    pub(crate) fn read(&self) -> Option<Used> {
+        let mut text = [0; 128];
+        let length = self.0.read_at(&mut text, 0).ok()?;
+        Used::parse(str::from_utf8(&text[..length]).ok()?)
+    }
+}
+
+/// What the process may take, in bytes: the memory of the machine or of its cgroups, or what its own limits leave of addresses and
+/// data, if that is less. `None` where nothing is known.
 pub(crate) fn available() -> Option<u64> {
-    let physical = fs::read_to_string("/proc/meminfo").ok().and_then(|text| total(&text));
-    let addresses = getrlimit(Resource::As).current;
-    let cgroup = fs::read_to_string("/proc/self/cgroup").ok();
-    let cgroup = cgroup.and_then(|text| least(&text, Path::new(CGROUPS)));
-    [physical, addresses, cgroup].into_iter().flatten().min()
+    let used = Usage::open().and_then(|usage| usage.read()).unwrap_or_default();
+    let left = |(kind, bound): (Kind, u64)| match kind {
+        Kind::Resident => bound,
+        Kind::Addresses | Kind::Data => bound.saturating_sub(used.of(kind)),
+    };
+    Bounds::read().all().map(left).min()
 }
 
 /// What `/proc/meminfo` says that the machine has.
@@ -25,34 +136,10 @@ fn total(meminfo: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// The least limit of the cgroups that `/proc/self/cgroup` names, and of those around them.
-fn least(cgroups: &str, root: &Path) -> Option<u64> {
-    cgroups.lines().flat_map(|line| files(line, root)).filter_map(|file| limit(&file)).min()
-}
-
-/// The files with the limits that one line of `/proc/self/cgroup` stands for (cgroups(7)). Some may not be there: in a
-/// container the path may be that outside of it.
-fn files(line: &str, root: &Path) -> Vec<PathBuf> {
-    let mut parts = line.splitn(3, ':').skip(1);
-    let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { return Vec::new() };
-    let (folders, file): (&[&str], _) = match controllers {
-        "" => (&["", "unified"], "memory.max"),
-        list if list.split(',').any(|controller| controller == "memory") => {
-            (&["memory"], "memory.limit_in_bytes")
-        }
-        _ => return Vec::new(),
-    };
-    let own = Path::new(path.trim_start_matches('/'));
-    let of_folder = |folder: &&str| {
-        let folder = root.join(folder);
-        own.ancestors().map(move |group| folder.join(group).join(file)).collect::<Vec<_>>()
-    };
-    folders.iter().flat_map(of_folder).collect()
-}
-
-/// `None` if there is no limit: the word `max`, or, of version 1, more than any machine has.
-fn limit(file: &Path) -> Option<u64> {
-    fs::read_to_string(file).ok()?.trim().parse().ok()
+/// The least limit of these cgroups. Version 1 without one says more than any machine has.
+fn least(cgroups: &[PathBuf]) -> Option<u64> {
+    let files = cgroups.iter().flat_map(|folder| LIMITS.map(|file| folder.join(file)));
+    files.filter_map(|file| cgroups::number(&file)).min()
 }
 
 #[cfg(test)]
@@ -76,8 +163,11 @@ mod tests {
             "groups",
             &[
                 ("a/memory.max", "5000\n"),
+                ("a/memory.high", "max\n"),
                 ("a/b/memory.max", "max\n"),
                 ("a/b/c/memory.max", "9000\n"),
+                ("slow/memory.max", "9000\n"),
+                ("slow/memory.high", "7000\n"),
                 ("other/memory.max", "1\n"),
                 ("unified/u/memory.max", "4000\n"),
                 ("memory/memory.limit_in_bytes", "9223372036854771712\n"),
@@ -87,6 +177,7 @@ mod tests {
         );
         for (text, expected) in [
             ("0::/a/b/c\n", Some(5000)),
+            ("0::/slow\n", Some(7000)),
             ("0::/\n", None),
             ("0::/u\n", Some(4000)),
             ("0::/gone/for/long\n", None),
@@ -95,7 +186,7 @@ mod tests {
             ("4:memory:/docker/abc\n", Some(9_223_372_036_854_771_712)),
             ("nonsense\n\n::\n1:2\n", None),
         ] {
-            assert_eq!(least(text, &root), expected, "{text}");
+            assert_eq!(least(&cgroups::folders_of(text, &root, "memory")), expected, "{text}");
         }
         fs::remove_dir_all(root).unwrap();
     }
@@ -106,5 +197,16 @@ mod tests {
         assert_eq!((total("MemFree: 1 kB\n"), total("MemTotal: much\n")), (None, None));
         #[cfg(target_os = "linux")]
         assert!(available().is_some_and(|bytes| bytes > 1 << 20));
+    }
+
+    #[test]
+    fn what_is_used_is_told_in_pages() {
+        let page = page_size() as u64;
+        let used = Used { addresses: 100 * page, resident: 20 * page, data: 30 * page };
+        assert_eq!(Used::parse("100 20 5 7 0 30 0\n"), Some(used));
+        assert_eq!((Used::parse(""), Used::parse("1 2 3"), Used::parse("a b c d e f")), (None, None, None));
+        assert_eq!((used.of(Kind::Data), used.other_than_data()), (30 * page, 70 * page));
+        #[cfg(target_os = "linux")]
+        assert!(Usage::open().unwrap().read().is_some_and(|used| used.resident > 0 && used.data > 0));
     }
 }

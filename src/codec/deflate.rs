@@ -15,6 +15,7 @@ use super::{failure::Failure, partial::Partial, work::Work};
 use crate::{
     buffered::{Buffered, MIN_SHARED, share},
     message::Message,
+    scarce::{self, Short, grow},
     sync::LockExt,
 };
 
@@ -29,6 +30,9 @@ const CHUNK: usize = 16 * 1024;
 
 /// About what an inflater takes.
 const INFLATER_SIZE: usize = CHUNK + 48 * 1024;
+
+/// About what a compressor takes.
+const COMPRESSOR_SIZE: usize = 320 * 1024;
 
 /// Bytes of compressed blocks taken at a time: they may inflate to nothing.
 const PIECE: usize = 4 * 1024;
@@ -114,6 +118,9 @@ impl Deflate {
 
     /// Compresses with a compressor from the pool. `None` if the payload would not become smaller.
     fn compress_alone(&self, payload: &[u8]) -> Option<Bytes> {
+        if !has_room(payload) {
+            return None;
+        }
         let pool = &COMPRESSORS[self.index()];
         let mut compressor = pool.take(|| self.compressor());
         // Its last user may have set another level. This cannot fail, because there is nothing to flush.
@@ -121,7 +128,7 @@ impl Deflate {
         let compressed = compress(&mut compressor, payload);
         compressor.reset();
         pool.give_back(compressor);
-        (compressed.len() < payload.len()).then(|| compressed.into())
+        compressed.filter(|compressed| compressed.len() < payload.len()).map(Bytes::from)
     }
 
     /// The index of our window size in `COMPRESSORS` and in `Forms`.
@@ -169,11 +176,15 @@ pub(crate) struct Compressing {
 }
 
 impl Compressing {
-    /// Compresses the message. This takes long: some 20 ms for 1 MiB.
+    /// Compresses the message. This takes long: some 20 ms for 1 MiB. Without memory for that it is sent as it is.
     pub(crate) fn run(&mut self) {
-        let compressed = compress(&mut self.compressor, self.outgoing.message.as_bytes());
-        self.outgoing.compressed = Some(compressed.into());
-        self.outgoing.is_shared = false;
+        match compress(&mut self.compressor, self.outgoing.message.as_bytes()) {
+            Some(compressed) => {
+                self.outgoing.compressed = Some(compressed.into());
+                self.outgoing.is_shared = false;
+            }
+            None => self.compressor.reset(), // it must not refer to what the peer has not got in this form
+        }
     }
 }
 
@@ -222,13 +233,20 @@ impl Deflater {
     pub(super) fn deflate(&mut self, outgoing: &mut Outgoing) {
         if self.deflates(outgoing) {
             let compressor = self.compressor.get_or_insert_with(|| Box::new(self.agreed.compressor()));
-            outgoing.compressed = Some(compress(compressor, outgoing.message.as_bytes()).into());
-            outgoing.is_shared = false; // what others get looks different
+            match compress(compressor, outgoing.message.as_bytes()) {
+                Some(compressed) => {
+                    outgoing.compressed = Some(compressed.into());
+                    outgoing.is_shared = false; // what others get looks different
+                }
+                None => self.compressor = None, // as in `Compressing::run`
+            }
         }
     }
 
     fn deflates(&self, outgoing: &Outgoing) -> bool {
-        !self.agreed.ours.no_context_takeover && self.agreed.is_worth_it(&outgoing.message, self.min_size)
+        !self.agreed.ours.no_context_takeover
+            && self.agreed.is_worth_it(&outgoing.message, self.min_size)
+            && has_room(outgoing.message.as_bytes())
     }
 
     /// Whether compressing this would block other threads that need the connection's lock for too long.
@@ -269,6 +287,9 @@ impl Deflater {
         let mut inflater = match self.inflater.take() {
             Some(inflater) => inflater,
             None => {
+                if !scarce::has(INFLATER_SIZE) {
+                    return Err(Short.into());
+                }
                 let mut inflater = INFLATERS.take(Inflater::new);
                 inflater.restart();
                 inflater.load(self.window(), work)?;
@@ -448,9 +469,16 @@ impl<T> Pool<T> {
     }
 }
 
-/// Compresses the payload of a message, without the tail that ends each message (section 7.2.1).
-fn compress(compressor: &mut Compress, payload: &[u8]) -> Vec<u8> {
-    let mut compressed = Vec::with_capacity(payload.len() / 4 + 64);
+/// Whether there is memory for compressing this, and for a compressor: if not, it is sent as it is.
+fn has_room(payload: &[u8]) -> bool {
+    scarce::has(COMPRESSOR_SIZE + 2 * payload.len())
+}
+
+/// Compresses the payload of a message, without the tail that ends each message (section 7.2.1). `None`: there is no memory for
+/// that, and the compressor has taken in what is not sent.
+fn compress(compressor: &mut Compress, payload: &[u8]) -> Option<Vec<u8>> {
+    let mut compressed = Vec::new();
+    grow(&mut compressed, payload.len() / 4 + 64).ok()?;
     let begin = compressor.total_in();
     loop {
         let rest = &payload[(compressor.total_in() - begin) as usize..];
@@ -460,12 +488,13 @@ fn compress(compressor: &mut Compress, payload: &[u8]) -> Vec<u8> {
         if compressed.len() < compressed.capacity() {
             break;
         }
-        compressed.reserve(compressed.len());
+        let more = compressed.len();
+        grow(&mut compressed, more).ok()?;
     }
     if compressed.ends_with(&TAIL) {
         compressed.truncate(compressed.len() - TAIL.len());
     }
-    compressed
+    Some(compressed)
 }
 
 /// Appends to the history. Bytes older than the window are removed only now and then, so that few bytes are moved.

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::message::CloseCode;
+use crate::{message::CloseCode, scarce::Short};
 
 /// Why a connection cannot go on: the close code for the peer, and a text for the peer and the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,9 +24,19 @@ impl Failure {
         Self { code: CloseCode::TOO_BIG, text: text.into() }
     }
 
+    fn short() -> Self {
+        Self { code: CloseCode::TRY_AGAIN, text: "short of memory".into() }
+    }
+
     /// The connection below is broken or has ended: no close frame can be sent.
     #[cfg(feature = "__tls")]
     pub(crate) fn network(text: impl Into<Cow<'static, str>>) -> Self {
         Self { code: CloseCode::ABNORMAL, text: text.into() }
+    }
+}
+
+impl From<Short> for Failure {
+    fn from(_: Short) -> Self {
+        Self::short()
     }
 }

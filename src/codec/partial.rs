@@ -3,7 +3,10 @@
 use bytes::Bytes;
 
 use super::failure::Failure;
-use crate::message::{Message, Text};
+use crate::{
+    message::{Message, Text},
+    scarce::grow,
+};
 
 /// What has arrived of a message, unmasked and inflated. Its memory grows with the bytes that have arrived, never with an
 /// announced length.
@@ -68,6 +71,7 @@ impl Partial {
     pub(super) fn push(&mut self, mut bytes: &[u8]) -> Result<(), Failure> {
         let (text, cut) = match &mut self.body {
             Body::Binary(all) => {
+                grow(all, bytes.len())?;
                 all.extend_from_slice(bytes);
                 return Ok(());
             }
@@ -85,6 +89,7 @@ impl Partial {
             }
         }
         let (valid, rest) = split_utf8(bytes)?;
+        grow(text, valid.len())?;
         text.push_str(valid);
         cut.extend_from_slice(rest);
         Ok(())

@@ -10,7 +10,10 @@ use bytes::{Buf, Bytes};
 use super::failure::Failure;
 #[cfg(feature = "__tls")]
 use super::tls::{Acceptor, Connector, Tls};
-use crate::buffered::MUCH;
+use crate::{
+    buffered::MUCH,
+    scarce::{Short, grow},
+};
 
 /// An empty buffer with a larger capacity is freed.
 const MAX_KEPT_CAPACITY: usize = 64 * 1024;
@@ -37,6 +40,8 @@ pub(crate) struct Stream {
     tail_is_shared: bool,
     /// What its buffers hold may have changed by much; see [`take_resized`](Self::take_resized).
     resized: bool,
+    /// There was no memory for something that was to be sent: nothing can follow it.
+    is_short: bool,
     /// The peer ended TLS (close_notify).
     ended: bool,
 }
@@ -92,6 +97,7 @@ impl Stream {
             tail: None,
             tail_is_shared: false,
             resized: true,
+            is_short: false,
             ended: false,
         }
     }
@@ -107,6 +113,7 @@ impl Stream {
             Security::None => {
                 self.input.drain(..self.at);
                 self.at = 0;
+                grow(&mut self.input, received.len())?;
                 self.input.extend_from_slice(received);
             }
             #[cfg(feature = "__tls")]
@@ -171,7 +178,10 @@ impl Stream {
     /// Where plain bytes to be sent are appended.
     pub(crate) fn output(&mut self) -> &mut Vec<u8> {
         if let Some(tail) = self.tail.take() {
-            self.output.extend_from_slice(&tail);
+            match grow(&mut self.output, tail.len()) {
+                Ok(()) => self.output.extend_from_slice(&tail),
+                Err(Short) => self.is_short = true,
+            }
         }
         &mut self.output
     }
@@ -191,6 +201,9 @@ impl Stream {
 
     /// Encrypts what is to be sent, in TLS records as large as possible. To be called before `pending_parts`.
     pub(crate) fn seal(&mut self) -> Result<(), Failure> {
+        if self.is_short {
+            return Err(Short.into());
+        }
         match &mut self.security {
             Security::None => Ok(()),
             #[cfg(feature = "__tls")]

@@ -61,9 +61,9 @@ pub(super) struct Serve {
     /// A proxy whose connections all begin with the PROXY protocol, version 1 or 2, written as a --trusted-proxy; repeatable
     #[arg(long, value_name = "IP", value_parser = proxy)]
     pub(super) proxy_protocol: Vec<String>,
-    /// Maximum number of connections; more are answered with 503
-    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(super) max_connections: u32,
+    /// Maximum number of connections; more are answered with 503 [default: 4096, or what the box has memory and descriptors for]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) max_connections: Option<u32>,
     /// Maximum number of connections from one address, of IPv6 from one /64 network; more are answered with 429 [default: no
     /// limit]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

@@ -2,6 +2,7 @@
 //! are none.
 
 use std::{
+    io,
     sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -16,6 +17,9 @@ use super::apps::time_of_day;
 pub(super) const PATH: &str = "/clock";
 
 const SECOND: Duration = Duration::from_secs(1);
+
+/// It pushes, and may log.
+const STACK: usize = 128 * 1024;
 
 enum Signal {
     /// A client has connected.
@@ -43,10 +47,14 @@ impl Clock {
         move || ClockSocket(signals.clone())
     }
 
-    pub(super) fn start(&mut self, hub: Hub) {
+    /// # Errors
+    /// The system starts no thread for it.
+    pub(super) fn start(&mut self, hub: Hub) -> io::Result<()> {
         if let Some(signals) = self.receiver.take() {
-            self.thread = Some(thread::spawn(move || run(&signals, &hub)));
+            let thread = thread::Builder::new().name("switchboard-clk".into()).stack_size(STACK);
+            self.thread = Some(thread.spawn(move || run(&signals, &hub))?);
         }
+        Ok(())
     }
 }
 

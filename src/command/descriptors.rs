@@ -20,6 +20,8 @@ const SPARE: u64 = 16;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Needed {
     pub(super) connections: u64,
+    /// Else the server has as many as there are descriptors for.
+    pub(super) are_chosen: bool,
     /// Those of whoever manages the server.
     pub(super) managing: u64,
     /// A connection may be sent a file.
@@ -48,6 +50,7 @@ pub(super) fn raise_limit(needed: Needed) {
     let _ = setrlimit(Resource::Nofile, wanted); // what came of it is seen below
     if let Some(limit) = getrlimit(Resource::Nofile).current
         && limit < sum
+        && needed.are_chosen
     {
         warn!("{}", missing(limit, needed));
     }
@@ -73,7 +76,8 @@ fn missing(limit: u64, needed: Needed) -> String {
 mod tests {
     use super::*;
 
-    const NEEDED: Needed = Needed { connections: 4096, managing: 0, files: false, listeners: 1, gateways: 1 };
+    const NEEDED: Needed =
+        Needed { connections: 4096, are_chosen: true, managing: 0, files: false, listeners: 1, gateways: 1 };
 
     #[test]
     fn everything_is_counted() {

@@ -3,6 +3,7 @@
 
 mod allowance;
 mod apps;
+mod arenas;
 mod args;
 mod cli;
 #[cfg(feature = "__tls")]
@@ -46,6 +47,9 @@ use self::{
     systemd::{Service, Sockets},
 };
 
+/// The default of the library.
+const MAX_CONNECTIONS: u32 = 4096;
+
 pub(crate) fn main() -> ExitCode {
     match Cli::command_or_exit() {
         Command::Serve(args) => serve(&args),
@@ -55,6 +59,7 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn serve(args: &Serve) -> ExitCode {
+    arenas::limit();
     match run(args) {
         Ok(()) => {
             log::logger().flush();
@@ -100,7 +105,7 @@ fn run(args: &Serve) -> Result<(), Box<dyn Error>> {
     descriptors::raise_limit(needed(&server, args));
     stop_on_signals(server.handle(), service.clone())?;
     announce(&server, args);
-    clock.start(server.hub());
+    clock.start(server.hub())?;
     service.watch(&server)?;
     let ended = server.run();
     service.stopping(0);
@@ -112,7 +117,9 @@ fn run(args: &Serve) -> Result<(), Box<dyn Error>> {
 
 fn configure(args: &Serve, clock: &Clock, sockets: &mut Sockets) -> Result<ServerBuilder, Box<dyn Error>> {
     let mut limits = Limits::default();
-    limits.max_connections = args.max_connections as usize;
+    if let Some(most) = args.max_connections {
+        limits.max_connections = most as usize;
+    }
     limits.max_connections_per_address = args.max_connections_per_address.map(|n| n as usize);
     limits.max_message_size = args.max_message_size;
     limits.max_frame_size = args.max_message_size;
@@ -160,7 +167,8 @@ fn needed(server: &Server, args: &Serve) -> Needed {
     #[cfg(not(feature = "manage"))]
     let (managing, places) = (0, 0);
     Needed {
-        connections: args.max_connections.into(),
+        connections: args.max_connections.unwrap_or(MAX_CONNECTIONS).into(),
+        are_chosen: args.max_connections.is_some(),
         managing,
         files: args.www.is_some(),
         listeners: (server.local_addrs().len() + server.redirect_addrs().len()) as u64 + places,

@@ -3,6 +3,7 @@
 use std::{io, time::Duration};
 
 use super::socket::Socket;
+use crate::scarce;
 
 /// The size that a receive buffer starts with, and returns to.
 const START: usize = 512;
@@ -91,7 +92,8 @@ impl Receiver {
         if n > 0 {
             self.is_long = [false, self.is_long[0]];
         }
-        if n == self.buffer.capacity() {
+        // A larger one is only faster.
+        if n == self.buffer.capacity() && scarce::has(self.size * 2) {
             self.size = (self.size * 2).min(self.max_size);
         }
         // Not at once: a large message is often followed by its last few bytes.

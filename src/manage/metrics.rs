@@ -113,6 +113,7 @@ fn incidents(out: &mut Exposition, main: &MainServer) {
             Incident::NoPlaceForAddress => {
                 refused.with(&[("reason", "max_connections_per_address")], count);
             }
+            Incident::NoRoom => refused.with(&[("reason", "no_room")], count),
             _ => {}
         }
     }

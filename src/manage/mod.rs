@@ -54,6 +54,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// What all of them may hold in buffers: this part of what the clients of the server may, but room for some large messages.
 const PART_OF_BUFFERS: usize = 4;
 const LEAST_BUFFERS: usize = 8 << 20;
+const SMALLEST_BUFFERS: usize = 64 << 10;
 
 /// The longest message that a hub in another process can push at least, and what a link says of one beside it.
 const LINK_MESSAGE: usize = 4 << 20;
@@ -239,7 +240,7 @@ impl Manage {
 
     /// Limits of the listener itself, in place of its own: 128 connections
     /// ([`max_connections`](crate::Limits::max_connections)), which stay open for 60 s
-    /// ([`http_keep_alive`](crate::Limits::http_keep_alive)), and a quarter of the buffers
+    /// ([`http_keep_alive`](crate::Limits::http_keep_alive)), and a quarter of the buffers, on small boxes up to half
     /// ([`max_buffered_bytes`](crate::Limits::max_buffered_bytes)); messages of 1 MiB
     /// ([`max_body`](crate::Limits::max_body)).
     pub fn limits(self, limits: Limits) -> Self {
@@ -293,13 +294,16 @@ impl Beside for Manage {
 fn own_limits(max_message_size: usize) -> Limits {
     let limits = Limits::default();
     let message = max_message_size.max(LINK_MESSAGE).saturating_add(LINK_MORE);
-    let buffers = limits.buffered_bytes() / PART_OF_BUFFERS;
+    let of_server = limits.buffered_bytes();
+    let buffers = (of_server / PART_OF_BUFFERS).max(LEAST_BUFFERS).max(message.saturating_mul(4));
+    // On a small box it is not more than half of that.
+    let buffers = buffers.min(of_server / 2).max(SMALLEST_BUFFERS);
     Limits {
         max_message_size: message,
         max_frame_size: message,
         max_connections: CONNECTIONS,
         http_keep_alive: KEEP_ALIVE,
-        max_buffered_bytes: Some(buffers.max(LEAST_BUFFERS).max(message.saturating_mul(4))),
+        max_buffered_bytes: Some(buffers),
         workers: 0,
         ..limits
     }

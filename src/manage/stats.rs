@@ -230,7 +230,10 @@ fn text(main: &MainServer, census: &Census, process: &Process) -> String {
 
 /// Whether this is a client that wanted something and was turned away.
 pub(super) fn is_refusal(incident: Incident) -> bool {
-    matches!(incident, Incident::Refused(_) | Incident::NoPlace | Incident::NoPlaceForAddress)
+    matches!(
+        incident,
+        Incident::Refused(_) | Incident::NoPlace | Incident::NoPlaceForAddress | Incident::NoRoom
+    )
 }
 
 impl fmt::Debug for Stats {

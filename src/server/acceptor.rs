@@ -200,19 +200,26 @@ impl Acceptor {
         let slot = match shared.take_slot(peer.map(|peer| peer.ip())) {
             Ok(slot) => slot,
             Err(why) => {
-                shared.incidents.note(why.incident(), format_args!("{}: too many connections", Peer(peer)));
+                shared.incidents.note(why.incident(), format_args!("{}: {}", Peer(peer), why.words()));
                 let why = shared.response_to(refusal(why), None);
                 return self.rejected.add(socket, &self.listener.security, why, &shared.headers);
             }
         };
         let security = self.listener.security.clone();
         let job = Job { socket, peer, security, tag: self.listener.tag, slot, received: None };
-        if let Err((e, job)) = self.common.threads.hand_over(job) {
-            if let Some(Job { socket, security, .. }) = job {
-                let why = shared.response_to(refusal(NoSlot::OfAll), None);
-                self.rejected.add(socket, &security, why, &shared.headers);
+        let Err(unserved) = self.common.threads.hand_over(job) else { return };
+        let why = NoSlot::NoRoom;
+        match unserved.error {
+            // The next client may come at once: each is one attempt, and costs what it costs.
+            Some(e) => {
+                self.common.errors.log(log::Level::Error, format_args!("{e}"));
+                shared.idle.give_up_all();
             }
-            self.back_off(&e.to_string());
+            None => shared.incidents.note(why.incident(), format_args!("{}: {}", Peer(peer), why.words())),
+        }
+        if let Some(Job { socket, security, .. }) = unserved.job {
+            let why = shared.response_to(refusal(why), None);
+            self.rejected.add(socket, &security, why, &shared.headers);
         }
     }
 

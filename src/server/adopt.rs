@@ -105,19 +105,25 @@ fn hand_over(shared: &Arc<Shared>, threads: &Arc<Threads>, adopted: Adopted) {
         Err(e) => return log::error!("cannot adopt a connection: {e}"),
     };
     let job = Job { socket, peer, security: Security::None, tag: 0, slot, received: Some(received) };
-    if let Err((e, job)) = threads.hand_over(job) {
-        log::error!("{e}");
-        if let Some(Job { socket, security, .. }) = job {
-            let why = shared.response_to(refusal(NoSlot::OfAll), None);
-            reject_at_once(socket, &security, why, &shared.headers);
-        }
+    let Err(unserved) = threads.hand_over(job) else { return };
+    match unserved.error {
+        Some(e) => log::error!("{e}"),
+        None => note(shared, peer, NoSlot::NoRoom),
+    }
+    if let Some(Job { socket, security, .. }) = unserved.job {
+        let why = shared.response_to(refusal(NoSlot::NoRoom), None);
+        reject_at_once(socket, &security, why, &shared.headers);
     }
 }
 
 fn turn_away(shared: &Shared, adopted: Adopted, why: NoSlot) {
-    let peer = Peer(adopted.peer());
-    shared.incidents.note(why.incident(), format_args!("{peer}: handed over: too many connections"));
+    note(shared, adopted.peer(), why);
     reject(shared, adopted, refusal(why));
+}
+
+fn note(shared: &Shared, peer: Option<SocketAddr>, why: NoSlot) {
+    let peer = Peer(peer);
+    shared.incidents.note(why.incident(), format_args!("{peer}: handed over: {}", why.words()));
 }
 
 fn reject(shared: &Shared, adopted: Adopted, why: Refusal) {

@@ -83,7 +83,7 @@ impl MainServer {
     /// # Errors
     /// Why it does not.
     pub(crate) fn check_ready(&self) -> Result<(), &'static str> {
-        let has_place = self.0.connections() < self.0.limits.max_connections || !self.0.idle.is_empty();
+        let has_place = self.0.connections() < self.0.max_connections() || !self.0.idle.is_empty();
         if self.0.is_stopping() {
             Err("the server shuts down")
         } else if !has_place {

@@ -17,6 +17,7 @@ use crate::{
     deadline::Deadline,
     http::{Decoder, Framing, Part, Refusal, Request},
     limits::Limits,
+    scarce::grow,
 };
 
 /// How much is received at a time.
@@ -115,6 +116,7 @@ impl<'a> RequestBody<'a> {
                     if length > max - body.len() {
                         return Err(too_large(max));
                     }
+                    grow(&mut body, length).map_err(|_| short_of_memory())?;
                     body.extend_from_slice(&input[..length]);
                     if !self.held.try_set(body.capacity(), self.all) {
                         return Err(short_of_memory());

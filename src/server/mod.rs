@@ -32,6 +32,7 @@ mod threads;
 mod wake_pipe;
 
 use std::{
+    io::{self, ErrorKind},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -166,7 +167,8 @@ impl Server {
     /// own calls [`spawn`](Self::spawn) instead.
     ///
     /// # Errors
-    /// [`ServerError::Io`] if the system refuses to start the first threads, or if no more clients can be
+    /// [`ServerError::Io`] if the system refuses to start the first threads, if there is no memory for a single connection, or if no
+    /// more clients can be
     /// accepted: then all open connections are closed with 1001 and have ten seconds to end.
     pub fn run(self) -> Result<(), ServerError> {
         #[cfg(feature = "manage")]
@@ -181,6 +183,7 @@ impl Server {
         let gateways = Gateways::start(limits, clock, &registrar, buffered, incidents, pulse)?;
         let threads = Threads::new(shared.clone(), gateways);
         let mut acceptors = Acceptors::new(shared.clone(), threads.clone());
+        look_for_room(&shared)?;
         let started = acceptors.start(listeners);
         adopting.start(&threads);
         let running = shared.pulse.begin();
@@ -232,6 +235,24 @@ impl ServerBuilder {
         server.shared.registry.set_identities(server.identities());
         Ok(server)
     }
+}
+
+/// Sees how many connections the box has room for, and says so.
+///
+/// # Errors
+/// [`ServerError::Io`] if it has for none.
+fn look_for_room(shared: &Shared) -> Result<(), ServerError> {
+    let measured = shared.room.measure(&shared.limits, &shared.buffered);
+    if let Some(why) = measured.refuses_all() {
+        return Err(io::Error::new(ErrorKind::OutOfMemory, why).into());
+    }
+    // One beside another server has a small part of what that says.
+    let is_beside = shared.routes.all.is_some();
+    if let Some(what) = measured.misfit(&shared.limits).filter(|_| !is_beside) {
+        log::warn!("{what}");
+    }
+    log::log!(if is_beside { log::Level::Debug } else { log::Level::Info }, "{measured}");
+    Ok(())
 }
 
 /// Waits for the shutdown, while other threads accept and serve; joins those that end meanwhile, and sums up what clients bring

@@ -73,6 +73,7 @@ pub(super) fn reject_at_once(socket: Socket, security: &Security, why: Response,
 pub(super) fn refusal(why: NoSlot) -> Refusal {
     let (status, reason) = match why {
         NoSlot::OfAll => (StatusCode::SERVICE_UNAVAILABLE, "too many connections"),
+        NoSlot::NoRoom => (StatusCode::SERVICE_UNAVAILABLE, "no memory or thread is left"),
         NoSlot::OfAddress => (StatusCode::TOO_MANY_REQUESTS, "too many connections from this address"),
     };
     Refusal::new(status, reason).with_header(header::RETRY_AFTER, "5")

@@ -34,6 +34,7 @@ use crate::{
     observer::Observers,
     pulse::Pulse,
     registry::Registry,
+    room::{Costs, Room},
     session::{SessionSettings, Sessions},
     sync::LockExt,
 };
@@ -67,6 +68,8 @@ pub(super) struct Settings {
     pub(super) node: Option<NodeId>,
     #[cfg(feature = "__tls")]
     pub(super) certificates: Certificates,
+    /// Some listener speaks TLS.
+    pub(super) has_tls: bool,
 }
 
 #[derive(Debug)]
@@ -86,6 +89,8 @@ pub(super) struct Shared {
     pub(super) registry: Arc<Registry>,
     pub(super) clock: Arc<Clock>,
     pub(super) buffered: Arc<Buffered>,
+    /// What the box has room for.
+    pub(super) room: Room,
     /// What clients bring about, for the thread that called `run` to sum up.
     pub(super) incidents: Arc<Incidents>,
     /// The sockets of connections in their handshake, by which a shutdown finds them.
@@ -111,6 +116,12 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(settings: Settings) -> Result<Self, ServerError> {
         let limits = Arc::new(settings.limits);
+        let room = Room::new(Costs {
+            stack: limits.stack_size,
+            tls: settings.has_tls,
+            dedicated: matches!(settings.compression, Compression::Dedicated { .. }),
+            beside: settings.routes.all.is_some(),
+        });
         let supervisor = Arc::new(WakePipe::new()?);
         // Handles of connections may outlive the server, and keep no descriptor of it.
         let weak = Arc::downgrade(&supervisor);
@@ -125,6 +136,7 @@ impl Shared {
             routes: settings.routes,
             registry,
             buffered,
+            room,
             addresses: Addresses::new(limits.max_connections_per_address),
             idle: Idle::new(limits.max_http_idle),
             limits,
@@ -163,7 +175,8 @@ impl Shared {
         if !self.count_at(address) {
             return Err(NoSlot::OfAddress);
         }
-        let free = |count| (count < self.limits.max_connections).then_some(count + 1);
+        let most = self.max_connections();
+        let free = |count| (count < most).then_some(count + 1);
         while self.count.fetch_update(SeqCst, SeqCst, free).is_err() {
             if self.idle.give_up_oldest().is_none() {
                 address.into_iter().for_each(|address| self.addresses.remove(address));
@@ -210,6 +223,21 @@ impl Shared {
         }
     }
 
+    /// How many places there are.
+    pub(super) fn max_connections(&self) -> usize {
+        self.limits.max_connections.min(self.room.connections())
+    }
+
+    /// Whether there is memory for one more connection, which has its place already. If not, one that waits for its next request has
+    /// to end.
+    pub(super) fn has_room(&self) -> bool {
+        let has_room = self.room.admits(self.connections(), &self.buffered);
+        if !has_room {
+            self.idle.give_up_oldest();
+        }
+        has_room
+    }
+
     /// How many places are taken.
     pub(super) fn connections(&self) -> usize {
         self.count.load(SeqCst)
@@ -245,14 +273,25 @@ pub(super) enum NoSlot {
     OfAll,
     /// `max_connections_per_address`.
     OfAddress,
+    /// What the box has of memory or threads.
+    NoRoom,
 }
 
 impl NoSlot {
+    /// For the log.
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Self::OfAll | Self::OfAddress => "too many connections",
+            Self::NoRoom => "no memory or thread is left",
+        }
+    }
+
     /// What is counted when a client is turned away.
     pub(super) fn incident(self) -> Incident {
         match self {
             Self::OfAll => Incident::NoPlace,
             Self::OfAddress => Incident::NoPlaceForAddress,
+            Self::NoRoom => Incident::NoRoom,
         }
     }
 }

@@ -79,6 +79,14 @@ struct Handles {
     ended: Vec<JoinHandle<()>>,
 }
 
+/// A socket that no thread serves.
+#[derive(Debug)]
+pub(super) struct Unserved {
+    /// What the system says. `None`: the server has as many as there is room for.
+    pub(super) error: Option<io::Error>,
+    pub(super) job: Option<Job>,
+}
+
 impl Threads {
     pub(super) fn new(shared: Arc<Shared>, gateways: Gateways) -> Arc<Self> {
         Arc::new(Self { shared, gateways, idle: Mutex::default(), handles: Mutex::default() })
@@ -87,13 +95,25 @@ impl Threads {
     /// Gives a socket to a thread that waits for one, or else to a new one.
     ///
     /// # Errors
-    /// No thread waits and none can be started. The socket comes back.
-    pub(super) fn hand_over(self: &Arc<Self>, job: Job) -> Result<(), (io::Error, Option<Job>)> {
+    /// There is no memory for it, or no thread waits and none can be started. The socket comes back.
+    pub(super) fn hand_over(self: &Arc<Self>, job: Job) -> Result<(), Unserved> {
+        if !self.shared.has_room() {
+            return Err(Unserved { error: None, job: Some(job) });
+        }
         match self.take_idle() {
             Some(thread) => thread.give(job),
+            None if !self.may_start() => return Err(Unserved { error: None, job: Some(job) }),
             None => self.start(job)?,
         }
         Ok(())
+    }
+
+    /// Whether the box has room for one more thread. A connection that waits for its next request ends for it: its own is free in a
+    /// moment, and may be one too many until then.
+    fn may_start(&self) -> bool {
+        let most = self.shared.room.threads();
+        let running = self.handles.locked().running.len();
+        running < most || running <= most + most / 4 && self.shared.idle.give_up_oldest().is_some()
     }
 
     /// A function, so that the lock is free again when the thread is woken.
@@ -101,7 +121,7 @@ impl Threads {
         self.idle.locked().stack.pop()
     }
 
-    fn start(self: &Arc<Self>, job: Job) -> Result<(), (io::Error, Option<Job>)> {
+    fn start(self: &Arc<Self>, job: Job) -> Result<(), Unserved> {
         // What a thread owns that could not be started is lost; the job is not.
         let next = Arc::new(Mutex::new(Next::Serve(job)));
         let (threads, of_thread) = (self.clone(), next.clone());
@@ -114,10 +134,13 @@ impl Threads {
                 handles.running.insert(id, handle);
                 Ok(())
             }
-            Err(e) => match std::mem::take(&mut *next.locked()) {
-                Next::Serve(job) => Err((e, Some(job))),
-                Next::Wait | Next::End => Err((e, None)),
-            },
+            Err(e) => {
+                let job = match std::mem::take(&mut *next.locked()) {
+                    Next::Serve(job) => Some(job),
+                    Next::Wait | Next::End => None,
+                };
+                Err(Unserved { error: Some(e), job })
+            }
         }
     }
 

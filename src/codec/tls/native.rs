@@ -9,7 +9,11 @@ use bytes::Bytes;
 use native_tls::{HandshakeError, MidHandshakeTlsStream, TlsAcceptor, TlsConnector, TlsStream};
 
 use super::{MAX_RECORD, handshake_failed};
-use crate::{codec::failure::Failure, sync::LockExt};
+use crate::{
+    codec::failure::Failure,
+    scarce::{Short, grow},
+    sync::LockExt,
+};
 
 #[derive(Debug)]
 pub(super) struct Native {
@@ -85,6 +89,7 @@ impl Native {
         let State::Established(stream) = &mut self.state else { return Ok(()) };
         let result = loop {
             let (len, room) = (plain.len(), stream.get_ref().left().clamp(256, MAX_RECORD));
+            grow(plain, room)?;
             plain.resize(len + room, 0);
             let result = stream.read(&mut plain[len..]);
             plain.truncate(len + *result.as_ref().unwrap_or(&0));
@@ -93,7 +98,7 @@ impl Native {
                 other => break other,
             }
         };
-        self.collect_output(sealed);
+        self.collect_output(sealed)?;
         match result {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(()),
             Err(e) => Err(Failure::network(format!("TLS: {e}"))),
@@ -126,7 +131,7 @@ impl Native {
     pub(super) fn seal(&mut self, plain: &[u8], sealed: &mut Vec<u8>) -> Result<bool, Failure> {
         let (State::Established(stream) | State::Ended(stream)) = &mut self.state else { return Ok(false) };
         stream.write_all(plain).map_err(|e| Failure::network(format!("TLS: {e}")))?;
-        self.collect_output(sealed);
+        self.collect_output(sealed)?;
         Ok(true)
     }
 
@@ -134,7 +139,8 @@ impl Native {
         if let State::Established(stream) | State::Ended(stream) = &mut self.state {
             // Fails only if TLS is already broken.
             let _ = stream.shutdown();
-            self.collect_output(sealed);
+            // Without memory for a few bytes the stream ends without them.
+            let _ = self.collect_output(sealed);
         }
     }
 
@@ -163,15 +169,17 @@ impl Native {
     }
 
     /// Moves what TLS has written to `sealed`.
-    fn collect_output(&mut self, sealed: &mut Vec<u8>) {
-        let (State::Established(stream) | State::Ended(stream)) = &mut self.state else { return };
+    fn collect_output(&mut self, sealed: &mut Vec<u8>) -> Result<(), Short> {
+        let (State::Established(stream) | State::Ended(stream)) = &mut self.state else { return Ok(()) };
         let written = &mut stream.get_mut().output;
         if sealed.is_empty() {
             std::mem::swap(sealed, written);
         } else {
+            grow(sealed, written.len())?;
             sealed.append(written);
         }
         self.piped = stream.get_ref().held();
+        Ok(())
     }
 }
 
@@ -221,7 +229,10 @@ impl Write for Pipe {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         match &self.handshake {
             Some(output) => output.locked().extend_from_slice(buf),
-            None => self.output.extend_from_slice(buf),
+            None => {
+                grow(&mut self.output, buf.len()).map_err(|_| io::ErrorKind::OutOfMemory)?;
+                self.output.extend_from_slice(buf);
+            }
         }
         Ok(buf.len())
     }

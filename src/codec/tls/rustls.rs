@@ -12,7 +12,7 @@ use rustls::{
 };
 
 use super::{MAX_RECORD, handshake_failed};
-use crate::codec::failure::Failure;
+use crate::{codec::failure::Failure, scarce::grow};
 
 /// More of a record is its header, the tag, and with TLS 1.2 the nonce, with TLS 1.3 the type (RFC 8446, section 5.2).
 const OVERHEAD: usize = 32;
@@ -243,7 +243,9 @@ fn take<Data>(
     Ok(Taken::Step(match state {
         ConnectionState::ReadTraffic(mut records) => {
             while let Some(record) = records.next_record() {
-                plain.extend_from_slice(record.map_err(|e| broken(&e))?.payload);
+                let payload = record.map_err(|e| broken(&e))?.payload;
+                grow(plain, payload.len())?;
+                plain.extend_from_slice(payload);
             }
             Step::Go
         }
@@ -261,6 +263,7 @@ fn take<Data>(
                 Then::Nothing => {}
                 Then::Seal(plain) => {
                     let room = plain.len() + plain.len().div_ceil(MAX_RECORD) * OVERHEAD;
+                    grow(sealed, room)?;
                     append(sealed, room, |room| traffic.encrypt(plain, room)).map_err(|e| broken(&e))?;
                 }
                 Then::Finish => append(sealed, 2 + OVERHEAD, |room| traffic.queue_close_notify(room))

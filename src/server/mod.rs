@@ -21,6 +21,7 @@ mod producing;
 mod proxied;
 mod proxies;
 mod redirecting;
+mod rehearsal;
 mod rejected;
 mod requests;
 mod routes;
@@ -36,14 +37,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-#[cfg(feature = "manage")]
-pub(crate) use self::beside::{Beside, MainServer};
 use self::{
     acceptor::Acceptors,
     adopt::{Adopter, Adopting},
     listener::Listener,
     shared::Shared,
     threads::Threads,
+};
+#[cfg(feature = "manage")]
+pub(crate) use self::{
+    beside::{Beside, MainServer},
+    rehearsal::Rehearsal,
 };
 pub use self::{
     builder::ServerBuilder, exchange::Exchange, handle::ServerHandle, listener::ListenAddr,

@@ -1,4 +1,4 @@
-#![cfg(feature = "cli")]
+#![cfg(all(feature = "cli", feature = "__tls"))]
 //! Options of the command from the environment and from a file.
 
 mod common;

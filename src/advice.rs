@@ -1,6 +1,10 @@
 //! What to do about an address that cannot be listened on.
 
-use std::{fmt::Write, io, net::SocketAddr};
+use std::{
+    fmt::Write,
+    io,
+    net::{Ipv6Addr, SocketAddr},
+};
 
 use rustix::io::Errno;
 
@@ -62,6 +66,11 @@ pub(crate) fn on_form(address: &str) -> Option<String> {
     if address.contains(char::is_whitespace) {
         return Some(format!("there is a space in it: {FORM}"));
     }
+    if address.matches(':').count() > 1 && !address.starts_with('[') {
+        let split = address.rsplit_once(':').filter(|(host, _)| host.parse::<Ipv6Addr>().is_ok());
+        let (host, port) = split.unwrap_or((address, "8080"));
+        return Some(format!("an address of IPv6 is in brackets: [{host}]:{port}"));
+    }
     if let Some(port) = address.strip_prefix(':') {
         return Some(format!(
             "{FORM}: 0.0.0.0:{port} for all addresses of IPv4, [::]:{port} with IPv6, 127.0.0.1:{port} for this machine alone"
@@ -70,7 +79,7 @@ pub(crate) fn on_form(address: &str) -> Option<String> {
     if address.contains('/') {
         return Some(format!("{FORM}: a path has unix: before it, an address no path behind it"));
     }
-    let Some((host, port)) = address.rsplit_once(':') else {
+    let Some((_, port)) = address.rsplit_once(':') else {
         return Some(match address.parse::<u16>() {
             Ok(port) => {
                 format!("it is a port: write 0.0.0.0:{port}, or 127.0.0.1:{port} for this machine alone")
@@ -78,11 +87,6 @@ pub(crate) fn on_form(address: &str) -> Option<String> {
             Err(_) => format!("it has no port: {FORM}, such as {address}:8080"),
         });
     };
-    if host.contains(':') && !host.starts_with('[') {
-        return Some(format!(
-            "an address of IPv6 is in brackets: [{host}]:{port}, or [{address}]:8080 if {port} belongs to it"
-        ));
-    }
     if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_err() {
         return Some(format!("{port} is no port: they go up to 65535"));
     }
@@ -113,7 +117,7 @@ mod tests {
             ("127.0.0.1:", "\"\" is no port"),
             ("a b:80", "there is a space"),
             ("::1:8080", "[::1]:8080"),
-            ("::", "brackets"),
+            ("::", "[::]:8080"),
         ] {
             let text = on_form(address).unwrap_or_else(|| panic!("{address} is taken"));
             assert!(text.contains(told), "{address}: {text}");

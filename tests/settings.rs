@@ -126,6 +126,7 @@ fn mistakes_are_told_with_where_they_are() {
         assert!(wrong.contains(part), "{wrong}");
     }
     assert!(told_of("max-connections = 0").contains("--max-connections is from line 1 of "));
+    assert!(told_of("listen = 'a:1'\nlog-keep = 3").contains("--log-keep is from line 2 of "));
     assert!(told_of("log-level = \"loud\"").contains("off, error, warn, info, debug, trace"));
     assert!(told_of("listen = \"x").contains("a.toml:1: "));
     assert!(

@@ -3,7 +3,7 @@
 use clap::{
     Error,
     builder::StyledStr,
-    error::{ContextKind, ContextValue},
+    error::{ContextKind, ContextValue, ErrorKind},
 };
 
 pub(super) struct Origin {
@@ -24,12 +24,20 @@ impl Origin {
 
 /// Adds where those options are from that the error names.
 pub(super) fn told(mut error: Error, origins: &[&Origin]) -> Error {
+    // Of what is missing, the usage says what needs it.
+    let is_missing = error.kind() == ErrorKind::MissingRequiredArgument;
+    let is_of_use = |kind: ContextKind| match kind {
+        ContextKind::InvalidArg | ContextKind::PriorArg => true,
+        ContextKind::Usage => is_missing,
+        _ => false,
+    };
     let named: Vec<String> = error
         .context()
-        .filter(|(kind, _)| matches!(kind, ContextKind::InvalidArg | ContextKind::PriorArg))
+        .filter(|(kind, _)| is_of_use(*kind))
         .flat_map(|(_, value)| match value {
             ContextValue::String(text) => vec![text.clone()],
             ContextValue::Strings(texts) => texts.clone(),
+            ContextValue::StyledStr(text) => vec![text.to_string()],
             _ => Vec::new(),
         })
         .collect();

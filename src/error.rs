@@ -4,6 +4,7 @@
 use std::{fmt, io, sync::Arc};
 
 use crate::{
+    advice::on_binding,
     id::InvalidId,
     message::{CloseCode, Text},
 };
@@ -241,7 +242,10 @@ impl ServerError {
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Bind(e) => write!(f, "cannot listen on {}: {}", e.address, e.source),
+            Self::Bind(e) => {
+                let BindError { address, source } = &**e;
+                write!(f, "cannot listen on {address}: {source}{}", on_binding(address, source))
+            }
             Self::Tls(e) => e.fmt(f),
             Self::Config(text) => f.write_str(text),
             Self::Io(e) => e.fmt(f),

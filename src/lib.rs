@@ -552,6 +552,7 @@
 #[cfg(not(unix))]
 compile_error!("switchboard needs Unix: Linux, macOS or another one");
 
+mod advice;
 mod awaited;
 #[cfg(feature = "__bench")]
 #[doc(hidden)]

@@ -97,6 +97,8 @@ pub(crate) struct Measured {
     tasks: Option<Tasks>,
     threads: Most,
     connections: Most,
+    /// As many as there is memory for, whatever was chosen.
+    fitting: Most,
 }
 
 /// What there was of one kind of memory, and how it is shared out.
@@ -196,13 +198,13 @@ impl Room {
         if self.costs.beside {
             threads.number = (threads.number / PART_BESIDE).max(LEAST_BESIDE.min(threads.number));
         }
+        let fitting = each(&|_| self.parked()).into_iter().fold(unlimited, Most::least);
         let mut connections = Most { number: limits.max_connections as u64, by: Cause::Chosen };
         if limits.max_connections == Limits::MAX_CONNECTIONS {
             let descriptors = descriptors.map(|number| Most { number, by: Cause::Descriptors });
-            connections =
-                each(&|_| self.parked()).into_iter().chain(descriptors).fold(connections, Most::least);
+            connections = descriptors.into_iter().fold(connections.least(fitting), Most::least);
         }
-        Measured { memory, descriptors, tasks, threads, connections }
+        Measured { memory, descriptors, tasks, threads, connections, fitting }
     }
 
     /// What was measured; before that anything fits.
@@ -286,8 +288,25 @@ impl Measured {
         ))
     }
 
-    /// What does not fit, although it was chosen. `None`: all does.
-    pub(crate) fn misfit(&self, limits: &Limits) -> Option<String> {
+    /// What does not fit, although it was chosen.
+    pub(crate) fn misfits(&self, limits: &Limits) -> impl Iterator<Item = String> {
+        self.misfit_of_buffers(limits).into_iter().chain(self.misfit_of_connections())
+    }
+
+    fn misfit_of_connections(&self) -> Option<String> {
+        let Self { connections, fitting, .. } = *self;
+        (fitting.number < connections.number).then(|| {
+            format!(
+                "max_connections is {}, and there is memory for {}: {}: {}, or max_connections",
+                connections.number,
+                fitting.number,
+                Words(fitting.by),
+                self.what_to_do(fitting.by)
+            )
+        })
+    }
+
+    fn misfit_of_buffers(&self, limits: &Limits) -> Option<String> {
         let wanted = limits.max_buffered_bytes? as u64;
         let share = self.memory.iter().find(|share| wanted > share.left / 2)?;
         Some(format!(
@@ -477,7 +496,7 @@ mod tests {
             "at most 500 connections, 66 of them with a thread (synchronous, or in their handshake): 48 MiB of memory, 500 \
              descriptors and 100 threads are left; the limit is the address space (ulimit -v)"
         );
-        assert_eq!((all.refuses_all(), all.misfit(&limits)), (None, None));
+        assert_eq!((all.refuses_all(), all.misfits(&limits).next()), (None, None));
         let all = measured(COSTS, &limits, &[(Kind::Addresses, 24_000 * MIB)], None, None);
         assert_eq!(
             all.to_string(),
@@ -487,9 +506,15 @@ mod tests {
         let all = measured(COSTS, &limits, &[(Kind::Data, MIB)], Some(100), None);
         let why = all.refuses_all().unwrap();
         assert!(why.contains("a single connection: the size of data (ulimit -d): raise that, or"), "{why}");
+        let chosen = Limits { max_connections: 100_000, ..Limits::default() };
+        let all = measured(COSTS, &chosen, &[(Kind::Addresses, 48 * MIB)], None, None);
+        let misfit = all.misfits(&chosen).next().unwrap();
+        assert!(misfit.starts_with("max_connections is 100000, and there is memory for "), "{misfit}");
+        let all = measured(COSTS, &limits, &[(Kind::Data, MIB)], Some(100), None);
         let limits = Limits { max_buffered_bytes: Some(1 << 20), ..limits };
         assert!(
-            all.misfit(&limits)
+            all.misfits(&limits)
+                .next()
                 .unwrap()
                 .contains("may take 1024 KiB (max_buffered_bytes), and only 1024 KiB")
         );

@@ -666,7 +666,10 @@ fn each_mistake_is_reported_in_one_line() {
     assert_fails(&[&["--tls-listen", &*taken][..], &CERTIFICATE].concat(), &["cannot listen on", &taken]);
     assert_fails(&["--listen", "nonsense"], &["cannot listen on nonsense", "HOST:PORT"]);
     assert_fails(&["--allow-origin", "example.com"], &["example.com", "SCHEME://HOST"]);
-    assert_fails(&["--listen", "http://127.0.0.1:0"], &["cannot listen on http://127.0.0.1:0", "HOST:PORT"]);
+    assert_fails(
+        &["--listen", "http://127.0.0.1:0"],
+        &["cannot listen on http://127.0.0.1:0", "it is a URL"],
+    );
     assert_fails(&["--listen", ":8080"], &["cannot listen on :8080", "HOST:PORT"]);
     assert_fails(&["--listen", "unix:x,mode=0999"], &["cannot listen on unix:x,mode=0999", "octal"]);
     assert_fails(&["--listen", ANY, "--max-buffered-bytes", "1K"], &["max_buffered_bytes is 1024", "65536"]);

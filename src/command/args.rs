@@ -9,18 +9,15 @@ use clap::{
 use log::LevelFilter;
 use switchboard::{Compression, ProxyHeaders, Server};
 
+use super::help::AFTER;
 use super::logging::{Options, To};
 #[cfg(feature = "manage")]
 use super::manage::Management;
 #[cfg(feature = "__tls")]
 use super::tls::Tls;
 
-/// What the demo allows in its rooms.
-pub(super) const ROOMS: &str = "What one client may send into a room is limited, beyond it with close code 1008: on /broadcast 4 MiB at \
-    once and then 1 MiB a second; in a chat 64 KiB at once and then 16 KiB a second, in lines of up to 16 KiB.";
-
 #[derive(Debug, Args)]
-#[command(after_help = ROOMS)]
+#[command(after_help = AFTER)]
 pub(super) struct Serve {
     /// Listen here: HOST:PORT, unix:PATH, or unix:PATH,mode=0660 for who may connect, whatever the umask is; repeatable
     /// [default: 127.0.0.1:8080, if nothing else is given]

@@ -2,22 +2,24 @@
 
 use std::fmt::Write;
 
-use clap::{
-    CommandFactory, FromArgMatches, Parser, Subcommand,
-    builder::{Resettable, StyledStr},
-    error::{ContextKind, ContextValue},
-};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, builder::Resettable};
 
+#[cfg(feature = "completions")]
+use super::completions::{Completions, Man};
 use super::{
-    args::{ROOMS, Serve},
+    args::Serve,
+    check::{self, Check},
     connect::Connect,
+    help::AFTER,
     remote::Remote,
+    settings,
     systemd::Names,
+    tips::with_tip,
 };
 
 /// WebSockets for threaded programs: a server to try them with, and a client.
 #[derive(Debug, Parser)]
-#[command(version, args_conflicts_with_subcommands = true, after_help = ROOMS)]
+#[command(version, args_conflicts_with_subcommands = true, after_help = AFTER)]
 pub(super) struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -29,21 +31,45 @@ pub(super) struct Cli {
 pub(super) enum Command {
     /// Serve the demo page and its sockets (the same as no command at all)
     Serve(Box<Serve>),
+    /// Tell what would go wrong with serve, without serving
+    Check(Box<Check>),
     /// Connect to a WebSocket server: lines in, messages out
     Connect(Box<Connect>),
     #[command(flatten)]
     Remote(Remote),
+    /// Print what completes options and commands in a shell
+    #[cfg(feature = "completions")]
+    Completions(Completions),
+    /// Print the page of the manual, or write all of them into a folder
+    #[cfg(feature = "completions")]
+    Man(Man),
+}
+
+/// What the process is to do.
+pub(super) struct Invocation {
+    pub(super) command: Command,
+    /// What there is to say of where options are from.
+    pub(super) warnings: Vec<String>,
 }
 
 impl Cli {
-    /// What the arguments say. If they are wrong, or ask for help, the process ends.
-    pub(super) fn command_or_exit() -> Command {
-        let mut command = beside_passed(grouped(<Self as CommandFactory>::command()), &Names::from_env());
-        let matches = command.try_get_matches_from_mut(std::env::args_os());
-        match matches.and_then(|matches| Self::from_arg_matches(&matches).map_err(|e| e.format(&mut command)))
-        {
-            Ok(cli) => cli.command(),
-            Err(e) => with_tip(e).exit(),
+    /// What the arguments, the environment and a file say. If they are wrong, or ask for help, the process ends.
+    pub(super) fn read_or_exit() -> Invocation {
+        let root = <Self as CommandFactory>::command();
+        let described = settings::described(root.clone());
+        let mut command = beside_passed(grouped(described), &Names::from_env());
+        let read = settings::read(&mut command, std::env::args_os().collect());
+        let parsed = read.and_then(|settings::Read { matches, warnings }| {
+            let cli = Self::from_arg_matches(&matches).map_err(|e| e.format(&mut command))?;
+            Ok((cli.command(), matches, warnings))
+        });
+        match parsed {
+            Ok((Command::Check(check), matches, _)) if check.print_config => {
+                let matches = matches.subcommand().map_or(&matches, |(_, matches)| matches);
+                std::process::exit(check::print_config(&root, matches))
+            }
+            Ok((command, _, warnings)) => Invocation { command, warnings },
+            Err(e) => with_tip(e, &command).exit(),
         }
     }
 
@@ -83,25 +109,8 @@ fn beside_passed(command: clap::Command, names: &Result<Names, String>) -> clap:
         true => arg.requires(Resettable::Reset),
         false => arg,
     };
-    command.mut_args(relax).mut_subcommand("serve", |serve| serve.mut_args(relax))
-}
-
-/// Whoever gives a URL alone wants to connect to it.
-fn with_tip(mut error: clap::Error) -> clap::Error {
-    let given = [ContextKind::InvalidSubcommand, ContextKind::InvalidArg].map(|kind| error.get(kind));
-    let url = given.into_iter().flatten().find_map(|value| match value {
-        ContextValue::String(text) if is_url(text) => Some(text.clone()),
-        _ => None,
-    });
-    if let Some(url) = url {
-        let tip = StyledStr::from(format!("to connect to it: switchboard connect {url}"));
-        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
-    }
-    error
-}
-
-fn is_url(text: &str) -> bool {
-    ["ws://", "wss://", "unix:", "ws+unix:"].iter().any(|scheme| text.starts_with(scheme))
+    let command = command.mut_args(relax).mut_subcommand("serve", |serve| serve.mut_args(relax));
+    command.mut_subcommand("check", |check| check.mut_args(relax))
 }
 
 #[cfg(test)]
@@ -109,7 +118,7 @@ mod tests {
     use super::*;
 
     fn parse(args: &[&str]) -> Result<Command, clap::Error> {
-        Cli::try_parse_from([&["switchboard"], args].concat()).map(Cli::command).map_err(with_tip)
+        Cli::try_parse_from([&["switchboard"], args].concat()).map(Cli::command)
     }
 
     #[test]
@@ -144,12 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_alone_is_answered_with_what_to_do() {
-        for url in ["ws://box/chat", "wss://box", "unix:/run/box.sock"] {
-            let told = parse(&[url]).unwrap_err().to_string();
-            assert!(told.contains(&format!("switchboard connect {url}")), "{told}");
-        }
-        assert!(!parse(&["--nonsense"]).unwrap_err().to_string().contains("connect "));
+    fn options_of_serve_do_not_go_with_another_command() {
         assert!(parse(&["--listen", "a:1", "connect", "ws://box"]).is_err());
     }
 }

@@ -19,7 +19,7 @@ pub(super) struct Management {
     /// Let other processes manage the server here, and serve the console: unix:PATH, which its mode guards (0600, or
     /// unix:PATH,mode=0660), or HOST:PORT of this machine, with a --manage-token-file; repeatable
     #[arg(long, value_name = "ADDR", group = "managed")]
-    manage: Vec<String>,
+    pub(super) manage: Vec<String>,
     /// The same with TLS, by the certificate of the server, such as --cert and --key: the only way beyond this machine; repeatable
     #[cfg(feature = "__tls")]
     #[arg(
@@ -29,7 +29,7 @@ pub(super) struct Management {
         requires = "certificate",
         requires = "manage_token"
     )]
-    manage_tls: Vec<String>,
+    pub(super) manage_tls: Vec<String>,
     /// The file with the token that managing takes on TCP, a secret of 16 characters or more: openssl rand -hex 32 > FILE
     #[arg(long, value_name = "FILE", requires = "managed", group = "manage_token")]
     manage_token_file: Option<PathBuf>,
@@ -88,9 +88,9 @@ impl Management {
     }
 }
 
-/// The connections that there may be beside those of clients.
-pub(super) fn connections(server: &Server) -> u64 {
-    if server.manage_addrs().is_empty() { 0 } else { CONNECTIONS }
+/// The connections that there may be beside those of clients, with so many listeners.
+pub(super) fn connections(listeners: usize) -> u64 {
+    if listeners == 0 { 0 } else { CONNECTIONS }
 }
 
 /// Says where the console is.

@@ -5,16 +5,20 @@ mod allowance;
 mod apps;
 mod arenas;
 mod args;
+mod check;
 mod cli;
 #[cfg(feature = "__tls")]
 mod client_tls;
 mod clock;
 mod codes;
+#[cfg(feature = "completions")]
+mod completions;
 mod connect;
 mod dates;
 mod descriptors;
 mod escaped;
 mod form;
+mod help;
 mod logging;
 #[cfg(feature = "manage")]
 mod manage;
@@ -23,24 +27,28 @@ mod reader;
 mod remote;
 mod say;
 mod session_key;
+mod settings;
 mod signals;
 mod stdin;
 mod systemd;
 mod terminal;
 mod times;
+mod tips;
 #[cfg(feature = "__tls")]
 mod tls;
 mod wall_clock;
 
-use std::{error::Error, process::ExitCode, sync::Arc, time::Duration};
+use std::{error::Error, path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use log::{info, warn};
 use nix::sys::signal::Signal;
+#[cfg(feature = "__tls")]
+use switchboard::TlsIdentity;
 use switchboard::{Limits, ListenAddr, Origins, Server, ServerBuilder};
 
 use self::{
     args::Serve,
-    cli::{Cli, Command},
+    cli::{Cli, Command, Invocation},
     clock::Clock,
     descriptors::Needed,
     signals::{Blocked, stop_on_signals},
@@ -51,16 +59,25 @@ use self::{
 const MAX_CONNECTIONS: u32 = 4096;
 
 pub(crate) fn main() -> ExitCode {
-    match Cli::command_or_exit() {
-        Command::Serve(args) => serve(&args),
+    let Invocation { command, warnings } = Cli::read_or_exit();
+    if !matches!(command, Command::Serve(_) | Command::Check(_)) {
+        warnings.iter().for_each(|text| say::say(text)); // these have a place of their own for them
+    }
+    match command {
+        Command::Serve(args) => serve(&args, &warnings),
+        Command::Check(args) => check::run(&args, &warnings),
+        #[cfg(feature = "completions")]
+        Command::Completions(args) => args.run(),
+        #[cfg(feature = "completions")]
+        Command::Man(args) => args.run(),
         Command::Connect(args) => connect::run(&args),
         Command::Remote(args) => args.run(),
     }
 }
 
-fn serve(args: &Serve) -> ExitCode {
+fn serve(args: &Serve, warnings: &[String]) -> ExitCode {
     arenas::limit();
-    match run(args) {
+    match run(args, warnings) {
         Ok(()) => {
             log::logger().flush();
             ExitCode::SUCCESS
@@ -72,27 +89,23 @@ fn serve(args: &Serve) -> ExitCode {
     }
 }
 
-fn run(args: &Serve) -> Result<(), Box<dyn Error>> {
+fn run(args: &Serve, warnings: &[String]) -> Result<(), Box<dyn Error>> {
     let hangup = Blocked::new(Signal::SIGHUP)?;
     let _full = Blocked::new(Signal::SIGXFSZ)?; // a file that may not become larger is an error of writing, and no end
-    let mut sockets = Sockets::take()?;
+    let sockets = Sockets::take()?;
     let log = logging::init(&args.log())?;
     wall_clock::warning().iter().for_each(|text| warn!("{text}"));
+    warnings.iter().for_each(|text| warn!("{text}"));
     let mut clock = Clock::new();
     let chatters = Arc::<apps::Chatters>::default();
-    let builder = chatters.clone().observe(configure(args, &clock, &mut sockets)?);
     let service = Service::from_env();
+    let prepared = prepare(args, &clock, &chatters, sockets, session_key::read);
+    if let Some(e) = prepared.wrong.into_iter().next() {
+        return Err(e);
+    }
     #[cfg(feature = "__tls")]
-    let identity = args.tls.identity()?;
-    #[cfg(feature = "__tls")]
-    let builder = args.tls.listen(builder, identity.as_ref());
-    #[cfg(feature = "__tls")]
-    let builder = sockets.listen_tls(builder, identity.as_ref())?;
-    #[cfg(all(feature = "manage", feature = "__tls"))]
-    let builder = args.manage.listen(builder, sockets.manage, identity.as_ref());
-    #[cfg(all(feature = "manage", not(feature = "__tls")))]
-    let builder = args.manage.listen(builder, sockets.manage);
-    let server = builder.bind()?;
+    let identity = prepared.identity;
+    let server = prepared.builder.bind()?;
     chatters.use_hub(server.hub());
     #[cfg(feature = "__tls")]
     let _watch = identity.as_ref().and_then(tls::watch);
@@ -102,7 +115,12 @@ fn run(args: &Serve) -> Result<(), Box<dyn Error>> {
     let reload = move || signals::on_hangup(log.again());
     let reloading = service.clone();
     hangup.watch(move || reloading.reload(&reload))?;
-    descriptors::raise_limit(needed(&server, args));
+    #[cfg(feature = "manage")]
+    let managing = server.manage_addrs().len();
+    #[cfg(not(feature = "manage"))]
+    let managing = 0;
+    let listeners = server.local_addrs().len() + server.redirect_addrs().len();
+    descriptors::raise_limit(needed(args, listeners, managing));
     stop_on_signals(server.handle(), service.clone())?;
     announce(&server, args);
     clock.start(server.hub())?;
@@ -115,7 +133,53 @@ fn run(args: &Serve) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn configure(args: &Serve, clock: &Clock, sockets: &mut Sockets) -> Result<ServerBuilder, Box<dyn Error>> {
+/// A server that is to be bound, or to be looked at.
+struct Prepared {
+    builder: ServerBuilder,
+    #[cfg(feature = "__tls")]
+    identity: Option<TlsIdentity>,
+    /// What the builder is without.
+    wrong: Vec<Box<dyn Error>>,
+}
+
+/// All that `serve` and `check` do alike. The keys of sessions are read by `read_keys`.
+fn prepare(
+    args: &Serve,
+    clock: &Clock,
+    chatters: &Arc<apps::Chatters>,
+    mut sockets: Sockets,
+    read_keys: fn(&Path) -> Result<Vec<String>, String>,
+) -> Prepared {
+    let mut wrong = Vec::new();
+    let mut builder = chatters.clone().observe(configure(args, clock, &mut sockets));
+    match args.session_key_file.as_deref().map(read_keys).transpose() {
+        Ok(keys) => builder = keys.into_iter().fold(builder, ServerBuilder::session_keys),
+        Err(e) => wrong.push(e.into()),
+    }
+    #[cfg(feature = "__tls")]
+    let identity = args.tls.identity().unwrap_or_else(|e| {
+        wrong.push(e);
+        None
+    });
+    #[cfg(feature = "__tls")]
+    let builder = args.tls.listen(builder, identity.as_ref());
+    #[cfg(feature = "__tls")]
+    wrong.extend(sockets.check_tls(identity.as_ref()).err().map(Into::into));
+    #[cfg(feature = "__tls")]
+    let builder = sockets.listen_tls(builder, identity.as_ref());
+    #[cfg(all(feature = "manage", feature = "__tls"))]
+    let builder = args.manage.listen(builder, sockets.manage, identity.as_ref());
+    #[cfg(all(feature = "manage", not(feature = "__tls")))]
+    let builder = args.manage.listen(builder, sockets.manage);
+    Prepared {
+        builder,
+        #[cfg(feature = "__tls")]
+        identity,
+        wrong,
+    }
+}
+
+fn configure(args: &Serve, clock: &Clock, sockets: &mut Sockets) -> ServerBuilder {
     let mut limits = Limits::default();
     if let Some(most) = args.max_connections {
         limits.max_connections = most as usize;
@@ -147,9 +211,6 @@ fn configure(args: &Serve, clock: &Clock, sockets: &mut Sockets) -> Result<Serve
         Some(folder) => builder.files("/*", folder),
         None => page::serve(builder),
     };
-    if let Some(file) = &args.session_key_file {
-        builder = builder.session_keys(session_key::read(file)?);
-    }
     for (name, value) in &args.header {
         builder = builder.header(name.as_str(), value.as_str());
     }
@@ -157,21 +218,20 @@ fn configure(args: &Serve, clock: &Clock, sockets: &mut Sockets) -> Result<Serve
     for address in addresses {
         builder = builder.listen(address);
     }
-    Ok(sockets.listen(builder))
+    sockets.listen(builder)
 }
 
-/// What descriptors are needed for.
-fn needed(server: &Server, args: &Serve) -> Needed {
-    #[cfg(feature = "manage")]
-    let (managing, places) = (manage::connections(server), server.manage_addrs().len() as u64);
-    #[cfg(not(feature = "manage"))]
-    let (managing, places) = (0, 0);
+/// What descriptors are needed for, with so many listeners for clients and for those who manage the server.
+fn needed(args: &Serve, listeners: usize, managing: usize) -> Needed {
     Needed {
         connections: args.max_connections.unwrap_or(MAX_CONNECTIONS).into(),
         are_chosen: args.max_connections.is_some(),
-        managing,
+        #[cfg(feature = "manage")]
+        managing: manage::connections(managing),
+        #[cfg(not(feature = "manage"))]
+        managing: 0,
         files: args.www.is_some(),
-        listeners: (server.local_addrs().len() + server.redirect_addrs().len()) as u64 + places,
+        listeners: (listeners + managing) as u64,
         gateways: args.gateways.into(),
     }
 }

@@ -7,6 +7,8 @@ use std::{
     path::Path,
 };
 
+use rustix::fs::{Access, access};
+
 /// Bytes of the largest file that is read.
 const MAX_SIZE: u64 = 64 * 1024;
 
@@ -15,12 +17,33 @@ const MIN_KEY_LEN: usize = 32;
 
 /// The keys in the file, one a line. If it does not exist, it is made, with a random one.
 pub(super) fn read(path: &Path) -> Result<Vec<String>, String> {
-    let failed = |e: io::Error| format!("session keys: {}: {e}", path.display());
     let file = match File::open(path) {
         Err(e) if e.kind() == ErrorKind::NotFound => make(path).and_then(|()| File::open(path)),
         opened => opened,
     };
-    let file = file.map_err(failed)?;
+    keys(path, file.map_err(|e| failed(path, &e))?)
+}
+
+/// The same, but none is made: one of no use stands for it, if it could be.
+pub(super) fn rehearse(path: &Path) -> Result<Vec<String>, String> {
+    match File::open(path) {
+        Ok(file) => keys(path, file),
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            let folder =
+                path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(|e| failed(path, &e.into()))?;
+            Ok(vec!["-".repeat(MIN_KEY_LEN)])
+        }
+        Err(e) => Err(failed(path, &e)),
+    }
+}
+
+fn failed(path: &Path, e: &io::Error) -> String {
+    format!("session keys: {}: {e}", path.display())
+}
+
+fn keys(path: &Path, file: File) -> Result<Vec<String>, String> {
+    let failed = |e: io::Error| failed(path, &e);
     let mode = file.metadata().map_err(failed)?.permissions().mode();
     if mode & 0o007 != 0 {
         let mode = mode & 0o777;

@@ -102,8 +102,11 @@ impl Tls {
                 builder = builder.listen_tls(address, identity.clone());
             }
         }
-        for address in self.redirect_addresses() {
-            builder = builder.redirect_to_https(address, self.https_port);
+        // Without a certificate the server does not start, and what is wrong with that has been told.
+        if identity.is_some() || self.tls_listen.is_empty() {
+            for address in self.redirect_addresses() {
+                builder = builder.redirect_to_https(address, self.https_port);
+            }
         }
         builder
     }

@@ -39,7 +39,7 @@ use crate::tls::TlsIdentity;
 use crate::{
     error::{Result, ServerError},
     limits::Limits,
-    server::{Beside, ListenAddr, MainServer, Server, ServerBuilder},
+    server::{Beside, ListenAddr, MainServer, Rehearsal, Server, ServerBuilder},
 };
 
 /// Connections of programs that manage a server, at the same time.
@@ -260,7 +260,28 @@ impl ServerBuilder {
 
 impl Beside for Manage {
     fn bind(self: Box<Self>, main: MainServer) -> Result<Server, ServerError> {
-        let Self { endpoints, token, read_token, limits, events } = *self;
+        let server = self.builder(main)?.bind()?;
+        check_addresses(server.local_addrs().iter().map(|address| (address, server.is_tls(address))))?;
+        Ok(server)
+    }
+
+    fn rehearse(self: Box<Self>, main: MainServer) -> Rehearsal {
+        match self.builder(main) {
+            Err(e) => Rehearsal { errors: vec![e], ..Rehearsal::default() },
+            Ok(builder) => {
+                let mut all = builder.rehearsed();
+                let tried = all.tried.iter().map(|tried| (&tried.address, tried.is_tls()));
+                all.errors.extend(check_addresses(tried).err());
+                all
+            }
+        }
+    }
+}
+
+impl Manage {
+    /// The server that answers.
+    fn builder(self, main: MainServer) -> Result<ServerBuilder, ServerError> {
+        let Self { endpoints, token, read_token, limits, events } = self;
         if endpoints.is_empty() {
             return Err(ServerError::config("the management listener has no address: call Manage::listen"));
         }
@@ -283,10 +304,7 @@ impl Beside for Manage {
             // That guards what a browser may do for any page. Here it may do nothing: it has no token, and does not speak to files.
             .hosts(["*"])
             .answer_all(move |exchange| routes.answer(exchange), answers::write);
-        let server =
-            endpoints.into_iter().fold(builder, |builder, endpoint| endpoint.add_to(builder)).bind()?;
-        check_addresses(&server)?;
-        Ok(server)
+        Ok(endpoints.into_iter().fold(builder, |builder, endpoint| endpoint.add_to(builder)))
     }
 }
 
@@ -310,14 +328,16 @@ fn own_limits(max_message_size: usize) -> Limits {
 }
 
 /// What is sent in the clear, tokens included, must not leave the machine.
-fn check_addresses(server: &Server) -> Result<(), ServerError> {
-    let is_open = |address: &&ListenAddr| {
+fn check_addresses<'a>(
+    mut addresses: impl Iterator<Item = (&'a ListenAddr, bool)>,
+) -> Result<(), ServerError> {
+    let is_open = |(address, is_tls): &(&ListenAddr, bool)| {
         let is_local = address.tcp().is_none_or(|address| address.ip().to_canonical().is_loopback());
-        !is_local && !server.is_tls(address)
+        !is_local && !is_tls
     };
-    match server.local_addrs().iter().find(is_open) {
+    match addresses.find(is_open) {
         None => Ok(()),
-        Some(address) => Err(ServerError::config(format!(
+        Some((address, _)) => Err(ServerError::config(format!(
             "management on {address} needs TLS, with Manage::listen_tls (--manage-tls): others than this machine reach it, and the \
              token would be sent in the clear"
         ))),

@@ -9,6 +9,7 @@ use super::{
     builder::{Endpoint, ServerBuilder},
     exchange::Exchange,
     listener::{ListenAddr, Security},
+    rehearsal::Rehearsal,
     shared::{Shared, Writing},
 };
 #[cfg(feature = "__tls")]
@@ -34,6 +35,9 @@ pub(crate) trait Beside: fmt::Debug + Send {
     /// # Errors
     /// As [`ServerBuilder::bind`].
     fn bind(self: Box<Self>, main: MainServer) -> Result<Server, ServerError>;
+
+    /// Tells what `bind` would fail with.
+    fn rehearse(self: Box<Self>, main: MainServer) -> Rehearsal;
 }
 
 /// The other server, as one beside it sees it.

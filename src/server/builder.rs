@@ -41,8 +41,8 @@ pub struct ServerBuilder {
     /// A server that is bound, runs and ends with this one.
     #[cfg(feature = "manage")]
     pub(super) beside: Option<Box<dyn super::beside::Beside>>,
-    /// The first mistake, for `bind` to report.
-    first_error: Option<ServerError>,
+    /// The mistakes so far; `bind` reports the first.
+    pub(super) errors: Vec<ServerError>,
 }
 
 /// Where to listen.
@@ -325,16 +325,14 @@ impl ServerBuilder {
     /// # Errors
     /// [`ServerError::Config`].
     pub fn check(mut self) -> Result<Self, ServerError> {
-        self.first_error.take().map_or(Ok(self), Err)
+        if self.errors.is_empty() { Ok(self) } else { Err(self.errors.swap_remove(0)) }
     }
 
     /// Checks the settings and binds the addresses, for [`bind`](Self::bind); those that only redirect come last, and their number
     /// is told.
     pub(super) fn build(mut self) -> Result<(Vec<Listener>, usize, Arc<Shared>), ServerError> {
         self = self.check()?;
-        if !self.settings.headers.contains(&header::CACHE_CONTROL) {
-            self.settings.routes.set_default_cache_control(&HeaderValue::from_static("no-cache"));
-        }
+        self.complete();
         self.settings.limits.check()?;
         let mut listeners = Vec::new();
         for (endpoint, security) in self.endpoints {
@@ -364,10 +362,15 @@ impl ServerBuilder {
         Ok((listeners, redirects, Arc::new(Shared::new(self.settings)?)))
     }
 
-    /// Keeps the first error for `bind`, so that the calls can be chained.
-    pub(super) fn keep_error(&mut self, result: Result<(), ServerError>) {
-        if self.first_error.is_none() {
-            self.first_error = result.err();
+    /// Sets what follows from the settings.
+    pub(super) fn complete(&mut self) {
+        if !self.settings.headers.contains(&header::CACHE_CONTROL) {
+            self.settings.routes.set_default_cache_control(&HeaderValue::from_static("no-cache"));
         }
+    }
+
+    /// Keeps an error for `bind`, so that the calls can be chained.
+    pub(super) fn keep_error(&mut self, result: Result<(), ServerError>) {
+        self.errors.extend(result.err());
     }
 }

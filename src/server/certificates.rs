@@ -36,10 +36,15 @@ struct Entry {
 
 impl Certificates {
     pub(super) fn of(listeners: &[Listener]) -> Self {
+        Self::at(listeners.iter().map(|listener| (&listener.security, listener.local_addr().ok())))
+    }
+
+    /// Those that are used at these addresses.
+    pub(super) fn at<'a>(places: impl Iterator<Item = (&'a Security, Option<ListenAddr>)>) -> Self {
         let mut entries: Vec<Entry> = Vec::new();
-        for listener in listeners {
-            let Security::Tls(identity) = &listener.security else { continue };
-            let public = listener.local_addr().ok().filter(is_public);
+        for (security, address) in places {
+            let Security::Tls(identity) = security else { continue };
+            let public = address.filter(is_public);
             for identity in identity.with_all_others() {
                 match entries.iter_mut().find(|entry| entry.identity.is_same(&identity)) {
                     Some(entry) => entry.public = entry.public.take().or(public.clone()),

@@ -13,13 +13,14 @@ use std::{
 use rustix::{
     fd::{AsFd, BorrowedFd},
     io::Errno,
-    net::listen,
+    net::{AddressFamily, SocketType, bind, listen, socket, sockopt},
 };
 
 use super::socket_file::SocketFile;
 #[cfg(feature = "__tls")]
 use crate::tls::TlsIdentity;
 use crate::{
+    advice::on_form,
     connection::Socket,
     error::{BindError, Result, ServerError},
 };
@@ -110,12 +111,23 @@ impl Listener {
         let sockets = match address.strip_prefix("unix:") {
             Some(path) => SocketFile::bind(path, tag.map(|_| PRIVATE), BACKLOG)
                 .map(|(file, socket)| vec![Listening::Unix(file, socket)]),
-            None => bind_tcp(address).map(|all| all.into_iter().map(Listening::Tcp).collect()),
+            None => {
+                bind_tcp(address, TcpListener::bind).map(|all| all.into_iter().map(Listening::Tcp).collect())
+            }
         };
         let sockets = sockets.map_err(failed)?.into_iter();
         sockets
             .map(|socket| Self::new(socket, security.clone(), tag.unwrap_or_default()).map_err(failed))
             .collect()
+    }
+
+    /// Where [`bind`](Self::bind) would listen now. Nobody can connect, and no file is made.
+    pub(super) fn rehearse(address: &str) -> Result<Vec<ListenAddr>, ServerError> {
+        let tried = match address.strip_prefix("unix:") {
+            Some(path) => SocketFile::rehearse(path).map(|path| vec![ListenAddr::Unix(path)]),
+            None => bind_tcp(address, try_bind).map(|all| all.into_iter().map(ListenAddr::Tcp).collect()),
+        };
+        tried.map_err(|source| ServerError::Bind(Box::new(BindError { address: address.to_owned(), source })))
     }
 
     /// One that the program has bound already.
@@ -198,31 +210,43 @@ fn path(address: &net::SocketAddr) -> PathBuf {
     address.as_pathname().map(Path::to_owned).unwrap_or_default()
 }
 
-fn bind_tcp(address: &str) -> io::Result<Vec<TcpListener>> {
+/// Binds it, as the standard library does, and lets it go at once. It does not listen: so clients of a server that runs there, or is
+/// started now, do not come here, and nothing lingers.
+fn try_bind(address: SocketAddr) -> io::Result<SocketAddr> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket(family, SocketType::STREAM, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    bind(&socket, &address)?;
+    Ok(address)
+}
+
+/// All addresses of one, such as `localhost:80`, each bound by `bind`.
+fn bind_tcp<T>(address: &str, bind: fn(SocketAddr) -> io::Result<T>) -> io::Result<Vec<T>> {
     if let Ok(literal) = address.parse::<SocketAddr>() {
-        return Ok(vec![TcpListener::bind(literal)?]);
+        return Ok(vec![bind(literal)?]);
     }
     // A resolver would only say that there is no such name.
-    if address.starts_with(':') || address.contains(['/', ' ']) {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "write HOST:PORT or unix:PATH"));
+    if let Some(advice) = on_form(address) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, advice));
     }
-    let found = address.to_socket_addrs().map_err(|e| match e.kind() {
-        io::ErrorKind::InvalidInput => io::Error::new(e.kind(), format!("{e}: write HOST:PORT or unix:PATH")),
-        _ => e,
-    });
-    bind_name(address, found?)
+    let found = address.to_socket_addrs();
+    bind_name(address, found?, bind)
 }
 
 /// Listens on all addresses of a name, each once. Those that this system does not have are left out if there are others:
 /// `localhost` is in many hosts files with `::1`, also where there is no IPv6.
-fn bind_name(name: &str, found: impl Iterator<Item = SocketAddr>) -> io::Result<Vec<TcpListener>> {
+fn bind_name<T>(
+    name: &str,
+    found: impl Iterator<Item = SocketAddr>,
+    bind: fn(SocketAddr) -> io::Result<T>,
+) -> io::Result<Vec<T>> {
     let (mut seen, mut listeners, mut missing) = (Vec::new(), Vec::new(), Vec::new());
     for address in found {
         if seen.contains(&address) {
             continue;
         }
         seen.push(address);
-        match TcpListener::bind(address) {
+        match bind(address) {
             Ok(listener) => listeners.push(listener),
             Err(e) if is_missing(&e) => missing.push((address, e)),
             Err(e) => return Err(e),
@@ -246,8 +270,6 @@ fn is_missing(e: &io::Error) -> bool {
 mod tests {
     use std::net::{IpAddr, Ipv4Addr, TcpStream};
 
-    use rustix::net::sockopt;
-
     use super::*;
 
     #[test]
@@ -261,7 +283,7 @@ mod tests {
     /// What it listens on, for a name with these addresses.
     fn bound(addresses: &[&str]) -> io::Result<Vec<IpAddr>> {
         let all = addresses.iter().map(|address| address.parse().unwrap());
-        let listeners = bind_name("a-name:0", all)?;
+        let listeners = bind_name("a-name:0", all, TcpListener::bind)?;
         Ok(listeners.iter().map(|listener| listener.local_addr().unwrap().ip()).collect())
     }
 
@@ -278,6 +300,6 @@ mod tests {
         let busy = busy.local_addr().unwrap().to_string();
         assert_eq!(bound(&[own, foreign, &busy]).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         // An address that is given as such has to be there.
-        assert_eq!(bind_tcp(foreign).unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
+        assert_eq!(bind_tcp(foreign, try_bind).unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
     }
 }

@@ -21,6 +21,7 @@ mod producing;
 mod proxied;
 mod proxies;
 mod redirecting;
+mod rehearsal;
 mod rejected;
 mod requests;
 mod routes;
@@ -37,14 +38,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-#[cfg(feature = "manage")]
-pub(crate) use self::beside::{Beside, MainServer};
 use self::{
     acceptor::Acceptors,
     adopt::{Adopter, Adopting},
     listener::Listener,
     shared::Shared,
     threads::Threads,
+};
+#[cfg(feature = "manage")]
+pub(crate) use self::{
+    beside::{Beside, MainServer},
+    rehearsal::Rehearsal,
 };
 pub use self::{
     builder::ServerBuilder, exchange::Exchange, handle::ServerHandle, listener::ListenAddr,
@@ -248,8 +252,8 @@ fn look_for_room(shared: &Shared) -> Result<(), ServerError> {
     }
     // One beside another server has a small part of what that says.
     let is_beside = shared.routes.all.is_some();
-    if let Some(what) = measured.misfit(&shared.limits).filter(|_| !is_beside) {
-        log::warn!("{what}");
+    if !is_beside {
+        measured.misfits(&shared.limits).for_each(|what| log::warn!("{what}"));
     }
     log::log!(if is_beside { log::Level::Debug } else { log::Level::Info }, "{measured}");
     Ok(())

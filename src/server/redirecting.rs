@@ -47,12 +47,17 @@ pub(super) fn bind_redirects(
         of_tls.filter_map(|listener| listener.local_addr().ok()?.tcp()).map(|tcp| tcp.port()).next();
     let mut listeners = Vec::new();
     for (address, port) in redirects {
-        let port = port.or(first_port).filter(|&port| port > 0).ok_or_else(|| {
-            ServerError::config(format!(
-                "{address}: nobody can be sent to https from here without a TCP listener with TLS: add one (listen_tls, --tls-listen), or say which port https has (--https-port)"
-            ))
-        })?;
+        let port = https_port(&address, port, first_port)?;
         listeners.extend(Listener::bind(&address, &Security::Redirect(port), None)?);
     }
     Ok(listeners)
+}
+
+/// Where clients are sent to from this address: `port`, or the first one of TLS.
+pub(super) fn https_port(address: &str, port: Option<u16>, first: Option<u16>) -> Result<u16, ServerError> {
+    port.or(first).filter(|&port| port > 0).ok_or_else(|| {
+        ServerError::config(format!(
+            "{address}: nobody can be sent to https from here without a TCP listener with TLS: add one (listen_tls, --tls-listen), or say which port https has (--https-port)"
+        ))
+    })
 }

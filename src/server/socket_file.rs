@@ -15,7 +15,7 @@ use std::{
 
 use rustix::{
     fd::OwnedFd,
-    fs::{FlockOperation, flock},
+    fs::{Access, FlockOperation, access, flock},
     io::{Errno, ioctl_fionbio},
     net::{AddressFamily, SocketAddrUnix, SocketType, bind, connect, listen},
 };
@@ -57,6 +57,19 @@ impl SocketFile {
         // Only now somebody can connect.
         listen(&socket, backlog)?;
         Ok((own, socket.into()))
+    }
+
+    /// Where [`bind`](Self::bind) would listen now, as far as can be told without making the file.
+    pub(super) fn rehearse(address: &str) -> io::Result<PathBuf> {
+        let (path, _) = parse(address)?;
+        let unix = SocketAddrUnix::new(path)?;
+        match fs::symlink_metadata(path) {
+            Ok(_) if !is_stale(path, &unix) => return Err(Errno::ADDRINUSE.into()),
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        access(folder(path), Access::WRITE_OK | Access::EXEC_OK)?;
+        Ok(path.to_owned())
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -142,13 +155,16 @@ fn is_stale(path: &Path, unix: &SocketAddrUnix) -> bool {
     fs::metadata(path).is_ok_and(|file| file.file_type().is_socket()) && refuses().unwrap_or(false)
 }
 
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Locks the file's folder against other servers: a file that is bound and not listened on yet looks as if it was left over, and
 /// between a look at a file and its removal it could be replaced. Without a lock, such as where the folder cannot be read, all
 /// works but when two servers start or end at the same moment.
 fn lock_folder(path: &Path) -> Option<File> {
     const PAUSE: Duration = Duration::from_millis(1);
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let folder = File::open(folder).ok()?;
+    let folder = File::open(folder(path)).ok()?;
     for _ in 0..PATIENCE.as_millis() / PAUSE.as_millis() {
         match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Some(folder), // closing it unlocks it

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    net::IpAddr,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -90,6 +91,17 @@ impl Certificate {
         names.filter_map(dns).collect()
     }
 
+    /// All that it is for: DNS names and IP addresses.
+    pub(super) fn names(&self) -> Vec<String> {
+        let names = self.parsed.get_extension::<SubjectAltName>().ok().flatten();
+        let shown = |name| match name {
+            GeneralName::DnsName(name) => Some(name.to_string()),
+            GeneralName::IpAddress(bytes) => address(bytes.as_bytes()).map(|address| address.to_string()),
+            _ => None,
+        };
+        names.into_iter().flat_map(|(_, names)| names.0).filter_map(shown).collect()
+    }
+
     /// The subject. Where it is empty, which it may be in new certificates, the first name that the certificate is for.
     pub(super) fn name(&self) -> String {
         let subject = self.parsed.subject();
@@ -129,6 +141,13 @@ impl Certificate {
 impl fmt::Display for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Quoted(self.name()).fmt(f)
+    }
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.len() {
+        4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
+        _ => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
     }
 }
 

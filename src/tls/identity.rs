@@ -13,6 +13,7 @@ use super::native;
 use super::rustls::{self, Usable};
 use super::{
     bundled::is_bundled,
+    certificate::Certificate,
     certified::{Certified, named},
     client_ca::TlsClientCa,
     info::CertificateInfo,
@@ -228,6 +229,19 @@ impl TlsIdentity {
     #[must_use]
     pub fn not_after(&self) -> SystemTime {
         self.current().info().not_after
+    }
+
+    /// The server's own certificate, and those [for other names](Self::with_other), as they are now.
+    #[must_use]
+    pub fn certificates(&self) -> Vec<CertificateInfo> {
+        self.with_all_others().iter().map(|identity| identity.current().info()).collect()
+    }
+
+    /// What these certificates are for: DNS names, as they are there, such as `*.example.com`, and IP addresses.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        let own = |identity: &Self| identity.current().certified.chain.first().map(Certificate::names);
+        self.with_all_others().iter().filter_map(own).flatten().collect()
     }
 
     /// What connections that begin now have.
@@ -466,6 +480,14 @@ mod tests {
         TlsIdentity::from_pem_files("certs/server.pem", "certs/server.key").unwrap();
         #[cfg(feature = "tls")]
         TlsIdentity::from_pkcs12_file("certs/server.p12", "switchboard").unwrap();
+    }
+
+    #[test]
+    fn certificates_tell_what_they_are_for() {
+        let identity = TlsIdentity::from_pem_files("certs/server.pem", "certs/server.key").unwrap();
+        let [certificate] = identity.certificates().try_into().unwrap();
+        assert_eq!(certificate.not_after, identity.not_after());
+        assert_eq!(identity.names(), ["localhost", "127.0.0.1", "::1"]);
     }
 
     #[test]

@@ -44,6 +44,8 @@ for socket in ws wss manage; do
   check "and are not in use until somebody wants them" \
     test ! -e "$root/etc/systemd/system/sockets.target.wants/switchboard-$socket.socket"
 done
+check "it has a manual" test -s "$root/usr/share/man/man1/switchboard-serve.1.gz"
+check "shells complete it" inside bash -n /usr/share/bash-completion/completions/switchboard
 inside sh -c 'test -s /usr/share/doc/switchboard/copyright && zcat /usr/share/doc/switchboard/changelog.Debian.gz | head -n 1'
 # As the unit starts it: the same command line, the same user.
 inside setpriv --reuid switchboard --regid switchboard --clear-groups sh -c '

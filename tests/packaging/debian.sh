@@ -35,8 +35,7 @@ inside() { # COMMAND...
 
 # Makes $folder/switchboard_VERSION.deb.
 package() { # VERSION
-  cargo build --locked --release
-  cargo deb --locked --no-build --strip --deb-version "$1" --output "$folder/switchboard_$1.deb"
+  examples/packaging/debian/build.sh --deb-version "$1" --output "$folder/switchboard_$1.deb"
 }
 
 say() { # TEXT

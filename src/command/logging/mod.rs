@@ -80,6 +80,17 @@ pub(super) struct Options {
     pub(super) kept: u32,
 }
 
+impl Options {
+    pub(super) fn check(&self) -> Result<(), String> {
+        match (&self.to, self.max_size) {
+            (To::Stderr | To::Syslog(_), Some(_)) => {
+                Err("--log-max-size is for a file: add --log-to FILE".into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Has a file opened again, if the log goes to one.
 #[derive(Debug, Default)]
 pub(super) struct Reopen(Option<(Arc<AtomicBool>, Sender<Task>)>);
@@ -96,9 +107,7 @@ impl Reopen {
 
 /// Begins to log.
 pub(super) fn init(options: &Options) -> Result<Reopen, Box<dyn Error>> {
-    if options.max_size.is_some() && !matches!(options.to, To::File(_)) {
-        return Err("--log-max-size is for a file: add --log-to FILE".into());
-    }
+    options.check()?;
     let (sink, style) = open(options)?;
     if options.level == LevelFilter::Off {
         return Ok(Reopen::default());

@@ -24,6 +24,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use self::failure::Failure;
+pub(super) use self::place::PLACE;
 use super::{codes::DONE, say::say};
 
 /// What can be done with a server that runs.

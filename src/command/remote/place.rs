@@ -13,14 +13,17 @@ use crate::command::times::time;
 /// So long a server may take for an answer, beside what it is to wait for: it may have a lot to do.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
 
+/// Above these options in the help, which have names of their own outside the command line.
+pub(in crate::command) const PLACE: &str = "Where the server is";
+
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Where the server is")]
+#[command(next_help_heading = PLACE)]
 pub(super) struct Place {
     /// The server's management listener (serve --manage): unix:PATH, http://127.0.0.1:PORT, or https://HOST:PORT
-    #[arg(long, value_name = "ADDR", env = "SWITCHBOARD_MANAGE")]
+    #[arg(long, value_name = "ADDR")]
     manage: Option<String>,
     /// The file with the token that it wants, unless it is a Unix socket
-    #[arg(long, value_name = "FILE", env = "SWITCHBOARD_MANAGE_TOKEN_FILE")]
+    #[arg(long, value_name = "FILE")]
     manage_token_file: Option<PathBuf>,
     /// Give up connecting after this time
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = time, allow_negative_numbers = true)]

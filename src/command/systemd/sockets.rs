@@ -133,28 +133,32 @@ impl Sockets {
         })
     }
 
-    /// The same with TLS.
+    /// Whether there is what TLS takes, if there is a socket for it.
     ///
     /// # Errors
     /// There is no certificate.
+    #[cfg(feature = "__tls")]
+    pub(crate) fn check_tls(&self, identity: Option<&TlsIdentity>) -> Result<(), String> {
+        match identity {
+            None if !self.wss.is_empty() => {
+                Err(format!("a socket that was passed is named {WSS:?}, which takes --cert and --key"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The same with TLS; without a certificate there are none.
     #[cfg(feature = "__tls")]
     pub(crate) fn listen_tls(
         &mut self,
         builder: ServerBuilder,
         identity: Option<&TlsIdentity>,
-    ) -> Result<ServerBuilder, String> {
-        let Some(identity) = identity else {
-            return match self.wss.is_empty() {
-                true => Ok(builder),
-                false => {
-                    Err(format!("a socket that was passed is named {WSS:?}, which takes --cert and --key"))
-                }
-            };
-        };
-        Ok(self.wss.drain(..).fold(builder, |builder, socket| match socket {
+    ) -> ServerBuilder {
+        let Some(identity) = identity else { return builder };
+        self.wss.drain(..).fold(builder, |builder, socket| match socket {
             Socket::Tcp(listener) => builder.listener_tls(listener, identity.clone()),
             Socket::Unix(listener) => builder.listener_unix_tls(listener, identity.clone()),
-        }))
+        })
     }
 }
 

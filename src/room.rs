@@ -233,7 +233,10 @@ impl Room {
             }
             // What others have left behind is used again, though the system does not see that: stacks, and holes in the heap.
             Beyond::Little => open <= self.proven.load(Relaxed),
-            Beyond::Nothing => false,
+            // When most of them have gone, that is all there is: the system will not get it back, and nobody would be served any more.
+            Beyond::Nothing => {
+                open <= (self.proven.load(Relaxed) / 2).max(1) && buffered.free() >= buffered.bound() / 2
+            }
         }
     }
 

@@ -167,7 +167,8 @@ fn what_strangers_do_wrong_is_summed_up_in_one_line() {
     let lines = log.lines();
     let above: Vec<_> =
         lines.iter().filter(|(level, _)| *level < Level::Debug).map(|(_, line)| line).collect();
-    let [shutdown, sum] = &above[..] else { panic!("{above:#?}") };
+    let [room, shutdown, sum] = &above[..] else { panic!("{above:#?}") };
+    assert!(room.starts_with("at most 5 connections"), "{room}");
     assert!(shutdown.starts_with("shutting down"), "{shutdown}");
     assert!(sum.starts_with("in the last minute"), "{sum}");
     for part in [
@@ -214,7 +215,7 @@ fn clients_that_are_too_slow_are_summed_up_too() {
     let lines = log.lines();
     let above: Vec<_> =
         lines.iter().filter(|(level, _)| *level < Level::Debug).map(|(_, line)| line).collect();
-    assert!(above.len() == 2 && above[1].contains("3 closed with 1013"), "{above:#?}");
+    assert!(above.len() == 3 && above[2].contains("3 closed with 1013"), "{above:#?}");
 }
 
 /// A handler that fails is the program's fault, and its texts differ: ten lines a minute, and the number of all.

@@ -131,7 +131,7 @@ class Run:
             time.sleep(1)
             with self.client("eve"):
                 expected = self.command("switchboard list --user eve --json | jq -r .id")
-            os.killpg(process.pid, signal.SIGINT)
+            os.killpg(process.pid, signal.SIGTERM)  # a shell in the background ignores SIGINT, and so do those it starts
             told = process.communicate(timeout=PATIENCE)[0]
             assert told == expected, f"{command}: {told!r} is not {expected!r}"
         finally:

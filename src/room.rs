@@ -287,7 +287,7 @@ impl Measured {
         Some(format!(
             "there is no room for a single connection: {}: {}",
             Words(none.by),
-            self.what_to_do(none.by)
+            none.by.what_to_do()
         ))
     }
 
@@ -304,7 +304,7 @@ impl Measured {
                 connections.number,
                 fitting.number,
                 Words(fitting.by),
-                self.what_to_do(fitting.by)
+                fitting.by.what_to_do()
             )
         })
     }
@@ -319,15 +319,17 @@ impl Measured {
             Words(Cause::Memory(share.kind))
         ))
     }
+}
 
-    fn what_to_do(&self, cause: Cause) -> &'static str {
-        match cause {
-            Cause::Chosen => "raise max_connections",
-            Cause::Memory(_) => {
+impl Cause {
+    fn what_to_do(self) -> &'static str {
+        match self {
+            Self::Chosen => "raise max_connections",
+            Self::Memory(_) => {
                 "raise that, or lower stack_size (--stack-size) and max_buffered_bytes (--max-buffered-bytes)"
             }
-            Cause::Descriptors => "raise that",
-            Cause::Tasks(_) => "raise that, or end other programs of this user",
+            Self::Descriptors => "raise that",
+            Self::Tasks(_) => "raise that, or end other programs of this user",
         }
     }
 }

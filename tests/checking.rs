@@ -177,8 +177,7 @@ fn a_server_that_runs_is_to_be_there() {
     let (code, lines) = check(&["--running", "--listen", &address, "--listen", &unix]);
     assert!(code == 0 && lines.len() == 2 && lines[0].contains("as it is to be"), "{lines:#?}");
     assert_eq!(check(&["--listen", &address, "--listen", &unix]).0, 2);
-    process.signal(Signal::TERM);
-    assert_eq!(process.end().status.code(), Some(0));
+    process.stop();
 }
 
 #[test]

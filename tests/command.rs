@@ -17,7 +17,7 @@ use common::{
     Client, PATIENCE, SCHEMES, Scheme, Stream, assert_closed, assert_echoes, eventually,
     folder::Folder,
     frame, handshake, next_message,
-    process::{COMMAND, Ended, Process},
+    process::{COMMAND, Process},
     read_close,
     reply::Reply,
 };
@@ -83,14 +83,6 @@ fn assert_serves(address: SocketAddr, scheme: Scheme) {
     assert_eq!(read_close(&mut client), (1000, String::new()));
 }
 
-/// Stops it as an init system would.
-fn stop(process: Process) -> Ended {
-    process.signal(Signal::TERM);
-    let ended = process.end();
-    assert_eq!(ended.status.code(), Some(0), "{:#?}", ended.stderr);
-    ended
-}
-
 #[test]
 fn without_arguments_it_serves_at_port_8080_of_localhost() {
     let default = "127.0.0.1:8080";
@@ -105,7 +97,7 @@ fn without_arguments_it_serves_at_port_8080_of_localhost() {
             let address = process.address("http");
             assert_eq!(address.to_string(), default);
             assert_serves(address, Scheme::Ws);
-            stop(process);
+            process.stop();
         }
     }
 }
@@ -118,7 +110,7 @@ fn it_serves_a_page_and_both_echoes() {
         assert!(address.ip().is_loopback() && address.port() != 0, "{address}");
         assert_serves(address, Scheme::Ws);
         assert_eq!(get(address, Scheme::Ws, "/nothing").status, 404);
-        assert_eq!(stop(process).stdout, "", "the log does not go to standard output");
+        assert_eq!(process.stop().stdout, "", "the log does not go to standard output");
     }
 }
 
@@ -138,7 +130,7 @@ fn headers_are_added_to_all_responses() {
     }
     let reply = ask(address, Scheme::Ws, &handshake("/echo"));
     assert_eq!((reply.status, reply.header("strict-transport-security")), (101, Some("max-age=31536000")));
-    stop(process);
+    process.stop();
 }
 
 /// So that the page can show a subprotocol.
@@ -151,7 +143,7 @@ fn the_shared_echo_chooses_the_first_subprotocol_offered() {
         let reply = ask(address, Scheme::Ws, &handshake(path).replace("\r\n\r\n", offer));
         assert_eq!((reply.status, reply.header("sec-websocket-protocol")), (101, chosen), "{path}");
     }
-    stop(process);
+    process.stop();
 }
 
 #[test]
@@ -162,7 +154,7 @@ fn the_iris_example_reports_when_nothing_was_received() {
     assert!(message.starts_with("Server timed-out at ") && message.contains(':'), "{message}");
     assert_echoes(&mut client, Message::text("and goes on"));
     drop(client);
-    stop(process);
+    process.stop();
 }
 
 #[test]
@@ -175,7 +167,7 @@ fn tls_with_a_certificate_and_its_key_or_with_an_identity() {
     for options in all {
         let mut process = Process::start(&[&["--tls-listen", ANY][..], &options].concat());
         assert_serves(process.address("https"), Scheme::Wss);
-        stop(process);
+        process.stop();
     }
 }
 
@@ -202,7 +194,7 @@ fn tls_of_the_chosen_library_and_version_for_chosen_clients_and_names() {
             }
             _ => assert_serves(address, Scheme::Wss),
         }
-        stop(process);
+        process.stop();
         if TlsBackend::NativeTls.is_available() {
             let native = [&listen[..], &["--tls-backend", "native-tls"], choice].concat();
             assert_fails(&native, &["native-tls", "--tls-backend rustls"]);
@@ -222,7 +214,7 @@ fn several_addresses_with_and_without_tls() {
         let address = process.address(name);
         assert_echoes(&mut connect(address, scheme, "/echo"), Message::text("hello"));
     }
-    stop(process);
+    process.stop();
 }
 
 #[test]
@@ -237,7 +229,7 @@ fn a_unix_socket() {
     client.send(Message::text("hello")).unwrap();
     assert_eq!(client.read().unwrap(), Message::text("hello"));
     drop(client);
-    stop(process);
+    process.stop();
     assert!(!Path::new(&path).exists());
 }
 
@@ -259,7 +251,7 @@ fn www_serves_files_instead_of_the_page() {
         assert_eq!(get(address, Scheme::Ws, path).status, 404, "{path} belongs to the demo page");
     }
     assert_echoes(&mut connect(address, Scheme::Ws, "/echo"), Message::text("hello"));
-    stop(process);
+    process.stop();
 }
 
 #[test]
@@ -286,7 +278,7 @@ fn allow_origin_decides_which_pages_may_connect() {
             let reply = ask(address, Scheme::Ws, &handshake("/echo").replace("\r\n\r\n", &origin));
             assert_eq!(reply.status, if is_allowed { 101 } else { 403 }, "{arguments:?}: {page}");
         }
-        stop(process);
+        process.stop();
     }
 }
 
@@ -304,7 +296,7 @@ fn host_and_trusted_proxy_decide_which_hosts_may_be_asked_for() {
             let page = ask(address, Scheme::Ws, &format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
             assert_eq!(page.status, if is_served { 200 } else { 421 }, "{arguments:?}: {host}");
         }
-        stop(process);
+        process.stop();
     }
 }
 
@@ -332,7 +324,7 @@ fn a_proxy_on_a_unix_socket_is_trusted_if_it_is_named() {
         assert_eq!((reply.status, is_secure), (101, is_believed), "{reply:?}");
         assert_eq!(open().0.status, if is_believed { 429 } else { 101 }, "of the same client");
         drop(client);
-        stop(process);
+        process.stop();
     }
 }
 
@@ -350,7 +342,7 @@ fn options_say_in_which_way_a_proxy_names_its_client() {
         let request = format!("{before}GET / HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n");
         assert_eq!(ask(address, Scheme::Ws, &request).status, 200);
         assert!(process.line(": GET /: 200").contains(told), "{options:?}: {:?}", process.stderr);
-        stop(process);
+        process.stop();
     }
 }
 
@@ -364,7 +356,7 @@ fn redirect_port_sends_clients_to_https() {
     let reply = ask(address, Scheme::Ws, "GET /a?b HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let location = format!("https://localhost:{https}/a?b");
     assert_eq!((reply.status, reply.header("location")), (308, Some(&*location)));
-    stop(process);
+    process.stop();
     assert_fails(&["--listen", ANY, "--redirect-port", ANY], &["--tls-listen", "--https-port"]);
 }
 
@@ -390,7 +382,7 @@ fn the_log_says_why_a_page_may_not_connect() {
     assert_eq!(get(address, Scheme::Ws, "/x%0d%0a[INFO]%1b%E2%80%AE").status, 404);
     let line = process.line("/x");
     assert!(line.contains(r"/x\r\n[INFO]\u{1b}\u{202e}: 404"), "{line}");
-    stop(process);
+    process.stop();
 }
 
 #[test]
@@ -403,7 +395,7 @@ fn max_connections() {
     assert!(reply.header("retry-after").is_some());
     both.iter_mut().for_each(|client| assert_echoes(client, Message::text("undisturbed")));
     drop(both);
-    stop(process);
+    process.stop();
 }
 
 #[test]
@@ -415,7 +407,7 @@ fn max_message_size() {
         client.send(Message::binary(vec![7; bytes + 1])).unwrap();
         assert_eq!(read_close(&mut client).0, 1009);
         drop(client);
-        stop(process);
+        process.stop();
     }
 }
 
@@ -467,7 +459,7 @@ fn log_file_appends_the_log_to_a_file() {
         let process = Process::start(&["--listen", ANY, "--log-file", &log]);
         let count = |text: &str| fs::read_to_string(&log).unwrap().matches(text).count();
         eventually("it says where it listens", || count("/ is the page") == runs);
-        let ended = stop(process);
+        let ended = process.stop();
         assert_eq!((ended.stderr, ended.stdout.as_str()), (vec![], ""));
         assert_eq!((count("what was there before\n"), count("ended")), (1, runs), "it is appended to");
     }
@@ -488,7 +480,7 @@ fn log_level_decides_what_is_logged() {
         let stream = stream.unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         drop(tungstenite::client("ws://localhost/echo", stream).unwrap());
-        let ended = stop(process);
+        let ended = process.stop();
         assert_eq!(ended.stderr.is_empty(), is_silent, "{level}: {:#?}", ended.stderr);
         let foreign = ended.stderr.iter().find(|line| line.contains("tungstenite") || line.contains("mio"));
         assert_eq!(foreign, None, "only the lines of Switchboard itself");
@@ -544,7 +536,7 @@ fn sighup_never_ends_it() {
             assert_echoes(&mut client, Message::text(n.to_string()));
         }
         drop(client);
-        let told = stop(process).stderr.iter().filter(|line| line.contains("SIGHUP")).count();
+        let told = process.stop().stderr.iter().filter(|line| line.contains("SIGHUP")).count();
         assert_eq!(told, if ignored { 0 } else { 3 });
     }
 }
@@ -618,7 +610,7 @@ fn certificates_are_renewed_by_sighup_and_when_their_files_change() {
         assert_eq!(client.read().unwrap(), Message::text("still there"));
     }
     drop(clients);
-    stop(process);
+    process.stop();
 }
 
 #[test]
@@ -773,20 +765,20 @@ fn with_a_key_file_session_ids_outlive_a_restart() {
     let start = || Process::start(&["--listen", ANY, "--session-key-file", &file]);
     let mut process = start();
     let cookie = session(process.address("http"), None).unwrap();
-    stop(process);
+    process.stop();
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(fs::read_dir(&*folder).unwrap().count(), 1, "no other file is left");
     let key = fs::read_to_string(&file).unwrap();
     let mut process = start();
     assert_eq!(session(process.address("http"), Some(&cookie)), None, "it is known");
-    stop(process);
+    process.stop();
     assert_eq!(fs::read_to_string(&file).unwrap(), key);
 
     fs::write(&file, format!("{}\n\n  {key}", "another key, which is long enough")).unwrap();
     let mut process = start();
     let replaced = session(process.address("http"), Some(&cookie)).expect("signed by the first key");
     assert_eq!(replaced.split('.').next(), cookie.split('.').next());
-    let ended = stop(process);
+    let ended = process.stop();
     assert!(!ended.stderr.join("\n").contains("another key"));
 }
 
@@ -830,7 +822,7 @@ fn max_connections_per_address() {
     assert_eq!(reply.status, 429);
     assert!(reply.header("retry-after").is_some());
     drop(both);
-    let ended = stop(process);
+    let ended = process.stop();
     assert!(ended.stderr.iter().any(|line| line.contains("1 turned away by max_connections_per_address")));
 }
 
@@ -851,7 +843,7 @@ fn a_unix_socket_with_a_mode() {
     let mut process = Process::spawn(&mut command);
     process.line("listening on");
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o660);
-    stop(process);
+    process.stop();
     assert!(!Path::new(&path).exists());
 }
 
@@ -881,7 +873,7 @@ fn the_limit_on_open_files_is_raised_to_what_can_be_needed() {
             let limits = fs::read_to_string(format!("/proc/{}/limits", process.id())).unwrap();
             let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
             assert_eq!(line.split_whitespace().nth(3), Some(hard.to_string().as_str()), "{arguments:?}");
-            let ended = stop(process);
+            let ended = process.stop();
             let warning = ended.stderr.iter().find(|line| line.contains("the limit on open files is"));
             assert_eq!(warning.is_some(), hard < needed, "{warning:?}");
             let says = |line: &String| {
@@ -919,7 +911,7 @@ fn what_is_counted_for_open_files_is_enough() {
     let mut some = [0; 1000];
     clients.iter_mut().for_each(|client| client.read_exact(&mut some).unwrap());
     drop(clients);
-    let ended = stop(process);
+    let ended = process.stop();
     let error =
         ended.stderr.iter().find(|line| line.contains("[ERROR]") || line.contains("limit on open files"));
     assert_eq!(error, None);

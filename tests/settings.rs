@@ -13,7 +13,6 @@ use common::{
     folder::Folder,
     process::{COMMAND, Process},
 };
-use rustix::process::Signal;
 
 fn command(args: &[&str], variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new(COMMAND);
@@ -151,8 +150,7 @@ fn a_server_has_what_is_set() {
     let mut stream = std::net::TcpStream::connect(address).unwrap();
     std::io::Write::write_all(&mut stream, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     assert_eq!(common::reply::Reply::read(&mut stream).header("x-from"), Some("file"));
-    process.signal(Signal::TERM);
-    assert_eq!(process.end().status.code(), Some(0));
+    process.stop();
 }
 
 /// One file has a server's options, and those that find it.
@@ -173,8 +171,7 @@ fn commands_find_the_server_by_the_same_file() {
         let output = run(args, variables);
         assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
-    process.signal(Signal::TERM);
-    assert_eq!(process.end().status.code(), Some(0));
+    process.stop();
 }
 
 /// Where a server is, as its clients have it, is no reason for another one to be there, or not to start.

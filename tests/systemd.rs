@@ -24,7 +24,7 @@ use common::{
     PATIENCE, Scheme, Stream, connector, eventually,
     folder::Folder,
     handshake,
-    process::{COMMAND, Ended, Process},
+    process::{COMMAND, Process},
     reply::ask,
 };
 use rustix::{
@@ -106,13 +106,6 @@ fn assert_upgrades(mut stream: impl Read + Write) {
     assert_eq!(reply.status, 101);
 }
 
-fn stop(process: Process) -> Ended {
-    process.signal(Signal::TERM);
-    let ended = process.end();
-    assert_eq!(ended.status.code(), Some(0), "{:#?}", ended.stderr);
-    ended
-}
-
 #[test]
 fn sockets_are_served_by_their_names() {
     let folder = Folder::new();
@@ -150,7 +143,7 @@ fn sockets_are_served_by_their_names() {
         ask(&mut stream, format!("GET /@connections HTTP/1.1\r\nHost: localhost\r\n{line}\r\n")).status
     };
     assert_eq!((ask_tcp(""), ask_tcp(&token)), (403, 200));
-    stop(process);
+    process.stop();
     for name in ["ws", "wss", "manage", "open"] {
         assert!(folder.join(name).exists(), "its file is the manager's: {name}");
     }
@@ -164,7 +157,7 @@ fn options_add_to_what_is_passed() {
     let others = [process.address("http"), process.address("http")];
     assert!(others.contains(&passed) && others[0] != others[1], "{others:?}");
     others.iter().for_each(|address| assert_upgrades(Stream::connect(*address, Scheme::Ws)));
-    stop(process);
+    process.stop();
     // Managed by a socket of the manager, and served where it says itself.
     let folder = Folder::new();
     let sockets = vec![("manage", unix(&folder, "manage", 0o600))];
@@ -173,7 +166,7 @@ fn options_add_to_what_is_passed() {
     process.address("http");
     let mut stream = connect_unix(&folder, "manage");
     assert_eq!(ask(&mut stream, "GET /ready HTTP/1.1\r\nHost: x\r\n\r\n").status, 200);
-    stop(process);
+    process.stop();
 }
 
 #[test]
@@ -184,7 +177,7 @@ fn sockets_of_another_process_are_left_alone() {
         let sockets = vec![("ws", socket.try_clone().unwrap())];
         let mut process = Unit { args: args.clone(), sockets, pid: Some(pid), ..Default::default() }.start();
         assert_ne!(process.address("http"), passed);
-        stop(process);
+        process.stop();
     }
 }
 
@@ -279,7 +272,7 @@ fn the_manager_is_told_of_the_start_a_reload_and_the_stop() {
     assert_eq!(manager.event(), "READY=1");
     process.line("SIGHUP: the files of the certificates have not changed");
     let open = Stream::connect(plain, Scheme::Ws);
-    stop(process);
+    process.stop();
     let stopping = manager.event();
     assert!(stopping.starts_with("STOPPING=1\nSTATUS=Shutting down: "), "{stopping}");
     drop(open);
@@ -306,7 +299,7 @@ fn the_watchdog_is_fed_and_the_status_follows() {
     let mut client = Stream::connect(address, Scheme::Ws);
     client.write_all(handshake("/echo").as_bytes()).unwrap();
     eventually("the status has changed", || manager.next().contains("\nSTATUS=1 connection; listening on "));
-    stop(process);
+    process.stop();
     assert!(manager.event().starts_with("STOPPING=1\n"));
 }
 
@@ -339,7 +332,7 @@ fn a_manager_that_does_not_listen_holds_nothing_up() {
         if !process.stderr.iter().any(|line| line.contains(told)) {
             process.line(told);
         }
-        stop(process);
+        process.stop();
     }
     drop(stuck);
 }

@@ -114,6 +114,14 @@ impl Process {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    /// Stops it as an init system would.
+    pub fn stop(self) -> Ended {
+        self.signal(Signal::TERM);
+        let ended = self.end();
+        assert_eq!(ended.status.code(), Some(0), "{:#?}", ended.stderr);
+        ended
+    }
+
     /// Waits until it has ended by itself.
     pub fn end(mut self) -> Ended {
         let begun = Instant::now();

@@ -42,11 +42,4 @@ say() { # TEXT
   printf '\n== %s\n' "$1"
 }
 
-checked=0
-check() { # WHAT COMMAND...
-  local what=$1
-  shift
-  "$@" || { echo "FAILED: $what" && exit 1; }
-  checked=$((checked + 1))
-  echo "ok: $what"
-}
+. tests/packaging/check.sh

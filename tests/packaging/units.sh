@@ -9,14 +9,7 @@ units=$PWD/examples/packaging
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-checked=0
-check() { # WHAT COMMAND...
-  local what=$1
-  shift
-  "$@" || { echo "FAILED: $what" && exit 1; }
-  checked=$((checked + 1))
-  echo "ok: $what"
-}
+. tests/packaging/check.sh
 
 # In tenths: what is left is what a server does, listen for everybody on the network.
 most_exposed=16

@@ -24,10 +24,6 @@ impl Failure {
         Self { code: CloseCode::TOO_BIG, text: text.into() }
     }
 
-    fn short() -> Self {
-        Self { code: CloseCode::TRY_AGAIN, text: "short of memory".into() }
-    }
-
     /// The connection below is broken or has ended: no close frame can be sent.
     #[cfg(feature = "__tls")]
     pub(crate) fn network(text: impl Into<Cow<'static, str>>) -> Self {
@@ -37,6 +33,6 @@ impl Failure {
 
 impl From<Short> for Failure {
     fn from(_: Short) -> Self {
-        Self::short()
+        Self { code: CloseCode::TRY_AGAIN, text: "short of memory".into() }
     }
 }

@@ -59,6 +59,7 @@ use self::{
 const MAX_CONNECTIONS: u32 = 4096;
 
 pub(crate) fn main() -> ExitCode {
+    arenas::limit(); // before anything is read, such as a file that is a pipe: it may begin anew
     let Invocation { command, warnings } = Cli::read_or_exit();
     if !matches!(command, Command::Serve(_) | Command::Check(_)) {
         warnings.iter().for_each(|text| say::say(text)); // these have a place of their own for them
@@ -76,7 +77,6 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn serve(args: &Serve, warnings: &[String]) -> ExitCode {
-    arenas::limit();
     match run(args, warnings) {
         Ok(()) => {
             log::logger().flush();

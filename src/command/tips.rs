@@ -75,7 +75,7 @@ fn of_value(option: &str, value: &str) -> Option<String> {
         Some("s" | "sec" | "seconds") if digits.parse::<u64>().is_ok() => {
             Some(format!("it is {unit}, without a unit: {name} {digits}"))
         }
-        Some("m" | "min") => {
+        Some("m" | "min") if option.contains("<SECONDS>") => {
             let seconds = digits.parse::<u64>().ok()?.checked_mul(60)?;
             Some(format!("it is {unit}, without a unit: {name} {seconds}"))
         }

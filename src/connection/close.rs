@@ -3,7 +3,7 @@
 use std::{
     io::{self, ErrorKind::WouldBlock},
     sync::{
-        Arc, PoisonError,
+        Arc,
         atomic::{
             AtomicBool,
             Ordering::{Relaxed, SeqCst},
@@ -19,7 +19,7 @@ use crate::{
     error::ClosedBy,
     message::CloseCode,
     protocol::Hold,
-    sync::LockExt,
+    sync::{LockExt, wait},
 };
 
 /// The gateway comes this much later than the close timeout, at most.
@@ -115,7 +115,7 @@ impl Connection {
         while !self.is_finished()
             && let Some(left) = deadline.remaining()
         {
-            inbox = self.arrived.wait_timeout(inbox, left).unwrap_or_else(PoisonError::into_inner).0;
+            inbox = wait(&self.arrived, inbox, left);
         }
         inbox.waiting -= 1;
     }

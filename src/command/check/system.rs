@@ -13,7 +13,7 @@ pub(super) fn look() -> Vec<Finding> {
 /// The service manager, if there is one.
 fn manager() -> Option<Finding> {
     let socket = env::var("NOTIFY_SOCKET").ok().filter(|socket| !socket.is_empty())?;
-    let is_there = !socket.starts_with('/') || Path::new(&socket).exists();
+    let is_there = socket.starts_with('@') || socket.starts_with('/') && Path::new(&socket).exists();
     Some(if is_there {
         Finding::new(Level::Ok, "unit", &format!("the service manager is told how it is, at {socket}"))
     } else {

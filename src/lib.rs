@@ -553,6 +553,8 @@
 compile_error!("switchboard needs Unix: Linux, macOS or another one");
 
 mod advice;
+#[cfg(feature = "manage")]
+mod answering;
 mod awaited;
 #[cfg(feature = "__bench")]
 #[doc(hidden)]
@@ -564,6 +566,8 @@ mod client;
 #[cfg(feature = "__tls")]
 mod client_certificate;
 mod clock;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod codec;
 mod compression;
 mod connection;
@@ -572,6 +576,8 @@ mod connection;
 pub mod cross_builds {}
 mod deadline;
 mod delivery;
+#[cfg(feature = "cluster")]
+mod elsewhere;
 mod error;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
@@ -598,6 +604,8 @@ mod place;
 mod protocol;
 mod proxied;
 mod pulse;
+#[cfg(feature = "cluster")]
+mod redis;
 mod registry;
 #[cfg(feature = "remote")]
 mod remote;

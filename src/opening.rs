@@ -187,6 +187,7 @@ impl Opening {
         if self.use_session() {
             self.session_id()?;
         }
+        self.announced.settle();
         let cookie = self.take_cookie();
         self.headers.extend(cookie);
         Ok(())

@@ -50,6 +50,20 @@ pub enum Pushed {
     Sent,
     /// It is queued, in order, and will be sent when the client takes more.
     Queued,
+    /// It was sent to the node of the [cluster](crate::ServerBuilder::cluster) that has the connection, which is alive and listens. What
+    /// becomes of it there, nobody tells: [`Hub::push_wait`](crate::Hub::push_wait) does.
+    Forwarded,
+}
+
+/// `sent`, `queued` or `forwarded`.
+impl fmt::Display for Pushed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sent => "sent",
+            Self::Queued => "queued",
+            Self::Forwarded => "forwarded",
+        })
+    }
 }
 
 /// A push that failed; it gives the message back. Where that is not wanted, `?` makes an [`Error`](crate::Error) of it.

@@ -246,6 +246,7 @@ impl Broadcast {
         *match pushed {
             Ok(Pushed::Sent) => &mut self.sent,
             Ok(Pushed::Queued) => &mut self.queued,
+            Ok(Pushed::Forwarded) => &mut self.forwarded,
             Err(PushError { kind: PushErrorKind::Full, .. }) => &mut self.dropped,
             Err(_) => &mut self.gone,
         } += 1;

@@ -1,5 +1,7 @@
 //! The hub: finds connections by ID, path, route, topic and user, and pushes to them, from any thread.
 
+#[cfg(feature = "cluster")]
+mod clustered;
 mod local;
 mod pages;
 mod publishing;
@@ -22,7 +24,7 @@ use crate::{
     info::ConnectionInfo,
     message::{CloseCode, Payload},
     opening::Opening,
-    place::wherever,
+    place::wherever_of_hub,
     registry::{Audience, Recipients, Registry},
     websocket::{Closed, WebSocket, Whose},
 };
@@ -79,6 +81,9 @@ enum Place {
     Local(Local),
     #[cfg(feature = "remote")]
     Remote(self::remote::Remote),
+    /// Those of this server, and of the other nodes of its cluster.
+    #[cfg(feature = "cluster")]
+    Clustered(self::clustered::Clustered),
 }
 
 /// The result of a broadcast, in numbers of connections.
@@ -95,6 +100,12 @@ pub struct Broadcast {
     /// The connection is closing, or was closed by this because its queue was full. One that is closing counts each time until
     /// it is over.
     pub gone: usize,
+    /// Other nodes of the [cluster](crate::Cluster) that the message was sent to, since they may have some of those that are meant:
+    /// none of them has counted anything. 0 on a thread that [must not wait](crate::PushErrorKind::MustNotWait), which does not learn
+    /// their number.
+    pub forwarded: usize,
+    /// Nobody knows whether the other nodes of the cluster got the message: Redis was not reached, or not in time.
+    pub unreachable: bool,
 }
 
 impl Hub {
@@ -110,7 +121,7 @@ impl Hub {
     /// [`PushError`] gives the message back. [`Opening::set_overflow`](crate::Opening::set_overflow) chooses what happens
     /// when the queue is full.
     pub fn push(&self, id: &WebSocketId, data: impl Into<Payload>) -> std::result::Result<Pushed, PushError> {
-        wherever!(self.0, push(id, data.into()))
+        wherever_of_hub!(self.0, push(id, data.into()))
     }
 
     /// Sends a message to one connection, shared or not, and waits until the kernel has it: no longer than the timeout, and
@@ -144,7 +155,7 @@ impl Hub {
         data: impl Into<Payload>,
         timeout: Duration,
     ) -> std::result::Result<(), PushError> {
-        wherever!(self.0, push_wait(id, data.into().into_message(), timeout))
+        wherever_of_hub!(self.0, push_wait(id, data.into().into_message(), timeout))
     }
 
     /// Pushes many messages, each to a connection of its own or not: as [`push`](Self::push) for one after the other. Returns
@@ -164,7 +175,7 @@ impl Hub {
         &self,
         messages: impl IntoIterator<Item = (I, D)>,
     ) -> Vec<std::result::Result<Pushed, PushError>> {
-        wherever!(self.0, push_all(messages))
+        wherever_of_hub!(self.0, push_all(messages))
     }
 
     /// A handle that pushes to one connection, without looking it up each time. It may be made while the connection is being
@@ -173,7 +184,7 @@ impl Hub {
     /// # Errors
     /// [`Error::UnknownId`](crate::Error::UnknownId) if no connection has this ID.
     pub fn pusher(&self, id: &WebSocketId) -> Result<Pusher> {
-        wherever!(self.0, pusher(id))
+        wherever_of_hub!(self.0, pusher(id))
     }
 
     /// Sends a message to many connections. A dead or slow one does not delay the others. Those that are still being opened are
@@ -206,7 +217,7 @@ impl Hub {
             return Ok(self.publish(topic, publication)?.broadcast);
         }
         let (message, key) = data.into().split();
-        wherever!(self.0, broadcast(to, message, key.as_ref()))
+        wherever_of_hub!(self.0, broadcast(to, message, key.as_ref()))
     }
 
     /// Sends a message to all connections of a user: [`broadcast`](Self::broadcast) to [`Audience::User`].
@@ -258,7 +269,7 @@ impl Hub {
         code: impl Into<CloseCode>,
         text: &str,
     ) -> Result<usize> {
-        wherever!(self.0, close_all(who.into(), code.into(), text))
+        wherever_of_hub!(self.0, close_all(who.into(), code.into(), text))
     }
 
     /// Starts the closing handshake of a connection, as [`WebSocket::close`](crate::WebSocket::close) does, and does not wait. One
@@ -268,7 +279,7 @@ impl Hub {
     /// [`Error::UnknownId`](crate::Error::UnknownId) if no connection has this ID, [`Error::Refused`](crate::Error::Refused) if
     /// its handshake was just refused.
     pub fn close(&self, id: &WebSocketId, code: impl Into<CloseCode>, text: &str) -> Result<()> {
-        wherever!(self.0, close(id, code.into(), text))
+        wherever_of_hub!(self.0, close(id, code.into(), text))
     }
 
     /// One connection. Waits while it is being [opened](Self::open_server).
@@ -277,7 +288,7 @@ impl Hub {
     /// [`Error::UnknownId`](crate::Error::UnknownId) if no connection has this ID; while it is being opened, as
     /// [`open_server`](Self::open_server).
     pub fn connection(&self, id: &WebSocketId) -> Result<ConnectionInfo> {
-        wherever!(self.0, connection(id))
+        wherever_of_hub!(self.0, connection(id))
     }
 
     /// The certificates that the server uses now, each once, in the order of their first listener, those of the management listener
@@ -300,7 +311,7 @@ impl Hub {
     /// None for the server's own hub.
     #[cfg(feature = "__tls")]
     pub fn certificates(&self) -> Result<Vec<crate::tls::CertificateInfo>> {
-        wherever!(self.0, certificates())
+        wherever_of_hub!(self.0, certificates())
     }
 
     /// How many connections are open.
@@ -308,7 +319,7 @@ impl Hub {
     /// # Errors
     /// None for the server's own.
     pub fn len(&self) -> Result<usize> {
-        wherever!(self.0, len())
+        wherever_of_hub!(self.0, len())
     }
 
     /// Whether no connection is open.
@@ -316,7 +327,7 @@ impl Hub {
     /// # Errors
     /// None for the server's own.
     pub fn is_empty(&self) -> Result<bool> {
-        wherever!(self.0, is_empty())
+        wherever_of_hub!(self.0, is_empty())
     }
 
     /// Makes a connection a member of a topic, until it leaves or ends. Joining again has no effect. Waits while the
@@ -327,7 +338,7 @@ impl Hub {
     /// [`open_server`](Self::open_server). [`Error::OverLimit`](crate::Error::OverLimit) if the topic's name is too long or
     /// empty, or if there are too many topics.
     pub fn join(&self, id: &WebSocketId, topic: &str) -> Result<()> {
-        wherever!(self.0, join(id, topic))
+        wherever_of_hub!(self.0, join(id, topic))
     }
 
     /// Removes a connection from a topic, if it is a member, or, while it is being opened, would become one.
@@ -335,7 +346,7 @@ impl Hub {
     /// # Errors
     /// [`Error::UnknownId`](crate::Error::UnknownId) if no connection has this ID.
     pub fn leave(&self, id: &WebSocketId, topic: &str) -> Result<()> {
-        wherever!(self.0, leave(id, topic))
+        wherever_of_hub!(self.0, leave(id, topic))
     }
 
     /// The topics of a connection, in the order of their names: at most [`Limits::max_topics`](crate::Limits::max_topics). Waits
@@ -345,7 +356,7 @@ impl Hub {
     /// [`Error::UnknownId`](crate::Error::UnknownId) if no connection has this ID; while it is being opened, as
     /// [`open_server`](Self::open_server).
     pub fn topics_of(&self, id: &WebSocketId) -> Result<Vec<Arc<str>>> {
-        wherever!(self.0, topics_of(id))
+        wherever_of_hub!(self.0, topics_of(id))
     }
 
     /// Returns a [`WebSocket`] for a shared connection (`OpenServer`). Any number of threads may have one. On a thread of
@@ -374,11 +385,28 @@ impl Hub {
     /// [`Error::Timeout`](crate::Error::Timeout) if that takes longer; and at once [`Error::NotOpen`](crate::Error::NotOpen) in
     /// its own `on_pre_server`, which would wait for itself, and on a thread of the gateway.
     pub fn open_server(&self, id: &WebSocketId) -> Result<WebSocket> {
-        wherever!(self.0, open_server(id))
+        wherever_of_hub!(self.0, open_server(id))
     }
 
     pub(crate) fn new(registry: Arc<Registry>) -> Self {
+        #[cfg(feature = "cluster")]
+        if let Some(elsewhere) = registry.elsewhere().cloned() {
+            return Self(Place::Clustered(self::clustered::Clustered::new(registry, elsewhere)));
+        }
         Self(Place::Local(Local::new(registry)))
+    }
+
+    /// That of one node, without the others of its cluster.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn alone(registry: Arc<Registry>) -> Self {
+        Self(Place::Local(Local::new(registry)))
+    }
+
+    /// Sends to those of this node, also where its topic remembers something.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn send_here(&self, to: Recipients<'_>, data: Payload) -> Result<Broadcast> {
+        let (message, key) = data.split();
+        wherever_of_hub!(self.0, broadcast(to, message, key.as_ref()))
     }
 
     /// That of another process.
@@ -415,6 +443,6 @@ impl WebSocket {
 
 impl fmt::Debug for Hub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        wherever!(self.0, fmt(f))
+        wherever_of_hub!(self.0, fmt(f))
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     error::Result,
     id::WebSocketId,
     info::ConnectionInfo,
-    place::wherever,
+    place::wherever_of_hub,
     registry::{Audience, PresentUser, TopicInfo},
 };
 
@@ -59,7 +59,7 @@ impl Hub {
         after: Option<&WebSocketId>,
         limit: usize,
     ) -> Result<Page<ConnectionInfo>> {
-        wherever!(self.0, connections(audience, after, limit))
+        wherever_of_hub!(self.0, connections(audience, after, limit))
     }
 
     /// All connections, in the order of their IDs, fetched page by page as they are asked for. After an error there is
@@ -89,7 +89,7 @@ impl Hub {
         after: Option<&WebSocketId>,
         limit: usize,
     ) -> Result<Page<WebSocketId>> {
-        wherever!(self.0, members(topic, after, limit))
+        wherever_of_hub!(self.0, members(topic, after, limit))
     }
 
     /// All members of a topic, as [`all_connections`](Self::all_connections).
@@ -115,7 +115,7 @@ impl Hub {
     /// # Errors
     /// None for the server's own connections.
     pub fn topics(&self, after: Option<&str>, limit: usize) -> Result<Page<TopicInfo, Arc<str>>> {
-        wherever!(self.0, topics(after, limit))
+        wherever_of_hub!(self.0, topics(after, limit))
     }
 
     /// All topics, as [`all_connections`](Self::all_connections).
@@ -142,7 +142,7 @@ impl Hub {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Page<PresentUser, Arc<str>>> {
-        wherever!(self.0, presence(topic, after, limit))
+        wherever_of_hub!(self.0, presence(topic, after, limit))
     }
 
     /// All users who are in a topic, fetched page by page: as [`all_connections`](Self::all_connections).

@@ -8,7 +8,7 @@ use crate::{
     history::{Position, Since},
     id::WebSocketId,
     message::{Message, Payload},
-    place::wherever,
+    place::wherever_of_hub,
     registry::Recovery,
 };
 
@@ -82,7 +82,7 @@ impl Hub {
     /// [`Error::OverLimit`](crate::Error::OverLimit) if a topic that remembers would get a name, or a publication a key, that is
     /// empty or too long; [`Error::NoHistory`](crate::Error::NoHistory) for a key where the topic remembers nothing.
     pub fn publish<'a>(&self, topic: &str, publication: impl Into<Publication<'a>>) -> Result<Published> {
-        wherever!(self.0, publish(topic, publication.into()))
+        wherever_of_hub!(self.0, publish(topic, publication.into()))
     }
 
     /// Makes a connection a member of a topic that [remembers](crate::ServerBuilder::history), and gives it what it has missed
@@ -115,6 +115,6 @@ impl Hub {
     /// As [`join`](Self::join), and as [`push`](Self::push): then the connection is no member, and if it has got a part of what it
     /// has missed, it is closed with 1013. [`Error::NoHistory`](crate::Error::NoHistory) if the topic remembers nothing.
     pub fn join_since(&self, id: &WebSocketId, topic: &str, since: impl Into<Since>) -> Result<Recovery> {
-        wherever!(self.0, join_since(id, topic, &since.into()))
+        wherever_of_hub!(self.0, join_since(id, topic, &since.into()))
     }
 }

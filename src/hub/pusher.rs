@@ -8,7 +8,7 @@ use crate::{
     id::WebSocketId,
     message::{Message, Payload},
     metrics::Metrics,
-    place::wherever,
+    place::wherever_of_hub,
     registry::Found,
 };
 
@@ -24,6 +24,8 @@ enum Place {
     Local(Local),
     #[cfg(feature = "remote")]
     Remote(remote::Remote),
+    #[cfg(feature = "cluster")]
+    Clustered(elsewhere::There),
 }
 
 /// To a connection of this process.
@@ -45,6 +47,16 @@ impl Pusher {
         Self(Place::Remote(remote::Remote::new(link, id)))
     }
 
+    #[cfg(feature = "cluster")]
+    pub(super) fn elsewhere(
+        elsewhere: Arc<dyn crate::elsewhere::Elsewhere>,
+        link: Arc<crate::remote::Linked>,
+        id: WebSocketId,
+        metrics: Option<Arc<Metrics>>,
+    ) -> Self {
+        Self(Place::Clustered(elsewhere::There::new(elsewhere, link, id, metrics)))
+    }
+
     pub(crate) fn to(connection: &Arc<Connection>) -> Self {
         Self::local(Found::Open(connection.clone()), None)
     }
@@ -56,7 +68,7 @@ impl Pusher {
     /// [`PushErrorKind::Closed`](crate::PushErrorKind::Closed), and if it was never opened,
     /// [`PushErrorKind::Refused`](crate::PushErrorKind::Refused).
     pub fn push(&self, data: impl Into<Payload>) -> Result<Pushed, PushError> {
-        wherever!(self.0, push(data.into()))
+        wherever_of_hub!(self.0, push(data.into()))
     }
 
     /// As [`Hub::push_wait`](crate::Hub::push_wait).
@@ -66,17 +78,17 @@ impl Pusher {
     /// [`PushErrorKind::Closed`](crate::PushErrorKind::Closed), and if it was never opened,
     /// [`PushErrorKind::Refused`](crate::PushErrorKind::Refused).
     pub fn push_wait(&self, data: impl Into<Payload>, timeout: Duration) -> Result<(), PushError> {
-        wherever!(self.0, push_wait(data.into().into_message(), timeout))
+        wherever_of_hub!(self.0, push_wait(data.into().into_message(), timeout))
     }
 
     /// The connection's ID; that of a client is known in this process only.
     pub fn websocket_id(&self) -> &WebSocketId {
-        wherever!(self.0, id())
+        wherever_of_hub!(self.0, id())
     }
 
     /// How the connection ended; `None` while it is open, before that, and if it was never opened.
     pub fn close_reason(&self) -> Option<CloseReason> {
-        wherever!(self.0, close_reason())
+        wherever_of_hub!(self.0, close_reason())
     }
 }
 
@@ -147,7 +159,7 @@ mod remote {
         }
 
         /// There was a connection with this ID: it has ended.
-        fn known(&self, mut error: PushError) -> PushError {
+        pub(super) fn known(&self, mut error: PushError) -> PushError {
             match &error.kind {
                 PushErrorKind::Unknown => error.kind = PushErrorKind::Closed(self.gone()),
                 PushErrorKind::Closed(reason) => drop(self.reason.set(reason.clone())),
@@ -169,6 +181,62 @@ mod remote {
                 Err(Error::UnknownId) => Some(self.gone()),
                 Err(_) => None,
             }
+        }
+    }
+}
+
+/// To a connection of another node.
+#[cfg(feature = "cluster")]
+mod elsewhere {
+    use std::{sync::Arc, time::Duration};
+
+    use super::remote::Remote;
+    use crate::{
+        connection::{PushError, Pushed},
+        elsewhere::Elsewhere,
+        error::CloseReason,
+        id::WebSocketId,
+        message::{Message, Payload},
+        metrics::Metrics,
+        remote::Linked,
+    };
+
+    #[derive(Clone, Debug)]
+    pub(super) struct There {
+        elsewhere: Arc<dyn Elsewhere>,
+        /// What is answered comes by the link.
+        asked: Remote,
+        metrics: Option<Arc<Metrics>>,
+    }
+
+    impl There {
+        pub(super) fn new(
+            elsewhere: Arc<dyn Elsewhere>,
+            link: Arc<Linked>,
+            id: WebSocketId,
+            metrics: Option<Arc<Metrics>>,
+        ) -> Self {
+            Self { elsewhere, asked: Remote::new(link, id), metrics }
+        }
+
+        pub(super) fn push(&self, data: Payload) -> Result<Pushed, PushError> {
+            let push = || self.elsewhere.push(self.id(), data).map_err(|error| self.asked.known(error));
+            match &self.metrics {
+                Some(metrics) => metrics.push(push),
+                None => push(),
+            }
+        }
+
+        pub(super) fn push_wait(&self, message: Message, timeout: Duration) -> Result<(), PushError> {
+            self.asked.push_wait(message, timeout)
+        }
+
+        pub(super) fn id(&self) -> &WebSocketId {
+            self.asked.id()
+        }
+
+        pub(super) fn close_reason(&self) -> Option<CloseReason> {
+            self.asked.close_reason()
         }
     }
 }

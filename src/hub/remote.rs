@@ -204,9 +204,9 @@ impl Remote {
 
 impl From<Counts> for Broadcast {
     fn from(counts: Counts) -> Self {
-        let Counts { sent, queued, dropped, gone } = counts;
+        let Counts { sent, queued, dropped, gone, forwarded, unreachable } = counts;
         let [sent, queued, dropped, gone] = [sent, queued, dropped, gone].map(as_usize);
-        Self { sent, queued, dropped, gone }
+        Self { sent, queued, dropped, gone, forwarded: as_usize(forwarded), unreachable }
     }
 }
 
@@ -215,7 +215,7 @@ fn of_page(limit: usize) -> u32 {
     at_most(limit) as u32
 }
 
-fn number(answer: Answer<'_>) -> Option<usize> {
+pub(super) fn number(answer: Answer<'_>) -> Option<usize> {
     match answer {
         Answer::Number(number) => Some(as_usize(number)),
         _ => None,

@@ -79,8 +79,13 @@ pub(super) fn close_user(hub: &Hub, request: &Request, user: &str) -> Result<Res
 }
 
 fn counts(broadcast: Broadcast) -> Object {
-    let Broadcast { sent, queued, dropped, gone } = broadcast;
-    Object::new().with("sent", sent).with("queued", queued).with("dropped", dropped).with("gone", gone)
+    let Broadcast { sent, queued, dropped, gone, forwarded, unreachable } = broadcast;
+    let here =
+        Object::new().with("sent", sent).with("queued", queued).with("dropped", dropped).with("gone", gone);
+    match (forwarded, unreachable) {
+        (0, false) => here,
+        _ => here.with("forwarded", forwarded).with("unreachable", unreachable),
+    }
 }
 
 /// Whether anybody was there, even if nothing has reached them.

@@ -9,7 +9,7 @@ use super::{
     routes::message,
 };
 use crate::{
-    connection::{PushErrorKind, Pushed},
+    connection::PushErrorKind,
     http::{Refusal, Request, Response},
     hub::Hub,
     id::WebSocketId,
@@ -28,8 +28,7 @@ pub(super) fn push(hub: &Hub, exchange: &Exchange<'_>, id: &WebSocketId) -> Resu
     let message = message(exchange, &query)?;
     match hub.push(id, Payload::from(message)) {
         Ok(pushed) => {
-            let pushed = if pushed == Pushed::Sent { "sent" } else { "queued" };
-            Ok(json(StatusCode::OK, Object::new().with("result", pushed)))
+            Ok(json(StatusCode::OK, Object::new().with("result", &*pushed.to_string())))
         }
         Err(e) if matches!(e.kind, PushErrorKind::Full) => {
             Err(full("the client's queue is full: the message was dropped"))

@@ -37,6 +37,7 @@ use self::{
 #[cfg(feature = "__tls")]
 use crate::tls::TlsIdentity;
 use crate::{
+    answering::LOOK,
     error::{Result, ServerError},
     limits::Limits,
     server::{Beside, ListenAddr, MainServer, Rehearsal, Server, ServerBuilder},
@@ -44,9 +45,6 @@ use crate::{
 
 /// Connections of programs that manage a server, at the same time.
 const CONNECTIONS: usize = 128;
-
-/// How often a thread that waits looks whether anybody still wants what it waits for.
-const LOOK: Duration = Duration::from_millis(250);
 
 /// A program asks again and again.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);

@@ -42,8 +42,19 @@ const ROUND_TRIPS: &[u64] = &[
 ];
 
 /// What can become of a push.
-pub(crate) const RESULTS: [&str; 9] =
-    ["sent", "queued", "full", "closed", "unknown", "refused", "timeout", "pending", "mustNotWait"];
+pub(crate) const RESULTS: [&str; 11] = [
+    "sent",
+    "queued",
+    "full",
+    "closed",
+    "unknown",
+    "refused",
+    "timeout",
+    "pending",
+    "mustNotWait",
+    "forwarded",
+    "unreachable",
+];
 
 /// Close codes that have a number of their own in the registry of IANA. All others are summed up, since a client chooses them.
 const CODES: [(u16, &str); 18] = [
@@ -144,6 +155,7 @@ impl Metrics {
         self.count_push(match result_of {
             Ok(Pushed::Sent) => Some(0),
             Ok(Pushed::Queued) => Some(1),
+            Ok(Pushed::Forwarded) => Some(9),
             Err(kind) => place_of_failure(kind),
         });
         result
@@ -213,8 +225,9 @@ fn place_of_failure(kind: &PushErrorKind) -> Option<usize> {
         PushErrorKind::Timeout => 6,
         PushErrorKind::Pending => 7,
         PushErrorKind::MustNotWait => 8,
-        // Only a hub of another process has these.
-        PushErrorKind::Unreachable | PushErrorKind::Forbidden | PushErrorKind::OverLimit(_) => return None,
+        PushErrorKind::Unreachable => 10,
+        // Only a hub of another process has these, or a cluster.
+        PushErrorKind::Forbidden | PushErrorKind::OverLimit(_) => return None,
     })
 }
 

@@ -59,6 +59,9 @@ pub(crate) struct Registry {
     pub(super) observers: Observers,
     /// `None`: nobody can ask.
     metrics: Option<Arc<Metrics>>,
+    /// The other nodes of its cluster.
+    #[cfg(feature = "cluster")]
+    pub(super) elsewhere: std::sync::OnceLock<Arc<dyn crate::elsewhere::Elsewhere>>,
     /// The certificates of the server.
     #[cfg(feature = "__tls")]
     pub(super) identities: std::sync::OnceLock<Vec<crate::tls::TlsIdentity>>,
@@ -148,6 +151,8 @@ impl Registry {
             user_agents: Interned::default(),
             observers,
             metrics: None,
+            #[cfg(feature = "cluster")]
+            elsewhere: std::sync::OnceLock::new(),
             #[cfg(feature = "__tls")]
             identities: std::sync::OnceLock::new(),
         })
@@ -416,8 +421,10 @@ impl Announced {
         let _joined = registry.joined.locked();
         if let Some(before) = self.user.replace(user.clone()) {
             registry.users.unexpect(&before, pending);
+            registry.user_changed(&before);
         }
         registry.users.expect(&user, pending.clone());
+        registry.user_changed(&user);
     }
 
     /// Of what is queued for it under one key, only the newest is wanted.
@@ -436,6 +443,7 @@ impl Announced {
         let mut joined = registry.joined.locked();
         if joined.add(pending.id(), &name, &registry.limits)? {
             registry.topics.expect(&name, pending.clone());
+            registry.topic_changed(&name);
         }
         self.has_topics = true;
         Ok(())
@@ -445,9 +453,13 @@ impl Announced {
     fn withdraw(&self) {
         let Self { registry, pending, .. } = self;
         let mut joined = registry.joined.locked();
-        joined.remove_all(pending.id()).for_each(|topic| registry.topics.unexpect(&topic, pending));
+        for topic in joined.remove_all(pending.id()) {
+            registry.topics.unexpect(&topic, pending);
+            registry.topic_changed(&topic);
+        }
         if let Some(user) = &self.user {
             registry.users.unexpect(user, pending);
+            registry.user_changed(user);
         }
     }
 }

@@ -81,6 +81,20 @@ impl<M: Hash + Eq, P, S: BuildHasher + Default> Groups<M, P, S> {
         }
     }
 
+    /// Whether a name has members, or will have some.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn has(&self, name: &str) -> bool {
+        let tables = self.0.locked();
+        tables.members.contains_key(name) || tables.expected.contains_key(name)
+    }
+
+    /// The names that have members, or will have some.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn names(&self) -> HashSet<Arc<str>> {
+        let tables = self.0.locked();
+        tables.members.keys().chain(tables.expected.keys()).cloned().collect()
+    }
+
     /// How many names have members.
     #[cfg_attr(not(feature = "manage"), allow(dead_code, reason = "nobody can ask"))]
     pub(crate) fn len(&self) -> usize {

@@ -37,8 +37,10 @@ impl Registry {
         let mut joined = self.joined.locked();
         self.leave_all(&mut joined, &about.id);
         if let Some(user) = about.user() {
-            self.users
-                .remove(user, &about.id, || self.observers.queue(|| HubEvent::UserOffline(user.clone())));
+            self.users.remove(user, &about.id, || {
+                self.observers.queue(|| HubEvent::UserOffline(user.clone()));
+                self.user_changed(user);
+            });
         }
     }
 
@@ -49,6 +51,9 @@ impl Registry {
     pub(crate) fn join(&self, id: &WebSocketId, topic: &str) -> Result<()> {
         let result = self.enter(id, topic);
         self.observers.tell();
+        if result.is_ok() {
+            self.settle_topic(topic);
+        }
         result
     }
 
@@ -62,6 +67,7 @@ impl Registry {
         let is_new = joined.add(id, &name, &self.limits)?;
         self.topics.insert(&name, Member(connection), || {
             self.observers.queue(|| HubEvent::TopicOccupied(name.clone()));
+            self.topic_changed(&name);
         });
         if is_new {
             self.appear(&mut joined, &name, user.as_ref());
@@ -89,6 +95,7 @@ impl Registry {
             self.leave_topic(&mut joined, topic, id);
             if let Some(Found::Opening(pending)) = &found {
                 self.topics.unexpect(topic, pending);
+                self.topic_changed(topic);
             }
         }
         found.is_some()
@@ -127,6 +134,9 @@ impl Registry {
         {
             self.observers.queue(|| HubEvent::UserLeft(topic.into(), user.clone()));
         }
-        self.topics.remove(topic, id, || self.observers.queue(|| HubEvent::TopicVacated(topic.into())));
+        self.topics.remove(topic, id, || {
+            self.observers.queue(|| HubEvent::TopicVacated(topic.into()));
+            self.topic_changed(topic);
+        });
     }
 }

@@ -24,9 +24,11 @@ mod connections;
 mod found;
 mod groups;
 mod histories;
+
 mod joined;
 mod membership;
 mod recovery;
+mod sharing;
 
 #[cfg(feature = "manage")]
 pub(crate) use self::census::Census;

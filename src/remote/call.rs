@@ -30,7 +30,7 @@ struct State {
 pub(crate) struct Reply(Bytes);
 
 impl Reply {
-    pub(super) fn new(body: Bytes) -> Self {
+    pub(crate) fn new(body: Bytes) -> Self {
         Self(body)
     }
 
@@ -38,7 +38,7 @@ impl Reply {
     ///
     /// # Errors
     /// Not what it should be.
-    pub(super) fn answer(&self) -> Result<Answer<'_>, Malformed> {
+    pub(crate) fn answer(&self) -> Result<Answer<'_>, Malformed> {
         decode(&self.0)
     }
 

@@ -5,25 +5,24 @@ use std::{
     fmt,
     ops::Deref,
     sync::{
-        Arc, Condvar, Mutex,
+        Arc, Condvar, Mutex, MutexGuard,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use bytes::Bytes;
-use crossbeam_channel::{Sender, bounded};
 
 use super::{
     call::{Call, Reply},
+    carrier::Carrier,
     failure::Trouble,
 };
 use crate::{
-    connection::Connection,
     deadline::Deadline,
     error::{CloseReason, ClosedBy, Error, OverLimit, Result},
     id::WebSocketId,
-    message::{CloseCode, Message},
+    message::CloseCode,
     sync::{LockExt, wait},
     thread::must_not_wait,
     wire::{Answer, AsText, Frames, Hello, Malformed, Request, UNANSWERED, append, as_usize, decode},
@@ -67,7 +66,23 @@ pub(crate) struct Link {
     room: Condvar,
     /// It is to end.
     ended: Condvar,
-    nobody: Sender<()>,
+    /// Who makes a line when there is none and one is wanted; `None`: a thread that keeps the link.
+    dialer: Option<Dialing>,
+}
+
+/// Makes lines.
+pub(crate) trait Dial: fmt::Debug + Send + Sync {
+    /// # Errors
+    /// [`Error::Unreachable`], or why there is none.
+    fn dial(&self) -> Result<Arc<Line>>;
+}
+
+#[derive(Debug)]
+struct Dialing {
+    dialer: Box<dyn Dial>,
+    /// One dials at a time. Whoever has waited for another one does not try again what that could not do.
+    attempts: AtomicU32,
+    turn: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -79,10 +94,10 @@ struct State {
     is_closed: bool,
 }
 
-/// The connection that there is.
+/// The way to the other process that there is now.
 #[derive(Debug)]
 pub(crate) struct Line {
-    connection: Arc<Connection>,
+    carrier: Box<dyn Carrier>,
     /// Bytes of the longest message that the server takes.
     max_message: usize,
     max_unanswered: usize,
@@ -109,9 +124,9 @@ pub(super) struct Outgoing {
 }
 
 impl Line {
-    pub(crate) fn new(connection: Arc<Connection>, hello: &Hello<'_>) -> Arc<Self> {
+    pub(crate) fn new(carrier: impl Carrier + 'static, hello: &Hello<'_>) -> Arc<Self> {
         Arc::new(Self {
-            connection,
+            carrier: Box::new(carrier),
             max_message: as_usize(hello.max_message),
             max_unanswered: MAX_UNANSWERED.min(hello.max_unanswered as usize).max(1),
             handshake_timeout: Duration::from_millis(hello.handshake_timeout),
@@ -121,7 +136,7 @@ impl Line {
 
     /// Ends it: the other side has broken the protocol.
     pub(crate) fn refuse(&self, malformed: Malformed) {
-        self.connection.close(CloseCode::PROTOCOL_ERROR, malformed.0);
+        self.carrier.refuse(malformed);
     }
 
     /// Bytes of the longest message that may be sent.
@@ -172,15 +187,26 @@ impl Outgoing {
 impl Link {
     /// A link to this place, which is not connected yet.
     pub(crate) fn new(place: String, answer_timeout: Duration) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new(Self::made(place, answer_timeout, None))
+    }
+
+    /// One that is connected when it is used.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn dialed(place: String, answer_timeout: Duration, dialer: impl Dial + 'static) -> Arc<Self> {
+        let dialing = Dialing { dialer: Box::new(dialer), attempts: AtomicU32::new(0), turn: Mutex::default() };
+        Arc::new(Self::made(place, answer_timeout, Some(dialing)))
+    }
+
+    fn made(place: String, answer_timeout: Duration, dialer: Option<Dialing>) -> Self {
+        Self {
             place,
             answer_timeout,
             numbers: AtomicU32::new(1),
             state: Mutex::default(),
             room: Condvar::new(),
             ended: Condvar::new(),
-            nobody: bounded(0).0,
-        })
+            dialer,
+        }
     }
 
     // For those who ask.
@@ -190,7 +216,28 @@ impl Link {
     /// # Errors
     /// There is none.
     pub(crate) fn line(&self) -> Result<Arc<Line>> {
-        self.state.locked().line.clone().ok_or(Error::Unreachable)
+        let line = self.state.locked().line.clone();
+        match (line, &self.dialer) {
+            (Some(line), _) => Ok(line),
+            (None, None) => Err(Error::Unreachable),
+            (None, Some(_)) if must_not_wait() => Err(Error::MustNotWait),
+            (None, Some(dialing)) => self.dial(dialing),
+        }
+    }
+
+    fn dial(&self, dialing: &Dialing) -> Result<Arc<Line>> {
+        let before = dialing.attempts.load(Relaxed);
+        let _turn = dialing.turn.locked();
+        if let Some(line) = &self.state.locked().line {
+            return Ok(line.clone());
+        }
+        if dialing.attempts.load(Relaxed) != before {
+            return Err(Error::Unreachable);
+        }
+        let line = dialing.dialer.dial();
+        dialing.attempts.fetch_add(1, Relaxed);
+        let line = line?;
+        if self.begin(&line) { Ok(line) } else { Err(Error::Unreachable) }
     }
 
     /// Asks, and waits for the answer, for as long as that may take, and `extra` in addition. What is taken of it must be what answers
@@ -289,7 +336,7 @@ impl Link {
         let deadline = Deadline::after(self.answer_timeout.saturating_add(extra));
         let call = Arc::new(Call::new(numbers.len()));
         self.register(line, &call, &numbers, handle, deadline)?;
-        match line.connection.push_told(Message::Binary(bytes.into()), self.nobody.clone()) {
+        match line.carrier.send(bytes, deadline) {
             Ok(sent) => {
                 if !call.wait(deadline) {
                     self.give_up(line, &numbers, sent);
@@ -318,6 +365,12 @@ impl Link {
             if state.unanswered.len() + numbers.len() <= line.max_unanswered {
                 break;
             }
+            // Where answers can get lost, those that nobody waits for may never come.
+            if line.carrier.loses() && state.unanswered.values().any(|one| one.call.is_none()) {
+                drop(state);
+                self.end();
+                return Err(Trouble::Stale);
+            }
             let Some(left) = deadline.remaining() else { return Err(Error::Unreachable.into()) };
             state.waiting += 1;
             state = wait(&self.room, state, left);
@@ -332,7 +385,7 @@ impl Link {
 
     /// The time is up. What was not sent yet never will be; else its answer may still come, and it keeps its place until then.
     fn give_up(&self, line: &Line, numbers: &[u32], sent: u32) {
-        if line.connection.take_back(sent) {
+        if line.carrier.take_back(sent) {
             self.forget(numbers);
             return;
         }
@@ -363,7 +416,7 @@ impl Link {
     pub(super) fn tell(&self, line: &Line, requests: &[Request<'_>]) {
         let mut outgoing = Outgoing::default();
         requests.iter().for_each(|request| outgoing.tell(request));
-        let _ = line.connection.push(Message::Binary(outgoing.bytes.into()), None, None);
+        line.carrier.tell(outgoing.bytes);
     }
 
     // For the thread that keeps the link.
@@ -378,10 +431,9 @@ impl Link {
         true
     }
 
-    /// A message has come: answers.
-    pub(crate) fn receive(&self, line: &Line, message: Message) {
-        let Message::Binary(bytes) = message else { return line.refuse(Malformed("a text")) };
-        for frame in Frames::of(&bytes) {
+    /// Answers have come.
+    pub(crate) fn receive(&self, line: &Line, bytes: &Bytes) {
+        for frame in Frames::of(bytes) {
             match frame {
                 Ok((number, body)) => self.answer(line, number, bytes.slice_ref(body)),
                 Err(malformed) => return line.refuse(malformed),
@@ -415,9 +467,21 @@ impl Link {
         }
     }
 
+    /// This line has ended, if it is the one that there is.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn end_line(&self, line: &Arc<Line>) {
+        let state = self.state.locked();
+        if state.has(line) {
+            self.end_now(state);
+        }
+    }
+
     /// The connection has ended: nobody gets an answer any more.
     pub(crate) fn end(&self) {
-        let mut state = self.state.locked();
+        self.end_now(self.state.locked());
+    }
+
+    fn end_now(&self, mut state: MutexGuard<'_, State>) {
         state.line = None;
         let unanswered = std::mem::take(&mut state.unanswered);
         self.room.notify_all();
@@ -446,7 +510,7 @@ impl Link {
         drop(state);
         self.ended.notify_all();
         if let Some(line) = line {
-            line.connection.close(CloseCode::NORMAL, "");
+            line.carrier.end();
         }
     }
 }

@@ -5,13 +5,16 @@
 //! its caller gives up.
 
 mod call;
+mod carrier;
 mod failure;
 mod handle;
 mod link;
 mod push;
 
 pub(crate) use self::{
+    carrier::{ByConnection, Carrier},
+    call::Reply,
     failure::Trouble,
     handle::{Handle, Loan},
-    link::{Line, Link, Linked, ended, is_done, unknown_end},
+    link::{Dial, Line, Link, Linked, ended, is_done, unknown_end},
 };

@@ -185,6 +185,7 @@ fn pushed(answer: &Answer<'_>) -> Option<Pushed> {
     match answer {
         Answer::Sent => Some(Pushed::Sent),
         Answer::Queued => Some(Pushed::Queued),
+        Answer::Forwarded => Some(Pushed::Forwarded),
         _ => None,
     }
 }

@@ -14,6 +14,8 @@ use super::{
     routes::Factory,
     shared::{Settings, Shared},
 };
+#[cfg(feature = "cluster")]
+use crate::cluster::Cluster;
 #[cfg(feature = "__tls")]
 use crate::tls::TlsIdentity;
 use crate::{
@@ -255,6 +257,14 @@ impl ServerBuilder {
         self
     }
 
+    /// Makes the server a node of a [cluster](Cluster): its hub reaches the connections of all of them. They need the same
+    /// [session keys](Self::session_keys), which [`bind`](Self::bind) asks for.
+    #[cfg(feature = "cluster")]
+    pub fn cluster(mut self, cluster: Cluster) -> Self {
+        self.settings.cluster = Some(cluster);
+        self
+    }
+
     /// Replaces the default limits.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.settings.limits = limits;
@@ -360,6 +370,22 @@ impl ServerBuilder {
                 listeners.iter().any(|listener| !matches!(listener.security, Security::None));
         }
         Ok((listeners, redirects, Arc::new(Shared::new(self.settings)?)))
+    }
+
+    /// The cluster, if it is to be in one.
+    ///
+    /// # Errors
+    /// [`ServerError::Config`]: there are no session keys.
+    #[cfg(feature = "cluster")]
+    pub(super) fn take_cluster(&mut self) -> Result<Option<Cluster>, ServerError> {
+        let cluster = self.settings.cluster.take();
+        if cluster.is_some() && self.settings.sessions.signing.is_none() {
+            return Err(ServerError::config(
+                "a cluster needs session keys that all of its nodes have: a session that one node has made is one of all. Set \
+                 `session_keys`; `openssl rand -base64 32` makes one",
+            ));
+        }
+        Ok(cluster)
     }
 
     /// Sets what follows from the settings.

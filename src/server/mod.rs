@@ -54,6 +54,8 @@ pub use self::{
     builder::ServerBuilder, exchange::Exchange, handle::ServerHandle, listener::ListenAddr,
     running::RunningServer,
 };
+#[cfg(feature = "cluster")]
+use crate::cluster::Membership;
 #[cfg(feature = "__tls")]
 use crate::tls::TlsIdentity;
 use crate::{
@@ -104,6 +106,9 @@ pub struct Server {
     adopting: Adopting,
     #[cfg(feature = "manage")]
     beside: Option<Box<Self>>,
+    /// Its place in a cluster.
+    #[cfg(feature = "cluster")]
+    membership: Option<Membership>,
 }
 
 impl Server {
@@ -177,6 +182,8 @@ impl Server {
     pub fn run(self) -> Result<(), ServerError> {
         #[cfg(feature = "manage")]
         let beside = Self::start_beside(self.beside)?;
+        #[cfg(feature = "cluster")]
+        let membership = self.membership;
         let Self { listeners, shared, adopting, .. } = self;
         if listeners.is_empty() {
             log::info!("no address to listen on: only connections that are handed over are served");
@@ -198,6 +205,8 @@ impl Server {
         }
         drop((acceptors, adopting));
         stop(&shared, &threads);
+        #[cfg(feature = "cluster")]
+        drop(membership);
         // This ends the gateways, too. All connections are over; what is left is to tell some of their handlers.
         drop((threads, running));
         #[cfg(feature = "manage")]
@@ -218,7 +227,14 @@ impl ServerBuilder {
     ) -> Result<Server, ServerError> {
         #[cfg(feature = "manage")]
         let beside = self.beside.take();
+        #[cfg(feature = "cluster")]
+        let cluster = self.take_cluster()?;
         let (listeners, redirects, shared) = self.build()?;
+        // Before anybody has a hub.
+        #[cfg(feature = "cluster")]
+        let membership = cluster
+            .map(|cluster| Membership::begin(&cluster, &shared.registry, &shared.limits))
+            .transpose()?;
         #[cfg(feature = "__tls")]
         shared.certificates.locked().tell_if_due();
         let mut addresses = listeners.iter().map(Listener::local_addr).collect::<Result<Vec<_>, _>>()?;
@@ -234,6 +250,8 @@ impl ServerBuilder {
             adopting,
             #[cfg(feature = "manage")]
             beside,
+            #[cfg(feature = "cluster")]
+            membership,
         };
         #[cfg(feature = "__tls")]
         server.shared.registry.set_identities(server.identities());

@@ -64,6 +64,9 @@ pub(super) struct Settings {
     pub(super) sessions: SessionSettings,
     /// WebSockets have no session unless they ask for one.
     pub(super) without_session: bool,
+    /// The servers that it works together with.
+    #[cfg(feature = "cluster")]
+    pub(super) cluster: Option<crate::cluster::Cluster>,
     /// `None`: random.
     pub(super) node: Option<NodeId>,
     #[cfg(feature = "__tls")]

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use super::socket::Whose;
 use crate::{
     connection::About,
     delivery::Delivery,
@@ -16,7 +17,7 @@ use crate::{
     history::Since,
     id::WebSocketId,
     message::{CloseCode, Message},
-    registry::Recovery,
+    registry::{Recovery, Registry},
     remote::{Handle, Linked, Loan, Trouble, ended, is_done, unknown_end},
     sync::LockExt,
     thread::must_not_wait,
@@ -26,6 +27,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Remote {
     link: Arc<Linked>,
+    /// This server, if the connection is one of another node of its cluster.
+    home: Option<Arc<Registry>>,
     about: Box<About>,
     handle: Mutex<Arc<Handle>>,
     /// What was read, and is to be acknowledged with what is asked next.
@@ -41,12 +44,13 @@ pub(super) struct Remote {
 impl Remote {
     /// # Errors
     /// As [`Hub::open_server`](crate::Hub::open_server).
-    pub(super) fn open(link: &Arc<Linked>, id: &WebSocketId) -> Result<Self> {
+    pub(super) fn open(link: &Arc<Linked>, id: &WebSocketId, home: Option<Arc<Registry>>) -> Result<Self> {
         let (handle, about) = Handle::open(link, id)?;
         let request = Request::BinaryData { handle: handle.number() };
         let binary_data = handle.ask(&[], &request, Duration::ZERO, flag).map_err(Trouble::into_error)?;
         Ok(Self {
             link: link.clone(),
+            home,
             about,
             handle: Mutex::new(handle),
             unacked: Mutex::default(),
@@ -57,8 +61,12 @@ impl Remote {
         })
     }
 
-    pub(super) fn link(&self) -> &Arc<Linked> {
-        &self.link
+    /// By what hub it is found.
+    pub(super) fn whose(&self) -> Whose<'_> {
+        match &self.home {
+            Some(registry) => Whose::Local(registry),
+            None => Whose::Remote(&self.link),
+        }
     }
 
     pub(super) fn about(&self) -> &About {

@@ -105,7 +105,16 @@ impl WebSocket {
     /// As [`Hub::open_server`](crate::Hub::open_server).
     #[cfg(feature = "remote")]
     pub(crate) fn open_remote(link: &Arc<Linked>, id: &WebSocketId) -> Result<Self> {
-        Remote::open(link, id).map(|remote| Self::at(Place::Remote(remote)))
+        Remote::open(link, id, None).map(|remote| Self::at(Place::Remote(remote)))
+    }
+
+    /// Opens one of another node, by the link to that.
+    ///
+    /// # Errors
+    /// As [`Hub::open_server`](crate::Hub::open_server).
+    #[cfg(feature = "cluster")]
+    pub(crate) fn open_elsewhere(link: &Arc<Linked>, id: &WebSocketId, home: Arc<Registry>) -> Result<Self> {
+        Remote::open(link, id, Some(home)).map(|remote| Self::at(Place::Remote(remote)))
     }
 
     /// The connection, if it is one of this process.
@@ -122,7 +131,7 @@ impl WebSocket {
         match &self.place {
             Place::Local(local) => Whose::Local(local.registry()),
             #[cfg(feature = "remote")]
-            Place::Remote(remote) => Whose::Remote(remote.link()),
+            Place::Remote(remote) => remote.whose(),
         }
     }
 

@@ -53,6 +53,8 @@ pub(crate) enum Answer<'a> {
     Ended(Option<CloseReason<'a>>),
     Opened(Box<Opened<'a>>),
     Delivery(Delivery<'a>),
+    /// It was sent to the node of the cluster that has the connection.
+    Forwarded,
 }
 
 impl From<Pushed> for Answer<'_> {
@@ -60,6 +62,7 @@ impl From<Pushed> for Answer<'_> {
         match pushed {
             Pushed::Sent => Self::Sent,
             Pushed::Queued => Self::Queued,
+            Pushed::Forwarded => Self::Forwarded,
         }
     }
 }
@@ -71,6 +74,9 @@ pub(crate) struct Counts {
     pub(crate) queued: u64,
     pub(crate) dropped: u64,
     pub(crate) gone: u64,
+    /// Other nodes of the cluster that it was sent to, and whether some could not be reached.
+    pub(crate) forwarded: u64,
+    pub(crate) unreachable: bool,
 }
 
 /// As [`crate::Published`].

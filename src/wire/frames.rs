@@ -71,6 +71,22 @@ pub(crate) fn append(frames: &mut Vec<u8>, number: u32, body: &impl Serialize) -
     Ok(())
 }
 
+/// Appends a value, without a frame.
+#[cfg(feature = "cluster")]
+pub(crate) fn put(bytes: &mut Vec<u8>, value: &impl Serialize) {
+    // This never fails: all that is said has a length that is known.
+    let _ = postcard::serialize_with_flavor(value, Appending(bytes));
+}
+
+/// The value that bytes begin with, and what is behind it.
+///
+/// # Errors
+/// It is none.
+#[cfg(feature = "cluster")]
+pub(crate) fn take<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<(T, &'a [u8]), Malformed> {
+    postcard::take_from_bytes(bytes).map_err(|_| Malformed("it does not begin as it should"))
+}
+
 /// A value as bytes.
 pub(super) fn encode(value: &impl Serialize) -> Vec<u8> {
     let mut bytes = Vec::new();

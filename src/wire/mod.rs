@@ -43,6 +43,9 @@ pub(crate) use self::{
     values::{AsText, Audience, Data, Payload, part},
 };
 
+#[cfg(feature = "cluster")]
+pub(crate) use self::frames::{put, take};
+
 /// The subprotocol of a link.
 pub(crate) const SUBPROTOCOL: &str = "switchboard.hub.1";
 

@@ -94,7 +94,7 @@ fn requests(v: &Values) -> Vec<Request<'_>> {
 /// Each answer, and each failure.
 fn answers(v: &Values) -> Vec<Answer<'_>> {
     let (text, number) = (&*v.text, v.number);
-    let counts = Counts { sent: number, queued: 1, dropped: u64::MAX, gone: 0 };
+    let counts = Counts { sent: number, queued: 1, dropped: u64::MAX, gone: 0, forwarded: 3, unreachable: v.flag };
     let position = AsText(Position::new(number, v.number / 3));
     let maybe = v.flag.then_some(&*v.other);
     let reason = CloseReason { code: v.small as u16, text, by: answer::ClosedBy::Network };
@@ -141,6 +141,7 @@ fn answers(v: &Values) -> Vec<Answer<'_>> {
         Answer::Done,
         Answer::Sent,
         Answer::Queued,
+        Answer::Forwarded,
         Answer::Broadcast(counts),
         Answer::Published(Published { counts, position: v.flag.then_some(position), duplicate: v.flag }),
         Answer::Number(number),

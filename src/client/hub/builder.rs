@@ -23,7 +23,7 @@ use crate::{
     id::random_bytes,
     limits::Limits,
     message::Message,
-    remote::{Line, Link, Linked},
+    remote::{ByConnection, Line, Link, Linked},
     wire::{Hello, SOFTWARE, SUBPROTOCOL, VERSION},
 };
 
@@ -235,7 +235,7 @@ fn greet(client: Client, number: u64, deadline: Deadline) -> Result<Greeted, Hub
         })?;
     let hello =
         Hello::decode(first.as_bytes()).map_err(|_| no_hub("a WebSocket that says something else"))?;
-    let line = Line::new(client.connection.clone(), &hello);
+    let line = Line::new(ByConnection::new(client.connection.clone()), &hello);
     Ok(Greeted { client, line })
 }
 

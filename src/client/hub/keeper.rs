@@ -15,9 +15,11 @@ use crate::{
     connection::READ_TIMEOUT,
     error::{CloseReason, Error},
     limits::Limits,
+    message::Message,
     remote::Link,
     shown::Shown,
     thread,
+    wire::Malformed,
 };
 
 /// Other processes wait for it, on the same machine mostly, so it is tried often.
@@ -75,7 +77,8 @@ impl Keeper {
         }
         let reason = loop {
             match client.read_message(READ_TIMEOUT) {
-                Ok(message) => self.link.receive(line, message),
+                Ok(Message::Binary(bytes)) => self.link.receive(line, &bytes),
+                Ok(Message::Text(_)) => line.refuse(Malformed("a text")),
                 Err(Error::Closed(reason)) => break reason,
                 Err(_) => {} // a long silence
             }

@@ -5,7 +5,7 @@ use super::{
     *,
 };
 use crate::{
-    manage::link::places,
+    answering::OF_LINK,
     wire::{Answer, AsText, Failure, Request, SUBPROTOCOL},
 };
 
@@ -15,8 +15,8 @@ fn only_so_many_requests_of_a_link_wait() {
     let (client, id) = served.client("/shared");
     let (peer, other) = (served.link(), served.link());
     let handle = peer.open(&id);
-    let first = peer.send((0..places::OF_LINK + 3).map(|_| read(handle, PATIENCE)));
-    let last = first + places::OF_LINK as u32;
+    let first = peer.send((0..OF_LINK + 3).map(|_| read(handle, PATIENCE)));
+    let last = first + OF_LINK as u32;
     for number in last..last + 3 {
         assert_eq!(peer.reply(number).answer(), Answer::Failed(Failure::TooMany));
     }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use super::talk::Talk;
+use super::{LOOK, talk::Talk};
 use crate::{
     connection::{Connection, PushError, PushErrorKind},
     deadline::Deadline,
@@ -12,7 +12,6 @@ use crate::{
     hub::{Broadcast, Publication, Published},
     id::WebSocketId,
     info::ConnectionInfo,
-    manage::LOOK,
     registry::{Audience, Found, Recipients},
     wire::{self, Answer, AsText, Counts, Failure, Malformed, Payload, Request},
 };
@@ -44,7 +43,7 @@ impl Asked<'_> {
         if !self.may_wait && self.has_to_wait(request) {
             return Ok(Outcome::Waits(self.found));
         }
-        let hub = &self.talk.links.hub;
+        let hub = &self.talk.desk.hub;
         match *request {
             Request::Push { id, payload } => {
                 let pushed = hub.push(&id.0, payload.payload(self.message)?);
@@ -89,7 +88,7 @@ impl Asked<'_> {
 
     /// What is asked of connections, and changes nothing.
     fn look(mut self, request: &Request<'_>) -> Result<Outcome, Malformed> {
-        let hub = &self.talk.links.hub;
+        let hub = &self.talk.desk.hub;
         match *request {
             Request::Connection { id } => {
                 let connection = self.open(&id.0).map(|connection| ConnectionInfo::new(&connection));
@@ -142,7 +141,7 @@ impl Asked<'_> {
             | Request::Join { id, .. }
             | Request::JoinSince { id, .. }
             | Request::TopicsOf { id }
-            | Request::Open { id } => self.found = self.talk.links.registry.find(&id.0),
+            | Request::Open { id } => self.found = self.talk.desk.registry.find(&id.0),
             _ => return false,
         }
         match &self.found {
@@ -154,11 +153,11 @@ impl Asked<'_> {
 
     /// A connection, if need be when it is open.
     pub(super) fn open(&mut self, id: &WebSocketId) -> Result<Arc<Connection>> {
-        self.open_by(id, Deadline::after(self.talk.links.handshake_timeout))
+        self.open_by(id, Deadline::after(self.talk.desk.handshake_timeout))
     }
 
     fn open_by(&mut self, id: &WebSocketId, deadline: Deadline) -> Result<Arc<Connection>> {
-        let found = self.found.take().or_else(|| self.talk.links.registry.find(id));
+        let found = self.found.take().or_else(|| self.talk.desk.registry.find(id));
         let pending = match found {
             Some(Found::Open(connection)) => return Ok(connection),
             Some(Found::Opening(pending)) => pending,
@@ -190,7 +189,7 @@ impl Asked<'_> {
     }
 
     fn close_reason(&mut self, id: &WebSocketId) {
-        let found = self.talk.links.registry.find(id).ok_or(Error::UnknownId);
+        let found = self.talk.desk.registry.find(id).ok_or(Error::UnknownId);
         let reason =
             found.map(|found| found.connection().and_then(|connection| connection.reason().cloned()));
         self.say(reason, |reason| Answer::Ended(reason.as_ref().map(Into::into)));
@@ -198,7 +197,7 @@ impl Asked<'_> {
 
     #[cfg(feature = "__tls")]
     fn certificates(&mut self) {
-        let all = self.talk.links.hub.certificates();
+        let all = self.talk.desk.hub.certificates();
         self.say(all, |all| Answer::Certificates(all.iter().map(Into::into).collect()));
     }
 
@@ -247,8 +246,9 @@ fn recipients<'a>(to: wire::Audience<'a>, except: Option<&'a AsText<WebSocketId>
 }
 
 fn counts(sent: &Broadcast) -> Counts {
-    let Broadcast { sent, queued, dropped, gone } = *sent;
-    Counts { sent: sent as u64, queued: queued as u64, dropped: dropped as u64, gone: gone as u64 }
+    let Broadcast { sent, queued, dropped, gone, forwarded, unreachable } = *sent;
+    let [sent, queued, dropped, gone, forwarded] = [sent, queued, dropped, gone, forwarded].map(|n| n as u64);
+    Counts { sent, queued, dropped, gone, forwarded, unreachable }
 }
 
 fn published(published: &Published) -> wire::Published {

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 /// Requests of one link that wait.
-pub(super) const OF_LINK: usize = 256;
+pub(crate) const OF_LINK: usize = 256;
 
 /// Those of all links, each with a thread.
 const OF_ALL: usize = 1024;

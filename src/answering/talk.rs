@@ -1,8 +1,7 @@
-//! What is said over a link, from its first request to its end.
+//! What is said with one peer, from its first request to its end.
 
 use std::{
     convert::Infallible,
-    sync::Arc,
     thread::{Scope, scope},
 };
 
@@ -10,83 +9,73 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 
 use super::{
-    Ended, Links,
+    Desk, Ended, Peer,
     ask::{Asked, Outcome},
-    binary,
     opened::Handles,
     replies::{Line, Replies},
-    turns::{Taken, Turn},
     waits::{Job, Waits},
 };
 use crate::{
-    connection::READ_TIMEOUT,
-    error::Error,
-    manage::token::Rights,
-    message::CloseCode,
-    websocket::WebSocket,
     wire::{self, Answer, Failure, Frames, Malformed, UNANSWERED, decode_request},
 };
 
-/// One link while it is open. Its threads share this.
-pub(super) struct Talk<'a> {
-    pub(super) links: &'a Links,
+/// What is said with one peer. Its threads share this.
+pub(crate) struct Talk<'a> {
+    pub(super) desk: &'a Desk,
     pub(super) handles: Handles,
     line: Line<'a>,
-    rights: Rights,
+    may_change: bool,
     waits: Waits,
-    turn: Arc<Turn>,
-    /// Nobody has the other end when the link has ended.
+    /// Nobody has the other end when the talk has ended.
     over: Receiver<Infallible>,
     sender: Option<Sender<Infallible>>,
 }
 
 impl<'a> Talk<'a> {
-    /// `takes` is the longest message that the other side does.
-    pub(super) fn new(
-        links: &'a Links,
-        ws: &'a WebSocket,
-        rights: Rights,
-        takes: u64,
-        turn: &Arc<Turn>,
-    ) -> Self {
+    /// `takes` is the longest message that the other side does. Whoever may change nothing may only look.
+    pub(crate) fn new(desk: &'a Desk, peer: &'a dyn Peer, may_change: bool, takes: u64) -> Self {
         let (sender, over) = bounded(0);
         Self {
-            links,
+            desk,
             handles: Handles::default(),
-            line: Line::new(ws, takes),
-            rights,
-            waits: Waits::new(&links.places),
-            turn: turn.clone(),
+            line: Line::new(peer, takes),
+            may_change,
+            waits: Waits::new(&desk.places),
             over,
             sender: Some(sender),
         }
     }
 
-    /// Answers what is asked until the link ends. Then all that it has read goes back, and its threads end.
+    /// Answers what is asked until the end. Then all that it has read goes back, and its threads end. `kept` is dropped when nothing more
+    /// is done.
     ///
     /// # Errors
-    /// Why it has to end.
-    pub(super) fn run(mut self, taken: Taken) -> Result<(), Ended> {
+    /// What is not the protocol.
+    pub(crate) fn run(mut self, kept: impl Sized) -> Result<(), Malformed> {
         let sender = self.sender.take();
         let this = &self;
         scope(|scope| {
             // Also if it panics: the scope waits for the threads.
-            let _ending = Ending { talk: this, _sender: sender, _taken: taken };
+            let _ending = Ending { talk: this, _sender: sender, _kept: kept };
             this.listen(scope)
         })
     }
 
-    fn listen<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) -> Result<(), Ended> {
-        while !self.turn.is_over() {
-            let message = match self.line.ws().read_message(READ_TIMEOUT) {
-                Err(Error::Timeout) => continue,
-                Err(Error::Closed(_)) => return Ok(()),
-                message => binary(message?)?,
+    fn listen<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) -> Result<(), Malformed> {
+        while !self.line.peer().is_over() {
+            let message = match self.line.peer().receive() {
+                Ok(message) => message,
+                Err(Ended::NotYet) => continue,
+                Err(Ended::Closed) => break,
+                Err(Ended::Malformed(malformed)) => return Err(malformed),
             };
             let mut replies = Replies::new(&self.line);
             let answered = self.answer_all(scope, &message, &mut replies);
-            replies.flush()?;
+            let is_sent = replies.flush().is_ok();
             answered?;
+            if !is_sent {
+                break;
+            }
         }
         Ok(())
     }
@@ -99,7 +88,7 @@ impl<'a> Talk<'a> {
     ) -> Result<(), Malformed> {
         for frame in Frames::of(message) {
             let (number, body) = frame?;
-            if self.turn.is_over() {
+            if self.line.peer().is_over() {
                 break;
             }
             let Outcome::Waits(found) = self.answer(number, body, message, replies)? else { continue };
@@ -124,7 +113,7 @@ impl<'a> Talk<'a> {
             put(&Answer::Failed(Failure::Unsupported));
             return Ok(Outcome::Done);
         };
-        if self.rights == Rights::Read && !request.is_safe() {
+        if !self.may_change && !request.is_safe() {
             put(&Answer::Failed(Failure::Forbidden));
             return Ok(Outcome::Done);
         }
@@ -143,32 +132,32 @@ impl<'a> Talk<'a> {
             Some(request) => asked.answer(&request),
             None => Ok(Outcome::Done), // it was known before
         });
-        if let Err(Malformed(why)) = answered {
-            self.line.ws().close(CloseCode::PROTOCOL_ERROR, why);
+        if let Err(malformed) = answered {
+            self.line.peer().refuse(malformed);
         }
     }
 
-    /// Whether the link has ended.
+    /// Whether the talk has ended.
     pub(super) fn is_over(&self) -> bool {
         self.over.try_recv() == Err(TryRecvError::Disconnected)
     }
 
-    /// What is disconnected when the link has ended.
+    /// What is disconnected when the talk has ended.
     pub(super) fn over(&self) -> &Receiver<Infallible> {
         &self.over
     }
 }
 
-/// The end of a link.
-struct Ending<'a> {
+/// The end of a talk.
+struct Ending<'a, K> {
     talk: &'a Talk<'a>,
     /// Dropped after what `drop` does.
     _sender: Option<Sender<Infallible>>,
-    /// So is this. The link's other threads, of which one may be writing to a slow client, end later.
-    _taken: Taken,
+    /// So is this. The talk's other threads, of which one may be writing to a slow client, end later.
+    _kept: K,
 }
 
-impl Drop for Ending<'_> {
+impl<K> Drop for Ending<'_, K> {
     fn drop(&mut self) {
         self.talk.waits.close();
         self.talk.handles.close();

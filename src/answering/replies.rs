@@ -2,20 +2,19 @@
 
 use std::sync::Mutex;
 
+use super::Peer;
 use crate::{
     error::Result,
-    message::Message,
     sync::LockExt,
-    websocket::WebSocket,
     wire::{Answer, Failure, HEADER, UNANSWERED, append, as_usize},
 };
 
 /// From so many bytes on what is collected is sent, although there is more to answer.
 const MUCH: usize = 64 << 10;
 
-/// Where the answers of a link go.
+/// Where the answers of a talk go.
 pub(super) struct Line<'a> {
-    ws: &'a WebSocket,
+    peer: &'a dyn Peer,
     /// The longest message that the other side takes.
     takes: usize,
     /// Of the threads that have waited one encodes and writes at a time: so what they hold while the other side takes nothing is one
@@ -24,12 +23,12 @@ pub(super) struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    pub(super) fn new(ws: &'a WebSocket, takes: u64) -> Self {
-        Self { ws, takes: as_usize(takes).max(LEAST), turn: Mutex::default() }
+    pub(super) fn new(peer: &'a dyn Peer, takes: u64) -> Self {
+        Self { peer, takes: as_usize(takes).max(LEAST), turn: Mutex::default() }
     }
 
-    pub(super) fn ws(&self) -> &'a WebSocket {
-        self.ws
+    pub(super) fn peer(&self) -> &'a dyn Peer {
+        self.peer
     }
 
     /// Sends one answer at once. False: it is longer than what the other side takes, which is told so.
@@ -83,7 +82,7 @@ impl<'a> Replies<'a> {
     fn write(&mut self) {
         let frames = std::mem::take(&mut self.frames);
         if self.written.is_ok() && !frames.is_empty() {
-            self.written = self.line.ws.write(Message::from(frames));
+            self.written = self.line.peer.send(frames);
         }
     }
 

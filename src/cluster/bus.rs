@@ -1,0 +1,388 @@
+//! What goes to Redis, over one connection and in order. Whoever has something to send sends, together with it, what others have
+//! queued meanwhile, and waits for the answers to all of it; so one thread alone pays nothing for others, and many share a round trip.
+//! No thread of its own is needed, but for what must not wait, which the keeper sends.
+//!
+//! After a failure nothing that was queued is sent any more: what is unanswered is unknown, and what comes later comes by another
+//! connection, which has the next number.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::{Arc, Condvar, Mutex},
+    time::Duration,
+};
+
+use ::redis::{Connection, Value};
+use crossbeam_channel::Sender;
+
+use crate::{
+    deadline::Deadline,
+    error::{Error, OverLimit, Result},
+    sync::{LockExt, wait},
+};
+
+/// What may wait to be sent, in bytes. One alone may have more.
+const MAX_QUEUED: usize = 32 << 20;
+
+/// What goes together at most: so many commands, and so many bytes, if it is more than one.
+const TOGETHER: usize = 512;
+const BYTES_TOGETHER: usize = 1 << 20;
+
+pub(super) struct Bus {
+    answer_timeout: Duration,
+    state: Mutex<State>,
+    /// There is room in the queue.
+    room: Condvar,
+    /// Wakes the keeper.
+    keeper: Sender<()>,
+}
+
+#[derive(Default)]
+struct State {
+    /// `None` while somebody sends, too.
+    connection: Option<Connection>,
+    /// There is one, even if somebody else has it now.
+    is_up: bool,
+    /// The number of the connection.
+    way: u32,
+    queue: VecDeque<Item>,
+    bytes: usize,
+    /// Somebody sends.
+    is_led: bool,
+    /// So many wait for room.
+    waiting: usize,
+    is_closed: bool,
+}
+
+/// A command, and who waits for its answer.
+struct Item {
+    command: Vec<u8>,
+    ticket: Option<Arc<Ticket>>,
+}
+
+#[derive(Debug, Default)]
+struct Ticket {
+    step: Mutex<Step>,
+    told: Condvar,
+}
+
+#[derive(Debug, Default)]
+enum Step {
+    #[default]
+    Waits,
+    /// It is its turn to send.
+    Leads,
+    Answered(Answered),
+    Taken,
+}
+
+/// What Redis has answered.
+pub(super) type Answered = std::result::Result<Value, Failed>;
+
+/// Why there is no answer.
+#[derive(Clone, Debug)]
+pub(super) enum Failed {
+    /// Redis was not reached, or not in time.
+    Unreachable,
+    /// It has answered that it does not do this.
+    Refused(Arc<::redis::RedisError>),
+    /// There is too much.
+    OverLimit,
+}
+
+impl From<Failed> for Error {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Unreachable | Failed::Refused(_) => Self::Unreachable,
+            Failed::OverLimit => OverLimit::Calls.into(),
+        }
+    }
+}
+
+impl Ticket {
+    fn tell(&self, step: Step) {
+        *self.step.locked() = step;
+        self.told.notify_one();
+    }
+
+    /// Waits until it is answered, or has to lead. `None`: the time is up.
+    fn wait(&self, deadline: Deadline) -> Option<Step> {
+        let mut step = self.step.locked();
+        loop {
+            match std::mem::replace(&mut *step, Step::Taken) {
+                Step::Waits => *step = Step::Waits,
+                other => return Some(other),
+            }
+            step = wait(&self.told, step, deadline.remaining()?);
+        }
+    }
+
+    fn take(&self) -> Step {
+        std::mem::replace(&mut *self.step.locked(), Step::Taken)
+    }
+}
+
+impl Bus {
+    pub(super) fn new(answer_timeout: Duration, keeper: Sender<()>) -> Self {
+        Self { answer_timeout, state: Mutex::default(), room: Condvar::new(), keeper }
+    }
+
+    /// When what is sent now has to be answered.
+    pub(super) fn deadline(&self) -> Deadline {
+        Deadline::after(self.answer_timeout)
+    }
+
+    /// The number of the connection that there is.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) fn way(&self) -> Result<u32, Failed> {
+        let state = self.state.locked();
+        if state.is_up { Ok(state.way) } else { Err(Failed::Unreachable) }
+    }
+
+    /// Sends a command by this connection, and waits for the answer.
+    ///
+    /// # Errors
+    /// If there is none in time, it may have been done.
+    pub(super) fn call(&self, way: u32, command: Vec<u8>, deadline: Deadline) -> Answered {
+        let ticket = Arc::new(Ticket::default());
+        let mut state = self.state.locked();
+        while state.is_up && state.way == way && state.is_full(command.len()) {
+            let left = deadline.remaining().ok_or(Failed::Unreachable)?;
+            state.waiting += 1;
+            state = wait(&self.room, state, left);
+            state.waiting -= 1;
+        }
+        state.put(way, Item { command, ticket: Some(ticket.clone()) })?;
+        if !state.is_led {
+            state.is_led = true;
+            drop(state);
+            return self.lead(&ticket);
+        }
+        drop(state);
+        match ticket.wait(deadline) {
+            Some(Step::Leads) => self.lead(&ticket),
+            Some(Step::Answered(answered)) => answered,
+            _ => self.give_up(&ticket),
+        }
+    }
+
+    /// Queues a command that nobody waits for.
+    ///
+    /// # Errors
+    /// It is not sent.
+    pub(super) fn tell(&self, way: u32, command: Vec<u8>) -> std::result::Result<(), Failed> {
+        let mut state = self.state.locked();
+        if state.is_full(command.len()) {
+            return Err(Failed::OverLimit);
+        }
+        state.put(way, Item { command, ticket: None })?;
+        if !state.is_led {
+            drop(state);
+            let _ = self.keeper.try_send(()); // or it knows already
+        }
+        Ok(())
+    }
+
+    /// Sends what nobody sends.
+    pub(super) fn flush(&self) {
+        let mut state = self.state.locked();
+        if state.is_led || state.queue.is_empty() {
+            return;
+        }
+        state.is_led = true;
+        drop(state);
+        while self.send_some() {}
+        self.hand_on();
+    }
+
+    /// The time is up.
+    fn give_up(&self, ticket: &Arc<Ticket>) -> Answered {
+        let mut state = self.state.locked();
+        state.remove(ticket);
+        self.tell_room(&state);
+        drop(state);
+        // In between it may have been answered, or made to lead, and then others wait for it.
+        match ticket.take() {
+            Step::Answered(answered) => answered,
+            Step::Leads => {
+                self.hand_on();
+                Err(Failed::Unreachable)
+            }
+            _ => Err(Failed::Unreachable),
+        }
+    }
+
+    /// Sends until this is answered, and lets another one go on.
+    fn lead(&self, ticket: &Ticket) -> Answered {
+        let answered = loop {
+            let goes_on = self.send_some();
+            match ticket.take() {
+                Step::Answered(answered) => break answered,
+                _ if goes_on => *ticket.step.locked() = Step::Waits,
+                _ => break Err(Failed::Unreachable),
+            }
+        };
+        self.hand_on();
+        answered
+    }
+
+    /// Whoever leads does not any more.
+    fn hand_on(&self) {
+        let mut state = self.state.locked();
+        match state.queue.iter().find_map(|item| item.ticket.as_ref()) {
+            Some(next) => next.tell(Step::Leads),
+            None => {
+                state.is_led = false;
+                if !state.queue.is_empty() {
+                    let _ = self.keeper.try_send(());
+                }
+            }
+        }
+    }
+
+    /// Sends some of what is queued, and tells those who wait for it what Redis says. False: there was nothing, or it has failed.
+    fn send_some(&self) -> bool {
+        let mut state = self.state.locked();
+        let items = state.next();
+        self.tell_room(&state);
+        let connection = if items.is_empty() { None } else { state.connection.take() };
+        let way = state.way;
+        drop(state);
+        let Some(mut connection) = connection else {
+            items.into_iter().for_each(|item| item.answer(Err(Failed::Unreachable)));
+            return false;
+        };
+        let is_done = exchange(&mut connection, items, self.deadline());
+        let mut state = self.state.locked();
+        // It may have been broken off meanwhile, and there may be another one.
+        match state.is_up && state.way == way {
+            true if is_done => state.connection = Some(connection),
+            true => self.fail(&mut state),
+            false => {}
+        }
+        is_done
+    }
+
+    /// There is no connection any more.
+    fn fail(&self, state: &mut State) {
+        state.is_up = false;
+        state.connection = None;
+        state.bytes = 0;
+        for item in state.queue.drain(..) {
+            item.answer(Err(Failed::Unreachable));
+        }
+        self.room.notify_all();
+        let _ = self.keeper.try_send(());
+    }
+
+    fn tell_room(&self, state: &State) {
+        if state.waiting > 0 {
+            self.room.notify_all();
+        }
+    }
+
+    // For the keeper.
+
+    pub(super) fn is_up(&self) -> bool {
+        self.state.locked().is_up
+    }
+
+    /// There is a connection, which has this number.
+    pub(super) fn begin(&self, connection: Connection) -> u32 {
+        let mut state = self.state.locked();
+        state.way = state.way.wrapping_add(1);
+        state.is_up = !state.is_closed;
+        state.connection = state.is_up.then_some(connection);
+        state.way
+    }
+
+    /// No more is sent.
+    pub(super) fn close(&self) {
+        let mut state = self.state.locked();
+        state.is_closed = true;
+        self.fail(&mut state);
+    }
+}
+
+impl State {
+    fn is_full(&self, more: usize) -> bool {
+        self.bytes > 0 && self.bytes + more > MAX_QUEUED
+    }
+
+    fn put(&mut self, way: u32, item: Item) -> Result<(), Failed> {
+        if !self.is_up || self.way != way {
+            return Err(Failed::Unreachable);
+        }
+        self.bytes += item.command.len();
+        self.queue.push_back(item);
+        Ok(())
+    }
+
+    fn remove(&mut self, ticket: &Arc<Ticket>) {
+        let is_it = |item: &Item| item.ticket.as_ref().is_some_and(|other| Arc::ptr_eq(other, ticket));
+        if let Some(index) = self.queue.iter().position(is_it)
+            && let Some(item) = self.queue.remove(index)
+        {
+            self.bytes -= item.command.len();
+        }
+    }
+
+    /// What goes together.
+    fn next(&mut self) -> Vec<Item> {
+        let mut items = Vec::new();
+        let mut bytes = 0;
+        while let Some(item) = self.queue.front()
+            && items.len() < TOGETHER
+            && (items.is_empty() || bytes + item.command.len() <= BYTES_TOGETHER)
+        {
+            bytes += item.command.len();
+            items.extend(self.queue.pop_front());
+        }
+        self.bytes -= bytes;
+        items
+    }
+}
+
+impl Item {
+    fn answer(self, answered: Answered) {
+        if let Some(ticket) = self.ticket {
+            ticket.tell(Step::Answered(answered));
+        }
+    }
+}
+
+/// Sends commands, and tells what Redis answers. False: the connection is of no more use.
+fn exchange(connection: &mut Connection, items: Vec<Item>, deadline: Deadline) -> bool {
+    let sent = match &items[..] {
+        [only] => connection.send_packed_command(&only.command),
+        all => {
+            let together: Vec<u8> = all.iter().flat_map(|item| item.command.iter().copied()).collect();
+            connection.send_packed_command(&together)
+        }
+    };
+    let mut is_done = sent.is_ok();
+    for item in items {
+        let answered = if is_done && deadline.remaining().is_some() { receive(connection) } else { None };
+        is_done = answered.is_some();
+        item.answer(answered.unwrap_or(Err(Failed::Unreachable)));
+    }
+    is_done
+}
+
+/// The next answer. `None`: there is none in time, or the connection has ended.
+fn receive(connection: &mut Connection) -> Option<Answered> {
+    match connection.recv_response().and_then(Value::extract_error) {
+        Ok(value) => Some(Ok(value)),
+        Err(error) if error.is_io_error() || error.is_unrecoverable_error() => None,
+        Err(error) => Some(Err(Failed::Refused(Arc::new(error)))),
+    }
+}
+
+impl fmt::Debug for Bus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state.locked();
+        write!(f, "Bus({}, {} queued)", if state.is_up { "up" } else { "down" }, state.queue.len())
+    }
+}

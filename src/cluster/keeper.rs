@@ -1,0 +1,212 @@
+//! The thread that keeps what this node has in Redis: the connection by which it sends, its lease, and what it knows of the others. It
+//! also sends what nobody waits for.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use ::redis::{FromRedisValue, cmd, from_redis_value};
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+
+use super::{bus::Failed, envelope::Kind, member::Member, nodes::Lease, pace::Pace};
+use crate::{
+    id::NodeId,
+    redis::{Failure, Timeouts},
+};
+
+/// How long it may take to connect.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// How often a node tells itself that all is well.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// A lease is renewed so many times before it would be over.
+const RENEWALS: u32 = 4;
+
+/// Takes a lease, if nobody has it, or if whoever has it does not listen any more, which is asked only before this node itself does.
+const CLAIM: &str = "\
+local held = redis.call('GET', KEYS[1])
+if held and string.sub(held, 1, 16) ~= string.sub(ARGV[1], 1, 16) then
+  if ARGV[3] == '0' or redis.call('PUBLISH', ARGV[4], '') > 0 then return 0 end
+end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+redis.call('SADD', KEYS[2], ARGV[5])
+return 1";
+
+/// Gives a lease back.
+const LEAVE: &str = "\
+local held = redis.call('GET', KEYS[1])
+if held and string.sub(held, 1, 16) == ARGV[1] then
+  redis.call('DEL', KEYS[1])
+  redis.call('SREM', KEYS[2], ARGV[2])
+end";
+
+pub(super) struct Keeper {
+    member: Arc<Member>,
+    wake: Receiver<()>,
+    pace: Pace,
+    beat_at: Instant,
+    renew_at: Instant,
+    is_first: bool,
+}
+
+impl Keeper {
+    pub(super) fn new(member: Arc<Member>, wake: Receiver<()>) -> Self {
+        let now = Instant::now();
+        let pace = Pace::new("the cluster cannot reach Redis");
+        Self { member, wake, pace, beat_at: now, renew_at: now, is_first: true }
+    }
+
+    /// Connects, before anything else is done.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub(super) fn connect(&mut self) -> Result<(), Failure> {
+        let timeouts = Timeouts { connect: CONNECT, answer: self.member.answer_timeout() };
+        let connection = self.member.redis().connect(timeouts)?;
+        self.member.bus().begin(connection);
+        self.renew_at = Instant::now();
+        Ok(())
+    }
+
+    /// Takes the lease. False: another node has it.
+    pub(super) fn claim(&mut self) -> Result<bool, Failed> {
+        let (member, names) = (&self.member, self.member.names());
+        let node = member.node();
+        let mut claim = cmd("EVAL");
+        claim.arg(CLAIM).arg(2).arg(names.lease(node)).arg(names.nodes());
+        claim.arg(member.own_lease().to_text()).arg(member.lease().as_millis() as u64);
+        claim.arg(u8::from(self.is_first)).arg(names.node(node)).arg(node_text(node));
+        let taken: i64 = self.ask(&claim)?;
+        self.is_first = false;
+        if taken == 1 {
+            let _ = member.tell(&names.all(), Kind::Here, member.own_lease().to_text().as_bytes());
+        }
+        Ok(taken == 1)
+    }
+
+    fn ask<T: FromRedisValue>(&self, command: &::redis::Cmd) -> Result<T, Failed> {
+        let value = self.member.call(command, self.member.deadline())?;
+        from_redis_value(value).map_err(|_| Failed::Unreachable)
+    }
+
+    pub(super) fn run(mut self) {
+        while !self.member.is_ending() {
+            let pause = self.keep();
+            // Whoever wakes it has queued something, or has seen that there is no connection.
+            if let Err(RecvTimeoutError::Disconnected) = self.wake.recv_timeout(pause) {
+                break;
+            }
+        }
+    }
+
+    /// Does what is to be done. Returns how long there is nothing more.
+    fn keep(&mut self) -> Duration {
+        if !self.member.bus().is_up() {
+            // What was sent last may not have arrived.
+            self.member.lines().end_all(None);
+            drop(self.member.talks().end_all(None));
+            if let Err(failure) = self.connect() {
+                return self.pace.failed(&failure.to_string());
+            }
+        }
+        self.member.bus().flush();
+        let now = Instant::now();
+        if now >= self.renew_at {
+            self.renew_at = now + self.member.lease() / RENEWALS;
+            self.renew_all();
+        }
+        if now >= self.beat_at {
+            self.beat_at = now + BEAT;
+            let node = self.member.node();
+            let _ = self.member.publish_to(node, Kind::Beat, &[], self.member.deadline());
+        }
+        self.renew_at.min(self.beat_at).saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
+    }
+
+    fn renew_all(&mut self) {
+        let renewed = self.renew();
+        let is_well = matches!(renewed, Ok(true));
+        if self.member.nodes().set_renews(is_well) != is_well || !is_well {
+            match &renewed {
+                Ok(true) => self.pace.worked(),
+                Ok(false) => {
+                    let node = self.member.node().get();
+                    self.pace.failed(&format!("another node has the number {node}: each needs its own"));
+                }
+                Err(Failed::Refused(error)) => {
+                    self.pace.failed(&format!("the lease of this node cannot be renewed: {error}"));
+                }
+                Err(_) => {}
+            }
+        }
+        if is_well {
+            let _ = self.look_at_all(); // if not, then the next time
+        }
+    }
+
+    /// Renewing is possible even where Redis has no memory for anything new.
+    fn renew(&mut self) -> Result<bool, Failed> {
+        let lease = self.member.names().lease(self.member.node());
+        let millis = self.member.lease().as_millis() as u64;
+        let is_there: i64 = if self.is_first { 0 } else { self.ask(cmd("PEXPIRE").arg(lease).arg(millis))? };
+        if is_there == 1 { Ok(true) } else { self.claim() }
+    }
+
+    /// Which nodes there are.
+    fn look_at_all(&self) -> Result<(), Failed> {
+        let (member, names) = (&self.member, self.member.names());
+        let listed: Vec<String> = self.ask(cmd("SMEMBERS").arg(names.nodes()))?;
+        let listed: Vec<_> = listed.iter().filter_map(|text| node_of(text)).collect();
+        if listed.is_empty() {
+            return Ok(());
+        }
+        let keys: Vec<_> = listed.iter().map(|node| names.lease(*node)).collect();
+        let leases: Vec<Option<String>> = self.ask(cmd("MGET").arg(keys))?;
+        let (mut present, mut gone) = (Vec::new(), Vec::new());
+        for (node, lease) in listed.into_iter().zip(leases) {
+            match lease.as_deref().and_then(Lease::parse) {
+                Some(lease) => {
+                    present.push(node);
+                    let software = lease.software.clone();
+                    if member.nodes().seen(node, lease) {
+                        log::info!("the cluster: node {} is there, {software}", node.get());
+                    }
+                }
+                None => gone.push(node_text(node)),
+            }
+        }
+        for node in member.nodes().retain(&present) {
+            log::warn!("the cluster: node {} is gone: its lease is over", node.get());
+            member.lines().forget(node);
+            drop(member.talks().end_all(Some(node)));
+        }
+        if !gone.is_empty() {
+            let _: i64 = self.ask(cmd("SREM").arg(names.nodes()).arg(gone))?;
+        }
+        Ok(())
+    }
+}
+
+impl Member {
+    /// Tells the others that this node is not there any more.
+    pub(super) fn leave(&self) {
+        let (names, node) = (self.names(), self.node());
+        let mut leave = cmd("EVAL");
+        leave.arg(LEAVE).arg(2).arg(names.lease(node)).arg(names.nodes());
+        leave.arg(format!("{:016x}", self.me().start)).arg(node_text(node));
+        let _ = self.call(&leave, self.deadline());
+        let _ = self.publish(&names.all(), Kind::Left, &[], self.deadline());
+        // Its own thread looks whether it is to end when it hears something.
+        let _ = self.publish_to(node, Kind::Beat, &[], self.deadline());
+    }
+}
+
+fn node_text(node: NodeId) -> String {
+    format!("{:08x}", node.get())
+}
+
+fn node_of(text: &str) -> Option<NodeId> {
+    u32::from_str_radix(text, 16).ok().map(NodeId::new)
+}

@@ -1,0 +1,240 @@
+//! Asking other nodes: the [link](crate::remote::Link) to each, which is made when it is needed first, and the line that it has. A
+//! line is one end of what another node has as a [talk](super::talks). Since messages can get lost, both end when any may have been.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+};
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::{envelope::Kind, member::Member};
+use crate::{
+    deadline::Deadline,
+    error::{Error, Result},
+    id::NodeId,
+    remote::{Carrier, Dial, Line, Link, Linked},
+    sync::LockExt,
+    wire::{Hello, Malformed},
+};
+
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    last: AtomicU32,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    links: HashMap<NodeId, Arc<Linked>>,
+    /// The lines that there are, by their numbers.
+    lines: HashMap<u32, Open>,
+    /// Those that are not welcomed yet.
+    dialed: HashMap<u32, Sender<Welcome>>,
+}
+
+#[derive(Debug)]
+struct Open {
+    node: NodeId,
+    line: Arc<Line>,
+}
+
+/// What another node has answered to a hello.
+#[derive(Debug)]
+struct Welcome {
+    talk: u64,
+    hello: Bytes,
+}
+
+impl Lines {
+    /// The link to a node.
+    pub(super) fn link(&self, member: &Arc<Member>, node: NodeId) -> Arc<Linked> {
+        let mut state = self.state.locked();
+        let link = state.links.entry(node).or_insert_with(|| {
+            let dialer = Dialer { member: Arc::downgrade(member), node };
+            Linked::new(Link::dialed(format!("{node:?}"), member.answer_timeout(), dialer))
+        });
+        link.clone()
+    }
+
+    fn dial(&self, node: NodeId) -> (u32, Receiver<Welcome>) {
+        let line = self.last.fetch_add(1, Relaxed).wrapping_add(1);
+        let (sender, receiver) = bounded(1);
+        let mut state = self.state.locked();
+        state.dialed.insert(line, sender);
+        drop(state);
+        log::debug!("a line to {node:?}");
+        (line, receiver)
+    }
+
+    fn give_up(&self, line: u32) {
+        self.state.locked().dialed.remove(&line);
+    }
+
+    /// A node has answered.
+    pub(super) fn welcome(&self, line: u32, talk: u64, hello: Bytes) {
+        let dialed = self.state.locked().dialed.remove(&line);
+        if let Some(dialed) = dialed {
+            let _ = dialed.try_send(Welcome { talk, hello });
+        }
+    }
+
+    fn open(&self, number: u32, node: NodeId, line: &Arc<Line>) {
+        self.state.locked().lines.insert(number, Open { node, line: line.clone() });
+    }
+
+    /// Answers have come.
+    pub(super) fn answer(&self, line: u32, frames: &Bytes) {
+        let state = self.state.locked();
+        let Some(Open { node, line }) = state.lines.get(&line) else { return };
+        let Some(link) = state.links.get(node) else { return };
+        let (link, line) = (link.clone(), line.clone());
+        drop(state);
+        link.receive(&line, frames);
+    }
+
+    /// A line has ended. False: it had already.
+    pub(super) fn end(&self, line: u32) -> bool {
+        let mut state = self.state.locked();
+        let Some(Open { node, line }) = state.lines.remove(&line) else { return false };
+        let link = state.links.get(&node).cloned();
+        drop(state);
+        if let Some(link) = link {
+            link.end_line(&line);
+        }
+        true
+    }
+
+    /// All lines to a node have ended, or, without one, all.
+    pub(super) fn end_all(&self, of: Option<NodeId>) {
+        let state = self.state.locked();
+        let is_meant = |open: &Open| of.is_none_or(|node| open.node == node);
+        let lines: Vec<_> =
+            state.lines.iter().filter(|(_, open)| is_meant(open)).map(|(line, _)| *line).collect();
+        drop(state);
+        for line in lines {
+            self.end(line);
+        }
+    }
+
+    /// A node is not there any more. Whoever has its link keeps that, and finds nobody there.
+    pub(super) fn forget(&self, node: NodeId) {
+        self.end_all(Some(node));
+        let link = self.state.locked().links.remove(&node);
+        drop(link);
+    }
+}
+
+/// Makes lines to a node.
+struct Dialer {
+    member: Weak<Member>,
+    node: NodeId,
+}
+
+impl Dial for Dialer {
+    fn dial(&self) -> Result<Arc<Line>> {
+        let member = self.member.upgrade().ok_or(Error::Unreachable)?;
+        let (number, welcome) = member.lines().dial(self.node);
+        let dialed = self.wait(&member, number, &welcome);
+        member.lines().give_up(number);
+        dialed
+    }
+}
+
+impl Dialer {
+    fn wait(&self, member: &Arc<Member>, number: u32, welcome: &Receiver<Welcome>) -> Result<Arc<Line>> {
+        if !member.is_listening() {
+            return Err(Error::Unreachable); // the answer would not arrive
+        }
+        let deadline = member.deadline();
+        let receivers = member.publish_to(self.node, Kind::Hello { line: number }, &member.hello(), deadline)?;
+        if receivers == 0 {
+            return Err(Error::Unreachable);
+        }
+        let left = deadline.remaining().unwrap_or_default();
+        let Welcome { talk, hello } = welcome.recv_timeout(left).map_err(|_| Error::Unreachable)?;
+        let hello = Hello::decode(&hello).map_err(|_| Error::Unreachable)?;
+        let way = Way { member: self.member.clone(), node: self.node, line: number, talk };
+        let line = Line::new(way, &hello);
+        member.lines().open(number, self.node, &line);
+        Ok(line)
+    }
+}
+
+/// Carries requests to a node.
+struct Way {
+    member: Weak<Member>,
+    node: NodeId,
+    line: u32,
+    talk: u64,
+}
+
+impl Way {
+    fn ask(&self) -> Kind {
+        Kind::Ask { line: self.line, talk: self.talk }
+    }
+}
+
+impl Carrier for Way {
+    fn send(&self, frames: Vec<u8>, deadline: Deadline) -> Result<u32> {
+        let member = self.member.upgrade().ok_or(Error::Unreachable)?;
+        let deadline = deadline.or_earlier(member.deadline());
+        match member.publish_to(self.node, self.ask(), &frames, deadline) {
+            Ok(1..) => Ok(0),
+            Ok(0) => {
+                member.lines().end(self.line);
+                Err(Error::Unreachable)
+            }
+            // It may be there, and in part.
+            Err(error) => {
+                member.lines().end(self.line);
+                Err(error.into())
+            }
+        }
+    }
+
+    fn take_back(&self, _: u32) -> bool {
+        false
+    }
+
+    fn tell(&self, frames: Vec<u8>) {
+        let Some(member) = self.member.upgrade() else { return };
+        if member.tell_to(self.node, self.ask(), &frames).is_err() {
+            member.lines().end(self.line);
+        }
+    }
+
+    fn refuse(&self, Malformed(why): Malformed) {
+        log::debug!("{:?}: {why}", self.node);
+        self.end();
+    }
+
+    fn end(&self) {
+        let Some(member) = self.member.upgrade() else { return };
+        if member.lines().end(self.line) {
+            // If that is not heard, the talk ends with this node's next line.
+            let _ = member.tell_to(self.node, Kind::Bye { line: self.line }, &[]);
+        }
+    }
+
+    fn loses(&self) -> bool {
+        true
+    }
+}
+
+impl fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.node.fmt(f)
+    }
+}
+
+impl fmt::Debug for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {} to {:?}", self.line, self.node)
+    }
+}

@@ -1,0 +1,388 @@
+//! This node, as a member of its cluster: what it sends to the others, and what it knows of them.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use ::redis::{Value, cmd, from_redis_value};
+use crossbeam_channel::Sender as Queue;
+
+use super::{
+    bus::{Bus, Failed},
+    envelope::{Head, Kind, Sender},
+    lines::Lines,
+    names::Names,
+    nodes::{Lease, Nodes},
+    queries::Queries,
+    shares::Shares,
+    talks::Talks,
+};
+use crate::{
+    connection::{PushError, PushErrorKind, Pushed},
+    deadline::Deadline,
+    elsewhere::{Elsewhere, Forwarded, Share},
+    error::{Error, OverLimit, Result},
+    id::{NodeId, WebSocketId},
+    message::{Message, Payload},
+    redis::Redis,
+    registry::{Audience, Recipients},
+    remote::{Linked, Reply},
+    thread::must_not_wait,
+    wire::{self, AsText, Hello, Request, SOFTWARE, UNANSWERED, VERSION, append},
+};
+
+/// The longest message. Redis ends the connection of a subscriber for whom more than 32 MiB wait.
+const MAX_MESSAGE: usize = 8 << 20;
+
+pub(super) struct Member {
+    me: Sender,
+    names: Names,
+    redis: Redis,
+    lease: Duration,
+    answer_timeout: Duration,
+    bus: Bus,
+    nodes: Nodes,
+    shares: Shares,
+    lines: Lines,
+    talks: Talks,
+    queries: Queries,
+    /// What is sent to this node arrives.
+    is_listening: AtomicBool,
+    is_ending: AtomicBool,
+}
+
+/// What is chosen for a cluster.
+#[derive(Clone, Debug)]
+pub(super) struct Choices {
+    pub(super) redis: Redis,
+    pub(super) prefix: String,
+    pub(super) lease: Duration,
+    pub(super) answer_timeout: Duration,
+}
+
+impl Member {
+    pub(super) fn new(choices: Choices, node: NodeId, start: u64, keeper: Queue<()>) -> Self {
+        let Choices { redis, prefix, lease, answer_timeout } = choices;
+        Self {
+            me: Sender { node: node.get(), start },
+            names: Names::new(&prefix),
+            redis,
+            lease,
+            answer_timeout,
+            bus: Bus::new(answer_timeout, keeper),
+            nodes: Nodes::new(node),
+            shares: Shares::default(),
+            lines: Lines::default(),
+            talks: Talks::default(),
+            queries: Queries::default(),
+            is_listening: AtomicBool::new(false),
+            is_ending: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn me(&self) -> Sender {
+        self.me
+    }
+
+    pub(super) fn node(&self) -> NodeId {
+        NodeId::new(self.me.node)
+    }
+
+    pub(super) fn names(&self) -> &Names {
+        &self.names
+    }
+
+    pub(super) fn redis(&self) -> &Redis {
+        &self.redis
+    }
+
+    pub(super) fn bus(&self) -> &Bus {
+        &self.bus
+    }
+
+    pub(super) fn nodes(&self) -> &Nodes {
+        &self.nodes
+    }
+
+    pub(super) fn shares(&self) -> &Shares {
+        &self.shares
+    }
+
+    pub(super) fn lines(&self) -> &Lines {
+        &self.lines
+    }
+
+    pub(super) fn talks(&self) -> &Talks {
+        &self.talks
+    }
+
+    pub(super) fn queries(&self) -> &Queries {
+        &self.queries
+    }
+
+    pub(super) fn lease(&self) -> Duration {
+        self.lease
+    }
+
+    pub(super) fn answer_timeout(&self) -> Duration {
+        self.answer_timeout
+    }
+
+    pub(super) fn deadline(&self) -> Deadline {
+        self.bus.deadline()
+    }
+
+    pub(super) fn max_message(&self) -> usize {
+        MAX_MESSAGE
+    }
+
+    /// What another node is told first.
+    pub(super) fn hello(&self) -> Vec<u8> {
+        Hello {
+            version: VERSION,
+            software: SOFTWARE,
+            max_message: MAX_MESSAGE as u64,
+            max_unanswered: 0,
+            max_waits: 0,
+            handshake_timeout: 0,
+            write_timeout: 0,
+            epoch: self.me.start,
+        }
+        .encode()
+    }
+
+    pub(super) fn own_lease(&self) -> Lease {
+        Lease { start: self.me.start, duration: self.lease, software: SOFTWARE.to_owned() }
+    }
+
+    pub(super) fn is_listening(&self) -> bool {
+        self.is_listening.load(SeqCst)
+    }
+
+    pub(super) fn set_listening(&self, on: bool) {
+        self.is_listening.store(on, SeqCst);
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.is_ending.load(SeqCst)
+    }
+
+    pub(super) fn set_ending(&self) {
+        self.is_ending.store(true, SeqCst);
+    }
+
+    /// Publishes, and waits for the number of those who listen.
+    ///
+    /// # Errors
+    /// It may have been done, or not.
+    pub(super) fn publish(
+        &self,
+        channel: &str,
+        kind: Kind,
+        body: &[u8],
+        deadline: Deadline,
+    ) -> Result<u64, Failed> {
+        let (way, command) = self.command(channel, kind, body)?;
+        let receivers = self.bus.call(way, command, deadline)?;
+        from_redis_value(receivers).map_err(|_| Failed::Unreachable)
+    }
+
+    pub(super) fn publish_to(
+        &self,
+        node: NodeId,
+        kind: Kind,
+        body: &[u8],
+        deadline: Deadline,
+    ) -> Result<u64, Failed> {
+        self.publish(&self.names.node(node), kind, body, deadline)
+    }
+
+    /// Publishes, and does not wait.
+    ///
+    /// # Errors
+    /// It was not done.
+    pub(super) fn tell(&self, channel: &str, kind: Kind, body: &[u8]) -> Result<(), Failed> {
+        let (way, command) = self.command(channel, kind, body)?;
+        self.bus.tell(way, command)
+    }
+
+    pub(super) fn tell_to(&self, node: NodeId, kind: Kind, body: &[u8]) -> Result<(), Failed> {
+        self.tell(&self.names.node(node), kind, body)
+    }
+
+    fn command(&self, channel: &str, kind: Kind, body: &[u8]) -> Result<(u32, Vec<u8>), Failed> {
+        if body.len() > MAX_MESSAGE {
+            return Err(Failed::OverLimit);
+        }
+        let way = self.bus.way()?;
+        let message = Head { from: self.me, way, kind }.message(body);
+        Ok((way, cmd("PUBLISH").arg(channel).arg(message).get_packed_command()))
+    }
+
+    /// A command that publishes nothing.
+    pub(super) fn call(&self, command: &::redis::Cmd, deadline: Deadline) -> Result<Value, Failed> {
+        self.bus.call(self.bus.way()?, command.get_packed_command(), deadline)
+    }
+
+    /// Whether a node has a lease, as Redis knows it now.
+    fn look(&self, node: NodeId, deadline: Deadline) -> Result<bool, Failed> {
+        let lease = self.call(cmd("GET").arg(self.names.lease(node)), deadline)?;
+        let lease: Option<String> = from_redis_value(lease).map_err(|_| Failed::Unreachable)?;
+        match lease.as_deref().and_then(Lease::parse) {
+            Some(lease) => {
+                self.nodes.seen(node, lease);
+                Ok(true)
+            }
+            // Nobody can renew one: that there is none says nothing.
+            None if !self.nodes.renews() => Err(Failed::Unreachable),
+            None => {
+                if self.nodes.gone(node) {
+                    self.lines.forget(node);
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    fn forward_push(&self, id: &WebSocketId, message: &Message, newest: Option<&Arc<str>>) -> Result<(), PushErrorKind> {
+        let node = id.node();
+        let request = Request::Push { id: AsText(*id), payload: wire::Payload::new(message, newest) };
+        let mut body = Vec::with_capacity(message.len() + 64);
+        append(&mut body, UNANSWERED, &request).map_err(|_| PushErrorKind::OverLimit(OverLimit::Message))?;
+        if body.len() > MAX_MESSAGE {
+            return Err(PushErrorKind::OverLimit(OverLimit::Message));
+        }
+        if must_not_wait() {
+            if !self.nodes.has(node) {
+                return Err(PushErrorKind::MustNotWait);
+            }
+            return self.tell_to(node, Kind::Tell, &body).map_err(kind);
+        }
+        let deadline = self.deadline();
+        if !self.nodes.has(node) && !self.look(node, deadline).map_err(kind)? {
+            return Err(PushErrorKind::Unknown);
+        }
+        match self.publish_to(node, Kind::Tell, &body, deadline).map_err(kind)? {
+            0 if self.look(node, deadline).map_err(kind)? => Err(PushErrorKind::Unreachable),
+            0 => Err(PushErrorKind::Unknown),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whom a channel reaches beside this node.
+    fn others(&self, audience: Audience<'_>, receivers: u64) -> u64 {
+        let is_own = match audience {
+            Audience::Topic(topic) => self.shares.is_heard(&Share::Topic(topic.into())),
+            Audience::User(user) => self.shares.is_heard(&Share::User(user.into())),
+            _ => self.is_listening(),
+        };
+        receivers.saturating_sub(u64::from(is_own))
+    }
+}
+
+fn kind(failed: Failed) -> PushErrorKind {
+    match failed {
+        Failed::Unreachable | Failed::Refused(_) => PushErrorKind::Unreachable,
+        Failed::OverLimit => PushErrorKind::OverLimit(OverLimit::Calls),
+    }
+}
+
+/// What `Elsewhere` is to the registry.
+#[derive(Clone, Debug)]
+pub(super) struct Others(pub(super) Arc<Member>);
+
+impl Elsewhere for Others {
+    fn link(&self, node: NodeId) -> Result<Arc<Linked>> {
+        let member = &self.0;
+        if !member.nodes.has(node) {
+            if must_not_wait() {
+                return Err(Error::MustNotWait);
+            }
+            if !member.look(node, member.deadline())? {
+                return Err(Error::UnknownId);
+            }
+        }
+        Ok(member.lines.link(member, node))
+    }
+
+    fn push(&self, id: &WebSocketId, payload: Payload) -> Result<Pushed, PushError> {
+        let (message, newest) = payload.split();
+        match self.0.forward_push(id, &message, newest.as_ref()) {
+            Ok(()) => Ok(Pushed::Forwarded),
+            Err(kind) => Err(PushError { kind, message }),
+        }
+    }
+
+    fn forward(&self, to: Recipients<'_>, message: &Message, newest: Option<&Arc<str>>) -> Forwarded {
+        let member = &self.0;
+        let request = Request::Broadcast {
+            to: to.audience.into(),
+            except: to.except.copied().map(AsText),
+            payload: wire::Payload::new(message, newest),
+        };
+        let mut body = Vec::with_capacity(message.len() + 64);
+        if append(&mut body, UNANSWERED, &request).is_err() {
+            return Forwarded::UNREACHABLE;
+        }
+        let channel = member.names.of(to.audience);
+        if must_not_wait() {
+            let told = member.tell(&channel, Kind::Tell, &body);
+            return Forwarded { nodes: 0, unreachable: told.is_err() };
+        }
+        match member.publish(&channel, Kind::Tell, &body, member.deadline()) {
+            Ok(receivers) => Forwarded {
+                nodes: usize::try_from(member.others(to.audience, receivers)).unwrap_or(usize::MAX),
+                unreachable: false,
+            },
+            Err(_) => Forwarded::UNREACHABLE,
+        }
+    }
+
+    fn ask_all(&self, audience: Audience<'_>, request: &Request<'_>) -> Result<Vec<Reply>> {
+        let member = &self.0;
+        if must_not_wait() {
+            return Err(Error::MustNotWait);
+        }
+        if !member.is_listening() {
+            return Err(Error::Unreachable); // no answer would arrive
+        }
+        let deadline = member.deadline();
+        let asking = member.queries.begin();
+        let mut body = Vec::new();
+        append(&mut body, UNANSWERED.wrapping_add(1), request).map_err(|_| OverLimit::Message)?;
+        let kind = Kind::Query { number: asking.number };
+        let receivers = member.publish(&member.names.of(audience), kind, &body, deadline)?;
+        asking.wait(receivers, deadline).ok_or(Error::Unreachable)
+    }
+
+    fn nodes(&self) -> Vec<NodeId> {
+        self.0.nodes.others()
+    }
+
+    fn mark(&self, share: Share) {
+        self.0.shares.mark(share);
+    }
+
+    fn settle(&self, share: &Share) {
+        let member = &self.0;
+        if member.shares.is_settled(share) {
+            return;
+        }
+        // What is to be subscribed to is seen when anything comes.
+        let _ = member.tell_to(member.node(), Kind::Beat, &[]);
+        if !must_not_wait() {
+            member.shares.settle(share, member.deadline());
+        }
+    }
+}
+
+impl fmt::Debug for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Member").field("node", &self.me.node).field("bus", &self.bus).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,218 @@
+//! Many machines: servers that reach each other's connections over Redis or Valkey. Delivery is its Pub/Sub, and a node's lease is a
+//! key with a time to live. Above the hub and the registry, which know only that there may be something [elsewhere](crate::elsewhere).
+
+mod bus;
+mod envelope;
+mod everyone;
+mod keeper;
+mod lines;
+mod member;
+mod names;
+mod nodes;
+mod pace;
+mod queries;
+mod receiver;
+mod shares;
+mod talks;
+
+use std::{fmt, sync::Arc, thread::JoinHandle, time::Duration};
+
+use crossbeam_channel::{Sender, bounded};
+
+use self::{
+    keeper::Keeper,
+    member::{Choices, Member, Others},
+    receiver::Receiver,
+};
+use crate::{
+    answering::Desk,
+    deadline::Deadline,
+    error::{Result, ServerError},
+    hub::Hub,
+    id::random_bytes,
+    limits::Limits,
+    redis::{FailureKind, Redis},
+    registry::Registry,
+    thread::spawn,
+};
+
+/// The prefix of keys and channels.
+const PREFIX: &str = "switchboard:";
+const MAX_PREFIX: usize = 64;
+
+const LEASE: Duration = Duration::from_secs(10);
+const LEASES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+const ANSWER_TIMEOUTS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(60));
+
+/// How long a server that ends waits for the threads of its cluster.
+const LAST_WAIT: Duration = Duration::from_secs(2);
+
+/// Servers that reach each other's connections over Redis or Valkey; given to [`ServerBuilder::cluster`](crate::ServerBuilder::cluster).
+///
+/// ```no_run
+/// use switchboard::{Cluster, NodeId, Server};
+///
+/// # fn main() -> Result<(), switchboard::ServerError> {
+/// let server = Server::builder()
+///     .listen("0.0.0.0:8080")
+///     .node(NodeId::new(1))
+///     .session_keys(["the same 32 secret bytes on all nodes"])
+///     .cluster(Cluster::new("redis://redis.lan"))
+///     .bind()?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a server is in it by `ServerBuilder::cluster`"]
+pub struct Cluster {
+    redis: std::result::Result<Redis, String>,
+    prefix: String,
+    lease: Duration,
+    answer_timeout: Duration,
+}
+
+impl Cluster {
+    /// One over the Redis of this URL, as in [`Redis::new`]; what is wrong with it, [`bind`](crate::ServerBuilder::bind) reports.
+    pub fn new(url: impl AsRef<str>) -> Self {
+        Self::made(Redis::new(url).map_err(|error| error.to_string()))
+    }
+
+    fn made(redis: std::result::Result<Redis, String>) -> Self {
+        Self { redis, prefix: PREFIX.to_owned(), lease: LEASE, answer_timeout: ANSWER_TIMEOUT }
+    }
+
+    /// What all keys and channels in Redis begin with, of 1 to 64 bytes. Those who have the same are one cluster. Default:
+    /// `switchboard:`.
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    /// For how long a node is taken for alive of which nothing is heard any more: the IDs of one that was killed are unknown after
+    /// that. From 1 s to 5 min. Default: 10 s.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// How long a call waits for Redis and for another node, beside what it waits for there. From 10 ms to 1 min. Default: 1 s.
+    pub fn answer_timeout(mut self, timeout: Duration) -> Self {
+        self.answer_timeout = timeout;
+        self
+    }
+
+    /// # Errors
+    /// What is wrong with it.
+    fn check(&self) -> Result<Choices, ServerError> {
+        let within = |name: &str, time: Duration, (least, most): (Duration, Duration)| {
+            let is_within = (least..=most).contains(&time);
+            let text = || format!("the {name} of a cluster is {time:?}: it has to be from {least:?} to {most:?}");
+            if is_within { Ok(()) } else { Err(ServerError::config(text())) }
+        };
+        within("lease", self.lease, LEASES)?;
+        within("answer_timeout", self.answer_timeout, ANSWER_TIMEOUTS)?;
+        if !(1..=MAX_PREFIX).contains(&self.prefix.len()) {
+            return Err(ServerError::config(format!("the prefix of a cluster has 1 to {MAX_PREFIX} bytes")));
+        }
+        Ok(Choices {
+            redis: self.redis.clone().map_err(ServerError::config)?,
+            prefix: self.prefix.clone(),
+            lease: self.lease,
+            answer_timeout: self.answer_timeout,
+        })
+    }
+}
+
+impl From<Redis> for Cluster {
+    fn from(redis: Redis) -> Self {
+        Self::made(Ok(redis))
+    }
+}
+
+/// A server's place in its cluster, until it is dropped.
+pub(crate) struct Membership {
+    member: Arc<Member>,
+    keeper: Sender<()>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Membership {
+    /// Makes a server a node of its cluster. If Redis cannot be reached, it becomes one when that can be.
+    ///
+    /// # Errors
+    /// [`ServerError::Config`]: Redis does not want it, or another node has its number. [`ServerError::Io`]: no threads.
+    pub(crate) fn begin(
+        cluster: &Cluster,
+        registry: &Arc<Registry>,
+        limits: &Limits,
+    ) -> Result<Self, ServerError> {
+        let choices = cluster.check()?;
+        let (keeper, woken) = bounded(1);
+        let start = u64::from_ne_bytes(random_bytes());
+        let member = Arc::new(Member::new(choices, registry.node(), start, keeper.clone()));
+        let mut first = Keeper::new(member.clone(), woken);
+        enter(&mut first, &member)?;
+        let desk = Desk::new(Hub::alone(registry.clone()), registry.clone(), limits);
+        registry.set_elsewhere(Arc::new(Others(member.clone())));
+        let mut this = Self { member, keeper, threads: Vec::new() };
+        this.threads.extend(Receiver::start(this.member.clone(), registry.clone(), Arc::new(desk))?);
+        this.threads.push(spawn("switchboard-cluster", 256 << 10, move || first.run())?);
+        this.wait();
+        Ok(this)
+    }
+
+    /// So that whoever uses the hub at once reaches the others, and is reached.
+    fn wait(&self) {
+        let deadline = self.member.deadline();
+        while self.member.bus().is_up() && !self.member.is_listening() && deadline.remaining().is_some() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+fn enter(keeper: &mut Keeper, member: &Member) -> Result<(), ServerError> {
+    if let Err(failure) = keeper.connect() {
+        if failure.kind() == FailureKind::Unsuitable {
+            return Err(ServerError::config(format!("the cluster: {failure}")));
+        }
+        log::warn!("the cluster cannot reach Redis, and goes on trying: {failure}");
+        return Ok(());
+    }
+    match keeper.claim() {
+        Ok(false) => {
+            let node = member.node().get();
+            Err(ServerError::config(format!("the cluster: another node has the number {node}: each needs its own")))
+        }
+        Ok(true) => {
+            member.nodes().set_renews(true);
+            Ok(())
+        }
+        Err(_) => Ok(()), // it is tried again, and said
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.member.set_ending();
+        self.member.leave();
+        self.member.bus().close();
+        let _ = self.keeper.try_send(());
+        // With Redis out of reach one may still wait for that; it ends by itself.
+        let deadline = Deadline::after(LAST_WAIT);
+        for thread in self.threads.drain(..) {
+            while !thread.is_finished() && deadline.remaining().is_some() {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            if thread.is_finished() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Membership {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.member.fmt(f)
+    }
+}

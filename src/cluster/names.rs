@@ -1,0 +1,69 @@
+//! The names of keys and channels in Redis. All begin with the cluster's prefix.
+
+use crate::{elsewhere::Share, id::NodeId, registry::Audience};
+
+/// The names of one cluster.
+#[derive(Clone, Debug)]
+pub(super) struct Names {
+    prefix: String,
+}
+
+impl Names {
+    pub(super) fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned() }
+    }
+
+    /// The channel of a node.
+    pub(super) fn node(&self, node: NodeId) -> String {
+        format!("{}node:{:08x}", self.prefix, node.get())
+    }
+
+    /// The lease of a node: a key with a time to live.
+    pub(super) fn lease(&self, node: NodeId) -> String {
+        format!("{}lease:{:08x}", self.prefix, node.get())
+    }
+
+    /// The nodes that there may be: a set of their numbers, some of which may have no lease any more.
+    pub(super) fn nodes(&self) -> String {
+        format!("{}nodes", self.prefix)
+    }
+
+    /// The channel that all nodes listen to.
+    pub(super) fn all(&self) -> String {
+        format!("{}all", self.prefix)
+    }
+
+    pub(super) fn share(&self, share: &Share) -> String {
+        match share {
+            Share::Topic(topic) => self.topic(topic),
+            Share::User(user) => self.user(user),
+        }
+    }
+
+    fn topic(&self, topic: &str) -> String {
+        format!("{}topic:{topic}", self.prefix)
+    }
+
+    fn user(&self, user: &str) -> String {
+        format!("{}user:{user}", self.prefix)
+    }
+
+    /// Where those listen who may have some of these.
+    pub(super) fn of(&self, audience: Audience<'_>) -> String {
+        match audience {
+            Audience::Topic(topic) => self.topic(topic),
+            Audience::User(user) => self.user(user),
+            Audience::All | Audience::Path(_) | Audience::Route(_) => self.all(),
+        }
+    }
+
+    /// The share that a channel is for.
+    pub(super) fn share_of(&self, channel: &str) -> Option<Share> {
+        let (kind, name) = channel.strip_prefix(&self.prefix)?.split_once(':')?;
+        match kind {
+            "topic" => Some(Share::Topic(name.into())),
+            "user" => Some(Share::User(name.into())),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The nodes that there are: each has a lease, which is a key with a time to live. What is known of them here is some seconds old at
+//! most.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use super::envelope::Sender;
+use crate::{id::NodeId, sync::LockExt};
+
+/// What the key of a lease holds: which start of the node it is, for how long it is renewed, and its software.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Lease {
+    pub(super) start: u64,
+    pub(super) duration: Duration,
+    pub(super) software: String,
+}
+
+impl Lease {
+    pub(super) fn to_text(&self) -> String {
+        format!("{:016x} {} {}", self.start, self.duration.as_millis(), self.software)
+    }
+
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.splitn(3, ' ');
+        let start = u64::from_str_radix(parts.next()?, 16).ok()?;
+        let duration = Duration::from_millis(parts.next()?.parse().ok()?);
+        Some(Self { start, duration, software: parts.next()?.to_owned() })
+    }
+}
+
+#[derive(Debug)]
+struct Known {
+    lease: Lease,
+    /// When it was seen.
+    at: Instant,
+}
+
+/// The other nodes, as they were seen last.
+#[derive(Debug)]
+pub(super) struct Nodes {
+    me: NodeId,
+    known: Mutex<HashMap<NodeId, Known>>,
+    /// This node's own lease could be renewed lately. If not, Redis does not take what is written, and a lease that is missing says
+    /// nothing.
+    renews: AtomicBool,
+}
+
+impl Nodes {
+    pub(super) fn new(me: NodeId) -> Self {
+        Self { me, known: Mutex::default(), renews: AtomicBool::new(false) }
+    }
+
+    /// Whether it has a lease, as far as is known.
+    pub(super) fn has(&self, node: NodeId) -> bool {
+        let known = self.known.locked();
+        let Some(known) = known.get(&node) else { return false };
+        known.at.elapsed() < known.lease.duration || !self.renews()
+    }
+
+    pub(super) fn renews(&self) -> bool {
+        self.renews.load(Relaxed)
+    }
+
+    pub(super) fn set_renews(&self, on: bool) -> bool {
+        self.renews.swap(on, Relaxed)
+    }
+
+    /// A lease was seen. True: of a node, or a start of it, that was not known.
+    pub(super) fn seen(&self, node: NodeId, lease: Lease) -> bool {
+        if node == self.me {
+            return false;
+        }
+        let start = lease.start;
+        let before = self.known.locked().insert(node, Known { lease, at: Instant::now() });
+        before.is_none_or(|before| before.lease.start != start)
+    }
+
+    /// It has none. True: it was known.
+    pub(super) fn gone(&self, node: NodeId) -> bool {
+        self.known.locked().remove(&node).is_some()
+    }
+
+    /// This start of it has ended.
+    pub(super) fn left(&self, Sender { node, start }: Sender) -> bool {
+        let mut known = self.known.locked();
+        let node = NodeId::new(node);
+        known.get(&node).is_some_and(|known| known.lease.start == start) && known.remove(&node).is_some()
+    }
+
+    /// Only these are left. Those that are not any more.
+    pub(super) fn retain(&self, present: &[NodeId]) -> Vec<NodeId> {
+        let mut known = self.known.locked();
+        let gone: Vec<_> = known.keys().filter(|node| !present.contains(node)).copied().collect();
+        gone.iter().for_each(|node| drop(known.remove(node)));
+        gone
+    }
+
+    /// The others, in the order of their numbers.
+    pub(super) fn others(&self) -> Vec<NodeId> {
+        let mut nodes: Vec<_> = self.known.locked().keys().copied().collect();
+        nodes.sort_unstable_by_key(|node| node.get());
+        nodes
+    }
+
+    /// The same, with their software.
+    pub(super) fn software(&self) -> Vec<(NodeId, String)> {
+        let known = self.known.locked();
+        let mut nodes: Vec<_> = known.iter().map(|(node, known)| (*node, known.lease.software.clone())).collect();
+        nodes.sort_unstable_by_key(|(node, _)| node.get());
+        nodes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lease(start: u64, millis: u64) -> Lease {
+        Lease { start, duration: Duration::from_millis(millis), software: "switchboard 1 and more".into() }
+    }
+
+    #[test]
+    fn a_lease_is_a_text_and_back() {
+        let one = lease(u64::MAX - 3, 10_000);
+        assert_eq!(Lease::parse(&one.to_text()), Some(one));
+        for wrong in ["", "1", "1 2", "x 2 y", "1 x y"] {
+            assert_eq!(Lease::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_node_is_there_until_its_lease_is_over() {
+        let nodes = Nodes::new(NodeId::new(1));
+        nodes.set_renews(true);
+        assert!(nodes.seen(NodeId::new(2), lease(5, 60_000)) && !nodes.seen(NodeId::new(2), lease(5, 60_000)));
+        assert!(nodes.seen(NodeId::new(2), lease(6, 60_000)), "another start");
+        assert!(nodes.seen(NodeId::new(3), lease(5, 0)) && !nodes.seen(NodeId::new(1), lease(1, 60_000)));
+        assert!(nodes.has(NodeId::new(2)) && !nodes.has(NodeId::new(3)) && !nodes.has(NodeId::new(1)));
+        nodes.set_renews(false);
+        assert!(nodes.has(NodeId::new(3)), "nobody can renew");
+        assert!(!nodes.left(Sender { node: 2, start: 5 }) && nodes.left(Sender { node: 2, start: 6 }));
+        assert_eq!(nodes.others(), [NodeId::new(3)]);
+        assert_eq!(nodes.retain(&[]), [NodeId::new(3)]);
+    }
+}

@@ -1,0 +1,327 @@
+//! The thread that receives: one connection to Redis that listens to this node's channel, to that of all, and to those of the topics
+//! and users that have connections here. What is pushed is done here, in order; whatever may take longer is given to others.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use ::redis::{Connection, PushKind, RedisError, Value, cmd};
+use bytes::Bytes;
+use crossbeam_channel::{Sender as Queue, bounded};
+
+use super::{
+    envelope::{Head, Kind, Sender},
+    everyone::{Asked, answer_all},
+    member::Member,
+    nodes::Lease,
+    pace::Pace,
+};
+use crate::{
+    answering::Desk,
+    elsewhere::Share,
+    hub::Hub,
+    id::{NodeId, WebSocketId},
+    message::Payload,
+    redis::Timeouts,
+    registry::{Audience, Recipients, Registry},
+    thread::{forbid_waiting, spawn},
+    wire::{Frames, Malformed, Request, decode_request},
+};
+
+/// A node hears itself once a second. After so long a silence the connection is not what it should be.
+const SILENCE: Duration = Duration::from_secs(4);
+
+/// How long it may take to connect.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// Channels that are subscribed to together.
+const TOGETHER: usize = 1000;
+
+/// Questions to all nodes that are not answered yet.
+const QUESTIONS: usize = 1024;
+
+/// So many senders are known at most by the number of their connection. There are no more nodes than that.
+const MOST_SENDERS: usize = 10_000;
+
+pub(super) struct Receiver {
+    member: Arc<Member>,
+    registry: Arc<Registry>,
+    /// Without the other nodes.
+    hub: Hub,
+    desk: Arc<Desk>,
+    /// By which connection each sender has sent last.
+    ways: HashMap<Sender, u32>,
+    questions: Queue<Asked>,
+    looked: Instant,
+}
+
+/// What Redis says to those who listen.
+enum Said {
+    Message { channel: Vec<u8>, payload: Bytes },
+    Subscribed(Vec<u8>),
+    Other,
+}
+
+impl Receiver {
+    /// # Errors
+    /// There are no threads.
+    pub(super) fn start(
+        member: Arc<Member>,
+        registry: Arc<Registry>,
+        desk: Arc<Desk>,
+    ) -> std::io::Result<Vec<std::thread::JoinHandle<()>>> {
+        let (questions, asked) = bounded(QUESTIONS);
+        let answering = {
+            let (member, desk) = (member.clone(), desk.clone());
+            spawn("switchboard-asked", 256 << 10, move || answer_all(&member, &desk, asked))?
+        };
+        let hub = Hub::alone(registry.clone());
+        let (ways, looked) = (HashMap::new(), Instant::now());
+        let this = Self { member, registry, hub, desk, ways, questions, looked };
+        let receiving = spawn("switchboard-hear", 512 << 10, move || this.run());
+        // Without the thread the queue of questions ends, and with it who answers.
+        Ok(vec![answering, receiving?])
+    }
+
+    fn run(mut self) {
+        forbid_waiting();
+        let mut pace = Pace::new("the cluster cannot listen");
+        while !self.member.is_ending() {
+            let timeouts = Timeouts { connect: CONNECT, answer: SILENCE };
+            let connected = self.member.redis().connect(timeouts);
+            let failure = match connected {
+                Ok(connection) => self.listen(connection, &mut pace),
+                Err(failure) => failure.to_string(),
+            };
+            if !self.member.is_ending() {
+                std::thread::sleep(pace.failed(&failure));
+            }
+        }
+        self.member.talks().end_all(None).into_iter().for_each(|thread| drop(thread.join()));
+    }
+
+    /// Listens until the connection ends. Returns why.
+    fn listen(&mut self, mut connection: Connection, pace: &mut Pace) -> String {
+        let all = self.registry.shares();
+        self.member.shares().begin(&all);
+        let ended = self.hear(&mut connection, &all, pace);
+        self.member.set_listening(false);
+        self.member.shares().end();
+        self.lost();
+        match ended {
+            Ok(()) => String::new(),
+            Err(error) if error.is_timeout() => format!("nothing was heard for {SILENCE:?}"),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    /// What was sent to this node may not have arrived: nothing is as those think who have asked, or were asked.
+    fn lost(&self) {
+        self.member.lines().end_all(None);
+        drop(self.member.talks().end_all(None));
+    }
+
+    fn hear(&mut self, connection: &mut Connection, all: &[Share], pace: &mut Pace) -> Result<(), RedisError> {
+        let names = self.member.names();
+        let (own, of_all) = (names.node(self.member.node()), names.all());
+        // Last of all: when they are heard, all others are.
+        let shares = all.iter().map(|share| names.share(share));
+        let channels: Vec<_> = shares.chain([of_all, own.clone()]).collect();
+        send(connection, "SUBSCRIBE", &channels)?;
+        while !self.member.is_ending() {
+            match understand(connection.recv_response()?) {
+                Said::Message { channel, payload } => self.receive(&channel, payload),
+                Said::Subscribed(channel) => {
+                    let channel = String::from_utf8_lossy(&channel);
+                    if let Some(share) = self.member.names().share_of(&channel) {
+                        self.member.shares().heard(&share);
+                    } else if *channel == *own {
+                        self.listening(pace);
+                    }
+                }
+                Said::Other => {}
+            }
+            self.subscribe(connection)?;
+        }
+        Ok(())
+    }
+
+    fn listening(&self, pace: &mut Pace) {
+        pace.worked();
+        self.member.set_listening(true);
+        log::info!("the cluster: node {} listens at {}", self.member.node().get(), self.member.redis());
+        // Others have lines that they may have to make anew.
+        let _ = self.member.tell(&self.member.names().all(), Kind::Lost, &[]);
+    }
+
+    /// Has Redis send what somebody here wants, and no more what nobody does.
+    fn subscribe(&mut self, connection: &mut Connection) -> Result<(), RedisError> {
+        let (member, registry) = (&self.member, &self.registry);
+        if !member.shares().has_work(&mut self.looked) {
+            return Ok(());
+        }
+        let change = member.shares().change(
+            |share| registry.has_share(share),
+            || registry.shares(),
+            Instant::now(),
+        );
+        let channels = |shares: &[Share]| -> Vec<_> {
+            shares.iter().map(|share| member.names().share(share)).collect()
+        };
+        send(connection, "SUBSCRIBE", &channels(&change.subscribe))?;
+        send(connection, "UNSUBSCRIBE", &channels(&change.unsubscribe))
+    }
+
+    fn receive(&mut self, channel: &[u8], payload: Bytes) {
+        match Head::of(&payload) {
+            Ok(Some((head, at))) => self.take(head, payload.slice(at..)),
+            Ok(None) => log::debug!("the cluster: a message of another version"),
+            Err(Malformed(why)) => {
+                log::debug!("the cluster: what came by {}: {why}", String::from_utf8_lossy(channel));
+            }
+        }
+    }
+
+    fn take(&mut self, Head { from, way, kind }: Head, body: Bytes) {
+        if from == self.member.me() {
+            if let Kind::Query { number } = kind {
+                self.member.queries().reply(number, None);
+            }
+            return;
+        }
+        if !self.is_in_order(from, way) {
+            return;
+        }
+        let node = NodeId::new(from.node);
+        match kind {
+            Kind::Tell => self.told(&body),
+            Kind::Hello { line } => self.member.talks().begin(&self.member, &self.desk, from, line, &body),
+            Kind::Welcome { line, talk } => self.member.lines().welcome(line, talk, body),
+            Kind::Ask { line, talk } => {
+                if !self.member.talks().ask(from, line, talk, body) {
+                    let _ = self.member.tell_to(node, Kind::Over { line }, &[]);
+                }
+            }
+            Kind::Answer { line } => self.member.lines().answer(line, &body),
+            Kind::Over { line } => {
+                self.member.lines().end(line);
+            }
+            Kind::Bye { line } => self.member.talks().end(from, line),
+            Kind::Query { number } => {
+                // Who asks too much gets no answer in time.
+                let _ = self.questions.try_send(Asked { from: node, number, request: body });
+            }
+            Kind::Reply { number } => self.member.queries().reply(number, Some(&body)),
+            Kind::Lost => {
+                self.member.lines().end_all(Some(node));
+                drop(self.member.talks().end_all(Some(node)));
+            }
+            Kind::Here => self.here(node, &body),
+            Kind::Left => {
+                if self.member.nodes().left(from) {
+                    log::info!("the cluster: node {} has left", from.node);
+                    self.member.lines().forget(node);
+                    drop(self.member.talks().end_all(Some(node)));
+                }
+            }
+            Kind::Beat => {}
+        }
+    }
+
+    fn here(&self, node: NodeId, body: &[u8]) {
+        let Some(lease) = str::from_utf8(body).ok().and_then(Lease::parse) else { return };
+        let software = lease.software.clone();
+        if self.member.nodes().seen(node, lease) {
+            log::info!("the cluster: node {} has come, {software}", node.get());
+        }
+    }
+
+    /// Whether nothing was heard that the sender has sent by a later connection.
+    fn is_in_order(&mut self, from: Sender, way: u32) -> bool {
+        if self.ways.len() >= MOST_SENDERS && !self.ways.contains_key(&from) {
+            self.ways.clear();
+        }
+        let last = self.ways.entry(from).or_insert(way);
+        if way < *last {
+            log::debug!("the cluster: what node {} had given up came late", from.node);
+            return false;
+        }
+        *last = way;
+        true
+    }
+
+    /// Does what nobody waits for.
+    fn told(&self, body: &Bytes) {
+        for frame in Frames::of(body) {
+            let Ok((_, frame)) = frame else { return };
+            match decode_request(frame) {
+                Ok(Some(request)) => self.perform(&request, body),
+                _ => log::debug!("the cluster: a request that this version does not know"),
+            }
+        }
+    }
+
+    fn perform(&self, request: &Request<'_>, body: &Bytes) {
+        match *request {
+            Request::Push { id, payload } => {
+                if let Ok(payload) = payload.payload(body) {
+                    let _ = self.hub.push(&id.0, payload);
+                }
+            }
+            Request::Broadcast { to, except, payload } => {
+                if let Ok(payload) = payload.payload(body) {
+                    self.broadcast(to.into(), except.as_ref().map(|id| &id.0), payload);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn broadcast(
+        &self,
+        audience: Audience<'_>,
+        except: Option<&WebSocketId>,
+        payload: Payload,
+    ) {
+        let _ = self.hub.send_here(Recipients { audience, except }, payload);
+    }
+}
+
+/// What Redis says, in its second protocol or its third one.
+fn understand(value: Value) -> Said {
+    let (kind, mut data) = match value {
+        Value::Array(mut all) if !all.is_empty() => {
+            let kind = match bytes_of(all.remove(0)).as_deref() {
+                Some(b"message") => PushKind::Message,
+                Some(b"subscribe") => PushKind::Subscribe,
+                _ => return Said::Other,
+            };
+            (kind, all)
+        }
+        Value::Push { kind, data } => (kind, data),
+        _ => return Said::Other,
+    };
+    let second = if data.len() > 1 { bytes_of(data.swap_remove(1)) } else { None };
+    let first = data.into_iter().next().and_then(bytes_of);
+    match (kind, first, second) {
+        (PushKind::Message, Some(channel), Some(payload)) => Said::Message { channel, payload: payload.into() },
+        (PushKind::Subscribe, Some(channel), _) => Said::Subscribed(channel),
+        _ => Said::Other,
+    }
+}
+
+fn bytes_of(value: Value) -> Option<Vec<u8>> {
+    match value {
+        Value::BulkString(bytes) => Some(bytes),
+        Value::SimpleString(text) => Some(text.into_bytes()),
+        _ => None,
+    }
+}
+
+fn send(connection: &mut Connection, command: &str, channels: &[String]) -> Result<(), RedisError> {
+    channels
+        .chunks(TOGETHER)
+        .try_for_each(|some| connection.send_packed_command(&cmd(command).arg(some).get_packed_command()))
+}

@@ -1,0 +1,217 @@
+//! What this node listens to, beside its own channel and that of all: the topics and users that have connections here. Whoever
+//! changes that only marks it; the thread that receives looks then what is wanted, so what comes and goes at once costs nothing.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Condvar, Mutex},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    deadline::Deadline,
+    elsewhere::Share,
+    sync::{LockExt, wait},
+};
+
+/// What nobody is in any more is listened to for so long at least: somebody may come back.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// So many are marked at most; beyond that all are looked at.
+const MOST_MARKED: usize = 50_000;
+
+#[derive(Debug, Default)]
+pub(super) struct Shares {
+    state: Mutex<State>,
+    /// Something is heard now, or nothing any more.
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// There is a connection that receives.
+    is_listening: bool,
+    /// Redis was asked for these. False: it has not answered yet.
+    asked: HashMap<Share, bool>,
+    marked: HashSet<Share>,
+    /// More were marked than there is room for.
+    has_more: bool,
+    /// Nobody was in these, when it was looked.
+    leaving: HashMap<Share, Instant>,
+}
+
+/// What Redis is to be asked.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Change {
+    pub(super) subscribe: Vec<Share>,
+    pub(super) unsubscribe: Vec<Share>,
+}
+
+impl Shares {
+    /// Somebody has come, or the last one has left.
+    pub(super) fn mark(&self, share: Share) {
+        let mut state = self.state.locked();
+        if !state.is_listening || state.has_more {
+            return; // all are looked at when it does
+        }
+        if state.marked.len() < MOST_MARKED {
+            state.marked.insert(share);
+        } else {
+            state.has_more = true;
+        }
+    }
+
+    /// Whether it is heard, or nothing is.
+    pub(super) fn is_settled(&self, share: &Share) -> bool {
+        let state = self.state.locked();
+        !state.is_listening || state.asked.get(share) == Some(&true)
+    }
+
+    /// Whether it is heard.
+    pub(super) fn is_heard(&self, share: &Share) -> bool {
+        self.state.locked().asked.get(share) == Some(&true)
+    }
+
+    /// Waits until it is heard, or nothing is. False: the time is up.
+    pub(super) fn settle(&self, share: &Share, deadline: Deadline) -> bool {
+        let mut state = self.state.locked();
+        while state.is_listening && state.asked.get(share) != Some(&true) {
+            let Some(left) = deadline.remaining() else { return false };
+            state = wait(&self.changed, state, left);
+        }
+        true
+    }
+
+    // For the thread that receives.
+
+    /// There is a connection, which was asked for these.
+    pub(super) fn begin(&self, all: &[Share]) {
+        let mut state = self.state.locked();
+        *state = State { is_listening: true, ..State::default() };
+        state.asked.extend(all.iter().map(|share| (share.clone(), false)));
+    }
+
+    /// There is none any more.
+    pub(super) fn end(&self) {
+        *self.state.locked() = State::default();
+        self.changed.notify_all();
+    }
+
+    /// This one is heard now.
+    pub(super) fn heard(&self, share: &Share) {
+        let mut state = self.state.locked();
+        if let Some(is_heard) = state.asked.get_mut(share) {
+            *is_heard = true;
+            self.changed.notify_all();
+        }
+    }
+
+    /// Whether there is something to look at. What lingers is looked at every now and then: `looked` is when it was.
+    pub(super) fn has_work(&self, looked: &mut Instant) -> bool {
+        let state = self.state.locked();
+        if !state.leaving.is_empty() && looked.elapsed() >= LINGER / 4 {
+            *looked = Instant::now();
+            return true;
+        }
+        !state.marked.is_empty() || state.has_more
+    }
+
+    /// What is to be changed, as far as it was marked. `all`: what is wanted, if more has changed than was marked.
+    pub(super) fn change(
+        &self,
+        wanted: impl Fn(&Share) -> bool,
+        all: impl FnOnce() -> Vec<Share>,
+        now: Instant,
+    ) -> Change {
+        let mut state = self.state.locked();
+        let mut marked = std::mem::take(&mut state.marked);
+        let has_more = std::mem::take(&mut state.has_more);
+        let over: Vec<_> =
+            state.leaving.iter().filter(|(_, until)| **until <= now).map(|(share, _)| share.clone()).collect();
+        marked.extend(over.iter().cloned());
+        if has_more {
+            marked.extend(state.asked.keys().cloned());
+        }
+        // The registry is looked at without this lock: whoever changes it marks under its own.
+        drop(state);
+        if has_more {
+            marked.extend(all());
+        }
+        let marked: Vec<_> = marked.into_iter().map(|share| (wanted(&share), share)).collect();
+        let mut state = self.state.locked();
+        let mut change = Change::default();
+        for (is_wanted, share) in marked {
+            let is_asked = state.asked.contains_key(&share);
+            match (is_wanted, is_asked) {
+                (true, true) => drop(state.leaving.remove(&share)),
+                (true, false) => {
+                    state.asked.insert(share.clone(), false);
+                    change.subscribe.push(share);
+                }
+                // Who has come meanwhile may count on it being heard.
+                (false, true) if over.contains(&share) && !state.marked.contains(&share) => {
+                    state.leaving.remove(&share);
+                    state.asked.remove(&share);
+                    change.unsubscribe.push(share);
+                }
+                (false, true) => drop(state.leaving.entry(share).or_insert(now + LINGER)),
+                (false, false) => {}
+            }
+        }
+        change
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn share(name: &str) -> Share {
+        Share::Topic(name.into())
+    }
+
+    #[test]
+    fn what_comes_is_asked_for_once_and_what_leaves_lingers() {
+        let (shares, now) = (Shares::default(), Instant::now());
+        shares.mark(share("before"));
+        shares.begin(&[share("old")]);
+        assert!(!shares.is_settled(&share("old")));
+        let look = |wanted: &[&str], after: Duration| {
+            let is_wanted = |one: &Share| wanted.iter().any(|name| *one == share(name));
+            shares.change(is_wanted, || panic!("few are marked"), now + after)
+        };
+        assert_eq!(look(&["old"], Duration::ZERO), Change::default());
+        shares.heard(&share("old"));
+        assert!(shares.settle(&share("old"), Deadline::after(Duration::ZERO)));
+        for name in ["new", "new", "short"] {
+            shares.mark(share(name));
+        }
+        let change = look(&["old", "new"], Duration::ZERO);
+        assert_eq!(change, Change { subscribe: vec![share("new")], unsubscribe: vec![] });
+        assert!(!shares.settle(&share("new"), Deadline::after(Duration::from_millis(1))));
+        // It comes back while it lingers, and goes again.
+        shares.mark(share("new"));
+        assert_eq!(look(&["old"], Duration::ZERO), Change::default());
+        shares.mark(share("new"));
+        assert_eq!(look(&["old", "new"], LINGER), Change::default());
+        shares.mark(share("new"));
+        assert_eq!(look(&["old"], LINGER * 2), Change::default());
+        assert_eq!(look(&["old"], LINGER * 2), Change::default());
+        let change = look(&["old"], LINGER * 3);
+        assert_eq!(change, Change { subscribe: vec![], unsubscribe: vec![share("new")] });
+        shares.end();
+        assert!(shares.is_settled(&share("new")), "nothing is heard");
+    }
+
+    #[test]
+    fn beyond_the_bound_all_are_looked_at() {
+        let (shares, now) = (Shares::default(), Instant::now());
+        shares.begin(&[]);
+        for number in 0..MOST_MARKED + 10 {
+            shares.mark(share(&number.to_string()));
+        }
+        assert!(shares.state.locked().marked.len() <= MOST_MARKED);
+        let late = share(&(MOST_MARKED + 5).to_string());
+        let change = shares.change(|one| *one == late, || vec![late.clone()], now);
+        assert_eq!(change.subscribe, [late]);
+    }
+}

@@ -1,0 +1,62 @@
+//! The connections of other nodes, as the hub and the registry see them: somebody who can reach them.
+
+use std::{fmt, sync::Arc};
+
+use crate::{
+    connection::{PushError, Pushed},
+    error::Result,
+    id::{NodeId, WebSocketId},
+    message::{Message, Payload},
+    registry::{Audience, Recipients},
+    remote::{Linked, Reply},
+    wire::Request,
+};
+
+/// Reaches the connections of other nodes.
+pub(crate) trait Elsewhere: fmt::Debug + Send + Sync {
+    /// The link to a node.
+    ///
+    /// # Errors
+    /// [`UnknownId`](crate::Error::UnknownId): there is no such node. [`Unreachable`](crate::Error::Unreachable),
+    /// [`MustNotWait`](crate::Error::MustNotWait).
+    fn link(&self, node: NodeId) -> Result<Arc<Linked>>;
+
+    /// Pushes to a connection of another node.
+    fn push(&self, id: &WebSocketId, payload: Payload) -> Result<Pushed, PushError>;
+
+    /// Sends to these connections of all other nodes.
+    fn forward(&self, to: Recipients<'_>, message: &Message, newest: Option<&Arc<str>>) -> Forwarded;
+
+    /// Asks all other nodes that may have some of these.
+    ///
+    /// # Errors
+    /// As of [`link`](Self::link), and if one of them does not answer.
+    fn ask_all(&self, audience: Audience<'_>, request: &Request<'_>) -> Result<Vec<Reply>>;
+
+    /// The other nodes, in the order of their numbers.
+    fn nodes(&self) -> Vec<NodeId>;
+
+    /// This has its first connection here, or has lost its last one. Called under locks.
+    fn mark(&self, share: Share);
+
+    /// Waits until what others send to this arrives here, or cannot.
+    fn settle(&self, share: &Share);
+}
+
+/// What has connections on some nodes only.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Share {
+    Topic(Arc<str>),
+    User(Arc<str>),
+}
+
+/// What became of what was sent to other nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Forwarded {
+    pub(crate) nodes: usize,
+    pub(crate) unreachable: bool,
+}
+
+impl Forwarded {
+    pub(crate) const UNREACHABLE: Self = Self { nodes: 0, unreachable: true };
+}

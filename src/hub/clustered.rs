@@ -1,0 +1,328 @@
+//! The connections of a cluster: those of this server, and those of other nodes, which are asked.
+
+use std::{borrow::Borrow, collections::BTreeMap, fmt, sync::Arc, time::Duration};
+
+use super::{
+    Broadcast, Page, Publication, Published, Pusher,
+    local::Local,
+    pages::{at_most, cut},
+    remote::{Remote, number},
+};
+use crate::{
+    connection::{PushError, PushErrorKind, Pushed},
+    elsewhere::{Elsewhere, Forwarded},
+    error::{Error, Result},
+    history::Since,
+    id::WebSocketId,
+    info::ConnectionInfo,
+    message::{CloseCode, Message, Payload},
+    registry::{Audience, PresentUser, Recipients, Recovery, Registry, TopicInfo},
+    remote::{Reply, Trouble},
+    websocket::WebSocket,
+    wire::{Answer, AsText, Request, as_usize},
+};
+
+#[derive(Clone)]
+pub(super) struct Clustered {
+    registry: Arc<Registry>,
+    here: Local,
+    elsewhere: Arc<dyn Elsewhere>,
+}
+
+impl Clustered {
+    pub(super) fn new(registry: Arc<Registry>, elsewhere: Arc<dyn Elsewhere>) -> Self {
+        Self { here: Local::new(registry.clone()), registry, elsewhere }
+    }
+
+    fn is_here(&self, id: &WebSocketId) -> bool {
+        id.node() == self.registry.node()
+    }
+
+    /// The node of a connection, to be asked.
+    fn node_of(&self, id: &WebSocketId) -> Result<Remote> {
+        self.elsewhere.link(id.node()).map(Remote::new)
+    }
+
+    pub(super) fn push(&self, id: &WebSocketId, data: Payload) -> Result<Pushed, PushError> {
+        if self.is_here(id) {
+            return self.here.push(id, data);
+        }
+        let push = || self.elsewhere.push(id, data);
+        match self.registry.metrics() {
+            Some(metrics) => metrics.push(push),
+            None => push(),
+        }
+    }
+
+    pub(super) fn push_wait(
+        &self,
+        id: &WebSocketId,
+        message: Message,
+        timeout: Duration,
+    ) -> Result<(), PushError> {
+        if self.is_here(id) {
+            return self.here.push_wait(id, message, timeout);
+        }
+        match self.node_of(id) {
+            Ok(node) => node.push_wait(id, message, timeout),
+            Err(error) => Err(PushError { kind: push_error(&error), message }),
+        }
+    }
+
+    pub(super) fn push_all<I: Borrow<WebSocketId>, D: Into<Payload>>(
+        &self,
+        messages: impl IntoIterator<Item = (I, D)>,
+    ) -> Vec<Result<Pushed, PushError>> {
+        messages.into_iter().map(|(id, data)| self.push(id.borrow(), data.into())).collect()
+    }
+
+    pub(super) fn pusher(&self, id: &WebSocketId) -> Result<Pusher> {
+        if self.is_here(id) {
+            return self.here.pusher(id);
+        }
+        let link = self.elsewhere.link(id.node())?;
+        link.close_reason(id)?;
+        Ok(Pusher::elsewhere(self.elsewhere.clone(), link, *id, self.registry.metrics().cloned()))
+    }
+
+    pub(super) fn broadcast(
+        &self,
+        to: Recipients<'_>,
+        message: Message,
+        key: Option<&Arc<str>>,
+    ) -> Result<Broadcast> {
+        let forwarded = self.elsewhere.forward(to, &message, key);
+        Ok(self.here.broadcast(to, message, key)?.with(forwarded))
+    }
+
+    pub(super) fn publish(&self, topic: &str, publication: Publication<'_>) -> Result<Published> {
+        if self.registry.histories().of(topic).is_some() {
+            return self.here.publish(topic, publication);
+        }
+        if publication.key.is_some() {
+            return Err(Error::NoHistory);
+        }
+        let Publication { message, newest, except, .. } = publication;
+        let to = Recipients { audience: Audience::Topic(topic), except };
+        let broadcast = self.broadcast(to, message, newest.as_ref())?;
+        Ok(Published { broadcast, ..Published::default() })
+    }
+
+    pub(super) fn close_all(&self, who: Recipients<'_>, code: CloseCode, text: &str) -> Result<usize> {
+        let except = who.except.copied().map(AsText);
+        let request = Request::CloseAll { to: who.audience.into(), except, code: code.into(), text };
+        let here = self.here.close_all(who, code, text)?;
+        Ok(here + self.sum(who.audience, &request)?)
+    }
+
+    pub(super) fn close(&self, id: &WebSocketId, code: CloseCode, text: &str) -> Result<()> {
+        if self.is_here(id) { self.here.close(id, code, text) } else { self.node_of(id)?.close(id, code, text) }
+    }
+
+    pub(super) fn connection(&self, id: &WebSocketId) -> Result<ConnectionInfo> {
+        if self.is_here(id) { self.here.connection(id) } else { self.node_of(id)?.connection(id) }
+    }
+
+    #[cfg(feature = "__tls")]
+    pub(super) fn certificates(&self) -> Result<Vec<crate::tls::CertificateInfo>> {
+        self.here.certificates()
+    }
+
+    pub(super) fn len(&self) -> Result<usize> {
+        Ok(self.here.len()? + self.sum(Audience::All, &Request::Len)?)
+    }
+
+    pub(super) fn is_empty(&self) -> Result<bool> {
+        Ok(self.registry.is_empty() && self.len()? == 0)
+    }
+
+    pub(super) fn join(&self, id: &WebSocketId, topic: &str) -> Result<()> {
+        if !self.is_here(id) {
+            return self.node_of(id)?.join(id, topic);
+        }
+        self.here.join(id, topic)
+    }
+
+    pub(super) fn join_since(&self, id: &WebSocketId, topic: &str, since: &Since) -> Result<Recovery> {
+        if self.is_here(id) {
+            self.here.join_since(id, topic, since)
+        } else {
+            self.node_of(id)?.join_since(id, topic, since)
+        }
+    }
+
+    pub(super) fn leave(&self, id: &WebSocketId, topic: &str) -> Result<()> {
+        if self.is_here(id) { self.here.leave(id, topic) } else { self.node_of(id)?.leave(id, topic) }
+    }
+
+    pub(super) fn topics_of(&self, id: &WebSocketId) -> Result<Vec<Arc<str>>> {
+        if self.is_here(id) { self.here.topics_of(id) } else { self.node_of(id)?.topics_of(id) }
+    }
+
+    pub(super) fn open_server(&self, id: &WebSocketId) -> Result<WebSocket> {
+        if self.is_here(id) {
+            return self.here.open_server(id);
+        }
+        WebSocket::open_elsewhere(&self.elsewhere.link(id.node())?, id, self.registry.clone())
+    }
+
+    /// Node by node, in the order of their numbers.
+    pub(super) fn connections(
+        &self,
+        audience: Audience<'_>,
+        after: Option<&WebSocketId>,
+        limit: usize,
+    ) -> Result<Page<ConnectionInfo>> {
+        let page = |node: Option<&Remote>, after: Option<&WebSocketId>, limit| match node {
+            None => self.here.connections(audience, after, limit),
+            Some(node) => node.connections(audience, after, limit),
+        };
+        self.pages(after, limit, page, |connection| connection.id)
+    }
+
+    pub(super) fn members(
+        &self,
+        topic: &str,
+        after: Option<&WebSocketId>,
+        limit: usize,
+    ) -> Result<Page<WebSocketId>> {
+        let page = |node: Option<&Remote>, after: Option<&WebSocketId>, limit| match node {
+            None => self.here.members(topic, after, limit),
+            Some(node) => node.members(topic, after, limit),
+        };
+        self.pages(after, limit, page, |id| *id)
+    }
+
+    fn pages<T>(
+        &self,
+        after: Option<&WebSocketId>,
+        limit: usize,
+        fetch: impl Fn(Option<&Remote>, Option<&WebSocketId>, usize) -> Result<Page<T>>,
+        id: impl Fn(&T) -> WebSocketId,
+    ) -> Result<Page<T>> {
+        let limit = at_most(limit);
+        let (own, first) = (self.registry.node(), after.map(WebSocketId::node));
+        let mut nodes = self.elsewhere.nodes();
+        nodes.push(own);
+        nodes.sort_unstable();
+        nodes.retain(|node| first.is_none_or(|first| *node >= first));
+        let mut items = Vec::new();
+        for node in nodes {
+            let after = after.filter(|_| first == Some(node));
+            if items.len() == limit {
+                // There may be more there.
+                let next = items.last().map(&id);
+                return Ok(Page { items, next });
+            }
+            let remote = (node != own).then(|| self.elsewhere.link(node).map(Remote::new)).transpose();
+            match remote.and_then(|remote| fetch(remote.as_ref(), after, limit - items.len())) {
+                Ok(page) => {
+                    items.extend(page.items);
+                    if page.next.is_some() {
+                        return Ok(Page { items, next: page.next });
+                    }
+                }
+                Err(Error::UnknownId) => {} // it has left just now
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Page { items, next: None })
+    }
+
+    pub(super) fn topics(&self, after: Option<&str>, limit: usize) -> Result<Page<TopicInfo, Arc<str>>> {
+        let limit = at_most(limit);
+        let request = Request::Topics { after, limit: limit as u32 };
+        let here = self.here.topics(after, limit)?;
+        let has_more = here.next.is_some();
+        let here = here.items.into_iter().map(|topic| (topic.name, topic.members));
+        let (all, more) = self.merged(Audience::All, &request, here, has_more)?;
+        let page = page_of(all, limit, more, |(name, members)| TopicInfo { name, members });
+        Ok(page)
+    }
+
+    pub(super) fn presence(
+        &self,
+        topic: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<PresentUser, Arc<str>>> {
+        let limit = at_most(limit);
+        let request = Request::Presence { topic, after, limit: limit as u32 };
+        let here = self.here.presence(topic, after, limit)?;
+        let has_more = here.next.is_some();
+        let here = here.items.into_iter().map(|present| (present.user, present.connections));
+        let (all, more) = self.merged(Audience::Topic(topic), &request, here, has_more)?;
+        Ok(page_of(all, limit, more, |(user, connections)| PresentUser { user, connections }))
+    }
+
+    /// What is here, and what the others answer, each name with the sum of its numbers. Each has told the first names: of those that
+    /// are kept all numbers are there. And whether anybody has more.
+    fn merged(
+        &self,
+        whom: Audience<'_>,
+        request: &Request<'_>,
+        here: impl Iterator<Item = (Arc<str>, usize)>,
+        mut has_more: bool,
+    ) -> Result<(BTreeMap<Arc<str>, usize>, bool)> {
+        let mut all: BTreeMap<_, _> = here.collect();
+        for reply in self.elsewhere.ask_all(whom, request)? {
+            match answer_of(&reply)? {
+                Answer::Topics { items, next } | Answer::Present { items, next } => {
+                    has_more |= next.is_some();
+                    for item in items {
+                        *all.entry(item.name.into()).or_default() += as_usize(item.count);
+                    }
+                }
+                _ => return Err(Error::Unreachable),
+            }
+        }
+        Ok((all, has_more))
+    }
+
+    /// The sum of the numbers that the others answer.
+    fn sum(&self, whom: Audience<'_>, request: &Request<'_>) -> Result<usize> {
+        let replies = self.elsewhere.ask_all(whom, request)?;
+        replies.iter().map(|reply| number(answer_of(reply)?).ok_or(Error::Unreachable)).sum()
+    }
+}
+
+/// What a node has answered.
+fn answer_of(reply: &Reply) -> Result<Answer<'_>> {
+    match reply.answer() {
+        Ok(Answer::Failed(failure)) => Err(Trouble::from(failure).into_error()),
+        Ok(answer) => Ok(answer),
+        Err(_) => Err(Error::Unreachable),
+    }
+}
+
+fn page_of<T>(
+    all: BTreeMap<Arc<str>, usize>,
+    limit: usize,
+    has_more: bool,
+    make: impl Fn((Arc<str>, usize)) -> T,
+) -> Page<T, Arc<str>> {
+    let Page { items, next } = cut(all.into_iter().collect(), limit, |(name, _): &(Arc<str>, usize)| name.clone());
+    let next = next.or_else(|| items.last().filter(|_| has_more).map(|(name, _)| name.clone()));
+    Page { items: items.into_iter().map(make).collect(), next }
+}
+
+/// Why a node cannot be asked, as that of a push.
+fn push_error(error: &Error) -> PushErrorKind {
+    match error {
+        Error::UnknownId => PushErrorKind::Unknown,
+        Error::MustNotWait => PushErrorKind::MustNotWait,
+        _ => PushErrorKind::Unreachable,
+    }
+}
+
+impl Broadcast {
+    fn with(self, Forwarded { nodes, unreachable }: Forwarded) -> Self {
+        Self { forwarded: nodes, unreachable, ..self }
+    }
+}
+
+impl fmt::Debug for Clustered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Hub({} connections here, {:?})", self.registry.len(), self.elsewhere)
+    }
+}

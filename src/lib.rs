@@ -637,6 +637,8 @@ pub use crate::client::{HubBuilder, HubError};
 pub use crate::client_certificate::ClientCertificate;
 #[cfg(feature = "manage")]
 pub use crate::manage::Manage;
+#[cfg(feature = "cluster")]
+pub use crate::redis::Redis;
 #[cfg(feature = "__tls")]
 pub use crate::tls::{CertificateInfo, TlsBackend, TlsClientCa, TlsIdentity, TlsTrust, TlsVersion, TlsWatch};
 pub use crate::{

@@ -16,6 +16,8 @@ pub mod managed;
 pub mod member;
 #[cfg(feature = "cli")]
 pub mod process;
+#[cfg(feature = "cluster")]
+pub mod redis;
 pub mod reply;
 pub mod running;
 #[cfg(feature = "cli")]

@@ -1,0 +1,303 @@
+//! From an address to a connection that has said who it is. Every step has a time limit.
+
+use std::{
+    net::IpAddr,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    time::Duration,
+};
+
+use ::redis::{
+    Client, Connection, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, Pipeline, RedisConnectionInfo,
+    RedisError, Value, from_redis_value,
+    io::tcp::{TcpSettings, socket2::TcpKeepalive},
+};
+use crossbeam_channel::bounded;
+
+use super::{
+    Redis,
+    failure::{Failure, FailureKind, NO_CLUSTER},
+    url::{Address, Place},
+};
+use crate::{deadline::Deadline, thread::spawn};
+
+/// What we are called in Redis's `CLIENT LIST`.
+const NAME: &str = "switchboard";
+
+/// Connecting may wait without a limit: for a name, for TLS, for a Unix socket whose queue is full. So it has a thread, which outlives
+/// whoever gives up. There are so many at most.
+const MAX_CONNECTING: usize = 8;
+const STACK: usize = 512 * 1024; // what the system's plugins for names may need
+
+/// When nothing has come for so long, it is found out whether the other machine is still there.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// How long may be waited.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timeouts {
+    /// For the connection, whatever it takes: names, Sentinels, TLS, the password.
+    pub(crate) connect: Duration,
+    /// Afterwards, for each time that something is sent or received; not zero.
+    ///
+    /// A pipeline waits for so long *for each* of its commands: the client goes on with the next one after a timeout.
+    pub(crate) answer: Duration,
+}
+
+#[derive(Clone, Default)]
+pub(super) struct Secrets {
+    pub(super) user: Option<String>,
+    pub(super) password: Option<String>,
+}
+
+/// What a server says of itself.
+struct Hello {
+    is_master: bool,
+    mode: String,
+}
+
+impl Redis {
+    /// A connection to the master.
+    ///
+    /// After [`Failure::needs_another_connection`] a connection is of no more use: an answer that was late would be there
+    /// instead of the next one.
+    ///
+    /// # Errors
+    /// If it cannot be reached in time, or will not do. The text names the server, and no password.
+    pub(crate) fn connect(&self, timeouts: Timeouts) -> Result<Connection, Failure> {
+        let deadline = Deadline::after(timeouts.connect);
+        let connection = match &self.target.place {
+            Place::Tcp(address) => self.connect_tcp(address, deadline)?,
+            Place::Unix(path) => {
+                let info = ConnectionAddr::Unix(path.clone()).into_connection_info();
+                let shown = path.display().to_string();
+                self.connect_master(&shown, info, deadline).and_then(|found| master(&shown, found))?
+            }
+            Place::Sentinels(sentinels, name) => self.connect_by_sentinels(sentinels, name, deadline)?,
+        };
+        let answer = Some(timeouts.answer.max(Duration::from_millis(1)));
+        connection.set_read_timeout(answer)?;
+        connection.set_write_timeout(answer)?;
+        Ok(connection)
+    }
+
+    fn connect_tcp(&self, address: &Address, deadline: Deadline) -> Result<Connection, Failure> {
+        let shown = address.shown();
+        let found = self.connect_master(&shown, self.info(address), deadline)?;
+        master(&shown, found)
+    }
+
+    /// Asks one Sentinel after the other, each of which gets its share of the time.
+    fn connect_by_sentinels(
+        &self,
+        sentinels: &[Address],
+        name: &str,
+        deadline: Deadline,
+    ) -> Result<Connection, Failure> {
+        let mut failures = Vec::new();
+        for (asked, sentinel) in sentinels.iter().enumerate() {
+            let Some(left) = deadline.remaining() else { break };
+            // One share more is for the master.
+            let share = left / (sentinels.len() - asked + 1) as u32;
+            let found = self.ask(sentinel, name, Deadline::after(share)).and_then(|address| {
+                self.connect_tcp(&address, deadline.or_earlier(Deadline::after(share * 2)))
+            });
+            match found {
+                Ok(connection) => return Ok(connection),
+                Err(failure) if failure.kind() == FailureKind::Unsuitable => return Err(failure),
+                Err(failure) => failures.push(failure.to_string()),
+            }
+        }
+        failures.dedup();
+        let text = format!("no Sentinel led to the master {name}: {}", failures.join("; "));
+        Err(Failure::new(FailureKind::Unreachable, text))
+    }
+
+    /// Where the master is, as far as this Sentinel knows.
+    fn ask(&self, sentinel: &Address, name: &str, deadline: Deadline) -> Result<Address, Failure> {
+        let shown = format!("Sentinel {}", sentinel.shown());
+        let mut connection = dial(&shown, self.info(sentinel), deadline)?;
+        let mut pipeline = hello(&self.of_sentinels);
+        pipeline.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(name);
+        let answers = query(&mut connection, &pipeline, deadline).map_err(|e| Failure::at(&shown, &e))?;
+        let [hello, .., address] = &answers[..] else { return Err(no_redis(&shown)) };
+        let hello = understand(&shown, hello, &self.of_sentinels)?;
+        if hello.mode != "sentinel" {
+            let text = format!("{shown}: it is no Sentinel, but a Redis: write redis://{}", sentinel.shown());
+            return Err(Failure::new(FailureKind::Unsuitable, text));
+        }
+        let address = address.clone().extract_error().map_err(|e| Failure::at(&shown, &e))?;
+        match from_redis_value::<Option<(String, u16)>>(address) {
+            Ok(Some((host, port))) => Ok(Address { host, port }),
+            Ok(None) => {
+                let text = format!("{shown}: it knows no master of the name {name}");
+                Err(Failure::new(FailureKind::Unreachable, text))
+            }
+            Err(_) => Err(no_redis(&shown)),
+        }
+    }
+
+    fn connect_master(
+        &self,
+        shown: &str,
+        info: Result<ConnectionInfo, RedisError>,
+        deadline: Deadline,
+    ) -> Result<(Connection, Hello), Failure> {
+        let target = &self.target;
+        let secrets = Secrets { user: target.user.clone(), password: target.password.clone() };
+        let mut connection = dial(shown, info, deadline)?;
+        let mut pipeline = hello(&secrets);
+        if target.database != 0 {
+            pipeline.cmd("SELECT").arg(target.database);
+        }
+        // Redis has these two from 7.2 on, and an ACL may forbid them: it is no harm.
+        pipeline.cmd("CLIENT").arg("SETINFO").arg("LIB-NAME").arg(NAME);
+        pipeline.cmd("CLIENT").arg("SETINFO").arg("LIB-VER").arg(env!("CARGO_PKG_VERSION"));
+        let answers = query(&mut connection, &pipeline, deadline).map_err(|e| Failure::at(shown, &e))?;
+        let [hello, others @ ..] = &answers[..] else { return Err(no_redis(shown)) };
+        let hello = understand(shown, hello, &secrets)?;
+        match hello.mode.as_str() {
+            "standalone" => {}
+            "cluster" => return Err(Failure::new(FailureKind::Unsuitable, format!("{shown}{NO_CLUSTER}"))),
+            "sentinel" => {
+                let advice = "it is a Sentinel: write redis+sentinel://HOST/MASTER";
+                return Err(Failure::new(FailureKind::Unsuitable, format!("{shown}: {advice}")));
+            }
+            _ => return Err(no_redis(shown)),
+        }
+        if let (1.., Some(selected)) = (target.database, others.first()) {
+            selected.clone().extract_error().map_err(|e| {
+                let text = format!("{shown}: database {}: {}", target.database, Failure::from(e));
+                Failure::new(FailureKind::Unsuitable, text)
+            })?;
+        }
+        Ok((connection, hello))
+    }
+
+    fn info(&self, Address { host, port }: &Address) -> Result<ConnectionInfo, RedisError> {
+        #[cfg(feature = "__tls")]
+        if self.target.is_secure {
+            return self.tls.info(host, *port);
+        }
+        ConnectionAddr::Tcp(host.clone(), *port).into_connection_info()
+    }
+}
+
+/// Only a master will do, which is to be written to.
+fn master(shown: &str, (connection, hello): (Connection, Hello)) -> Result<Connection, Failure> {
+    if hello.is_master {
+        return Ok(connection);
+    }
+    let text = format!("{shown}: it is a replica, which cannot be written to: its master is needed");
+    Err(Failure::new(FailureKind::ReadOnly, text))
+}
+
+/// Says who we are, and asks who is there. Only the name and the password are checked by Redis before it answers this.
+fn hello(secrets: &Secrets) -> Pipeline {
+    let mut pipeline = ::redis::pipe();
+    pipeline.cmd("HELLO").arg(2);
+    if let Some(password) = &secrets.password {
+        pipeline.arg("AUTH").arg(secrets.user.as_deref().unwrap_or("default")).arg(password);
+    }
+    pipeline.arg("SETNAME").arg(NAME);
+    pipeline
+}
+
+fn understand(shown: &str, answer: &Value, secrets: &Secrets) -> Result<Hello, Failure> {
+    let answer = answer.clone().extract_error().map_err(|e| match e.code() {
+        Some("ERR") if e.to_string().contains("unknown command") => {
+            Failure::new(FailureKind::Unsuitable, format!("{shown}: Redis 6 or later is needed, or Valkey"))
+        }
+        Some("NOAUTH") if secrets.user.is_some() && secrets.password.is_none() => {
+            Failure::new(FailureKind::Unsuitable, format!("{shown}: the user's password is missing"))
+        }
+        _ => Failure::at(shown, &e),
+    })?;
+    let Value::Array(pairs) = answer else { return Err(no_redis(shown)) };
+    let text = |name: &str| {
+        let mut pairs = pairs.chunks_exact(2);
+        let value = pairs.find_map(|pair| (as_text(&pair[0])? == name).then(|| as_text(&pair[1]))?);
+        value.map(str::to_owned)
+    };
+    match (text("mode"), text("role")) {
+        (Some(mode), role) => Ok(Hello { is_master: role.as_deref() == Some("master"), mode }),
+        _ => Err(no_redis(shown)),
+    }
+}
+
+fn as_text(value: &Value) -> Option<&str> {
+    match value {
+        Value::BulkString(bytes) => str::from_utf8(bytes).ok(),
+        Value::SimpleString(text) => Some(text),
+        _ => None,
+    }
+}
+
+fn no_redis(shown: &str) -> Failure {
+    Failure::new(FailureKind::Unsuitable, format!("{shown}: what answers there is no Redis"))
+}
+
+/// Connects, and says nothing yet.
+fn dial(
+    shown: &str,
+    info: Result<ConnectionInfo, RedisError>,
+    deadline: Deadline,
+) -> Result<Connection, Failure> {
+    let late = || Failure::new(FailureKind::Unreachable, format!("{shown}: not connected in time"));
+    let info = info.map_err(|e| Failure::at(shown, &e))?;
+    let tcp =
+        TcpSettings::default().set_nodelay(true).set_keepalive(TcpKeepalive::new().with_time(KEEPALIVE));
+    let info =
+        info.set_tcp_settings(tcp).set_redis_settings(RedisConnectionInfo::default().set_skip_set_lib_name());
+    let left = deadline.remaining().ok_or_else(late)?;
+    let is_bounded = matches!(info.addr(), ConnectionAddr::Tcp(host, _) if host.parse::<IpAddr>().is_ok());
+    let connect = move || Client::open(info)?.get_connection_with_timeout(left);
+    let connected = if is_bounded {
+        connect()
+    } else {
+        let place = Connecting::take().ok_or_else(late)?;
+        let (done, told) = bounded(1);
+        let connect = move || {
+            let _place = place;
+            let _ = done.send(connect()); // nobody may wait any more
+        };
+        let thread = spawn("switchboard-redis", STACK, connect);
+        drop(thread.map_err(|e| Failure::new(FailureKind::Unreachable, format!("{shown}: {e}")))?);
+        told.recv_timeout(left).map_err(|_| late())?
+    };
+    connected.map_err(|e| Failure::at(shown, &e))
+}
+
+static CONNECTING: AtomicUsize = AtomicUsize::new(0);
+
+/// One of the threads that may be connecting.
+struct Connecting;
+
+impl Connecting {
+    fn take() -> Option<Self> {
+        let place = Self; // counted from here on
+        (CONNECTING.fetch_add(1, Relaxed) < MAX_CONNECTING).then_some(place)
+    }
+}
+
+impl Drop for Connecting {
+    fn drop(&mut self) {
+        CONNECTING.fetch_sub(1, Relaxed);
+    }
+}
+
+/// All answers of a pipeline, of which each may be an error of its own.
+fn query(
+    connection: &mut Connection,
+    pipeline: &Pipeline,
+    deadline: Deadline,
+) -> Result<Vec<Value>, RedisError> {
+    let left =
+        || deadline.remaining().ok_or(RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut)));
+    connection.set_write_timeout(Some(left()?))?;
+    connection.send_packed_command(&pipeline.get_packed_pipeline())?;
+    let mut answers = Vec::with_capacity(pipeline.len());
+    for _ in 0..pipeline.len() {
+        connection.set_read_timeout(Some(left()?))?;
+        answers.push(connection.recv_response()?);
+    }
+    Ok(answers)
+}

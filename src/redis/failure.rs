@@ -1,0 +1,115 @@
+//! Why Redis did not do what it was asked, and what to do about it.
+
+use std::{fmt, sync::Arc};
+
+use ::redis::{ErrorKind, RedisError, ServerError};
+
+/// Why Redis did not do what it was asked. Cheap to clone, since many may wait for the same connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure {
+    kind: FailureKind,
+    text: Arc<str>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FailureKind {
+    /// It could not be reached, the connection broke, or no answer came in time. The connection is of no more use.
+    Unreachable,
+    /// It will not do: a wrong password, another kind of server. Somebody has to change something.
+    Unsuitable,
+    /// It is a replica, or has become one. What is connected now has to be connected anew.
+    ReadOnly,
+    /// It has no memory left for what was to be stored.
+    Full,
+    /// It cannot at the moment: it loads its data, or runs somebody's script.
+    Busy,
+    /// It answered with another error.
+    Refused,
+}
+
+impl Failure {
+    pub(super) fn new(kind: FailureKind, text: impl Into<String>) -> Self {
+        Self { kind, text: text.into().into() }
+    }
+
+    /// What the connection to this server had to say.
+    pub(super) fn at(place: &str, error: &RedisError) -> Self {
+        let Self { kind, text } = Self::from(error);
+        Self::new(kind, format!("{place}: {text}"))
+    }
+
+    pub(crate) fn kind(&self) -> FailureKind {
+        self.kind
+    }
+
+    /// The connection is of no more use.
+    pub(crate) fn needs_another_connection(&self) -> bool {
+        matches!(self.kind, FailureKind::Unreachable | FailureKind::Unsuitable | FailureKind::ReadOnly)
+    }
+
+    fn of_server(error: &ServerError) -> Self {
+        let (code, details) = (error.code(), error.details().unwrap_or_default());
+        let told =
+            |kind, advice: &str| Self::new(kind, format!("{code} {details}{advice}").trim().to_owned());
+        match code {
+            "WRONGPASS" => told(FailureKind::Unsuitable, ": the user or the password is wrong"),
+            "NOAUTH" => told(FailureKind::Unsuitable, ": it wants a password, as in redis://:PASSWORD@HOST"),
+            "NOPERM" => told(FailureKind::Refused, ": the user's ACL has to allow it"),
+            "DENIED" => told(FailureKind::Unsuitable, ""),
+            "READONLY" => told(FailureKind::ReadOnly, ""),
+            "OOM" => told(FailureKind::Full, ""),
+            "MOVED" | "CLUSTERDOWN" | "CROSSSLOT" => told(FailureKind::Unsuitable, NO_CLUSTER),
+            "LOADING" | "BUSY" | "MASTERDOWN" | "TRYAGAIN" => told(FailureKind::Busy, ""),
+            _ => told(FailureKind::Refused, ""),
+        }
+    }
+}
+
+/// Begins as what follows an error.
+pub(super) const NO_CLUSTER: &str = ": it is in the mode of Redis Cluster, which is not supported: one Redis is needed, or one with replicas and Sentinels";
+
+impl From<&RedisError> for Failure {
+    fn from(error: &RedisError) -> Self {
+        // In this library `MOVED` and the like are kinds, and all others are codes.
+        if let ErrorKind::Server(_) | ErrorKind::Extension = error.kind()
+            && let Ok(error) = ServerError::try_from(error.clone())
+        {
+            return Self::of_server(&error);
+        }
+        let kind = if error.kind() == ErrorKind::InvalidClientConfig {
+            FailureKind::Unsuitable
+        } else {
+            FailureKind::Unreachable // and who knows what the next answer would belong to
+        };
+        if error.is_timeout() {
+            return Self::new(kind, "no answer in time");
+        }
+        if error.kind() == ErrorKind::Parse {
+            return Self::new(kind, "what answers is no Redis");
+        }
+        if error.kind() == ErrorKind::Io {
+            return Self::new(kind, error.to_string());
+        }
+        Self::new(kind, error.to_string())
+    }
+}
+
+impl From<RedisError> for Failure {
+    fn from(error: RedisError) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<ServerError> for Failure {
+    fn from(error: ServerError) -> Self {
+        Self::of_server(&error)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Failure {}

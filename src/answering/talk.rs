@@ -15,9 +15,7 @@ use super::{
     replies::{Line, Replies},
     waits::{Job, Waits},
 };
-use crate::{
-    wire::{self, Answer, Failure, Frames, Malformed, UNANSWERED, decode_request},
-};
+use crate::wire::{self, Answer, Failure, Frames, Malformed, UNANSWERED, decode_request};
 
 /// What is said with one peer. Its threads share this.
 pub(crate) struct Talk<'a> {

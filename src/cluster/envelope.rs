@@ -31,21 +31,39 @@ pub(super) enum Kind {
     /// Requests that are not answered: pushes and broadcasts.
     Tell,
     /// A node wants to ask this one, by a line of this number; with a [`Hello`](crate::wire::Hello).
-    Hello { line: u32 },
+    Hello {
+        line: u32,
+    },
     /// The answer, with another hello. What is asked names the talk.
-    Welcome { line: u32, talk: u64 },
+    Welcome {
+        line: u32,
+        talk: u64,
+    },
     /// Requests.
-    Ask { line: u32, talk: u64 },
+    Ask {
+        line: u32,
+        talk: u64,
+    },
     /// Their answers.
-    Answer { line: u32 },
+    Answer {
+        line: u32,
+    },
     /// There is no such talk any more: what was asked by this line will not be answered.
-    Over { line: u32 },
+    Over {
+        line: u32,
+    },
     /// The line is not needed any more.
-    Bye { line: u32 },
+    Bye {
+        line: u32,
+    },
     /// A request to all who get this.
-    Query { number: u64 },
+    Query {
+        number: u64,
+    },
     /// The answer of one of them.
-    Reply { number: u64 },
+    Reply {
+        number: u64,
+    },
     /// What was sent to the sender lately may be lost: it has no talk any more, and no line.
     Lost,
     /// A node has come, or has left.
@@ -88,7 +106,8 @@ mod tests {
     #[test]
     fn what_is_said_arrives_and_what_is_cut_does_not() {
         let from = Sender { node: 7, start: u64::MAX };
-        for kind in [Kind::Tell, Kind::Ask { line: 3, talk: 9 }, Kind::Query { number: 1 << 40 }, Kind::Beat] {
+        for kind in [Kind::Tell, Kind::Ask { line: 3, talk: 9 }, Kind::Query { number: 1 << 40 }, Kind::Beat]
+        {
             let head = Head { from, way: 2, kind };
             let message = head.message(b"body");
             let (same, at) = Head::of(&message).unwrap().unwrap();

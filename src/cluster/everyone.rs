@@ -24,9 +24,7 @@ pub(super) struct Asked {
 /// Answers until no more can be asked.
 pub(super) fn answer_all(member: &Member, desk: &Desk, asked: Receiver<Asked>) {
     let everyone = Everyone { member, asked, whose: Mutex::default() };
-    while let Err(Malformed(why)) =
-        Talk::new(desk, &everyone, true, member.max_message() as u64).run(())
-    {
+    while let Err(Malformed(why)) = Talk::new(desk, &everyone, true, member.max_message() as u64).run(()) {
         log::debug!("the cluster: a question to all: {why}");
     }
 }

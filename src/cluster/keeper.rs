@@ -122,7 +122,10 @@ impl Keeper {
             let node = self.member.node();
             let _ = self.member.publish_to(node, Kind::Beat, &[], self.member.deadline());
         }
-        self.renew_at.min(self.beat_at).saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
+        self.renew_at
+            .min(self.beat_at)
+            .saturating_duration_since(Instant::now())
+            .max(Duration::from_millis(1))
     }
 
     fn renew_all(&mut self) {

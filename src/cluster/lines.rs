@@ -152,7 +152,8 @@ impl Dialer {
             return Err(Error::Unreachable); // the answer would not arrive
         }
         let deadline = member.deadline();
-        let receivers = member.publish_to(self.node, Kind::Hello { line: number }, &member.hello(), deadline)?;
+        let receivers =
+            member.publish_to(self.node, Kind::Hello { line: number }, &member.hello(), deadline)?;
         if receivers == 0 {
             return Err(Error::Unreachable);
         }

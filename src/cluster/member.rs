@@ -249,7 +249,12 @@ impl Member {
         }
     }
 
-    fn forward_push(&self, id: &WebSocketId, message: &Message, newest: Option<&Arc<str>>) -> Result<(), PushErrorKind> {
+    fn forward_push(
+        &self,
+        id: &WebSocketId,
+        message: &Message,
+        newest: Option<&Arc<str>>,
+    ) -> Result<(), PushErrorKind> {
         let node = id.node();
         let request = Request::Push { id: AsText(*id), payload: wire::Payload::new(message, newest) };
         let mut body = Vec::with_capacity(message.len() + 64);

@@ -107,7 +107,8 @@ impl Cluster {
     fn check(&self) -> Result<Choices, ServerError> {
         let within = |name: &str, time: Duration, (least, most): (Duration, Duration)| {
             let is_within = (least..=most).contains(&time);
-            let text = || format!("the {name} of a cluster is {time:?}: it has to be from {least:?} to {most:?}");
+            let text =
+                || format!("the {name} of a cluster is {time:?}: it has to be from {least:?} to {most:?}");
             if is_within { Ok(()) } else { Err(ServerError::config(text())) }
         };
         within("lease", self.lease, LEASES)?;
@@ -182,7 +183,9 @@ fn enter(keeper: &mut Keeper, member: &Member) -> Result<(), ServerError> {
     match keeper.claim() {
         Ok(false) => {
             let node = member.node().get();
-            Err(ServerError::config(format!("the cluster: another node has the number {node}: each needs its own")))
+            Err(ServerError::config(format!(
+                "the cluster: another node has the number {node}: each needs its own"
+            )))
         }
         Ok(true) => {
             member.nodes().set_renews(true);

@@ -111,7 +111,8 @@ impl Nodes {
     /// The same, with their software.
     pub(super) fn software(&self) -> Vec<(NodeId, String)> {
         let known = self.known.locked();
-        let mut nodes: Vec<_> = known.iter().map(|(node, known)| (*node, known.lease.software.clone())).collect();
+        let mut nodes: Vec<_> =
+            known.iter().map(|(node, known)| (*node, known.lease.software.clone())).collect();
         nodes.sort_unstable_by_key(|(node, _)| node.get());
         nodes
     }
@@ -138,7 +139,9 @@ mod tests {
     fn a_node_is_there_until_its_lease_is_over() {
         let nodes = Nodes::new(NodeId::new(1));
         nodes.set_renews(true);
-        assert!(nodes.seen(NodeId::new(2), lease(5, 60_000)) && !nodes.seen(NodeId::new(2), lease(5, 60_000)));
+        assert!(
+            nodes.seen(NodeId::new(2), lease(5, 60_000)) && !nodes.seen(NodeId::new(2), lease(5, 60_000))
+        );
         assert!(nodes.seen(NodeId::new(2), lease(6, 60_000)), "another start");
         assert!(nodes.seen(NodeId::new(3), lease(5, 0)) && !nodes.seen(NodeId::new(1), lease(1, 60_000)));
         assert!(nodes.has(NodeId::new(2)) && !nodes.has(NodeId::new(3)) && !nodes.has(NodeId::new(1)));

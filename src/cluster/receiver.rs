@@ -123,7 +123,12 @@ impl Receiver {
         drop(self.member.talks().end_all(None));
     }
 
-    fn hear(&mut self, connection: &mut Connection, all: &[Share], pace: &mut Pace) -> Result<(), RedisError> {
+    fn hear(
+        &mut self,
+        connection: &mut Connection,
+        all: &[Share],
+        pace: &mut Pace,
+    ) -> Result<(), RedisError> {
         let names = self.member.names();
         let (own, of_all) = (names.node(self.member.node()), names.all());
         // Last of all: when they are heard, all others are.
@@ -162,14 +167,10 @@ impl Receiver {
         if !member.shares().has_work(&mut self.looked) {
             return Ok(());
         }
-        let change = member.shares().change(
-            |share| registry.has_share(share),
-            || registry.shares(),
-            Instant::now(),
-        );
-        let channels = |shares: &[Share]| -> Vec<_> {
-            shares.iter().map(|share| member.names().share(share)).collect()
-        };
+        let change =
+            member.shares().change(|share| registry.has_share(share), || registry.shares(), Instant::now());
+        let channels =
+            |shares: &[Share]| -> Vec<_> { shares.iter().map(|share| member.names().share(share)).collect() };
         send(connection, "SUBSCRIBE", &channels(&change.subscribe))?;
         send(connection, "UNSUBSCRIBE", &channels(&change.unsubscribe))
     }
@@ -279,12 +280,7 @@ impl Receiver {
         }
     }
 
-    fn broadcast(
-        &self,
-        audience: Audience<'_>,
-        except: Option<&WebSocketId>,
-        payload: Payload,
-    ) {
+    fn broadcast(&self, audience: Audience<'_>, except: Option<&WebSocketId>, payload: Payload) {
         let _ = self.hub.send_here(Recipients { audience, except }, payload);
     }
 }
@@ -306,7 +302,9 @@ fn understand(value: Value) -> Said {
     let second = if data.len() > 1 { bytes_of(data.swap_remove(1)) } else { None };
     let first = data.into_iter().next().and_then(bytes_of);
     match (kind, first, second) {
-        (PushKind::Message, Some(channel), Some(payload)) => Said::Message { channel, payload: payload.into() },
+        (PushKind::Message, Some(channel), Some(payload)) => {
+            Said::Message { channel, payload: payload.into() }
+        }
         (PushKind::Subscribe, Some(channel), _) => Said::Subscribed(channel),
         _ => Said::Other,
     }

@@ -125,8 +125,12 @@ impl Shares {
         let mut state = self.state.locked();
         let mut marked = std::mem::take(&mut state.marked);
         let has_more = std::mem::take(&mut state.has_more);
-        let over: Vec<_> =
-            state.leaving.iter().filter(|(_, until)| **until <= now).map(|(share, _)| share.clone()).collect();
+        let over: Vec<_> = state
+            .leaving
+            .iter()
+            .filter(|(_, until)| **until <= now)
+            .map(|(share, _)| share.clone())
+            .collect();
         marked.extend(over.iter().cloned());
         if has_more {
             marked.extend(state.asked.keys().cloned());

@@ -71,7 +71,14 @@ impl Open {
 
 impl Talks {
     /// A node has a new line: what its last one was for is over. It is welcomed when all of that has gone back.
-    pub(super) fn begin(&self, member: &Arc<Member>, desk: &Arc<Desk>, from: Sender, line: u32, hello: &[u8]) {
+    pub(super) fn begin(
+        &self,
+        member: &Arc<Member>,
+        desk: &Arc<Desk>,
+        from: Sender,
+        line: u32,
+        hello: &[u8],
+    ) {
         let Ok(hello) = Hello::decode(hello) else { return };
         let takes = hello.max_message;
         let mut talks = self.0.locked();
@@ -83,7 +90,8 @@ impl Talks {
         let number = u64::from_ne_bytes(random_bytes());
         let (requests, incoming) = bounded(UNREAD);
         let shared = Arc::<Shared>::default();
-        let asker = Asker { member: member.clone(), from, line, talk: number, incoming, shared: shared.clone() };
+        let asker =
+            Asker { member: member.clone(), from, line, talk: number, incoming, shared: shared.clone() };
         let desk = desk.clone();
         let run = move || {
             if let Some(before) = before {

@@ -116,7 +116,11 @@ impl Clustered {
     }
 
     pub(super) fn close(&self, id: &WebSocketId, code: CloseCode, text: &str) -> Result<()> {
-        if self.is_here(id) { self.here.close(id, code, text) } else { self.node_of(id)?.close(id, code, text) }
+        if self.is_here(id) {
+            self.here.close(id, code, text)
+        } else {
+            self.node_of(id)?.close(id, code, text)
+        }
     }
 
     pub(super) fn connection(&self, id: &WebSocketId) -> Result<ConnectionInfo> {
@@ -301,7 +305,8 @@ fn page_of<T>(
     has_more: bool,
     make: impl Fn((Arc<str>, usize)) -> T,
 ) -> Page<T, Arc<str>> {
-    let Page { items, next } = cut(all.into_iter().collect(), limit, |(name, _): &(Arc<str>, usize)| name.clone());
+    let Page { items, next } =
+        cut(all.into_iter().collect(), limit, |(name, _): &(Arc<str>, usize)| name.clone());
     let next = next.or_else(|| items.last().filter(|_| has_more).map(|(name, _)| name.clone()));
     Page { items: items.into_iter().map(make).collect(), next }
 }

@@ -27,9 +27,7 @@ pub(super) fn push(hub: &Hub, exchange: &Exchange<'_>, id: &WebSocketId) -> Resu
     let query = Query::of(exchange.request(), &["type"])?;
     let message = message(exchange, &query)?;
     match hub.push(id, Payload::from(message)) {
-        Ok(pushed) => {
-            Ok(json(StatusCode::OK, Object::new().with("result", &*pushed.to_string())))
-        }
+        Ok(pushed) => Ok(json(StatusCode::OK, Object::new().with("result", &*pushed.to_string()))),
         Err(e) if matches!(e.kind, PushErrorKind::Full) => {
             Err(full("the client's queue is full: the message was dropped"))
         }

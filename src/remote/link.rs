@@ -193,7 +193,8 @@ impl Link {
     /// One that is connected when it is used.
     #[cfg(feature = "cluster")]
     pub(crate) fn dialed(place: String, answer_timeout: Duration, dialer: impl Dial + 'static) -> Arc<Self> {
-        let dialing = Dialing { dialer: Box::new(dialer), attempts: AtomicU32::new(0), turn: Mutex::default() };
+        let dialing =
+            Dialing { dialer: Box::new(dialer), attempts: AtomicU32::new(0), turn: Mutex::default() };
         Arc::new(Self::made(place, answer_timeout, Some(dialing)))
     }
 

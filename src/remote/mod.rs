@@ -12,8 +12,8 @@ mod link;
 mod push;
 
 pub(crate) use self::{
-    carrier::{ByConnection, Carrier},
     call::Reply,
+    carrier::{ByConnection, Carrier},
     failure::Trouble,
     handle::{Handle, Loan},
     link::{Dial, Line, Link, Linked, ended, is_done, unknown_end},

@@ -94,7 +94,8 @@ fn requests(v: &Values) -> Vec<Request<'_>> {
 /// Each answer, and each failure.
 fn answers(v: &Values) -> Vec<Answer<'_>> {
     let (text, number) = (&*v.text, v.number);
-    let counts = Counts { sent: number, queued: 1, dropped: u64::MAX, gone: 0, forwarded: 3, unreachable: v.flag };
+    let counts =
+        Counts { sent: number, queued: 1, dropped: u64::MAX, gone: 0, forwarded: 3, unreachable: v.flag };
     let position = AsText(Position::new(number, v.number / 3));
     let maybe = v.flag.then_some(&*v.other);
     let reason = CloseReason { code: v.small as u16, text, by: answer::ClosedBy::Network };

@@ -3,10 +3,11 @@
 use std::{fmt, sync::Arc};
 
 use crate::{
-    connection::{PushError, Pushed},
+    connection::PushErrorKind,
     error::Result,
-    id::{NodeId, WebSocketId},
-    message::{Message, Payload},
+    id::NodeId,
+    message::Message,
+    pushes::Push,
     registry::{Audience, Recipients},
     remote::{Linked, Reply},
     wire::Request,
@@ -21,8 +22,11 @@ pub(crate) trait Elsewhere: fmt::Debug + Send + Sync {
     /// [`MustNotWait`](crate::Error::MustNotWait).
     fn link(&self, node: NodeId) -> Result<Arc<Linked>>;
 
-    /// Pushes to a connection of another node.
-    fn push(&self, id: &WebSocketId, payload: Payload) -> Result<Pushed, PushError>;
+    /// Pushes in order to connections of one other node: all of them, or none.
+    ///
+    /// # Errors
+    /// None was pushed, or that is not known.
+    fn push(&self, node: NodeId, pushes: &[Push]) -> Result<(), PushErrorKind>;
 
     /// Sends to these connections of all other nodes.
     fn forward(&self, to: Recipients<'_>, message: &Message, newest: Option<&Arc<str>>) -> Forwarded;

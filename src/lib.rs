@@ -604,6 +604,8 @@ mod place;
 mod protocol;
 mod proxied;
 mod pulse;
+#[cfg(feature = "remote")]
+mod pushes;
 #[cfg(feature = "cluster")]
 mod redis;
 mod registry;

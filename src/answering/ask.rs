@@ -40,6 +40,9 @@ impl Asked<'_> {
     /// # Errors
     /// It is no request.
     pub(super) fn answer(mut self, request: &Request<'_>) -> Result<Outcome, Malformed> {
+        if request.connection().is_some_and(|id| self.talk.desk.is_elsewhere(id)) {
+            return self.answer_elsewhere(request);
+        }
         if !self.may_wait && self.has_to_wait(request) {
             return Ok(Outcome::Waits(self.found));
         }
@@ -128,6 +131,46 @@ impl Asked<'_> {
             }
             Request::CloseReason { id } => self.close_reason(&id.0),
             ref other => return self.answer_opened(other),
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// What is asked of a connection of another node: the hub asks that.
+    fn answer_elsewhere(mut self, request: &Request<'_>) -> Result<Outcome, Malformed> {
+        let hub = &self.talk.desk.hub;
+        if !self.may_wait && request.may_wait() {
+            return Ok(Outcome::Waits(None));
+        }
+        match *request {
+            Request::Push { id, payload } => {
+                let pushed = hub.push(&id.0, payload.payload(self.message)?);
+                self.say_pushed(pushed.map(Answer::from));
+            }
+            Request::PushWait { id, payload, timeout } => {
+                let pushed = hub.push_wait(&id.0, payload.data.message(self.message)?, timeout);
+                self.say_pushed(pushed.map(|()| Answer::Done));
+            }
+            Request::Close { id, code, text } => self.say_done(hub.close(&id.0, code, text)),
+            Request::Join { id, topic } => self.say_done(hub.join(&id.0, topic)),
+            Request::Leave { id, topic } => self.say_done(hub.leave(&id.0, topic)),
+            Request::JoinSince { id, topic, since } => {
+                self.say(hub.join_since(&id.0, topic, since), |recovery| Answer::Recovery((*recovery).into()));
+            }
+            Request::Connection { id } => {
+                self.say(hub.connection(&id.0), |connection| Answer::Connection(Box::new(connection.into())));
+            }
+            Request::TopicsOf { id } => {
+                self.say(hub.topics_of(&id.0), |all| Answer::Names(all.iter().map(|topic| &**topic).collect()));
+            }
+            Request::CloseReason { id } => {
+                let reason = hub.pusher(&id.0).map(|pusher| pusher.close_reason());
+                self.say(reason, |reason| Answer::Ended(reason.as_ref().map(Into::into)));
+            }
+            // What it reads would go a long way, and come back a long way.
+            _ => {
+                let text = "the connection is one of another node: open it there";
+                (self.put)(&Answer::Failed(Failure::Other(text)));
+            }
         }
         Ok(Outcome::Done)
     }

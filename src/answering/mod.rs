@@ -22,6 +22,7 @@ pub(crate) use self::{places::OF_LINK, talk::Talk};
 use crate::{
     error::{Error, Result},
     hub::Hub,
+    id::WebSocketId,
     limits::Limits,
     registry::Registry,
     wire::{Hello, Malformed, SOFTWARE, VERSION},
@@ -70,6 +71,17 @@ impl Desk {
     pub(crate) fn new(hub: Hub, registry: Arc<Registry>, limits: &Limits) -> Self {
         let Limits { handshake_timeout, write_timeout, .. } = *limits;
         Self { hub, registry, handshake_timeout, write_timeout, places: Arc::default() }
+    }
+
+    /// Whether it is a connection of another node, which this one's hub reaches.
+    pub(crate) fn is_elsewhere(&self, id: &WebSocketId) -> bool {
+        #[cfg(feature = "cluster")]
+        return id.node() != self.registry.node() && self.hub.is_clustered();
+        #[cfg(not(feature = "cluster"))]
+        return {
+            let _ = id;
+            false
+        };
     }
 
     /// What is said first: `max_message` is the longest that is taken, and `epoch` tells this start of the server from others.

@@ -23,12 +23,13 @@ use super::{
     talks::Talks,
 };
 use crate::{
-    connection::{PushError, PushErrorKind, Pushed},
+    connection::PushErrorKind,
     deadline::Deadline,
     elsewhere::{Elsewhere, Forwarded, Share},
     error::{Error, OverLimit, Result},
-    id::{NodeId, WebSocketId},
-    message::{Message, Payload},
+    id::NodeId,
+    message::Message,
+    pushes::Push,
     redis::Redis,
     registry::{Audience, Recipients},
     remote::{Linked, Reply},
@@ -249,30 +250,19 @@ impl Member {
         }
     }
 
-    fn forward_push(
-        &self,
-        id: &WebSocketId,
-        message: &Message,
-        newest: Option<&Arc<str>>,
-    ) -> Result<(), PushErrorKind> {
-        let node = id.node();
-        let request = Request::Push { id: AsText(*id), payload: wire::Payload::new(message, newest) };
-        let mut body = Vec::with_capacity(message.len() + 64);
-        append(&mut body, UNANSWERED, &request).map_err(|_| PushErrorKind::OverLimit(OverLimit::Message))?;
-        if body.len() > MAX_MESSAGE {
-            return Err(PushErrorKind::OverLimit(OverLimit::Message));
-        }
+    /// Pushes to connections of one node. Whoever may wait learns whether that listens.
+    fn push_together(&self, node: NodeId, body: &[u8]) -> Result<(), PushErrorKind> {
         if must_not_wait() {
             if !self.nodes.has(node) {
                 return Err(PushErrorKind::MustNotWait);
             }
-            return self.tell_to(node, Kind::Tell, &body).map_err(kind);
+            return self.tell_to(node, Kind::Tell, body).map_err(kind);
         }
         let deadline = self.deadline();
         if !self.nodes.has(node) && !self.look(node, deadline).map_err(kind)? {
             return Err(PushErrorKind::Unknown);
         }
-        match self.publish_to(node, Kind::Tell, &body, deadline).map_err(kind)? {
+        match self.publish_to(node, Kind::Tell, body, deadline).map_err(kind)? {
             0 if self.look(node, deadline).map_err(kind)? => Err(PushErrorKind::Unreachable),
             0 => Err(PushErrorKind::Unknown),
             _ => Ok(()),
@@ -315,12 +305,17 @@ impl Elsewhere for Others {
         Ok(member.lines.link(member, node))
     }
 
-    fn push(&self, id: &WebSocketId, payload: Payload) -> Result<Pushed, PushError> {
-        let (message, newest) = payload.split();
-        match self.0.forward_push(id, &message, newest.as_ref()) {
-            Ok(()) => Ok(Pushed::Forwarded),
-            Err(kind) => Err(PushError { kind, message }),
+    fn push(&self, node: NodeId, pushes: &[Push]) -> Result<(), PushErrorKind> {
+        let length: usize = pushes.iter().map(|push| push.message.len() + 64).sum();
+        let mut body = Vec::with_capacity(length);
+        for push in pushes {
+            append(&mut body, UNANSWERED, &push.request())
+                .map_err(|_| PushErrorKind::OverLimit(OverLimit::Message))?;
         }
+        if body.len() > MAX_MESSAGE {
+            return Err(PushErrorKind::OverLimit(OverLimit::Message));
+        }
+        self.0.push_together(node, &body)
     }
 
     fn forward(&self, to: Recipients<'_>, message: &Message, newest: Option<&Arc<str>>) -> Forwarded {

@@ -77,7 +77,7 @@ pub struct PushError {
 }
 
 /// Why a push failed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum PushErrorKind {
     /// No connection has this ID, or none has it any more.

@@ -13,9 +13,10 @@ use crate::{
     elsewhere::{Elsewhere, Forwarded},
     error::{Error, Result},
     history::Since,
-    id::WebSocketId,
+    id::{NodeId, WebSocketId},
     info::ConnectionInfo,
     message::{CloseCode, Message, Payload},
+    pushes::Push,
     registry::{Audience, PresentUser, Recipients, Recovery, Registry, TopicInfo},
     remote::{Reply, Trouble},
     websocket::WebSocket,
@@ -47,7 +48,7 @@ impl Clustered {
         if self.is_here(id) {
             return self.here.push(id, data);
         }
-        let push = || self.elsewhere.push(id, data);
+        let push = || forward(&*self.elsewhere, id, data);
         match self.registry.metrics() {
             Some(metrics) => metrics.push(push),
             None => push(),
@@ -73,7 +74,41 @@ impl Clustered {
         &self,
         messages: impl IntoIterator<Item = (I, D)>,
     ) -> Vec<Result<Pushed, PushError>> {
-        messages.into_iter().map(|(id, data)| self.push(id.borrow(), data.into())).collect()
+        let mut results = Vec::new();
+        let mut together = BTreeMap::<NodeId, Together>::new();
+        for (index, (id, data)) in messages.into_iter().enumerate() {
+            let (id, data) = (id.borrow(), data.into());
+            if self.is_here(id) {
+                results.push(Some(self.here.push(id, data)));
+                continue;
+            }
+            results.push(None);
+            let push = Push::new(id, data);
+            let of_node = together.entry(id.node()).or_default();
+            if of_node.is_full(&push) {
+                self.push_together(id.node(), std::mem::take(of_node), &mut results);
+            }
+            of_node.add(index, push);
+        }
+        for (node, pushes) in together {
+            self.push_together(node, pushes, &mut results);
+        }
+        results.into_iter().flatten().collect()
+    }
+
+    fn push_together(&self, node: NodeId, pushes: Together, results: &mut [Option<Result<Pushed, PushError>>]) {
+        let Together { indices, pushes, .. } = pushes;
+        let pushed = self.elsewhere.push(node, &pushes);
+        for (index, push) in indices.into_iter().zip(pushes) {
+            let result = match &pushed {
+                Ok(()) => Ok(Pushed::Forwarded),
+                Err(kind) => Err(push.failed(kind.clone())),
+            };
+            if let Some(metrics) = self.registry.metrics() {
+                metrics.count(&result);
+            }
+            results[index] = Some(result);
+        }
     }
 
     pub(super) fn pusher(&self, id: &WebSocketId) -> Result<Pusher> {
@@ -287,6 +322,42 @@ impl Clustered {
     fn sum(&self, whom: Audience<'_>, request: &Request<'_>) -> Result<usize> {
         let replies = self.elsewhere.ask_all(whom, request)?;
         replies.iter().map(|reply| number(answer_of(reply)?).ok_or(Error::Unreachable)).sum()
+    }
+}
+
+/// Of many pushes, so many bytes for one node go together.
+const TOGETHER: usize = 64 << 10;
+
+/// Pushes to one node that go together, and where their results belong.
+#[derive(Default)]
+struct Together {
+    indices: Vec<usize>,
+    pushes: Vec<Push>,
+    bytes: usize,
+}
+
+impl Together {
+    fn is_full(&self, more: &Push) -> bool {
+        self.bytes > 0 && self.bytes + more.message.len() > TOGETHER
+    }
+
+    fn add(&mut self, index: usize, push: Push) {
+        self.bytes += push.message.len() + 64;
+        self.indices.push(index);
+        self.pushes.push(push);
+    }
+}
+
+/// Pushes to a connection of another node.
+pub(super) fn forward(
+    elsewhere: &dyn Elsewhere,
+    id: &WebSocketId,
+    data: Payload,
+) -> Result<Pushed, PushError> {
+    let push = Push::new(id, data);
+    match elsewhere.push(id.node(), std::slice::from_ref(&push)) {
+        Ok(()) => Ok(Pushed::Forwarded),
+        Err(kind) => Err(push.failed(kind)),
     }
 }
 

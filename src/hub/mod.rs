@@ -402,6 +402,12 @@ impl Hub {
         Self(Place::Local(Local::new(registry)))
     }
 
+    /// Whether it reaches other nodes.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn is_clustered(&self) -> bool {
+        matches!(self.0, Place::Clustered(_))
+    }
+
     /// Sends to those of this node, also where its topic remembers something.
     #[cfg(feature = "cluster")]
     pub(crate) fn send_here(&self, to: Recipients<'_>, data: Payload) -> Result<Broadcast> {

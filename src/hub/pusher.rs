@@ -190,7 +190,7 @@ mod remote {
 mod elsewhere {
     use std::{sync::Arc, time::Duration};
 
-    use super::remote::Remote;
+    use super::{super::clustered::forward, remote::Remote};
     use crate::{
         connection::{PushError, Pushed},
         elsewhere::Elsewhere,
@@ -220,7 +220,10 @@ mod elsewhere {
         }
 
         pub(super) fn push(&self, data: Payload) -> Result<Pushed, PushError> {
-            let push = || self.elsewhere.push(self.id(), data).map_err(|error| self.asked.known(error));
+            let push = || {
+                let pushed = forward(&*self.elsewhere, self.id(), data);
+                pushed.map_err(|error| self.asked.known(error))
+            };
             match &self.metrics {
                 Some(metrics) => metrics.push(push),
                 None => push(),

@@ -151,14 +151,18 @@ impl Metrics {
         if let Some(begun) = begun {
             self.push_times.add(begun.elapsed());
         }
-        let result_of = result.as_ref().map_err(|error| &error.kind);
-        self.count_push(match result_of {
+        self.count(&result);
+        result
+    }
+
+    /// Counts what became of one.
+    pub(crate) fn count(&self, result: &Result<Pushed, PushError>) {
+        self.count_push(match result.as_ref().map_err(|error| &error.kind) {
             Ok(Pushed::Sent) => Some(0),
             Ok(Pushed::Queued) => Some(1),
             Ok(Pushed::Forwarded) => Some(9),
             Err(kind) => place_of_failure(kind),
         });
-        result
     }
 
     /// A push that has waited.

@@ -12,35 +12,13 @@ use crate::{
     error::{Error, OverLimit},
     id::WebSocketId,
     message::{Message, Payload},
+    pushes::Push,
     thread::must_not_wait,
     wire::{self, Answer, AsText, Failure, Request},
 };
 
 /// Of many pushes, so many bytes go together. A longer one goes alone.
 const TOGETHER: usize = 64 * 1024;
-
-/// What is to be pushed, and the key under which a newer one replaces it.
-struct Push {
-    id: WebSocketId,
-    message: Message,
-    newest: Option<Arc<str>>,
-}
-
-impl Push {
-    fn new(id: &WebSocketId, payload: Payload) -> Self {
-        let (message, newest) = payload.split();
-        Self { id: *id, message, newest }
-    }
-
-    fn request(&self) -> Request<'_> {
-        let payload = wire::Payload::new(&self.message, self.newest.as_ref());
-        Request::Push { id: AsText(self.id), payload }
-    }
-
-    fn failed(self, kind: PushErrorKind) -> PushError {
-        PushError { kind, message: self.message }
-    }
-}
 
 /// A part of many pushes that goes together.
 #[derive(Default)]

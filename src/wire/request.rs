@@ -104,6 +104,23 @@ impl Request<'_> {
         )
     }
 
+    /// The connection that it is about, if it names one.
+    pub(crate) fn connection(&self) -> Option<&WebSocketId> {
+        match self {
+            Self::Push { id, .. }
+            | Self::PushWait { id, .. }
+            | Self::Close { id, .. }
+            | Self::Connection { id }
+            | Self::Join { id, .. }
+            | Self::Leave { id, .. }
+            | Self::JoinSince { id, .. }
+            | Self::TopicsOf { id }
+            | Self::CloseReason { id }
+            | Self::Open { id } => Some(&id.0),
+            _ => None,
+        }
+    }
+
     /// Whether nobody else can know what it has done: what it opens, or reads.
     pub(crate) fn needs_answer(&self) -> bool {
         matches!(self, Self::Open { .. } | Self::Read { .. })

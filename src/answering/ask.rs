@@ -154,13 +154,17 @@ impl Asked<'_> {
             Request::Join { id, topic } => self.say_done(hub.join(&id.0, topic)),
             Request::Leave { id, topic } => self.say_done(hub.leave(&id.0, topic)),
             Request::JoinSince { id, topic, since } => {
-                self.say(hub.join_since(&id.0, topic, since), |recovery| Answer::Recovery((*recovery).into()));
+                self.say(hub.join_since(&id.0, topic, since), |recovery| {
+                    Answer::Recovery((*recovery).into())
+                });
             }
             Request::Connection { id } => {
                 self.say(hub.connection(&id.0), |connection| Answer::Connection(Box::new(connection.into())));
             }
             Request::TopicsOf { id } => {
-                self.say(hub.topics_of(&id.0), |all| Answer::Names(all.iter().map(|topic| &**topic).collect()));
+                self.say(hub.topics_of(&id.0), |all| {
+                    Answer::Names(all.iter().map(|topic| &**topic).collect())
+                });
             }
             Request::CloseReason { id } => {
                 let reason = hub.pusher(&id.0).map(|pusher| pusher.close_reason());

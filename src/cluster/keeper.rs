@@ -182,6 +182,7 @@ impl Keeper {
         }
         for node in member.nodes().retain(&present) {
             log::warn!("the cluster: node {} is gone: its lease is over", node.get());
+            self.evict(node);
             member.lines().forget(node);
             drop(member.talks().end_all(Some(node)));
         }
@@ -189,6 +190,21 @@ impl Keeper {
             let _: i64 = self.ask(cmd("SREM").arg(names.nodes()).arg(gone))?;
         }
         Ok(())
+    }
+}
+
+impl Keeper {
+    /// Redis may take a machine without power for one that listens, for minutes: its connection is ended, so that nobody waits for
+    /// its answers.
+    fn evict(&self, node: NodeId) {
+        let name = format!("name={}", self.member.names().node(node));
+        let listed: Result<String, _> = self.ask(cmd("CLIENT").arg("LIST").arg("TYPE").arg("pubsub"));
+        let listed = listed.unwrap_or_default(); // who may not ask this has to wait
+        for line in listed.lines().filter(|line| line.split(' ').any(|field| field == name)) {
+            if let Some(id) = line.split(' ').find_map(|field| field.strip_prefix("id=")) {
+                let _: Result<i64, _> = self.ask(cmd("CLIENT").arg("KILL").arg("ID").arg(id));
+            }
+        }
     }
 }
 

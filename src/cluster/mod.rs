@@ -82,7 +82,7 @@ impl Cluster {
         Self { redis, prefix: PREFIX.to_owned(), lease: LEASE, answer_timeout: ANSWER_TIMEOUT }
     }
 
-    /// What all keys and channels in Redis begin with, of 1 to 64 bytes. Those who have the same are one cluster. Default:
+    /// What all keys and channels in Redis begin with, of 1 to 64 ASCII characters without spaces. Those who have the same are one cluster. Default:
     /// `switchboard:`.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
@@ -113,8 +113,12 @@ impl Cluster {
         };
         within("lease", self.lease, LEASES)?;
         within("answer_timeout", self.answer_timeout, ANSWER_TIMEOUTS)?;
-        if !(1..=MAX_PREFIX).contains(&self.prefix.len()) {
-            return Err(ServerError::config(format!("the prefix of a cluster has 1 to {MAX_PREFIX} bytes")));
+        let is_plain = self.prefix.bytes().all(|byte| byte.is_ascii_graphic());
+        if !(1..=MAX_PREFIX).contains(&self.prefix.len()) || !is_plain {
+            return Err(ServerError::config(format!(
+                "the prefix of a cluster is {:?}: it has to be of 1 to {MAX_PREFIX} ASCII characters, without spaces",
+                self.prefix
+            )));
         }
         Ok(Choices {
             redis: self.redis.clone().map_err(ServerError::config)?,

@@ -134,6 +134,9 @@ impl Receiver {
         // Last of all: when they are heard, all others are.
         let shares = all.iter().map(|share| names.share(share));
         let channels: Vec<_> = shares.chain([of_all, own.clone()]).collect();
+        // By this name others find it when this machine is not there any more: it is that of the node's channel.
+        connection.send_packed_command(&cmd("CLIENT").arg("SETNAME").arg(&own).get_packed_command())?;
+        connection.recv_response()?;
         send(connection, "SUBSCRIBE", &channels)?;
         while !self.member.is_ending() {
             match understand(connection.recv_response()?) {

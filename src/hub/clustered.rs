@@ -96,7 +96,12 @@ impl Clustered {
         results.into_iter().flatten().collect()
     }
 
-    fn push_together(&self, node: NodeId, pushes: Together, results: &mut [Option<Result<Pushed, PushError>>]) {
+    fn push_together(
+        &self,
+        node: NodeId,
+        pushes: Together,
+        results: &mut [Option<Result<Pushed, PushError>>],
+    ) {
         let Together { indices, pushes, .. } = pushes;
         let pushed = self.elsewhere.push(node, &pushes);
         for (index, push) in indices.into_iter().zip(pushes) {

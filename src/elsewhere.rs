@@ -3,12 +3,12 @@
 use std::{fmt, sync::Arc};
 
 use crate::{
+    audience::{Audience, Recipients},
     connection::PushErrorKind,
     error::Result,
     id::NodeId,
     message::Message,
     pushes::Push,
-    registry::{Audience, Recipients},
     remote::{Linked, Reply},
     wire::Request,
 };

@@ -1,4 +1,4 @@
-//! What is told about a connection.
+//! What is told about connections, and about the topics and users that they belong to.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     connection::{Connection, Statistics, Traffic},
+    history::Position,
     id::WebSocketId,
     tags::Tags,
 };
@@ -85,4 +86,36 @@ impl ConnectionInfo {
             round_trip,
         }
     }
+}
+
+/// A topic and how many there are; see [`Hub::topics`](crate::Hub::topics).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TopicInfo {
+    /// The topic's name.
+    pub name: Arc<str>,
+    /// How many connections have joined it.
+    pub members: usize,
+}
+
+/// A user who is in a topic; see [`Hub::presence`](crate::Hub::presence).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PresentUser {
+    /// The user's name.
+    pub user: Arc<str>,
+    /// How many connections of the user have joined the topic.
+    pub connections: usize,
+}
+
+/// How [`join_since`](crate::Hub::join_since) went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Recovery {
+    /// Nothing is missing between what the client had and what it gets.
+    pub recovered: bool,
+    /// How many publications it got that it had missed.
+    pub missed: usize,
+    /// Where the topic is now: the next publication is the one after this.
+    pub position: Position,
 }

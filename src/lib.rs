@@ -236,6 +236,38 @@
 //! One in Rust need not know where a connection lives: with the feature `remote`, `Hub::connect("unix:/run/box.sock")` is a [`Hub`] with
 //! all of its methods, and so are the [`WebSocket`]s that it opens. See [there](Hub#in-another-process).
 //!
+//! # Many machines
+//!
+//! With the feature `cluster`, servers that are given the same Redis or Valkey (`ServerBuilder::cluster`) are one *cluster*, and each is a
+//! *node*. The [`Hub`] of each reaches the connections of all: the same methods, answers and errors. An ID says which
+//! [node](WebSocketId::node) has the connection, so nothing is looked up for a push.
+//!
+//! | what | between nodes |
+//! |---|---|
+//! | [`Hub::push`], `push_all`, [`Pusher`] | at most once; [`Pushed::Forwarded`]: its node is alive and listens, and was sent it. What it could not do with it, such as a full queue, nobody tells |
+//! | [`Hub::push_wait`] | at most once, and the answer is that of the node: sent, full, gone |
+//! | [`Hub::broadcast`], [`Hub::publish`] | each connection once; connections of this node are counted, of the others the nodes ([`Broadcast::forwarded`]) |
+//! | order | what one thread pushes to one connection, or to one topic, arrives in that order |
+//! | topics that [remember](crate#topics-that-remember) | all nodes get all publications in the same order, without a gap; what was missed while Redis was away comes when it is back |
+//! | [`Hub::open_server`] | `read` at least once, as from another process: what was not acknowledged comes again |
+//! | lists | node by node, each in the order of its IDs; topics and users merged, with the sum of what all nodes have |
+//! | sessions | the nodes have the same [`session_keys`](ServerBuilder::session_keys), and a store that all reach, such as `RedisStore` |
+//!
+//! A push to a node that is gone is [`Unknown`](PushErrorKind::Unknown) when its lease is over (10 s by default), or at once if it has left
+//! in order. While Redis cannot be reached, all that concerns connections of other nodes is [`Unreachable`](Error::Unreachable), at once
+//! where that is known, else within the `answer_timeout` (1 s); what concerns this node's own goes on as before, but for publications to
+//! topics that remember, whose order is Redis's. Nothing is queued for later. The node connects again by itself, with growing delays, and
+//! has all its subscriptions then.
+//!
+//! A node listens to the topics and users that have connections there, from the first to the last; so what goes to a topic costs only
+//! those that have members. A call that asks other nodes waits for them, and on a thread that
+//! [must not wait](PushErrorKind::MustNotWait) fails with that; a push and a broadcast are sent there without waiting. Whoever can
+//! write to that Redis is trusted as a node is. Messages to other nodes have 8 MiB at most.
+//!
+//! Redis Cluster is not supported: the client that this is built on has no Pub/Sub for it without an async runtime. One Redis, with
+//! replicas and Sentinels, carries some hundred thousand messages a second; beyond that, several clusters of nodes, each with a Redis of
+//! its own, share the users among them.
+//!
 //! # Users and topics
 //!
 //! In `on_pre_server` a connection can be given a user ([`Opening::set_user`]), tags ([`Opening::set_tag`]) and topics
@@ -495,6 +527,7 @@
 //! - `manage` (default): other processes push to connections, list and close them, over HTTP, and people see them in a console:
 //!   `ServerBuilder::manage`, which says it all.
 //! - `remote`: the [hub of another process](Hub#in-another-process), over that listener: `Hub::connect`.
+//! - `cluster`: [many machines](crate#many-machines) over Redis or Valkey, `ServerBuilder::cluster`, and sessions there, `RedisStore`.
 //! - `test-certs`: certificates for tests of your own `wss://`, `switchboard::test_certs`; with `tls` or `rustls`.
 //! - `cli` (default): the `switchboard` command. A program that only uses the library does not need it:
 //!   `switchboard = { version = "0.1", default-features = false, features = ["tls"] }`.
@@ -515,22 +548,26 @@
 //! | 1 | `codec` | bytes to messages and back, in memory: TLS, frames and compression |
 //! | 1 | `http` | a request in, a response out; the opening handshake, both sides of it |
 //! | 2 | `tls` | certificates and keys: read, checked, renewed, and given to the TLS library |
+//! | 2 | `redis` | a connection to Redis or Valkey |
 //! | 2 | `compression` | what is negotiated with a client |
 //! | 2 | `session` | sessions, their cookie, and where they are stored |
 //! | 2 | `protocol` | the state machine of one connection, without I/O: bytes, commands and the time in; bytes, messages and the next deadline out |
 //! | 3 | `connection` | the protocol under its lock, the socket, what waits to be sent and to be read |
-//! | 4 | `info`, `observer` | what is told about a connection, and who is told |
+//! | 4 | `info`, `audience`, `observer` | what is told about connections, topics and users, who of them is meant, and who is told |
 //! | 4 | `metrics` | what is counted as it happens, for whoever watches the server |
 //! | 4 | `pending` | a connection that is being opened: what is pushed to it, and who waits for it |
-//! | 4 | `registry` | connections by ID, path, route, topic and user |
 //! | 4 | `gateway` | drives shared connections, receives for busy threads, keeps the deadlines |
-//! | 4 | `wire` | what a hub in another process and the server say to each other, as bytes and values |
+//! | 4 | `wire`, `pushes` | what a hub in another process and the server say to each other, as bytes and values |
 //! | 4 | `remote` | a link to another process: what was asked over it, and who waits for an answer |
-//! | 5 | `opening`, `delivery`, `websocket`, `parked` | the types that your code uses; how it is called without a thread of its own |
-//! | 6 | `hub` | finds connections and pushes to them |
-//! | 7 | `client` | the other end: from a URL to an open connection; what all clients of a process share |
-//! | 7 | `server` | listeners, the threads of the connections, routes, shutdown |
-//! | 8 | `manage` | a second server, by which other processes reach the hub of the first |
+//! | 4 | `elsewhere` | the connections of other nodes, as `registry` and `hub` see them |
+//! | 5 | `registry` | connections by ID, path, route, topic and user |
+//! | 6 | `opening`, `delivery`, `websocket`, `parked` | the types that your code uses; how it is called without a thread of its own |
+//! | 7 | `hub` | finds connections and pushes to them |
+//! | 8 | `answering` | what other processes ask of the hub, whatever brings it |
+//! | 8 | `client` | the other end: from a URL to an open connection; what all clients of a process share |
+//! | 9 | `cluster` | a node among others, over Redis |
+//! | 10 | `server` | listeners, the threads of the connections, routes, shutdown |
+//! | 11 | `manage` | a second server, by which other processes reach the hub of the first |
 //!
 //! The `switchboard` command uses only the public API, as your program does.
 //!
@@ -555,6 +592,7 @@ compile_error!("switchboard needs Unix: Linux, macOS or another one");
 mod advice;
 #[cfg(feature = "manage")]
 mod answering;
+mod audience;
 mod awaited;
 #[cfg(feature = "__bench")]
 #[doc(hidden)]
@@ -642,6 +680,7 @@ pub use crate::manage::Manage;
 #[cfg(feature = "__tls")]
 pub use crate::tls::{CertificateInfo, TlsBackend, TlsClientCa, TlsIdentity, TlsTrust, TlsVersion, TlsWatch};
 pub use crate::{
+    audience::{Audience, Recipients},
     client::{
         Accepted, BrokenError, Client, ClientBuilder, ClientError, ConnectError, ConnectStep,
         HandshakeResponse, LinkAttempt, LinkCounts, LinkEvent, LinkState, Reconnecting, ReconnectingBuilder,
@@ -656,12 +695,12 @@ pub use crate::{
     hub::{Broadcast, Hub, Page, Publication, Published, Pusher},
     id::{InvalidId, NodeId, WebSocketId},
     info::ConnectionInfo,
+    info::{PresentUser, Recovery, TopicInfo},
     limits::Limits,
     message::{CloseCode, Message, Payload, Text},
     observer::HubObserver,
     opening::Opening,
     pulse::NoProgress,
-    registry::{Audience, PresentUser, Recipients, Recovery, TopicInfo},
     server::{Exchange, ListenAddr, RunningServer, Server, ServerBuilder, ServerHandle},
     session::{FoundSession, InvalidSessionId, Session, SessionCookie, SessionId, SessionStore, StoreResult},
     tags::{Tags, TagsIter},

@@ -16,8 +16,9 @@ use crate::{
     history::Since,
     http::{Request, header_line, tail},
     id::WebSocketId,
+    info::Recovery,
     interned::Name,
-    registry::{Announced, Recovery},
+    registry::Announced,
     session::{Session, SessionId, Sessions},
     tags::Tags,
 };

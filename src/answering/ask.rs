@@ -6,13 +6,14 @@ use bytes::Bytes;
 
 use super::{LOOK, talk::Talk};
 use crate::{
+    audience::{Audience, Recipients},
     connection::{Connection, PushError, PushErrorKind},
     deadline::Deadline,
     error::{Error, Result},
     hub::{Broadcast, Publication, Published},
     id::WebSocketId,
     info::ConnectionInfo,
-    registry::{Audience, Found, Recipients},
+    registry::Found,
     wire::{self, Answer, AsText, Counts, Failure, Malformed, Payload, Request},
 };
 

@@ -23,6 +23,7 @@ use super::{
     talks::Talks,
 };
 use crate::{
+    audience::{Audience, Recipients},
     connection::PushErrorKind,
     deadline::Deadline,
     elsewhere::{Elsewhere, Forwarded, Share},
@@ -31,7 +32,6 @@ use crate::{
     message::Message,
     pushes::Push,
     redis::Redis,
-    registry::{Audience, Recipients},
     remote::{Linked, Reply},
     thread::must_not_wait,
     wire::{self, AsText, Hello, Request, SOFTWARE, UNANSWERED, VERSION, append},

@@ -1,6 +1,6 @@
 //! The names of keys and channels in Redis. All begin with the cluster's prefix.
 
-use crate::{elsewhere::Share, id::NodeId, registry::Audience};
+use crate::{audience::Audience, elsewhere::Share, id::NodeId};
 
 /// The names of one cluster.
 #[derive(Clone, Debug)]

@@ -20,12 +20,13 @@ use super::{
 };
 use crate::{
     answering::Desk,
+    audience::{Audience, Recipients},
     elsewhere::Share,
     hub::Hub,
     id::{NodeId, WebSocketId},
     message::Payload,
     redis::Timeouts,
-    registry::{Audience, Recipients, Registry},
+    registry::Registry,
     thread::{forbid_waiting, spawn},
     wire::{Frames, Malformed, Request, decode_request},
 };

@@ -9,15 +9,17 @@ use super::{
     remote::{Remote, number},
 };
 use crate::{
+    audience::{Audience, Recipients},
     connection::{PushError, PushErrorKind, Pushed},
     elsewhere::{Elsewhere, Forwarded},
     error::{Error, Result},
     history::Since,
     id::{NodeId, WebSocketId},
     info::ConnectionInfo,
+    info::{PresentUser, Recovery, TopicInfo},
     message::{CloseCode, Message, Payload},
     pushes::Push,
-    registry::{Audience, PresentUser, Recipients, Recovery, Registry, TopicInfo},
+    registry::Registry,
     remote::{Reply, Trouble},
     websocket::WebSocket,
     wire::{Answer, AsText, Request, as_usize},

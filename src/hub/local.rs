@@ -12,14 +12,16 @@ use super::{
     pages::{at_most, cut},
 };
 use crate::{
+    audience::{Audience, Recipients},
     codec::Forms,
     connection::{PushError, PushErrorKind, Pushed},
     error::{Error, OverLimit, Result},
     history::{Log, Since},
     id::WebSocketId,
     info::ConnectionInfo,
+    info::{PresentUser, Recovery, TopicInfo},
     message::{CloseCode, Message, Payload},
-    registry::{Audience, PresentUser, Recipients, Recovery, Registry, Selected, TopicInfo, numbered},
+    registry::{Registry, Selected, numbered},
     websocket::{Holder, WebSocket},
 };
 

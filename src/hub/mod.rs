@@ -18,6 +18,7 @@ pub use self::{
     pusher::Pusher,
 };
 use crate::{
+    audience::{Audience, Recipients},
     connection::{PushError, Pushed},
     error::Result,
     id::WebSocketId,
@@ -25,7 +26,7 @@ use crate::{
     message::{CloseCode, Payload},
     opening::Opening,
     place::wherever_of_hub,
-    registry::{Audience, Recipients, Registry},
+    registry::Registry,
     websocket::{Closed, WebSocket, Whose},
 };
 

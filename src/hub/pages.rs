@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use super::{Hub, Place};
 use crate::{
+    audience::Audience,
     error::Result,
     id::WebSocketId,
     info::ConnectionInfo,
+    info::{PresentUser, TopicInfo},
     place::wherever_of_hub,
-    registry::{Audience, PresentUser, TopicInfo},
 };
 
 /// What a page has at most.

@@ -7,9 +7,9 @@ use crate::{
     error::Result,
     history::{Position, Since},
     id::WebSocketId,
+    info::Recovery,
     message::{Message, Payload},
     place::wherever_of_hub,
-    registry::Recovery,
 };
 
 /// What [`Hub::publish`] publishes: a message, which is all that is needed mostly, and what else there is to say of it.

@@ -4,13 +4,14 @@ use std::{borrow::Borrow, fmt, sync::Arc, time::Duration};
 
 use super::{Broadcast, Page, Publication, Published, Pusher, pages::at_most};
 use crate::{
+    audience::{Audience, Recipients},
     connection::{PushError, Pushed},
     error::Result,
     history::Since,
     id::WebSocketId,
     info::ConnectionInfo,
+    info::{PresentUser, Recovery, TopicInfo},
     message::{CloseCode, Message, Payload},
-    registry::{Audience, PresentUser, Recipients, Recovery, TopicInfo},
     remote::{Linked, is_done},
     websocket::WebSocket,
     wire::{self, Answer, AsText, Counts, Request, as_usize},

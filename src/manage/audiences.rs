@@ -9,9 +9,9 @@ use super::{
     routes::message,
 };
 use crate::{
+    audience::{Audience, Recipients},
     http::{Refusal, Request, Response},
     hub::{Broadcast, Hub, Publication},
-    registry::{Audience, Recipients},
     server::Exchange,
 };
 

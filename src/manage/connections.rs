@@ -9,13 +9,13 @@ use super::{
     routes::message,
 };
 use crate::{
+    audience::Audience,
     connection::PushErrorKind,
     http::{Refusal, Request, Response},
     hub::Hub,
     id::WebSocketId,
     info::ConnectionInfo,
     message::Payload,
-    registry::Audience,
     server::Exchange,
 };
 

@@ -12,20 +12,21 @@ use std::{
 };
 
 use super::{
-    audience::{Audience, Recipients},
     census::Ended,
     found::{First, Found, Selected},
     groups,
     histories::Histories,
-    joined::{Joined, TopicInfo, check_name},
+    joined::{Joined, check_name},
 };
 use crate::{
+    audience::{Audience, Recipients},
     buffered::Buffered,
     connection::{Connection, PushError, PushErrorKind, Pushed, Registrar},
     deadline::Deadline,
     error::{Error, OverLimit, Result, ServerError},
     history::Rules,
     id::{NodeId, RandomBits, WebSocketId},
+    info::TopicInfo,
     interned::{Interned, Name},
     limits::Limits,
     message::{CloseCode, Message, Payload},

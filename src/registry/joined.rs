@@ -10,31 +10,12 @@ use std::{
 use crate::{
     error::OverLimit,
     id::{RandomBits, WebSocketId},
+    info::PresentUser,
     limits::Limits,
 };
 
 /// What one membership takes beside the name, about: its places in the tables, by the connection and by the topic.
 const MEMBERSHIP: usize = 128;
-
-/// A topic and how many there are; see [`Hub::topics`](crate::Hub::topics).
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TopicInfo {
-    /// The topic's name.
-    pub name: Arc<str>,
-    /// How many connections have joined it.
-    pub members: usize,
-}
-
-/// A user who is in a topic; see [`Hub::presence`](crate::Hub::presence).
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct PresentUser {
-    /// The user's name.
-    pub user: Arc<str>,
-    /// How many connections of the user have joined the topic.
-    pub connections: usize,
-}
 
 /// The topics of those that have joined some.
 pub(super) struct Joined {

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use super::{
     connections::{Announced, Member, Registry},
     found::Found,
-    joined::{Joined, PresentUser, check_name},
+    joined::{Joined, check_name},
 };
 use crate::{
     connection::{About, Connection},
     error::{Error, Result},
     id::WebSocketId,
+    info::PresentUser,
     observer::HubEvent,
     sync::LockExt,
 };

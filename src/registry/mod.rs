@@ -16,7 +16,6 @@
 //! The table of the logs is held only while these are tried, never while one is waited for. Observers, and so their calls of the hub,
 //! are told with nothing held; whoever holds a log never waits until they are.
 
-mod audience;
 mod census;
 #[cfg(feature = "__tls")]
 mod certificates;
@@ -32,11 +31,6 @@ mod sharing;
 
 #[cfg(feature = "manage")]
 pub(crate) use self::census::Census;
-pub use self::{
-    audience::{Audience, Recipients},
-    joined::{PresentUser, TopicInfo},
-    recovery::Recovery,
-};
 pub(crate) use self::{
     connections::{Announced, Registry},
     found::{Found, Selected},

@@ -9,23 +9,12 @@ use super::{
 use crate::{
     codec::Forms,
     error::{Error, Result},
-    history::{Log, Position, Room, Since},
+    history::{Log, Room, Since},
     id::WebSocketId,
+    info::Recovery,
     message::{Message, Text},
     sync::LockExt,
 };
-
-/// How [`join_since`](crate::Hub::join_since) went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Recovery {
-    /// Nothing is missing between what the client had and what it gets.
-    pub recovered: bool,
-    /// How many publications it got that it had missed.
-    pub missed: usize,
-    /// Where the topic is now: the next publication is the one after this.
-    pub position: Position,
-}
 
 /// A message of a topic as those get it who have joined with a position: behind a line with its own.
 pub(crate) fn numbered(line: &str, message: &Message) -> Message {

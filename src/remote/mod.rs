@@ -11,10 +11,11 @@ mod handle;
 mod link;
 mod push;
 
+#[cfg(feature = "cluster")]
+pub(crate) use self::{call::Reply, carrier::Carrier, link::Dial};
 pub(crate) use self::{
-    call::Reply,
-    carrier::{ByConnection, Carrier},
+    carrier::ByConnection,
     failure::Trouble,
     handle::{Handle, Loan},
-    link::{Dial, Line, Link, Linked, ended, is_done, unknown_end},
+    link::{Line, Link, Linked, ended, is_done, unknown_end},
 };

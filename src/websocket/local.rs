@@ -14,8 +14,9 @@ use crate::{
     error::{CloseReason, Error, Result},
     history::Since,
     http::Request,
+    info::Recovery,
     message::{CloseCode, Message},
-    registry::{Recovery, Registry},
+    registry::Registry,
     session::Session,
     thread,
 };

@@ -21,9 +21,10 @@ use crate::{
     history::Since,
     http::{Request, tail},
     id::WebSocketId,
+    info::Recovery,
     message::{CloseCode, Message, Payload},
     place::wherever,
-    registry::{Recovery, Registry},
+    registry::Registry,
     session::{Session, SessionId},
     tags::Tags,
 };

@@ -12,7 +12,7 @@ use super::{
     values::{AsText, Data, pairs, since_1970, tags},
 };
 use crate::{
-    connection::Pushed, error, history::Position, id::WebSocketId, info::ConnectionInfo, registry, tags::Tags,
+    connection::Pushed, error, history::Position, id::WebSocketId, info, info::ConnectionInfo, tags::Tags,
 };
 
 type Id = AsText<WebSocketId>;
@@ -87,7 +87,7 @@ pub(crate) struct Published {
     pub(crate) duplicate: bool,
 }
 
-/// As [`registry::Recovery`].
+/// As [`info::Recovery`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Recovery {
     pub(crate) recovered: bool,
@@ -95,14 +95,14 @@ pub(crate) struct Recovery {
     pub(crate) position: AsText<Position>,
 }
 
-impl From<registry::Recovery> for Recovery {
-    fn from(recovery: registry::Recovery) -> Self {
-        let registry::Recovery { recovered, missed, position } = recovery;
+impl From<info::Recovery> for Recovery {
+    fn from(recovery: info::Recovery) -> Self {
+        let info::Recovery { recovered, missed, position } = recovery;
         Self { recovered, missed: missed as u64, position: AsText(position) }
     }
 }
 
-impl From<Recovery> for registry::Recovery {
+impl From<Recovery> for info::Recovery {
     fn from(recovery: Recovery) -> Self {
         let Recovery { recovered, missed, position } = recovery;
         Self { recovered, missed: as_usize(missed), position: position.0 }
@@ -116,25 +116,25 @@ pub(crate) struct Count<'a> {
     pub(crate) count: u64,
 }
 
-impl<'a> From<&'a registry::TopicInfo> for Count<'a> {
-    fn from(topic: &'a registry::TopicInfo) -> Self {
+impl<'a> From<&'a info::TopicInfo> for Count<'a> {
+    fn from(topic: &'a info::TopicInfo) -> Self {
         Self { name: &topic.name, count: topic.members as u64 }
     }
 }
 
-impl<'a> From<&'a registry::PresentUser> for Count<'a> {
-    fn from(present: &'a registry::PresentUser) -> Self {
+impl<'a> From<&'a info::PresentUser> for Count<'a> {
+    fn from(present: &'a info::PresentUser) -> Self {
         Self { name: &present.user, count: present.connections as u64 }
     }
 }
 
-impl From<Count<'_>> for registry::TopicInfo {
+impl From<Count<'_>> for info::TopicInfo {
     fn from(topic: Count<'_>) -> Self {
         Self { name: topic.name.into(), members: as_usize(topic.count) }
     }
 }
 
-impl From<Count<'_>> for registry::PresentUser {
+impl From<Count<'_>> for info::PresentUser {
     fn from(present: Count<'_>) -> Self {
         Self { user: present.name.into(), connections: as_usize(present.count) }
     }

@@ -7,8 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::frames::Malformed;
 use crate::{
+    audience,
     message::{Message, Text},
-    registry,
     tags::Tags,
 };
 
@@ -134,19 +134,19 @@ pub(crate) enum Audience<'a> {
     User(&'a str),
 }
 
-impl<'a> From<registry::Audience<'a>> for Audience<'a> {
-    fn from(audience: registry::Audience<'a>) -> Self {
+impl<'a> From<audience::Audience<'a>> for Audience<'a> {
+    fn from(audience: audience::Audience<'a>) -> Self {
         match audience {
-            registry::Audience::All => Self::All,
-            registry::Audience::Path(path) => Self::Path(path),
-            registry::Audience::Route(route) => Self::Route(route),
-            registry::Audience::Topic(topic) => Self::Topic(topic),
-            registry::Audience::User(user) => Self::User(user),
+            audience::Audience::All => Self::All,
+            audience::Audience::Path(path) => Self::Path(path),
+            audience::Audience::Route(route) => Self::Route(route),
+            audience::Audience::Topic(topic) => Self::Topic(topic),
+            audience::Audience::User(user) => Self::User(user),
         }
     }
 }
 
-impl<'a> From<Audience<'a>> for registry::Audience<'a> {
+impl<'a> From<Audience<'a>> for audience::Audience<'a> {
     fn from(audience: Audience<'a>) -> Self {
         match audience {
             Audience::All => Self::All,

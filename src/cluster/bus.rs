@@ -193,8 +193,8 @@ impl Bus {
         }
         state.is_led = true;
         drop(state);
-        while self.send_some() {}
-        self.hand_on();
+        self.send_some();
+        self.hand_on(); // if there is more, whoever waits for it goes on, or the keeper comes again
     }
 
     /// The time is up.

@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::{bus::Failed, envelope::Kind, member::Member, nodes::Lease, pace::Pace};
 use crate::{
-    id::NodeId,
+    id::{NodeId, random_bytes},
     redis::{Failure, Timeouts},
 };
 
@@ -27,13 +27,12 @@ const RENEWALS: u32 = 4;
 /// Takes a lease, if nobody has it, or if whoever has it does not listen any more, which is asked only before this node itself does.
 const CLAIM: &str = "\
 local held = redis.call('GET', KEYS[1])
-local start = string.sub(ARGV[1], 1, 16)
-if held and string.sub(held, 1, 16) ~= start then
+if held and string.sub(held, 1, 16) ~= string.sub(ARGV[1], 1, 16) then
   if ARGV[3] == '0' or redis.call('PUBLISH', ARGV[4], '') > 0 then return 0 end
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 redis.call('SADD', KEYS[2], ARGV[5])
-redis.call('SET', KEYS[3], start, 'NX')
+redis.call('SET', KEYS[3], ARGV[6], 'NX')
 return 1";
 
 /// Renews the lease that this start of the node has, also where Redis has no memory for anything new.
@@ -42,7 +41,7 @@ local held = redis.call('GET', KEYS[1])
 if not held or string.sub(held, 1, 16) ~= ARGV[1] then return 0 end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 redis.pcall('SADD', KEYS[2], ARGV[3])
-redis.pcall('SET', KEYS[3], ARGV[1], 'NX')
+redis.pcall('SET', KEYS[3], ARGV[4], 'NX')
 return 1";
 
 /// Gives a lease back.
@@ -88,7 +87,7 @@ impl Keeper {
         let mut claim = cmd("EVAL");
         claim.arg(CLAIM).arg(3).arg(names.lease(node)).arg(names.nodes()).arg(names.era());
         claim.arg(member.own_lease().to_text()).arg(member.lease().as_millis() as u64);
-        claim.arg(u8::from(self.is_first)).arg(names.node(node)).arg(node_text(node));
+        claim.arg(u8::from(self.is_first)).arg(names.node(node)).arg(node_text(node)).arg(era());
         let taken: i64 = self.ask(&claim)?;
         self.is_first = false;
         if taken == 1 {
@@ -168,7 +167,7 @@ impl Keeper {
         let mut renew = cmd("EVAL");
         renew.arg(RENEW).arg(3).arg(names.lease(node)).arg(names.nodes()).arg(names.era());
         renew.arg(format!("{:016x}", member.me().start)).arg(member.lease().as_millis() as u64);
-        renew.arg(node_text(node));
+        renew.arg(node_text(node)).arg(era());
         let is_there: i64 = if self.is_first { 0 } else { self.ask(&renew)? };
         if is_there == 1 { Ok(true) } else { self.claim() }
     }
@@ -240,6 +239,11 @@ impl Member {
         // Its own thread looks whether it is to end when it hears something.
         let _ = self.publish_to(node, Kind::Beat, &[], self.deadline());
     }
+}
+
+/// If Redis has forgotten everything, it gets another one.
+fn era() -> String {
+    format!("{:016x}", u64::from_ne_bytes(random_bytes()))
 }
 
 fn node_text(node: NodeId) -> String {

@@ -77,10 +77,15 @@ impl Nodes {
     pub(super) fn has(&self, node: NodeId) -> bool {
         let known = self.known.locked();
         let Some(known) = known.get(&node) else { return false };
-        known.at.elapsed() < known.lease.duration || !self.renews()
+        known.at.elapsed() < known.lease.duration || !self.is_sure()
     }
 
-    pub(super) fn renews(&self) -> bool {
+    /// Whether a lease that is missing says anything.
+    fn is_sure(&self) -> bool {
+        self.renews() && self.trust.locked().is_sure(self.lease)
+    }
+
+    fn renews(&self) -> bool {
         self.renews.load(Relaxed)
     }
 
@@ -105,8 +110,7 @@ impl Nodes {
         if let Some(era) = era {
             trust.era = Some(era.to_owned());
         }
-        let is_in_doubt = trust.doubts_until.is_some_and(|until| Instant::now() < until);
-        self.renews() && !trust.is_late(self.lease) && !is_in_doubt
+        self.renews() && trust.is_sure(self.lease)
     }
 
     /// A lease was seen. True: of a node, or a start of it, that was not known.
@@ -152,6 +156,10 @@ impl Trust {
     /// This node's own lease was not renewed for so long that those of others may be over.
     fn is_late(&self, lease: Duration) -> bool {
         self.renewed.is_some_and(|renewed| renewed.elapsed() > lease / 2)
+    }
+
+    fn is_sure(&self, lease: Duration) -> bool {
+        !self.is_late(lease) && self.doubts_until.is_none_or(|until| until <= Instant::now())
     }
 
     fn doubt(&mut self, lease: Duration) {

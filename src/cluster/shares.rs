@@ -154,7 +154,9 @@ impl Shares {
                     change.subscribe.push(share);
                 }
                 // Who has come meanwhile may count on it being heard.
-                (false, true) if over.contains(&share) && !state.marked.contains(&share) && !state.has_more => {
+                (false, true)
+                    if over.contains(&share) && !state.marked.contains(&share) && !state.has_more =>
+                {
                     state.leaving.remove(&share);
                     state.asked.remove(&share);
                     change.unsubscribe.push(share);

@@ -43,8 +43,8 @@ pub(crate) trait Elsewhere: fmt::Debug + Send + Sync {
     /// This has its first connection here, or has lost its last one. Called under locks.
     fn mark(&self, share: Share);
 
-    /// Waits until what others send to this arrives here, or cannot.
-    fn settle(&self, share: &Share);
+    /// Waits until what others send to these arrives here, or cannot.
+    fn settle(&self, shares: &[Share]);
 }
 
 /// What has connections on some nodes only.

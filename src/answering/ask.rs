@@ -230,7 +230,7 @@ impl Asked<'_> {
         Ok(match self.open_by(id, deadline) {
             Ok(connection) => {
                 let left = deadline.remaining().unwrap_or_default();
-                connection.push_wait_unless(self.talk.over(), message, left)
+                connection.push_wait_unless(self.talk.over(), || self.talk.is_given_up(), message, left)
             }
             Err(error) => Err(PushError { kind: why_not_open(&error), message }),
         })

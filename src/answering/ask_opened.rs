@@ -26,7 +26,9 @@ impl Asked<'_> {
             }
             Request::Write { handle, payload } => {
                 let message = payload.data.message(self.message)?;
-                self.done(handle, |connection| connection.write(message, false));
+                if !self.talk.is_given_up() {
+                    self.done(handle, |connection| connection.write(message, false));
+                }
             }
             Request::Flush { handle } => self.done(handle, |connection| connection.flush_all()),
             Request::End { handle, code, text } => self.done(handle, |connection| {

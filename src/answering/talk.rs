@@ -140,6 +140,11 @@ impl<'a> Talk<'a> {
         self.over.try_recv() == Err(TryRecvError::Disconnected)
     }
 
+    /// Whether its peer does not want anything more done.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.line.peer().is_over()
+    }
+
     /// What is disconnected when the talk has ended.
     pub(super) fn over(&self) -> &Receiver<Infallible> {
         &self.over

@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::{bus::Failed, envelope::Kind, member::Member, nodes::Lease, pace::Pace};
 use crate::{
-    id::NodeId,
+    id::{NodeId, random_bytes},
     redis::{Failure, Timeouts},
 };
 
@@ -32,6 +32,16 @@ if held and string.sub(held, 1, 16) ~= string.sub(ARGV[1], 1, 16) then
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 redis.call('SADD', KEYS[2], ARGV[5])
+redis.call('SET', KEYS[3], ARGV[6], 'NX')
+return 1";
+
+/// Renews the lease that this start of the node has, also where Redis has no memory for anything new.
+const RENEW: &str = "\
+local held = redis.call('GET', KEYS[1])
+if not held or string.sub(held, 1, 16) ~= ARGV[1] then return 0 end
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+redis.pcall('SADD', KEYS[2], ARGV[3])
+redis.pcall('SET', KEYS[3], ARGV[4], 'NX')
 return 1";
 
 /// Gives a lease back.
@@ -75,9 +85,9 @@ impl Keeper {
         let (member, names) = (&self.member, self.member.names());
         let node = member.node();
         let mut claim = cmd("EVAL");
-        claim.arg(CLAIM).arg(2).arg(names.lease(node)).arg(names.nodes());
+        claim.arg(CLAIM).arg(3).arg(names.lease(node)).arg(names.nodes()).arg(names.era());
         claim.arg(member.own_lease().to_text()).arg(member.lease().as_millis() as u64);
-        claim.arg(u8::from(self.is_first)).arg(names.node(node)).arg(node_text(node));
+        claim.arg(u8::from(self.is_first)).arg(names.node(node)).arg(node_text(node)).arg(era());
         let taken: i64 = self.ask(&claim)?;
         self.is_first = false;
         if taken == 1 {
@@ -105,7 +115,7 @@ impl Keeper {
     fn keep(&mut self) -> Duration {
         if !self.member.bus().is_up() {
             // What was sent last may not have arrived.
-            self.member.lines().end_all(None);
+            self.member.lines().end_all(&self.member, None);
             drop(self.member.talks().end_all(None));
             if let Err(failure) = self.connect() {
                 return self.pace.failed(&failure.to_string());
@@ -131,9 +141,11 @@ impl Keeper {
     fn renew_all(&mut self) {
         let renewed = self.renew();
         let is_well = matches!(renewed, Ok(true));
+        if is_well {
+            self.pace.worked();
+        }
         if self.member.nodes().set_renews(is_well) != is_well || !is_well {
             match &renewed {
-                Ok(true) => self.pace.worked(),
                 Ok(false) => {
                     let node = self.member.node().get();
                     self.pace.failed(&format!("another node has the number {node}: each needs its own"));
@@ -141,7 +153,7 @@ impl Keeper {
                 Err(Failed::Refused(error)) => {
                     self.pace.failed(&format!("the lease of this node cannot be renewed: {error}"));
                 }
-                Err(_) => {}
+                Ok(true) | Err(_) => {}
             }
         }
         if is_well {
@@ -149,11 +161,14 @@ impl Keeper {
         }
     }
 
-    /// Renewing is possible even where Redis has no memory for anything new.
     fn renew(&mut self) -> Result<bool, Failed> {
-        let lease = self.member.names().lease(self.member.node());
-        let millis = self.member.lease().as_millis() as u64;
-        let is_there: i64 = if self.is_first { 0 } else { self.ask(cmd("PEXPIRE").arg(lease).arg(millis))? };
+        let (member, names) = (&self.member, self.member.names());
+        let node = member.node();
+        let mut renew = cmd("EVAL");
+        renew.arg(RENEW).arg(3).arg(names.lease(node)).arg(names.nodes()).arg(names.era());
+        renew.arg(format!("{:016x}", member.me().start)).arg(member.lease().as_millis() as u64);
+        renew.arg(node_text(node)).arg(era());
+        let is_there: i64 = if self.is_first { 0 } else { self.ask(&renew)? };
         if is_there == 1 { Ok(true) } else { self.claim() }
     }
 
@@ -161,35 +176,39 @@ impl Keeper {
     fn look_at_all(&self) -> Result<(), Failed> {
         let (member, names) = (&self.member, self.member.names());
         let listed: Vec<String> = self.ask(cmd("SMEMBERS").arg(names.nodes()))?;
-        let listed: Vec<_> = listed.iter().filter_map(|text| node_of(text)).collect();
-        if listed.is_empty() {
-            return Ok(());
-        }
-        let keys: Vec<_> = listed.iter().map(|node| names.lease(*node)).collect();
-        let leases: Vec<Option<String>> = self.ask(cmd("MGET").arg(keys))?;
-        let (mut present, mut gone) = (Vec::new(), Vec::new());
-        for (node, lease) in listed.into_iter().zip(leases) {
-            match lease.as_deref().and_then(Lease::parse) {
-                Some(lease) => {
-                    present.push(node);
-                    let software = lease.software.clone();
-                    if member.nodes().seen(node, lease) {
-                        log::info!("the cluster: node {} is there, {software}", node.get());
-                    }
+        let mut nodes: Vec<_> = listed.iter().filter_map(|text| node_of(text)).collect();
+        let mut known = member.nodes().others();
+        known.retain(|node| !nodes.contains(node));
+        nodes.extend(known);
+        let keys: Vec<_> = nodes.iter().map(|node| names.lease(*node)).collect();
+        let mut leases: Vec<Option<String>> = self.ask(cmd("MGET").arg(keys).arg(names.era()))?;
+        let believes = member.nodes().believes(leases.pop().flatten().as_deref());
+        let mut gone = Vec::new();
+        for (node, lease) in nodes.into_iter().zip(leases) {
+            if let Some(lease) = lease.as_deref().and_then(Lease::parse) {
+                let software = lease.software.clone();
+                if member.nodes().seen(node, lease) {
+                    log::info!("the cluster: node {} is there, {software}", node.get());
                 }
-                None => gone.push(node_text(node)),
+            } else if believes {
+                self.is_gone(node);
+                gone.push(node_text(node));
             }
-        }
-        for node in member.nodes().retain(&present) {
-            log::warn!("the cluster: node {} is gone: its lease is over", node.get());
-            self.evict(node);
-            member.lines().forget(node);
-            drop(member.talks().end_all(Some(node)));
         }
         if !gone.is_empty() {
             let _: i64 = self.ask(cmd("SREM").arg(names.nodes()).arg(gone))?;
         }
         Ok(())
+    }
+
+    /// A node has no lease any more.
+    fn is_gone(&self, node: NodeId) {
+        if self.member.nodes().gone(node) {
+            log::warn!("the cluster: node {} is gone: its lease is over", node.get());
+            self.evict(node);
+            self.member.lines().forget(&self.member, node);
+            drop(self.member.talks().end_all(Some(node)));
+        }
     }
 }
 
@@ -220,6 +239,11 @@ impl Member {
         // Its own thread looks whether it is to end when it hears something.
         let _ = self.publish_to(node, Kind::Beat, &[], self.deadline());
     }
+}
+
+/// If Redis has forgotten everything, it gets another one.
+fn era() -> String {
+    format!("{:016x}", u64::from_ne_bytes(random_bytes()))
 }
 
 fn node_text(node: NodeId) -> String {

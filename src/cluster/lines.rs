@@ -98,33 +98,36 @@ impl Lines {
         link.receive(&line, frames);
     }
 
-    /// A line has ended. False: it had already.
-    pub(super) fn end(&self, line: u32) -> bool {
+    /// A line has ended, if it had not already. Its node hears that before anything that is sent by those who learn here that they
+    /// get no answer: so what they have asked is done before that, or never.
+    pub(super) fn end(&self, member: &Member, number: u32) {
         let mut state = self.state.locked();
-        let Some(Open { node, line }) = state.lines.remove(&line) else { return false };
+        let Some(Open { node, line }) = state.lines.remove(&number) else { return };
+        // With the lock: whoever finds that it has ended comes later. If this is not sent, then nothing else is by this connection to
+        // Redis, and the next one ends the talk as well.
+        let _ = member.tell_to(node, Kind::Bye { line: number }, &[]);
         let link = state.links.get(&node).cloned();
         drop(state);
         if let Some(link) = link {
             link.end_line(&line);
         }
-        true
     }
 
     /// All lines to a node have ended, or, without one, all.
-    pub(super) fn end_all(&self, of: Option<NodeId>) {
+    pub(super) fn end_all(&self, member: &Member, of: Option<NodeId>) {
         let state = self.state.locked();
         let is_meant = |open: &Open| of.is_none_or(|node| open.node == node);
         let lines: Vec<_> =
             state.lines.iter().filter(|(_, open)| is_meant(open)).map(|(line, _)| *line).collect();
         drop(state);
         for line in lines {
-            self.end(line);
+            self.end(member, line);
         }
     }
 
     /// A node is not there any more. Whoever has its link keeps that, and finds nobody there.
-    pub(super) fn forget(&self, node: NodeId) {
-        self.end_all(Some(node));
+    pub(super) fn forget(&self, member: &Member, node: NodeId) {
+        self.end_all(member, Some(node));
         let link = self.state.locked().links.remove(&node);
         drop(link);
     }
@@ -188,12 +191,12 @@ impl Carrier for Way {
         match member.publish_to(self.node, self.ask(), &frames, deadline) {
             Ok(1..) => Ok(0),
             Ok(0) => {
-                member.lines().end(self.line);
+                member.lines().end(&member, self.line);
                 Err(Error::Unreachable)
             }
             // It may be there, and in part.
             Err(error) => {
-                member.lines().end(self.line);
+                member.lines().end(&member, self.line);
                 Err(error.into())
             }
         }
@@ -206,7 +209,7 @@ impl Carrier for Way {
     fn tell(&self, frames: Vec<u8>) {
         let Some(member) = self.member.upgrade() else { return };
         if member.tell_to(self.node, self.ask(), &frames).is_err() {
-            member.lines().end(self.line);
+            member.lines().end(&member, self.line);
         }
     }
 
@@ -216,10 +219,8 @@ impl Carrier for Way {
     }
 
     fn end(&self) {
-        let Some(member) = self.member.upgrade() else { return };
-        if member.lines().end(self.line) {
-            // If that is not heard, the talk ends with this node's next line.
-            let _ = member.tell_to(self.node, Kind::Bye { line: self.line }, &[]);
+        if let Some(member) = self.member.upgrade() {
+            member.lines().end(&member, self.line);
         }
     }
 

@@ -76,7 +76,7 @@ impl Member {
             lease,
             answer_timeout,
             bus: Bus::new(answer_timeout, keeper),
-            nodes: Nodes::new(node),
+            nodes: Nodes::new(node, lease),
             shares: Shares::default(),
             lines: Lines::default(),
             talks: Talks::default(),
@@ -232,18 +232,18 @@ impl Member {
 
     /// Whether a node has a lease, as Redis knows it now.
     fn look(&self, node: NodeId, deadline: Deadline) -> Result<bool, Failed> {
-        let lease = self.call(cmd("GET").arg(self.names.lease(node)), deadline)?;
-        let lease: Option<String> = from_redis_value(lease).map_err(|_| Failed::Unreachable)?;
+        let lease = self.call(cmd("MGET").arg(self.names.era()).arg(self.names.lease(node)), deadline)?;
+        let (era, lease): (Option<String>, Option<String>) =
+            from_redis_value(lease).map_err(|_| Failed::Unreachable)?;
         match lease.as_deref().and_then(Lease::parse) {
             Some(lease) => {
                 self.nodes.seen(node, lease);
                 Ok(true)
             }
-            // Nobody can renew one: that there is none says nothing.
-            None if !self.nodes.renews() => Err(Failed::Unreachable),
+            None if !self.nodes.believes(era.as_deref()) => Err(Failed::Unreachable),
             None => {
                 if self.nodes.gone(node) {
-                    self.lines.forget(node);
+                    self.lines.forget(self, node);
                 }
                 Ok(false)
             }
@@ -368,15 +368,16 @@ impl Elsewhere for Others {
         self.0.shares.mark(share);
     }
 
-    fn settle(&self, share: &Share) {
+    fn settle(&self, shares: &[Share]) {
         let member = &self.0;
-        if member.shares.is_settled(share) {
+        if shares.iter().all(|share| member.shares.is_settled(share)) {
             return;
         }
-        // What is to be subscribed to is seen when anything comes.
-        let _ = member.tell_to(member.node(), Kind::Beat, &[]);
-        if !must_not_wait() {
-            member.shares.settle(share, member.deadline());
+        // What is to be subscribed to is seen when anything comes. If nothing does, nobody waits for it.
+        let is_told = member.tell_to(member.node(), Kind::Beat, &[]).is_ok();
+        if is_told && !must_not_wait() {
+            let deadline = member.deadline();
+            let _ = shares.iter().all(|share| member.shares.settle(share, deadline));
         }
     }
 }

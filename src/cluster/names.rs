@@ -28,6 +28,11 @@ impl Names {
         format!("{}nodes", self.prefix)
     }
 
+    /// What Redis has for as long as it forgets nothing: whichever node was the first has written it.
+    pub(super) fn era(&self) -> String {
+        format!("{}era", self.prefix)
+    }
+
     /// The channel that all nodes listen to.
     pub(super) fn all(&self) -> String {
         format!("{}all", self.prefix)

@@ -10,8 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::envelope::Sender;
+use super::{envelope::Sender, pace::LONGEST};
 use crate::{id::NodeId, sync::LockExt};
+
+/// So long, or as long as a lease, others may need until they are back when Redis is.
+const RETURN: Duration = LONGEST.saturating_add(Duration::from_secs(1));
 
 /// What the key of a lease holds: which start of the node it is, for how long it is renewed, and its software.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,30 +48,69 @@ struct Known {
 #[derive(Debug)]
 pub(super) struct Nodes {
     me: NodeId,
+    /// That of this node.
+    lease: Duration,
     known: Mutex<HashMap<NodeId, Known>>,
     /// This node's own lease could be renewed lately. If not, Redis does not take what is written, and a lease that is missing says
     /// nothing.
     renews: AtomicBool,
+    trust: Mutex<Trust>,
+}
+
+/// Whether a lease that is missing says that its node is gone. It does not where Redis has forgotten everything, or nobody could reach
+/// it for a while: then those who are there need some time to say so.
+#[derive(Debug, Default)]
+struct Trust {
+    era: Option<String>,
+    /// When this node's own lease was renewed.
+    renewed: Option<Instant>,
+    doubts_until: Option<Instant>,
 }
 
 impl Nodes {
-    pub(super) fn new(me: NodeId) -> Self {
-        Self { me, known: Mutex::default(), renews: AtomicBool::new(false) }
+    pub(super) fn new(me: NodeId, lease: Duration) -> Self {
+        let (known, trust) = (Mutex::default(), Mutex::default());
+        Self { me, lease, known, renews: AtomicBool::new(false), trust }
     }
 
     /// Whether it has a lease, as far as is known.
     pub(super) fn has(&self, node: NodeId) -> bool {
         let known = self.known.locked();
         let Some(known) = known.get(&node) else { return false };
-        known.at.elapsed() < known.lease.duration || !self.renews()
+        known.at.elapsed() < known.lease.duration || !self.is_sure()
     }
 
-    pub(super) fn renews(&self) -> bool {
+    /// Whether a lease that is missing says anything.
+    fn is_sure(&self) -> bool {
+        self.renews() && self.trust.locked().is_sure(self.lease)
+    }
+
+    fn renews(&self) -> bool {
         self.renews.load(Relaxed)
     }
 
+    /// This node's lease was renewed, or could not be. Returns whether it was the last time.
     pub(super) fn set_renews(&self, on: bool) -> bool {
+        if on {
+            let mut trust = self.trust.locked();
+            if trust.is_late(self.lease) {
+                trust.doubt(self.lease);
+            }
+            trust.renewed = Some(Instant::now());
+        }
         self.renews.swap(on, Relaxed)
+    }
+
+    /// Whether a node without a lease is gone. `era`: what Redis has there.
+    pub(super) fn believes(&self, era: Option<&str>) -> bool {
+        let mut trust = self.trust.locked();
+        if era.is_none() || trust.era.as_deref().is_some_and(|known| Some(known) != era) {
+            trust.doubt(self.lease);
+        }
+        if let Some(era) = era {
+            trust.era = Some(era.to_owned());
+        }
+        self.renews() && trust.is_sure(self.lease)
     }
 
     /// A lease was seen. True: of a node, or a start of it, that was not known.
@@ -93,14 +135,6 @@ impl Nodes {
         known.get(&node).is_some_and(|known| known.lease.start == start) && known.remove(&node).is_some()
     }
 
-    /// Only these are left. Those that are not any more.
-    pub(super) fn retain(&self, present: &[NodeId]) -> Vec<NodeId> {
-        let mut known = self.known.locked();
-        let gone: Vec<_> = known.keys().filter(|node| !present.contains(node)).copied().collect();
-        gone.iter().for_each(|node| drop(known.remove(node)));
-        gone
-    }
-
     /// The others, in the order of their numbers.
     pub(super) fn others(&self) -> Vec<NodeId> {
         let mut nodes: Vec<_> = self.known.locked().keys().copied().collect();
@@ -115,6 +149,21 @@ impl Nodes {
             known.iter().map(|(node, known)| (*node, known.lease.software.clone())).collect();
         nodes.sort_unstable_by_key(|(node, _)| node.get());
         nodes
+    }
+}
+
+impl Trust {
+    /// This node's own lease was not renewed for so long that those of others may be over.
+    fn is_late(&self, lease: Duration) -> bool {
+        self.renewed.is_some_and(|renewed| renewed.elapsed() > lease / 2)
+    }
+
+    fn is_sure(&self, lease: Duration) -> bool {
+        !self.is_late(lease) && self.doubts_until.is_none_or(|until| until <= Instant::now())
+    }
+
+    fn doubt(&mut self, lease: Duration) {
+        self.doubts_until = Some(Instant::now() + lease.max(RETURN));
     }
 }
 
@@ -137,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_node_is_there_until_its_lease_is_over() {
-        let nodes = Nodes::new(NodeId::new(1));
+        let nodes = Nodes::new(NodeId::new(1), Duration::from_secs(1));
         nodes.set_renews(true);
         assert!(
             nodes.seen(NodeId::new(2), lease(5, 60_000)) && !nodes.seen(NodeId::new(2), lease(5, 60_000))
@@ -149,6 +198,26 @@ mod tests {
         assert!(nodes.has(NodeId::new(3)), "nobody can renew");
         assert!(!nodes.left(Sender { node: 2, start: 5 }) && nodes.left(Sender { node: 2, start: 6 }));
         assert_eq!(nodes.others(), [NodeId::new(3)]);
-        assert_eq!(nodes.retain(&[]), [NodeId::new(3)]);
+        assert!(nodes.gone(NodeId::new(3)) && !nodes.gone(NodeId::new(3)));
+    }
+
+    #[test]
+    fn what_redis_does_not_have_says_nothing_when_it_has_forgotten_or_was_away() {
+        let nodes = || {
+            let nodes = Nodes::new(NodeId::new(1), Duration::from_secs(60));
+            assert!(!nodes.believes(Some("a")), "nobody can renew");
+            nodes.set_renews(true);
+            assert!(nodes.believes(Some("a")) && nodes.believes(Some("a")));
+            nodes
+        };
+        let forgotten = nodes();
+        assert!(!forgotten.believes(None) && !forgotten.believes(Some("a")), "it has forgotten everything");
+        let other = nodes();
+        assert!(!other.believes(Some("b")) && !other.believes(Some("b")), "so has this one");
+        let away = nodes();
+        away.trust.locked().renewed = Instant::now().checked_sub(Duration::from_secs(31));
+        assert!(!away.believes(Some("a")), "nobody could renew lately");
+        away.set_renews(true);
+        assert!(!away.believes(Some("a")), "the others have to do so, too");
     }
 }

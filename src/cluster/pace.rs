@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use log::Level;
 
 const FIRST: Duration = Duration::from_millis(100);
-const LONGEST: Duration = Duration::from_secs(5);
+/// The longest time between two tries.
+pub(super) const LONGEST: Duration = Duration::from_secs(5);
 
 /// How often the log says that it fails still.
 const AGAIN: Duration = Duration::from_secs(60);

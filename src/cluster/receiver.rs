@@ -105,8 +105,7 @@ impl Receiver {
 
     /// Listens until the connection ends. Returns why.
     fn listen(&mut self, mut connection: Connection, pace: &mut Pace) -> String {
-        let all = self.registry.shares();
-        self.member.shares().begin(&all);
+        let all = self.member.shares().begin(|| self.registry.shares());
         let ended = self.hear(&mut connection, &all, pace);
         self.member.set_listening(false);
         self.member.shares().end();
@@ -120,7 +119,7 @@ impl Receiver {
 
     /// What was sent to this node may not have arrived: nothing is as those think who have asked, or were asked.
     fn lost(&self) {
-        self.member.lines().end_all(None);
+        self.member.lines().end_all(&self.member, None);
         drop(self.member.talks().end_all(None));
     }
 
@@ -211,7 +210,7 @@ impl Receiver {
             }
             Kind::Answer { line } => self.member.lines().answer(line, &body),
             Kind::Over { line } => {
-                self.member.lines().end(line);
+                self.member.lines().end(&self.member, line);
             }
             Kind::Bye { line } => self.member.talks().end(from, line),
             Kind::Query { number } => {
@@ -220,14 +219,14 @@ impl Receiver {
             }
             Kind::Reply { number } => self.member.queries().reply(number, Some(&body)),
             Kind::Lost => {
-                self.member.lines().end_all(Some(node));
+                self.member.lines().end_all(&self.member, Some(node));
                 drop(self.member.talks().end_all(Some(node)));
             }
             Kind::Here => self.here(node, &body),
             Kind::Left => {
                 if self.member.nodes().left(from) {
                     log::info!("the cluster: node {} has left", from.node);
-                    self.member.lines().forget(node);
+                    self.member.lines().forget(&self.member, node);
                     drop(self.member.talks().end_all(Some(node)));
                 }
             }
@@ -252,6 +251,10 @@ impl Receiver {
         if way < *last {
             log::debug!("the cluster: what node {} had given up came late", from.node);
             return false;
+        }
+        if way > *last {
+            // What it has asked by the last one it has given up, and what it pushes now must not come before that.
+            drop(self.member.talks().end_all(Some(NodeId::new(from.node))));
         }
         *last = way;
         true

@@ -83,11 +83,13 @@ impl Shares {
 
     // For the thread that receives.
 
-    /// There is a connection, which was asked for these.
-    pub(super) fn begin(&self, all: &[Share]) {
-        let mut state = self.state.locked();
-        *state = State { is_listening: true, ..State::default() };
-        state.asked.extend(all.iter().map(|share| (share.clone(), false)));
+    /// There is a connection, which is to be asked for all that is wanted: that is returned. What is marked from now on is not lost.
+    pub(super) fn begin(&self, wanted: impl FnOnce() -> Vec<Share>) -> Vec<Share> {
+        *self.state.locked() = State { is_listening: true, ..State::default() };
+        // Without this lock: see below.
+        let all = wanted();
+        self.state.locked().asked.extend(all.iter().map(|share| (share.clone(), false)));
+        all
     }
 
     /// There is none any more.
@@ -152,7 +154,9 @@ impl Shares {
                     change.subscribe.push(share);
                 }
                 // Who has come meanwhile may count on it being heard.
-                (false, true) if over.contains(&share) && !state.marked.contains(&share) => {
+                (false, true)
+                    if over.contains(&share) && !state.marked.contains(&share) && !state.has_more =>
+                {
                     state.leaving.remove(&share);
                     state.asked.remove(&share);
                     change.unsubscribe.push(share);
@@ -177,7 +181,7 @@ mod tests {
     fn what_comes_is_asked_for_once_and_what_leaves_lingers() {
         let (shares, now) = (Shares::default(), Instant::now());
         shares.mark(share("before"));
-        shares.begin(&[share("old")]);
+        shares.begin(|| vec![share("old")]);
         assert!(!shares.is_settled(&share("old")));
         let look = |wanted: &[&str], after: Duration| {
             let is_wanted = |one: &Share| wanted.iter().any(|name| *one == share(name));
@@ -209,7 +213,7 @@ mod tests {
     #[test]
     fn beyond_the_bound_all_are_looked_at() {
         let (shares, now) = (Shares::default(), Instant::now());
-        shares.begin(&[]);
+        shares.begin(Vec::new);
         for number in 0..MOST_MARKED + 10 {
             shares.mark(share(&number.to_string()));
         }

@@ -117,37 +117,34 @@ impl Connection {
     /// # Errors
     /// Why it has not. With any but [`PushErrorKind::Pending`] the message is never sent.
     pub(crate) fn push_wait(self: &Arc<Self>, message: Message, timeout: Duration) -> Result<(), PushError> {
-        self.push_wait_by(message, |told| told.recv_timeout(timeout))
+        let pushed = self.try_push_wait(&message, || false, |told| told.recv_timeout(timeout));
+        pushed.map_err(|kind| PushError { kind, message })
     }
 
-    /// As [`push_wait`](Self::push_wait), with a wait that is over, too, when nobody has the other end of `over` any more.
+    /// As [`push_wait`](Self::push_wait), with a wait that is over, too, when nobody has the other end of `over` any more. Nothing is
+    /// sent behind what is pushed after `is_over` has become true.
     #[cfg(feature = "manage")]
     pub(crate) fn push_wait_unless(
         self: &Arc<Self>,
         over: &Receiver<std::convert::Infallible>,
+        is_over: impl FnOnce() -> bool,
         message: Message,
         timeout: Duration,
     ) -> Result<(), PushError> {
-        self.push_wait_by(message, |told| {
+        let pushed = self.try_push_wait(&message, is_over, |told| {
             crossbeam_channel::select! {
                 recv(told) -> sent => sent.map_err(|_| RecvTimeoutError::Disconnected),
                 recv(over) -> _ => Err(RecvTimeoutError::Timeout),
                 default(timeout) => Err(RecvTimeoutError::Timeout),
             }
-        })
-    }
-
-    fn push_wait_by(
-        self: &Arc<Self>,
-        message: Message,
-        wait: impl FnOnce(&Receiver<()>) -> Result<(), RecvTimeoutError>,
-    ) -> Result<(), PushError> {
-        self.try_push_wait(&message, wait).map_err(|kind| PushError { kind, message })
+        });
+        pushed.map_err(|kind| PushError { kind, message })
     }
 
     fn try_push_wait(
         self: &Arc<Self>,
         message: &Message,
+        is_over: impl FnOnce() -> bool,
         wait: impl FnOnce(&Receiver<()>) -> Result<(), RecvTimeoutError>,
     ) -> Result<(), PushErrorKind> {
         if thread::must_not_wait() {
@@ -157,7 +154,8 @@ impl Connection {
             return Err(PushErrorKind::Closed(self.closed_reason()));
         }
         let (sent, told) = bounded(1);
-        let number = self.push_told(message.clone(), sent).map_err(PushErrorKind::Closed)?;
+        let number = self.push_told_unless(is_over, message.clone(), sent).map_err(PushErrorKind::Closed)?;
+        let number = number.ok_or(PushErrorKind::Timeout)?;
         match wait(&told) {
             Ok(()) => Ok(()),
             Err(RecvTimeoutError::Disconnected) => Err(PushErrorKind::Closed(self.why_unsendable())),
@@ -178,20 +176,36 @@ impl Connection {
     ///
     /// # Errors
     /// Why nothing can be sent.
+    #[cfg(feature = "remote")]
     pub(crate) fn push_told(
         self: &Arc<Self>,
         message: Message,
         sent: Sender<()>,
     ) -> Result<u32, CloseReason> {
+        let number = self.push_told_unless(|| false, message, sent)?;
+        number.ok_or_else(|| self.closed_reason())
+    }
+
+    /// The same, unless it is over. `None`: it is.
+    fn push_told_unless(
+        self: &Arc<Self>,
+        is_over: impl FnOnce() -> bool,
+        message: Message,
+        sent: Sender<()>,
+    ) -> Result<Option<u32>, CloseReason> {
         let outgoing = self.prepare(message, None);
         let mut core = self.lock();
         core.protocol.check_sendable()?;
         let in_outbox = self.outbox.get().map_or(0, |outbox| outbox.len() as u64);
+        // Behind the count: what others push when it is over is not counted, and comes later.
+        if is_over() {
+            return Ok(None);
+        }
         let number = core.wait_in_queue(outgoing, sent, in_outbox);
         if self.drain(&mut core) {
             core.deferred.post = Some(Within::Now); // from now on the gateway sends
         }
-        Ok(number)
+        Ok(Some(number))
     }
 
     /// Takes back what was [pushed](Self::push_told) under this number, if nothing of it was sent.

@@ -133,8 +133,9 @@ impl Clustered {
         message: Message,
         key: Option<&Arc<str>>,
     ) -> Result<Broadcast> {
-        let forwarded = self.elsewhere.forward(to, &message, key);
-        Ok(self.here.broadcast(to, message, key)?.with(forwarded))
+        // First here, where nobody has to wait for Redis.
+        let here = self.here.broadcast(to, message.clone(), key)?;
+        Ok(here.with(self.elsewhere.forward(to, &message, key)))
     }
 
     pub(super) fn publish(&self, topic: &str, publication: Publication<'_>) -> Result<Published> {

@@ -57,7 +57,7 @@ impl Registry {
     pub(super) fn settle_topic(&self, topic: &str) {
         #[cfg(feature = "cluster")]
         if let Some(elsewhere) = self.elsewhere() {
-            elsewhere.settle(&Share::Topic(topic.into()));
+            elsewhere.settle(&[Share::Topic(topic.into())]);
         }
         let _ = topic;
     }
@@ -68,9 +68,10 @@ impl Announced {
     pub(crate) fn settle(&self) {
         #[cfg(feature = "cluster")]
         if let Some(elsewhere) = self.registry().elsewhere() {
-            self.user().into_iter().for_each(|user| elsewhere.settle(&Share::User(user.clone())));
             let topics = if self.has_topics { self.registry().topics_of(self.id()) } else { Vec::new() };
-            topics.into_iter().for_each(|topic| elsewhere.settle(&Share::Topic(topic)));
+            let user = self.user().cloned().map(Share::User);
+            let shares: Vec<_> = topics.into_iter().map(Share::Topic).chain(user).collect();
+            elsewhere.settle(&shares);
         }
     }
 }

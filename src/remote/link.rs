@@ -121,6 +121,8 @@ pub(super) struct Outgoing {
     /// Of those that are answered.
     numbers: Vec<u32>,
     handle: Option<u32>,
+    /// One of them sends something to a client, which must not come behind what is sent later.
+    is_ordered: bool,
 }
 
 impl Line {
@@ -311,6 +313,7 @@ impl Link {
         }
         append(&mut outgoing.bytes, number, request).map_err(|_| OverLimit::Message)?;
         outgoing.numbers.push(number);
+        outgoing.is_ordered |= matches!(request, Request::PushWait { .. } | Request::Write { .. });
         if let Request::Read { handle, .. } = request {
             outgoing.handle = Some(*handle);
         }
@@ -330,7 +333,7 @@ impl Link {
         if must_not_wait() {
             return Err(Error::MustNotWait.into());
         }
-        let Outgoing { bytes, numbers, handle } = outgoing;
+        let Outgoing { bytes, numbers, handle, is_ordered } = outgoing;
         if bytes.len() > line.max_message {
             return Err(Error::from(OverLimit::Message).into());
         }
@@ -341,6 +344,9 @@ impl Link {
             Ok(sent) => {
                 if !call.wait(deadline) {
                     self.give_up(line, &numbers, sent);
+                    if is_ordered && line.carrier.loses() {
+                        line.carrier.end();
+                    }
                 }
             }
             // It is about to end, and nothing was sent.
@@ -369,7 +375,7 @@ impl Link {
             // Where answers can get lost, those that nobody waits for may never come.
             if line.carrier.loses() && state.unanswered.values().any(|one| one.call.is_none()) {
                 drop(state);
-                self.end();
+                line.carrier.end();
                 return Err(Trouble::Stale);
             }
             let Some(left) = deadline.remaining() else { return Err(Error::Unreachable.into()) };

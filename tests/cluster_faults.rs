@@ -1,0 +1,440 @@
+//! A cluster whose Redis, connections and nodes fail: every push has a number, and its answer is compared with what the clients got. In
+//! order, nothing twice, nothing missing that was sent, nor, while nothing was broken, what was forwarded.
+#![cfg(all(feature = "cluster", feature = "cli", feature = "__tls", target_os = "linux"))]
+mod common;
+#[path = "cluster/load.rs"]
+mod load;
+#[path = "cluster/nodes.rs"]
+mod nodes;
+
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
+
+use common::{
+    PATIENCE, Scheme, TestServer, eventually, is_alone, next_message,
+    redis::{Delaying, RedisServer},
+};
+use load::{Answer, Load, Pushed};
+use nodes::{LEASE, Node, Nodes, cluster, node, node_by};
+use rustix::process::Signal;
+use switchboard::{Audience, Error, Hub, PushErrorKind, WebSocketId};
+use tungstenite::Message;
+
+/// How long a call takes at most, with an answer timeout of a second, on a machine that has much else to do.
+const IN_TIME: Duration = Duration::from_secs(5);
+
+/// What local pushes take, but for a few that the system has kept from running.
+const LOCAL: Duration = Duration::from_millis(100);
+
+/// Most pushes to connections of the same node are as fast as always.
+fn assert_local_is_fast(pushed: &[Pushed]) {
+    let local = pushed.iter().filter(|push| push.answer == Answer::Here);
+    let mut took: Vec<_> = local.map(|push| push.took).collect();
+    took.sort();
+    assert!(took.len() > 100, "{}", took.len());
+    let p95 = took[took.len() * 95 / 100];
+    assert!(p95 < LOCAL, "{p95:?}");
+}
+
+fn assert_in_time(pushed: &[Pushed]) {
+    let longest = pushed.iter().max_by_key(|push| push.took).unwrap();
+    assert!(longest.took < IN_TIME, "{longest:?}");
+}
+
+fn count(pushed: &[Pushed], answer: Answer) -> usize {
+    pushed.iter().filter(|push| push.answer == answer).count()
+}
+
+/// How many connections listen to something.
+fn listening(redis: &RedisServer) -> usize {
+    redis.command(&["CLIENT", "LIST", "TYPE", "pubsub"]).lines().filter(|line| !line.is_empty()).count()
+}
+
+#[test]
+fn redis_is_killed_and_comes_back() {
+    let mut redis = RedisServer::start();
+    let nodes = Nodes::start(&redis);
+    let load = Load::start(&nodes);
+    load.calm();
+    for pause in [Duration::ZERO, Duration::from_millis(1500)] {
+        redis.kill();
+        thread::sleep(pause);
+        redis.restart();
+        load.recover();
+        load.calm();
+    }
+    let pushed = load.end();
+    assert!(count(&pushed, Answer::Unreachable) > 0);
+    assert_eq!(count(&pushed, Answer::Unknown), 0, "all nodes are there");
+    assert_in_time(&pushed);
+    assert_local_is_fast(&pushed);
+}
+
+#[test]
+fn redis_is_stopped_and_continues() {
+    let redis = RedisServer::start();
+    let nodes = Nodes::start(&redis);
+    let load = Load::start(&nodes);
+    load.calm();
+    for pause in [300, 2500, 6000] {
+        redis.pause();
+        thread::sleep(Duration::from_millis(pause));
+        redis.resume();
+        load.recover();
+        load.calm();
+    }
+    let pushed = load.end();
+    assert!(count(&pushed, Answer::Unreachable) > 0);
+    assert_eq!(count(&pushed, Answer::Unknown), 0, "all nodes are there");
+    assert_in_time(&pushed);
+    assert_local_is_fast(&pushed);
+}
+
+#[test]
+fn connections_to_redis_are_cut() {
+    let redis = RedisServer::start();
+    let nodes = Nodes::start(&redis);
+    let load = Load::start(&nodes);
+    load.calm();
+    for kind in ["normal", "pubsub", "normal", "pubsub", "pubsub"] {
+        redis.command(&["CLIENT", "KILL", "TYPE", kind]);
+        thread::sleep(Duration::from_millis(300));
+    }
+    load.recover();
+    load.calm();
+    let pushed = load.end();
+    assert_eq!(count(&pushed, Answer::Unknown), 0, "all nodes are there");
+    assert_in_time(&pushed);
+}
+
+/// Nobody can renew a lease, but what is sent arrives.
+fn nothing_is_lost_while(redis: &RedisServer, set: &[&str], reset: &[&str]) {
+    let nodes = Nodes::start(redis);
+    let load = Load::start(&nodes);
+    load.calm();
+    redis.command(set);
+    let begun = Instant::now();
+    thread::sleep(LEASE * 2);
+    // Somebody comes to a new topic meanwhile.
+    let mut late = nodes.all[0].connect(Scheme::Ws, "/?topic=late");
+    let _id = next_message(&mut late);
+    let _ = nodes.all[1].hub.publish("late", "still there").unwrap();
+    assert_eq!(next_message(&mut late), Message::text("still there"));
+    load.is_calm_since(begun);
+    redis.command(reset);
+    let begun = Instant::now();
+    thread::sleep(LEASE * 2);
+    load.is_calm_since(begun);
+    let pushed = load.end();
+    let failed: Vec<_> = pushed
+        .iter()
+        .filter(|push| matches!(push.answer, Answer::Unknown | Answer::Unreachable | Answer::Other))
+        .collect();
+    assert!(failed.is_empty(), "{failed:?}");
+    let lease = redis.command(&["PTTL", "switchboard:lease:00000001"]);
+    assert!(lease.parse::<i64>().unwrap() > 0, "they are renewed again");
+}
+
+#[test]
+fn redis_is_read_only() {
+    let redis = RedisServer::start();
+    nothing_is_lost_while(&redis, &["REPLICAOF", "127.0.0.1", "1"], &["REPLICAOF", "NO", "ONE"]);
+}
+
+#[test]
+fn redis_has_too_few_replicas() {
+    let redis = RedisServer::start();
+    let set = |number| ["CONFIG", "SET", "min-replicas-to-write", number];
+    nothing_is_lost_while(&redis, &set("1"), &set("0"));
+}
+
+#[test]
+fn redis_is_out_of_memory() {
+    let redis = RedisServer::start();
+    let set = |number| ["CONFIG", "SET", "maxmemory", number];
+    nothing_is_lost_while(&redis, &set("1"), &set("0"));
+}
+
+#[test]
+fn redis_has_forgotten_everything() {
+    let redis = RedisServer::start();
+    let nodes = Nodes::start(&redis);
+    let load = Load::start(&nodes);
+    load.calm();
+    for _ in 0..3 {
+        let begun = Instant::now();
+        redis.command(&["FLUSHALL"]);
+        thread::sleep(LEASE);
+        load.is_calm_since(begun);
+    }
+    let pushed = load.end();
+    assert_eq!(count(&pushed, Answer::Unknown) + count(&pushed, Answer::Unreachable), 0);
+    assert_eq!(redis.command(&["SMEMBERS", "switchboard:nodes"]).lines().count(), 3, "all are there again");
+}
+
+#[test]
+fn redis_cuts_a_node_that_is_too_slow() {
+    let redis = RedisServer::start();
+    redis.command(&["CONFIG", "SET", "client-output-buffer-limit", "pubsub 300000 0 0"]);
+    let nodes = Nodes::start(&redis);
+    let load = Load::start(&nodes);
+    load.calm();
+    let mut large = nodes.all[0].connect(Scheme::Ws, "/");
+    let id: WebSocketId = next_message(&mut large).into_text().unwrap().parse().unwrap();
+    for _ in 0..5 {
+        let _ = nodes.all[1].hub.push(&id, vec![0; 1_000_000]);
+        thread::sleep(Duration::from_millis(100));
+    }
+    redis.command(&["CONFIG", "SET", "client-output-buffer-limit", "pubsub 33554432 8388608 60"]);
+    load.recover();
+    load.calm();
+    let pushed = load.end();
+    assert_eq!(count(&pushed, Answer::Unknown), 0, "all nodes are there");
+    assert_in_time(&pushed);
+}
+
+#[test]
+fn the_way_to_redis_is_slow() {
+    let redis = RedisServer::start();
+    let ways = [(); 3].map(|()| Delaying::to(redis.port()));
+    let nodes = Nodes::start_by(|number| cluster(&format!("redis://127.0.0.1:{}", ways[number - 1].port())));
+    let load = Load::start(&nodes);
+    load.calm();
+    ways.iter().for_each(|way| way.set_delay(Duration::from_millis(500)));
+    thread::sleep(Duration::from_millis(500));
+    // Many threads, and all at once: nothing piles up.
+    let id = load.connection_of(0);
+    let hub = &nodes.all[1].hub;
+    for _ in 0..2 {
+        thread::scope(|scope| {
+            for _ in 0..100 {
+                scope.spawn(|| {
+                    let begun = Instant::now();
+                    let _ = hub.push(&id, "one of many");
+                    let took = begun.elapsed();
+                    assert!(took < IN_TIME, "{took:?}");
+                });
+            }
+        });
+    }
+    thread::sleep(Duration::from_secs(3));
+    ways.iter().for_each(|way| way.set_delay(Duration::ZERO));
+    load.recover();
+    load.calm();
+    let pushed = load.end();
+    assert!(count(&pushed, Answer::Unreachable) > 0);
+    assert_eq!(count(&pushed, Answer::Unknown), 0, "all nodes are there");
+    assert_in_time(&pushed);
+    assert_local_is_fast(&pushed);
+}
+
+#[test]
+fn two_clusters_on_one_redis_do_not_meet() {
+    let redis = RedisServer::start();
+    let one = Nodes::start(&redis);
+    let other = Nodes::start_by(|_| cluster(&redis.url()).prefix("other:"));
+    let loads = [Load::start(&one), Load::start(&other)];
+    loads.each_ref().map(Load::calm);
+    redis.command(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    for (load, nodes) in loads.iter().zip([&one, &other]) {
+        load.recover();
+        load.calm();
+        assert_eq!(nodes.all[0].hub.len().unwrap(), load.connections());
+    }
+    loads.map(Load::end);
+}
+
+/// How many connections are in the topic.
+fn present(hub: &Hub) -> usize {
+    hub.presence("room", None, 10).unwrap().items.iter().map(|user| user.connections).sum()
+}
+
+#[test]
+fn a_node_is_killed_under_load() {
+    let redis = RedisServer::start();
+    let nodes = Nodes::start(&redis);
+    let process = Node::start(4, &redis);
+    let load = Load::start_with(&nodes, &process);
+    load.calm();
+    let hub = &nodes.all[0].hub;
+    assert_eq!(present(hub), load.connections() - 1, "all but the one that has it push");
+    let (killed, id) = (Instant::now(), load.connection_of_process());
+    process.signal(Signal::KILL);
+    load.has_lost_the_process();
+    // Redis sees that it does not listen any more; its lease ends later.
+    eventually("it does not listen", || listening(&redis) == 3);
+    let kind = hub.push(&id, "x").unwrap_err().kind;
+    assert!(matches!(kind, PushErrorKind::Unreachable | PushErrorKind::Unknown), "{kind:?}");
+    assert_eq!(present(hub), load.connections_without_process());
+    for node in &nodes.all {
+        let is_unknown =
+            || matches!(node.hub.push(&id, "x"), Err(e) if matches!(e.kind, PushErrorKind::Unknown));
+        eventually("its IDs are unknown", is_unknown);
+        assert!(matches!(node.hub.open_server(&id), Err(Error::UnknownId)));
+    }
+    let took = killed.elapsed();
+    assert!(took < LEASE + IN_TIME, "{took:?}");
+    assert_eq!(hub.len().unwrap(), load.connections_without_process());
+    load.calm();
+    let pushed = load.end();
+    assert!(count(&pushed, Answer::Unknown) > 0);
+    assert_in_time(&pushed);
+    // Another one takes its number.
+    let _again = Node::start(4, &redis);
+    let pushed = nodes.all[1].hub.push(&id, "x");
+    assert!(pushed.is_ok(), "{pushed:?}: it is there, and does not tell what it does not have");
+}
+
+#[test]
+fn a_node_is_stopped_and_continues() {
+    let redis = RedisServer::start();
+    let nodes = Nodes::start(&redis);
+    let process = Node::start(4, &redis);
+    let load = Load::start_with(&nodes, &process);
+    load.calm();
+    // For less than its lease, and for longer.
+    for pause in [LEASE / 2, LEASE * 3] {
+        process.signal(Signal::STOP);
+        thread::sleep(pause);
+        process.signal(Signal::CONT);
+        load.recover();
+        load.calm();
+    }
+    let pushed = load.end();
+    assert!(count(&pushed, Answer::Unreachable) > 0, "it did not answer");
+    assert_in_time(&pushed);
+}
+
+#[test]
+fn what_was_read_from_another_node_and_not_acknowledged_comes_again() {
+    let redis = RedisServer::start();
+    let (here, there) = (node(&redis, 1), node(&redis, 2));
+    let mut client = here.connect(Scheme::Ws, "/shared");
+    let id = next_message(&mut client).into_text().unwrap().parse().unwrap();
+    let sending = thread::spawn(move || {
+        for number in 0..2000 {
+            client.send(Message::text(number.to_string())).unwrap();
+            if number % 100 == 0 {
+                thread::sleep(Duration::from_millis(50));
+            }
+        }
+        client
+    });
+    thread::scope(|scope| {
+        let reading = scope.spawn(|| read_all(&there, &id, 2000));
+        // Each of them loses what is on its way to one of the nodes.
+        while !reading.is_finished() {
+            thread::sleep(Duration::from_millis(300));
+            let clients = redis.command(&["CLIENT", "LIST", "TYPE", "pubsub"]);
+            let one =
+                clients.lines().find_map(|line| line.split(' ').find_map(|field| field.strip_prefix("id=")));
+            if let Some(one) = one {
+                let _ = redis.try_command(&["CLIENT", "KILL", "ID", one]);
+            }
+        }
+        reading.join().unwrap();
+    });
+    drop(sending.join().unwrap());
+}
+
+/// Reads numbers, each at least once, and in order: what comes again goes on from there.
+fn read_all(node: &TestServer, id: &WebSocketId, count: usize) {
+    let (begun, mut next, mut again) = (Instant::now(), 0, 0);
+    while next < count {
+        assert!(begun.elapsed() < PATIENCE * 3, "{next}");
+        let Ok(ws) = node.hub.open_server(id) else { continue };
+        while next < count {
+            // Each third is not acknowledged, and each fifth is read the short way.
+            if next % 5 == 4 {
+                match ws.read(usize::MAX, Duration::from_secs(1)) {
+                    Ok(read) => take(read.into_text_or_panic(), &mut next, &mut again),
+                    Err(Error::Unreachable | Error::Timeout) => {}
+                    Err(e) => panic!("{e:?}"),
+                }
+                continue;
+            }
+            match ws.read_delivery(usize::MAX, Duration::from_secs(1)) {
+                Ok(delivery) if delivery.redelivered() || next % 3 != 0 => {
+                    let text = delivery.ack().into_text_or_panic();
+                    take(text, &mut next, &mut again);
+                }
+                Ok(delivery) => drop(delivery),
+                Err(Error::Unreachable | Error::Timeout) => {}
+                Err(e) => panic!("{e:?}"),
+            }
+        }
+    }
+    eprintln!("{again} came again");
+}
+
+/// One that was seen may come again; none may be left out.
+fn take(text: String, next: &mut usize, again: &mut usize) {
+    let number: usize = text.parse().unwrap();
+    assert!(number <= *next, "{number} after {next}: something is missing");
+    if number == *next { *next += 1 } else { *again += 1 }
+}
+
+trait Text {
+    fn into_text_or_panic(self) -> String;
+}
+
+impl Text for switchboard::Message {
+    fn into_text_or_panic(self) -> String {
+        match self {
+            Self::Text(text) => text.to_string(),
+            Self::Binary(_) => panic!("it was text"),
+        }
+    }
+}
+
+#[test]
+fn no_thread_and_no_descriptor_is_left() {
+    if !is_alone("no_thread_and_no_descriptor_is_left") {
+        return;
+    }
+    let count = |what: &str| fs::read_dir(format!("/proc/self/{what}")).unwrap().count();
+    let mut redis = RedisServer::start();
+    // What is made only once.
+    drop((node(&redis, 1), node(&redis, 2)));
+    eventually("the threads have ended", || count("task") <= 2);
+    let before = (count("task"), count("fd"));
+    {
+        let nodes = Nodes::start(&redis);
+        let load = Load::start(&nodes);
+        load.calm();
+        let during = count("task");
+        for _ in 0..3 {
+            redis.command(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+            redis.pause();
+            thread::sleep(Duration::from_millis(1500));
+            redis.resume();
+            redis.restart();
+            load.recover();
+        }
+        // Threads that have waited for others stay for 2 s.
+        eventually("there are not more threads than before", || count("task") <= during + 2);
+        redis.pause();
+        let topics = nodes.all[0].hub.broadcast(Audience::Topic("room"), "while it is gone");
+        assert!(topics.unwrap().unreachable);
+        load.abandon();
+        redis.resume();
+    }
+    eventually("all threads have ended", || count("task") == before.0);
+    eventually("all descriptors are closed", || count("fd") == before.1);
+    // Also where Redis does not answer when a server ends.
+    let (one, two) = (node(&redis, 1), node(&redis, 2));
+    redis.pause();
+    drop((one, two));
+    eventually("all threads have ended", || count("task") == before.0);
+    eventually("all descriptors are closed", || count("fd") == before.1);
+    redis.resume();
+    let _ = node_by(cluster(&redis.url()), 1);
+}
+
+/// Run by [`Node::start`], in a process of its own.
+#[test]
+fn a_node_of_its_own() {
+    nodes::be_a_node();
+}

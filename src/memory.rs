@@ -92,12 +92,14 @@ impl Used {
         self.addresses.saturating_sub(self.data)
     }
 
-    /// What `statm` says, in pages: size, resident, shared, text, lib, data, dt.
+    /// What `statm` says, in pages: size, resident, shared, text, lib, data, dt. `None` also of a program for 32 bits that seems to have
+    /// more addresses than there are: then all of this is said of what emulates it, such as qemu-user.
     fn parse(statm: &str) -> Option<Self> {
         let mut pages = statm.split_whitespace().map(|number| number.parse::<u64>().ok());
         let page = page_size() as u64;
         let (addresses, resident) = (pages.next()??, pages.next()??);
         let data = pages.nth(3)??;
+        usize::try_from(addresses * page).ok()?;
         Some(Self { addresses: addresses * page, data: data * page, resident: resident * page })
     }
 }
@@ -206,7 +208,9 @@ mod tests {
         assert_eq!(Used::parse("100 20 5 7 0 30 0\n"), Some(used));
         assert_eq!((Used::parse(""), Used::parse("1 2 3"), Used::parse("a b c d e f")), (None, None, None));
         assert_eq!((used.of(Kind::Data), used.other_than_data()), (30 * page, 70 * page));
-        #[cfg(target_os = "linux")]
+        let of_emulator = Used::parse(&format!("{} 20 5 7 0 30 0\n", (1_u64 << 32) / page));
+        assert_eq!(of_emulator.is_none(), cfg!(target_pointer_width = "32"));
+        #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
         assert!(Usage::open().unwrap().read().is_some_and(|used| used.resident > 0 && used.data > 0));
     }
 }

@@ -296,7 +296,8 @@
 //! - The values are in memory. A program that has sessions already, or a database for them, has its own [`SessionStore`]. If that
 //!   fails, a handshake that uses its session is answered with 503, and others are not touched.
 //!
-//! The number of sessions with values in memory has a bound, [`Limits::max_sessions`]. Beyond it others are given up, first those of
+//! The number of sessions with values in memory has a bound, [`Limits::max_sessions`], and so has what all of them take,
+//! [`Limits::max_session_memory`], by default a sixteenth of the memory. Beyond it others are given up, first those of
 //! strangers who never came again: so they lock nobody out, even if an application stores something for everybody.
 //!
 //! # Limits

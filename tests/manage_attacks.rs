@@ -535,6 +535,40 @@ fn strangers_keep_no_place_from_another_client() {
     }
 }
 
+/// Neither those of strangers nor, after a second, those of whoever has the token.
+#[test]
+fn bodies_that_do_not_come_keep_no_place_from_another_request() {
+    let server = Managed::with(
+        |builder| builder,
+        |manage| {
+            let mut limits = Limits::default();
+            limits.max_connections = 4;
+            limits.handshake_timeout = PATIENCE * 3;
+            manage.limits(limits)
+        },
+    );
+    let (mut client, id) = server.client("/");
+    let (way, push) = (server.plain(), format!("POST /@connections/{id}"));
+    let known = with_lines(&push, &format!("{}Content-Length: 10\r\n", bearer(TOKEN)), "");
+    let stranger = signed(&push, &["content-length: 10"], b"", WRONG);
+    for request in [&known, &stranger] {
+        let mut slow: Vec<_> = (0..4).map(|_| way.connect()).collect();
+        slow.iter_mut().for_each(|stream| stream.write_all(&[request, &b"begun"[..]].concat()).unwrap());
+        let mut is_there = false;
+        eventually("there is a place", || {
+            is_there = is_let_in(&way, "/@topics");
+            is_there
+        });
+        let mut ends = [0; 1];
+        assert_eq!(slow[0].read(&mut ends).unwrap_or(0), 0, "the first one has given up its place");
+        if request == &known {
+            let reply = ask(&mut slow[3], "12345");
+            assert_pushed(&reply);
+            assert_eq!(next_message(&mut client), text("begun12345"), "it had its place still");
+        }
+    }
+}
+
 /// Each of them may, and keeps its connection; but not all together.
 #[test]
 fn those_who_stay_leave_places_for_requests() {

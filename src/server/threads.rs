@@ -89,7 +89,17 @@ pub(super) struct Unserved {
 
 impl Threads {
     pub(super) fn new(shared: Arc<Shared>, gateways: Gateways) -> Arc<Self> {
-        Arc::new(Self { shared, gateways, idle: Mutex::default(), handles: Mutex::default() })
+        let threads = Arc::new(Self { shared, gateways, idle: Mutex::default(), handles: Mutex::default() });
+        #[cfg(feature = "manage")]
+        threads.answer_asked();
+        threads
+    }
+
+    /// Whoever asks whether there is a thread for one more connection is told.
+    #[cfg(feature = "manage")]
+    fn answer_asked(self: &Arc<Self>) {
+        let threads = Arc::downgrade(self);
+        self.shared.ask_for_thread(move || threads.upgrade().is_none_or(|threads| threads.has_one()));
     }
 
     /// Gives a socket to a thread that waits for one, or else to a new one.
@@ -114,6 +124,18 @@ impl Threads {
         let most = self.shared.room.threads();
         let running = self.handles.locked().running.len();
         running < most || running <= most + most / 4 && self.shared.idle.give_up_oldest().is_some()
+    }
+
+    #[cfg(feature = "manage")]
+    fn has_one(&self) -> bool {
+        if !self.idle.locked().stack.is_empty() || !self.shared.idle.is_empty() {
+            return true;
+        }
+        let running = self.handles.locked().running.len();
+        // Others may have taken what was left of the system's.
+        let can_start =
+            || spawn("switchboard-try", self.shared.limits.stack_size, || ()).map(JoinHandle::join);
+        running < self.shared.room.threads() && can_start().is_ok()
     }
 
     /// A function, so that the lock is free again when the thread is woken.

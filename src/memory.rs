@@ -51,11 +51,20 @@ impl Bounds {
     pub(crate) fn read() -> Self {
         let physical = fs::read_to_string("/proc/meminfo").ok().and_then(|text| total(&text));
         let cgroup = least(&cgroups::folders("memory"));
+        Self { resident: [physical, cgroup].into_iter().flatten().min(), ..Self::of_process() }
+    }
+
+    /// Its own limits alone, which are quickly read.
+    fn of_process() -> Self {
         Self {
             addresses: [getrlimit(Resource::As).current, ADDRESSES].into_iter().flatten().min(),
             data: getrlimit(Resource::Data).current,
-            resident: [physical, cgroup].into_iter().flatten().min(),
+            resident: None,
         }
+    }
+
+    fn leave(self, bytes: u64, used: &Used) -> bool {
+        self.all().all(|(kind, bound)| bytes <= bound.saturating_sub(used.of(kind)))
     }
 
     #[cfg(test)]
@@ -132,6 +141,16 @@ pub(crate) fn available() -> Option<u64> {
     Bounds::read().all().map(left).min()
 }
 
+/// Whether the limits of the process itself leave so many more bytes to map. Where that cannot be told, they do.
+pub(crate) fn can_map(bytes: u64) -> bool {
+    let bounds = Bounds::of_process();
+    if bounds.all().next().is_none() {
+        return true; // nobody has to look what is used
+    }
+    let used = Usage::open().and_then(|usage| usage.read());
+    used.is_none_or(|used| bounds.leave(bytes, &used))
+}
+
 /// What `/proc/meminfo` says that the machine has.
 fn total(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
@@ -199,6 +218,17 @@ mod tests {
         assert_eq!((total("MemFree: 1 kB\n"), total("MemTotal: much\n")), (None, None));
         #[cfg(target_os = "linux")]
         assert!(available().is_some_and(|bytes| bytes > 1 << 20));
+    }
+
+    #[test]
+    fn each_limit_has_to_leave_enough() {
+        let used = Used { addresses: 700, data: 300, resident: 1 };
+        let leave = |all: &[_], bytes| Bounds::of(all).leave(bytes, &used);
+        assert!(leave(&[], u64::MAX) && leave(&[(Kind::Addresses, 1000)], 300));
+        assert!(!leave(&[(Kind::Addresses, 1000)], 301) && !leave(&[(Kind::Addresses, 600)], 1));
+        let both = [(Kind::Addresses, 1000), (Kind::Data, 400)];
+        assert!(leave(&both, 100) && !leave(&both, 101));
+        assert!(can_map(1 << 20));
     }
 
     #[test]

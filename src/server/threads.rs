@@ -15,7 +15,12 @@ use super::{
     serve::{Job, serve},
     shared::Shared,
 };
-use crate::{deadline::Budget, gateway::Gateways, sync::LockExt, thread::spawn};
+use crate::{
+    deadline::Budget,
+    gateway::Gateways,
+    sync::LockExt,
+    thread::{spawn, spawn_again},
+};
 
 /// As many threads as there are sockets, and those that wait for another one. Every thread is joined.
 #[derive(Debug)]
@@ -76,6 +81,8 @@ impl Drop for IdleThread {
 struct Handles {
     next_id: u64,
     running: HashMap<u64, JoinHandle<()>>,
+    /// So many have been running at the same time.
+    most: usize,
     ended: Vec<JoinHandle<()>>,
 }
 
@@ -134,7 +141,7 @@ impl Threads {
         let running = self.handles.locked().running.len();
         // Others may have taken what was left of the system's.
         let can_start =
-            || spawn("switchboard-try", self.shared.limits.stack_size, || ()).map(JoinHandle::join);
+            || spawn_again("switchboard-try", self.shared.limits.stack_size, || ()).map(JoinHandle::join);
         running < self.shared.room.threads() && can_start().is_ok()
     }
 
@@ -150,10 +157,16 @@ impl Threads {
         let mut handles = self.handles.locked();
         let id = handles.next_id;
         let run = move || threads.run(id, &of_thread);
-        match spawn("switchboard-conn", self.shared.limits.stack_size, run) {
+        let (name, stack_size) = ("switchboard-conn", self.shared.limits.stack_size);
+        let started = match handles.running.len() < handles.most {
+            true => spawn_again(name, stack_size, run),
+            false => spawn(name, stack_size, run),
+        };
+        match started {
             Ok(handle) => {
                 handles.next_id += 1;
                 handles.running.insert(id, handle);
+                handles.most = handles.most.max(handles.running.len());
                 Ok(())
             }
             Err(e) => {

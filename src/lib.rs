@@ -333,8 +333,7 @@
 //! Of the addresses and the memory that are left at the start, half is for [buffers](Limits::max_buffered_bytes), which take a quarter
 //! and need twice that while they grow; a sixth (from 1 to 32 MiB) is kept back; the rest, a third, is for connections.
 //! [Topics](Limits::max_topics_bytes) and [sessions](Limits::max_session_memory) may take a sixteenth each, of what nobody else takes
-//! just then. So, for the
-//! `switchboard` command on x86-64:
+//! just then. So, for the `switchboard` command on x86-64:
 //!
 //! | `ulimit -v` | for buffers | with a thread each | over TLS | without a thread | over TLS |
 //! |---|---|---|---|---|---|

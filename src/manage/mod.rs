@@ -92,8 +92,9 @@ const LINK_MORE: usize = 64 << 10;
 ///
 /// Tokens are compared in constant time. The answer to a wrong one comes after half a second, and ends the connection. Strangers lock
 /// nobody out: a connection that waits for its request, or for the end after a refusal, gives up its place, without an answer, to
-/// whoever comes when there is no other; so does one whose request has a body that is not there after a second. Refusals are counted in the log, where no token and no whole ID is ever shown. `/health`,
-/// `/ready`, `/@access`, and the files of the console, which hold nothing secret, need no token.
+/// whoever comes when there is no other; so does one whose request has a body that is not there after a second. Refusals are counted
+/// in the log, where no token and no whole ID is ever shown. `/health`, `/ready`, `/@access`, and the files of the console, which hold
+/// nothing secret, need no token.
 ///
 /// # Requests
 ///

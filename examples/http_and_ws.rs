@@ -5,7 +5,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicUsize, Ordering::Relaxed},
     },
     thread,
     time::Duration,
@@ -23,7 +23,7 @@ const PAGE: &str = r#"<!doctype html><meta charset="utf-8"><title>Counter</title
 </script>"#;
 
 /// Tells its client whenever the count has changed.
-struct Report(Arc<AtomicU64>);
+struct Report(Arc<AtomicUsize>);
 
 impl WebSocketServer for Report {
     fn server(&mut self, ws: &mut WebSocket) -> ServerResult {
@@ -44,7 +44,7 @@ impl WebSocketServer for Report {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = std::env::args().nth(1).unwrap_or("127.0.0.1:8080".into());
-    let count = Arc::new(AtomicU64::new(0));
+    let count = Arc::new(AtomicUsize::new(0));
     let (for_page, for_socket) = (count.clone(), count.clone());
     let server = Server::builder()
         .listen(address)
@@ -55,7 +55,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("listening on http://{}/", server.local_addrs()[0]);
 
     // The program as it was before it had WebSockets.
-    let work: u64 = std::env::args().nth(2).map_or(Ok(u64::MAX), |n| n.parse())?;
+    let work: usize = std::env::args().nth(2).map_or(Ok(usize::MAX), |n| n.parse())?;
     for _ in 0..work {
         count.fetch_add(1, Relaxed);
         thread::sleep(Duration::from_millis(250));

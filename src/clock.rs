@@ -17,6 +17,15 @@ const COARSE: ClockId = ClockId::MonotonicCoarse;
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
 const COARSE: ClockId = ClockId::Monotonic;
 
+/// musl calls that are older than its times of 64 bits still have those of 32, on processors of 32 bits; and `rustix`, where it goes
+/// through musl, takes them for times of 64, which no test of a build for another processor would show. Its own system calls are
+/// right there: they have nanoseconds of 64 bits, too.
+#[cfg(all(target_env = "musl", target_pointer_width = "32"))]
+const _: () = assert!(
+    size_of::<rustix::time::Nsecs>() == 8,
+    "rustix goes through musl, and would read a wrong clock: see \"32 bits and musl\" in the page on cross builds (src/cross_builds.md)"
+);
+
 /// A clock that differs by more has been set; by less it is only kept right.
 const SET: Duration = Duration::from_secs(1);
 

@@ -328,7 +328,8 @@
 //! - The values are in memory. A program that has sessions already, or a database for them, has its own [`SessionStore`]. If that
 //!   fails, a handshake that uses its session is answered with 503, and others are not touched.
 //!
-//! The number of sessions with values in memory has a bound, [`Limits::max_sessions`]. Beyond it others are given up, first those of
+//! The number of sessions with values in memory has a bound, [`Limits::max_sessions`], and so has what all of them take,
+//! [`Limits::max_session_memory`], by default a sixteenth of the memory. Beyond it others are given up, first those of
 //! strangers who never came again: so they lock nobody out, even if an application stores something for everybody.
 //!
 //! # Limits
@@ -362,8 +363,9 @@
 //!   [`Compression::Dedicated`]. What your handlers hold is not known.
 //!
 //! Of the addresses and the memory that are left at the start, half is for [buffers](Limits::max_buffered_bytes), which take a quarter
-//! and need twice that while they grow; a sixth (from 1 to 32 MiB) is kept back; the rest, a third, is for connections. So, for the
-//! `switchboard` command on x86-64:
+//! and need twice that while they grow; a sixth (from 1 to 32 MiB) is kept back; the rest, a third, is for connections.
+//! [Topics](Limits::max_topics_bytes) and [sessions](Limits::max_session_memory) may take a sixteenth each, of what nobody else takes
+//! just then. So, for the `switchboard` command on x86-64:
 //!
 //! | `ulimit -v` | for buffers | with a thread each | over TLS | without a thread | over TLS |
 //! |---|---|---|---|---|---|

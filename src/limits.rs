@@ -12,6 +12,10 @@ const UNKNOWN_MEMORY: usize = 256 << 20;
 const TOPICS_PART_OF_MEMORY: usize = 16;
 const TOPICS_UNKNOWN_MEMORY: usize = 64 << 20;
 
+/// By default sessions in memory may take this part of the memory, or so many bytes.
+const SESSIONS_PART_OF_MEMORY: usize = 16;
+const SESSIONS_UNKNOWN_MEMORY: usize = 64 << 20;
+
 /// By default the histories of topics may take this part of what buffers may take, and at most that part.
 const HISTORY_PART_OF_BUFFERS: usize = 8;
 const MOST_HISTORY_PART_OF_BUFFERS: usize = 4;
@@ -181,9 +185,13 @@ pub struct Limits {
     /// nothing can be stored.
     pub max_sessions: usize,
     /// Bytes of the keys and values of one session in memory, and 64 for each value. Beyond it nothing more is stored into it:
-    /// [`Error::SessionsFull`](crate::Error::SessionsFull). Default 64 KiB. So what strangers make an application store has a bound:
-    /// this times [`max_sessions`](Self::max_sessions).
+    /// [`Error::SessionsFull`](crate::Error::SessionsFull). Default 64 KiB.
     pub max_session_bytes: usize,
+    /// Bytes that all sessions in memory may take together, so that strangers who make an application store something cannot fill the
+    /// memory: their keys and values, 64 for each value and 640 for each session. Beyond it others are given up as at
+    /// [`max_sessions`](Self::max_sessions). Default `None`: a sixteenth of the memory, as in
+    /// [`max_buffered_bytes`](Self::max_buffered_bytes); 64 MiB where that is not known.
+    pub max_session_memory: Option<usize>,
 }
 
 impl Default for Limits {
@@ -223,6 +231,7 @@ impl Default for Limits {
             session_timeout: Duration::from_secs(900),
             max_sessions: 10_000,
             max_session_bytes: 64 * 1024,
+            max_session_memory: None,
         }
     }
 }
@@ -269,6 +278,7 @@ impl Limits {
             ("max_connections_per_address", self.max_connections_per_address),
             ("max_queue_bytes", self.max_queue_bytes),
             ("max_topics_bytes", self.max_topics_bytes),
+            ("max_session_memory", self.max_session_memory),
         ] {
             check(name, number.unwrap_or(1), 1.., "at least 1, or none")?;
         }
@@ -303,6 +313,12 @@ impl Limits {
     pub(crate) fn topics_bytes(&self) -> usize {
         let part = || part_of_memory(TOPICS_PART_OF_MEMORY, TOPICS_UNKNOWN_MEMORY);
         self.max_topics_bytes.unwrap_or_else(part)
+    }
+
+    /// What [`max_session_memory`](Self::max_session_memory) comes to.
+    pub(crate) fn session_memory(&self) -> usize {
+        let part = || part_of_memory(SESSIONS_PART_OF_MEMORY, SESSIONS_UNKNOWN_MEMORY);
+        self.max_session_memory.unwrap_or_else(part)
     }
 
     /// What [`max_history_bytes`](Self::max_history_bytes) comes to. It counts as buffers, and nobody can be ended for it.
@@ -370,6 +386,7 @@ mod tests {
             ("max_topics", 1, usize::MAX, |l, n| l.max_topics = n),
             ("max_topic_name", 1, usize::MAX, |l, n| l.max_topic_name = n),
             ("max_topics_bytes", 1, usize::MAX, |l, n| l.max_topics_bytes = Some(n)),
+            ("max_session_memory", 1, usize::MAX, |l, n| l.max_session_memory = Some(n)),
         ];
         for (name, least, most, change) in numbers {
             let checked = |n: usize| {

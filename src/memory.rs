@@ -51,11 +51,20 @@ impl Bounds {
     pub(crate) fn read() -> Self {
         let physical = fs::read_to_string("/proc/meminfo").ok().and_then(|text| total(&text));
         let cgroup = least(&cgroups::folders("memory"));
+        Self { resident: [physical, cgroup].into_iter().flatten().min(), ..Self::of_process() }
+    }
+
+    /// Its own limits alone, which are quickly read.
+    fn of_process() -> Self {
         Self {
             addresses: [getrlimit(Resource::As).current, ADDRESSES].into_iter().flatten().min(),
             data: getrlimit(Resource::Data).current,
-            resident: [physical, cgroup].into_iter().flatten().min(),
+            resident: None,
         }
+    }
+
+    fn leave(self, bytes: u64, used: &Used) -> bool {
+        self.all().all(|(kind, bound)| bytes <= bound.saturating_sub(used.of(kind)))
     }
 
     #[cfg(test)]
@@ -92,12 +101,14 @@ impl Used {
         self.addresses.saturating_sub(self.data)
     }
 
-    /// What `statm` says, in pages: size, resident, shared, text, lib, data, dt.
+    /// What `statm` says, in pages: size, resident, shared, text, lib, data, dt. `None` also of a program for 32 bits that seems to have
+    /// more addresses than there are: then all of this is said of what emulates it, such as qemu-user.
     fn parse(statm: &str) -> Option<Self> {
         let mut pages = statm.split_whitespace().map(|number| number.parse::<u64>().ok());
         let page = page_size() as u64;
         let (addresses, resident) = (pages.next()??, pages.next()??);
         let data = pages.nth(3)??;
+        usize::try_from(addresses * page).ok()?;
         Some(Self { addresses: addresses * page, data: data * page, resident: resident * page })
     }
 }
@@ -128,6 +139,16 @@ pub(crate) fn available() -> Option<u64> {
         Kind::Addresses | Kind::Data => bound.saturating_sub(used.of(kind)),
     };
     Bounds::read().all().map(left).min()
+}
+
+/// Whether the limits of the process itself leave so many more bytes to map. Where that cannot be told, they do.
+pub(crate) fn can_map(bytes: u64) -> bool {
+    let bounds = Bounds::of_process();
+    if bounds.all().next().is_none() {
+        return true; // nobody has to look what is used
+    }
+    let used = Usage::open().and_then(|usage| usage.read());
+    used.is_none_or(|used| bounds.leave(bytes, &used))
 }
 
 /// What `/proc/meminfo` says that the machine has.
@@ -200,13 +221,26 @@ mod tests {
     }
 
     #[test]
+    fn each_limit_has_to_leave_enough() {
+        let used = Used { addresses: 700, data: 300, resident: 1 };
+        let leave = |all: &[_], bytes| Bounds::of(all).leave(bytes, &used);
+        assert!(leave(&[], u64::MAX) && leave(&[(Kind::Addresses, 1000)], 300));
+        assert!(!leave(&[(Kind::Addresses, 1000)], 301) && !leave(&[(Kind::Addresses, 600)], 1));
+        let both = [(Kind::Addresses, 1000), (Kind::Data, 400)];
+        assert!(leave(&both, 100) && !leave(&both, 101));
+        assert!(can_map(1 << 20));
+    }
+
+    #[test]
     fn what_is_used_is_told_in_pages() {
         let page = page_size() as u64;
         let used = Used { addresses: 100 * page, resident: 20 * page, data: 30 * page };
         assert_eq!(Used::parse("100 20 5 7 0 30 0\n"), Some(used));
         assert_eq!((Used::parse(""), Used::parse("1 2 3"), Used::parse("a b c d e f")), (None, None, None));
         assert_eq!((used.of(Kind::Data), used.other_than_data()), (30 * page, 70 * page));
-        #[cfg(target_os = "linux")]
+        let of_emulator = Used::parse(&format!("{} 20 5 7 0 30 0\n", (1_u64 << 32) / page));
+        assert_eq!(of_emulator.is_none(), cfg!(target_pointer_width = "32"));
+        #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
         assert!(Usage::open().unwrap().read().is_some_and(|used| used.resident > 0 && used.data > 0));
     }
 }

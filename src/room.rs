@@ -217,20 +217,36 @@ impl Room {
         self.measured.get().map_or(usize::MAX, |measured| clamp(measured.connections.number))
     }
 
+    /// Whether there is memory for one more, which would be the last one of so many.
+    #[cfg(feature = "manage")]
+    pub(crate) fn would_admit(&self, open: usize, buffered: &Buffered) -> bool {
+        match self.beyond_need_now(buffered) {
+            Some(Beyond::Plenty(_)) | None => true,
+            Some(short) => self.has_been_enough(&short, open, buffered),
+        }
+    }
+
     /// Whether there is memory for one more, which is the last one of so many.
     pub(crate) fn admits(&self, open: usize, buffered: &Buffered) -> bool {
         if self.unlooked.fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1)).is_ok() {
             self.proven.fetch_max(open, Relaxed);
             return true;
         }
-        let Some(measured) = self.measured.get() else { return true };
-        let Some(used) = self.usage.as_ref().and_then(Usage::read) else { return true };
-        match self.beyond_need(measured, &used, buffered) {
-            Beyond::Plenty(bytes) => {
+        match self.beyond_need_now(buffered) {
+            None => true,
+            Some(Beyond::Plenty(bytes)) => {
                 self.unlooked.store(clamp((bytes / EACH_UNLOOKED).min(MOST_UNLOOKED)), Relaxed);
                 self.proven.fetch_max(open, Relaxed);
                 true
             }
+            Some(short) => self.has_been_enough(&short, open, buffered),
+        }
+    }
+
+    /// Whether it is enough nevertheless, for the last one of so many.
+    fn has_been_enough(&self, beyond: &Beyond, open: usize, buffered: &Buffered) -> bool {
+        match beyond {
+            Beyond::Plenty(_) => true,
             // What others have left behind is used again, though the system does not see that: stacks, and holes in the heap.
             Beyond::Little => open <= self.proven.load(Relaxed),
             // When most of them have gone, that is all there is: the system will not get it back, and nobody would be served any more.
@@ -238,6 +254,13 @@ impl Room {
                 open <= (self.proven.load(Relaxed) / 2).max(1) && buffered.free() >= buffered.bound() / 2
             }
         }
+    }
+
+    /// `None`: nobody can tell.
+    fn beyond_need_now(&self, buffered: &Buffered) -> Option<Beyond> {
+        let measured = self.measured.get()?;
+        let used = self.usage.as_ref().and_then(Usage::read)?;
+        Some(self.beyond_need(measured, &used, buffered))
     }
 
     fn beyond_need(&self, measured: &Measured, used: &Used, buffered: &Buffered) -> Beyond {

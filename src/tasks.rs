@@ -1,6 +1,10 @@
 //! How many more threads the process may start: its user, its cgroups and the system may limit them.
 
-use std::{fs, os::unix::fs::MetadataExt, path::Path};
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
 
 use rustix::process::{Resource, getrlimit, getuid};
 
@@ -25,7 +29,7 @@ pub(crate) fn left() -> Option<Tasks> {
     let mappings = of_system("/proc/sys/vm/max_map_count");
     let all = [
         of_user().map(|left| Tasks { left, by: "ulimit -u" }),
-        of_cgroups().map(|left| Tasks { left, by: "the cgroup's pids.max" }),
+        of_cgroups(&cgroups::folders("pids")).map(|left| Tasks { left, by: "the cgroup's pids.max" }),
         of_system("/proc/sys/kernel/threads-max").map(|left| Tasks { left, by: "kernel.threads-max" }),
         mappings.map(|n| Tasks { left: by_mappings(n), by: "vm.max_map_count" }),
     ];
@@ -50,18 +54,45 @@ fn tasks_of(user: u32) -> u64 {
     own.map(|process| fs::read_dir(process.path().join("task")).map_or(0, |tasks| tasks.count() as u64)).sum()
 }
 
-/// What the cgroups leave.
-fn of_cgroups() -> Option<u64> {
+/// What these cgroups leave.
+fn of_cgroups(folders: &[PathBuf]) -> Option<u64> {
     let left = |folder: &Path| {
         let most = cgroups::number(&folder.join("pids.max"))?;
         Some(most.saturating_sub(cgroups::number(&folder.join("pids.current"))?))
     };
-    cgroups::folders("pids").iter().filter_map(|folder| left(folder)).min()
+    folders.iter().filter_map(|folder| left(folder)).min()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_cgroup_that_leaves_least_counts() {
+        let root = std::env::temp_dir().join(format!("switchboard-tasks-{}", std::process::id()));
+        for (group, most, current) in [
+            ("a", "100", "60"),
+            ("a/b", "max", "50"),
+            ("a/c", "30", "10"),
+            ("a/full", "5", "9"),
+            ("pids/x", "70", "1"),
+        ] {
+            fs::create_dir_all(root.join(group)).unwrap();
+            fs::write(root.join(group).join("pids.max"), format!("{most}\n")).unwrap();
+            fs::write(root.join(group).join("pids.current"), format!("{current}\n")).unwrap();
+        }
+        for (text, expected) in [
+            ("0::/a/b\n", Some(40)),
+            ("0::/a/c\n", Some(20)),
+            ("0::/a/full\n", Some(0)),
+            ("0::/\n", None),
+            ("0::/gone\n", None),
+            ("7:pids:/x\n1:cpu:/a\n", Some(69)),
+        ] {
+            assert_eq!(of_cgroups(&cgroups::folders_of(text, &root, "pids")), expected, "{text}");
+        }
+        fs::remove_dir_all(root).unwrap();
+    }
 
     #[test]
     fn a_process_may_start_threads() {

@@ -8,6 +8,15 @@ use std::{
     thread::{Builder, JoinHandle},
 };
 
+use crate::memory;
+
+/// What a thread takes beside its stack when it starts: mostly a second one, for signals. If there is no memory for that, Rust ends the
+/// process.
+const BESIDE_STACK: u64 = 64 << 10;
+
+/// Whether glibc keeps the stacks of threads that have ended for others, up to 40 MiB.
+const KEEPS_STACKS: bool = cfg!(target_env = "gnu");
+
 /// Starts a thread, of the same server as the one that starts it.
 ///
 /// # Errors
@@ -17,8 +26,19 @@ pub(crate) fn spawn(
     stack_size: usize,
     run: impl FnOnce() + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
-    let started = Builder::new().name(name.into()).stack_size(stack_size).spawn(of_this_server(run));
-    started.map_err(|e| explained(stack_size, &e))
+    start(name, stack_size, stack_size, run)
+}
+
+/// The same where another one, with as large a stack, has ended before.
+///
+/// # Errors
+/// As there.
+pub(crate) fn spawn_again(
+    name: &str,
+    stack_size: usize,
+    run: impl FnOnce() + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    start(name, stack_size, if KEEPS_STACKS { 0 } else { stack_size }, run)
 }
 
 /// The same within a scope, which waits for its end.
@@ -33,8 +53,24 @@ pub(crate) fn spawn_scoped<'scope>(
     run: impl FnOnce() + Send + 'scope,
 ) -> io::Result<()> {
     let thread = Builder::new().name(name.into()).stack_size(stack_size);
-    let started = thread.spawn_scoped(scope, of_this_server(run));
+    let started = check_memory(stack_size).and_then(|()| thread.spawn_scoped(scope, of_this_server(run)));
     started.map(drop).map_err(|e| explained(stack_size, &e))
+}
+
+fn start(
+    name: &str,
+    stack_size: usize,
+    more: usize,
+    run: impl FnOnce() + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    let thread = Builder::new().name(name.into()).stack_size(stack_size);
+    let started = check_memory(more).and_then(|()| thread.spawn(of_this_server(run)));
+    started.map_err(|e| explained(stack_size, &e))
+}
+
+fn check_memory(stack: usize) -> io::Result<()> {
+    let can_map = memory::can_map(stack as u64 + BESIDE_STACK);
+    can_map.then_some(()).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
 }
 
 fn of_this_server<'a>(run: impl FnOnce() + Send + 'a) -> impl FnOnce() + Send + 'a {

@@ -91,6 +91,7 @@ fn what_serve_would_end_with_is_an_error_and_nothing_else_is() {
         &["--listen", ANY, "--manage", ANY, "--manage-token-file", &short],
         &["--listen", ANY, "--manage", "0.0.0.0:0", "--manage-token-file", &token],
         &["--listen", ANY, "--manage", &taken, "--manage-token-file", &token],
+        &["--listen", ANY, "--manage-read-only", &taken, "--manage-token-file", &token],
         &["--listen", ANY, "--manage", &unix_nowhere],
         &["--tls-listen", &taken, "--cert", "certs/server.pem", "--key", "certs/server.key"],
         &pair("certs/server.pem", other),

@@ -110,6 +110,39 @@ fn it_is_where_the_log_says_and_needs_no_token_but_what_it_asks_for_does() {
     assert!(!folder.join("s").exists());
 }
 
+/// Whatever token there is for others.
+#[test]
+fn a_listener_for_looking_only_lets_nobody_do_more() {
+    let folder = Folder::new();
+    let token = secret(&folder, "token", TOKEN);
+    let socket = format!("unix:{},mode=0666", folder.path("s"));
+    let mut process = Process::start(&[
+        "serve",
+        "--listen",
+        ANY,
+        "--manage-read-only",
+        &socket,
+        "--manage-read-only",
+        ANY,
+        "--manage-token-file",
+        &token,
+    ]);
+    let address = process.address_of("console", "http");
+    assert_eq!(fs::metadata(folder.join("s")).unwrap().mode() & 0o777, 0o666);
+    let unix = || UnixStream::connect(folder.join("s")).unwrap();
+    let post = |lines: &str| {
+        format!("POST /@broadcast HTTP/1.1\r\nHost: localhost\r\n{lines}Content-Length: 1\r\n\r\nx")
+    };
+    assert_eq!(access(&mut unix(), ""), Ok(r#"{"access":"read"}"#.into()));
+    assert_eq!(ask(&mut unix(), post("")).status, 403);
+    assert_eq!(get(&mut unix(), "/@connections", "").status, 200);
+    let tcp = || Stream::connect(address, Scheme::Ws);
+    assert_eq!(access(&mut tcp(), TOKEN), Ok(r#"{"access":"read"}"#.into()));
+    assert_eq!(ask(&mut tcp(), post(&format!("Authorization: Bearer {TOKEN}\r\n"))).status, 403);
+    assert_eq!(get(&mut tcp(), "/@topics", "").status, 401);
+    process.stop();
+}
+
 /// DNS rebinding: where no token is needed, only the name tells a stranger's page from the console.
 #[test]
 fn a_browser_comes_to_a_unix_socket_by_a_name_that_no_stranger_can_own() {
@@ -162,6 +195,7 @@ fn wrong_options_are_told_with_what_to_do() {
         (&["--manage", ANY, "--manage-token-file", &missing], 1, &["No such file", "openssl rand -hex 32 >"]),
         (&["--manage", ANY, "--manage-token-file", &short], 1, &["5 characters", "openssl rand"]),
         (&["--manage", &path], 1, &["unix:PATH"]),
+        (&["--manage-read-only", ANY], 1, &["--manage-token-file", "unix:PATH"]),
         (
             &["--manage", ANY, "--manage-token-file", &token, "--manage-read-token-file", &token],
             1,

@@ -535,6 +535,47 @@ fn strangers_keep_no_place_from_another_client() {
     }
 }
 
+/// Neither those of strangers nor, after a second, those of whoever has the token.
+#[test]
+fn bodies_that_do_not_come_keep_no_place_from_another_request() {
+    let server = Managed::with(
+        |builder| builder,
+        |manage| {
+            let mut limits = Limits::default();
+            limits.max_connections = 4;
+            limits.handshake_timeout = PATIENCE * 3;
+            manage.limits(limits)
+        },
+    );
+    let (mut client, id) = server.client("/");
+    let (way, push) = (server.plain(), format!("POST /@connections/{id}"));
+    let known = with_lines(&push, &format!("{}Content-Length: 10\r\n", bearer(TOKEN)), "");
+    let stranger = signed(&push, &["content-length: 10"], b"", WRONG);
+    for request in [&known, &stranger] {
+        let mut slow: Vec<_> = (0..4).map(|_| way.connect()).collect();
+        slow.iter_mut().for_each(|stream| stream.write_all(&[request, &b"begun"[..]].concat()).unwrap());
+        let mut is_there = false;
+        eventually("there is a place", || {
+            is_there = is_let_in(&way, "/@topics");
+            is_there
+        });
+        if request == &known {
+            // The others have theirs still, and may go on.
+            let answered = slow.iter_mut().map(|stream| {
+                let mut answer = [0; 12];
+                stream.write_all(b"12345").is_ok()
+                    && stream.read_exact(&mut answer).is_ok()
+                    && answer == *b"HTTP/1.1 200"
+            });
+            let answered = answered.filter(|is_answered| *is_answered).count();
+            assert!((1..4).contains(&answered), "{answered}");
+            for _ in 0..answered {
+                assert_eq!(next_message(&mut client), text("begun12345"));
+            }
+        }
+    }
+}
+
 /// Each of them may, and keeps its connection; but not all together.
 #[test]
 fn those_who_stay_leave_places_for_requests() {

@@ -5,10 +5,11 @@
 mod common;
 
 use std::{
-    fs,
+    env, fs,
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
-    os::unix::{fs::MetadataExt, process::CommandExt},
+    os::unix::{fs::MetadataExt, net::UnixStream, process::CommandExt},
+    path::{Path, PathBuf},
     process::Command,
     thread,
     time::Duration,
@@ -19,7 +20,7 @@ use common::{
     folder::Folder,
     frame, handshake,
     process::{COMMAND, Process},
-    reply::Reply,
+    reply::{Reply, ask},
 };
 use rustix::process::getuid;
 
@@ -28,9 +29,18 @@ const ANY: &str = "127.0.0.1:0";
 /// Somebody who has no other processes.
 const NOBODY: u32 = 64_321;
 
+/// Another build of the command to test, such as a release build. `None`: the one of these tests.
+fn other_build() -> Option<String> {
+    env::var("SWITCHBOARD_TEST_COMMAND").ok()
+}
+
+fn program() -> String {
+    other_build().unwrap_or_else(|| COMMAND.to_owned())
+}
+
 /// Starts the command as a shell does that has set these limits before.
 fn start(limits: &str, arguments: &[&str]) -> Process {
-    Process::spawn(&mut command(COMMAND, limits, arguments))
+    Process::spawn(&mut command(&program(), limits, arguments))
 }
 
 fn command(program: &str, limits: &str, arguments: &[&str]) -> Command {
@@ -41,11 +51,12 @@ fn command(program: &str, limits: &str, arguments: &[&str]) -> Command {
 }
 
 /// A program that was not optimized has so many MiB more of code: else of 32 MiB there would be none left.
-const DEBUG_CODE: usize = if cfg!(debug_assertions) { 12 } else { 0 };
+const DEBUG_CODE: usize = 12;
 
 /// `ulimit -v`, of so many MiB.
 fn addresses(mib: usize) -> String {
-    format!("ulimit -v {}", (mib + DEBUG_CODE) << 10)
+    let is_optimized = !cfg!(debug_assertions) || other_build().is_some();
+    format!("ulimit -v {}", (mib + if is_optimized { 0 } else { DEBUG_CODE }) << 10)
 }
 
 /// What a client came to.
@@ -65,10 +76,10 @@ fn come(address: SocketAddr, scheme: Scheme, path: &str, more: &str) -> Came {
             Err(_) => return Came::Refused,
         },
     };
-    ask(stream, path, more)
+    open(stream, path, more)
 }
 
-fn ask(mut stream: Stream, path: &str, more: &str) -> Came {
+fn open(mut stream: Stream, path: &str, more: &str) -> Came {
     stream.write_all(handshake(path).replace("\r\n\r\n", &format!("{more}\r\n\r\n")).as_bytes()).unwrap();
     let reply = Reply::read(&mut stream);
     match reply.status {
@@ -237,7 +248,7 @@ fn requests_that_do_not_end_take_places_and_no_more() {
 /// A copy of the command that everybody may run, wherever this one is.
 fn public_copy(folder: &Folder) -> String {
     let program = folder.path("switchboard");
-    fs::copy(COMMAND, &program).unwrap();
+    fs::copy(self::program(), &program).unwrap();
     program
 }
 
@@ -246,6 +257,86 @@ fn tasks_of(user: u32) -> usize {
     let own = |entry: &fs::DirEntry| entry.metadata().is_ok_and(|about| about.uid() == user);
     let processes = fs::read_dir("/proc").unwrap().flatten().filter(own);
     processes.map(|process| fs::read_dir(process.path().join("task")).map_or(0, Iterator::count)).sum()
+}
+
+/// Who asks whether one more would be served is told.
+#[cfg(feature = "manage")]
+#[test]
+fn it_is_not_ready_for_one_more_where_there_is_no_thread_for_it() {
+    let folder = Folder::new();
+    let socket = folder.path("manage");
+    let mut process = start(&addresses(64), &["--listen", ANY, "--manage", &format!("unix:{socket}")]);
+    let address = process.address("http");
+    let ready = || {
+        let mut stream = UnixStream::connect(&socket).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        ask(&mut stream, "GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    };
+    assert_eq!(ready().status, 200);
+    let served = storm(address, Scheme::Ws, "/echo", 200);
+    let reply = ready();
+    let why = String::from_utf8_lossy(&reply.body).into_owned();
+    assert!(
+        reply.status == 503 && (why.contains("no thread") || why.contains("short of memory")),
+        "{reply:?}"
+    );
+    drop(served);
+    eventually("there is a thread again", || ready().status == 200);
+    process.stop();
+}
+
+/// A control group of our own. It is removed in the end.
+struct Group(PathBuf);
+
+impl Group {
+    /// `None`: the system gives none, or none that limits this.
+    fn new(controller: &str, file: &str, value: &str) -> Option<Self> {
+        let root = Path::new("/sys/fs/cgroup");
+        let parents = [root.join(controller), root.to_owned()];
+        let group = Self(
+            parents
+                .iter()
+                .map(|parent| parent.join(format!("switchboard-test-{controller}-{}", std::process::id())))
+                .find(|folder| fs::create_dir(folder).is_ok())?,
+        );
+        let is_one = group.0.join("cgroup.procs").exists();
+        (is_one && fs::write(group.0.join(file), value).is_ok()).then_some(group)
+    }
+
+    fn enter(&self) -> String {
+        format!("echo $$ > {}/cgroup.procs", self.0.display())
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        eventually("all processes of the group have ended", || fs::remove_dir(&self.0).is_ok());
+    }
+}
+
+/// Where there are control groups, and tests may make some.
+#[test]
+fn what_a_control_group_leaves_is_enough() {
+    for (controller, [old, new], value, said) in [
+        (
+            "memory",
+            ["memory.limit_in_bytes", "memory.max"],
+            "67108864",
+            "the memory of the machine or the cgroup",
+        ),
+        ("pids", ["pids.max", "pids.max"], "40", "the number of threads (the cgroup's pids.max)"),
+    ] {
+        let group = Group::new(controller, old, value).or_else(|| Group::new(controller, new, value));
+        let Some(group) = group else { continue };
+        let mut process = start(&group.enter(), &["--listen", ANY]);
+        let address = process.address("http");
+        let limit = process.line("at most ");
+        assert!(limit.ends_with(said), "{limit}");
+        let mut served = storm(address, Scheme::Ws, "/echo", 60);
+        served.iter_mut().for_each(echoes);
+        assert!(controller == "memory" || served.len() < 40, "{}", served.len());
+        process.stop();
+    }
 }
 
 /// For root there is no such limit: then it is somebody else who starts the command.

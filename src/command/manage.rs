@@ -20,7 +20,10 @@ pub(super) struct Management {
     /// unix:PATH,mode=0660), or HOST:PORT of this machine, with a --manage-token-file; repeatable
     #[arg(long, value_name = "ADDR", group = "managed")]
     pub(super) manage: Vec<String>,
-    /// The same with TLS, by the certificate of the server, such as --cert and --key: the only way beyond this machine; repeatable
+    /// The same for looking only, whoever connects, such as for a monitor: unix:PATH,mode=0666; repeatable
+    #[arg(long, value_name = "ADDR", group = "managed")]
+    pub(super) manage_read_only: Vec<String>,
+    /// As --manage, with TLS, by the certificate of the server, such as --cert and --key: the only way beyond this machine; repeatable
     #[cfg(feature = "__tls")]
     #[arg(
         long,
@@ -66,6 +69,7 @@ impl Management {
 
     fn in_the_clear(&self, passed: Vec<Socket>) -> Manage {
         let manage = self.manage.iter().fold(Manage::new(), Manage::listen);
+        let manage = self.manage_read_only.iter().fold(manage, Manage::listen_read_only);
         let mut manage = passed.into_iter().fold(manage, |manage, socket| match socket {
             Socket::Tcp(listener) => manage.listener(listener),
             Socket::Unix(listener) => manage.listener_unix(listener),
@@ -84,7 +88,7 @@ impl Management {
         let has_tls = !self.manage_tls.is_empty();
         #[cfg(not(feature = "__tls"))]
         let has_tls = false;
-        has_tls || !self.manage.is_empty()
+        has_tls || !self.manage.is_empty() || !self.manage_read_only.is_empty()
     }
 }
 

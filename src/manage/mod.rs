@@ -90,8 +90,9 @@ const LINK_MORE: usize = 64 << 10;
 ///
 /// Tokens are compared in constant time. The answer to a wrong one comes after half a second, and ends the connection. Strangers lock
 /// nobody out: a connection that waits for its request, or for the end after a refusal, gives up its place, without an answer, to
-/// whoever comes when there is no other. Refusals are counted in the log, where no token and no whole ID is ever shown. `/health`,
-/// `/ready`, `/@access`, and the files of the console, which hold nothing secret, need no token.
+/// whoever comes when there is no other; so does one whose request has a body that is not there after a second. Refusals are counted
+/// in the log, where no token and no whole ID is ever shown. `/health`, `/ready`, `/@access`, and the files of the console, which hold
+/// nothing secret, need no token.
 ///
 /// # Requests
 ///
@@ -116,7 +117,7 @@ const LINK_MORE: usize = 64 << 10;
 /// | `GET /` | the console, for people: plots, and a table of connections, to push to and to close. It asks for the token, and keeps it in its tab |
 /// | `GET /@hub` | the link of a [`Hub`](crate::Hub) in another process: a WebSocket; without an upgrade 426 |
 /// | `GET /health` | 200, if there is a server |
-/// | `GET /ready` | 200, if it takes connections; 503 if it shuts down, is full, or has no descriptors left |
+/// | `GET /ready` | 200, if it takes connections; 503 if it shuts down, is full, or has no descriptor, thread or memory left for one more |
 ///
 /// A body is a text message if it is UTF-8, else a binary one; `?type=text` or `?type=binary` says it. Where the answer is that of
 /// many connections, its status is 202 if nobody was there.

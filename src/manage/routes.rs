@@ -89,14 +89,17 @@ impl Routes {
         };
         let mut last = None;
         if !is_open || exchange.tag() & BY_TOKEN == 0 {
-            let rights = self.admit(exchange.tag(), request, || exchange.body())?;
+            let rights = self.admit(exchange.tag(), request, |sender| body(exchange, sender))?;
             let changes = !request.method().is_safe() || matches!(target, Some(Target::Messages(_)));
             match rights {
                 Rights::All => last = messages::acknowledge(exchange),
                 Rights::Read if changes => return Err(only_read()),
                 Rights::Read => {}
             }
-        } else if matches!(self.rights(exchange.tag(), request, || exchange.body()), Ok(Rights::All)) {
+        } else if matches!(
+            self.rights(exchange.tag(), request, |sender| body(exchange, sender)),
+            Ok(Rights::All)
+        ) {
             // No token is needed, but whoever shows it has got the answer before.
             messages::acknowledge(exchange);
         }
@@ -117,7 +120,7 @@ impl Routes {
         &self,
         tag: u8,
         request: &Request,
-        body: impl FnOnce() -> Result<Bytes, Refusal>,
+        body: impl FnOnce(Sender) -> Result<Bytes, Refusal>,
     ) -> Result<Rights, Refusal> {
         check_page(tag, request)?;
         self.rights(tag, request, body).map_err(|denied| deny(denied, request))
@@ -125,7 +128,7 @@ impl Routes {
 
     /// The same for a WebSocket that is being opened: it has no body, and needs no session.
     pub(super) fn admit_opening(&self, opening: &mut Opening) -> Result<Rights, Refusal> {
-        let rights = self.admit(opening.listener_tag, opening.request(), || Ok(Bytes::new()))?;
+        let rights = self.admit(opening.listener_tag, opening.request(), |_| Ok(Bytes::new()))?;
         opening.set_use_session(false);
         Ok(rights)
     }
@@ -134,12 +137,12 @@ impl Routes {
         &self,
         tag: u8,
         request: &Request,
-        body: impl FnOnce() -> Result<Bytes, Refusal>,
+        body: impl FnOnce(Sender) -> Result<Bytes, Refusal>,
     ) -> Result<Rights, Denied> {
         let is_by_token = tag & BY_TOKEN != 0;
         let body = |sender| {
             let _room = (sender == Sender::Unknown).then(|| self.strangers.admit(request)).transpose()?;
-            body()
+            body(sender)
         };
         let rights = if is_by_token { self.tokens.check(request, body)? } else { Rights::All };
         Ok(if tag & READ_ONLY != 0 { Rights::Read } else { rights })
@@ -187,7 +190,7 @@ impl Routes {
     /// What one may do with the token that is shown, or without one. Nothing is the answer too, so that who has none yet can ask.
     fn access(&self, exchange: &Exchange<'_>) -> Result<Response, Refusal> {
         let request = exchange.request();
-        let access = match self.rights(exchange.tag(), request, || exchange.body()) {
+        let access = match self.rights(exchange.tag(), request, |sender| body(exchange, sender)) {
             Ok(Rights::All) => "all",
             Ok(Rights::Read) => "read",
             Err(Denied::Missing) => "none",
@@ -201,6 +204,14 @@ impl Routes {
             Ok(()) => nothing_but(request, json(StatusCode::OK, Object::new().with("ready", true))),
             Err(why) => Err(later(why)),
         }
+    }
+}
+
+/// The body of a request. Strangers keep no place from others while theirs is on its way.
+fn body(exchange: &Exchange<'_>, sender: Sender) -> Result<Bytes, Refusal> {
+    match sender {
+        Sender::Known => exchange.body(),
+        Sender::Unknown => exchange.body_of_stranger(),
     }
 }
 

@@ -92,6 +92,10 @@ impl MainServer {
             Err("the server shuts down")
         } else if !has_place {
             Err("all places are taken (max_connections)")
+        } else if !self.0.has_thread() {
+            Err("no thread is left for one more connection")
+        } else if !self.0.has_memory() {
+            Err("the server is short of memory")
         } else if File::open("/dev/null").is_err_and(|e| is_exhaustion(&e)) {
             Err("no file descriptor is left")
         } else {

@@ -1,9 +1,9 @@
 //! The body of a request, received only when a handler asks for it. It is counted with what all connections hold, and a client
-//! that is slow with it is not waited for.
+//! that is slow with it is not waited for. Where few places have to be enough, it gives up its own to whoever comes.
 
 #[cfg(feature = "manage")]
 use std::any::Any;
-use std::{borrow::Cow, cell::RefCell};
+use std::{borrow::Cow, cell::RefCell, io, time::Duration};
 
 use bytes::Bytes;
 use http::{StatusCode, header};
@@ -26,12 +26,26 @@ const ROOM: usize = 16 * 1024;
 /// As much of a body that no handler has asked for is thrown away to go on with the next request.
 const MAX_DRAINED: u64 = 64 * 1024;
 
+/// A body that has not come after so long has no place that another connection needs.
+pub(super) const FIRM: Duration = Duration::from_secs(1);
+
+/// The place of a connection.
+pub(super) trait Place {
+    /// From now on it may go to another connection that needs one.
+    fn offer(&self);
+
+    /// Not any more. False: it has gone.
+    fn take_back(&self) -> bool;
+}
+
 /// The body of the request that is being answered. Whoever drops it holds nothing any more.
 pub(super) struct RequestBody<'a> {
     incoming: RefCell<&'a mut Incoming>,
     limits: &'a Limits,
     all: &'a Buffered,
     held: Held,
+    /// The place that the connection may lose meanwhile.
+    place: Option<&'a dyn Place>,
     /// What came of it, once a handler has asked.
     received: RefCell<Option<Result<Bytes, Refusal>>>,
 }
@@ -59,18 +73,19 @@ impl<'a> RequestBody<'a> {
         incoming: &'a mut Incoming,
         limits: &'a Limits,
         all: &'a Buffered,
+        place: Option<&'a dyn Place>,
     ) -> Self {
         incoming.body = Decoder::new(declared.framing);
         incoming.expects_continue = declared.expects_continue;
         let (held, received) = Default::default();
-        Self { incoming: RefCell::new(incoming), limits, all, held, received }
+        Self { incoming: RefCell::new(incoming), limits, all, held, place, received }
     }
 
-    /// All of it.
-    pub(super) fn get(&self) -> Result<Bytes, Refusal> {
+    /// All of it. For so long the connection keeps its place, however few there are.
+    pub(super) fn get(&self, firm: Duration) -> Result<Bytes, Refusal> {
         let receive = || {
             let incoming = &mut **self.incoming.borrow_mut();
-            let received = self.receive(incoming);
+            let received = self.receive(incoming, Deadline::after(firm));
             incoming.is_broken = received.is_err();
             received
         };
@@ -100,7 +115,7 @@ impl<'a> RequestBody<'a> {
         self.incoming.borrow().is_over()
     }
 
-    fn receive(&self, incoming: &mut Incoming) -> Result<Bytes, Refusal> {
+    fn receive(&self, incoming: &mut Incoming, firm: Deadline) -> Result<Bytes, Refusal> {
         let max = self.limits.max_body;
         if incoming.body.left().is_some_and(|left| left > max as u64) {
             return Err(too_large(max));
@@ -126,12 +141,25 @@ impl<'a> RequestBody<'a> {
                 }
                 Part::Other(length) => length,
                 Part::Incomplete => {
-                    incoming.receive_body(&pace)?;
+                    self.receive_more(incoming, &pace, firm)?;
                     0
                 }
             };
             incoming.stream.consume(taken);
         }
+    }
+
+    fn receive_more(&self, incoming: &mut Incoming, pace: &Pace, firm: Deadline) -> Result<(), Refusal> {
+        let Some(place) = self.place else { return come(incoming.receive(ROOM, pace.deadline())) };
+        if firm.remaining().is_some() {
+            match incoming.receive(ROOM, pace.deadline().or_earlier(firm)) {
+                Ok(More::Late) => {}
+                received => return come(received),
+            }
+        }
+        place.offer();
+        let received = incoming.receive(ROOM, pace.deadline());
+        if place.take_back() { come(received) } else { Err(broken()) }
     }
 }
 
@@ -149,14 +177,6 @@ impl Incoming {
         }
         self.stream.output().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         self.send(deadline).map_err(|_| broken())
-    }
-
-    fn receive_body(&mut self, pace: &Pace) -> Result<(), Refusal> {
-        match self.receive(ROOM, pace.deadline()) {
-            Ok(More::Some) => Ok(()),
-            Ok(More::Late) => Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body came too slowly")),
-            Ok(More::End | More::NotTls(_)) | Err(_) => Err(broken()),
-        }
     }
 
     /// Whether another request can follow this one: its body has been received, or is so short that it may be thrown away.
@@ -180,6 +200,15 @@ impl Incoming {
             };
             self.stream.consume(taken);
         }
+    }
+}
+
+/// Whether some more of the body has come.
+fn come(received: io::Result<More>) -> Result<(), Refusal> {
+    match received {
+        Ok(More::Some) => Ok(()),
+        Ok(More::Late) => Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body came too slowly")),
+        Ok(More::End | More::NotTls(_)) | Err(_) => Err(broken()),
     }
 }
 

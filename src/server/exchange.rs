@@ -2,6 +2,8 @@
 
 #[cfg(feature = "manage")]
 use std::any::Any;
+#[cfg(feature = "manage")]
+use std::time::Duration;
 use std::{
     fmt,
     sync::{Arc, OnceLock},
@@ -10,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
-use super::body::RequestBody;
+use super::body::{FIRM, RequestBody};
 use crate::{
     http::{Refusal, Request},
     hub::Hub,
@@ -89,7 +91,13 @@ impl<'a> Exchange<'a> {
     /// slowly, 503 if all connections together hold too much, 400 if it is malformed or breaks off. Whatever the handler
     /// answers then, the connection is closed after it.
     pub fn body(&self) -> Result<Bytes, Refusal> {
-        self.body.get()
+        self.body.get(FIRM)
+    }
+
+    /// The same of whom nobody knows yet: it keeps no place from others while its body is on its way.
+    #[cfg(feature = "manage")]
+    pub(crate) fn body_of_stranger(&self) -> Result<Bytes, Refusal> {
+        self.body.get(Duration::ZERO)
     }
 
     /// The first value of that name in a form that was sent (`application/x-www-form-urlencoded`), decoded.

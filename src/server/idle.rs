@@ -1,7 +1,7 @@
-//! Connections between two HTTP requests; where places are few, also those whose request is on its way, and those that have had their
-//! last answer or wait for that. Each waits on its own thread, but its place among `max_connections` is kept here: who comes when there
-//! is none takes that of the connection that has waited longest, first of those that ask for nothing more; if it is its address that
-//! has too many, that of one of the same address. Nothing here waits.
+//! Connections between two HTTP requests; where places are few, also those whose request or its body is on its way, and those that have
+//! had their last answer or wait for that. Each waits on its own thread, but its place among `max_connections` is kept here: who comes
+//! when there is none takes that of the connection that has waited longest, first of those that ask for nothing more; if it is its
+//! address that has too many, that of one of the same address. Nothing here waits.
 
 use std::{
     collections::BTreeMap,
@@ -50,7 +50,7 @@ impl<Slot> Idle<Slot> {
         key
     }
 
-    /// The same of one whose request is on its way. There are only as many of these as there are places.
+    /// The same of one whose request, or its body, is on its way. There are only as many of these as there are places.
     pub(super) fn enter_asking(&self, socket: Arc<Socket>, slot: Slot) -> Key {
         self.insert(What::Request, socket, slot).0
     }

@@ -1,6 +1,7 @@
 //! The HTTP requests of a connection: answers them, one after the other, until one asks for a WebSocket.
 
 use std::{
+    cell::Cell,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -9,8 +10,9 @@ use std::{
 use http::{StatusCode, header};
 
 use super::{
-    body::{Declared, RequestBody},
+    body::{Declared, Place, RequestBody},
     exchange::Exchange,
+    idle::Key,
     incoming::{Client, Incoming, NoRequest, Peer},
     rejected,
     shared::{NoSlot, Shared, Slot},
@@ -18,6 +20,7 @@ use super::{
 #[cfg(feature = "__tls")]
 use crate::client_certificate::ClientCertificate;
 use crate::{
+    connection::Socket,
     deadline::Deadline,
     http::{CommonHeaders, Refusal, Request, Response, check_page_origin, is_upgrade, to_https},
     incidents::Incident,
@@ -201,7 +204,10 @@ fn answer(shared: &Shared, incoming: &mut Incoming, slot: Slot, request: &Reques
             return None;
         }
     };
-    let body = RequestBody::new(&declared, incoming, &shared.limits, &shared.buffered);
+    let offered = Offered::new(shared, incoming.socket.clone(), slot);
+    // Elsewhere the places are the clients' own.
+    let place = shared.routes.all.is_some().then_some(&offered as &dyn Place);
+    let body = RequestBody::new(&declared, incoming, &shared.limits, &shared.buffered, place);
     let tail = shared.routes.below_page(request.path());
     let exchange = Exchange::new(request, tail, body, &shared.registry, &shared.sessions);
     let answered = shared.routes.respond(&exchange);
@@ -214,12 +220,45 @@ fn answer(shared: &Shared, incoming: &mut Incoming, slot: Slot, request: &Reques
         response.headers_mut().append(name, value);
     }
     tell(shared, incoming.peer, request, response.status());
+    let Some(slot) = offered.slot.into_inner() else {
+        incoming.end(Deadline::after(Duration::ZERO));
+        return None;
+    };
     if !persists(shared, request, &response) || !incoming.can_go_on() {
         respond_last(shared, incoming, slot, Some(request), response);
         return None;
     }
     let sent = respond(shared, incoming, Some(request), response, true);
     (sent && incoming.drain_body()).then_some(slot)
+}
+
+/// The place of a connection whose request is answered, and which may have to give it up while the body is on its way.
+struct Offered<'a> {
+    shared: &'a Shared,
+    socket: Arc<Socket>,
+    slot: Cell<Option<Slot>>,
+    key: Cell<Option<Key>>,
+}
+
+impl<'a> Offered<'a> {
+    fn new(shared: &'a Shared, socket: Arc<Socket>, slot: Slot) -> Self {
+        Self { shared, socket, slot: Cell::new(Some(slot)), key: Cell::default() }
+    }
+}
+
+impl Place for Offered<'_> {
+    fn offer(&self) {
+        if let Some(slot) = self.slot.take() {
+            self.key.set(Some(self.shared.idle.enter_asking(self.socket.clone(), slot)));
+        }
+    }
+
+    fn take_back(&self) -> bool {
+        let slot = self.key.take().and_then(|key| self.shared.idle.leave(key));
+        let is_there = slot.is_some();
+        self.slot.set(slot);
+        is_there
+    }
 }
 
 /// The line of the log for a request that was answered. Where one handler answers all, whom it turns away is counted, as those are

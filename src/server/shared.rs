@@ -10,6 +10,8 @@ use std::{
     },
     time::{Duration, Instant},
 };
+#[cfg(feature = "manage")]
+use std::{fmt, sync::OnceLock};
 
 #[cfg(feature = "__tls")]
 use super::certificates::Certificates;
@@ -94,6 +96,9 @@ pub(super) struct Shared {
     pub(super) buffered: Arc<Buffered>,
     /// What the box has room for.
     pub(super) room: Room,
+    /// Tells whether there is a thread for one more connection, as soon as there are threads.
+    #[cfg(feature = "manage")]
+    has_thread: OnceLock<Asked>,
     /// What clients bring about, for the thread that called `run` to sum up.
     pub(super) incidents: Arc<Incidents>,
     /// The sockets of connections in their handshake, by which a shutdown finds them.
@@ -140,6 +145,8 @@ impl Shared {
             registry,
             buffered,
             room,
+            #[cfg(feature = "manage")]
+            has_thread: OnceLock::new(),
             addresses: Addresses::new(limits.max_connections_per_address),
             idle: Idle::new(limits.max_http_idle),
             limits,
@@ -241,6 +248,24 @@ impl Shared {
         has_room
     }
 
+    /// The same as a question, which changes nothing.
+    #[cfg(feature = "manage")]
+    pub(super) fn has_memory(&self) -> bool {
+        self.room.would_admit(self.connections() + 1, &self.buffered)
+    }
+
+    /// From now on this tells whether there is a thread for one more connection.
+    #[cfg(feature = "manage")]
+    pub(super) fn ask_for_thread(&self, ask: impl Fn() -> bool + Send + Sync + 'static) {
+        let _ = self.has_thread.set(Asked(Box::new(ask)));
+    }
+
+    /// Whether there is a thread for one more connection, or can be one.
+    #[cfg(feature = "manage")]
+    pub(super) fn has_thread(&self) -> bool {
+        self.has_thread.get().is_none_or(|Asked(ask)| ask())
+    }
+
     /// How many places are taken.
     pub(super) fn connections(&self) -> usize {
         self.count.load(SeqCst)
@@ -266,6 +291,17 @@ impl Shared {
     /// What is left of the grace period. `None`: it has no end.
     pub(super) fn grace_left(&self) -> Option<Duration> {
         self.stop_by.locked().map(|by| by.saturating_duration_since(Instant::now()))
+    }
+}
+
+/// A question to what is above.
+#[cfg(feature = "manage")]
+struct Asked(Box<dyn Fn() -> bool + Send + Sync>);
+
+#[cfg(feature = "manage")]
+impl fmt::Debug for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Asked(…)")
     }
 }
 

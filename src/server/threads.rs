@@ -15,7 +15,12 @@ use super::{
     serve::{Job, serve},
     shared::Shared,
 };
-use crate::{deadline::Budget, gateway::Gateways, sync::LockExt, thread::spawn};
+use crate::{
+    deadline::Budget,
+    gateway::Gateways,
+    sync::LockExt,
+    thread::{spawn, spawn_again},
+};
 
 /// As many threads as there are sockets, and those that wait for another one. Every thread is joined.
 #[derive(Debug)]
@@ -76,6 +81,8 @@ impl Drop for IdleThread {
 struct Handles {
     next_id: u64,
     running: HashMap<u64, JoinHandle<()>>,
+    /// So many have been running at the same time.
+    most: usize,
     ended: Vec<JoinHandle<()>>,
 }
 
@@ -89,7 +96,17 @@ pub(super) struct Unserved {
 
 impl Threads {
     pub(super) fn new(shared: Arc<Shared>, gateways: Gateways) -> Arc<Self> {
-        Arc::new(Self { shared, gateways, idle: Mutex::default(), handles: Mutex::default() })
+        let threads = Arc::new(Self { shared, gateways, idle: Mutex::default(), handles: Mutex::default() });
+        #[cfg(feature = "manage")]
+        threads.answer_asked();
+        threads
+    }
+
+    /// Whoever asks whether there is a thread for one more connection is told.
+    #[cfg(feature = "manage")]
+    fn answer_asked(self: &Arc<Self>) {
+        let threads = Arc::downgrade(self);
+        self.shared.ask_for_thread(move || threads.upgrade().is_none_or(|threads| threads.has_one()));
     }
 
     /// Gives a socket to a thread that waits for one, or else to a new one.
@@ -116,6 +133,18 @@ impl Threads {
         running < most || running <= most + most / 4 && self.shared.idle.give_up_oldest().is_some()
     }
 
+    #[cfg(feature = "manage")]
+    fn has_one(&self) -> bool {
+        if !self.idle.locked().stack.is_empty() || !self.shared.idle.is_empty() {
+            return true;
+        }
+        let running = self.handles.locked().running.len();
+        // Others may have taken what was left of the system's.
+        let can_start =
+            || spawn_again("switchboard-try", self.shared.limits.stack_size, || ()).map(JoinHandle::join);
+        running < self.shared.room.threads() && can_start().is_ok()
+    }
+
     /// A function, so that the lock is free again when the thread is woken.
     fn take_idle(&self) -> Option<IdleThread> {
         self.idle.locked().stack.pop()
@@ -128,10 +157,16 @@ impl Threads {
         let mut handles = self.handles.locked();
         let id = handles.next_id;
         let run = move || threads.run(id, &of_thread);
-        match spawn("switchboard-conn", self.shared.limits.stack_size, run) {
+        let (name, stack_size) = ("switchboard-conn", self.shared.limits.stack_size);
+        let started = match handles.running.len() < handles.most {
+            true => spawn_again(name, stack_size, run),
+            false => spawn(name, stack_size, run),
+        };
+        match started {
             Ok(handle) => {
                 handles.next_id += 1;
                 handles.running.insert(id, handle);
+                handles.most = handles.most.max(handles.running.len());
                 Ok(())
             }
             Err(e) => {

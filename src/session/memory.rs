@@ -18,7 +18,8 @@ use crate::{error::Error, limits::Limits, sync::LockExt};
 /// When the store is full, this part of it is given up at once: to find out which takes a look at each.
 const PART_GIVEN_UP: usize = 64;
 
-/// Bytes that each value takes beside those of its key and its own.
+/// Bytes that a session takes beside its values, and a value beside its key and itself.
+const SESSION_COST: usize = 640;
 const VALUE_COST: usize = 64;
 
 /// To ask which sessions have open connections takes a look at each connection, of which so many take less time than the
@@ -34,8 +35,7 @@ pub(crate) trait InUse: Send + Sync + fmt::Debug {
 pub(crate) struct MemoryStore {
     table: Mutex<Table>,
     timeout: Duration,
-    max: usize,
-    /// Bytes of one session.
+    /// Bytes of the values of one session.
     max_bytes: usize,
     in_use: Arc<dyn InUse>,
     asking: Mutex<Asking>,
@@ -52,6 +52,11 @@ struct Asking {
 
 struct Table {
     known: HashMap<SessionId, Entry>,
+    /// What these take, in bytes.
+    bytes: usize,
+    /// The most of both.
+    max: usize,
+    max_bytes: usize,
     /// When `keep` was last called, and when the time before. Whose last use is before that is not in use: it would have been kept.
     kept: Instant,
     kept_before: Instant,
@@ -83,10 +88,14 @@ impl Entry {
         Self { values: BTreeMap::new(), standing, used: Instant::now(), is_open: true }
     }
 
-    /// Bytes of its values, but for this key.
-    fn bytes_beside(&self, key: &str) -> usize {
-        let others = self.values.iter().filter(|(other, _)| *other != key);
-        others.map(|(key, value)| cost(key, value)).sum()
+    /// Bytes of its values.
+    fn bytes(&self) -> usize {
+        self.values.iter().map(|(key, value)| cost(key, value)).sum()
+    }
+
+    /// Bytes of the value of this key, if it has one.
+    fn bytes_of(&self, key: &str) -> usize {
+        self.values.get(key).map_or(0, |value| cost(key, value))
     }
 }
 
@@ -103,33 +112,72 @@ impl Table {
     /// A session that is known, and whose timeout is not over.
     fn find(&mut self, id: &SessionId, timeout: Duration) -> Option<&mut Entry> {
         if self.is_over(self.known.get(id)?, timeout) {
-            self.known.remove(id);
+            self.take(id);
         }
         self.known.get_mut(id)
     }
 
-    /// Makes room for one more, from those that stand as high as this at most. False: all of them are in use, as far as is known.
-    fn make_room(&mut self, timeout: Duration, max: usize, highest: Standing) -> bool {
-        if self.known.len() < max {
-            return true;
+    fn insert(&mut self, id: SessionId, entry: Entry) {
+        self.take(&id);
+        self.bytes += SESSION_COST + entry.bytes();
+        self.known.insert(id, entry);
+    }
+
+    fn take(&mut self, id: &SessionId) -> Option<Entry> {
+        let entry = self.known.remove(id)?;
+        self.bytes -= SESSION_COST + entry.bytes();
+        Some(entry)
+    }
+
+    /// A session that is known gets a value, or loses one.
+    fn change(&mut self, id: &SessionId, key: &str, value: Option<&str>) {
+        let Some(entry) = self.known.get_mut(id) else { return };
+        self.bytes -= entry.bytes_of(key);
+        match value {
+            Some(value) => entry.values.insert(key.to_owned(), value.to_owned()),
+            None => entry.values.remove(key),
+        };
+        self.bytes += entry.bytes_of(key);
+    }
+
+    /// Makes room for so many more bytes of this session, from others that stand as high as this at most. False: it needs more than
+    /// there is, or all others are in use, as far as is known.
+    fn make_room(&mut self, id: &SessionId, bytes: usize, timeout: Duration, highest: Standing) -> bool {
+        let own = self.known.get(id).map(|entry| SESSION_COST + entry.bytes());
+        let more = if own.is_some() { bytes } else { bytes.saturating_add(SESSION_COST) };
+        if more > self.max_bytes.saturating_sub(own.unwrap_or(0)) {
+            return false; // however many are given up
         }
+        let has_room = |table: &Self| {
+            let has_place = own.is_some() || table.known.len() < table.max;
+            has_place && more <= table.max_bytes.saturating_sub(table.bytes)
+        };
+        while !has_room(self) {
+            if !self.give_up(id, timeout, highest) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Gives up a part of the sessions, but for this one. False: there are none to give up.
+    fn give_up(&mut self, except: &SessionId, timeout: Duration, highest: Standing) -> bool {
         let mut candidates: Vec<_> = self
             .known
             .iter()
+            .filter(|(id, _)| *id != except)
             .map(|(id, entry)| (Reverse(self.is_over(entry, timeout)), entry.is_open, entry, id))
             .filter(|&(Reverse(is_over), is_open, entry, _)| is_over || !is_open && entry.standing <= highest)
             .map(|(is_over, _, entry, id)| (is_over, entry.standing, entry.used, id))
             .collect();
-        let count = (max / PART_GIVEN_UP).max(1).min(candidates.len());
+        let count = (self.known.len() / PART_GIVEN_UP).max(1).min(candidates.len());
         if count == 0 {
             return false;
         }
         candidates.select_nth_unstable(count - 1);
         let given_up: Vec<_> = candidates[..count].iter().map(|(.., id)| (*id).clone()).collect();
-        for id in given_up {
-            self.known.remove(&id);
-        }
-        self.known.len() < max
+        given_up.iter().for_each(|id| drop(self.take(id)));
+        true
     }
 
     /// These are the sessions of open connections. Those last used before `since` that are not among them have none.
@@ -150,10 +198,17 @@ impl Table {
 impl MemoryStore {
     pub(crate) fn new(limits: &Limits, in_use: Arc<dyn InUse>) -> Self {
         let now = Instant::now();
-        Self {
-            table: Mutex::new(Table { known: HashMap::new(), kept: now, kept_before: now }),
-            timeout: limits.session_timeout,
+        let table = Table {
+            known: HashMap::new(),
+            bytes: 0,
             max: limits.max_sessions,
+            max_bytes: limits.session_memory(),
+            kept: now,
+            kept_before: now,
+        };
+        Self {
+            table: Mutex::new(table),
+            timeout: limits.session_timeout,
             max_bytes: limits.max_session_bytes,
             in_use,
             asking: Mutex::default(),
@@ -164,15 +219,20 @@ impl MemoryStore {
         self.table.locked().find(id, self.timeout).map(change)
     }
 
-    /// Makes room for one more, if there is a session that nobody uses.
-    fn make_room<'a>(&'a self, mut table: MutexGuard<'a, Table>) -> StoreResult<MutexGuard<'a, Table>> {
-        if table.make_room(self.timeout, self.max, Standing::New) {
+    /// Makes room for so many more bytes of this session, if there are others that nobody uses.
+    fn make_room<'a>(
+        &'a self,
+        mut table: MutexGuard<'a, Table>,
+        id: &SessionId,
+        bytes: usize,
+    ) -> StoreResult<MutexGuard<'a, Table>> {
+        if table.make_room(id, bytes, self.timeout, Standing::New) {
             return Ok(table);
         }
         drop(table); // as it takes a while to ask, and other locks
         self.ask();
         table = self.table.locked();
-        if table.make_room(self.timeout, self.max, Standing::Renewed) {
+        if table.make_room(id, bytes, self.timeout, Standing::Renewed) {
             Ok(table)
         } else {
             Err(Error::SessionsFull.into())
@@ -216,28 +276,31 @@ impl SessionStore for MemoryStore {
 
     fn set(&self, id: &SessionId, key: &str, value: &str) -> StoreResult<()> {
         let mut table = self.table.locked();
-        let others = table.find(id, self.timeout).map(|entry| entry.bytes_beside(key));
-        if others.unwrap_or(0) + cost(key, value) > self.max_bytes {
+        let (all, before) =
+            table.find(id, self.timeout).map_or((0, 0), |entry| (entry.bytes(), entry.bytes_of(key)));
+        let bytes = cost(key, value);
+        if all - before + bytes > self.max_bytes {
             return Err(Error::SessionsFull.into());
         }
-        if others.is_none() {
-            table = self.make_room(table)?;
+        table = self.make_room(table, id, bytes.saturating_sub(before))?;
+        if !table.known.contains_key(id) {
+            table.insert(id.clone(), Entry::new(Standing::New));
         }
-        let entry = table.known.entry(id.clone()).or_insert_with(|| Entry::new(Standing::New));
-        if entry.standing == Standing::Dead {
-            return Err(Error::SessionRenewed.into());
+        match table.known.get_mut(id) {
+            Some(entry) if entry.standing == Standing::Dead => return Err(Error::SessionRenewed.into()),
+            Some(entry) => entry.used = Instant::now(),
+            None => {}
         }
-        entry.used = Instant::now();
-        entry.values.insert(key.to_owned(), value.to_owned());
+        table.change(id, key, Some(value));
         Ok(())
     }
 
     fn remove(&self, id: &SessionId, key: &str) -> StoreResult<()> {
         let mut table = self.table.locked();
-        if let Some(entry) = table.find(id, self.timeout) {
-            let removed = entry.values.remove(key);
-            if removed.is_some() && entry.values.is_empty() {
-                table.known.remove(id);
+        if table.find(id, self.timeout).is_some_and(|entry| entry.values.contains_key(key)) {
+            table.change(id, key, None);
+            if table.known.get(id).is_some_and(|entry| entry.values.is_empty()) {
+                table.take(id);
             }
         }
         Ok(())
@@ -246,7 +309,7 @@ impl SessionStore for MemoryStore {
     fn end(&self, id: &SessionId) -> StoreResult<()> {
         let mut table = self.table.locked();
         if table.find(id, self.timeout).is_some_and(|entry| entry.standing != Standing::Dead) {
-            table.known.remove(id);
+            table.take(id);
         }
         Ok(())
     }
@@ -256,15 +319,15 @@ impl SessionStore for MemoryStore {
         if table.find(old, self.timeout).is_some_and(|entry| entry.standing == Standing::Dead) {
             return Err(Error::SessionRenewed.into());
         }
-        let before = table.known.remove(old);
+        let before = table.take(old);
         // It takes the place of the old one. That a session which holds nothing is one of a login, and that an ID is dead, is kept
         // where there is room for it.
-        if before.is_some() || table.make_room(self.timeout, self.max, Standing::New) {
+        if before.is_some() || table.make_room(&new, 0, self.timeout, Standing::New) {
             let values = before.map(|entry| entry.values).unwrap_or_default();
-            table.known.insert(new.clone(), Entry { values, ..Entry::new(Standing::Renewed) });
+            table.insert(new.clone(), Entry { values, ..Entry::new(Standing::Renewed) });
         }
-        if table.make_room(self.timeout, self.max, Standing::New) {
-            table.known.insert(old.clone(), Entry::new(Standing::Dead));
+        if table.make_room(old, 0, self.timeout, Standing::New) {
+            table.insert(old.clone(), Entry::new(Standing::Dead));
         }
         Ok(new)
     }
@@ -281,7 +344,12 @@ impl SessionStore for MemoryStore {
         table.kept_before = std::mem::replace(&mut table.kept, Instant::now());
         let kept_before = table.kept_before;
         let timeout = self.timeout;
-        table.known.retain(|_, entry| entry.used >= kept_before || entry.used.elapsed() < timeout);
+        let Table { known, bytes, .. } = table;
+        known.retain(|_, entry| {
+            let stays = entry.used >= kept_before || entry.used.elapsed() < timeout;
+            *bytes -= if stays { 0 } else { SESSION_COST + entry.bytes() };
+            stays
+        });
         Ok(())
     }
 
@@ -318,19 +386,24 @@ mod tests {
     const LONG: Duration = Duration::from_secs(900);
 
     fn store(timeout: Duration, max: usize) -> (MemoryStore, Arc<Open>) {
+        let max_session_bytes = 164;
+        let limits =
+            Limits { session_timeout: timeout, max_sessions: max, max_session_bytes, ..Limits::default() };
+        with(&limits)
+    }
+
+    fn with(limits: &Limits) -> (MemoryStore, Arc<Open>) {
         let open = Arc::new(Open::default());
-        let limits = Limits {
-            session_timeout: timeout,
-            max_sessions: max,
-            max_session_bytes: 164,
-            ..Limits::default()
-        };
-        (MemoryStore::new(&limits, open.clone()), open)
+        (MemoryStore::new(limits, open.clone()), open)
     }
 
     impl MemoryStore {
+        /// How many sessions it has; what they take is what it has counted.
         fn len(&self) -> usize {
-            self.table.locked().known.len()
+            let table = self.table.locked();
+            let bytes: usize = table.known.values().map(|entry| SESSION_COST + entry.bytes()).sum();
+            assert_eq!(table.bytes, bytes);
+            table.known.len()
         }
 
         /// As the server does, again and again.
@@ -443,6 +516,36 @@ mod tests {
         assert_eq!(store.get(&id, "k").unwrap(), Some("y".repeat(99)));
         store.set(&id, "k", "").unwrap();
         store.set(&id, "l", &"x".repeat(34)).unwrap();
+    }
+
+    #[test]
+    fn what_all_sessions_hold_is_bounded() {
+        let max = 20 * 2000;
+        let limits = Limits { max_session_memory: Some(max), max_session_bytes: max, ..Limits::default() };
+        let (store, open) = with(&limits);
+        let large =
+            |store: &MemoryStore, id| store.set(id, "k", &"x".repeat(2000 - SESSION_COST - VALUE_COST - 1));
+        let (connected, strangers) = (SessionId::random(), [0; 100].map(|_| SessionId::random()));
+        open.0.locked().insert(connected.clone());
+        large(&store, &connected).unwrap();
+        for stranger in &strangers {
+            large(&store, stranger).unwrap();
+        }
+        assert_eq!(store.len(), 20);
+        for id in [&connected, &strangers[99], &strangers[85]] {
+            assert!(store.get(id, "k").unwrap().is_some(), "{id:?}");
+        }
+        // One that grows takes the room of others, and not its own.
+        store.set(&connected, "l", &"x".repeat(max / 2)).unwrap();
+        assert!((8..10).contains(&store.len()) && store.get(&connected, "k").unwrap().is_some());
+        assert!(is_full(store.set(&connected, "m", &"x".repeat(max / 2))), "it has never room");
+        assert!((8..10).contains(&store.len()), "so nobody is given up for it");
+        // All are in use.
+        open.0.locked().extend(strangers.iter().cloned());
+        assert!(is_full(store.set(&SessionId::random(), "k", &"x".repeat(max / 4))));
+        open.0.locked().clear();
+        store.set(&SessionId::random(), "k", &"x".repeat(max / 4)).unwrap();
+        assert!(store.len() < 9);
     }
 
     #[test]

@@ -8,18 +8,21 @@ import concurrent.futures
 import contextlib
 import http.client
 import os
+import select
 import signal
 import ssl
 import struct
 import sys
+import threading
 import time
 import traceback
 
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-PATIENCE = 10  # seconds, for each wait
-WHOLE_RUN = 120  # seconds
+SLOWER = int(os.environ.get("SLOWER", 1))  # so many times as long may all take: for a server that is emulated
+PATIENCE = 10 * SLOWER  # seconds, for each wait
+WHOLE_RUN = 120 * SLOWER  # seconds
 LIMIT = 1 << 20  # the default of --max-message-size
 MANY = 200
 MASK = bytes(4)  # of zeros: a payload stays readable
@@ -33,11 +36,58 @@ def check(function):
     return function
 
 
+class TlsSocket(ssl.SSLSocket):
+    """Lets a thread send while another one receives. The library does that, but OpenSSL is not made for it: with TLS 1.3, about one
+    request in a thousand was lost that was written while session tickets were read, and then both ends waited for the other."""
+
+    def do_handshake(self, *args):
+        self.lock = threading.Lock()
+        self.patience = None
+        super().do_handshake(*args)
+
+    def settimeout(self, timeout):
+        if self.version() is None:  # there has been no handshake yet
+            super().settimeout(timeout)
+        else:
+            self.patience = timeout
+            super().settimeout(0)
+
+    def recv(self, *args):
+        return self.alone(super().recv, args, select.POLLIN)
+
+    def send(self, *args):  # by sendall, too
+        return self.alone(super().send, args, select.POLLOUT)
+
+    def alone(self, call, args, awaited):
+        """Calls it under the lock, and waits without it."""
+        while True:
+            try:
+                with self.lock:
+                    return call(*args)
+            except ssl.SSLWantReadError:
+                awaited = select.POLLIN
+            except ssl.SSLWantWriteError:
+                awaited = select.POLLOUT
+            except BlockingIOError:
+                pass
+            ready = select.poll()
+            ready.register(self, awaited)
+            if not ready.poll(None if self.patience is None else 1000 * self.patience):
+                raise TimeoutError(f"nothing within {self.patience} s")
+
+
 class Server:
     def __init__(self, url, ca_file):
         self.url = url
         self.scheme, self.authority = url.split("://")
-        self.tls = ssl.create_default_context(cafile=ca_file) if self.scheme == "wss" else None
+        self.ca_file = ca_file
+        self.tls = None
+        if self.scheme == "wss":
+            self.tls = self.tls_context()
+            self.tls.sslsocket_class = TlsSocket
+
+    def tls_context(self):
+        return ssl.create_default_context(cafile=self.ca_file)
 
     def connect(self, path="/echo", **options):
         """A connection; it offers permessage-deflate, as this library always does."""
@@ -47,7 +97,7 @@ class Server:
     def http(self, method, path):
         """The status, the headers and the body of an answer to a plain HTTP request."""
         if self.tls:
-            client = http.client.HTTPSConnection(self.authority, timeout=PATIENCE, context=self.tls)
+            client = http.client.HTTPSConnection(self.authority, timeout=PATIENCE, context=self.tls_context())
         else:
             client = http.client.HTTPConnection(self.authority, timeout=PATIENCE)
         with contextlib.closing(client):
@@ -191,7 +241,7 @@ def close_code_and_reason_are_echoed(server):
             begun = time.monotonic()
             ws.close(code, reason)
             expect("the answer", (ws.close_code, ws.close_reason), (code, reason))
-            expect_that("the end took longer than 3 s", time.monotonic() - begun < 3)
+            expect_that("the end took longer than 3 s", time.monotonic() - begun < 3 * SLOWER)
 
 
 @check
@@ -264,7 +314,7 @@ def the_example_says_that_nothing_came(server):
         text = ws.recv(timeout=10 + PATIENCE)
         silence = time.monotonic() - begun
         expect_that(f"the text: {text!r}", text.startswith("Server timed-out at "))
-        expect_that(f"it came after {silence:.1f} s", 9.5 < silence < 15)
+        expect_that(f"it came after {silence:.1f} s", 9.5 < silence < 10 + 5 * SLOWER)
         expect_echo(ws, "still here")
         ws.send("exit")
         expect_close(ws, 1000)

@@ -30,6 +30,8 @@ pub(super) fn of(args: &Serve, are_passed: bool) -> Vec<Place> {
     #[cfg(feature = "manage")]
     {
         places.extend(args.manage.manage.iter().map(String::as_str).map(place("manage", true)));
+        let read_only = args.manage.manage_read_only.iter().map(String::as_str);
+        places.extend(read_only.map(place("manage-read-only", true)));
         #[cfg(feature = "__tls")]
         places.extend(args.manage.manage_tls.iter().map(String::as_str).map(place("manage-tls", true)));
     }

@@ -197,9 +197,10 @@ fn manage_is_for_clients(typed: &ArgMatches, file: Option<&File>) -> bool {
             let is_typed = |id| typed.try_contains_id(id).is_ok_and(|is_there| is_there);
             let key = |key: &str| Name { table: None, key: key.to_owned() };
             let is_in_file = |key: Name| file.is_some_and(|file| file.entry(&key).is_some());
-            let is_managed = ["manage", "manage_tls"].into_iter().any(is_typed)
-                || ["manage", "manage-tls"].map(key).into_iter().any(is_in_file);
-            !is_managed && variable("SWITCHBOARD_MANAGE_TLS").is_none()
+            let is_managed = ["manage", "manage_read_only", "manage_tls"].into_iter().any(is_typed)
+                || ["manage", "manage-read-only", "manage-tls"].map(key).into_iter().any(is_in_file);
+            let others = ["SWITCHBOARD_MANAGE_READ_ONLY", "SWITCHBOARD_MANAGE_TLS"];
+            !is_managed && others.into_iter().all(|name| variable(name).is_none())
         }
     }
 }

@@ -631,8 +631,6 @@ pub use crate::client::{HubBuilder, HubError};
 pub use crate::client_certificate::ClientCertificate;
 #[cfg(feature = "manage")]
 pub use crate::manage::Manage;
-#[cfg(feature = "cluster")]
-pub use crate::redis::Redis;
 #[cfg(feature = "__tls")]
 pub use crate::tls::{CertificateInfo, TlsBackend, TlsClientCa, TlsIdentity, TlsTrust, TlsVersion, TlsWatch};
 pub use crate::{
@@ -661,6 +659,8 @@ pub use crate::{
     tags::{Tags, TagsIter},
     websocket::{Closed, Handled, Messages, READ_LEN, ServerResult, WebSocket, WebSocketServer},
 };
+#[cfg(feature = "cluster")]
+pub use crate::{redis::Redis, session::RedisStore};
 
 /// Compiles the code in the README.
 #[cfg(all(doctest, feature = "__tls", feature = "remote"))]

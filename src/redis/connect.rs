@@ -15,6 +15,7 @@ use crossbeam_channel::bounded;
 
 use super::{
     Redis,
+    exchange::exchange,
     failure::{Failure, FailureKind, NO_CLUSTER},
     url::{Address, Place},
 };
@@ -79,6 +80,11 @@ impl Redis {
         Ok(connection)
     }
 
+    /// What went wrong with a connection to it, and where.
+    pub(crate) fn failure(&self, error: &RedisError) -> Failure {
+        Failure::at(&self.to_string(), error)
+    }
+
     fn connect_tcp(&self, address: &Address, deadline: Deadline) -> Result<Connection, Failure> {
         let shown = address.shown();
         let found = self.connect_master(&shown, self.info(address), deadline)?;
@@ -117,7 +123,7 @@ impl Redis {
         let mut connection = dial(&shown, self.info(sentinel), deadline)?;
         let mut pipeline = hello(&self.of_sentinels);
         pipeline.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(name);
-        let answers = query(&mut connection, &pipeline, deadline).map_err(|e| Failure::at(&shown, &e))?;
+        let answers = exchange(&mut connection, &pipeline, deadline).map_err(|e| Failure::at(&shown, &e))?;
         let [hello, .., address] = &answers[..] else { return Err(no_redis(&shown)) };
         let hello = understand(&shown, hello, &self.of_sentinels)?;
         if hello.mode != "sentinel" {
@@ -151,7 +157,7 @@ impl Redis {
         // Redis has these two from 7.2 on, and an ACL may forbid them: it is no harm.
         pipeline.cmd("CLIENT").arg("SETINFO").arg("LIB-NAME").arg(NAME);
         pipeline.cmd("CLIENT").arg("SETINFO").arg("LIB-VER").arg(env!("CARGO_PKG_VERSION"));
-        let answers = query(&mut connection, &pipeline, deadline).map_err(|e| Failure::at(shown, &e))?;
+        let answers = exchange(&mut connection, &pipeline, deadline).map_err(|e| Failure::at(shown, &e))?;
         let [hello, others @ ..] = &answers[..] else { return Err(no_redis(shown)) };
         let hello = understand(shown, hello, &secrets)?;
         match hello.mode.as_str() {
@@ -165,7 +171,7 @@ impl Redis {
         }
         if let (1.., Some(selected)) = (target.database, others.first()) {
             selected.clone().extract_error().map_err(|e| {
-                let text = format!("{shown}: database {}: {}", target.database, Failure::from(e));
+                let text = format!("{shown}: database {}: {}", target.database, Failure::from(&e));
                 Failure::new(FailureKind::Unsuitable, text)
             })?;
         }
@@ -282,22 +288,4 @@ impl Drop for Connecting {
     fn drop(&mut self) {
         CONNECTING.fetch_sub(1, Relaxed);
     }
-}
-
-/// All answers of a pipeline, of which each may be an error of its own.
-fn query(
-    connection: &mut Connection,
-    pipeline: &Pipeline,
-    deadline: Deadline,
-) -> Result<Vec<Value>, RedisError> {
-    let left =
-        || deadline.remaining().ok_or(RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut)));
-    connection.set_write_timeout(Some(left()?))?;
-    connection.send_packed_command(&pipeline.get_packed_pipeline())?;
-    let mut answers = Vec::with_capacity(pipeline.len());
-    for _ in 0..pipeline.len() {
-        connection.set_read_timeout(Some(left()?))?;
-        answers.push(connection.recv_response()?);
-    }
-    Ok(answers)
 }

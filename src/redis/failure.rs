@@ -87,9 +87,6 @@ impl From<&RedisError> for Failure {
         if error.kind() == ErrorKind::Parse {
             return Self::new(kind, "what answers is no Redis");
         }
-        if error.kind() == ErrorKind::Io {
-            return Self::new(kind, error.to_string());
-        }
         Self::new(kind, error.to_string())
     }
 }

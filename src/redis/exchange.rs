@@ -20,6 +20,7 @@ pub(crate) fn exchange(
 ) -> RedisResult<Vec<Value>> {
     let left = || deadline.remaining().ok_or(RedisError::from(io::Error::from(io::ErrorKind::TimedOut)));
     connection.set_write_timeout(Some(left()?))?;
+    connection.set_read_timeout(Some(left()?))?; // with rustls the first write is the handshake
     connection.send_packed_command(&pipeline.get_packed_pipeline())?;
     let mut answers = Vec::with_capacity(pipeline.len());
     for _ in 0..pipeline.len() {

@@ -44,7 +44,7 @@ const RENEWED: &[u8] = b"\xff";
 ///
 /// # fn main() -> Result<(), switchboard::ServerError> {
 /// let store = RedisStore::new(Redis::new("redis://127.0.0.1")?);
-/// let builder = Server::builder().session_store(store).session_keys(&[b"of all servers, 32 bytes or more"])?;
+/// let builder = Server::builder().session_store(store).session_keys(["32 bytes, the same of all servers"]);
 /// # Ok(()) }
 /// ```
 ///

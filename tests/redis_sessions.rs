@@ -559,7 +559,7 @@ fn a_slow_redis_makes_sessions_slow_and_nothing_else() {
 }
 
 #[test]
-fn what_fails_is_logged_without_secrets_and_no_thread_is_left() {
+fn no_password_is_told() {
     let redis = RedisServer::start_with(&["--requirepass", "secret"]);
     let url = format!("redis://:wrong-secret@127.0.0.1:{}", redis.port());
     let store = Arc::new(RedisStore::new(Redis::new(url).unwrap()));

@@ -20,7 +20,7 @@ use crate::{
 /// Connections that there are at most.
 const CONNECTIONS: usize = 8;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5); // OpenSSL may take long for the CAs of the system
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The server says eight times within the timeout what is in use, and not when a connection ends. So what is not in use lives by
@@ -118,7 +118,7 @@ impl RedisStore {
         self
     }
 
-    /// So long an answer of Redis is waited for, and a connection to it 2 s, before it is known to have failed. Default: 2 s.
+    /// So long an answer of Redis is waited for, and a connection to it 5 s, before it is known to have failed. Default: 2 s.
     #[must_use]
     pub fn answer_timeout(mut self, timeout: Duration) -> Self {
         self.answer_timeout = timeout;

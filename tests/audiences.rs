@@ -5,6 +5,7 @@ mod common;
 
 use std::{
     sync::{
+        Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
         mpsc,
     },
@@ -119,7 +120,7 @@ impl WebSocketServer for Early {
         let topic = opening.path().trim_start_matches('/').to_owned();
         opening.join(&topic)?;
         opening.join(topic.as_str())?;
-        assert_eq!(opening.topics(), [topic.into()]);
+        assert_eq!(opening.topics(), [Arc::<str>::from(topic)]);
         opening.set_shared_connection(opening.request().query() == "shared");
         let (go_on, goes_on) = mpsc::channel();
         self.0.send((*opening.websocket_id(), go_on)).unwrap();
@@ -169,7 +170,7 @@ fn a_topic_that_is_joined_early_misses_nothing() {
                 assert!(agrees);
                 // It is a member as soon as the client knows that it is connected.
                 assert_eq!(hub.members("room", None, 0).unwrap().items, [id]);
-                assert_eq!(hub.topics_of(&id).unwrap(), ["room".into()]);
+                assert_eq!(hub.topics_of(&id).unwrap(), [Arc::<str>::from("room")]);
                 assert_eq!(topics(hub), [("room".to_owned(), 1)]);
                 assert_eq!(reached(hub.broadcast(Audience::Topic("room"), "4").unwrap()), 1);
                 for n in 1..=4 {

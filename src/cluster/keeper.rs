@@ -9,9 +9,15 @@ use std::{
 use ::redis::{FromRedisValue, cmd, from_redis_value};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use super::{bus::Failed, envelope::Kind, member::Member, nodes::Lease, pace::Pace};
+use super::{
+    bus::Failed,
+    envelope::Kind,
+    member::Member,
+    nodes::{HAS_LEFT, Lease, RETURN},
+    pace::Pace,
+};
 use crate::{
-    id::{NodeId, random_bytes},
+    id::NodeId,
     redis::{Failure, Timeouts},
 };
 
@@ -27,12 +33,12 @@ const RENEWALS: u32 = 4;
 /// Takes a lease, if nobody has it, or if whoever has it does not listen any more, which is asked only before this node itself does.
 const CLAIM: &str = "\
 local held = redis.call('GET', KEYS[1])
-if held and string.sub(held, 1, 16) ~= string.sub(ARGV[1], 1, 16) then
+if held and held ~= 'left' and string.sub(held, 1, 16) ~= string.sub(ARGV[1], 1, 16) then
   if ARGV[3] == '0' or redis.call('PUBLISH', ARGV[4], '') > 0 then return 0 end
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 redis.call('SADD', KEYS[2], ARGV[5])
-redis.call('SET', KEYS[3], ARGV[6], 'NX')
+if redis.call('SETNX', KEYS[3], 1) == 1 then redis.call('SET', KEYS[4], 1, 'PX', ARGV[6]) end
 return 1";
 
 /// Renews the lease that this start of the node has, also where Redis has no memory for anything new.
@@ -41,7 +47,7 @@ local held = redis.call('GET', KEYS[1])
 if not held or string.sub(held, 1, 16) ~= ARGV[1] then return 0 end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 redis.pcall('SADD', KEYS[2], ARGV[3])
-redis.pcall('SET', KEYS[3], ARGV[4], 'NX')
+if redis.pcall('SETNX', KEYS[3], 1) == 1 then redis.pcall('SET', KEYS[4], 1, 'PX', ARGV[4]) end
 return 1";
 
 /// Gives a lease back.
@@ -50,6 +56,7 @@ local held = redis.call('GET', KEYS[1])
 if held and string.sub(held, 1, 16) == ARGV[1] then
   redis.call('DEL', KEYS[1])
   redis.call('SREM', KEYS[2], ARGV[2])
+  redis.pcall('SET', KEYS[1], 'left', 'PX', ARGV[3])
 end";
 
 pub(super) struct Keeper {
@@ -77,6 +84,7 @@ impl Keeper {
         let connection = self.member.redis().connect(timeouts)?;
         self.member.bus().begin(connection);
         self.renew_at = Instant::now();
+        self.look_at_its_age();
         Ok(())
     }
 
@@ -85,9 +93,10 @@ impl Keeper {
         let (member, names) = (&self.member, self.member.names());
         let node = member.node();
         let mut claim = cmd("EVAL");
-        claim.arg(CLAIM).arg(3).arg(names.lease(node)).arg(names.nodes()).arg(names.era());
+        claim.arg(CLAIM).arg(4).arg(names.lease(node)).arg(names.nodes());
+        claim.arg(names.memory()).arg(names.young());
         claim.arg(member.own_lease().to_text()).arg(member.lease().as_millis() as u64);
-        claim.arg(u8::from(self.is_first)).arg(names.node(node)).arg(node_text(node)).arg(era());
+        claim.arg(u8::from(self.is_first)).arg(names.node(node)).arg(node_text(node)).arg(self.young());
         let taken: i64 = self.ask(&claim)?;
         self.is_first = false;
         if taken == 1 {
@@ -165,11 +174,28 @@ impl Keeper {
         let (member, names) = (&self.member, self.member.names());
         let node = member.node();
         let mut renew = cmd("EVAL");
-        renew.arg(RENEW).arg(3).arg(names.lease(node)).arg(names.nodes()).arg(names.era());
+        renew.arg(RENEW).arg(4).arg(names.lease(node)).arg(names.nodes());
+        renew.arg(names.memory()).arg(names.young());
         renew.arg(format!("{:016x}", member.me().start)).arg(member.lease().as_millis() as u64);
-        renew.arg(node_text(node)).arg(era());
+        renew.arg(node_text(node)).arg(self.young());
         let is_there: i64 = if self.is_first { 0 } else { self.ask(&renew)? };
         if is_there == 1 { Ok(true) } else { self.claim() }
+    }
+
+    /// For how long after it has forgotten everything Redis does not know all who are there, in milliseconds.
+    fn young(&self) -> u64 {
+        self.member.lease().max(RETURN).as_millis() as u64
+    }
+
+    /// Redis that was started lately may have leases that nobody could renew.
+    fn look_at_its_age(&self) {
+        let info: Result<String, _> = self.ask(cmd("INFO").arg("server")); // an ACL may forbid it
+        let seconds = info.ok().and_then(|info| {
+            let seconds = info.lines().find_map(|line| line.strip_prefix("uptime_in_seconds:"));
+            seconds?.trim().parse::<u64>().ok()
+        });
+        let age = Duration::from_secs(seconds.unwrap_or(u64::MAX));
+        self.member.nodes().doubt(Duration::from_millis(self.young()).saturating_sub(age));
     }
 
     /// Which nodes there are.
@@ -181,16 +207,19 @@ impl Keeper {
         known.retain(|node| !nodes.contains(node));
         nodes.extend(known);
         let keys: Vec<_> = nodes.iter().map(|node| names.lease(*node)).collect();
-        let mut leases: Vec<Option<String>> = self.ask(cmd("MGET").arg(keys).arg(names.era()))?;
-        let believes = member.nodes().believes(leases.pop().flatten().as_deref());
+        let keys = keys.into_iter().chain([names.memory(), names.young()]);
+        let mut leases: Vec<Option<String>> = self.ask(cmd("MGET").arg(keys.collect::<Vec<_>>()))?;
+        let (young, memory) = (leases.pop().flatten(), leases.pop().flatten());
+        let believes = member.nodes().believes(memory.is_some() && young.is_none());
         let mut gone = Vec::new();
         for (node, lease) in nodes.into_iter().zip(leases) {
-            if let Some(lease) = lease.as_deref().and_then(Lease::parse) {
+            let lease = lease.as_deref();
+            if let Some(lease) = lease.and_then(Lease::parse) {
                 let software = lease.software.clone();
                 if member.nodes().seen(node, lease) {
                     log::info!("the cluster: node {} is there, {software}", node.get());
                 }
-            } else if believes {
+            } else if believes || lease == Some(HAS_LEFT) {
                 self.is_gone(node);
                 gone.push(node_text(node));
             }
@@ -234,16 +263,12 @@ impl Member {
         let mut leave = cmd("EVAL");
         leave.arg(LEAVE).arg(2).arg(names.lease(node)).arg(names.nodes());
         leave.arg(format!("{:016x}", self.me().start)).arg(node_text(node));
+        leave.arg(self.lease().as_millis() as u64);
         let _ = self.call(&leave, self.deadline());
         let _ = self.publish(&names.all(), Kind::Left, &[], self.deadline());
         // Its own thread looks whether it is to end when it hears something.
         let _ = self.publish_to(node, Kind::Beat, &[], self.deadline());
     }
-}
-
-/// If Redis has forgotten everything, it gets another one.
-fn era() -> String {
-    format!("{:016x}", u64::from_ne_bytes(random_bytes()))
 }
 
 fn node_text(node: NodeId) -> String {

@@ -17,7 +17,7 @@ use super::{
     envelope::{Head, Kind, Sender},
     lines::Lines,
     names::Names,
-    nodes::{Lease, Nodes},
+    nodes::{HAS_LEFT, Lease, Nodes},
     queries::Queries,
     shares::Shares,
     talks::Talks,
@@ -232,15 +232,19 @@ impl Member {
 
     /// Whether a node has a lease, as Redis knows it now.
     fn look(&self, node: NodeId, deadline: Deadline) -> Result<bool, Failed> {
-        let lease = self.call(cmd("MGET").arg(self.names.era()).arg(self.names.lease(node)), deadline)?;
-        let (era, lease): (Option<String>, Option<String>) =
-            from_redis_value(lease).map_err(|_| Failed::Unreachable)?;
-        match lease.as_deref().and_then(Lease::parse) {
+        let names = &self.names;
+        let keys = [names.memory(), names.young(), names.lease(node)];
+        let values = self.call(cmd("MGET").arg(&keys), deadline)?;
+        let (memory, young, lease): (Option<String>, Option<String>, Option<String>) =
+            from_redis_value(values).map_err(|_| Failed::Unreachable)?;
+        let remembers = memory.is_some() && young.is_none();
+        let lease = lease.as_deref();
+        match lease.and_then(Lease::parse) {
             Some(lease) => {
                 self.nodes.seen(node, lease);
                 Ok(true)
             }
-            None if !self.nodes.believes(era.as_deref()) => Err(Failed::Unreachable),
+            None if lease != Some(HAS_LEFT) && !self.nodes.believes(remembers) => Err(Failed::Unreachable),
             None => {
                 if self.nodes.gone(node) {
                     self.lines.forget(self, node);

@@ -28,9 +28,14 @@ impl Names {
         format!("{}nodes", self.prefix)
     }
 
-    /// What Redis has for as long as it forgets nothing: whichever node was the first has written it.
-    pub(super) fn era(&self) -> String {
-        format!("{}era", self.prefix)
+    /// A key that is there for as long as Redis forgets nothing.
+    pub(super) fn memory(&self) -> String {
+        format!("{}memory", self.prefix)
+    }
+
+    /// One that is there for a while after the first one was made: some nodes that are there may not have said so yet.
+    pub(super) fn young(&self) -> String {
+        format!("{}young", self.prefix)
     }
 
     /// The channel that all nodes listen to.

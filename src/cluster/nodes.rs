@@ -14,7 +14,10 @@ use super::{envelope::Sender, pace::LONGEST};
 use crate::{id::NodeId, sync::LockExt};
 
 /// So long, or as long as a lease, others may need until they are back when Redis is.
-const RETURN: Duration = LONGEST.saturating_add(Duration::from_secs(1));
+pub(super) const RETURN: Duration = LONGEST.saturating_add(Duration::from_secs(1));
+
+/// Instead of a lease, where a node has left: that is known, and not only that it is not there.
+pub(super) const HAS_LEFT: &str = "left";
 
 /// What the key of a lease holds: which start of the node it is, for how long it is renewed, and its software.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +64,6 @@ pub(super) struct Nodes {
 /// it for a while: then those who are there need some time to say so.
 #[derive(Debug, Default)]
 struct Trust {
-    era: Option<String>,
     /// When this node's own lease was renewed.
     renewed: Option<Instant>,
     doubts_until: Option<Instant>,
@@ -94,23 +96,24 @@ impl Nodes {
         if on {
             let mut trust = self.trust.locked();
             if trust.is_late(self.lease) {
-                trust.doubt(self.lease);
+                trust.doubt(self.lease.max(RETURN));
             }
             trust.renewed = Some(Instant::now());
         }
         self.renews.swap(on, Relaxed)
     }
 
-    /// Whether a node without a lease is gone. `era`: what Redis has there.
-    pub(super) fn believes(&self, era: Option<&str>) -> bool {
-        let mut trust = self.trust.locked();
-        if era.is_none() || trust.era.as_deref().is_some_and(|known| Some(known) != era) {
-            trust.doubt(self.lease);
+    /// Whether a node without a lease is gone. `remembers`: Redis has forgotten nothing for a while.
+    pub(super) fn believes(&self, remembers: bool) -> bool {
+        if !remembers {
+            self.doubt(self.lease / 2); // until it is looked again
         }
-        if let Some(era) = era {
-            trust.era = Some(era.to_owned());
-        }
-        self.renews() && trust.is_sure(self.lease)
+        self.is_sure()
+    }
+
+    /// For so long at least a lease that is missing says nothing.
+    pub(super) fn doubt(&self, time: Duration) {
+        self.trust.locked().doubt(time);
     }
 
     /// A lease was seen. True: of a node, or a start of it, that was not known.
@@ -162,8 +165,8 @@ impl Trust {
         !self.is_late(lease) && self.doubts_until.is_none_or(|until| until <= Instant::now())
     }
 
-    fn doubt(&mut self, lease: Duration) {
-        self.doubts_until = Some(Instant::now() + lease.max(RETURN));
+    fn doubt(&mut self, time: Duration) {
+        self.doubts_until = self.doubts_until.max(Some(Instant::now() + time));
     }
 }
 
@@ -205,19 +208,17 @@ mod tests {
     fn what_redis_does_not_have_says_nothing_when_it_has_forgotten_or_was_away() {
         let nodes = || {
             let nodes = Nodes::new(NodeId::new(1), Duration::from_secs(60));
-            assert!(!nodes.believes(Some("a")), "nobody can renew");
+            assert!(!nodes.believes(true), "nobody can renew");
             nodes.set_renews(true);
-            assert!(nodes.believes(Some("a")) && nodes.believes(Some("a")));
+            assert!(nodes.believes(true) && nodes.believes(true));
             nodes
         };
         let forgotten = nodes();
-        assert!(!forgotten.believes(None) && !forgotten.believes(Some("a")), "it has forgotten everything");
-        let other = nodes();
-        assert!(!other.believes(Some("b")) && !other.believes(Some("b")), "so has this one");
+        assert!(!forgotten.believes(false) && !forgotten.believes(true));
         let away = nodes();
         away.trust.locked().renewed = Instant::now().checked_sub(Duration::from_secs(31));
-        assert!(!away.believes(Some("a")), "nobody could renew lately");
+        assert!(!away.believes(true), "nobody could renew lately");
         away.set_renews(true);
-        assert!(!away.believes(Some("a")), "the others have to do so, too");
+        assert!(!away.believes(true), "the others have to do so, too");
     }
 }

@@ -212,3 +212,28 @@ fn millis(age: Duration) -> u64 {
     const LONGEST: u64 = 10 * 365 * 86_400 * 1000;
     u64::try_from(age.as_millis()).unwrap_or(LONGEST).clamp(1, LONGEST)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_heard_says_where_it_stands() {
+        let from = Sender { node: 1, start: 2 };
+        let heard = |rest: &str| Publication::heard(from, 3, &Bytes::from(rest.to_owned()));
+        let publication = heard("00000000000000ff 1700000000000-17\nbody\n").unwrap();
+        let place = Place { position: Position::new(255, 17), millis: 1_700_000_000_000 };
+        assert_eq!((publication.place, publication.by), (place, Some((from, 3))));
+        assert_eq!(publication.body, "body\n");
+        for wrong in ["", "ff 1-2", "ff 1\n", "ff1-2\n", "x 1-2\n", "ff 1-x\n", "ff -2\n", "\n"] {
+            assert!(heard(wrong).is_none(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn an_age_is_one_that_redis_takes() {
+        assert_eq!(millis(Duration::from_nanos(1)), 1);
+        assert_eq!(millis(Duration::from_secs(3600)), 3_600_000);
+        assert!(i64::try_from(millis(Duration::MAX)).unwrap() > 0);
+    }
+}

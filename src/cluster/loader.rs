@@ -29,24 +29,23 @@ fn run(member: &Member, registry: &Registry) {
     }
 }
 
-/// Until it has all.
+/// Has it catch up. If it does not at once, it is its turn again after others.
 fn load(member: &Member, registry: &Registry, replica: &Arc<Replica>) -> Result<(), Failed> {
-    while let Some(to_load) = replica.to_load() {
-        let mut after = to_load.after;
-        loop {
-            let fetched = member.fetch(&replica.topic, replica.history, after)?;
-            let Fetched { has_more, ref publications, .. } = fetched;
-            after = publications.last().map(|last| last.place).or(after);
-            let added = publications.iter().map(|publication| Log::size(publication.body.len(), None)).sum();
-            member.replicas().make_room(replica, added);
-            replica.load(registry, fetched);
-            if !has_more {
-                break;
-            }
-        }
-        if replica.catch_up(registry, to_load) {
+    let Some(to_load) = replica.to_load() else { return Ok(()) };
+    let mut after = to_load.after;
+    loop {
+        let fetched = member.fetch(&replica.topic, replica.history, after)?;
+        let Fetched { has_more, ref publications, .. } = fetched;
+        after = publications.last().map(|last| last.place).or(after);
+        let added = publications.iter().map(|publication| Log::size(publication.body.len(), None)).sum();
+        member.replicas().make_room(replica, added);
+        replica.load(registry, fetched);
+        if !has_more {
             break;
         }
+    }
+    if !replica.catch_up(registry, to_load) {
+        member.replicas().try_again(replica.clone());
     }
     Ok(())
 }

@@ -25,6 +25,9 @@ use crate::{
     wire::{Frames, Request, decode_request},
 };
 
+/// How often what has waited is taken, before others have their turn.
+const DRAINS: usize = 100;
+
 pub(super) struct Replica {
     pub(super) topic: Arc<str>,
     pub(super) history: History,
@@ -216,10 +219,11 @@ impl Replica {
         self.changed.notify_all();
     }
 
-    /// After all was loaded: takes what has waited meanwhile. True: it is current, or is not wanted any more. Else more is to be loaded.
+    /// After all was loaded: takes what has waited meanwhile. True: it is current, or is not wanted any more. Else more is to be loaded,
+    /// after others.
     pub(super) fn catch_up(&self, registry: &Registry, loaded: ToLoad) -> bool {
         let mut is_whole = true;
-        loop {
+        for _ in 0..DRAINS {
             let mut state = self.change_state();
             if state.step != Step::Behind {
                 return true;
@@ -246,6 +250,7 @@ impl Replica {
                 }
             }
         }
+        false
     }
 
     /// Adds the next publication, and delivers it.

@@ -224,6 +224,27 @@ mod tests {
         ]
     }
 
+    #[cfg(feature = "cluster")]
+    #[test]
+    fn what_is_forgotten_takes_nothing() {
+        let all_bytes = Arc::new(AtomicUsize::new(0));
+        let mut log = Log::new(10, all_bytes.clone());
+        let append = |log: &mut Log| log.append(Message::from("x"), Some("key".into()), Instant::now());
+        append(&mut log);
+        let (position, empty) = (log.position(), LOG + 10);
+        log.forget_all();
+        assert_eq!((log.position(), log.find("key"), all_bytes.load(Relaxed)), (position, None, empty));
+        append(&mut log);
+        let last = Position::new(7, 41);
+        log.restart(last);
+        assert_eq!((log.position(), all_bytes.load(Relaxed)), (last, empty));
+        append(&mut log);
+        let room = Room { messages: 9, bytes: 9 };
+        let missed = log.since(&last.into(), room);
+        assert_eq!((missed.is_all, missed.before, missed.messages.len()), (true, last, 1));
+        assert!(!log.since(&Position::new(7, 40).into(), room).is_all);
+    }
+
     proptest! {
         /// Beside a model that forgets nothing, and looks up for each publication whether it may still be given.
         #[test]

@@ -297,6 +297,70 @@ fn who_goes_from_node_to_node_sees_each_once() {
     });
 }
 
+/// Publishers that try again, clients that go from node to node, and a Redis that is cut off and stopped now and then. What was taken
+/// is seen by all, once, in the same order.
+#[test]
+fn all_of_it_is_seen_once_whatever_happens_to_connections() {
+    const EACH: usize = 250;
+    let redis = RedisServer::start();
+    let nodes: [_; 3] = nodes(&redis);
+    let is_over = AtomicBool::new(false);
+    let follow = |start: usize| {
+        let (mut seen, mut last, mut hops) = (Vec::new(), String::new(), start);
+        loop {
+            let mut client = member(&nodes[hops % 3], &last);
+            hops += 1;
+            let (is_whole, before) = joined(&mut client);
+            assert!(is_whole && before.offset() == seen.len() as u64, "{before} instead of {}", seen.len());
+            for _ in 0..hops * 37 % 101 + 1 {
+                let (position, what, text) = next(&mut client);
+                if text == "end" {
+                    return seen;
+                }
+                seen.push(text);
+                assert_eq!((position.offset(), &*what), (seen.len() as u64, ""));
+                last = position.to_string();
+            }
+        }
+    };
+    let publish = |index: usize| {
+        for number in 0..EACH {
+            publish_surely(&nodes[index], &format!("{index} {number}"));
+            thread::sleep(Duration::from_millis(3));
+        }
+    };
+    let disturb = || {
+        for round in 0.. {
+            thread::sleep(Duration::from_millis(120));
+            match round % 4 {
+                _ if is_over.load(SeqCst) => return,
+                0 | 2 => drop(redis.command(&["CLIENT", "KILL", "TYPE", "pubsub"])),
+                1 => drop(redis.command(&["CLIENT", "KILL", "TYPE", "normal"])),
+                _ => {
+                    redis.pause();
+                    thread::sleep(Duration::from_millis(if round == 3 { 1500 } else { 100 }));
+                    redis.resume();
+                }
+            }
+        }
+    };
+    let seen: Vec<_> = thread::scope(|scope| {
+        scope.spawn(disturb);
+        let _over = Until(&is_over);
+        let follow = &follow;
+        let following: Vec<_> = (0..4).map(|start| scope.spawn(move || follow(start))).collect();
+        let publishing: Vec<_> = (0..3).map(|index| scope.spawn(move || publish(index))).collect();
+        publishing.into_iter().for_each(|thread| thread.join().unwrap());
+        publish_surely(&nodes[0], "end");
+        following.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(seen.iter().all(|one| *one == seen[0] && one.len() == 3 * EACH));
+    for index in 0..3 {
+        let of_one = seen[0].iter().filter(|text| text.starts_with(&format!("{index} ")));
+        assert!(of_one.eq(&(0..EACH).map(|number| format!("{index} {number}")).collect::<Vec<_>>()));
+    }
+}
+
 #[test]
 fn a_redis_that_keeps_its_data_goes_on_where_it_was() {
     // With `everysec` the last that it has said may not be there, where the disk is busy.

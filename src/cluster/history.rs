@@ -148,7 +148,7 @@ impl Member {
             return Ok(Placed { position: Some(position), is_duplicate: true, ..Placed::default() });
         };
         let is_own = self.shares().is_heard(&Share::Topic(topic.into()));
-        let here = delivery.map(|delivery| delivery.wait(position, deadline)).unwrap_or_default();
+        let here = delivery.map(|delivery| delivery.wait(deadline)).unwrap_or_default();
         let nodes = usize::try_from(receivers.saturating_sub(u64::from(is_own))).unwrap_or(usize::MAX);
         Ok(Placed { position: Some(position), is_duplicate: false, nodes, here })
     }

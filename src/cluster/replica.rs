@@ -60,7 +60,23 @@ struct State {
     has_dropped: bool,
     reached: Option<Position>,
     /// Publications of this node whose delivery here somebody waits for: whom they have reached.
-    expected: HashMap<u64, Option<[usize; 4]>>,
+    expected: HashMap<u64, Arc<Expected>>,
+    /// So many wait for a change.
+    waits: usize,
+}
+
+/// A delivery that somebody waits for.
+#[derive(Default)]
+struct Expected {
+    reached: Mutex<Option<[usize; 4]>>,
+    told: Condvar,
+}
+
+impl Expected {
+    fn tell(&self, reached: [usize; 4]) {
+        *self.reached.locked() = Some(reached);
+        self.told.notify_one();
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -129,8 +145,8 @@ impl Replica {
         let mut state = self.change_state();
         state.step = Step::Unheard;
         state.drop_waiting(&self.common);
-        drop(state);
-        self.changed.notify_all();
+        state.expect_no_more();
+        self.tell(&state);
     }
 
     /// A publication was heard, by the thread that hears all. True: it has to be loaded.
@@ -215,8 +231,7 @@ impl Replica {
         let mut state = self.change_state();
         state.is_loaded = true;
         state.reached = Some(copied.log.position());
-        drop(state);
-        self.changed.notify_all();
+        self.tell(&state);
     }
 
     /// After all was loaded: takes what has waited meanwhile. True: it is current, or is not wanted any more. Else more is to be loaded,
@@ -234,8 +249,7 @@ impl Replica {
             }
             if state.waiting.is_empty() {
                 state.step = Step::Current;
-                drop(state);
-                self.changed.notify_all();
+                self.tell(&state);
                 return true;
             }
             let waiting = state.take_waiting(&self.common);
@@ -274,12 +288,11 @@ impl Replica {
         let mut state = self.change_state();
         state.reached = Some(position);
         if let Some((_, number)) = by.filter(|(from, _)| *from == self.common.me)
-            && let Some(expected) = state.expected.get_mut(&number)
+            && let Some(expected) = state.expected.get(&number)
         {
-            *expected = Some(reached);
+            expected.tell(reached);
         }
-        drop(state);
-        self.changed.notify_all();
+        self.tell(&state);
     }
 
     /// Goes on behind this position. Something before it is missing, which is said.
@@ -311,7 +324,7 @@ impl Replica {
         let mut state = self.state.locked();
         while state.step != Step::Current {
             let Some(left) = deadline.remaining().filter(|_| may_come()) else { return false };
-            state = wait(&self.changed, state, left);
+            state = self.wait_once(state, left);
         }
         true
     }
@@ -323,7 +336,21 @@ impl Replica {
             && since.last_of(reached.epoch()).is_some_and(|seen| seen > reached.offset())
             && let Some(left) = deadline.remaining()
         {
-            state = wait(&self.changed, state, left);
+            state = self.wait_once(state, left);
+        }
+    }
+
+    fn wait_once<'a>(&self, mut state: MutexGuard<'a, State>, time: Duration) -> MutexGuard<'a, State> {
+        state.waits += 1;
+        state = wait(&self.changed, state, time);
+        state.waits -= 1;
+        state
+    }
+
+    /// Something has changed.
+    fn tell(&self, state: &State) {
+        if state.waits > 0 {
+            self.changed.notify_all();
         }
     }
 
@@ -341,8 +368,14 @@ impl Replica {
 
     /// The delivery of a publication of this node is waited for.
     pub(super) fn expect(&self, number: u64) -> Delivery<'_> {
-        self.change_state().expected.insert(number, None);
-        Delivery { replica: self, number }
+        let mut state = self.change_state();
+        let expected = Arc::<Expected>::default();
+        if state.step == Step::Unheard {
+            expected.tell(Default::default());
+        } else {
+            state.expected.insert(number, expected.clone());
+        }
+        Delivery { replica: self, number, expected }
     }
 }
 
@@ -350,22 +383,19 @@ impl Replica {
 pub(super) struct Delivery<'a> {
     replica: &'a Replica,
     number: u64,
+    expected: Arc<Expected>,
 }
 
 impl Delivery<'_> {
     /// Whom it has reached: nobody, if it does not come here in time.
-    pub(super) fn wait(&self, position: Position, deadline: Deadline) -> [usize; 4] {
-        let mut state = self.replica.state.locked();
+    pub(super) fn wait(&self, deadline: Deadline) -> [usize; 4] {
+        let mut reached = self.expected.reached.locked();
         loop {
-            if let Some(Some(reached)) = state.expected.get(&self.number) {
-                return *reached;
+            match (*reached, deadline.remaining()) {
+                (Some(reached), _) => return reached,
+                (None, None) => return Default::default(),
+                (None, Some(left)) => reached = wait(&self.expected.told, reached, left),
             }
-            let is_past = |reached: Position| {
-                reached.epoch() == position.epoch() && reached.offset() >= position.offset()
-            };
-            let is_over = state.step == Step::Unheard || state.reached.is_some_and(is_past);
-            let Some(left) = deadline.remaining().filter(|_| !is_over) else { return Default::default() };
-            state = wait(&self.replica.changed, state, left);
         }
     }
 }
@@ -408,6 +438,11 @@ impl State {
         self.step = Step::Behind;
         self.round += 1;
         !std::mem::replace(&mut self.is_queued, true)
+    }
+
+    /// What was not delivered will not be, or somebody else tells.
+    fn expect_no_more(&mut self) {
+        self.expected.drain().for_each(|(_, expected)| expected.tell(Default::default()));
     }
 
     fn wait(&mut self, publication: Publication, common: &Common) {

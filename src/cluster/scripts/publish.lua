@@ -47,6 +47,8 @@ end
 local added = bytes
 trim()
 if bytes ~= added then redis.call('HSET', KEYS[1], 'bytes', text(bytes)) end
-for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ARGV[7]) end
+redis.call('PEXPIRE', KEYS[1], ARGV[7])
+redis.call('PEXPIRE', KEYS[2], ARGV[7])
+if ARGV[4] ~= '' then redis.call('PEXPIRE', KEYS[3], ARGV[7]) end
 local receivers = redis.call('PUBLISH', ARGV[1], ARGV[2] .. epoch .. ' ' .. id .. '\n' .. ARGV[3])
 return {epoch, last, receivers}

@@ -6,7 +6,8 @@ use crate::{
     audience::{Audience, Recipients},
     connection::PushErrorKind,
     error::Result,
-    id::NodeId,
+    history::{History, Log, Position, Since},
+    id::{NodeId, WebSocketId},
     message::Message,
     pushes::Push,
     remote::{Linked, Reply},
@@ -30,6 +31,24 @@ pub(crate) trait Elsewhere: fmt::Debug + Send + Sync {
 
     /// Sends to these connections of all other nodes.
     fn forward(&self, to: Recipients<'_>, message: &Message, newest: Option<&Arc<str>>) -> Forwarded;
+
+    /// Publishes to a topic that remembers: all nodes, this one as well, deliver it when they hear of it, in the same order.
+    ///
+    /// # Errors
+    /// [`Unreachable`](crate::Error::Unreachable): nobody knows whether it was published. [`OverLimit`](crate::Error::OverLimit).
+    fn publish(&self, topic: &str, history: History, publication: &Publishing<'_>) -> Result<Placed>;
+
+    /// Uses, alone, this node's copy of what a topic remembers, when that has all that somebody has seen who comes back.
+    ///
+    /// # Errors
+    /// Nothing was done: [`Unreachable`](crate::Error::Unreachable), [`MustNotWait`](crate::Error::MustNotWait).
+    fn with_log(
+        &self,
+        topic: &str,
+        history: History,
+        since: &Since,
+        use_log: &mut dyn FnMut(&mut Log),
+    ) -> Result<()>;
 
     /// Asks all other nodes that may have some of these.
     ///
@@ -63,4 +82,26 @@ pub(crate) struct Forwarded {
 
 impl Forwarded {
     pub(crate) const UNREACHABLE: Self = Self { nodes: 0, unreachable: true };
+}
+
+/// What is published to a topic that remembers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Publishing<'a> {
+    pub(crate) message: &'a Message,
+    pub(crate) newest: Option<&'a Arc<str>>,
+    pub(crate) except: Option<&'a WebSocketId>,
+    /// The idempotency key.
+    pub(crate) key: Option<&'a Arc<str>>,
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Placed {
+    /// `None`: it was not waited for.
+    pub(crate) position: Option<Position>,
+    pub(crate) is_duplicate: bool,
+    /// Other nodes that it goes to.
+    pub(crate) nodes: usize,
+    /// Of the connections here: how many were sent to, queued for, dropped for, and gone.
+    pub(crate) here: [usize; 4],
 }

@@ -90,6 +90,16 @@ pub(super) enum Failed {
     OverLimit,
 }
 
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable => f.write_str("no answer"),
+            Self::Refused(error) => error.fmt(f),
+            Self::OverLimit => f.write_str("too much"),
+        }
+    }
+}
+
 impl From<Failed> for Error {
     fn from(failed: Failed) -> Self {
         match failed {

@@ -71,6 +71,11 @@ pub(super) enum Kind {
     Left,
     /// From a node to itself: that all is well, or that there is something to do.
     Beat,
+    /// A publication to a topic that remembers, behind the line that says where it stands; with a number of the publisher's. It is
+    /// done whenever it comes: Redis has given it its place.
+    Published {
+        number: u64,
+    },
 }
 
 impl Head {

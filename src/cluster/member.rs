@@ -19,6 +19,8 @@ use super::{
     names::Names,
     nodes::{HAS_LEFT, Lease, Nodes},
     queries::Queries,
+    replica::Replica,
+    replicas::Replicas,
     shares::Shares,
     talks::Talks,
 };
@@ -26,19 +28,21 @@ use crate::{
     audience::{Audience, Recipients},
     connection::PushErrorKind,
     deadline::Deadline,
-    elsewhere::{Elsewhere, Forwarded, Share},
+    elsewhere::{Elsewhere, Forwarded, Placed, Publishing, Share},
     error::{Error, OverLimit, Result},
+    history::{History, Log, Since},
     id::NodeId,
     message::Message,
     pushes::Push,
     redis::Redis,
+    registry::Registry,
     remote::{Linked, Reply},
     thread::must_not_wait,
     wire::{self, AsText, Hello, Request, SOFTWARE, UNANSWERED, VERSION, append},
 };
 
 /// The longest message. Redis ends the connection of a subscriber for whom more than 32 MiB wait.
-const MAX_MESSAGE: usize = 8 << 20;
+pub(super) const MAX_MESSAGE: usize = 8 << 20;
 
 pub(super) struct Member {
     me: Sender,
@@ -52,6 +56,7 @@ pub(super) struct Member {
     lines: Lines,
     talks: Talks,
     queries: Queries,
+    replicas: Replicas,
     /// What is sent to this node arrives.
     is_listening: AtomicBool,
     is_ending: AtomicBool,
@@ -67,10 +72,12 @@ pub(super) struct Choices {
 }
 
 impl Member {
-    pub(super) fn new(choices: Choices, node: NodeId, start: u64, keeper: Queue<()>) -> Self {
+    pub(super) fn new(choices: Choices, registry: &Registry, start: u64, keeper: Queue<()>) -> Self {
         let Choices { redis, prefix, lease, answer_timeout } = choices;
+        let node = registry.node();
+        let me = Sender { node: node.get(), start };
         Self {
-            me: Sender { node: node.get(), start },
+            me,
             names: Names::new(&prefix),
             redis,
             lease,
@@ -81,6 +88,7 @@ impl Member {
             lines: Lines::default(),
             talks: Talks::default(),
             queries: Queries::default(),
+            replicas: Replicas::new(me, registry.histories().bounds()),
             is_listening: AtomicBool::new(false),
             is_ending: AtomicBool::new(false),
         }
@@ -124,6 +132,10 @@ impl Member {
 
     pub(super) fn queries(&self) -> &Queries {
         &self.queries
+    }
+
+    pub(super) fn replicas(&self) -> &Replicas {
+        &self.replicas
     }
 
     pub(super) fn lease(&self) -> Duration {
@@ -347,6 +359,41 @@ impl Elsewhere for Others {
         }
     }
 
+    fn publish(&self, topic: &str, history: History, publication: &Publishing<'_>) -> Result<Placed> {
+        self.0.publish_numbered(topic, history, publication)
+    }
+
+    fn with_log(
+        &self,
+        topic: &str,
+        history: History,
+        since: &Since,
+        use_log: &mut dyn FnMut(&mut Log),
+    ) -> Result<()> {
+        let member = &self.0;
+        let wanted = Wanted::new(member, topic, history);
+        let deadline = member.deadline();
+        if !wanted.replica.is_current() && !wanted.replica.serves(since) {
+            let may_come = || member.bus.is_up();
+            if !may_come() {
+                return Err(Error::Unreachable);
+            }
+            member.shares.mark(Share::Topic(wanted.replica.topic.clone()));
+            let _ = member.tell_to(member.node(), Kind::Beat, &[]);
+            if must_not_wait() {
+                return Err(Error::MustNotWait);
+            }
+            if !wanted.replica.wait(deadline, may_come) {
+                return Err(Error::Unreachable);
+            }
+        }
+        if !must_not_wait() {
+            wanted.replica.wait_for(since, deadline);
+        }
+        wanted.replica.with_log(use_log);
+        Ok(())
+    }
+
     fn ask_all(&self, audience: Audience<'_>, request: &Request<'_>) -> Result<Vec<Reply>> {
         let member = &self.0;
         if must_not_wait() {
@@ -374,15 +421,46 @@ impl Elsewhere for Others {
 
     fn settle(&self, shares: &[Share]) {
         let member = &self.0;
-        if shares.iter().all(|share| member.shares.is_settled(share)) {
-            return;
-        }
-        // What is to be subscribed to is seen when anything comes. If nothing does, nobody waits for it.
-        let is_told = member.tell_to(member.node(), Kind::Beat, &[]).is_ok();
-        if is_told && !must_not_wait() {
-            let deadline = member.deadline();
+        let deadline = member.deadline();
+        if !shares.iter().all(|share| member.shares.is_settled(share)) {
+            // What is to be subscribed to is seen when anything comes. If nothing does, nobody waits for it.
+            let is_told = member.tell_to(member.node(), Kind::Beat, &[]).is_ok();
+            if !is_told || must_not_wait() {
+                return;
+            }
             let _ = shares.iter().all(|share| member.shares.settle(share, deadline));
         }
+        if must_not_wait() {
+            return;
+        }
+        for share in shares {
+            if let Share::Topic(topic) = share
+                && let Some(replica) = member.replicas.find(topic)
+            {
+                replica.wait(deadline, || member.is_listening() && member.bus.is_up());
+            }
+        }
+    }
+}
+
+/// A copy of what a topic remembers, for somebody who wants to join it: the node listens to it meanwhile.
+struct Wanted<'a> {
+    member: &'a Member,
+    replica: Arc<Replica>,
+}
+
+impl<'a> Wanted<'a> {
+    fn new(member: &'a Member, topic: &str, history: History) -> Self {
+        Self { member, replica: member.replicas.want(&topic.into(), history) }
+    }
+}
+
+impl Drop for Wanted<'_> {
+    fn drop(&mut self) {
+        let topic = &self.replica.topic;
+        self.member.replicas.unwant(topic);
+        // If nobody has joined, it is not listened to for long.
+        self.member.shares.mark(Share::Topic(topic.clone()));
     }
 }
 

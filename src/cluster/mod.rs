@@ -4,14 +4,18 @@
 mod bus;
 mod envelope;
 mod everyone;
+mod history;
 mod keeper;
 mod lines;
+mod loader;
 mod member;
 mod names;
 mod nodes;
 mod pace;
 mod queries;
 mod receiver;
+mod replica;
+mod replicas;
 mod shares;
 mod talks;
 
@@ -155,13 +159,16 @@ impl Membership {
         let choices = cluster.check()?;
         let (keeper, woken) = bounded(1);
         let start = u64::from_ne_bytes(random_bytes());
-        let member = Arc::new(Member::new(choices, registry.node(), start, keeper.clone()));
+        let member = Arc::new(Member::new(choices, registry, start, keeper.clone()));
         let mut first = Keeper::new(member.clone(), woken);
         enter(&mut first, &member)?;
         let desk = Desk::new(Hub::alone(registry.clone()), registry.clone(), limits);
         registry.set_elsewhere(Arc::new(Others(member.clone())));
         let mut this = Self { member, keeper, threads: Vec::new() };
         this.threads.extend(Receiver::start(this.member.clone(), registry.clone(), Arc::new(desk))?);
+        if registry.histories().is_any() {
+            this.threads.push(loader::start(this.member.clone(), registry.clone())?);
+        }
         this.threads.push(spawn("switchboard-cluster", 256 << 10, move || first.run())?);
         this.wait();
         Ok(this)
@@ -204,6 +211,7 @@ impl Drop for Membership {
         self.member.set_ending();
         self.member.leave();
         self.member.bus().close();
+        self.member.replicas().close();
         let _ = self.keeper.try_send(());
         // With Redis out of reach one may still wait for that; it ends by itself.
         let deadline = Deadline::after(LAST_WAIT);

@@ -50,8 +50,13 @@ impl Names {
         }
     }
 
-    fn topic(&self, topic: &str) -> String {
+    pub(super) fn topic(&self, topic: &str) -> String {
         format!("{}topic:{topic}", self.prefix)
+    }
+
+    /// What a topic remembers: the keys of its state, of its publications, and of their idempotency keys.
+    pub(super) fn history(&self, topic: &str) -> [String; 3] {
+        ["history", "publications", "idempotency"].map(|kind| format!("{}{kind}:{topic}", self.prefix))
     }
 
     fn user(&self, user: &str) -> String {

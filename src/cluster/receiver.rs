@@ -14,6 +14,7 @@ use crossbeam_channel::{Sender as Queue, bounded};
 use super::{
     envelope::{Head, Kind, Sender},
     everyone::{Asked, answer_all},
+    history::Publication,
     member::Member,
     nodes::Lease,
     pace::Pace,
@@ -105,10 +106,12 @@ impl Receiver {
 
     /// Listens until the connection ends. Returns why.
     fn listen(&mut self, mut connection: Connection, pace: &mut Pace) -> String {
-        let all = self.member.shares().begin(|| self.registry.shares());
+        let all = self.member.shares().begin(|| wanted(&self.member, &self.registry));
+        self.member.replicas().retain(|topic| self.registry.has_share(&Share::Topic(topic.clone())));
         let ended = self.hear(&mut connection, &all, pace);
         self.member.set_listening(false);
         self.member.shares().end();
+        self.member.replicas().end_all();
         self.lost();
         match ended {
             Ok(()) => String::new(),
@@ -144,7 +147,7 @@ impl Receiver {
                 Said::Subscribed(channel) => {
                     let channel = String::from_utf8_lossy(&channel);
                     if let Some(share) = self.member.names().share_of(&channel) {
-                        self.member.shares().heard(&share);
+                        self.heard(&share);
                     } else if *channel == *own {
                         self.listening(pace);
                     }
@@ -154,6 +157,16 @@ impl Receiver {
             self.subscribe(connection)?;
         }
         Ok(())
+    }
+
+    /// What is sent to this arrives from now on.
+    fn heard(&self, share: &Share) {
+        if let Share::Topic(topic) = share
+            && let Some(history) = self.registry.histories().of(topic)
+        {
+            self.member.replicas().begin(topic, history);
+        }
+        self.member.shares().heard(share);
     }
 
     fn listening(&self, pace: &mut Pace) {
@@ -170,8 +183,16 @@ impl Receiver {
         if !member.shares().has_work(&mut self.looked) {
             return Ok(());
         }
-        let change =
-            member.shares().change(|share| registry.has_share(share), || registry.shares(), Instant::now());
+        let is_wanted = |share: &Share| {
+            registry.has_share(share)
+                || matches!(share, Share::Topic(topic) if member.replicas().is_wanted(topic))
+        };
+        let change = member.shares().change(is_wanted, || wanted(member, registry), Instant::now());
+        for share in &change.unsubscribe {
+            if let Share::Topic(topic) = share {
+                member.replicas().end(topic, || registry.has_share(share));
+            }
+        }
         let channels =
             |shares: &[Share]| -> Vec<_> { shares.iter().map(|share| member.names().share(share)).collect() };
         send(connection, "SUBSCRIBE", &channels(&change.subscribe))?;
@@ -180,11 +201,26 @@ impl Receiver {
 
     fn receive(&mut self, channel: &[u8], payload: Bytes) {
         match Head::of(&payload) {
+            Ok(Some((Head { from, kind: Kind::Published { number }, .. }, at))) => {
+                self.published(channel, from, number, &payload.slice(at..));
+            }
             Ok(Some((head, at))) => self.take(head, payload.slice(at..)),
             Ok(None) => log::debug!("the cluster: a message of another version"),
             Err(Malformed(why)) => {
                 log::debug!("the cluster: what came by {}: {why}", String::from_utf8_lossy(channel));
             }
+        }
+    }
+
+    /// To a topic that remembers.
+    fn published(&self, channel: &[u8], from: Sender, number: u64, rest: &Bytes) {
+        let channel = String::from_utf8_lossy(channel);
+        let share = self.member.names().share_of(&channel);
+        match (share, Publication::heard(from, number, rest)) {
+            (Some(Share::Topic(topic)), Some(publication)) => {
+                self.member.replicas().hear(&self.registry, &topic, publication);
+            }
+            _ => log::debug!("the cluster: what came by {channel} is no publication"),
         }
     }
 
@@ -230,7 +266,7 @@ impl Receiver {
                     drop(self.member.talks().end_all(Some(node)));
                 }
             }
-            Kind::Beat => {}
+            Kind::Beat | Kind::Published { .. } => {}
         }
     }
 
@@ -290,6 +326,15 @@ impl Receiver {
     fn broadcast(&self, audience: Audience<'_>, except: Option<&WebSocketId>, payload: Payload) {
         let _ = self.hub.send_here(Recipients { audience, except }, payload);
     }
+}
+
+/// What this node has to listen to.
+fn wanted(member: &Member, registry: &Registry) -> Vec<Share> {
+    let mut all = registry.shares();
+    let topics: Vec<_> = member.replicas().wanted().into_iter().map(Share::Topic).collect();
+    let more: Vec<_> = topics.into_iter().filter(|share| !registry.has_share(share)).collect();
+    all.extend(more);
+    all
 }
 
 /// What Redis says, in its second protocol or its third one.

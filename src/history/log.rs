@@ -86,6 +86,21 @@ impl Log {
         Self { epoch, last: 0, kept, by_key, bytes, all_bytes, is_forgotten: false }
     }
 
+    /// Nothing is remembered, and the last publication was this one.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn restart(&mut self, last: Position) {
+        self.forget_all();
+        (self.epoch, self.last) = (last.epoch(), last.offset());
+    }
+
+    /// Nothing is remembered.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn forget_all(&mut self) {
+        let bytes: usize = self.kept.iter().map(Kept::size).sum();
+        self.change(-(bytes as isize));
+        (self.kept, self.by_key) = (VecDeque::new(), HashMap::new());
+    }
+
     /// What a publication of so many bytes takes, at most, without its position.
     pub(crate) fn size(message: usize, key: Option<&str>) -> usize {
         size(message + LINE, key)
@@ -149,14 +164,10 @@ impl Log {
         let (is_all, from) = match &since.0 {
             Seen::All => (true, self.last + 1),
             Seen::Nothing => (true, first),
-            Seen::UpTo(positions) => {
-                let mine = positions.iter().filter(|position| position.epoch() == self.epoch);
-                // Of several it is the last one: a client that has seen it has seen those before.
-                match mine.map(|position| position.offset()).max() {
-                    Some(offset) if (first - 1..=self.last).contains(&offset) => (true, offset + 1),
-                    _ => (false, first),
-                }
-            }
+            Seen::UpTo(_) => match since.last_of(self.epoch) {
+                Some(offset) if (first - 1..=self.last).contains(&offset) => (true, offset + 1),
+                _ => (false, first),
+            },
         };
         let wanted = self.kept.iter().skip((from - first) as usize).map(|kept| &kept.message);
         let mut bytes = 0;
@@ -211,6 +222,27 @@ mod tests {
             3 => (-3..9_i64, 0..7_usize).prop_map(|(ago, room)| Step::ComeBack(ago, room)),
             1 => Just(Step::Start),
         ]
+    }
+
+    #[cfg(feature = "cluster")]
+    #[test]
+    fn what_is_forgotten_takes_nothing() {
+        let all_bytes = Arc::new(AtomicUsize::new(0));
+        let mut log = Log::new(10, all_bytes.clone());
+        let append = |log: &mut Log| log.append(Message::from("x"), Some("key".into()), Instant::now());
+        append(&mut log);
+        let (position, empty) = (log.position(), LOG + 10);
+        log.forget_all();
+        assert_eq!((log.position(), log.find("key"), all_bytes.load(Relaxed)), (position, None, empty));
+        append(&mut log);
+        let last = Position::new(7, 41);
+        log.restart(last);
+        assert_eq!((log.position(), all_bytes.load(Relaxed)), (last, empty));
+        append(&mut log);
+        let room = Room { messages: 9, bytes: 9 };
+        let missed = log.since(&last.into(), room);
+        assert_eq!((missed.is_all, missed.before, missed.messages.len()), (true, last, 1));
+        assert!(!log.since(&Position::new(7, 40).into(), room).is_all);
     }
 
     proptest! {

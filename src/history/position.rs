@@ -41,7 +41,7 @@ impl Position {
         self.offset
     }
 
-    pub(super) fn epoch(self) -> u64 {
+    pub(crate) fn epoch(self) -> u64 {
         self.epoch
     }
 }
@@ -116,6 +116,12 @@ impl Since {
     pub const NOW: Self = Self(Seen::All);
     /// It has seen nothing, and wants all that is remembered.
     pub const NOTHING: Self = Self(Seen::Nothing);
+
+    /// The last offset of this epoch that it has seen. Whoever has seen that has seen those before.
+    pub(crate) fn last_of(&self, epoch: u64) -> Option<u64> {
+        let Seen::UpTo(positions) = &self.0 else { return None };
+        positions.iter().filter(|position| position.epoch == epoch).map(|position| position.offset).max()
+    }
 
     /// A text that [`From`] makes the same of; `None` for [`NOW`](Self::NOW), which no text says.
     #[cfg(feature = "__wire")]

@@ -4,16 +4,16 @@ use std::{borrow::Borrow, collections::BTreeMap, fmt, sync::Arc, time::Duration}
 
 use super::{
     Broadcast, Page, Publication, Published, Pusher,
-    local::Local,
+    local::{Local, check},
     pages::{at_most, cut},
     remote::{Remote, number},
 };
 use crate::{
     audience::{Audience, Recipients},
     connection::{PushError, PushErrorKind, Pushed},
-    elsewhere::{Elsewhere, Forwarded},
+    elsewhere::{Elsewhere, Forwarded, Placed, Publishing},
     error::{Error, Result},
-    history::Since,
+    history::{History, Since},
     id::{NodeId, WebSocketId},
     info::ConnectionInfo,
     info::{PresentUser, Recovery, TopicInfo},
@@ -139,8 +139,8 @@ impl Clustered {
     }
 
     pub(super) fn publish(&self, topic: &str, publication: Publication<'_>) -> Result<Published> {
-        if self.registry.histories().of(topic).is_some() {
-            return self.here.publish(topic, publication);
+        if let Some(history) = self.registry.histories().of(topic) {
+            return self.publish_numbered(topic, history, &publication);
         }
         if publication.key.is_some() {
             return Err(Error::NoHistory);
@@ -149,6 +149,22 @@ impl Clustered {
         let to = Recipients { audience: Audience::Topic(topic), except };
         let broadcast = self.broadcast(to, message, newest.as_ref())?;
         Ok(Published { broadcast, ..Published::default() })
+    }
+
+    fn publish_numbered(
+        &self,
+        topic: &str,
+        history: History,
+        publication: &Publication<'_>,
+    ) -> Result<Published> {
+        let Publication { message, newest, except, key } = publication;
+        check(&self.registry, topic, key.as_ref())?;
+        let publishing = Publishing { message, newest: newest.as_ref(), except: *except, key: key.as_ref() };
+        let Placed { position, is_duplicate, nodes, here } =
+            self.elsewhere.publish(topic, history, &publishing)?;
+        let [sent, queued, dropped, gone] = here;
+        let broadcast = Broadcast { sent, queued, dropped, gone, forwarded: nodes, unreachable: false };
+        Ok(Published { broadcast, position, duplicate: is_duplicate })
     }
 
     pub(super) fn close_all(&self, who: Recipients<'_>, code: CloseCode, text: &str) -> Result<usize> {

@@ -85,10 +85,7 @@ impl Local {
             let broadcast = self.send_to_all(to, message, newest.as_ref());
             return Ok(Published { broadcast, ..Published::default() });
         };
-        if key.as_ref().is_some_and(|key| !(1..=MAX_KEY).contains(&key.len())) {
-            return Err(OverLimit::IdempotencyKey.into());
-        }
-        self.0.check_topic(topic)?;
+        check(&self.0, topic, key.as_ref())?;
         let (buffered, size) = (self.0.buffered(), Log::size(message.len(), key.as_deref()));
         Ok(self.0.histories().with(topic, history, Some(size), |log| {
             if let Some(position) = key.as_ref().and_then(|key| log.find(key)) {
@@ -200,6 +197,42 @@ impl Local {
 impl fmt::Debug for Local {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Hub({} connections)", self.0.len())
+    }
+}
+
+/// What a topic that remembers may be called, and the key of a publication.
+///
+/// # Errors
+/// [`Error::OverLimit`]
+pub(super) fn check(registry: &Registry, topic: &str, key: Option<&Arc<str>>) -> Result<()> {
+    if key.is_some_and(|key| !(1..=MAX_KEY).contains(&key.len())) {
+        return Err(OverLimit::IdempotencyKey.into());
+    }
+    Ok(registry.check_topic(topic)?)
+}
+
+/// A publication of a topic that remembers, to those who are here.
+#[cfg(feature = "cluster")]
+pub(crate) fn deliver(
+    registry: &Registry,
+    to: Recipients<'_>,
+    message: Message,
+    newest: Option<&Arc<str>>,
+    numbered: Message,
+) -> Broadcast {
+    send(registry, registry.select(to), message, newest, Some(numbered))
+}
+
+/// Tells those who want to know where in a topic they are that something is missing.
+#[cfg(feature = "cluster")]
+pub(crate) fn tell_gap(registry: &Registry, topic: &str, line: &Message) {
+    let forms = Forms::new(registry.buffered());
+    let Selected { open, opening } = registry.select(Audience::Topic(topic).into());
+    for connection in open.iter().filter(|connection| connection.is_numbered()) {
+        let _ = connection.push_or_close(line.clone(), &forms);
+    }
+    for pending in opening.iter().filter(|pending| pending.is_numbered()) {
+        let _ = pending.push_or_close(line.clone());
     }
 }
 

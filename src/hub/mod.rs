@@ -12,6 +12,8 @@ mod remote;
 use std::{borrow::Borrow, fmt, sync::Arc, time::Duration};
 
 use self::local::Local;
+#[cfg(feature = "cluster")]
+pub(crate) use self::local::{deliver, tell_gap};
 pub use self::{
     pages::Page,
     publishing::{Publication, Published},

@@ -92,6 +92,18 @@ impl Histories {
         self.rules.of(topic)
     }
 
+    /// Whether any topic may remember something.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn is_any(&self) -> bool {
+        self.rules.largest().is_some()
+    }
+
+    /// What one log may take, and what all may take together.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn bounds(&self) -> (usize, usize) {
+        (self.max_log_bytes, self.max_bytes)
+    }
+
     /// Uses a topic's log, alone: so what happens to the topic meanwhile has an order. `added`: the [size](Log::size) of what is
     /// published.
     pub(crate) fn with<R>(

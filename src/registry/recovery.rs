@@ -41,7 +41,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`Error::UnknownId`]: no open connection has this ID. [`Error::NoHistory`], [`Error::OverLimit`], and those of a push; then it
-    /// is no member.
+    /// is no member. In a cluster [`Error::Unreachable`] and [`Error::MustNotWait`].
     pub(crate) fn join_since(&self, id: &WebSocketId, topic: &str, since: &Since) -> Result<Recovery> {
         let find = || self.find_open(id).map(Found::Open).ok_or(Error::UnknownId);
         let result = self.come_back(find, topic, since, || self.enter(id, topic));
@@ -60,11 +60,11 @@ impl Registry {
         self.check_topic(topic)?;
         let history = self.histories().of(topic).ok_or(Error::NoHistory)?;
         let to = find()?;
-        self.histories().with(topic, history, None, |log| {
+        self.with_log(topic, history, since, |log| {
             let follows = self.joined.locked().follows(to.id(), topic);
             join()?;
             self.recover(log, topic, if follows { &Since::NOW } else { since }, &to)
-        })
+        })?
     }
 
     /// Gives a new member what it has missed, behind a line that says where it begins, and whether something is missing before it.

@@ -5,7 +5,14 @@ use std::sync::Arc;
 
 use super::connections::{Announced, Registry};
 #[cfg(feature = "cluster")]
-use crate::elsewhere::{Elsewhere, Share};
+use crate::{
+    elsewhere::{Elsewhere, Share},
+    error::Error,
+};
+use crate::{
+    error::Result,
+    history::{History, Log, Since},
+};
 
 #[cfg(feature = "cluster")]
 impl Registry {
@@ -51,6 +58,30 @@ impl Registry {
             elsewhere.mark(Share::User(user.into()));
         }
         let _ = user;
+    }
+
+    /// Uses, alone, what a topic remembers, for somebody who has seen this of it. In a cluster that is a copy of what all have.
+    ///
+    /// # Errors
+    /// In a cluster [`Unreachable`](crate::Error::Unreachable): nobody knows whether it is a whole copy.
+    /// [`MustNotWait`](crate::Error::MustNotWait).
+    pub(super) fn with_log<R>(
+        &self,
+        topic: &str,
+        history: History,
+        since: &Since,
+        use_log: impl FnOnce(&mut Log) -> R,
+    ) -> Result<R> {
+        #[cfg(feature = "cluster")]
+        if let Some(elsewhere) = self.elsewhere() {
+            let (mut use_log, mut result) = (Some(use_log), None);
+            elsewhere.with_log(topic, history, since, &mut |log| {
+                result = use_log.take().map(|use_log| use_log(log));
+            })?;
+            return result.ok_or(Error::Unreachable);
+        }
+        let _ = since;
+        Ok(self.histories().with(topic, history, None, use_log))
     }
 
     /// Waits, if this thread may, until what is published to the topic elsewhere arrives here, or cannot.

@@ -1,0 +1,51 @@
+//! The thread that loads what topics remember, since the one that hears must not wait.
+
+use std::{io, sync::Arc, thread::JoinHandle, time::Duration};
+
+use super::{bus::Failed, history::Fetched, member::Member, pace::Pace, replica::Replica};
+use crate::{history::Log, registry::Registry, thread::spawn};
+
+/// What could not be loaded is tried again after so long; while nothing is heard, it is not.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// # Errors
+/// There is no thread.
+pub(super) fn start(member: Arc<Member>, registry: Arc<Registry>) -> io::Result<JoinHandle<()>> {
+    spawn("switchboard-history", 512 << 10, move || run(&member, &registry))
+}
+
+fn run(member: &Member, registry: &Registry) {
+    let mut pace = Pace::new("the cluster cannot load what a topic remembers");
+    while let Some(replica) = member.replicas().next_to_load() {
+        match load(member, registry, &replica) {
+            Ok(()) => {}
+            Err(_) if member.is_ending() => return,
+            Err(failed) => {
+                pace.failed(&failed.to_string()); // one may fail where others do not: this is said once a minute
+                std::thread::sleep(AGAIN);
+                member.replicas().try_again(replica);
+            }
+        }
+    }
+}
+
+/// Has it catch up. If it does not at once, it is its turn again after others.
+fn load(member: &Member, registry: &Registry, replica: &Arc<Replica>) -> Result<(), Failed> {
+    let Some(to_load) = replica.to_load() else { return Ok(()) };
+    let mut after = to_load.after;
+    loop {
+        let fetched = member.fetch(&replica.topic, replica.history, after)?;
+        let Fetched { has_more, ref publications, .. } = fetched;
+        after = publications.last().map(|last| last.place).or(after);
+        let added = publications.iter().map(|publication| Log::size(publication.body.len(), None)).sum();
+        member.replicas().make_room(replica, added);
+        replica.load(registry, fetched);
+        if !has_more {
+            break;
+        }
+    }
+    if !replica.catch_up(registry, to_load) {
+        member.replicas().try_again(replica.clone());
+    }
+    Ok(())
+}

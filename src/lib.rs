@@ -326,7 +326,8 @@
 //! - Who needs none of this calls [`Opening::set_use_session`] or [`ServerBuilder::use_session`] with false: then there is no
 //!   cookie, and nothing is looked up.
 //! - The values are in memory. A program that has sessions already, or a database for them, has its own [`SessionStore`]. If that
-//!   fails, a handshake that uses its session is answered with 503, and others are not touched.
+//!   fails, a handshake that uses its session is answered with 503, and others are not touched. `RedisStore` (feature `cluster`) keeps
+//!   them in a Redis or Valkey, where several servers have the same ones.
 //!
 //! The number of sessions with values in memory has a bound, [`Limits::max_sessions`]. Beyond it others are given up, first those of
 //! strangers who never came again: so they lock nobody out, even if an application stores something for everybody.
@@ -707,7 +708,7 @@ pub use crate::{
     websocket::{Closed, Handled, Messages, READ_LEN, ServerResult, WebSocket, WebSocketServer},
 };
 #[cfg(feature = "cluster")]
-pub use crate::{cluster::Cluster, redis::Redis};
+pub use crate::{cluster::Cluster, redis::Redis, session::RedisStore};
 
 /// Compiles the code in the README.
 #[cfg(all(doctest, feature = "__tls", feature = "remote"))]

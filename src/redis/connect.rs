@@ -7,16 +7,18 @@ use std::{
 };
 
 use ::redis::{
-    Client, Connection, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, Pipeline, RedisConnectionInfo,
-    RedisError, Value, from_redis_value,
+    Client, Connection, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo, RedisError,
+    Value, from_redis_value,
     io::tcp::{TcpSettings, socket2::TcpKeepalive},
+    pipe,
 };
 use crossbeam_channel::bounded;
 
 use super::{
     Redis,
+    exchange::exchange,
     failure::{Failure, FailureKind, NO_CLUSTER},
-    url::{Address, Place},
+    url::{Address, Place, Target},
 };
 use crate::{deadline::Deadline, thread::spawn};
 
@@ -38,7 +40,8 @@ pub(crate) struct Timeouts {
     pub(crate) connect: Duration,
     /// Afterwards, for each time that something is sent or received; not zero.
     ///
-    /// A pipeline waits for so long *for each* of its commands: the client goes on with the next one after a timeout.
+    /// A pipeline of the client's own waits for so long *for each* of its commands, and goes on with the next one after a timeout:
+    /// [`exchange`] does not.
     pub(crate) answer: Duration,
 }
 
@@ -68,8 +71,7 @@ impl Redis {
             Place::Tcp(address) => self.connect_tcp(address, deadline)?,
             Place::Unix(path) => {
                 let info = ConnectionAddr::Unix(path.clone()).into_connection_info();
-                let shown = path.display().to_string();
-                self.connect_master(&shown, info, deadline).and_then(|found| master(&shown, found))?
+                self.connect_master(&path.display().to_string(), info, deadline)?
             }
             Place::Sentinels(sentinels, name) => self.connect_by_sentinels(sentinels, name, deadline)?,
         };
@@ -79,10 +81,13 @@ impl Redis {
         Ok(connection)
     }
 
+    /// What went wrong with a connection to it, and where.
+    pub(crate) fn failure(&self, error: &RedisError) -> Failure {
+        Failure::at(&self.to_string(), error)
+    }
+
     fn connect_tcp(&self, address: &Address, deadline: Deadline) -> Result<Connection, Failure> {
-        let shown = address.shown();
-        let found = self.connect_master(&shown, self.info(address), deadline)?;
-        master(&shown, found)
+        self.connect_master(&address.shown(), self.info(address), deadline)
     }
 
     /// Asks one Sentinel after the other, each of which gets its share of the time.
@@ -92,7 +97,7 @@ impl Redis {
         name: &str,
         deadline: Deadline,
     ) -> Result<Connection, Failure> {
-        let mut failures = Vec::new();
+        let (mut failures, mut kind) = (Vec::new(), FailureKind::Unreachable);
         for (asked, sentinel) in sentinels.iter().enumerate() {
             let Some(left) = deadline.remaining() else { break };
             // One share more is for the master.
@@ -102,29 +107,32 @@ impl Redis {
             });
             match found {
                 Ok(connection) => return Ok(connection),
-                Err(failure) if failure.kind() == FailureKind::Unsuitable => return Err(failure),
-                Err(failure) => failures.push(failure.to_string()),
+                Err(failure) => {
+                    failures.push(failure.to_string());
+                    kind = failure.kind();
+                }
             }
         }
         failures.dedup();
         let text = format!("no Sentinel led to the master {name}: {}", failures.join("; "));
-        Err(Failure::new(FailureKind::Unreachable, text))
+        Err(Failure::new(kind, text))
     }
 
     /// Where the master is, as far as this Sentinel knows.
     fn ask(&self, sentinel: &Address, name: &str, deadline: Deadline) -> Result<Address, Failure> {
         let shown = format!("Sentinel {}", sentinel.shown());
         let mut connection = dial(&shown, self.info(sentinel), deadline)?;
-        let mut pipeline = hello(&self.of_sentinels);
-        pipeline.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(name);
-        let answers = query(&mut connection, &pipeline, deadline).map_err(|e| Failure::at(&shown, &e))?;
-        let [hello, .., address] = &answers[..] else { return Err(no_redis(&shown)) };
-        let hello = understand(&shown, hello, &self.of_sentinels)?;
+        let hello = greet(&shown, &mut connection, &self.of_sentinels, deadline)?;
         if hello.mode != "sentinel" {
             let text = format!("{shown}: it is no Sentinel, but a Redis: write redis://{}", sentinel.shown());
             return Err(Failure::new(FailureKind::Unsuitable, text));
         }
-        let address = address.clone().extract_error().map_err(|e| Failure::at(&shown, &e))?;
+        let mut pipeline = pipe();
+        pipeline.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(name);
+        let mut answers =
+            exchange(&mut connection, &pipeline, deadline).map_err(|e| Failure::at(&shown, &e))?;
+        let address =
+            answers.pop().unwrap_or(Value::Nil).extract_error().map_err(|e| Failure::at(&shown, &e))?;
         match from_redis_value::<Option<(String, u16)>>(address) {
             Ok(Some((host, port))) => Ok(Address { host, port }),
             Ok(None) => {
@@ -135,41 +143,40 @@ impl Redis {
         }
     }
 
+    /// Only a master will do, which is to be written to.
     fn connect_master(
         &self,
         shown: &str,
         info: Result<ConnectionInfo, RedisError>,
         deadline: Deadline,
-    ) -> Result<(Connection, Hello), Failure> {
-        let target = &self.target;
-        let secrets = Secrets { user: target.user.clone(), password: target.password.clone() };
+    ) -> Result<Connection, Failure> {
+        let Target { user, password, database, .. } = &self.target;
         let mut connection = dial(shown, info, deadline)?;
-        let mut pipeline = hello(&secrets);
-        if target.database != 0 {
-            pipeline.cmd("SELECT").arg(target.database);
-        }
-        // Redis has these two from 7.2 on, and an ACL may forbid them: it is no harm.
-        pipeline.cmd("CLIENT").arg("SETINFO").arg("LIB-NAME").arg(NAME);
-        pipeline.cmd("CLIENT").arg("SETINFO").arg("LIB-VER").arg(env!("CARGO_PKG_VERSION"));
-        let answers = query(&mut connection, &pipeline, deadline).map_err(|e| Failure::at(shown, &e))?;
-        let [hello, others @ ..] = &answers[..] else { return Err(no_redis(shown)) };
-        let hello = understand(shown, hello, &secrets)?;
+        let secrets = Secrets { user: user.clone(), password: password.clone() };
+        let hello = greet(shown, &mut connection, &secrets, deadline)?;
+        let unsuitable = |text: &str| Err(Failure::new(FailureKind::Unsuitable, format!("{shown}{text}")));
         match hello.mode.as_str() {
             "standalone" => {}
-            "cluster" => return Err(Failure::new(FailureKind::Unsuitable, format!("{shown}{NO_CLUSTER}"))),
-            "sentinel" => {
-                let advice = "it is a Sentinel: write redis+sentinel://HOST/MASTER";
-                return Err(Failure::new(FailureKind::Unsuitable, format!("{shown}: {advice}")));
-            }
+            "cluster" => return unsuitable(NO_CLUSTER),
+            "sentinel" => return unsuitable(": it is a Sentinel: write redis+sentinel://HOST/MASTER"),
             _ => return Err(no_redis(shown)),
         }
-        if let (1.., Some(selected)) = (target.database, others.first()) {
-            selected.clone().extract_error().map_err(|e| {
-                let text = format!("{shown}: database {}: {}", target.database, Failure::from(e));
-                Failure::new(FailureKind::Unsuitable, text)
-            })?;
+        if !hello.is_master {
+            let text = format!("{shown}: it is a replica, which cannot be written to: its master is needed");
+            return Err(Failure::new(FailureKind::ReadOnly, text));
         }
-        Ok((connection, hello))
+        let mut pipeline = pipe();
+        pipeline.cmd("SELECT").arg(*database);
+        // Redis has these two from 7.2 on, and an ACL may forbid all three: it is no harm.
+        pipeline.cmd("CLIENT").arg("SETINFO").arg("LIB-NAME").arg(NAME);
+        pipeline.cmd("CLIENT").arg("SETINFO").arg("LIB-VER").arg(env!("CARGO_PKG_VERSION"));
+        let answers = exchange(&mut connection, &pipeline, deadline).map_err(|e| Failure::at(shown, &e))?;
+        match answers.into_iter().next().map(Value::extract_error) {
+            Some(Err(e)) if *database != 0 => {
+                unsuitable(&format!(": database {database}: {}", Failure::from(&e)))
+            }
+            _ => Ok(connection),
+        }
     }
 
     fn info(&self, Address { host, port }: &Address) -> Result<ConnectionInfo, RedisError> {
@@ -181,28 +188,21 @@ impl Redis {
     }
 }
 
-/// Only a master will do, which is to be written to.
-fn master(shown: &str, (connection, hello): (Connection, Hello)) -> Result<Connection, Failure> {
-    if hello.is_master {
-        return Ok(connection);
-    }
-    let text = format!("{shown}: it is a replica, which cannot be written to: its master is needed");
-    Err(Failure::new(FailureKind::ReadOnly, text))
-}
-
-/// Says who we are, and asks who is there. Only the name and the password are checked by Redis before it answers this.
-fn hello(secrets: &Secrets) -> Pipeline {
-    let mut pipeline = ::redis::pipe();
+/// Says who we are, and asks who is there. Of this Redis checks only the name and the password, and no other rights.
+fn greet(
+    shown: &str,
+    connection: &mut Connection,
+    secrets: &Secrets,
+    deadline: Deadline,
+) -> Result<Hello, Failure> {
+    let mut pipeline = pipe();
     pipeline.cmd("HELLO").arg(2);
     if let Some(password) = &secrets.password {
         pipeline.arg("AUTH").arg(secrets.user.as_deref().unwrap_or("default")).arg(password);
     }
     pipeline.arg("SETNAME").arg(NAME);
-    pipeline
-}
-
-fn understand(shown: &str, answer: &Value, secrets: &Secrets) -> Result<Hello, Failure> {
-    let answer = answer.clone().extract_error().map_err(|e| match e.code() {
+    let mut answers = exchange(connection, &pipeline, deadline).map_err(|e| Failure::at(shown, &e))?;
+    let answer = answers.pop().unwrap_or(Value::Nil).extract_error().map_err(|e| match e.code() {
         Some("ERR") if e.to_string().contains("unknown command") => {
             Failure::new(FailureKind::Unsuitable, format!("{shown}: Redis 6 or later is needed, or Valkey"))
         }
@@ -211,15 +211,18 @@ fn understand(shown: &str, answer: &Value, secrets: &Secrets) -> Result<Hello, F
         }
         _ => Failure::at(shown, &e),
     })?;
-    let Value::Array(pairs) = answer else { return Err(no_redis(shown)) };
-    let text = |name: &str| {
-        let mut pairs = pairs.chunks_exact(2);
-        let value = pairs.find_map(|pair| (as_text(&pair[0])? == name).then(|| as_text(&pair[1]))?);
-        value.map(str::to_owned)
-    };
-    match (text("mode"), text("role")) {
-        (Some(mode), role) => Ok(Hello { is_master: role.as_deref() == Some("master"), mode }),
-        _ => Err(no_redis(shown)),
+    Hello::understand(answer).ok_or_else(|| no_redis(shown))
+}
+
+impl Hello {
+    /// Names and values by turns.
+    fn understand(answer: Value) -> Option<Self> {
+        let Value::Array(pairs) = answer else { return None };
+        let text = |name: &str| {
+            let mut pairs = pairs.chunks_exact(2);
+            pairs.find_map(|pair| (as_text(&pair[0])? == name).then(|| as_text(&pair[1]))?)
+        };
+        Some(Self { is_master: text("role") == Some("master"), mode: text("mode")?.to_owned() })
     }
 }
 
@@ -243,8 +246,7 @@ fn dial(
 ) -> Result<Connection, Failure> {
     let late = || Failure::new(FailureKind::Unreachable, format!("{shown}: not connected in time"));
     let info = info.map_err(|e| Failure::at(shown, &e))?;
-    let tcp =
-        TcpSettings::default().set_nodelay(true).set_keepalive(TcpKeepalive::new().with_time(KEEPALIVE));
+    let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive());
     let info =
         info.set_tcp_settings(tcp).set_redis_settings(RedisConnectionInfo::default().set_skip_set_lib_name());
     let left = deadline.remaining().ok_or_else(late)?;
@@ -266,6 +268,13 @@ fn dial(
     connected.map_err(|e| Failure::at(shown, &e))
 }
 
+fn keepalive() -> TcpKeepalive {
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
+    #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+    let keepalive = keepalive.with_interval(KEEPALIVE / 6).with_retries(3);
+    keepalive
+}
+
 static CONNECTING: AtomicUsize = AtomicUsize::new(0);
 
 /// One of the threads that may be connecting.
@@ -282,22 +291,4 @@ impl Drop for Connecting {
     fn drop(&mut self) {
         CONNECTING.fetch_sub(1, Relaxed);
     }
-}
-
-/// All answers of a pipeline, of which each may be an error of its own.
-fn query(
-    connection: &mut Connection,
-    pipeline: &Pipeline,
-    deadline: Deadline,
-) -> Result<Vec<Value>, RedisError> {
-    let left =
-        || deadline.remaining().ok_or(RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut)));
-    connection.set_write_timeout(Some(left()?))?;
-    connection.send_packed_command(&pipeline.get_packed_pipeline())?;
-    let mut answers = Vec::with_capacity(pipeline.len());
-    for _ in 0..pipeline.len() {
-        connection.set_read_timeout(Some(left()?))?;
-        answers.push(connection.recv_response()?);
-    }
-    Ok(answers)
 }

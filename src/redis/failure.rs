@@ -51,7 +51,11 @@ impl Failure {
         let (code, details) = (error.code(), error.details().unwrap_or_default());
         let told =
             |kind, advice: &str| Self::new(kind, format!("{code} {details}{advice}").trim().to_owned());
+        // Redis 6 tells the error of a command in a script like this.
+        let in_script = |name: &str| code == "ERR" && details.contains(&format!(" -{name} "));
         match code {
+            _ if in_script("READONLY") => told(FailureKind::ReadOnly, ""),
+            _ if in_script("OOM") => told(FailureKind::Full, ""),
             "WRONGPASS" => told(FailureKind::Unsuitable, ": the user or the password is wrong"),
             "NOAUTH" => told(FailureKind::Unsuitable, ": it wants a password, as in redis://:PASSWORD@HOST"),
             "NOPERM" => told(FailureKind::Refused, ": the user's ACL has to allow it"),
@@ -87,9 +91,6 @@ impl From<&RedisError> for Failure {
         if error.kind() == ErrorKind::Parse {
             return Self::new(kind, "what answers is no Redis");
         }
-        if error.kind() == ErrorKind::Io {
-            return Self::new(kind, error.to_string());
-        }
         Self::new(kind, error.to_string())
     }
 }
@@ -113,3 +114,43 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As Redis would say it.
+    fn of(text: &str) -> Failure {
+        let answer = ::redis::parse_redis_value(format!("-{text}\r\n").as_bytes()).unwrap();
+        Failure::from(answer.extract_error().unwrap_err())
+    }
+
+    #[test]
+    fn what_redis_says_has_a_meaning() {
+        for (text, kind) in [
+            ("WRONGPASS invalid username-password pair or user is disabled.", FailureKind::Unsuitable),
+            ("NOAUTH Authentication required.", FailureKind::Unsuitable),
+            ("NOPERM this user has no permissions to run the 'get' command", FailureKind::Refused),
+            ("READONLY You can't write against a read only replica.", FailureKind::ReadOnly),
+            ("OOM command not allowed when used memory > 'maxmemory'.", FailureKind::Full),
+            ("MOVED 3999 127.0.0.1:6381", FailureKind::Unsuitable),
+            ("LOADING Redis is loading the dataset in memory", FailureKind::Busy),
+            ("BUSY Redis is busy running a script.", FailureKind::Busy),
+            ("MISCONF Redis is configured to save RDB snapshots", FailureKind::Refused),
+            ("ERR unknown command", FailureKind::Refused),
+            (
+                "ERR Error running script (call to f_1): @user_script:1: -OOM command not allowed",
+                FailureKind::Full,
+            ),
+            (
+                "ERR Error running script (call to f_1): @user_script:1: -READONLY You can't",
+                FailureKind::ReadOnly,
+            ),
+        ] {
+            let failure = of(text);
+            assert_eq!(failure.kind(), kind, "{text}");
+            assert!(failure.to_string().starts_with(text), "{failure}");
+        }
+        assert!(of("READONLY x").needs_another_connection() && !of("OOM x").needs_another_connection());
+    }
+}

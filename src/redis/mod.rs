@@ -3,7 +3,9 @@
 //! What is done with it is the business of others: sessions, the cluster.
 
 mod connect;
+mod exchange;
 mod failure;
+mod pool;
 #[cfg(feature = "__tls")]
 mod tls;
 mod url;
@@ -18,7 +20,9 @@ use self::{
 };
 pub(crate) use self::{
     connect::Timeouts,
+    exchange::exchange,
     failure::{Failure, FailureKind},
+    pool::Pool,
 };
 use crate::error::ServerError;
 #[cfg(feature = "__tls")]
@@ -118,8 +122,7 @@ impl Redis {
     /// As [`tls_ca`](Self::tls_ca), and if the file cannot be read. The text names the file.
     #[cfg(feature = "__tls")]
     pub fn tls_ca_file(mut self, certificates: impl AsRef<Path>) -> Result<Self, TlsError> {
-        let file = certificates.as_ref();
-        self.tls = self.tls.with_ca(&crate::tls::read(file)?, &file.display().to_string())?;
+        self.tls = self.tls.with_ca_file(certificates.as_ref())?;
         Ok(self)
     }
 

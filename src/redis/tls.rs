@@ -1,10 +1,15 @@
 //! Certificates for a connection to Redis by TLS. With both TLS libraries the client that we use takes rustls.
 
+use std::{fs::File, io::Read, path::Path};
+
 use ::redis::{
     Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisError, TlsCertificates,
 };
 
 use crate::error::TlsError;
+
+/// No certificates are longer. A device or a pipe may be without end.
+const MAX_FILE: u64 = 1024 * 1024;
 
 /// All in PEM.
 #[derive(Clone, Default)]
@@ -20,6 +25,15 @@ impl Certificates {
             return Err(TlsError::new(format!("{name}: there is no certificate in it (BEGIN CERTIFICATE)")));
         }
         Self { ca: Some(certificates.into()), ..self }.checked(name)
+    }
+
+    pub(super) fn with_ca_file(self, file: &Path) -> Result<Self, TlsError> {
+        let name = file.display().to_string();
+        let mut certificates = Vec::new();
+        File::open(file)
+            .and_then(|file| file.take(MAX_FILE).read_to_end(&mut certificates))
+            .map_err(|e| TlsError::new(format!("{name}: {e}")))?;
+        self.with_ca(&certificates, &name)
     }
 
     pub(super) fn with_client(self, certificates: &[u8], key: &[u8]) -> Result<Self, TlsError> {

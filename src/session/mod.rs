@@ -8,9 +8,13 @@ mod handle;
 mod id;
 mod keys;
 mod memory;
+#[cfg(feature = "cluster")]
+mod redis;
 mod sessions;
 mod store;
 
+#[cfg(feature = "cluster")]
+pub use self::redis::RedisStore;
 pub use self::{
     cookie::SessionCookie,
     handle::Session,

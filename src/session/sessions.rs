@@ -73,8 +73,10 @@ impl Sessions {
         limits: &Limits,
         in_use: Arc<dyn InUse>,
     ) -> Result<Self, ServerError> {
+        let store = settings.store.unwrap_or_else(|| Box::new(MemoryStore::new(limits, in_use)));
+        store.begin(limits);
         Ok(Self {
-            store: settings.store.unwrap_or_else(|| Box::new(MemoryStore::new(limits, in_use))),
+            store,
             keys: settings.signing.map_or_else(SessionKeys::random, Ok)?,
             cookie: settings.cookie,
             interval: (limits.session_timeout / PARTS).max(SHORTEST_PART),

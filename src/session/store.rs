@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use super::id::SessionId;
-use crate::http::Request;
+use crate::{http::Request, limits::Limits};
 
 /// What the methods of a [`SessionStore`] return. `?` converts any error to it.
 pub type StoreResult<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -66,6 +66,12 @@ pub type StoreResult<T> = std::result::Result<T, Box<dyn std::error::Error + Sen
 /// #     .session_cookie(switchboard::SessionCookie::new("my-app")).session_store(Mine::default());
 /// ```
 pub trait SessionStore: Send + Sync + fmt::Debug + 'static {
+    /// The server that has this store is made: these are its limits, which the store may keep to. Called once, before all others.
+    /// Default: nothing.
+    fn begin(&self, limits: &Limits) {
+        let _ = limits;
+    }
+
     /// The session of a request, found or made. Default: `None`, the server's own, with an ID that the server has signed.
     ///
     /// Called once for each handshake, and each request of a page, that uses its session.

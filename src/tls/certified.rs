@@ -69,7 +69,7 @@ pub(super) fn named(name: &str, text: impl std::fmt::Display) -> TlsError {
     TlsError::new(format!("{name}: {text}"))
 }
 
-pub(crate) fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
+pub(super) fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
     read_as(file, &file.display().to_string(), false)
 }
 

@@ -29,8 +29,6 @@ mod trust;
 mod verifier;
 mod watch;
 
-#[cfg(feature = "cluster")]
-pub(crate) use self::certified::read;
 pub use self::{
     client_ca::TlsClientCa,
     identity::TlsIdentity,

@@ -194,9 +194,9 @@ fn free_port() -> u16 {
 fn spawn(folder: &Folder, port: u16, options: &[String]) -> Child {
     let _ = std::fs::remove_file(folder.join("redis.log"));
     let port = port.to_string();
-    let ports = match options.iter().any(|option| option == "--tls-cert-file") {
-        true => ["--port", "0", "--tls-port", &port],
-        false => ["--port", &port, "--tls-port", "0"],
+    let ports: &[&str] = match options.iter().any(|option| option == "--tls-cert-file") {
+        true => &["--port", "0", "--tls-port", &port],
+        false => &["--port", &port],
     };
     // The file that a Sentinel is configured by comes first.
     let (file, options) = match options.first() {

@@ -635,6 +635,7 @@ mod manage;
 mod memory;
 mod message;
 mod metrics;
+mod node_info;
 mod observer;
 mod opening;
 mod parked;
@@ -699,6 +700,7 @@ pub use crate::{
     info::{PresentUser, Recovery, TopicInfo},
     limits::Limits,
     message::{CloseCode, Message, Payload, Text},
+    node_info::NodeInfo,
     observer::HubObserver,
     opening::Opening,
     pulse::NoProgress,

@@ -131,6 +131,9 @@ impl Asked<'_> {
                 self.say(topics, |topics| Answer::Names(topics.iter().map(|topic| &**topic).collect()));
             }
             Request::CloseReason { id } => self.close_reason(&id.0),
+            Request::Nodes => {
+                self.say(hub.nodes(), |nodes| Answer::Nodes(nodes.iter().map(Into::into).collect()));
+            }
             ref other => return self.answer_opened(other),
         }
         Ok(Outcome::Done)
@@ -184,6 +187,7 @@ impl Asked<'_> {
     fn has_to_wait(&mut self, request: &Request<'_>) -> bool {
         match request {
             Request::Write { .. } | Request::Flush { .. } => return true,
+            Request::Nodes => return self.talk.desk.is_clustered(),
             Request::PushWait { id, .. }
             | Request::Connection { id }
             | Request::Join { id, .. }

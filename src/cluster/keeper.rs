@@ -76,6 +76,7 @@ impl Keeper {
         let timeouts = Timeouts { connect: CONNECT, answer: self.member.answer_timeout() };
         let connection = self.member.redis().connect(timeouts)?;
         self.member.bus().begin(connection);
+        self.member.tally().connected[0].add(1);
         self.renew_at = Instant::now();
         Ok(())
     }

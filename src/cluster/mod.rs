@@ -14,6 +14,7 @@ mod queries;
 mod receiver;
 mod shares;
 mod talks;
+mod tally;
 
 use std::{fmt, sync::Arc, thread::JoinHandle, time::Duration};
 

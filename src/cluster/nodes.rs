@@ -85,7 +85,7 @@ impl Nodes {
         self.renews() && self.trust.locked().is_sure(self.lease)
     }
 
-    fn renews(&self) -> bool {
+    pub(super) fn renews(&self) -> bool {
         self.renews.load(Relaxed)
     }
 
@@ -111,6 +111,11 @@ impl Nodes {
             trust.era = Some(era.to_owned());
         }
         self.renews() && trust.is_sure(self.lease)
+    }
+
+    /// How long ago this node's own lease was renewed.
+    pub(super) fn renewed(&self) -> Option<Duration> {
+        self.trust.locked().renewed.map(|at| at.elapsed())
     }
 
     /// A lease was seen. True: of a node, or a start of it, that was not known.

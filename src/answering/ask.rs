@@ -176,8 +176,9 @@ impl Asked<'_> {
             }
             // What it reads would go a long way, and come back a long way.
             _ => {
-                let text = "the connection is one of another node: open it there";
-                (self.put)(&Answer::Failed(Failure::Other(text)));
+                let node = request.connection().map_or_else(String::new, |id| format!(" {}", id.node()));
+                let text = format!("the connection is one of another node of the cluster,{node}: open it there");
+                (self.put)(&Answer::Failed(Failure::Other(&text)));
             }
         }
         Ok(Outcome::Done)

@@ -87,6 +87,10 @@ pub(super) fn refused(error: Error) -> Refusal {
             Refusal::new(StatusCode::CONFLICT, "the connection is not shared: its own handler reads it")
         }
         Error::OverLimit(_) | Error::NoHistory => bad(error.to_string()),
+        Error::Unreachable => later(
+            "the node of the cluster that this is about, or Redis, cannot be reached, or has not answered in time: it may have been \
+             done",
+        ),
         Error::Timeout => later("the connection is still being opened"),
         other => Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, other.to_string()),
     }

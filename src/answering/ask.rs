@@ -177,7 +177,8 @@ impl Asked<'_> {
             // What it reads would go a long way, and come back a long way.
             _ => {
                 let node = request.connection().map_or_else(String::new, |id| format!(" {}", id.node()));
-                let text = format!("the connection is one of another node of the cluster,{node}: open it there");
+                let text =
+                    format!("the connection is one of another node of the cluster,{node}: open it there");
                 (self.put)(&Answer::Failed(Failure::Other(&text)));
             }
         }

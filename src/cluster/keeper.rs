@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// How long it may take to connect.
-const CONNECT: Duration = Duration::from_secs(5);
+pub(super) const CONNECT: Duration = Duration::from_secs(5);
 
 /// How often a node tells itself that all is well.
 const BEAT: Duration = Duration::from_secs(1);
@@ -64,7 +64,7 @@ pub(super) struct Keeper {
 impl Keeper {
     pub(super) fn new(member: Arc<Member>, wake: Receiver<()>) -> Self {
         let now = Instant::now();
-        let pace = Pace::new("the cluster cannot reach Redis");
+        let pace = Pace::new(super::NOT_REACHED);
         Self { member, wake, pace, beat_at: now, renew_at: now, is_first: true }
     }
 
@@ -251,6 +251,6 @@ fn node_text(node: NodeId) -> String {
     format!("{:08x}", node.get())
 }
 
-fn node_of(text: &str) -> Option<NodeId> {
+pub(super) fn node_of(text: &str) -> Option<NodeId> {
     u32::from_str_radix(text, 16).ok().map(NodeId::new)
 }

@@ -34,8 +34,8 @@ mod values;
 
 pub(crate) use self::{
     answer::{
-        Answer, Certificate, CloseReason, Connection, Count, Counts, Delivery, Node, Opened, Published, Recovery,
-        as_usize,
+        Answer, Certificate, CloseReason, Connection, Count, Counts, Delivery, Node, Opened, Published,
+        Recovery, as_usize,
     },
     failure::Failure,
     frames::{Frames, HEADER, Malformed, append, decode, decode_request},

@@ -67,8 +67,7 @@ impl Push {
     fn print_counts(&self, output: &mut Output, counts: &Counts) -> Result<(), Failure> {
         if self.input.is_many() && !self.json {
             let Counts { sent, queued, forwarded } = counts;
-            let forwarded =
-                if *forwarded > 0 { format!(", {forwarded} forwarded") } else { String::new() };
+            let forwarded = if *forwarded > 0 { format!(", {forwarded} forwarded") } else { String::new() };
             output.line(&format!("{sent} sent, {queued} queued{forwarded}"))?;
         }
         output.flush()

@@ -88,8 +88,8 @@ pub(super) fn refused(error: Error) -> Refusal {
         }
         Error::OverLimit(_) | Error::NoHistory => bad(error.to_string()),
         Error::Unreachable => later(
-            "the node of the cluster that this is about, or Redis, cannot be reached, or has not answered in time: it may have been \
-             done",
+            "another node of the cluster, or its Redis, cannot be reached, or has not answered in time: what was to be changed may \
+             have been, or not",
         ),
         Error::Timeout => later("the connection is still being opened"),
         other => Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, other.to_string()),

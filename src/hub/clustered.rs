@@ -188,8 +188,11 @@ impl Clustered {
         for reply in &replies {
             let Ok(Answer::Nodes(nodes)) = answer_of(reply) else { continue };
             for told in nodes.into_iter().map(NodeInfo::from).filter(|told| told.is_this) {
-                if let Some(node) = all.iter_mut().find(|node| !node.is_this && node.node == told.node) {
-                    *node = NodeInfo { is_this: false, ..told };
+                let told = NodeInfo { is_this: false, ..told };
+                match all.iter_mut().find(|node| node.node == told.node) {
+                    Some(node) if node.is_this => {} // another one has its number, which is told elsewhere
+                    Some(node) => *node = told,
+                    None => all.push(told), // it has come just now
                 }
             }
         }

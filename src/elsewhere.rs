@@ -59,6 +59,16 @@ pub(crate) trait Elsewhere: fmt::Debug + Send + Sync {
     /// The other nodes, in the order of their numbers.
     fn nodes(&self) -> Vec<NodeId>;
 
+    /// What is known of them, and what those answer that do so within this time. Nothing is asked on a thread that must not wait.
+    fn survey(
+        &self,
+        request: &Request<'_>,
+        within: std::time::Duration,
+    ) -> (Vec<crate::node_info::NodeInfo>, Vec<Reply>);
+
+    /// How this node is.
+    fn standing(&self) -> Standing;
+
     /// This has its first connection here, or has lost its last one. Called under locks.
     fn mark(&self, share: Share);
 
@@ -78,6 +88,27 @@ pub(crate) enum Share {
 pub(crate) struct Forwarded {
     pub(crate) nodes: usize,
     pub(crate) unreachable: bool,
+}
+
+/// How a node is in its cluster, and what it has counted since it was started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// Redis is reached, both ways, and keeps the lease of this node.
+    pub(crate) is_up: bool,
+    /// Nodes that are known, this one included.
+    pub(crate) nodes: usize,
+    /// How long ago the lease was renewed. `None`: it never was.
+    pub(crate) renewed: Option<std::time::Duration>,
+    /// Messages sent to other nodes.
+    pub(crate) forwarded: u64,
+    /// Messages of other nodes for connections here.
+    pub(crate) received: u64,
+    /// Messages of which nobody knows whether other nodes got them.
+    pub(crate) unreachable: u64,
+    /// Connections to Redis that were made again.
+    pub(crate) reconnects: u64,
+    /// Messages of other nodes that came after these had given them up.
+    pub(crate) late: u64,
 }
 
 impl Forwarded {

@@ -556,7 +556,7 @@
 //! | 2 | `session` | sessions, their cookie, and where they are stored |
 //! | 2 | `protocol` | the state machine of one connection, without I/O: bytes, commands and the time in; bytes, messages and the next deadline out |
 //! | 3 | `connection` | the protocol under its lock, the socket, what waits to be sent and to be read |
-//! | 4 | `info`, `audience`, `observer` | what is told about connections, topics and users, who of them is meant, and who is told |
+//! | 4 | `info`, `node_info`, `audience`, `observer` | what is told about connections, topics, users and nodes, who of them is meant, and who is told |
 //! | 4 | `metrics` | what is counted as it happens, for whoever watches the server |
 //! | 4 | `pending` | a connection that is being opened: what is pushed to it, and who waits for it |
 //! | 4 | `gateway` | drives shared connections, receives for busy threads, keeps the deadlines |
@@ -637,6 +637,7 @@ mod manage;
 mod memory;
 mod message;
 mod metrics;
+mod node_info;
 mod observer;
 mod opening;
 mod parked;
@@ -701,6 +702,7 @@ pub use crate::{
     info::{PresentUser, Recovery, TopicInfo},
     limits::Limits,
     message::{CloseCode, Message, Payload, Text},
+    node_info::NodeInfo,
     observer::HubObserver,
     opening::Opening,
     pulse::NoProgress,

@@ -26,7 +26,7 @@ use common::{
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use switchboard::{Client, ClientError, ClosedBy, Error, Message, PushErrorKind, Server};
+use switchboard::{Client, ClientError, ClosedBy, Error, Message, PushErrorKind, Server, WebSocketId};
 
 /// One that has ended.
 #[derive(Debug)]
@@ -436,7 +436,8 @@ fn events_as_they_happen() {
     assert_eq!(events[1], json!({"event": "vacated", "topic": "t"}));
     let mut closed = events[0].clone();
     assert!(closed["durationMillis"].take().as_f64().unwrap() >= 0.0);
-    let expected = json!({"event": "closed", "id": id, "path": "/shared/e", "user": "ann", "code": 4000,
+    let node = id.parse::<WebSocketId>().unwrap().node().get();
+    let expected = json!({"event": "closed", "id": id, "node": node, "path": "/shared/e", "user": "ann", "code": 4000,
                           "reason": "a \"reason\"", "by": "client", "durationMillis": null});
     assert_eq!(closed, expected);
     let mut lines = [for_people.line(), for_people.line()];
@@ -489,7 +490,7 @@ fn first_seen(managed: &Commanded, [as_json, for_people]: [&Started; 2]) -> (Cli
         is_heard == [true, true]
     });
     let (client, id) = managed.connect("/shared/e?user=ann&topic=t");
-    let opened = json!({"event": "opened", "id": id.as_str(), "path": "/shared/e", "user": "ann"});
+    let opened = json!({"event": "opened", "id": id.as_str(), "node": id.node().get(), "path": "/shared/e", "user": "ann"});
     assert_eq!(as_json.json(), opened);
     let line = format!("Z opened   {} path=/shared/e user=ann", id.short());
     assert!(for_people.line().ends_with(&line));

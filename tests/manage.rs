@@ -430,6 +430,7 @@ fn what_happens_is_told_while_it_happens() {
             (Some("chunked"), None)
         );
         let (client, id) = server.client("/a?user=u&topic=t");
+        let node = id.parse::<switchboard::WebSocketId>().unwrap().node().get();
         let (mut got, mut events) = (String::new(), Vec::new());
         let mut next = |stream: &mut dyn Read, name: &str| {
             got = read_until(stream, "\n\n\r\n");
@@ -446,7 +447,7 @@ fn what_happens_is_told_while_it_happens() {
         drop(client); // without a close frame
         next(&mut stream, "vacated");
         next(&mut stream, "closed");
-        assert_eq!(events[0], json!({"id": id, "path": "/a", "user": "u"}));
+        assert_eq!(events[0], json!({"id": id, "node": node, "path": "/a", "user": "u"}));
         assert_eq!((&events[1], &events[2]), (&json!({"topic": "t"}), &json!({"topic": "t"})));
         let closed = &events[3];
         assert_eq!(

@@ -131,6 +131,9 @@ impl Asked<'_> {
                 self.say(topics, |topics| Answer::Names(topics.iter().map(|topic| &**topic).collect()));
             }
             Request::CloseReason { id } => self.close_reason(&id.0),
+            Request::Nodes => {
+                self.say(hub.nodes(), |nodes| Answer::Nodes(nodes.iter().map(Into::into).collect()));
+            }
             ref other => return self.answer_opened(other),
         }
         Ok(Outcome::Done)
@@ -173,8 +176,10 @@ impl Asked<'_> {
             }
             // What it reads would go a long way, and come back a long way.
             _ => {
-                let text = "the connection is one of another node: open it there";
-                (self.put)(&Answer::Failed(Failure::Other(text)));
+                let node = request.connection().map_or_else(String::new, |id| format!(" {}", id.node()));
+                let text =
+                    format!("the connection is one of another node of the cluster,{node}: open it there");
+                (self.put)(&Answer::Failed(Failure::Other(&text)));
             }
         }
         Ok(Outcome::Done)
@@ -184,6 +189,7 @@ impl Asked<'_> {
     fn has_to_wait(&mut self, request: &Request<'_>) -> bool {
         match request {
             Request::Write { .. } | Request::Flush { .. } => return true,
+            Request::Nodes => return self.talk.desk.is_clustered(),
             Request::PushWait { id, .. }
             | Request::Connection { id }
             | Request::Join { id, .. }

@@ -84,6 +84,14 @@ impl Desk {
         };
     }
 
+    /// Whether there are other nodes to be asked.
+    pub(crate) fn is_clustered(&self) -> bool {
+        #[cfg(feature = "cluster")]
+        return self.hub.is_clustered();
+        #[cfg(not(feature = "cluster"))]
+        return false;
+    }
+
     /// What is said first: `max_message` is the longest that is taken, and `epoch` tells this start of the server from others.
     pub(crate) fn hello(&self, max_message: usize, epoch: u64) -> Vec<u8> {
         Hello {

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// How long it may take to connect.
-const CONNECT: Duration = Duration::from_secs(5);
+pub(super) const CONNECT: Duration = Duration::from_secs(5);
 
 /// How often a node tells itself that all is well.
 const BEAT: Duration = Duration::from_secs(1);
@@ -71,7 +71,7 @@ pub(super) struct Keeper {
 impl Keeper {
     pub(super) fn new(member: Arc<Member>, wake: Receiver<()>) -> Self {
         let now = Instant::now();
-        let pace = Pace::new("the cluster cannot reach Redis");
+        let pace = Pace::new(super::NOT_REACHED);
         Self { member, wake, pace, beat_at: now, renew_at: now, is_first: true }
     }
 
@@ -83,6 +83,7 @@ impl Keeper {
         let timeouts = Timeouts { connect: CONNECT, answer: self.member.answer_timeout() };
         let connection = self.member.redis().connect(timeouts)?;
         self.member.bus().begin(connection);
+        self.member.tally().connected[0].add(1);
         self.renew_at = Instant::now();
         self.look_at_its_age();
         Ok(())
@@ -275,6 +276,6 @@ fn node_text(node: NodeId) -> String {
     format!("{:08x}", node.get())
 }
 
-fn node_of(text: &str) -> Option<NodeId> {
+pub(super) fn node_of(text: &str) -> Option<NodeId> {
     u32::from_str_radix(text, 16).ok().map(NodeId::new)
 }

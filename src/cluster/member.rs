@@ -23,16 +23,18 @@ use super::{
     replicas::Replicas,
     shares::Shares,
     talks::Talks,
+    tally::Tally,
 };
 use crate::{
     audience::{Audience, Recipients},
     connection::PushErrorKind,
     deadline::Deadline,
-    elsewhere::{Elsewhere, Forwarded, Placed, Publishing, Share},
+    elsewhere::{Elsewhere, Forwarded, Placed, Publishing, Share, Standing},
     error::{Error, OverLimit, Result},
     history::{History, Log, Since},
     id::NodeId,
     message::Message,
+    node_info::NodeInfo,
     pushes::Push,
     redis::Redis,
     registry::Registry,
@@ -43,6 +45,9 @@ use crate::{
 
 /// The longest message. Redis ends the connection of a subscriber for whom more than 32 MiB wait.
 pub(super) const MAX_MESSAGE: usize = 8 << 20;
+
+/// The number of a question to all: each is alone in its message.
+const QUERY: u32 = UNANSWERED.wrapping_add(1);
 
 pub(super) struct Member {
     me: Sender,
@@ -57,6 +62,7 @@ pub(super) struct Member {
     talks: Talks,
     queries: Queries,
     replicas: Replicas,
+    tally: Tally,
     /// What is sent to this node arrives.
     is_listening: AtomicBool,
     is_ending: AtomicBool,
@@ -89,6 +95,7 @@ impl Member {
             talks: Talks::default(),
             queries: Queries::default(),
             replicas: Replicas::new(me, registry.histories().bounds()),
+            tally: Tally::default(),
             is_listening: AtomicBool::new(false),
             is_ending: AtomicBool::new(false),
         }
@@ -136,6 +143,10 @@ impl Member {
 
     pub(super) fn replicas(&self) -> &Replicas {
         &self.replicas
+    }
+
+    pub(super) fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     pub(super) fn lease(&self) -> Duration {
@@ -285,6 +296,37 @@ impl Member {
         }
     }
 
+    fn forward(&self, audience: Audience<'_>, body: &[u8]) -> Forwarded {
+        let channel = self.names.of(audience);
+        if must_not_wait() {
+            let told = self.tell(&channel, Kind::Tell, body);
+            return Forwarded { nodes: 0, unreachable: told.is_err() };
+        }
+        match self.publish(&channel, Kind::Tell, body, self.deadline()) {
+            Ok(receivers) => Forwarded {
+                nodes: usize::try_from(self.others(audience, receivers)).unwrap_or(usize::MAX),
+                unreachable: false,
+            },
+            Err(_) => Forwarded::UNREACHABLE,
+        }
+    }
+
+    /// Asks all other nodes, and gets what is answered within this time.
+    fn ask_some(&self, request: &Request<'_>, within: Duration) -> Vec<Reply> {
+        let deadline = self.deadline().or_earlier(Deadline::after(within));
+        let mut body = Vec::new();
+        // Without listening no answer would arrive.
+        if !self.is_listening() || append(&mut body, QUERY, request).is_err() {
+            return Vec::new();
+        }
+        let asking = self.queries.begin();
+        let kind = Kind::Query { number: asking.number };
+        match self.publish(&self.names.all(), kind, &body, deadline) {
+            Ok(receivers) => asking.wait_for_some(receivers, deadline),
+            Err(_) => Vec::new(),
+        }
+    }
+
     /// Whom a channel reaches beside this node.
     fn others(&self, audience: Audience<'_>, receivers: u64) -> u64 {
         let is_own = match audience {
@@ -331,7 +373,13 @@ impl Elsewhere for Others {
         if body.len() > MAX_MESSAGE {
             return Err(PushErrorKind::OverLimit(OverLimit::Message));
         }
-        self.0.push_together(node, &body)
+        let pushed = self.0.push_together(node, &body);
+        match &pushed {
+            Ok(()) => self.0.tally.forwarded.add(pushes.len()),
+            Err(PushErrorKind::Unreachable) => self.0.tally.unreachable.add(pushes.len()),
+            Err(_) => {}
+        }
+        pushed
     }
 
     fn forward(&self, to: Recipients<'_>, message: &Message, newest: Option<&Arc<str>>) -> Forwarded {
@@ -345,18 +393,12 @@ impl Elsewhere for Others {
         if append(&mut body, UNANSWERED, &request).is_err() {
             return Forwarded::UNREACHABLE;
         }
-        let channel = member.names.of(to.audience);
-        if must_not_wait() {
-            let told = member.tell(&channel, Kind::Tell, &body);
-            return Forwarded { nodes: 0, unreachable: told.is_err() };
+        let forwarded = member.forward(to.audience, &body);
+        match forwarded {
+            Forwarded { unreachable: true, .. } => member.tally.unreachable.add(1),
+            Forwarded { nodes, .. } => member.tally.forwarded.add(usize::from(nodes > 0 || must_not_wait())),
         }
-        match member.publish(&channel, Kind::Tell, &body, member.deadline()) {
-            Ok(receivers) => Forwarded {
-                nodes: usize::try_from(member.others(to.audience, receivers)).unwrap_or(usize::MAX),
-                unreachable: false,
-            },
-            Err(_) => Forwarded::UNREACHABLE,
-        }
+        forwarded
     }
 
     fn publish(&self, topic: &str, history: History, publication: &Publishing<'_>) -> Result<Placed> {
@@ -405,7 +447,7 @@ impl Elsewhere for Others {
         let deadline = member.deadline();
         let asking = member.queries.begin();
         let mut body = Vec::new();
-        append(&mut body, UNANSWERED.wrapping_add(1), request).map_err(|_| OverLimit::Message)?;
+        append(&mut body, QUERY, request).map_err(|_| OverLimit::Message)?;
         let kind = Kind::Query { number: asking.number };
         let receivers = member.publish(&member.names.of(audience), kind, &body, deadline)?;
         asking.wait(receivers, deadline).ok_or(Error::Unreachable)
@@ -413,6 +455,27 @@ impl Elsewhere for Others {
 
     fn nodes(&self) -> Vec<NodeId> {
         self.0.nodes.others()
+    }
+
+    fn survey(&self, request: &Request<'_>, within: Duration) -> (Vec<NodeInfo>, Vec<Reply>) {
+        let member = &self.0;
+        let replies = if must_not_wait() { Vec::new() } else { member.ask_some(request, within) };
+        let known = member.nodes.software();
+        (known.iter().map(|(node, software)| NodeInfo::leased(*node, software)).collect(), replies)
+    }
+
+    fn standing(&self) -> Standing {
+        let Member { bus, nodes, tally, .. } = &*self.0;
+        Standing {
+            is_up: bus.is_up() && self.0.is_listening() && nodes.renews(),
+            nodes: nodes.others().len() + 1,
+            renewed: nodes.renewed(),
+            forwarded: tally.forwarded.get(),
+            received: tally.received.get(),
+            unreachable: tally.unreachable.get(),
+            reconnects: tally.reconnects(),
+            late: tally.late.get(),
+        }
     }
 
     fn mark(&self, share: Share) {

@@ -8,6 +8,7 @@ mod history;
 mod keeper;
 mod lines;
 mod loader;
+mod looking;
 mod member;
 mod names;
 mod nodes;
@@ -18,11 +19,13 @@ mod replica;
 mod replicas;
 mod shares;
 mod talks;
+mod tally;
 
 use std::{fmt, sync::Arc, thread::JoinHandle, time::Duration};
 
 use crossbeam_channel::{Sender, bounded};
 
+pub(crate) use self::looking::rehearse;
 use self::{
     keeper::Keeper,
     member::{Choices, Member, Others},
@@ -49,6 +52,9 @@ const LEASES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_sec
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 const ANSWER_TIMEOUTS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(60));
+
+/// Begins a line of the log.
+const NOT_REACHED: &str = "the cluster cannot reach Redis";
 
 /// How long a server that ends waits for the threads of its cluster.
 const LAST_WAIT: Duration = Duration::from_secs(2);
@@ -186,18 +192,13 @@ impl Membership {
 fn enter(keeper: &mut Keeper, member: &Member) -> Result<(), ServerError> {
     if let Err(failure) = keeper.connect() {
         if failure.kind() == FailureKind::Unsuitable {
-            return Err(ServerError::config(format!("the cluster: {failure}")));
+            return Err(looking::unsuitable(&failure));
         }
-        log::warn!("the cluster cannot reach Redis, and goes on trying: {failure}");
+        log::warn!("{NOT_REACHED}, and goes on trying: {failure}");
         return Ok(());
     }
     match keeper.claim() {
-        Ok(false) => {
-            let node = member.node().get();
-            Err(ServerError::config(format!(
-                "the cluster: another node has the number {node}: each needs its own"
-            )))
-        }
+        Ok(false) => Err(looking::is_taken(member.node())),
         Ok(true) => {
             member.nodes().set_renews(true);
             Ok(())

@@ -87,7 +87,7 @@ impl Nodes {
         self.renews() && self.trust.locked().is_sure(self.lease)
     }
 
-    fn renews(&self) -> bool {
+    pub(super) fn renews(&self) -> bool {
         self.renews.load(Relaxed)
     }
 
@@ -114,6 +114,11 @@ impl Nodes {
     /// For so long at least a lease that is missing says nothing.
     pub(super) fn doubt(&self, time: Duration) {
         self.trust.locked().doubt(time);
+    }
+
+    /// How long ago this node's own lease was renewed.
+    pub(super) fn renewed(&self) -> Option<Duration> {
+        self.trust.locked().renewed.map(|at| at.elapsed())
     }
 
     /// A lease was seen. True: of a node, or a start of it, that was not known.

@@ -77,6 +77,13 @@ impl Asking<'_> {
     }
 }
 
+impl Asking<'_> {
+    /// The same, of those who have answered until then.
+    pub(super) fn wait_for_some(&self, count: u64, deadline: Deadline) -> Vec<Reply> {
+        self.wait(count, deadline).unwrap_or_else(|| std::mem::take(&mut self.query.state.locked().replies))
+    }
+}
+
 impl Drop for Asking<'_> {
     fn drop(&mut self) {
         self.queries.waiting.locked().remove(&self.number);

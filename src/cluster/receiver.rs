@@ -172,6 +172,7 @@ impl Receiver {
     fn listening(&self, pace: &mut Pace) {
         pace.worked();
         self.member.set_listening(true);
+        self.member.tally().connected[1].add(1);
         log::info!("the cluster: node {} listens at {}", self.member.node().get(), self.member.redis());
         // Others have lines that they may have to make anew.
         let _ = self.member.tell(&self.member.names().all(), Kind::Lost, &[]);
@@ -286,6 +287,7 @@ impl Receiver {
         let last = self.ways.entry(from).or_insert(way);
         if way < *last {
             log::debug!("the cluster: what node {} had given up came late", from.node);
+            self.member.tally().late.add(1);
             return false;
         }
         if way > *last {
@@ -308,6 +310,7 @@ impl Receiver {
     }
 
     fn perform(&self, request: &Request<'_>, body: &Bytes) {
+        self.member.tally().received.add(1);
         match *request {
             Request::Push { id, payload } => {
                 if let Ok(payload) = payload.payload(body) {

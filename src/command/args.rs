@@ -9,6 +9,7 @@ use clap::{
 use log::LevelFilter;
 use switchboard::{Compression, ProxyHeaders, Server};
 
+use super::clustering::Clustering;
 use super::help::AFTER;
 use super::logging::{Options, To};
 #[cfg(feature = "manage")]
@@ -29,6 +30,8 @@ pub(super) struct Serve {
     #[cfg(feature = "manage")]
     #[command(flatten)]
     pub(super) manage: Management,
+    #[command(flatten)]
+    pub(super) cluster: Clustering,
     /// Serve the files of this folder instead of the demo page
     #[arg(long, value_name = "DIR")]
     pub(super) www: Option<PathBuf>,
@@ -37,7 +40,7 @@ pub(super) struct Serve {
     #[arg(long, value_name = "ORIGIN")]
     pub(super) allow_origin: Vec<String>,
     /// Sign session IDs with the key in this file, so that they outlive a restart; made if it does not exist. Several lines: the
-    /// first signs, all verify [default: a new key at each start]
+    /// first signs, all verify. All nodes of a --cluster need the same file, which has to exist [default: a new key at each start]
     #[arg(long, value_name = "FILE")]
     pub(super) session_key_file: Option<PathBuf>,
     /// Add this header line to all responses, such as a Content-Security-Policy; repeatable. A Cache-Control takes the place of

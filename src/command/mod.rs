@@ -10,6 +10,7 @@ mod cli;
 #[cfg(feature = "__tls")]
 mod client_tls;
 mod clock;
+mod clustering;
 mod codes;
 #[cfg(feature = "completions")]
 mod completions;
@@ -38,7 +39,7 @@ mod tips;
 mod tls;
 mod wall_clock;
 
-use std::{error::Error, path::Path, process::ExitCode, sync::Arc, time::Duration};
+use std::{error::Error, process::ExitCode, sync::Arc, time::Duration};
 
 use log::{info, warn};
 use nix::sys::signal::Signal;
@@ -99,7 +100,7 @@ fn run(args: &Serve, warnings: &[String]) -> Result<(), Box<dyn Error>> {
     let mut clock = Clock::new();
     let chatters = Arc::<apps::Chatters>::default();
     let service = Service::from_env();
-    let prepared = prepare(args, &clock, &chatters, sockets, session_key::read);
+    let prepared = prepare(args, &clock, &chatters, sockets, Purpose::Serve);
     if let Some(e) = prepared.wrong.into_iter().next() {
         return Err(e);
     }
@@ -142,19 +143,44 @@ struct Prepared {
     wrong: Vec<Box<dyn Error>>,
 }
 
-/// All that `serve` and `check` do alike. The keys of sessions are read by `read_keys`.
+/// What it is prepared for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Serve,
+    /// `is_running`: such a server is there already.
+    Check {
+        is_running: bool,
+    },
+}
+
+/// All that `serve` and `check` do alike.
 fn prepare(
     args: &Serve,
     clock: &Clock,
     chatters: &Arc<apps::Chatters>,
     mut sockets: Sockets,
-    read_keys: fn(&Path) -> Result<Vec<String>, String>,
+    purpose: Purpose,
 ) -> Prepared {
     let mut wrong = Vec::new();
     let mut builder = chatters.clone().observe(configure(args, clock, &mut sockets));
-    match args.session_key_file.as_deref().map(read_keys).transpose() {
-        Ok(keys) => builder = keys.into_iter().fold(builder, ServerBuilder::session_keys),
-        Err(e) => wrong.push(e.into()),
+    let keys = keys(args, purpose).unwrap_or_else(|e| {
+        wrong.push(e.into());
+        Some(vec![session_key::stand_in()]) // the server does not start
+    });
+    builder = keys.into_iter().fold(builder, ServerBuilder::session_keys);
+    #[cfg(feature = "cluster")]
+    {
+        if let Some(node) =
+            args.cluster.node().filter(|_| !matches!(purpose, Purpose::Check { is_running: true }))
+        {
+            builder = builder.node(node); // the one that runs has it
+        }
+        match args.cluster.redis() {
+            Ok(redis) => {
+                builder = redis.into_iter().fold(builder, |builder, redis| args.cluster.join(builder, redis))
+            }
+            Err(e) => wrong.push(e),
+        }
     }
     #[cfg(feature = "__tls")]
     let identity = args.tls.identity().unwrap_or_else(|e| {
@@ -177,6 +203,19 @@ fn prepare(
         identity,
         wrong,
     }
+}
+
+/// The keys of sessions, if there are to be some that outlive the server.
+fn keys(args: &Serve, purpose: Purpose) -> Result<Option<Vec<String>>, String> {
+    #[cfg(feature = "cluster")]
+    if args.cluster.is_wanted() {
+        return match &args.session_key_file {
+            Some(path) => session_key::read_shared(path).map(Some),
+            None => Err(format!("--cluster needs a --session-key-file: {}", session_key::MAKE_IT)),
+        };
+    }
+    let read = if purpose == Purpose::Serve { session_key::read } else { session_key::rehearse };
+    args.session_key_file.as_deref().map(read).transpose()
 }
 
 fn configure(args: &Serve, clock: &Clock, sockets: &mut Sockets) -> ServerBuilder {

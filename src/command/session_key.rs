@@ -24,6 +24,26 @@ pub(super) fn read(path: &Path) -> Result<Vec<String>, String> {
     keys(path, file.map_err(|e| failed(path, &e))?)
 }
 
+/// A key of no use, where nobody is served.
+pub(super) fn stand_in() -> String {
+    "-".repeat(MIN_KEY_LEN)
+}
+
+/// What to do for the nodes of a cluster.
+#[cfg(feature = "cluster")]
+pub(super) const MAKE_IT: &str = "all nodes of a cluster need the same. Make it once, with (umask 077; openssl rand -base64 32 > FILE), and copy it to all of them";
+
+/// The same in a cluster: none is made.
+#[cfg(feature = "cluster")]
+pub(super) fn read_shared(path: &Path) -> Result<Vec<String>, String> {
+    match File::open(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            Err(format!("session keys: {} is not there, and is not made: {MAKE_IT}", path.display()))
+        }
+        opened => keys(path, opened.map_err(|e| failed(path, &e))?),
+    }
+}
+
 /// The same, but none is made: one of no use stands for it, if it could be.
 pub(super) fn rehearse(path: &Path) -> Result<Vec<String>, String> {
     match File::open(path) {
@@ -32,7 +52,7 @@ pub(super) fn rehearse(path: &Path) -> Result<Vec<String>, String> {
             let folder =
                 path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
             access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(|e| failed(path, &e.into()))?;
-            Ok(vec!["-".repeat(MIN_KEY_LEN)])
+            Ok(vec![stand_in()])
         }
         Err(e) => Err(failed(path, &e)),
     }

@@ -116,7 +116,7 @@ mod tests {
             assert!(told.contains("tip: ") && told.contains(tip), "{args:?}: {told}");
         }
         for args in
-            [&["--nonsense"][..], &["--max-connections", "0"], &["--compress", "gzip"], &["serve", "x"]]
+            [&["--gibberish"][..], &["--max-connections", "0"], &["--compress", "gzip"], &["serve", "x"]]
         {
             assert!(!told(args).contains("tip: "), "{args:?}: {}", told(args));
         }

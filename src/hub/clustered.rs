@@ -18,6 +18,7 @@ use crate::{
     info::ConnectionInfo,
     info::{PresentUser, Recovery, TopicInfo},
     message::{CloseCode, Message, Payload},
+    node_info::{NodeInfo, SURVEY},
     pushes::Push,
     registry::Registry,
     remote::{Reply, Trouble},
@@ -193,6 +194,26 @@ impl Clustered {
 
     pub(super) fn len(&self) -> Result<usize> {
         Ok(self.here.len()? + self.sum(Audience::All, &Request::Len)?)
+    }
+
+    /// Those that are known, with what those say that answer in time.
+    pub(super) fn nodes(&self) -> Result<Vec<NodeInfo>> {
+        let mut all = self.here.nodes()?;
+        let (known, replies) = self.elsewhere.survey(&Request::Nodes, SURVEY);
+        all.extend(known);
+        for reply in &replies {
+            let Ok(Answer::Nodes(nodes)) = answer_of(reply) else { continue };
+            for told in nodes.into_iter().map(NodeInfo::from).filter(|told| told.is_this) {
+                let told = NodeInfo { is_this: false, ..told };
+                match all.iter_mut().find(|node| node.node == told.node) {
+                    Some(node) if node.is_this => {} // another one has its number, which is told elsewhere
+                    Some(node) => *node = told,
+                    None => all.push(told), // it has come just now
+                }
+            }
+        }
+        all.sort_unstable_by_key(|node| node.node);
+        Ok(all)
     }
 
     pub(super) fn is_empty(&self) -> Result<bool> {

@@ -21,6 +21,7 @@ use crate::{
     info::ConnectionInfo,
     info::{PresentUser, Recovery, TopicInfo},
     message::{CloseCode, Message, Payload},
+    node_info::NodeInfo,
     registry::{Registry, Selected, numbered},
     websocket::{Holder, WebSocket},
 };
@@ -118,6 +119,10 @@ impl Local {
 
     pub(super) fn len(&self) -> Result<usize> {
         Ok(self.0.len())
+    }
+
+    pub(super) fn nodes(&self) -> Result<Vec<NodeInfo>> {
+        Ok(vec![NodeInfo::here(self.0.node(), self.0.len(), self.0.age())])
     }
 
     pub(super) fn is_empty(&self) -> Result<bool> {

@@ -325,6 +325,27 @@ impl Hub {
         wherever_of_hub!(self.0, len())
     }
 
+    /// The server, and, in a [cluster](crate::Cluster), the other nodes that it knows of, in the order of their numbers. Each of these is
+    /// asked; it is waited for 1 s at most, and what is not known then is `None`.
+    ///
+    /// ```
+    /// # fn example(hub: &switchboard::Hub) -> switchboard::Result<()> {
+    /// for node in hub.nodes()? {
+    ///     let here = if node.is_this { " (this one)" } else { "" };
+    ///     match node.connections {
+    ///         Some(count) => println!("node {}{here}: {count} connections, {}", node.node, node.software),
+    ///         None => println!("node {} does not answer", node.node),
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// None for the server's own: where Redis is not reached, the others are those of before.
+    pub fn nodes(&self) -> Result<Vec<crate::NodeInfo>> {
+        wherever_of_hub!(self.0, nodes())
+    }
+
     /// Whether no connection is open.
     ///
     /// # Errors

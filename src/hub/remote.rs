@@ -12,6 +12,7 @@ use crate::{
     info::ConnectionInfo,
     info::{PresentUser, Recovery, TopicInfo},
     message::{CloseCode, Message, Payload},
+    node_info::{NodeInfo, SURVEY},
     remote::{Linked, is_done},
     websocket::WebSocket,
     wire::{self, Answer, AsText, Counts, Request, as_usize},
@@ -111,6 +112,13 @@ impl Remote {
 
     pub(super) fn len(&self) -> Result<usize> {
         self.0.ask(&Request::Len, AT_ONCE, number)
+    }
+
+    pub(super) fn nodes(&self) -> Result<Vec<NodeInfo>> {
+        self.0.ask(&Request::Nodes, SURVEY, |answer| match answer {
+            Answer::Nodes(nodes) => Some(nodes.into_iter().map(Into::into).collect()),
+            _ => None,
+        })
     }
 
     pub(super) fn is_empty(&self) -> Result<bool> {

@@ -87,6 +87,10 @@ pub(super) fn refused(error: Error) -> Refusal {
             Refusal::new(StatusCode::CONFLICT, "the connection is not shared: its own handler reads it")
         }
         Error::OverLimit(_) | Error::NoHistory => bad(error.to_string()),
+        Error::Unreachable => later(
+            "another node of the cluster, or its Redis, cannot be reached, or has not answered in time: what was to be changed may \
+             have been, or not",
+        ),
         Error::Timeout => later("the connection is still being opened"),
         other => Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, other.to_string()),
     }

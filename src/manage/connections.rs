@@ -11,6 +11,7 @@ use super::{
 use crate::{
     audience::Audience,
     connection::PushErrorKind,
+    error::Error,
     http::{Refusal, Request, Response},
     hub::Hub,
     id::WebSocketId,
@@ -31,7 +32,11 @@ pub(super) fn push(hub: &Hub, exchange: &Exchange<'_>, id: &WebSocketId) -> Resu
         Err(e) if matches!(e.kind, PushErrorKind::Full) => {
             Err(full("the client's queue is full: the message was dropped"))
         }
-        Err(_) => Err(gone()), // whatever else there is: it cannot be pushed to any more
+        Err(e) => match e.kind {
+            PushErrorKind::Unreachable => Err(refused(Error::Unreachable)),
+            PushErrorKind::OverLimit(limit) => Err(refused(limit.into())),
+            _ => Err(gone()), // whatever else there is: it cannot be pushed to any more
+        },
     }
 }
 
@@ -108,6 +113,7 @@ fn about(info: &ConnectionInfo) -> Object {
     let tags = info.tags.iter().fold(Object::new(), |tags, (key, value)| tags.with(key, value));
     Object::new()
         .with("id", info.id.as_str())
+        .with("node", u64::from(info.id.node().get()))
         .with("connectedAt", Date(info.since))
         .with("lastActiveAt", Date(info.last_active))
         .with("identity", identity)

@@ -185,6 +185,7 @@ impl Event {
 fn about(connection: &ConnectionInfo) -> Object {
     Object::new()
         .with("id", connection.id.as_str())
+        .with("node", u64::from(connection.id.node().get()))
         .with("path", &*connection.path)
         .with("user", connection.user.as_deref())
 }

@@ -26,6 +26,8 @@ pub(super) fn answer(main: &MainServer, stats: &Stats, request: &Request) -> Res
         counted(&mut out, metrics, &numbers);
     }
     incidents(&mut out, main);
+    #[cfg(feature = "cluster")]
+    cluster(&mut out, main);
     traffic(&mut out, &numbers);
     certificates(&mut out, &main.hub());
     process(&mut out, &numbers);
@@ -145,6 +147,49 @@ fn traffic(out: &mut Exposition, numbers: &Numbers) {
         out.counter("switchboard_bytes_total", "Bytes received and sent, as they were on the wire.");
     bytes.with(&[("direction", "in")], counts.bytes_in);
     bytes.with(&[("direction", "out")], counts.bytes_out);
+}
+
+/// Nothing, if there is none.
+#[cfg(feature = "cluster")]
+fn cluster(out: &mut Exposition, main: &MainServer) {
+    let Some(standing) = main.standing() else { return };
+    let help = "Whether Redis is reached, and keeps the lease of this node: 1 or 0.";
+    out.gauge("switchboard_cluster_up", help).value(u8::from(standing.is_up));
+    let help = "Nodes of the cluster that this one knows, itself included.";
+    out.gauge("switchboard_cluster_nodes", help).value(standing.nodes);
+    if let Some(renewed) = standing.renewed {
+        let name = "switchboard_cluster_lease_age_seconds";
+        out.gauge(name, "How long ago the lease of this node was renewed.").value(renewed.as_secs_f64());
+    }
+    for (name, help, count) in [
+        (
+            "switchboard_cluster_forwarded_total",
+            "Messages sent to other nodes: pushes, and broadcasts that have reached one.",
+            standing.forwarded,
+        ),
+        (
+            "switchboard_cluster_received_total",
+            "Messages of other nodes, for connections here.",
+            standing.received,
+        ),
+        (
+            "switchboard_cluster_unreachable_total",
+            "Messages for other nodes that may not have reached these: Redis, or the node, was not reached.",
+            standing.unreachable,
+        ),
+        (
+            "switchboard_cluster_reconnects_total",
+            "Connections to Redis that were made again; a node has two.",
+            standing.reconnects,
+        ),
+        (
+            "switchboard_cluster_late_dropped_total",
+            "Messages of other nodes that came after these had given them up, and were dropped.",
+            standing.late,
+        ),
+    ] {
+        out.counter(name, help).value(count);
+    }
 }
 
 #[cfg(not(feature = "__tls"))]

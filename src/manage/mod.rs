@@ -11,6 +11,7 @@ mod json;
 mod link;
 mod messages;
 mod metrics;
+mod nodes;
 mod openapi;
 mod place;
 mod process;
@@ -98,8 +99,8 @@ const LINK_MORE: usize = 64 << 10;
 ///
 /// | request | answer |
 /// |---|---|
-/// | `POST /@connections/{id}` | pushes the body: 200 with `result`, which is `sent` or `queued` |
-/// | `GET /@connections/{id}` | what is known of it: `connectedAt`, `lastActiveAt`, `identity` with `sourceIp` and `userAgent`, `path`, `route`, `shared`, `user`, `tags`, `topics`, `queuedBytes`, `messagesIn`, `messagesOut`, `bytesIn`, `bytesOut`, `roundTripMillis` |
+/// | `POST /@connections/{id}` | pushes the body: 200 with `result`, which is `sent`, `queued`, or, to another node of a [cluster](#in-a-cluster), `forwarded` |
+/// | `GET /@connections/{id}` | what is known of it: `node`, `connectedAt`, `lastActiveAt`, `identity` with `sourceIp` and `userAgent`, `path`, `route`, `shared`, `user`, `tags`, `topics`, `queuedBytes`, `messagesIn`, `messagesOut`, `bytesIn`, `bytesOut`, `roundTripMillis` |
 /// | `DELETE /@connections/{id}?code=&reason=` | closes it: 204 |
 /// | `GET /@connections/{id}/messages?len=&timeout=` | [reads](#reading-messages) the next message of a shared connection: 200 with it, or 204 if none came in time |
 /// | `PUT`, `DELETE /@connections/{id}/topics/{topic}` | it joins, or leaves: 204 |
@@ -110,14 +111,15 @@ const LINK_MORE: usize = 64 << 10;
 /// | `POST /@users/{user}?except={id}` | to all connections of a user: the counts |
 /// | `DELETE /@users/{user}?code=&reason=` | closes these: `closed` |
 /// | `GET /@access` | what one may do here: `access`, which is `all`, `read`, or, without a token where one is needed, `none` |
-/// | `GET /@events` | what happens from now on, as Server-Sent Events, each with JSON: `opened` and `closed` (`id`, `path`, `user`, of an end also `code`, `reason`, `by`, `durationMillis`), `occupied` and `vacated` (`topic`). Who is too slow for them gets `lost`, and the stream ends. 32 may listen. With an upgrade the same as messages of a WebSocket, whose JSON has the name of the event in `event` |
-/// | `GET /@stats?interval=` | numbers of the server, as Server-Sent Events: at once, and then every second, or every 0.5 to 60 seconds, an event `stats` with a JSON object; with `Accept: application/json` that object once. `time`, `uptimeSeconds`, `version`; `connections`, of these `shared` and `synchronous`, `maxConnections`; since the start `opened`, `closed`, `refused`, `messagesIn`, `messagesOut`, `bytesIn`, `bytesOut`, `pushes`, `pushesByResult`, which never become less; `queuedBytes`, `topics`, `users`, `roundTripMillis` with `p50` and `p99`, or null; `threads` and `residentBytes` of the process, or null. 32 may listen. With an upgrade as messages of a WebSocket, too |
-/// | `GET /metrics` | the same and more for Prometheus, in its text format 0.0.4: connections by route and kind, ends by close code, refused handshakes by reason, pushes by result, times of handshakes, pushes and pings, certificates, the process. No label is what a client has invented |
+/// | `GET /@events` | what happens from now on, as Server-Sent Events, each with JSON: `opened` and `closed` (`id`, `node`, `path`, `user`, of an end also `code`, `reason`, `by`, `durationMillis`), `occupied` and `vacated` (`topic`). Who is too slow for them gets `lost`, and the stream ends. 32 may listen. With an upgrade the same as messages of a WebSocket, whose JSON has the name of the event in `event` |
+/// | `GET /@nodes` | the [nodes](crate::Hub::nodes) of the [cluster](#in-a-cluster), or the server alone: `nodes`, each with `node`, its number, `this`, `software`, `connections`, `uptimeSeconds`, the last two null where it does not answer; and `cluster`, which is `up`, `unreachable`, or null without one |
+/// | `GET /@stats?interval=` | numbers of the server, as Server-Sent Events: at once, and then every second, or every 0.5 to 60 seconds, an event `stats` with a JSON object; with `Accept: application/json` that object once. `time`, `uptimeSeconds`, `version`; `node`, `cluster` as in `/@nodes`, and `nodes`, their number; `connections`, of these `shared` and `synchronous`, `maxConnections`; since the start `opened`, `closed`, `refused`, `messagesIn`, `messagesOut`, `bytesIn`, `bytesOut`, `pushes`, `pushesByResult`, which never become less; `queuedBytes`, `topics`, `users`, `roundTripMillis` with `p50` and `p99`, or null; `threads` and `residentBytes` of the process, or null. 32 may listen. With an upgrade as messages of a WebSocket, too |
+/// | `GET /metrics` | the same and more for Prometheus, in its text format 0.0.4: connections by route and kind, ends by close code, refused handshakes by reason, pushes by result, times of handshakes, pushes and pings, the cluster, certificates, the process. No label is what a client has invented |
 /// | `GET /openapi.json` | all of this, as OpenAPI 3.1 |
 /// | `GET /` | the console, for people: plots, and a table of connections, to push to and to close. It asks for the token, and keeps it in its tab |
 /// | `GET /@hub` | the link of a [`Hub`](crate::Hub) in another process: a WebSocket; without an upgrade 426 |
 /// | `GET /health` | 200, if there is a server |
-/// | `GET /ready` | 200, if it takes connections; 503 if it shuts down, is full, or has no descriptor, thread or memory left for one more |
+/// | `GET /ready` | 200, if it takes connections; 503 if it shuts down, is full, or has no descriptor, thread or memory left for one more. With `cluster`, `up` or `unreachable`, where there is one |
 ///
 /// A body is a text message if it is UTF-8, else a binary one; `?type=text` or `?type=binary` says it. Where the answer is that of
 /// many connections, its status is 202 if nobody was there.
@@ -140,6 +142,15 @@ const LINK_MORE: usize = 64 << 10;
 /// because the reader has vanished, or within [`http_keep_alive`](crate::Limits::http_keep_alive), 60 s, the message goes back to the
 /// head of the queue. So a reader needs a connection of its own, and no proxy that shares it. While it waits it takes nothing if it
 /// leaves. Half of all connections may wait; more are answered with 429.
+///
+/// # In a cluster
+///
+/// Each node of a [cluster](crate::Cluster) answers for all of them: its requests reach, list and close the connections of every node, of
+/// which `node` tells the number, and messages are read from those of other nodes, too. What is sent to other nodes is `forwarded`, of
+/// many as the number of these nodes, and `unreachable` tells that some may not have got it. 503 says that a node, or Redis, did not
+/// answer in time. What a node tells of itself is its own: `/@events`, `/@stats`, `/metrics`, of which Prometheus asks each.
+///
+/// `/ready` stays 200 while Redis is not reached: all nodes would be taken out at once, although each serves its own clients as before.
 ///
 /// # Many at once
 ///

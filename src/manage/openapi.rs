@@ -99,9 +99,10 @@ mod tests {
                 Target::Console(_) => 14, // the page, which brings its other files
                 Target::Messages(_) => 15,
                 Target::Link => 16,
+                Target::Nodes => 17,
             });
         }
-        assert_eq!(paths.len(), 17);
+        assert_eq!(paths.len(), 18);
     }
 
     /// Nothing is referred to that is not there, and nothing is there that nobody refers to.

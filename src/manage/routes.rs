@@ -12,7 +12,7 @@ use super::{
     events::{self, Events},
     json::Object,
     messages::{self, Reader, Readers},
-    metrics, openapi,
+    metrics, nodes, openapi,
     query::{Kind, Query, kind},
     stats::Stats,
     stays::{Stay, Stays},
@@ -178,6 +178,7 @@ impl Routes {
             (Target::Events, _) => events::answer(&self.events, &self.stays, request),
             (Target::Stats, _) => Stats::answer(&self.stats, &self.stays, request),
             (Target::Metrics, _) => metrics::answer(&self.main, &self.stats, request),
+            (Target::Nodes, _) => nodes::answer(&self.main, hub, request),
             (Target::OpenApi, _) => openapi::answer(request),
             (Target::Topics, _) => audiences::topics(hub, request),
             (Target::Topic(topic), _) => audiences::publish(hub, exchange, &topic),
@@ -201,7 +202,15 @@ impl Routes {
 
     fn ready(&self, request: &Request) -> Result<Response, Refusal> {
         match self.main.check_ready() {
-            Ok(()) => nothing_but(request, json(StatusCode::OK, Object::new().with("ready", true))),
+            Ok(()) => {
+                let ready = Object::new().with("ready", true);
+                let ready = match self.main.cluster_state() {
+                    // Still: without Redis all nodes would be taken out at once, and their own traffic goes on.
+                    Some(state) => ready.with("cluster", state),
+                    None => ready,
+                };
+                nothing_but(request, json(StatusCode::OK, ready))
+            }
             Err(why) => Err(later(why)),
         }
     }

@@ -29,6 +29,8 @@ pub(super) enum Target<'a> {
     Events,
     Stats,
     Metrics,
+    /// Those of the cluster.
+    Nodes,
     OpenApi,
     /// That of another process's hub, without an upgrade.
     Link,
@@ -52,6 +54,7 @@ impl<'a> Target<'a> {
             ("@topics", Some(topic)) => name_of(topic).map(Self::Topic),
             ("@events", None) => Some(Self::Events),
             ("@stats", None) => Some(Self::Stats),
+            ("@nodes", None) => Some(Self::Nodes),
             ("metrics", None) => Some(Self::Metrics),
             ("openapi.json", None) => Some(Self::OpenApi),
             ("@hub", None) => Some(Self::Link),
@@ -87,6 +90,7 @@ impl<'a> Target<'a> {
             | Self::Events
             | Self::Stats
             | Self::Metrics
+            | Self::Nodes
             | Self::OpenApi
             | Self::Link => "GET, HEAD",
             Self::Connection(_) => "DELETE, GET, HEAD, POST",

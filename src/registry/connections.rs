@@ -46,6 +46,7 @@ pub(crate) struct Registry {
     node: NodeId,
     pub(super) limits: Arc<Limits>,
     buffered: Arc<Buffered>,
+    made: std::time::Instant,
     pub(super) by_id: [Mutex<Part>; PARTS],
     paths: Groups,
     /// Only those that end with a star: the others are paths.
@@ -142,6 +143,7 @@ impl Registry {
             node,
             limits,
             buffered,
+            made: std::time::Instant::now(),
             by_id: Default::default(),
             paths: Groups::default(),
             routes: Groups::default(),
@@ -166,6 +168,11 @@ impl Registry {
 
     pub(crate) fn metrics(&self) -> Option<&Arc<Metrics>> {
         self.metrics.as_ref()
+    }
+
+    /// For how long it has been there.
+    pub(crate) fn age(&self) -> Duration {
+        self.made.elapsed()
     }
 
     /// What all connections of the server hold.

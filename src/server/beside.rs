@@ -82,6 +82,28 @@ impl MainServer {
         self.0.clock.exact().since(Moment::START)
     }
 
+    /// How it is in its cluster, if it is in one.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn standing(&self) -> Option<crate::elsewhere::Standing> {
+        self.0.registry.elsewhere().map(|elsewhere| elsewhere.standing())
+    }
+
+    /// The same in a word.
+    pub(crate) fn cluster_state(&self) -> Option<&'static str> {
+        #[cfg(feature = "cluster")]
+        return self.standing().map(|standing| if standing.is_up { "up" } else { "unreachable" });
+        #[cfg(not(feature = "cluster"))]
+        return None;
+    }
+
+    /// Nodes of its cluster that it knows, itself included.
+    pub(crate) fn nodes(&self) -> usize {
+        #[cfg(feature = "cluster")]
+        return self.standing().map_or(1, |standing| standing.nodes);
+        #[cfg(not(feature = "cluster"))]
+        return 1;
+    }
+
     /// Whether it takes new connections.
     ///
     /// # Errors

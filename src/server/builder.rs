@@ -388,6 +388,16 @@ impl ServerBuilder {
         Ok(cluster)
     }
 
+    /// Tells what would be wrong with the cluster.
+    ///
+    /// # Errors
+    /// What it is.
+    #[cfg(feature = "cluster")]
+    pub(super) fn rehearse_cluster(&mut self) -> Result<(), ServerError> {
+        let node = self.settings.node;
+        self.take_cluster()?.map_or(Ok(()), |cluster| crate::cluster::rehearse(&cluster, node))
+    }
+
     /// Sets what follows from the settings.
     pub(super) fn complete(&mut self) {
         if !self.settings.headers.contains(&header::CACHE_CONTROL) {

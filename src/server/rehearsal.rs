@@ -69,6 +69,8 @@ impl ServerBuilder {
         for (endpoint, security) in std::mem::take(&mut self.endpoints) {
             all.add(endpoint, &security);
         }
+        #[cfg(feature = "cluster")]
+        all.errors.extend(self.rehearse_cluster().err());
         let of_tls = all.tried.iter().filter(|tried| tried.is_tls()).filter_map(|tried| tried.address.tcp());
         let first = of_tls.map(|tcp| tcp.port().max(1)).next(); // of 0 the system makes another one
         for (address, port) in std::mem::take(&mut self.redirects) {

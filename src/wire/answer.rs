@@ -12,7 +12,8 @@ use super::{
     values::{AsText, Data, pairs, since_1970, tags},
 };
 use crate::{
-    connection::Pushed, error, history::Position, id::WebSocketId, info, info::ConnectionInfo, tags::Tags,
+    connection::Pushed, error, history::Position, id::WebSocketId, info, info::ConnectionInfo, node_info,
+    tags::Tags,
 };
 
 type Id = AsText<WebSocketId>;
@@ -55,6 +56,7 @@ pub(crate) enum Answer<'a> {
     Delivery(Delivery<'a>),
     /// It was sent to the node of the cluster that has the connection.
     Forwarded,
+    Nodes(Vec<Node<'a>>),
 }
 
 impl From<Pushed> for Answer<'_> {
@@ -143,6 +145,32 @@ impl From<Count<'_>> for info::PresentUser {
 /// A number of the other machine, where this one may have smaller ones.
 pub(crate) fn as_usize(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+/// As [`NodeInfo`](crate::NodeInfo).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Node<'a> {
+    pub(crate) node: u32,
+    pub(crate) is_this: bool,
+    pub(crate) software: &'a str,
+    pub(crate) connections: Option<u64>,
+    pub(crate) uptime: Option<Duration>,
+}
+
+impl<'a> From<&'a node_info::NodeInfo> for Node<'a> {
+    fn from(info: &'a node_info::NodeInfo) -> Self {
+        let node_info::NodeInfo { node, is_this, software, connections, uptime } = info;
+        let connections = connections.map(|count| count as u64);
+        Self { node: node.get(), is_this: *is_this, software, connections, uptime: *uptime }
+    }
+}
+
+impl From<Node<'_>> for node_info::NodeInfo {
+    fn from(info: Node<'_>) -> Self {
+        let Node { node, is_this, software, connections, uptime } = info;
+        let node = crate::id::NodeId::new(node);
+        Self { node, is_this, software: software.into(), connections: connections.map(as_usize), uptime }
+    }
 }
 
 /// A certificate of the server.

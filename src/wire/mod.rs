@@ -34,8 +34,8 @@ mod values;
 
 pub(crate) use self::{
     answer::{
-        Answer, Certificate, CloseReason, Connection, Count, Counts, Delivery, Opened, Published, Recovery,
-        as_usize,
+        Answer, Certificate, CloseReason, Connection, Count, Counts, Delivery, Node, Opened, Published,
+        Recovery, as_usize,
     },
     failure::Failure,
     frames::{Frames, HEADER, Malformed, append, decode, decode_request},
@@ -94,4 +94,4 @@ impl<'a> Hello<'a> {
 }
 
 /// What this crate says of itself in a [`Hello`].
-pub(crate) const SOFTWARE: &str = concat!("switchboard ", env!("CARGO_PKG_VERSION"));
+pub(crate) use crate::node_info::SOFTWARE;

@@ -81,11 +81,13 @@ pub(crate) enum Request<'a> {
     BinaryData { handle: u32 },
     /// `Done`: the handle means nothing any more, and what was read by it and is not acknowledged goes back.
     Release { handle: u32 },
+    /// `Nodes`: the server, and the other nodes of its cluster; asked by one of these, the server alone.
+    Nodes,
 }
 
 impl Request<'_> {
     /// So many requests there are.
-    pub(crate) const KINDS: u32 = 31;
+    pub(crate) const KINDS: u32 = 32;
 
     /// Whether its answer may take longer than that of others: for the client, for a connection that is being opened, or for its
     /// own timeout.
@@ -139,6 +141,7 @@ impl Request<'_> {
                 | Self::TopicsOf { .. }
                 | Self::Certificates
                 | Self::CloseReason { .. }
+                | Self::Nodes
         )
     }
 }

@@ -88,6 +88,7 @@ fn requests(v: &Values) -> Vec<Request<'_>> {
         Request::SetBinaryData { handle, on },
         Request::BinaryData { handle },
         Request::Release { handle },
+        Request::Nodes,
     ]
 }
 
@@ -143,6 +144,16 @@ fn answers(v: &Values) -> Vec<Answer<'_>> {
         Answer::Sent,
         Answer::Queued,
         Answer::Forwarded,
+        Answer::Nodes(vec![
+            Node {
+                node: v.small,
+                is_this: v.flag,
+                software: text,
+                connections: v.flag.then_some(number),
+                uptime: v.flag.then_some(v.time),
+            };
+            2
+        ]),
         Answer::Broadcast(counts),
         Answer::Published(Published { counts, position: v.flag.then_some(position), duplicate: v.flag }),
         Answer::Number(number),

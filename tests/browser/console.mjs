@@ -1,6 +1,8 @@
 // Drives the console of `switchboard serve --manage` as people do.
 //
-//     node console.mjs COMMAND      target/debug/switchboard
+//     node console.mjs COMMAND [CLUSTERED]      target/debug/switchboard
+//
+// CLUSTERED is a command with the feature `cluster`; without it, nothing of that is tried.
 //
 // Run from the root of the repository. Screenshots go to target/test-logs/browser/: look at them.
 import assert from "node:assert/strict";
@@ -11,7 +13,7 @@ import { join } from "node:path";
 import { finish, start, test, withBrowser, within } from "./harness.mjs";
 import { DESKTOP, PHONE, close, faint, open, policy, says, shot, submit, tab } from "./tabs.mjs";
 
-const [command] = process.argv.slice(2);
+const [command, clustered] = process.argv.slice(2);
 const folder = mkdtempSync(join(tmpdir(), "sb-console-"));
 process.on("exit", () => rmSync(folder, { recursive: true }));
 const TOKEN = "the-token-of-these-tests";
@@ -28,10 +30,10 @@ function secret(name, text) {
 }
 
 /** A server with a console: where clients connect, and where it is managed. */
-async function serve(args = [], { port = 0, manage = 0 } = {}) {
+async function serve(args = [], { port = 0, manage = 0, binary = command } = {}) {
   const tokens = ["--manage-token-file", secret("all", TOKEN), "--manage-read-token-file", secret("read", READ)];
   const listen = ["--listen", `127.0.0.1:${port}`, "--manage", `127.0.0.1:${manage}`];
-  const server = await start(command, ["serve", ...listen, ...tokens, ...args], (said) => {
+  const server = await start(binary, ["serve", ...listen, ...tokens, ...args], (said) => {
     const [port, manage] = ["page", "console"].map((what) => said.match(`http://127.0.0.1:(\\d+)/ is the ${what}\n`)?.[1]);
     const secure = said.match(/(https:\S+) is the console\n/)?.[1];
     const isAll = port && manage && (secure || !args.includes("--manage-tls"));
@@ -649,6 +651,61 @@ async function thousands(browser, { url, port }) {
   await close(page);
 }
 
+/** A port that nobody has now. */
+async function freePort() {
+  const probe = createServer();
+  await new Promise((resolve) => probe.listen(0, "127.0.0.1", resolve));
+  const { port } = probe.address();
+  await new Promise((resolve) => probe.close(resolve));
+  return port;
+}
+
+async function cluster(browser) {
+  const port = String(await freePort());
+  const options = ["--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", folder];
+  const redis = await start("redis-server", options, (said) => said.includes("Ready to accept") && { port });
+  const key = secret("session-key", "the same 32 secret bytes or more on all nodes");
+  const node = (number) => serve(
+    ["--cluster", `redis://127.0.0.1:${port}`, "--session-key-file", key, "--node", number, "--cluster-lease", "2"],
+    { binary: clustered },
+  );
+  const nodes = [await node("1"), await node("2")];
+  const [here, there] = [await Peer.to(nodes[0].port), await Peer.to(nodes[1].port, "/chat?room=x&name=Zoë")];
+  const page = await enter(browser, nodes[0].url);
+  await page.getByText(/node 1 of 2/).waitFor();
+  await has(page, 2);
+  await page.locator("#head button", { hasText: "Node" }).click();
+  assert.deepEqual(await column(page, "node"), ["1", "2"]);
+  await page.click("#tab-nodes");
+  await says(page, "node-note", /^2 connections on 2 nodes\. .* of node 1 alone/);
+  const told = (await page.locator("#node-rows tr").allInnerTexts()).map((text) => text.split("\t").slice(0, 2));
+  assert.deepEqual(told, [["1", "1"], ["2", "1"]]);
+  assert.deepEqual(await page.evaluate(faint), []);
+  await page.screenshot(shot("console-nodes"));
+  await choose(page, "/chat");
+  assert.match(await page.innerText("#one-facts"), /node\s+2/);
+  await page.fill("#push-text", "from node 1");
+  await page.press("#push-text", "Enter");
+  await gets(there, "from node 1");
+  await says(page, "push-done", "Forwarded to its node.");
+  await page.click("#tab-cast");
+  await page.fill("#cast-text", "to all");
+  await page.click("#cast-send");
+  await Promise.all([gets(here, "to all"), gets(there, "to all")]);
+  await says(page, "cast-done", /^1 (sent|queued), forwarded to 1 node\.$/);
+  await page.setViewportSize(PHONE);
+  await page.click("#tab-nodes");
+  await page.screenshot(shot("console-nodes-phone"));
+  await page.setViewportSize(DESKTOP);
+  await redis.kill();
+  await page.getByText(/Redis is not reached$/).first().waitFor();
+  await says(page, "node-error", /^Redis is not reached/);
+  await page.screenshot(shot("console-nodes-cut-off"));
+  for (const peer of [here, there]) peer.leave();
+  await Promise.all(nodes.map((node) => node.stop()));
+  await close(page, new RegExp(`${GONE.source}|status of 503`)); // there is no list of all without Redis
+}
+
 const server = await serve(["--max-connections", "10000"]);
 
 await withBrowser(async (browser) => {
@@ -680,6 +737,7 @@ await withBrowser(async (browser) => {
     await close(page);
   });
   await test("thousands of connections", on(thousands));
+  if (clustered) await test("the nodes of a cluster", () => cluster(browser));
 });
 await server.stop();
 finish();

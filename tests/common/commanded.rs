@@ -4,7 +4,7 @@ use std::{net::SocketAddr, process::Command, time::Duration};
 
 use switchboard::{
     Audience, Client, Handled, History, Hub, Message, Opening, Overflow, Refusal, RunningServer, Server,
-    ServerResult, WebSocket, WebSocketId, WebSocketServer,
+    ServerBuilder, ServerResult, WebSocket, WebSocketId, WebSocketServer,
 };
 
 use super::{
@@ -60,9 +60,13 @@ impl Commanded {
     }
 
     pub fn in_folder(folder: Folder) -> Self {
+        Self::with(folder, |builder| builder)
+    }
+
+    pub fn with(folder: Folder, configure: impl FnOnce(ServerBuilder) -> ServerBuilder) -> Self {
         folder.write("token", format!("{TOKEN}\n")); // for the command
         let manage = in_all_ways(&folder);
-        let server = Server::builder()
+        let server = configure(Server::builder())
             .listen("127.0.0.1:0")
             .route("/shared/*", || Shared)
             .route("/echo", || app(echo))

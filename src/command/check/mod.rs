@@ -3,6 +3,8 @@
 
 #[cfg(feature = "__tls")]
 mod certificates;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod environment;
 mod files;
 mod finding;
@@ -16,7 +18,7 @@ use clap::Args;
 
 pub(super) use self::finding::{Finding, Level};
 use super::{
-    Prepared, apps, args::Serve, clock::Clock, descriptors, needed, prepare, session_key, settings,
+    Prepared, Purpose, apps, args::Serve, clock::Clock, descriptors, needed, prepare, settings,
     systemd::Sockets,
 };
 
@@ -30,7 +32,7 @@ Exit codes, as monitoring wants them (Nagios, Icinga, Zabbix):
 Each line begins with ok, warning or error, and says what to do. The worst comes first.
 
 Nobody is served, and nothing is changed. Ports are bound for a moment, without listening there: clients are neither taken from a server \
-that runs nor accepted. Whether a folder can be written to is asked of the system. Run it as the user that serves.
+that runs nor accepted. The Redis of a --cluster is asked for the nodes that there are. Whether a folder can be written to is asked of the system. Run it as the user that serves.
 
 Examples:
   switchboard check --config box.toml                   before the start of a server
@@ -76,12 +78,15 @@ fn look(args: &Check) -> Vec<Finding> {
         Sockets::default()
     });
     let places = places::of(serve, sockets.have_clients());
-    let prepared = prepare(serve, &clock, &chatters, sockets, session_key::rehearse);
+    let purpose = Purpose::Check { is_running: args.running };
+    let prepared = prepare(serve, &clock, &chatters, sockets, purpose);
     let Prepared { builder, wrong, .. } = prepared;
     findings.extend(wrong.iter().map(|e| Finding::new(Level::Error, "options", &e.to_string())));
     #[cfg(feature = "__tls")]
     findings.extend(prepared.identity.iter().flat_map(|identity| certificates::look(identity, serve)));
     findings.extend(places::look(&places, &builder.rehearse(), args.running));
+    #[cfg(feature = "cluster")]
+    findings.extend(cluster::look(serve, args.running));
     findings.extend(files::log(serve));
     findings.extend(system::look());
     let managing = places.iter().filter(|place| place.is_managing).count();

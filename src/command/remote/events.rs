@@ -20,7 +20,7 @@ const PATH: &str = "/@events";
   switchboard events                    of an ID, a key, only how it begins
   switchboard events --json | jq -r 'select(.event == \"opened\").id'
 
-It runs until the server ends, which is exit code 1, or this is interrupted."))]
+It runs until the server ends, which is exit code 1, or this is interrupted. In a cluster, each node tells its own events: ask them all."))]
 pub(in crate::command) struct Events {
     /// Print a JSON object for each, with whole IDs: event (opened, closed, occupied, vacated), and the names of GET /@events
     #[arg(long)]

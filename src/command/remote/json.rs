@@ -33,6 +33,7 @@ pub(super) fn tame(json: &str) -> String {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Connection<'a> {
     id: &'a str,
+    node: u32,
     connected_at: String,
     last_active_at: String,
     identity: Identity<'a>,
@@ -67,6 +68,7 @@ impl<'a> Connection<'a> {
         };
         Self {
             id: info.id.as_str(),
+            node: info.id.node().get(),
             connected_at: iso(info.since),
             last_active_at: iso(info.last_active),
             identity,
@@ -110,7 +112,11 @@ impl From<Pushed> for Push {
 
 /// What became of a push.
 pub(super) fn name(pushed: Pushed) -> &'static str {
-    if pushed == Pushed::Sent { "sent" } else { "queued" }
+    match pushed {
+        Pushed::Sent => "sent",
+        Pushed::Forwarded => "forwarded",
+        _ => "queued",
+    }
 }
 
 /// To many.
@@ -120,6 +126,11 @@ pub(super) struct Counts {
     queued: usize,
     dropped: usize,
     gone: usize,
+    /// Other nodes of a cluster.
+    #[serde(skip_serializing_if = "is_none")]
+    forwarded: usize,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    unreachable: bool,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     publication: Option<Publication>,
 }
@@ -133,15 +144,27 @@ struct Publication {
 
 impl Counts {
     pub(super) fn is_anybody(&self) -> bool {
-        self.sent + self.queued + self.dropped + self.gone > 0
+        self.sent + self.queued + self.dropped + self.gone + self.forwarded > 0 || self.unreachable
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_none(count: &usize) -> bool {
+    *count == 0
 }
 
 /// For people.
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { sent, queued, dropped, gone, .. } = self;
+        let Self { sent, queued, dropped, gone, forwarded, unreachable, .. } = self;
         write!(f, "{sent} sent, {queued} queued")?;
+        if *forwarded > 0 {
+            let nodes = if *forwarded == 1 { "node" } else { "nodes" };
+            write!(f, ", forwarded to {forwarded} other {nodes}")?;
+        }
+        if *unreachable {
+            write!(f, ", and other nodes may not have got it")?;
+        }
         if *dropped > 0 {
             write!(f, ", {dropped} dropped: their queues are full")?;
         }
@@ -154,8 +177,8 @@ impl fmt::Display for Counts {
 
 impl From<Broadcast> for Counts {
     fn from(broadcast: Broadcast) -> Self {
-        let Broadcast { sent, queued, dropped, gone, .. } = broadcast;
-        Self { sent, queued, dropped, gone, publication: None }
+        let Broadcast { sent, queued, dropped, gone, forwarded, unreachable, .. } = broadcast;
+        Self { sent, queued, dropped, gone, forwarded, unreachable, publication: None }
     }
 }
 

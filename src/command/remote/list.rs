@@ -8,7 +8,7 @@ use super::{
     audience::Meant,
     failure::Failure,
     human::{age, bytes, count, round_trip},
-    json,
+    json, nodes,
     output::Output,
     place::Place,
     table::Column,
@@ -24,7 +24,7 @@ use crate::command::escaped::escaped;
 pub(in crate::command) struct List {
     #[command(flatten)]
     meant: Meant,
-    /// Print a JSON object for each, with the names of GET /@connections
+    /// Print a JSON object for each, with the names of GET /@connections, of which node is that of a cluster
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -66,9 +66,21 @@ impl List {
     }
 
     fn print(&self, hub: &Hub, output: &mut Output) -> Result<(), Failure> {
-        let rows = hub.all_connections(self.meant.audience()).map(|info| Ok(row(&info?)));
+        let is_cluster = nodes::are_many(hub);
+        let rows = hub.all_connections(self.meant.audience()).map(|info| {
+            let info = info?;
+            let mut row = row(&info);
+            if is_cluster {
+                row.insert(1, info.id.node().to_string());
+            }
+            Ok(row)
+        });
         let rows: Vec<_> = rows.collect::<Result<_, Failure>>()?;
-        output.table(COLUMNS, &rows)
+        let mut columns = COLUMNS.to_vec();
+        if is_cluster {
+            columns.insert(1, nodes::COLUMN);
+        }
+        output.table(&columns, &rows)
     }
 }
 

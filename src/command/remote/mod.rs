@@ -10,6 +10,7 @@ mod human;
 mod input;
 mod json;
 mod list;
+mod nodes;
 mod output;
 mod place;
 mod push;

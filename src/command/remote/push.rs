@@ -20,7 +20,8 @@ pub(in crate::command) struct Push {
     id: WebSocketId,
     #[command(flatten)]
     input: Input,
-    /// Wait until the message is sent, up to this time [default: it is sent, or queued for a client that is slow]
+    /// Wait until the message is sent, up to this time [default: it is sent, or queued for a client that is slow, or forwarded to the
+    /// node of a cluster that has the connection]
     #[arg(long, value_name = "SECONDS", value_parser = time, allow_negative_numbers = true)]
     wait: Option<Duration>,
     /// Print a JSON object for each message, as POST /@connections/ID answers
@@ -35,6 +36,7 @@ pub(in crate::command) struct Push {
 struct Counts {
     sent: usize,
     queued: usize,
+    forwarded: usize,
 }
 
 impl Push {
@@ -45,7 +47,11 @@ impl Push {
         let mut counts = Counts::default();
         let result = self.input.each(|message| {
             let pushed = self.push(&hub, message)?;
-            *if pushed == Pushed::Sent { &mut counts.sent } else { &mut counts.queued } += 1;
+            *match pushed {
+                Pushed::Sent => &mut counts.sent,
+                Pushed::Forwarded => &mut counts.forwarded,
+                _ => &mut counts.queued,
+            } += 1;
             if self.json {
                 output.line(&json::line(&json::Push::from(pushed)))?;
                 output.flush()?;
@@ -60,7 +66,9 @@ impl Push {
 
     fn print_counts(&self, output: &mut Output, counts: &Counts) -> Result<(), Failure> {
         if self.input.is_many() && !self.json {
-            output.line(&format!("{} sent, {} queued", counts.sent, counts.queued))?;
+            let Counts { sent, queued, forwarded } = counts;
+            let forwarded = if *forwarded > 0 { format!(", {forwarded} forwarded") } else { String::new() };
+            output.line(&format!("{sent} sent, {queued} queued{forwarded}"))?;
         }
         output.flush()
     }

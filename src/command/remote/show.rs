@@ -56,6 +56,7 @@ fn facts(info: &ConnectionInfo, topics: &[Arc<str>]) -> Vec<(&'static str, Strin
     let traffic = |messages, size| format!("{} messages, {} bytes", grouped(messages), grouped(size));
     vec![
         ("id", info.id.to_string()),
+        ("node", info.id.node().to_string()),
         ("path", escaped(&info.path)),
         ("route", escaped(&info.route)),
         ("user", info.user.as_deref().map_or_else(none, escaped)),

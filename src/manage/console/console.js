@@ -152,6 +152,7 @@ async function follow() {
       listens = true;
       list.start();
       topics.start();
+      nodes.start();
       for await (const { name, data } of events('@stats', stream.signal)) {
         heard = now();
         delay = FIRST_DELAY;
@@ -180,8 +181,7 @@ async function follow() {
 }
 /* Until one is there that is taken. */
 async function askForToken(why) {
-  list.stop();
-  topics.stop();
+  for (const part of [list, topics, nodes]) part.stop();
   sessionStorage.removeItem(KEY);
   token = access = '';
   showView('ask');
@@ -226,11 +226,21 @@ function tick() {
   if (listens && now() - heard > SILENCE) stream.abort();
   const wait = state.until - now();
   const more = state.link === 0 && state.until ? wait > 0 ? `again in ${Math.ceil(wait / 1000)} s` : 'trying again' :
-    state.link === 1 ? `${location.host} · ${before.version}` : '';
+    state.link === 1 ? [location.host, before.version, ...standing(before)].join(' · ') : '';
   put($('link-more'), more);
   if (samples.length && now() - heard > 1500) draw();
 }
 setInterval(tick, 500);
+
+/* Which node of a cluster it is, whose own numbers these are */
+const standing = ({ cluster, node, nodes }) => [
+  ...cluster ? [`node ${node} of ${nodes}`] : [], ...cluster === 'unreachable' ? ['Redis is not reached'] : [],
+];
+function showCluster({ cluster }) {
+  flag(document.body, 'data-many', !!cluster);
+  $('tab-nodes').hidden = $('by-node').hidden = !cluster;
+  if (!cluster && !$('nodes').hidden) openTab('topics');
+}
 
 /* What the server says of itself */
 const samples = [];
@@ -249,6 +259,7 @@ function take(stats) {
   });
   while (samples.length > 2 && samples[1].at < Date.now() - SPAN) samples.shift();
   before = stats;
+  showCluster(stats);
   if (state.link !== 1) showLink(1, 'live');
   put($('uptime'), age(stats.uptimeSeconds * 1000));
   put($('memory'), stats.residentBytes == null ? '–' : bytes(stats.residentBytes));
@@ -265,7 +276,7 @@ function take(stats) {
 
 /* Plots: each a canvas, drawn anew once a second and while somebody points at it. */
 const PLOTS = {
-  connections: { lines: ['connections'], unit: number, whole: true, note: ({ stats }) => `of ${number(stats.maxConnections)} at most` },
+  connections: { lines: ['connections'], unit: number, whole: true, note: ({ stats }) => `${stats.cluster ? `on node ${stats.node}, ` : ''}of ${number(stats.maxConnections)} at most` },
   messages: { lines: ['out', 'in'], unit: rate },
   pushes: { lines: ['pushes'], unit: rate, note: ({ stats }) => `${number(stats.pushes)} in all` },
   trips: { lines: ['p50', 'p99'], unit: millis },
@@ -396,6 +407,7 @@ const COLUMNS = [
   { key: 'out', title: 'Out', first: -1, className: 'number', text: row => number(row.out) },
   { key: 'queued', title: 'Queued', first: -1, className: 'number far', text: row => row.queued ? bytes(row.queued) : '' },
   { key: 'trip', title: 'Trip', first: -1, className: 'number far', text: row => row.trip == null ? '' : millis(row.trip) },
+  { key: 'node', title: 'Node', first: 1, className: 'number far many', text: row => String(row.node) },
 ];
 /* What goes on until it is stopped. */
 const runner = {
@@ -408,6 +420,10 @@ const runner = {
   stop() {
     this.running?.abort();
     this.running = null;
+  },
+  again() {
+    this.stop();
+    this.start();
   },
 };
 
@@ -504,8 +520,8 @@ const list = {
   },
 };
 /* What the table needs of it; its age is minus the moment of its beginning. */
-const brief = ({ id, path, user, identity, connectedAt, messagesIn, messagesOut, queuedBytes, roundTripMillis, tags }) => ({
-  id, path, user, address: identity.sourceIp || null, agent: identity.userAgent, age: -Date.parse(connectedAt),
+const brief = ({ id, node, path, user, identity, connectedAt, messagesIn, messagesOut, queuedBytes, roundTripMillis, tags }) => ({
+  id, node, path, user, address: identity.sourceIp || null, agent: identity.userAgent, age: -Date.parse(connectedAt),
   in: messagesIn, out: messagesOut, queued: queuedBytes, trip: roundTripMillis, tags,
 });
 const hay = row => [row.id, row.path, row.user, row.address, row.agent, ...Object.entries(row.tags ?? {}).flat()].join('\n').toLowerCase();
@@ -629,7 +645,7 @@ function showOne(info) {
     ['tags', Object.entries(tags ?? {}).map(([key, value]) => visible(`${key}: ${value}`)).join('\n')],
     ['topics', info.topics.map(visible).join('\n')],
     ['address', identity.sourceIp], ['agent', visible(identity.userAgent ?? '')],
-    ['kind', info.shared ? 'shared' : 'with a thread'],
+    ['node', before?.cluster && String(info.node)], ['kind', info.shared ? 'shared' : 'with a thread'],
     ['opened', dated(info.connectedAt)], ['last active', dated(info.lastActiveAt)],
     ['received', `${count(info.messagesIn, 'message')}, ${bytes(info.bytesIn)}`],
     ['sent', `${count(info.messagesOut, 'message')}, ${bytes(info.bytesOut)}`],
@@ -666,7 +682,7 @@ onSubmit('push-form', async () => {
   const body = $('push-text').value;
   const pushed = await act('push', async () => {
     const { result } = await json(`@connections/${part(id)}?type=text`, { method: 'POST', body });
-    return result === 'sent' ? 'Sent.' : 'Queued: the client does not take it yet.';
+    return { sent: 'Sent.', forwarded: 'Forwarded to its node.' }[result] ?? 'Queued: the client does not take it yet.';
   });
   if (pushed) $('push-text').value = '';
   look();
@@ -690,7 +706,7 @@ function showAudience() {
   const audience = $('audience').value;
   $('name-field').hidden = !audience;
   put($('name-label'), AUDIENCES[audience] ?? '');
-  put($('cast-send'), audience || !before ? 'Send' : `Send to ${count(before.connections, 'connection')}`);
+  put($('cast-send'), audience || !before || before.nodes > 1 ? 'Send' : `Send to ${count(before.connections, 'connection')}`);
 }
 for (const [id, type] of [['audience', 'change'], ['name', 'input']]) $(id).addEventListener(type, () => { delete chosen.name; tell('cast', ''); showAudience(); });
 onSubmit('cast-form', async () => {
@@ -700,32 +716,58 @@ onSubmit('cast-form', async () => {
   const sent = await act('cast', async () => {
     const counts = await json(path + query({ type: 'text', path: audience === 'path' ? name : undefined }), { method: 'POST', body });
     const told = ['sent', 'queued', 'dropped', 'gone'].filter(what => counts[what]).map(what => `${number(counts[what])} ${what}`);
+    if (counts.forwarded) told.push(`forwarded to ${count(counts.forwarded, 'node')}`);
+    if (counts.unreachable) told.push('other nodes may not have got it');
     return told.length ? told.join(', ') + '.' : 'Nobody was there.';
   });
   if (sent) $('cast-text').value = '';
 });
 
+/* What a tab shows is asked for as long as it is seen. */
+async function poll(signal) {
+  for (;;) {
+    if (!document.hidden && !$(this.tab).hidden && state.link !== 2) {
+      try {
+        this.show(await json(this.path(), { signal }));
+      } catch (error) {
+        if (signal.aborted) return;
+        put($(this.note), explain(error));
+      }
+    }
+    await pause(3000, signal);
+    while (state.link !== 1) await pause(250, signal);
+  }
+}
+
+/* Nodes of a cluster */
+const nodes = {
+  ...runner, run: poll, tab: 'nodes', note: 'node-error',
+  path: () => '@nodes',
+  show({ cluster, nodes }) {
+    const sum = nodes.reduce((sum, node) => sum + (node.connections ?? 0), 0), own = nodes.find(node => node.this);
+    put($('node-error'), cluster === 'unreachable' ? 'Redis is not reached: the other nodes are those of before, and cannot be reached.' : '');
+    put($('node-note'), `${count(sum, 'connection')} on ${count(nodes.length, 'node')}. Plots, and the numbers above, are of node ${own?.node} alone, which this console is on.`);
+    const body = $('node-rows');
+    while (body.childElementCount > nodes.length) body.lastElementChild.remove();
+    while (body.childElementCount < nodes.length) {
+      const row = element('tr');
+      for (const name of ['', 'number', 'number', '']) row.append(element('td', name));
+      body.append(row);
+    }
+    nodes.forEach(({ node, connections, uptimeSeconds: up, software, ...rest }, i) => {
+      const row = body.children[i];
+      flag(row, 'aria-current', rest.this && 'true');
+      [node, connections == null ? 'no answer' : number(connections), up == null ? '' : age(up * 1000), software.replace('switchboard ', '')]
+        .forEach((text, i) => put(row.children[i], visible(String(text))));
+    });
+  },
+};
+
 /* Topics */
 const topics = {
   ...runner, stack: [undefined], next: null,
-  again() {
-    this.stop();
-    this.start();
-  },
-  async run(signal) {
-    for (;;) {
-      if (!document.hidden && !$('topics').hidden && state.link !== 2) {
-        try {
-          this.show(await json('@topics' + query({ after: this.stack.at(-1), limit: 100 }), { signal }));
-        } catch (error) {
-          if (signal.aborted) return;
-          put($('topic-note'), explain(error));
-        }
-      }
-      await pause(3000, signal);
-      while (state.link !== 1) await pause(250, signal);
-    }
-  },
+  run: poll, tab: 'topics', note: 'topic-note',
+  path() { return '@topics' + query({ after: this.stack.at(-1), limit: 100 }); },
   show({ topics, next }) {
     const box = $('topic-list');
     while (box.childElementCount > topics.length) box.lastElementChild.remove();
@@ -767,7 +809,7 @@ $('topics-after').addEventListener('click', () => { topics.stack.push(topics.nex
 $('topics-before').addEventListener('click', () => { topics.stack.pop(); topics.again(); });
 
 /* Tabs; where there is little room, a sheet that is raised and lowered */
-const TABS = ['topics', 'cast', 'one'];
+const TABS = ['topics', 'cast', 'one', 'nodes'];
 
 function openTab(name) {
   for (const tab of TABS) {
@@ -778,7 +820,7 @@ function openTab(name) {
   $('side').classList.add('up');
   if (!wide.matches && name === 'one') $('one-id').focus({ preventScroll: true });
   if (name === 'one') look();
-  if (name === 'topics' && topics.running) topics.again();
+  for (const panel of [topics, nodes]) if (name === panel.tab && panel.running) panel.again();
 }
 function lower() {
   $('side').classList.remove('up');
@@ -789,7 +831,8 @@ for (const name of TABS) {
   $('tab-' + name).addEventListener('keydown', event => {
     const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (!by) return;
-    const next = TABS[(TABS.indexOf(name) + by + TABS.length) % TABS.length];
+    const tabs = TABS.filter(tab => !$('tab-' + tab).hidden);
+    const next = tabs[(tabs.indexOf(name) + by + tabs.length) % tabs.length];
     openTab(next);
     $('tab-' + next).focus();
   });

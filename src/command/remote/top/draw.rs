@@ -11,6 +11,7 @@ use crate::command::{
     escaped::escaped,
     remote::{
         human::{age, bytes, count, grouped, rate, round_trip},
+        nodes,
         table::{Column, Layout, cut},
     },
 };
@@ -42,7 +43,10 @@ const COLUMNS: &[Column] = &[
     Column::left("AGENT", 16, 14),
 ];
 
-/// By what the table can be sorted, and the columns where that is.
+/// Where the column of nodes is, where there are many.
+const NODE: usize = 1;
+
+/// By what the table can be sorted, and the columns where that is, where there is none of nodes.
 const SORTABLE: [(Sorted, usize); 10] = [
     (Sorted::User, 1),
     (Sorted::Path, 2),
@@ -83,10 +87,16 @@ fn apart(left: &str, right: &str, columns: usize) -> String {
 fn title(view: &View) -> String {
     let mut title = " switchboard".to_owned();
     let facts = view.round.as_ref().and_then(|round| round.facts.as_ref());
-    if let Some(Facts { version, uptime, memory, .. }) = facts {
+    if let Some(Facts { version, uptime, memory, node, nodes, is_cut_off, .. }) = facts {
         title += &format!(" {}, up {}", escaped(version), age(*uptime));
         if let Some(memory) = memory {
             title += &format!(", {}B", bytes(*memory));
+        }
+        if *nodes > 1 || *is_cut_off {
+            title += &format!(", node {node} of {nodes}");
+        }
+        if *is_cut_off {
+            title += ", Redis is not reached";
         }
     }
     title += &format!("  {}", escaped(&view.name));
@@ -125,15 +135,23 @@ fn activity(view: &View) -> String {
 
 fn table(view: &mut View, columns: usize) -> Vec<String> {
     let Some(round) = &view.round else { return Vec::new() };
+    let is_cluster = round.facts.as_ref().is_some_and(|facts| facts.nodes > 1);
     let shown = view.order.iter().skip(view.first).take(view.height);
-    let rows: Vec<_> = shown.filter_map(|&at| round.rows.get(at)).map(cells).collect();
-    let layout = Layout::new(COLUMNS, &rows, Some(columns.saturating_sub(2)));
-    view.sortable = SORTABLE.iter().filter(|(_, at)| layout.has(*at)).map(|(sorted, _)| *sorted).collect();
+    let mut rows: Vec<_> = shown.filter_map(|&at| round.rows.get(at)).map(cells).collect();
+    let mut of_table = COLUMNS.to_vec();
+    match is_cluster {
+        true => of_table.insert(NODE, nodes::COLUMN),
+        false => rows.iter_mut().for_each(|row| drop(row.remove(NODE))),
+    }
+    let place = |at: usize| at + usize::from(is_cluster);
+    let layout = Layout::new(&of_table, &rows, Some(columns.saturating_sub(2)));
+    view.sortable =
+        SORTABLE.iter().filter(|(_, at)| layout.has(place(*at))).map(|(sorted, _)| *sorted).collect();
     let mark = if view.is_reversed { "▲" } else { "▼" };
     let sorted = SORTABLE.iter().find(|(sorted, _)| *sorted == view.sorted);
-    let head = layout.marked_head(COLUMNS, sorted.map_or(0, |(_, at)| *at), mark);
+    let head = layout.marked_head(&of_table, sorted.map_or(0, |(_, at)| place(*at)), mark);
     let head = format!("{REVERSED}{}", apart(&format!(" {head}"), "", columns + 1));
-    let rows = rows.iter().map(|row| format!(" {}", layout.row(COLUMNS, row)));
+    let rows = rows.iter().map(|row| format!(" {}", layout.row(&of_table, row)));
     std::iter::once(head).chain(rows).collect()
 }
 
@@ -143,6 +161,7 @@ fn cells(row: &Row) -> Vec<String> {
     let rated = |of: fn(&Rates) -> String| row.rates.as_ref().map_or_else(none, of);
     vec![
         info.id.short().to_owned(),
+        info.id.node().to_string(),
         info.user.as_deref().map_or_else(none, escaped),
         escaped(&info.path),
         info.client_address.map_or_else(|| "unix".into(), |address| address.to_string()),

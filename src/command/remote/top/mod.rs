@@ -33,7 +33,7 @@ const LOOK: Duration = Duration::from_millis(100);
 
 Keys: q quits; s and S sort by the next or the last column, r turns the order round; arrows, Page Up and Down, Home and End move; / takes a text that the ID, user, path, address or agent has to have, and Esc none.
 
-Rates are of the last interval, + and - are connections opened and closed; pushes, memory and the time that it is up are those of the whole server. Of an ID, which is a key, only its beginning is shown; switchboard list has all of it."))]
+Rates are of the last interval, + and - are connections opened and closed; pushes, memory and the time that it is up are those of the whole server; in a cluster, of the node that is asked, while the connections are those of all nodes. Of an ID, which is a key, only its beginning is shown; switchboard list has all of it."))]
 pub(in crate::command) struct Top {
     #[command(flatten)]
     meant: Meant,

@@ -132,6 +132,7 @@ fn ask(asked: Asked<'_>, stats: &mut Stats<'_>, last: &mut Option<(Instant, Vec<
             break;
         }
     }
+    infos.sort_by_key(|info| info.id); // each node has its own in their order
     let now = Instant::now();
     let mut round = compare(infos, last.as_ref().map(|(then, before)| (now - *then, &before[..])));
     let before = |row: &Row| Before { id: row.info.id, counts: counts(&row.info) };

@@ -30,6 +30,11 @@ pub(super) struct Facts {
     pub(super) memory: Option<u64>,
     /// A second.
     pub(super) pushes: Option<f64>,
+    pub(super) node: u32,
+    /// In its cluster, itself included.
+    pub(super) nodes: usize,
+    /// Redis is not reached.
+    pub(super) is_cut_off: bool,
 }
 
 /// Of what is told, that of interest here.
@@ -40,6 +45,12 @@ struct Numbers {
     uptime_seconds: f64,
     pushes: u64,
     resident_bytes: Option<u64>,
+    /// An older server knows of no cluster.
+    #[serde(default)]
+    node: u32,
+    #[serde(default)]
+    nodes: usize,
+    cluster: Option<String>,
 }
 
 impl<'a> Stats<'a> {
@@ -88,6 +99,9 @@ impl<'a> Stats<'a> {
             uptime: Duration::try_from_secs_f64(numbers.uptime_seconds).unwrap_or_default(),
             memory: numbers.resident_bytes,
             pushes,
+            node: numbers.node,
+            nodes: numbers.nodes,
+            is_cut_off: numbers.cluster.as_deref().is_some_and(|state| state != "up"),
         });
         self.last = Some(numbers);
     }

@@ -1,0 +1,112 @@
+//! The options by which the server is a node of a cluster.
+
+use clap::Args;
+#[cfg(feature = "cluster")]
+use {
+    log::warn,
+    std::{error::Error, fs::File, io::Read, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration},
+    switchboard::{Cluster, NodeId, Redis, RedisStore, ServerBuilder, ServerError},
+};
+
+/// Bytes of the longest password.
+#[cfg(feature = "cluster")]
+const MAX_PASSWORD: u64 = 4096;
+
+#[cfg(feature = "cluster")]
+#[derive(Debug, Args)]
+pub(super) struct Clustering {
+    /// Be a node of a cluster over this Redis or Valkey: redis://HOST[:PORT][/DB], rediss:// with TLS, unix:PATH, or
+    /// redis+sentinel://HOST[,HOST]/MASTER. It keeps the sessions, too, and needs a --session-key-file, the same for all nodes
+    #[arg(long, value_name = "URL")]
+    pub(super) cluster: Option<String>,
+    /// The number of this node, from 0 to 4294967295, which no other may have [default: a random one at each start]
+    #[arg(long, value_name = "N")]
+    node: Option<u32>,
+    /// What keys and channels in Redis begin with: those who have the same are one cluster
+    #[arg(long, value_name = "PREFIX", default_value = "switchboard:", requires = "cluster")]
+    cluster_prefix: String,
+    /// A node that was cut off is given up after this time, from 1 to 300
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, requires = "cluster", value_parser = clap::value_parser!(u16).range(1..=300))]
+    cluster_lease: u16,
+    /// The user of Redis's ACL [default: the one of the URL, or Redis's default one]
+    #[arg(long, value_name = "NAME", requires = "cluster_password_file")]
+    cluster_user: Option<String>,
+    /// The file with the password for Redis, so that it is neither on the command line nor in a URL
+    #[arg(long, value_name = "FILE", requires = "cluster")]
+    cluster_password_file: Option<PathBuf>,
+    /// Trust the Redis of rediss:// if its certificate is of a CA in this PEM file [default: those that the system trusts]
+    #[cfg(feature = "__tls")]
+    #[arg(long, value_name = "FILE", requires = "cluster")]
+    cluster_ca: Option<PathBuf>,
+}
+
+/// So that whoever wants it learns what is missing: a server alone would do something else than is wanted.
+#[cfg(not(feature = "cluster"))]
+#[derive(Debug, Args)]
+pub(super) struct Clustering {
+    /// Not in this program: be a node of a cluster over Redis. It takes one that was built with --features cluster
+    #[arg(long, value_name = "URL", value_parser = missing)]
+    cluster: Option<String>,
+}
+
+#[cfg(not(feature = "cluster"))]
+fn missing(_: &str) -> Result<String, String> {
+    Err("this program was built without clusters: build it with them, as by cargo install switchboard --features cluster".into())
+}
+
+#[cfg(feature = "cluster")]
+impl Clustering {
+    pub(super) fn is_wanted(&self) -> bool {
+        self.cluster.is_some()
+    }
+
+    /// The number that was chosen for it.
+    pub(super) fn node(&self) -> Option<NodeId> {
+        self.node.map(NodeId::new)
+    }
+
+    /// Makes the server a node of the cluster over this Redis, where it has its sessions, too.
+    pub(super) fn join(&self, builder: ServerBuilder, redis: Redis) -> ServerBuilder {
+        let sessions = RedisStore::new(redis.clone()).prefix(&self.cluster_prefix);
+        builder.session_store(sessions).cluster(self.over(redis))
+    }
+
+    pub(super) fn over(&self, redis: Redis) -> Cluster {
+        let lease = Duration::from_secs(self.cluster_lease.into());
+        Cluster::from(redis).prefix(&self.cluster_prefix).lease(lease)
+    }
+
+    /// Which Redis, if it is to be in a cluster.
+    ///
+    /// # Errors
+    /// What is wrong with the URL, or with a file.
+    pub(super) fn redis(&self) -> Result<Option<Redis>, Box<dyn Error>> {
+        let Some(url) = &self.cluster else { return Ok(None) };
+        let mut redis = Redis::new(url)?;
+        if let Some(user) = &self.cluster_user {
+            redis = redis.user(user);
+        }
+        if let Some(file) = &self.cluster_password_file {
+            let failed = |e| format!("the password for Redis: {}: {e}", file.display());
+            redis = redis.password(password(file).map_err(failed)?);
+        }
+        #[cfg(feature = "__tls")]
+        if let Some(file) = &self.cluster_ca {
+            redis = redis.tls_ca_file(file).map_err(ServerError::from)?;
+        }
+        Ok(Some(redis))
+    }
+}
+
+/// The first line of a file.
+#[cfg(feature = "cluster")]
+fn password(path: &PathBuf) -> Result<String, String> {
+    let file = File::open(path).map_err(|e| e.to_string())?;
+    if file.metadata().is_ok_and(|about| about.permissions().mode() & 0o004 != 0) {
+        warn!("every user of this machine can read {}, with the password for Redis", path.display());
+    }
+    let mut text = String::new();
+    file.take(MAX_PASSWORD).read_to_string(&mut text).map_err(|e| e.to_string())?;
+    let line = text.lines().next().unwrap_or_default().trim();
+    if line.is_empty() { Err("there is none in it".into()) } else { Ok(line.to_owned()) }
+}

@@ -68,8 +68,6 @@ pub(super) struct Settings {
     pub(super) node: Option<NodeId>,
     #[cfg(feature = "__tls")]
     pub(super) certificates: Certificates,
-    /// Some listener speaks TLS.
-    pub(super) has_tls: bool,
 }
 
 #[derive(Debug)]
@@ -116,9 +114,13 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(settings: Settings) -> Result<Self, ServerError> {
         let limits = Arc::new(settings.limits);
+        #[cfg(feature = "__tls")]
+        let tls = !settings.certificates.is_empty();
+        #[cfg(not(feature = "__tls"))]
+        let tls = false;
         let room = Room::new(Costs {
             stack: limits.stack_size,
-            tls: settings.has_tls,
+            tls,
             dedicated: matches!(settings.compression, Compression::Dedicated { .. }),
             beside: settings.routes.all.is_some(),
         });

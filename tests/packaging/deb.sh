@@ -44,6 +44,15 @@ for socket in ws wss manage; do
   check "and are not in use until somebody wants them" \
     test ! -e "$root/etc/systemd/system/sockets.target.wants/switchboard-$socket.socket"
 done
+# One service, and what listens for it.
+(cd "$root/usr/lib/systemd/system" && ls switchboard*) >"$folder/units"
+check "it has no other units" diff - "$folder/units" <<UNITS
+switchboard-manage.socket
+switchboard-ws.socket
+switchboard-wss.socket
+switchboard.service
+UNITS
+check "its options are kept when it is upgraded" test "$(inside dpkg-query -W -f '${Conffiles}' switchboard | awk '{ print $1 }')" = /etc/default/switchboard
 check "it has a manual" test -s "$root/usr/share/man/man1/switchboard-serve.1.gz"
 check "shells complete it" inside bash -n /usr/share/bash-completion/completions/switchboard
 inside sh -c 'test -s /usr/share/doc/switchboard/copyright && zcat /usr/share/doc/switchboard/changelog.Debian.gz | head -n 1'

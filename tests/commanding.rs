@@ -287,7 +287,7 @@ fn of_a_message_that_is_too_long_the_limit_is_named() {
     let managed = Commanded::new();
     let (_client, id) = managed.connect("/shared/a");
     let long = vec![b'x'; 5 << 20];
-    let ended = run_with(&mut managed.command(&["push", &id]), long);
+    let ended = run_with(&mut managed.command(&["push", id.as_str()]), long);
     assert!(ended.code != Some(0) && ended.stderr.contains("max_message_size"), "{ended:?}");
 }
 
@@ -467,7 +467,6 @@ fn events_end_when_the_server_stands_still() {
     let manage = format!("unix:{}", folder.path("manage"));
     let mut server = Process::start(&["serve", "--listen", "127.0.0.1:0", "--manage", &manage]);
     let url = format!("ws://{}/echo", server.address("http"));
-    server.line("listening on");
     let mut events = Started::start(Command::new(COMMAND).args(["events", "--manage", &manage]));
     eventually("it is told something", || {
         drop(Client::connect(&url).unwrap());

@@ -2,8 +2,7 @@
 //! of them, and neither kept nor shown.
 
 use std::{
-    fmt,
-    io,
+    fmt, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::SystemTime,

@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex,
@@ -225,6 +226,16 @@ impl Shared {
         }
     }
 
+    /// Counts one who is turned away.
+    pub(super) fn note_no_slot(&self, why: NoSlot, who: impl fmt::Display) {
+        let (incident, words) = match why {
+            NoSlot::OfAll => (Incident::NoPlace, "too many connections"),
+            NoSlot::OfAddress => (Incident::NoPlaceForAddress, "too many connections"),
+            NoSlot::NoRoom => (Incident::NoRoom, "no memory or thread is left"),
+        };
+        self.incidents.note(incident, format_args!("{who}: {words}"));
+    }
+
     /// How many places there are.
     pub(super) fn max_connections(&self) -> usize {
         self.limits.max_connections.min(self.room.connections())
@@ -277,25 +288,6 @@ pub(super) enum NoSlot {
     OfAddress,
     /// What the box has of memory or threads.
     NoRoom,
-}
-
-impl NoSlot {
-    /// For the log.
-    pub(super) fn words(self) -> &'static str {
-        match self {
-            Self::OfAll | Self::OfAddress => "too many connections",
-            Self::NoRoom => "no memory or thread is left",
-        }
-    }
-
-    /// What is counted when a client is turned away.
-    pub(super) fn incident(self) -> Incident {
-        match self {
-            Self::OfAll => Incident::NoPlace,
-            Self::OfAddress => Incident::NoPlaceForAddress,
-            Self::NoRoom => Incident::NoRoom,
-        }
-    }
 }
 
 /// One of `max_connections` places; dropping it frees it.

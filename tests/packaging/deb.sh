@@ -24,6 +24,9 @@ package 0.1.0-1
 package 0.1.1-1
 dpkg-deb --info "$folder/switchboard_0.1.0-1.deb"
 dpkg-deb --contents "$folder/switchboard_0.1.0-1.deb"
+described=$(sed -n 's/^description = "\(.*\)".*/\1/p' Cargo.toml)
+check "one line says what it is" \
+  test "$(dpkg-deb --field "$folder/switchboard_0.1.0-1.deb" Description | sed -n 1p)" = "$described"
 cp "$folder"/switchboard_*.deb "$root/tmp"
 inside apt-get -q update
 # What it needs, so that the rest is what it brings.
@@ -54,7 +57,11 @@ switchboard.service
 UNITS
 check "its options are kept when it is upgraded" test "$(inside dpkg-query -W -f '${Conffiles}' switchboard | awk '{ print $1 }')" = /etc/default/switchboard
 check "it has a manual" test -s "$root/usr/share/man/man1/switchboard-serve.1.gz"
-check "shells complete it" inside bash -n /usr/share/bash-completion/completions/switchboard
+completed=$(inside bash -euc '. /usr/share/bash-completion/completions/switchboard
+  COMP_WORDS=(switchboard serve --tls-l) COMP_CWORD=2 && _switchboard switchboard --tls-l serve && echo "${COMPREPLY[@]}"')
+check "bash completes it" test "$completed" = --tls-listen
+check "zsh does" grep -qx '#compdef switchboard' "$root/usr/share/zsh/vendor-completions/_switchboard"
+check "fish does" grep -q '^complete -c switchboard ' "$root/usr/share/fish/vendor_completions.d/switchboard.fish"
 inside sh -c 'test -s /usr/share/doc/switchboard/copyright && zcat /usr/share/doc/switchboard/changelog.Debian.gz | head -n 1'
 # As the unit starts it: the same command line, the same user.
 inside setpriv --reuid switchboard --regid switchboard --clear-groups sh -c '

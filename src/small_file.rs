@@ -39,6 +39,7 @@ pub(crate) fn read(file: &File, most: u64, patience: Duration) -> io::Result<Vec
 }
 
 /// The same as text.
+#[cfg(feature = "__wire")]
 pub(crate) fn read_text(file: &File, most: u64, patience: Duration) -> io::Result<String> {
     let no_text = |_| io::Error::new(ErrorKind::InvalidData, "it is no text: it has to be UTF-8");
     String::from_utf8(read(file, most, patience)?).map_err(no_text)

@@ -80,6 +80,7 @@ check "the configuration is kept" grep -qx 'SWITCHBOARD_OPTIONS="--listen 0.0.0.
 check "nobody was asked" test ! -e "$root/etc/default/switchboard.dpkg-dist"
 check "its state is kept" test -s "$root/var/lib/switchboard/session.key"
 check "it is still started at boot" test -L "$root/etc/systemd/system/multi-user.target.wants/switchboard.service"
+check "its sockets still wait for who wants them" test ! -e "$root/etc/systemd/system/sockets.target.wants"
 
 say "remove"
 inside apt-get -q remove switchboard

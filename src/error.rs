@@ -169,7 +169,10 @@ impl fmt::Display for OverLimit {
             Self::Topics => "the connection has too many topics (max_topics)",
             Self::AllTopics => "all topics together take too much memory (max_topics_bytes)",
             Self::IdempotencyKey => "an idempotency key must have 1 to 128 bytes",
-            Self::Message => "the message is longer than what may go between processes",
+            Self::Message => {
+                "the message is longer than what may go between processes: max_message_size of Manage::limits; without these 4 MiB, or \
+                 that of the server (--max-message-size) if it is more"
+            }
             Self::Calls => "too many calls from other processes wait, or too many connections are open there",
         })
     }

@@ -544,7 +544,7 @@
 //!
 //! | layer | module | what it holds |
 //! |---|---|---|
-//! | 0 | `error`, `message`, `limits`, `id`, `client_certificate`, `clock`, `deadline`, `interned`, `tags`, `sync`, `thread`, `caught`, `awaited`, `pulse`, `buffered`, `cgroups`, `memory`, `tasks`, `room`, `scarce`, `place` | values, time, locks, panics, memory, and what the box has of it; whether something is in this process or in another one |
+//! | 0 | `error`, `message`, `limits`, `id`, `client_certificate`, `clock`, `deadline`, `interned`, `tags`, `sync`, `thread`, `caught`, `awaited`, `pulse`, `buffered`, `cgroups`, `memory`, `tasks`, `room`, `scarce`, `place`, `small_file` | values, time, locks, panics, memory, and what the box has of it; whether something is in this process or in another one; files that are read whole |
 //! | 0 | `history` | what a topic remembers |
 //! | 0 | `proxied` | what a proxy says of a client before the first byte: the PROXY protocol |
 //! | 0 | `shown`, `seldom`, `incidents` | what the log shows of strangers, and how often |
@@ -659,6 +659,8 @@ mod seldom;
 mod server;
 mod session;
 mod shown;
+#[cfg(any(feature = "__tls", feature = "__wire"))]
+mod small_file;
 mod sync;
 mod tags;
 mod tasks;

@@ -5,7 +5,10 @@
 //!
 //! The specification: <https://www.haproxy.org/download/2.9/doc/proxy-protocol.txt>.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    str::FromStr,
+};
 
 /// The longest header that is taken. Version 1 has 107 bytes at most; version 2 could have 64 KiB, and has some hundred.
 pub(crate) const MAX_HEADER: usize = 4096;
@@ -83,15 +86,15 @@ fn parse_line(input: &[u8]) -> Result<Option<(Proxied, usize)>, &'static str> {
             "TCP6" => ip.parse::<Ipv6Addr>().ok()?.into(),
             _ => return None,
         };
-        Some((ip, parse_port(port)?).into())
+        Some((ip, parse_number::<u16>(port)?).into())
     };
     let source = address(source, source_port).ok_or(MALFORMED)?;
     let destination = address(destination, destination_port).ok_or(MALFORMED)?;
     Ok(Some((Proxied::Client { source, destination, is_secure: false }, length)))
 }
 
-/// No sign, and no zero before another digit.
-fn parse_port(digits: &str) -> Option<u16> {
+/// Digits alone: no sign, and no zero before another digit.
+pub(crate) fn parse_number<T: FromStr>(digits: &str) -> Option<T> {
     let is_number = digits.bytes().all(|b| b.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
     digits.parse().ok().filter(|_| is_number)
 }

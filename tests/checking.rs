@@ -120,6 +120,37 @@ fn what_serve_would_end_with_is_an_error_and_nothing_else_is() {
 }
 
 #[test]
+fn a_pipe_that_nobody_writes_into_does_not_hold_the_start_for_ever() {
+    let folder = Folder::new();
+    let pipe = folder.path("pipe");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, mode).unwrap();
+    let managed = ["--listen", ANY, "--manage", ANY, "--manage-token-file", &pipe];
+    let tls = |cert, key| ["--tls-listen", ANY, "--cert", cert, "--key", key];
+    let starts: Vec<_> = ["serve", "check"]
+        .into_iter()
+        .flat_map(|command| {
+            [
+                &["--config", &pipe][..],
+                &["--listen", ANY, "--session-key-file", &pipe],
+                &managed,
+                &tls("certs/server.pem", &pipe),
+                &tls(&pipe, "certs/server.key"),
+            ]
+            .map(|args| [&[command], args].concat())
+        })
+        .chain([vec!["list", "--manage", "http://127.0.0.1:1", "--manage-token-file", &pipe]])
+        .collect();
+    let all = starts.iter().map(|args| (args, Process::start(args))).collect::<Vec<_>>();
+    for (args, process) in all {
+        let ended = process.end();
+        let told = ended.stdout + &ended.stderr.join("\n");
+        assert_ne!(ended.status.code(), Some(0), "{args:?}: {told}");
+        assert!(told.contains(&pipe) && told.contains("nobody has written"), "{args:?}: {told}");
+    }
+}
+
+#[test]
 fn all_that_is_wrong_is_told_the_worst_first() {
     let listen =
         ["--listen", "127.0.0.1", "--listen", ANY, "--host", "a b", "--session-key-file", "/nowhere/x"];
@@ -179,6 +210,27 @@ fn a_server_that_runs_is_to_be_there() {
     assert!(code == 0 && lines.len() == 2 && lines[0].contains("as it is to be"), "{lines:#?}");
     assert_eq!(check(&["--listen", &address, "--listen", &unix]).0, 2);
     process.stop();
+}
+
+#[test]
+fn what_is_behind_an_address_in_use_is_looked_at_too() {
+    let folder = Folder::new();
+    let soon = Kind { valid: (-DAY, 20 * DAY), ..Kind::server("soon") }.signed();
+    let (cert, key) = (folder.write("cert", soon.pem()), folder.write("key", soon.key_pem()));
+    // Each stands for the server.
+    let tcp = [(); 2].map(|()| TcpListener::bind(ANY).unwrap());
+    let [https, http] = tcp.each_ref().map(|one| one.local_addr().unwrap().to_string());
+    let unix = std::os::unix::net::UnixListener::bind(folder.path("socket")).unwrap();
+    let of_unix = format!("unix:{},mode=0600", folder.path("socket"));
+    for tls in [&https, &of_unix] {
+        let args = ["--running", "--tls-listen", tls, "--cert", &cert, "--key", &key];
+        let (code, lines) = check(&args);
+        assert!(code == 1 && lines.iter().any(|line| line.contains("expires in 1")), "{lines:#?}");
+    }
+    let tls = ["--running", "--tls-listen", &https, "--cert", &cert, "--key", &key];
+    let (code, lines) = check(&[&tls[..], &["--redirect-port", &http]].concat());
+    assert_eq!(code, 1, "nobody is told to add a listener with TLS: {lines:#?}");
+    drop((tcp, unix));
 }
 
 #[test]

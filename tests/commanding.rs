@@ -20,7 +20,7 @@ use common::{
     folder::Folder,
     handshake,
     managed::{Way, value},
-    process::COMMAND,
+    process::{COMMAND, Process},
     running::Running,
     terminal::Terminal,
 };
@@ -283,6 +283,15 @@ fn a_push_arrives() {
 }
 
 #[test]
+fn of_a_message_that_is_too_long_the_limit_is_named() {
+    let managed = Commanded::new();
+    let (_client, id) = managed.connect("/shared/a");
+    let long = vec![b'x'; 5 << 20];
+    let ended = run_with(&mut managed.command(&["push", id.as_str()]), long);
+    assert!(ended.code != Some(0) && ended.stderr.contains("max_message_size"), "{ended:?}");
+}
+
+#[test]
 fn lines_are_pushed_as_they_come() {
     let managed = Commanded::new();
     let (client, id) = managed.connect("/shared/a");
@@ -450,6 +459,22 @@ fn events_as_they_happen() {
     drop(managed);
     let mut as_json = as_json;
     assert_eq!(end(&mut as_json.child), Some(1), "the server has ended");
+}
+
+/// As the links of hubs find out, and much earlier than clients of a WebSocket do.
+#[test]
+fn events_end_when_the_server_stands_still() {
+    let folder = Folder::new();
+    let manage = format!("unix:{}", folder.path("manage"));
+    let mut server = Process::start(&["serve", "--listen", "127.0.0.1:0", "--manage", &manage]);
+    let url = format!("ws://{}/echo", server.address("http"));
+    let mut events = Started::start(Command::new(COMMAND).args(["events", "--manage", &manage]));
+    eventually("it is told something", || {
+        drop(Client::connect(&url).unwrap());
+        events.lines.recv_timeout(Duration::from_millis(100)).is_ok()
+    });
+    server.signal(Signal::STOP);
+    assert_eq!(end(&mut events.child), Some(1)); // within the patience of tests
 }
 
 #[test]

@@ -30,6 +30,8 @@ mod say;
 mod session_key;
 mod settings;
 mod signals;
+#[path = "../small_file.rs"] // it uses nothing of the library
+mod small_file;
 mod stdin;
 mod systemd;
 mod terminal;

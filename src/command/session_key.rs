@@ -2,12 +2,14 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, ErrorKind, Read, Write},
+    io::{self, ErrorKind, Write},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::Path,
 };
 
 use rustix::fs::{Access, access};
+
+use super::small_file;
 
 /// Bytes of the largest file that is read.
 const MAX_SIZE: u64 = 64 * 1024;
@@ -17,11 +19,11 @@ const MIN_KEY_LEN: usize = 32;
 
 /// The keys in the file, one a line. If it does not exist, it is made, with a random one.
 pub(super) fn read(path: &Path) -> Result<Vec<String>, String> {
-    let file = match File::open(path) {
-        Err(e) if e.kind() == ErrorKind::NotFound => make(path).and_then(|()| File::open(path)),
+    let file = match small_file::open(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => make(path).and_then(|()| small_file::open(path)),
         opened => opened,
     };
-    keys(path, file.map_err(|e| failed(path, &e))?)
+    keys(path, &file.map_err(|e| failed(path, &e))?)
 }
 
 /// A key of no use, where nobody is served.
@@ -46,8 +48,8 @@ pub(super) fn read_shared(path: &Path) -> Result<Vec<String>, String> {
 
 /// The same, but none is made: one of no use stands for it, if it could be.
 pub(super) fn rehearse(path: &Path) -> Result<Vec<String>, String> {
-    match File::open(path) {
-        Ok(file) => keys(path, file),
+    match small_file::open(path) {
+        Ok(file) => keys(path, &file),
         Err(e) if e.kind() == ErrorKind::NotFound => {
             let folder =
                 path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -62,7 +64,7 @@ fn failed(path: &Path, e: &io::Error) -> String {
     format!("session keys: {}: {e}", path.display())
 }
 
-fn keys(path: &Path, file: File) -> Result<Vec<String>, String> {
+fn keys(path: &Path, file: &File) -> Result<Vec<String>, String> {
     let failed = |e: io::Error| failed(path, &e);
     let mode = file.metadata().map_err(failed)?.permissions().mode();
     if mode & 0o007 != 0 {
@@ -72,8 +74,10 @@ fn keys(path: &Path, file: File) -> Result<Vec<String>, String> {
             path.display()
         ));
     }
-    let mut text = String::new();
-    file.take(MAX_SIZE).read_to_string(&mut text).map_err(failed)?;
+    let text = small_file::read_text(file, MAX_SIZE, small_file::PATIENCE).map_err(failed)?;
+    if text.len() as u64 > MAX_SIZE {
+        return Err(format!("session keys: {}: it is too long for keys", path.display()));
+    }
     let keys: Vec<_> =
         text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
     match keys.iter().map(String::len).min() {

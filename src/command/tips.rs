@@ -8,13 +8,21 @@ use clap::{
 
 /// Adds what somebody may have meant.
 pub(super) fn with_tip(mut error: clap::Error, root: &Command) -> clap::Error {
-    let Some(tip) = tip(&error, root) else { return error };
-    let mut tips = vec![StyledStr::from(tip)];
+    let tip = tip(&error, root);
+    suggest(&mut error, tip);
+    error
+}
+
+/// Adds tips, before those that are there.
+pub(super) fn suggest(error: &mut clap::Error, tips: impl IntoIterator<Item = String>) {
+    let mut tips: Vec<_> = tips.into_iter().map(StyledStr::from).collect();
+    if tips.is_empty() {
+        return;
+    }
     if let Some(ContextValue::StyledStrs(others)) = error.get(ContextKind::Suggested) {
         tips.extend(others.iter().cloned());
     }
     error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tips));
-    error
 }
 
 fn tip(error: &clap::Error, root: &Command) -> Option<String> {

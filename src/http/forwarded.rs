@@ -141,7 +141,7 @@ impl Elements<'_> {
     }
 
     fn pair(&mut self) -> Option<(Vec<u8>, Vec<u8>)> {
-        let name = self.word(b'=');
+        let name = self.word();
         self.0 = self.0.strip_prefix(b"=")?;
         if name.is_empty() {
             return None;
@@ -151,14 +151,14 @@ impl Elements<'_> {
                 self.0 = quoted;
                 self.quoted()?
             }
-            None => self.word(b'='), // an address with colons needs quotes, which not all proxies know
+            None => self.word(), // an address with colons needs quotes, which not all proxies know
         };
         Some((name, value))
     }
 
     /// All up to a separator.
-    fn word(&mut self, also: u8) -> Vec<u8> {
-        let is_end = |&b: &u8| matches!(b, b',' | b';' | b'"' | b' ' | b'\t') || b == also;
+    fn word(&mut self) -> Vec<u8> {
+        let is_end = |&b: &u8| matches!(b, b',' | b';' | b'"' | b'=' | b' ' | b'\t');
         let (word, rest) = self.0.split_at(self.0.iter().position(is_end).unwrap_or(self.0.len()));
         self.0 = rest;
         word.to_vec()

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::forwarded::ProxyHeaders;
-use crate::error::ServerError;
+use crate::{error::ServerError, proxied::parse_number};
 
 /// How the settings call whatever connects to a Unix socket: it has no address.
 const UNIX: &str = "unix";
@@ -70,7 +70,7 @@ impl Network {
         };
         let address: IpAddr = address.parse().map_err(|_| "it begins with no IP address")?;
         let longest = if address.is_ipv4() { 32 } else { 128 };
-        let prefix = prefix.map_or(Some(longest), |digits| parse_prefix(digits, longest));
+        let prefix = prefix.map_or(Some(longest), parse_number).filter(|&prefix| prefix <= longest);
         let prefix =
             prefix.ok_or_else(|| format!("behind the / there has to be a number up to {longest}"))?;
         let network = match (address, address.to_canonical()) {
@@ -111,12 +111,6 @@ impl Network {
             _ => false,
         }
     }
-}
-
-/// Digits alone: no sign, and no zero before another digit.
-fn parse_prefix(digits: &str, longest: u32) -> Option<u32> {
-    let is_number = digits.bytes().all(|b| b.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
-    digits.parse().ok().filter(|&prefix: &u32| is_number && prefix <= longest)
 }
 
 #[cfg(test)]

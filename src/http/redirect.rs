@@ -1,6 +1,6 @@
 //! Where a request in the clear is sent that should have come over TLS. No I/O.
 
-use http::StatusCode;
+use http::{StatusCode, header};
 use percent_encoding::{CONTROLS, utf8_percent_encode};
 
 use super::{
@@ -36,13 +36,12 @@ pub(crate) fn to_https(request: &Request, port: u16) -> Result<Response, Refusal
     let [path, given] = [request.raw_path(), request.query()].map(|text| utf8_percent_encode(text, CONTROLS));
     let location = format!("{scheme}://{}{port}{path}{query}{given}", host.name);
     let status = StatusCode::PERMANENT_REDIRECT;
-    Ok(Response::redirect(status, location.as_str()).with_text(format!("{status}: use {location}\n")))
+    let text = format!("{status}: use {location}\n");
+    Ok(Response::text(status, text).with_header(header::LOCATION, location.as_str()))
 }
 
 #[cfg(test)]
 mod tests {
-    use http::header;
-
     use super::*;
     use crate::http::request::parse_head;
 

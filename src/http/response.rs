@@ -84,14 +84,6 @@ impl Response {
         Self::text(status, format!("{status}\n")).with_header(header::LOCATION, location)
     }
 
-    /// With another text.
-    pub(crate) fn with_text(mut self, text: String) -> Self {
-        if self.fault.is_none() {
-            self.body = Body::Bytes(text.into());
-        }
-        self
-    }
-
     /// Any status, with plain text in UTF-8.
     pub fn text(status: StatusCode, body: impl Into<String>) -> Self {
         Self::new("text/plain; charset=utf-8", body.into()).with_status(status)

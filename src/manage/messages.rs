@@ -1,13 +1,7 @@
 //! Reading the messages of a shared connection, at least once: what was read is kept with the HTTP connection until its next request
 //! acknowledges it; if there is none, it goes back.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use http::HeaderName;
 
@@ -45,15 +39,9 @@ pub(super) struct Reader(WebSocket);
 /// The threads that wait for messages: each has a connection, and some of these have to be left for other requests.
 #[derive(Debug)]
 pub(super) struct Readers {
-    waiting: AtomicUsize,
-    most: usize,
+    waiting: Arc<Stays>,
+    /// Among all who stay.
     stays: Arc<Stays>,
-}
-
-/// A place among them, until it is dropped.
-struct Waiting<'a> {
-    readers: &'a Readers,
-    _stay: Stay,
 }
 
 /// A request has come, and is let in: what the one before it has read is acknowledged.
@@ -127,23 +115,15 @@ fn response(delivery: &Delivery) -> Response {
 }
 
 impl Readers {
-    /// Of a listener with so many connections: half of them may wait.
+    /// Of a listener with so many connections.
     pub(super) fn new(connections: usize, stays: Arc<Stays>) -> Self {
-        Self { waiting: AtomicUsize::new(0), most: connections.div_ceil(2), stays }
+        Self { waiting: Stays::of_readers(connections), stays }
     }
 
-    fn enter(&self) -> Result<Waiting<'_>, Refusal> {
+    /// A place, until it is dropped.
+    fn enter(&self) -> Result<[Stay; 2], Refusal> {
         let stay = self.stays.enter()?;
-        let free = |waiting| (waiting < self.most).then_some(waiting + 1);
-        match self.waiting.fetch_update(Relaxed, Relaxed, free) {
-            Ok(_) => Ok(Waiting { readers: self, _stay: stay }),
-            Err(_) => Err(full("too many wait for messages")),
-        }
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.readers.waiting.fetch_sub(1, Relaxed);
+        let waiting = self.waiting.take().ok_or_else(|| full("too many wait for messages"))?;
+        Ok([stay, waiting])
     }
 }

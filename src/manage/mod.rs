@@ -228,7 +228,7 @@ impl Manage {
     }
 
     /// The file with the token: one line, 16 to 1,024 letters, digits and signs of ASCII. It is read by `bind`, which warns of one
-    /// that every user of the machine can read. `openssl rand -hex 32` makes one.
+    /// that every user of the machine can read, and waits for a pipe, for 10 s. `openssl rand -hex 32` makes one.
     pub fn token_file(self, path: impl Into<PathBuf>) -> Self {
         Self { token: Some(Source::File(path.into())), ..self }
     }

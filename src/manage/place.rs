@@ -4,6 +4,7 @@ use std::{
     fs,
     net::TcpListener,
     os::unix::{fs::MetadataExt, net::UnixListener},
+    path::{Path, PathBuf},
 };
 
 /// What a file's mode lets everybody do: of a socket, to connect.
@@ -43,12 +44,9 @@ impl Place {
                 needs(&address.unwrap_or_default(), by_port)
             }
             Self::Unix(listener) => {
-                let address = listener.local_addr();
-                let path = address.as_ref().ok().and_then(|address| address.as_pathname());
-                let path =
-                    path.map_or_else(|| "a socket without a file".into(), |path| path.display().to_string());
+                let path = path(listener);
                 needs(
-                    &path,
+                    &path.map_or("a socket without a file".into(), |path| path.display().to_string()),
                     "every user of this machine can connect to it; or have its mode be 0600 (SocketMode= of systemd)",
                 )
             }
@@ -58,8 +56,10 @@ impl Place {
 
 /// Whether everybody on this machine may connect. Where nobody knows, everybody may.
 fn is_open(listener: &UnixListener) -> bool {
-    let address = listener.local_addr();
-    let path = address.as_ref().ok().and_then(|address| address.as_pathname());
-    let file = path.and_then(|path| fs::metadata(path).ok());
+    let file = path(listener).and_then(|path| fs::metadata(path).ok());
     file.is_none_or(|file| file.mode() & WRITE_BY_OTHERS != 0)
+}
+
+fn path(listener: &UnixListener) -> Option<PathBuf> {
+    listener.local_addr().ok()?.as_pathname().map(Path::to_owned)
 }

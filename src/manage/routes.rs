@@ -96,10 +96,12 @@ impl Routes {
                 Rights::Read if changes => return Err(only_read()),
                 Rights::Read => {}
             }
-        } else if matches!(
-            self.rights(exchange.tag(), request, |sender| body(exchange, sender)),
-            Ok(Rights::All)
-        ) {
+        } else if exchange.has_kept()
+            && matches!(
+                self.rights(exchange.tag(), request, |sender| body(exchange, sender)),
+                Ok(Rights::All)
+            )
+        {
             // No token is needed, but whoever shows it has got the answer before.
             messages::acknowledge(exchange);
         }

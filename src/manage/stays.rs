@@ -22,20 +22,31 @@ pub(super) struct Stay(Arc<Stays>);
 impl Stays {
     /// Of a listener with so many connections: a quarter is left, where there are that many.
     pub(super) fn new(connections: usize) -> Arc<Self> {
-        Arc::new(Self { taken: AtomicUsize::new(0), most: connections - connections / 4 })
+        Self::of(connections - connections / 4)
+    }
+
+    /// Those who wait for messages: half of them may.
+    pub(super) fn of_readers(connections: usize) -> Arc<Self> {
+        Self::of(connections.div_ceil(2))
+    }
+
+    fn of(most: usize) -> Arc<Self> {
+        Arc::new(Self { taken: AtomicUsize::new(0), most })
     }
 
     /// # Errors
     /// There are too many.
     pub(super) fn enter(self: &Arc<Self>) -> Result<Stay, Refusal> {
+        let too_many = "too many connections are kept by links, by those who listen, and by those who wait for messages: the others are \
+                        for requests (max_connections of Manage::limits)";
+        self.take().ok_or_else(|| full(too_many))
+    }
+
+    /// `None`: there are too many.
+    pub(super) fn take(self: &Arc<Self>) -> Option<Stay> {
         let one_more = |taken| (taken < self.most).then_some(taken + 1);
-        match self.taken.fetch_update(Relaxed, Relaxed, one_more) {
-            Ok(_) => Ok(Stay(self.clone())),
-            Err(_) => Err(full(
-                "too many connections are kept by links, by those who listen, and by those who wait for messages: the others are \
-                 for requests (max_connections of Manage::limits)",
-            )),
-        }
+        self.taken.fetch_update(Relaxed, Relaxed, one_more).ok()?;
+        Some(Stay(self.clone()))
     }
 }
 

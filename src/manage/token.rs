@@ -2,9 +2,7 @@
 //! of them, and neither kept nor shown.
 
 use std::{
-    fmt,
-    fs::File,
-    io::{self, Read},
+    fmt, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::SystemTime,
@@ -19,6 +17,7 @@ use super::signature::{Key, Signed, digest, is_signed};
 use crate::{
     error::{Result, ServerError},
     http::{Refusal, Request},
+    small_file,
 };
 
 /// Characters of a token.
@@ -220,16 +219,14 @@ impl fmt::Display for Failed<'_> {
 
 /// Reads a token's file, and warns of one that everybody can read, or replace by one that they know.
 fn read(path: &Path) -> io::Result<String> {
-    let file = File::open(path)?;
+    let file = small_file::open(path)?;
     let mode = file.metadata()?.mode();
     let may = |bit| mode & bit != 0;
     if let Some(can) = may(0o004).then_some("read").or_else(|| may(0o002).then_some("change")) {
         log::warn!("{}: every user of this machine can {can} this token: chmod 600", path.display());
     }
-    let mut text = String::new();
     // What is longer is no token, and is told so.
-    file.take(2 * MAX_LEN as u64).read_to_string(&mut text)?;
-    Ok(text)
+    small_file::read_text(&file, 2 * MAX_LEN as u64, small_file::PATIENCE)
 }
 
 #[cfg(test)]

@@ -200,7 +200,7 @@ impl Acceptor {
         let slot = match shared.take_slot(peer.map(|peer| peer.ip())) {
             Ok(slot) => slot,
             Err(why) => {
-                shared.incidents.note(why.incident(), format_args!("{}: {}", Peer(peer), why.words()));
+                shared.note_no_slot(why, Peer(peer));
                 let why = shared.response_to(refusal(why), None);
                 return self.rejected.add(socket, &self.listener.security, why, &shared.headers);
             }
@@ -215,7 +215,7 @@ impl Acceptor {
                 self.common.errors.log(log::Level::Error, format_args!("{e}"));
                 shared.idle.give_up_all();
             }
-            None => shared.incidents.note(why.incident(), format_args!("{}: {}", Peer(peer), why.words())),
+            None => shared.note_no_slot(why, Peer(peer)),
         }
         if let Some(Job { socket, security, .. }) = unserved.job {
             let why = shared.response_to(refusal(why), None);

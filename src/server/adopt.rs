@@ -122,8 +122,7 @@ fn turn_away(shared: &Shared, adopted: Adopted, why: NoSlot) {
 }
 
 fn note(shared: &Shared, peer: Option<SocketAddr>, why: NoSlot) {
-    let peer = Peer(peer);
-    shared.incidents.note(why.incident(), format_args!("{peer}: handed over: {}", why.words()));
+    shared.note_no_slot(why, format_args!("{}: handed over", Peer(peer)));
 }
 
 fn reject(shared: &Shared, adopted: Adopted, why: Refusal) {

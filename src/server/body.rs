@@ -105,6 +105,11 @@ impl<'a> RequestBody<'a> {
     }
 
     #[cfg(feature = "manage")]
+    pub(super) fn has_kept(&self) -> bool {
+        self.incoming.borrow().kept.is_some()
+    }
+
+    #[cfg(feature = "manage")]
     pub(super) fn take_kept(&self) -> Option<Box<dyn Any + Send>> {
         self.incoming.borrow_mut().kept.take()
     }

@@ -366,8 +366,6 @@ impl ServerBuilder {
         #[cfg(feature = "__tls")]
         {
             self.settings.certificates = Certificates::of(&listeners);
-            self.settings.has_tls =
-                listeners.iter().any(|listener| !matches!(listener.security, Security::None));
         }
         Ok((listeners, redirects, Arc::new(Shared::new(self.settings)?)))
     }

@@ -55,6 +55,11 @@ impl Certificates {
         Self { entries, due: None }
     }
 
+    /// No listener speaks TLS.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Each once, in the order of their first listener.
     pub(super) fn identities(&self) -> Vec<TlsIdentity> {
         self.entries.iter().map(|entry| entry.identity.clone()).collect()

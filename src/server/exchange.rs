@@ -132,6 +132,12 @@ impl<'a> Exchange<'a> {
         self.body.keep(Box::new(value));
     }
 
+    /// Whether a request before this one has [kept](Self::keep) anything.
+    #[cfg(feature = "manage")]
+    pub(crate) fn has_kept(&self) -> bool {
+        self.body.has_kept()
+    }
+
     /// What a request before this one has [kept](Self::keep). What is of another type is dropped.
     #[cfg(feature = "manage")]
     pub(crate) fn take_kept<T: Any>(&self) -> Option<T> {

@@ -16,7 +16,7 @@ use rustix::{
     net::{AddressFamily, SocketType, bind, listen, socket, sockopt},
 };
 
-use super::socket_file::SocketFile;
+use super::socket_file::{self, SocketFile};
 #[cfg(feature = "__tls")]
 use crate::tls::TlsIdentity;
 use crate::{
@@ -88,6 +88,11 @@ impl ListenAddr {
             Self::Unix(_) => None,
         }
     }
+
+    /// Of one that was taken over.
+    pub(super) fn of_unix(listener: &UnixListener) -> io::Result<Self> {
+        Ok(Self::Unix(path(&listener.local_addr()?)))
+    }
 }
 
 impl fmt::Display for ListenAddr {
@@ -130,6 +135,15 @@ impl Listener {
         tried.map_err(|source| ServerError::Bind(Box::new(BindError { address: address.to_owned(), source })))
     }
 
+    /// Where [`bind`](Self::bind) is to listen, whether it can or not. Of what is no address: nowhere.
+    pub(super) fn named(address: &str) -> Vec<ListenAddr> {
+        let named = match address.strip_prefix("unix:") {
+            Some(path) => socket_file::parse(path).map(|(path, _)| vec![ListenAddr::Unix(path.to_owned())]),
+            None => bind_tcp(address, Ok).map(|all| all.into_iter().map(ListenAddr::Tcp).collect()),
+        };
+        named.unwrap_or_default()
+    }
+
     /// One that the program has bound already.
     pub(super) fn adopt(listener: TcpListener, security: Security, tag: u8) -> Result<Self, ServerError> {
         Ok(Self::new(Listening::Tcp(listener), security, tag)?)
@@ -159,7 +173,7 @@ impl Listener {
         Ok(match &self.socket {
             Listening::Tcp(socket) => ListenAddr::Tcp(socket.local_addr()?),
             Listening::Unix(file, _) => ListenAddr::Unix(file.path().to_owned()),
-            Listening::AdoptedUnix(socket) => ListenAddr::Unix(path(&socket.local_addr()?)),
+            Listening::AdoptedUnix(socket) => ListenAddr::of_unix(socket)?,
         })
     }
 

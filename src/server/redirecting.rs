@@ -61,3 +61,17 @@ pub(super) fn https_port(address: &str, port: Option<u16>, first: Option<u16>) -
         ))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_only_sent_to_https_takes_no_memory_for_tls() {
+        let builder = ServerBuilder::default().redirect_to_https("127.0.0.1:0", Some(443));
+        let (listeners, redirects, shared) = builder.build().unwrap();
+        assert_eq!((listeners.len(), redirects), (1, 1));
+        let room = format!("{:?}", shared.room);
+        assert!(room.contains("tls: false"), "{room}");
+    }
+}

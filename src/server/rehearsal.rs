@@ -23,10 +23,10 @@ pub(crate) struct Rehearsal {
     pub(crate) errors: Vec<ServerError>,
 }
 
-/// An address that could be listened on.
+/// An address that is to be listened on.
 #[derive(Debug)]
 pub(crate) struct Tried {
-    /// As it was given; none of a listener that was given.
+    /// As it was given, if it can be listened on; none of a listener that was given.
     given: Option<String>,
     pub(crate) address: ListenAddr,
     security: Security,
@@ -103,24 +103,27 @@ impl ServerBuilder {
 
 impl Rehearsal {
     fn add(&mut self, endpoint: Endpoint, security: &Security) {
-        let given = match endpoint {
-            Endpoint::Address(address) => address,
+        let (given, addresses) = match endpoint {
+            Endpoint::Address(address) => self.rehearse(address),
             #[cfg(feature = "manage")]
-            Endpoint::Tagged(address, _) => address,
-            Endpoint::Unix(..) => return, // it is bound
+            Endpoint::Tagged(address, _) => self.rehearse(address),
+            Endpoint::Unix(listener, _) => (None, ListenAddr::of_unix(&listener).into_iter().collect()),
             Endpoint::Listener(listener, _) => {
-                let address = listener.local_addr().ok().map(ListenAddr::Tcp);
-                let tried = address.map(|address| Tried { given: None, address, security: security.clone() });
-                return self.tried.extend(tried);
+                (None, listener.local_addr().map(ListenAddr::Tcp).into_iter().collect())
             }
         };
-        match Listener::rehearse(&given) {
-            Err(e) => self.errors.push(e),
-            Ok(addresses) => self.tried.extend(addresses.into_iter().map(|address| Tried {
-                given: Some(given.clone()),
-                address,
-                security: security.clone(),
-            })),
+        let tried = |address| Tried { given: given.clone(), address, security: security.clone() };
+        self.tried.extend(addresses.into_iter().map(tried));
+    }
+
+    /// What cannot be listened on now, as where the server runs already, is tried as well: the rest is looked at as if it could.
+    fn rehearse(&mut self, address: String) -> (Option<String>, Vec<ListenAddr>) {
+        match Listener::rehearse(&address) {
+            Ok(addresses) => (Some(address), addresses),
+            Err(e) => {
+                self.errors.push(e);
+                (None, Listener::named(&address))
+            }
         }
     }
 }
@@ -177,6 +180,19 @@ mod tests {
         assert_eq!(all.len(), 5, "{all:?}");
         assert!(all.contains(&builder().bind().unwrap_err().to_string()));
         assert!(std::net::TcpStream::connect(&busy).is_ok());
+    }
+
+    #[cfg(feature = "__tls")]
+    #[test]
+    fn what_is_in_use_is_looked_at_as_if_it_was_not() {
+        let busy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let busy = busy.local_addr().unwrap().to_string();
+        let identity = crate::TlsIdentity::from_pem_files("certs/server.pem", "certs/server.key").unwrap();
+        let builder = Server::builder().listen_tls(&busy, identity).redirect_to_https("127.0.0.1:0", None);
+        let Rehearsal { tried, errors } = builder.rehearsed();
+        let [ServerError::Bind(e)] = &errors[..] else { panic!("{errors:?}") };
+        assert_eq!(e.address, busy);
+        assert_eq!(tried.iter().filter(|tried| tried.is_tls()).count(), 1, "{tried:?}");
     }
 
     #[test]

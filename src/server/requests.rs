@@ -130,9 +130,8 @@ pub(super) fn refuse_one_more(
     client: Client,
     request: Option<&Request>,
 ) {
-    let why = NoSlot::OfAddress;
-    shared.incidents.note(why.incident(), format_args!("{client}: too many connections"));
-    refuse(shared, incoming, request, rejected::refusal(why));
+    shared.note_no_slot(NoSlot::OfAddress, client);
+    refuse(shared, incoming, request, rejected::refusal(NoSlot::OfAddress));
 }
 
 /// Receives a request's head. Where only those are served who may, nobody knows before it is there whether this is one of them:

@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex,
@@ -73,8 +74,6 @@ pub(super) struct Settings {
     pub(super) node: Option<NodeId>,
     #[cfg(feature = "__tls")]
     pub(super) certificates: Certificates,
-    /// Some listener speaks TLS.
-    pub(super) has_tls: bool,
 }
 
 #[derive(Debug)]
@@ -124,9 +123,13 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(settings: Settings) -> Result<Self, ServerError> {
         let limits = Arc::new(settings.limits);
+        #[cfg(feature = "__tls")]
+        let tls = !settings.certificates.is_empty();
+        #[cfg(not(feature = "__tls"))]
+        let tls = false;
         let room = Room::new(Costs {
             stack: limits.stack_size,
-            tls: settings.has_tls,
+            tls,
             dedicated: matches!(settings.compression, Compression::Dedicated { .. }),
             beside: settings.routes.all.is_some(),
         });
@@ -233,6 +236,16 @@ impl Shared {
         }
     }
 
+    /// Counts one who is turned away.
+    pub(super) fn note_no_slot(&self, why: NoSlot, who: impl fmt::Display) {
+        let (incident, words) = match why {
+            NoSlot::OfAll => (Incident::NoPlace, "too many connections"),
+            NoSlot::OfAddress => (Incident::NoPlaceForAddress, "too many connections"),
+            NoSlot::NoRoom => (Incident::NoRoom, "no memory or thread is left"),
+        };
+        self.incidents.note(incident, format_args!("{who}: {words}"));
+    }
+
     /// How many places there are.
     pub(super) fn max_connections(&self) -> usize {
         self.limits.max_connections.min(self.room.connections())
@@ -314,25 +327,6 @@ pub(super) enum NoSlot {
     OfAddress,
     /// What the box has of memory or threads.
     NoRoom,
-}
-
-impl NoSlot {
-    /// For the log.
-    pub(super) fn words(self) -> &'static str {
-        match self {
-            Self::OfAll | Self::OfAddress => "too many connections",
-            Self::NoRoom => "no memory or thread is left",
-        }
-    }
-
-    /// What is counted when a client is turned away.
-    pub(super) fn incident(self) -> Incident {
-        match self {
-            Self::OfAll => Incident::NoPlace,
-            Self::OfAddress => Incident::NoPlaceForAddress,
-            Self::NoRoom => Incident::NoRoom,
-        }
-    }
 }
 
 /// One of `max_connections` places; dropping it frees it.

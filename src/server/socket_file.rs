@@ -99,7 +99,7 @@ fn wrong_mode() -> io::Error {
 }
 
 /// The path, and the mode if there is one. What looks like another option is refused, not taken for a part of the path.
-fn parse(address: &str) -> io::Result<(&Path, Option<u32>)> {
+pub(super) fn parse(address: &str) -> io::Result<(&Path, Option<u32>)> {
     let (path, option) = match address.rsplit_once([',', '?']) {
         Some((path, option)) if option.contains('=') && !option.contains('/') => (path, Some(option)),
         _ => (address, None),

@@ -1,20 +1,13 @@
 //! A certificate chain with its key, read from files and checked: what both TLS libraries can be given.
 
-use std::{
-    fs::File,
-    io::{self, Read},
-    os::unix::fs::OpenOptionsExt,
-    path::Path,
-};
-
-use rustix::fs::OFlags;
+use std::{path::Path, time::Duration};
 
 use super::{
     certificate::Certificate,
     chain,
     key::{Key, Secret},
 };
-use crate::error::TlsError;
+use crate::{error::TlsError, small_file};
 
 /// No certificates and no key are longer. A device or a pipe may be without end.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -70,21 +63,14 @@ pub(super) fn named(name: &str, text: impl std::fmt::Display) -> TlsError {
 }
 
 pub(super) fn read(file: &Path) -> Result<Vec<u8>, TlsError> {
-    read_as(file, &file.display().to_string(), false)
+    read_as(file, &file.display().to_string(), small_file::PATIENCE)
 }
 
-/// Reads a file that goes by this name. A pipe is waited for, unless it is to be read `at_once`.
-pub(super) fn read_as(file: &Path, name: &str, at_once: bool) -> Result<Vec<u8>, TlsError> {
-    let mut content = Vec::new();
-    let mut options = File::options();
-    options.read(true);
-    if at_once {
-        options.custom_flags(OFlags::NONBLOCK.bits() as i32);
-    }
-    options
-        .open(file)
-        .and_then(|opened| opened.take(MAX_FILE + 1).read_to_end(&mut content))
-        .map_err(|e: io::Error| TlsError::new(format!("cannot read {name}: {e}")))?;
+/// Reads a file that goes by this name. A pipe is waited for with this `patience`.
+pub(super) fn read_as(file: &Path, name: &str, patience: Duration) -> Result<Vec<u8>, TlsError> {
+    let content = small_file::open(file)
+        .and_then(|file| small_file::read(&file, MAX_FILE, patience))
+        .map_err(|e| TlsError::new(format!("cannot read {name}: {e}")))?;
     match content.len() as u64 > MAX_FILE {
         true => Err(TlsError::new(format!("{name} is too long for certificates or a key"))),
         false => Ok(content),

@@ -114,7 +114,7 @@ impl TlsIdentity {
         Self::checked(certified, Source::Memory, None)
     }
 
-    /// From two PEM files, or from one with both that is given twice; see [`from_pem`](Self::from_pem).
+    /// From two PEM files, or from one with both that is given twice; see [`from_pem`](Self::from_pem). A pipe is waited for, for 10 s.
     ///
     /// # Errors
     /// As [`from_pem`](Self::from_pem), and if a file cannot be read. The text names the file.

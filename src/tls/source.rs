@@ -3,12 +3,13 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use sha2::{Digest, Sha256};
 
 use super::certified::{Certified, read_as};
-use crate::error::TlsError;
+use crate::{error::TlsError, small_file};
 
 pub(super) enum Source {
     /// The program had them.
@@ -149,7 +150,8 @@ impl Named {
         if again && !fs::metadata(&self.path).map_err(unreadable)?.is_file() {
             return Err(TlsError::new(format!("cannot read {name} again: it is no regular file")));
         }
-        read_as(&self.path, name, again) // it may have become a pipe just now
+        // It may have become a pipe just now.
+        read_as(&self.path, name, if again { Duration::ZERO } else { small_file::PATIENCE })
     }
 }
 
@@ -162,9 +164,9 @@ mod tests {
     fn a_pipe_that_nobody_writes_into_is_not_waited_for() {
         let pipe = std::env::temp_dir().join(format!("switchboard-pipe-{}", std::process::id()));
         rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
-        let read = read_as(&pipe, "pipe", true);
+        let read = read_as(&pipe, "pipe", Duration::ZERO);
         fs::remove_file(pipe).unwrap();
-        assert_eq!(read.unwrap(), b"");
+        assert!(read.unwrap_err().to_string().starts_with("cannot read pipe: nobody has written"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The Debian package under systemd itself, which starts in a container: the service is ready, reloads, takes sockets, is allowed
-# what it needs, and is started anew when it hangs.
+# what it needs, is upgraded, and is started anew when it hangs.
 #
 #     tests/packaging/boot.sh      needs root, debootstrap, systemd-nspawn, dpkg-dev and cargo-deb
 set -euo pipefail
@@ -10,7 +10,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 say "packages"
 new_debian boot
 package 0.1.0-1
+package 0.1.1-1
 cp "$folder/switchboard_0.1.0-1.deb" "$root/tmp"
+cp "$folder/switchboard_0.1.1-1.deb" "$root/newer.deb"
 mkdir "$root/etc/switchboard"
 cp certs/{server.pem,server.key,ca.pem} "$root/etc/switchboard"
 inside apt-get -q update

@@ -83,6 +83,16 @@ for _ in {1..20}; do
 done
 check "nobody is refused while it restarts" true
 
+# It is upgraded, and its sockets stay: so nobody is refused, and it has them when it is back.
+pid=$(property MainPID)
+dpkg --install /newer.deb >/dev/null
+check "the new one runs" soon is_another "$pid"
+for socket in ws wss manage; do
+  check "its socket is still there: $socket" systemctl is-active --quiet "switchboard-$socket.socket"
+done
+check "it serves what comes by them" page http://127.0.0.1/
+check "and listens nowhere else" refused http://127.0.0.1:8080/
+
 # It hangs.
 check "it runs" soon systemctl is-active --quiet switchboard
 sleep 3

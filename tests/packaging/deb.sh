@@ -24,6 +24,9 @@ package 0.1.0-1
 package 0.1.1-1
 dpkg-deb --info "$folder/switchboard_0.1.0-1.deb"
 dpkg-deb --contents "$folder/switchboard_0.1.0-1.deb"
+described=$(sed -n 's/^description = "\(.*\)".*/\1/p' Cargo.toml)
+check "one line says what it is" \
+  test "$(dpkg-deb --field "$folder/switchboard_0.1.0-1.deb" Description | sed -n 1p)" = "$described"
 cp "$folder"/switchboard_*.deb "$root/tmp"
 inside apt-get -q update
 # What it needs, so that the rest is what it brings.
@@ -44,8 +47,21 @@ for socket in ws wss manage; do
   check "and are not in use until somebody wants them" \
     test ! -e "$root/etc/systemd/system/sockets.target.wants/switchboard-$socket.socket"
 done
+# One service, and what listens for it.
+(cd "$root/usr/lib/systemd/system" && ls switchboard*) >"$folder/units"
+check "it has no other units" diff - "$folder/units" <<UNITS
+switchboard-manage.socket
+switchboard-ws.socket
+switchboard-wss.socket
+switchboard.service
+UNITS
+check "its options are kept when it is upgraded" test "$(inside dpkg-query -W -f '${Conffiles}' switchboard | awk '{ print $1 }')" = /etc/default/switchboard
 check "it has a manual" test -s "$root/usr/share/man/man1/switchboard-serve.1.gz"
-check "shells complete it" inside bash -n /usr/share/bash-completion/completions/switchboard
+completed=$(inside bash -euc '. /usr/share/bash-completion/completions/switchboard
+  COMP_WORDS=(switchboard serve --tls-l) COMP_CWORD=2 && _switchboard switchboard --tls-l serve && echo "${COMPREPLY[@]}"')
+check "bash completes it" test "$completed" = --tls-listen
+check "zsh does" grep -qx '#compdef switchboard' "$root/usr/share/zsh/vendor-completions/_switchboard"
+check "fish does" grep -q '^complete -c switchboard ' "$root/usr/share/fish/vendor_completions.d/switchboard.fish"
 inside sh -c 'test -s /usr/share/doc/switchboard/copyright && zcat /usr/share/doc/switchboard/changelog.Debian.gz | head -n 1'
 # As the unit starts it: the same command line, the same user.
 inside setpriv --reuid switchboard --regid switchboard --clear-groups sh -c '
@@ -64,6 +80,7 @@ check "the configuration is kept" grep -qx 'SWITCHBOARD_OPTIONS="--listen 0.0.0.
 check "nobody was asked" test ! -e "$root/etc/default/switchboard.dpkg-dist"
 check "its state is kept" test -s "$root/var/lib/switchboard/session.key"
 check "it is still started at boot" test -L "$root/etc/systemd/system/multi-user.target.wants/switchboard.service"
+check "its sockets still wait for who wants them" test ! -e "$root/etc/systemd/system/sockets.target.wants"
 
 say "remove"
 inside apt-get -q remove switchboard

@@ -23,6 +23,8 @@ say "a new Debian"
 new_debian fresh
 mkdir -p "$root/opt/rust" "$root/root/.cargo/registry"
 mounts="mount --bind -o ro '$sysroot' '$root/opt/rust'"
+# What the installer of Debian writes, and debootstrap does not.
+printf '127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n' >"$root/etc/hosts"
 # Not those that are unpacked: they are unpacked here.
 for kind in index cache; do
   [ ! -d "$crates/$kind" ] || cp -a "$crates/$kind" "$root/root/.cargo/registry"

@@ -16,14 +16,14 @@ most_exposed=16
 
 systemd() {
   # It has to find the program.
-  cp "$units"/*.service "$units"/*.socket "$work"
+  cp "$units"/*.service "$units"/sockets/*.socket "$work"
   sed -i "s|^ExecStart=/usr/bin/switchboard|ExecStart=$(command -v true)|" "$work/switchboard.service"
   # Of a wrong setting it says only that it is ignored.
   systemd-analyze verify --man=no "$work"/switchboard* 2>&1 | tee "$work/told"
   check "the units have no mistake" test ! -s "$work/told"
   check "the service may do little" systemd-analyze security --offline=true --threshold=$most_exposed "$work/switchboard.service"
   local socket
-  for socket in "$units"/*.socket; do
+  for socket in "$units"/sockets/*.socket; do
     check "a socket is for what its name says: $socket" \
       grep -qx "FileDescriptorName=$(basename "$socket" .socket | sed 's/^switchboard-//')" "$socket"
     check "and for the service" grep -qx Service=switchboard.service "$socket"

@@ -1,13 +1,6 @@
 //! What a hub of another process is to be like, before it is connected to; and one attempt to do that.
 
-use std::{
-    fmt,
-    fs::File,
-    io::Read,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use http::{StatusCode, header};
 
@@ -24,6 +17,7 @@ use crate::{
     limits::Limits,
     message::Message,
     remote::{ByConnection, Line, Link, Linked},
+    small_file,
     wire::{Hello, SOFTWARE, SUBPROTOCOL, VERSION},
 };
 
@@ -266,7 +260,9 @@ impl Token {
             Self::File(path) => {
                 let refuse =
                     |why: &str| HubError::Config(format!("the token in {}: {why}", path.display()).into());
-                let text = read(path).map_err(|e| refuse(&e.to_string()))?;
+                let file = small_file::open(path);
+                let read = |file| small_file::read_text(&file, MAX_TOKEN, small_file::PATIENCE);
+                let text = file.and_then(read).map_err(|e| refuse(&e.to_string()))?;
                 if text.trim().is_empty() {
                     return Err(refuse("the file is empty"));
                 }
@@ -274,12 +270,6 @@ impl Token {
             }
         }
     }
-}
-
-fn read(path: &Path) -> std::io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?.take(MAX_TOKEN).read_to_string(&mut text)?;
-    Ok(text)
 }
 
 /// Does not show the token.

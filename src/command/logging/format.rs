@@ -40,10 +40,21 @@ impl Style {
     fn longest(self) -> usize {
         if self == Self::Syslog { LONGEST_OF_SYSLOG } else { LONGEST }
     }
+
+    /// What stands before a line.
+    pub(super) fn prefix(self, level: Level) -> String {
+        match self {
+            Self::Dated { .. } => String::new(),
+            Self::Journal => format!("<{}>", severity(level)),
+            Self::Syslog => {
+                format!("<{}>switchboard[{}]: ", DAEMON * 8 + severity(level), std::process::id())
+            }
+        }
+    }
 }
 
 /// Whether standard error leads to the journal: systemd says which file that is (systemd.exec(5)).
-pub(super) fn is_journal() -> bool {
+fn is_journal() -> bool {
     let Ok(told) = env::var("JOURNAL_STREAM") else { return false };
     let stderr = io::stderr().as_fd().try_clone_to_owned().map(File::from).and_then(|file| file.metadata());
     stderr.is_ok_and(|file| told == format!("{}:{}", file.dev(), file.ino()))
@@ -98,7 +109,7 @@ impl Format {
         drop(turn);
         let line = String::from_utf8_lossy(&line);
         let Some(line) = line.strip_suffix('\n') else { return Vec::new() };
-        let mut line = one_line(self.prefix(level), line, self.style.longest());
+        let mut line = one_line(self.style.prefix(level), line, self.style.longest());
         if self.style == (Style::Dated { colors: true }) {
             let tag = format!("[{level}]");
             line = line.replacen(&tag, &format!("\x1b[{}m{tag}\x1b[0m", color(level)), 1);
@@ -106,20 +117,10 @@ impl Format {
         line.push('\n');
         line.into_bytes()
     }
-
-    fn prefix(&self, level: Level) -> String {
-        match self.style {
-            Style::Dated { .. } => String::new(),
-            Style::Journal => format!("<{}>", severity(level)),
-            Style::Syslog => {
-                format!("<{}>switchboard[{}]: ", DAEMON * 8 + severity(level), std::process::id())
-            }
-        }
-    }
 }
 
 /// As syslog(3) numbers them.
-pub(super) fn severity(level: Level) -> u8 {
+fn severity(level: Level) -> u8 {
     match level {
         Level::Error => 3,
         Level::Warn => 4,

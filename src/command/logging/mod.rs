@@ -30,7 +30,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use self::{
     file::{Bound, LogFile},
-    format::{Format, Style, is_journal, severity},
+    format::{Format, Style},
     syslog::Syslog,
     writer::{Sink, Task, Writer},
 };
@@ -158,7 +158,7 @@ pub(super) fn tell(line: String) {
     log::logger().flush();
     let (done, told) = bounded::<()>(0);
     let print = move || {
-        let priority = if is_journal() { format!("<{}>", severity(Level::Error)) } else { String::new() };
+        let priority = Style::of_stderr().prefix(Level::Error);
         let _ = writeln!(io::stderr(), "{priority}{line}"); // there is nobody left to be told
         drop(done);
     };

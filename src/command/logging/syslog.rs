@@ -8,11 +8,6 @@ use std::{
     time::Duration,
 };
 
-use rustix::{
-    event::{PollFd, PollFlags, poll},
-    io::Errno,
-};
-
 /// Where it listens.
 #[cfg(not(target_vendor = "apple"))]
 pub(super) const SOCKET: &str = "/dev/log";
@@ -57,7 +52,7 @@ impl Syslog {
             match socket.send(line) {
                 Ok(_) => return Ok(()),
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) if is_busy(&e) => wait_writable(socket)?,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Err(ErrorKind::TimedOut.into()),
                 Err(e) => return Err(e),
             }
         }
@@ -66,23 +61,10 @@ impl Syslog {
     fn connected(&mut self) -> io::Result<&UnixDatagram> {
         if self.socket.is_none() {
             let socket = UnixDatagram::unbound()?;
-            socket.set_nonblocking(true)?;
+            socket.set_write_timeout(Some(PATIENCE))?;
             socket.connect(&self.path)?;
             self.socket = Some(socket);
         }
         self.socket.as_ref().ok_or_else(|| ErrorKind::NotConnected.into())
-    }
-}
-
-fn is_busy(e: &io::Error) -> bool {
-    matches!(Errno::from_io_error(e), Some(Errno::AGAIN | Errno::NOBUFS))
-}
-
-fn wait_writable(socket: &UnixDatagram) -> io::Result<()> {
-    let timeout = PATIENCE.try_into().ok();
-    match poll(&mut [PollFd::new(socket, PollFlags::OUT)], timeout.as_ref()) {
-        Ok(0) => Err(ErrorKind::TimedOut.into()),
-        Ok(_) | Err(Errno::INTR) => Ok(()),
-        Err(e) => Err(e.into()),
     }
 }

@@ -3,15 +3,21 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
-use switchboard::{Client, ClientBuilder, Hub, header::AUTHORIZATION};
+use switchboard::{Client, ClientBuilder, Hub, Limits, header::AUTHORIZATION};
 
 use super::failure::Failure;
 #[cfg(feature = "__tls")]
 use crate::command::client_tls::Tls;
-use crate::command::times::time;
+use crate::command::{small_file, times::time};
 
 /// So long a server may take for an answer, beside what it is to wait for: it may have a lot to do.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
+
+/// A server that has stopped, or cannot be reached any more, is found out within twice this, as by the hub's own link.
+const PING: Duration = Duration::from_secs(5);
+
+/// Bytes of a token's file that are looked at: more is no token.
+const MAX_TOKEN: u64 = 2048;
 
 /// Above these options in the help, which have names of their own outside the command line.
 pub(in crate::command) const PLACE: &str = "Where the server is";
@@ -54,9 +60,13 @@ impl Place {
             Some((_, rest)) => format!("ws:{}{path}", rest.trim_end_matches('/')),
             None => url,
         };
-        let mut builder = Client::builder(&url).connect_timeout(self.connect_timeout);
+        let mut limits = Limits::default();
+        (limits.ping_interval, limits.ping_timeout) = (Some(PING), PING);
+        let mut builder = Client::builder(&url).connect_timeout(self.connect_timeout).limits(limits);
         if let Some(file) = self.token_file() {
-            let token = std::fs::read_to_string(file)
+            let read = |file| small_file::read_text(&file, MAX_TOKEN, small_file::PATIENCE);
+            let token = small_file::open(file)
+                .and_then(read)
                 .map_err(|e| Failure::usage(format!("the token in {}: {e}", file.display())))?;
             builder = builder.header(AUTHORIZATION, format!("Bearer {}", token.trim()));
         }

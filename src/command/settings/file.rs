@@ -1,8 +1,6 @@
 //! The file of `--config`: which of its keys are options, and whether their values can be. All that is wrong is told at once.
 
 use std::{
-    fs::File as Opened,
-    io::Read,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
@@ -14,6 +12,7 @@ use super::{
     items::{Item, Mistake, Type, items},
     names::{Kind, Name, commands},
 };
+use crate::command::small_file;
 
 /// Bytes of the largest file that is read.
 const LONGEST: u64 = 1024 * 1024;
@@ -103,10 +102,9 @@ impl Entry {
 
 /// What is in it, and its mode.
 fn load(path: &Path) -> std::io::Result<(String, u32)> {
-    let file = Opened::open(path)?;
+    let file = small_file::open(path)?;
     let mode = file.metadata()?.permissions().mode();
-    let mut text = String::new();
-    file.take(LONGEST + 1).read_to_string(&mut text)?;
+    let text = small_file::read_text(&file, LONGEST, small_file::PATIENCE)?;
     if text.len() as u64 > LONGEST {
         return Err(std::io::Error::other("it is too long for options"));
     }

@@ -2,9 +2,10 @@
 
 use clap::{
     Error,
-    builder::StyledStr,
     error::{ContextKind, ContextValue, ErrorKind},
 };
+
+use crate::command::tips::suggest;
 
 pub(super) struct Origin {
     long: String,
@@ -42,16 +43,7 @@ pub(super) fn told(mut error: Error, origins: &[&Origin]) -> Error {
         })
         .collect();
     let is_named = |origin: &&&Origin| named.iter().any(|text| origin.is_in(text));
-    let mut tips: Vec<StyledStr> = origins
-        .iter()
-        .filter(is_named)
-        .map(|origin| format!("--{} is from {}", origin.long, origin.place).into())
-        .collect();
-    if !tips.is_empty() {
-        if let Some(ContextValue::StyledStrs(others)) = error.get(ContextKind::Suggested) {
-            tips.extend(others.iter().cloned());
-        }
-        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tips));
-    }
+    let named = origins.iter().filter(is_named);
+    suggest(&mut error, named.map(|origin| format!("--{} is from {}", origin.long, origin.place)));
     error
 }

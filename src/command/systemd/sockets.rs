@@ -1,6 +1,6 @@
 //! Sockets that the service manager has bound, each with the name that its unit gives it: what is to be served there.
 
-use std::{env, io, net::TcpListener, os::unix::net::UnixListener, process};
+use std::{env, net::TcpListener, os::unix::net::UnixListener, process};
 
 use listenfd::ListenFd;
 use switchboard::ServerBuilder;
@@ -177,8 +177,7 @@ fn take(passed: &mut ListenFd, index: usize) -> Option<Socket> {
 /// Whether it does.
 #[cfg(not(target_vendor = "apple"))]
 fn listens(socket: impl std::os::fd::AsFd) -> bool {
-    let told: io::Result<bool> = rustix::net::sockopt::socket_acceptconn(socket).map_err(Into::into);
-    told.unwrap_or(false)
+    rustix::net::sockopt::socket_acceptconn(socket).unwrap_or(false)
 }
 
 /// The system does not tell.

@@ -3,11 +3,14 @@
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
     sync::{
-        Arc, Condvar, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
 };
+
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::{connection::Connection, error::ClosedBy, sync::LockExt};
 
@@ -20,9 +23,8 @@ pub(super) struct Turn {
     connection: Arc<Connection>,
     /// The hub has another link.
     is_over: AtomicBool,
-    /// Nothing more is done for this one.
-    has_ended: Mutex<bool>,
-    ended: Condvar,
+    /// Nobody has the other end when nothing more is done for this one.
+    ended: Receiver<Infallible>,
 }
 
 /// A turn until it is dropped.
@@ -30,20 +32,18 @@ pub(super) struct Taken {
     turns: Arc<Turns>,
     hub: u64,
     turn: Arc<Turn>,
+    /// Dropped after what `drop` does.
+    _working: Sender<Infallible>,
 }
 
 impl Turns {
     /// Cuts the link that the hub had before, and waits until nothing more is done for that. `hub` is 0 for one that does not say which
     /// it is.
     pub(super) fn take(self: &Arc<Self>, hub: u64, connection: &Arc<Connection>) -> Taken {
-        let turn = Arc::new(Turn {
-            connection: connection.clone(),
-            is_over: AtomicBool::new(false),
-            has_ended: Mutex::new(false),
-            ended: Condvar::new(),
-        });
+        let (working, ended) = bounded(0);
+        let turn = Arc::new(Turn { connection: connection.clone(), is_over: AtomicBool::new(false), ended });
         let before = if hub == 0 { None } else { self.0.locked().insert(hub, turn.clone()) };
-        let taken = Taken { turns: self.clone(), hub, turn };
+        let taken = Taken { turns: self.clone(), hub, turn, _working: working };
         if let Some(before) = before {
             before.end();
         }
@@ -59,10 +59,7 @@ impl Turn {
     fn end(&self) {
         self.is_over.store(true, SeqCst);
         self.connection.abort(ClosedBy::Server, "its hub has another link");
-        let mut has_ended = self.has_ended.locked();
-        while !*has_ended {
-            has_ended = self.ended.wait(has_ended).unwrap_or_else(PoisonError::into_inner);
-        }
+        let _ = self.ended.recv(); // until it is disconnected
     }
 }
 
@@ -78,8 +75,5 @@ impl Drop for Taken {
         if all.get(&self.hub).is_some_and(|turn| Arc::ptr_eq(turn, &self.turn)) {
             all.remove(&self.hub);
         }
-        drop(all);
-        *self.turn.has_ended.locked() = true;
-        self.turn.ended.notify_all();
     }
 }

@@ -293,6 +293,17 @@
 //! Publications of one topic are sent one after the other, with a lock of that topic; those of others go on beside it. A
 //! [`Publication`] with an idempotency key is sent once, as long as it is remembered, however often it is published.
 //!
+//! In a [cluster](crate#many-machines), Redis keeps what a topic remembers, as a stream, and gives each publication its place: so all
+//! nodes deliver the same, in the same order, and whoever comes back does so at any of them. A node keeps a copy of each topic that has
+//! members there, within [`Limits::max_history_bytes`], and asks Redis for it once, however many clients come back; a topic's rule should
+//! be the same on all nodes: what counts is that of who publishes. A node that could not reach Redis catches up, and delivers what it has
+//! missed. If that is not remembered any more, or Redis has lost some of what it had (it was started anew without its data, or a replica
+//! took over that was behind), members that have joined with a position are told so in the middle: a line with `gap`, as after joining.
+//! A topic that nothing was published to for as long as it remembers is forgotten there. While Redis is away nothing is published
+//! ([`Unreachable`](Error::Unreachable)). `join` goes on meanwhile, and gets what is published from when the node reaches Redis;
+//! `join_since` does where the node has a copy that the client has seen no more of, and is `Unreachable` else, which a handshake answers
+//! with 503. Give Redis a `maxmemory-policy` that evicts nothing (`noeviction`), or what it evicts is missing.
+//!
 //! # Fairness
 //!
 //! What some clients do does not stop others, whatever they send: empty fragments, pings, tiny messages, or what takes long to

@@ -65,9 +65,11 @@ impl<T: Into<Payload>> From<T> for Publication<'_> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Published {
-    /// Whom it has reached; nobody, if it is a duplicate.
+    /// Whom it has reached; nobody, if it is a duplicate. In a cluster a publication to a topic that remembers comes to this node's own
+    /// connections by way of Redis, too: if it does not within the `answer_timeout`, they are not counted.
     pub broadcast: Broadcast,
-    /// Where it stands; `None` if the topic remembers nothing.
+    /// Where it stands; `None` if the topic remembers nothing, and, in a cluster, on a thread that
+    /// [must not wait](crate::PushErrorKind::MustNotWait): there it is sent to Redis, and nobody knows yet.
     pub position: Option<Position>,
     /// It was published before, with the same [idempotency key](Publication::idempotency_key), at this position.
     pub duplicate: bool,
@@ -80,7 +82,9 @@ impl Hub {
     ///
     /// # Errors
     /// [`Error::OverLimit`](crate::Error::OverLimit) if a topic that remembers would get a name, or a publication a key, that is
-    /// empty or too long; [`Error::NoHistory`](crate::Error::NoHistory) for a key where the topic remembers nothing.
+    /// empty or too long; [`Error::NoHistory`](crate::Error::NoHistory) for a key where the topic remembers nothing. In a cluster
+    /// [`Error::Unreachable`](crate::Error::Unreachable) if the topic remembers and Redis does not answer, or does not take it: it may
+    /// have been published. With a key one can try again.
     pub fn publish<'a>(&self, topic: &str, publication: impl Into<Publication<'a>>) -> Result<Published> {
         wherever_of_hub!(self.0, publish(topic, publication.into()))
     }
@@ -94,8 +98,8 @@ impl Hub {
     /// [position](Position), and a line feed. The first of these has only the line, which says where it begins and whether
     /// something is missing: the position before what follows, a space, `recovered` or `gap`. The client keeps the last position
     /// that it has seen, and comes back with it. Nothing is missing between two of them: if its queue is full, the connection is
-    /// closed with 1013, whatever [`Overflow`](crate::Overflow) it has. A topic that was forgotten meanwhile goes on with
-    /// another epoch. By the line a message becomes up to 33 bytes longer: a client whose limit is that of the longest message
+    /// closed with 1013, whatever [`Overflow`](crate::Overflow) it has; only in a cluster whose Redis has lost data, something may be,
+    /// which another such line says. A topic that was forgotten meanwhile goes on with another epoch. By the line a message becomes up to 33 bytes longer: a client whose limit is that of the longest message
     /// would come again for it, again and again. Members that have joined without this get the messages as they are. What else
     /// is sent to the connection has no such line: where that is what other clients have said, it must not look like one, or
     /// the client takes it for a position.
@@ -113,7 +117,9 @@ impl Hub {
     ///
     /// # Errors
     /// As [`join`](Self::join), and as [`push`](Self::push): then the connection is no member, and if it has got a part of what it
-    /// has missed, it is closed with 1013. [`Error::NoHistory`](crate::Error::NoHistory) if the topic remembers nothing.
+    /// has missed, it is closed with 1013. [`Error::NoHistory`](crate::Error::NoHistory) if the topic remembers nothing. In a
+    /// cluster, where this node has no copy of what the topic remembers: [`Error::Unreachable`](crate::Error::Unreachable) if Redis
+    /// does not answer, and [`Error::MustNotWait`](crate::Error::MustNotWait) on a thread that must not wait for it.
     pub fn join_since(&self, id: &WebSocketId, topic: &str, since: impl Into<Since>) -> Result<Recovery> {
         wherever_of_hub!(self.0, join_since(id, topic, &since.into()))
     }

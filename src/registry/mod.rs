@@ -14,7 +14,8 @@
 //! ```
 //!
 //! The table of the logs is held only while these are tried, never while one is waited for. Observers, and so their calls of the hub,
-//! are told with nothing held; whoever holds a log never waits until they are.
+//! are told with nothing held; whoever holds a log never waits until they are. In a cluster the logs are those of
+//! `elsewhere`, in the same place.
 
 mod census;
 #[cfg(feature = "__tls")]

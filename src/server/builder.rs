@@ -307,7 +307,8 @@ impl ServerBuilder {
     /// name of one, or the beginning of names and a `*`: `chat/*`. An exact name wins over all others, and then the longest. In
     /// memory, and no longer than the process; [`Limits::max_history_bytes`] bounds all topics together, and
     /// [`Limits::max_queue_bytes`] each. Publications, and the line before them, must fit into three quarters of
-    /// [`Limits::max_queue_messages`], or [`bind`](Self::bind) refuses them: by default 767 do. Default: none remembers anything.
+    /// [`Limits::max_queue_messages`], or [`bind`](Self::bind) refuses them: by default 767 do. In a cluster
+    /// they are kept [in Redis](crate#topics-that-remember). Default: none remembers anything.
     ///
     /// ```
     /// use switchboard::{History, Server};

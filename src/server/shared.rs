@@ -1,6 +1,8 @@
 //! What all threads of a server know: its settings, its registry, its places for connections, and whether it shuts down.
 //! It waits for nothing and starts nothing.
 
+#[cfg(feature = "manage")]
+use std::sync::OnceLock;
 use std::{
     collections::HashMap,
     fmt,
@@ -11,8 +13,6 @@ use std::{
     },
     time::{Duration, Instant},
 };
-#[cfg(feature = "manage")]
-use std::{fmt, sync::OnceLock};
 
 #[cfg(feature = "__tls")]
 use super::certificates::Certificates;

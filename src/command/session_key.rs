@@ -38,11 +38,11 @@ pub(super) const MAKE_IT: &str = "all nodes of a cluster need the same. Make it 
 /// The same in a cluster: none is made.
 #[cfg(feature = "cluster")]
 pub(super) fn read_shared(path: &Path) -> Result<Vec<String>, String> {
-    match File::open(path) {
+    match small_file::open(path) {
         Err(e) if e.kind() == ErrorKind::NotFound => {
             Err(format!("session keys: {} is not there, and is not made: {MAKE_IT}", path.display()))
         }
-        opened => keys(path, opened.map_err(|e| failed(path, &e))?),
+        opened => keys(path, &opened.map_err(|e| failed(path, &e))?),
     }
 }
 

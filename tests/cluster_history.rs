@@ -656,7 +656,7 @@ fn who_must_not_wait_publishes_without_an_answer() {
     let two = node(&redis, 2);
     let (mut here, mut there) = (member(&one, ""), member(&two, ""));
     let mut publisher = one.connect(Scheme::Ws, "/publish");
-    (joined(&mut here), joined(&mut there));
+    assert_eq!(joined(&mut here), joined(&mut there));
     for number in 1..=50 {
         publisher.send(tungstenite::Message::text(number.to_string())).unwrap();
     }

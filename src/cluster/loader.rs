@@ -3,7 +3,11 @@
 use std::{io, sync::Arc, thread::JoinHandle, time::Duration};
 
 use super::{bus::Failed, history::Fetched, member::Member, pace::Pace, replica::Replica};
-use crate::{history::Log, registry::Registry, thread::spawn};
+use crate::{
+    history::Log,
+    registry::Registry,
+    thread::{forbid_waiting, spawn},
+};
 
 /// What could not be loaded is tried again after so long; while nothing is heard, it is not.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -15,6 +19,7 @@ pub(super) fn start(member: Arc<Member>, registry: Arc<Registry>) -> io::Result<
 }
 
 fn run(member: &Member, registry: &Registry) {
+    forbid_waiting(); // observers who are told by this thread, of whom it has closed, must not wait for it
     let mut pace = Pace::new("the cluster cannot load what a topic remembers");
     while let Some(replica) = member.replicas().next_to_load() {
         match load(member, registry, &replica) {

@@ -408,6 +408,24 @@ fn a_few_connections_do_for_many_threads() {
     eventually("they are gone with the store", || redis.info("clients", "connected_clients").unwrap() == 1);
 }
 
+#[test]
+fn what_others_have_stored_there_harms_nobody_else() {
+    let redis = RedisServer::start();
+    let store = store(&redis);
+    let (binary, text, good) = (new_id(), new_id(), new_id());
+    let key = |id: &SessionId| format!("switchboard:session:{}", id.as_str());
+    redis.command(&["EVAL", "redis.call('HSET', KEYS[1], 'k', '\\200')", "1", &key(&binary)]);
+    redis.command(&["SET", &key(&text), "x"]);
+    store.set(&good, "k", "v").unwrap();
+    for _ in 0..3 {
+        let error = store.get(&binary, "k").unwrap_err().to_string();
+        assert!(error.contains("not UTF-8"), "{error}");
+        let error = store.get(&text, "k").unwrap_err().to_string();
+        assert!(error.contains("WRONGTYPE"), "{error}");
+        assert_eq!(store.get(&good, "k").unwrap().as_deref(), Some("v"), "Redis is not taken for down");
+    }
+}
+
 /// Redis is made to fail, and mended. Meanwhile who needs a session gets 503, and others do not notice.
 fn assert_fails_and_recovers(
     redis: &mut RedisServer,

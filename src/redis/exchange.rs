@@ -9,7 +9,7 @@ use crate::deadline::Deadline;
 /// Sends all commands of a pipeline, and returns all answers, of which each may be an error of its own. One of the client's own would
 /// wait for each answer anew, after the first one that has not come, too.
 ///
-/// The connection's read timeout is another one afterwards.
+/// The connection's timeouts are others afterwards: what was left.
 ///
 /// # Errors
 /// If not all of them came in time. The connection is of no more use then.

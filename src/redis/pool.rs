@@ -188,13 +188,14 @@ impl Held<'_> {
     /// With the connection, which is in order.
     fn give_back(mut self) {
         let mut state = self.pool.state.locked();
-        if self.is_trial {
-            state.down = None;
-            log::info!("{}: is there again", self.pool.redis);
-        }
+        let was_down = if self.is_trial { state.down.take() } else { None };
         if state.epoch == self.epoch && state.count <= self.pool.max {
             state.idle.extend(self.connection.take());
             state.count += 1; // dropping this takes it off
+        }
+        drop(state);
+        if was_down.is_some() {
+            log::info!("{}: it is there again", self.pool.redis);
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use std::{fmt, sync::OnceLock, time::Duration};
 
-use ::redis::{Connection, Pipeline, RedisResult, Script, cmd, pipe};
+use ::redis::{Connection, Pipeline, RedisResult, Script, Value, cmd, pipe};
 
 use super::{
     id::SessionId,
@@ -56,7 +56,8 @@ const RENEWED: &[u8] = b"\xff";
 /// returns [`Error::SessionStore`](crate::Error::SessionStore), which the log quotes. At first that may take
 /// [`answer_timeout`](Self::answer_timeout); as soon as it is known, there is an error at once, while one of those that come tries
 /// again, every 3 seconds at the latest. Connections that are open, and routes without
-/// [sessions](crate::ServerBuilder::use_session), do not notice.
+/// [sessions](crate::ServerBuilder::use_session), do not notice. (With [`Limits::workers`](crate::Limits::workers) 0 a gateway waits, with
+/// all of its connections, for what the handlers of shared ones ask of a session.)
 ///
 /// **How much.** One session holds at most [`Limits::max_session_bytes`](crate::Limits::max_session_bytes). How many there may be is
 /// Redis's business: give it a `maxmemory`. With the policy `noeviction` nothing is stored any more beyond that
@@ -150,21 +151,14 @@ impl RedisStore {
     }
 
     /// Restarts the timeout, and does this. Returns what came of it.
-    fn ask_and_touch<T: ::redis::FromRedisValue>(
-        &self,
-        id: &SessionId,
-        add: impl Fn(&mut Pipeline, &str),
-    ) -> StoreResult<T> {
+    fn ask_and_touch(&self, id: &SessionId, add: impl Fn(&mut Pipeline, &str)) -> StoreResult<Value> {
         let key = self.key(id);
         let mut pipeline = pipe();
         pipeline.cmd("PEXPIRE").arg(&key).arg(self.time_to_live());
         add(&mut pipeline, &key);
         self.ask(|connection, deadline| {
-            let mut last = ::redis::Value::Nil;
-            for answer in exchange(connection, &pipeline, deadline)? {
-                last = answer.extract_error()?;
-            }
-            Ok(::redis::from_redis_value(last)?)
+            let answers = exchange(connection, &pipeline, deadline)?;
+            answers.into_iter().try_fold(Value::Nil, |_, answer| answer.extract_error())
         })
     }
 }
@@ -175,16 +169,23 @@ impl SessionStore for RedisStore {
     }
 
     fn open(&self, id: &SessionId) -> StoreResult<bool> {
-        let is_dead: bool = self.ask_and_touch(id, |pipeline, key| {
+        let is_dead = self.ask_and_touch(id, |pipeline, key| {
             pipeline.cmd("HEXISTS").arg(key).arg(RENEWED);
         })?;
-        Ok(!is_dead)
+        Ok(is_dead != Value::Int(1))
     }
 
     fn get(&self, id: &SessionId, key: &str) -> StoreResult<Option<String>> {
-        self.ask_and_touch(id, |pipeline, session| {
+        let value = self.ask_and_touch(id, |pipeline, session| {
             pipeline.cmd("HGET").arg(session).arg(key);
-        })
+        })?;
+        match value {
+            Value::BulkString(bytes) => match String::from_utf8(bytes) {
+                Ok(text) => Ok(Some(text)),
+                Err(_) => Err("the value in Redis is not UTF-8: another program has stored it".into()),
+            },
+            _ => Ok(None),
+        }
     }
 
     fn set(&self, id: &SessionId, key: &str, value: &str) -> StoreResult<()> {
@@ -219,7 +220,7 @@ impl SessionStore for RedisStore {
     }
 
     fn touch(&self, id: &SessionId) -> StoreResult<()> {
-        self.ask_and_touch(id, |_, _| {})
+        self.ask_and_touch(id, |_, _| {}).map(drop)
     }
 
     /// Those of dead IDs, too: as long as a connection has one, nothing can be stored under it.

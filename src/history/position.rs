@@ -41,6 +41,7 @@ impl Position {
         self.offset
     }
 
+    #[cfg(feature = "cluster")]
     pub(crate) fn epoch(self) -> u64 {
         self.epoch
     }

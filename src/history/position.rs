@@ -41,7 +41,7 @@ impl Position {
         self.offset
     }
 
-    #[cfg(feature = "cluster")]
+    #[cfg(any(feature = "cluster", test))]
     pub(crate) fn epoch(self) -> u64 {
         self.epoch
     }

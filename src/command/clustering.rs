@@ -3,8 +3,14 @@
 use clap::Args;
 #[cfg(feature = "cluster")]
 use {
+    super::{Purpose, small_file},
     log::warn,
-    std::{error::Error, fs::File, io::Read, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration},
+    std::{
+        error::Error,
+        os::unix::fs::PermissionsExt,
+        path::{Path, PathBuf},
+        time::Duration,
+    },
     switchboard::{Cluster, NodeId, Redis, RedisStore, ServerBuilder, ServerError},
 };
 
@@ -65,8 +71,19 @@ impl Clustering {
         self.node.map(NodeId::new)
     }
 
-    /// Makes the server a node of the cluster over this Redis, where it has its sessions, too.
-    pub(super) fn join(&self, builder: ServerBuilder, redis: Redis) -> ServerBuilder {
+    /// Makes the server a node of the cluster over this Redis, where it has its sessions, too; if there is to be one.
+    pub(super) fn join(
+        &self,
+        mut builder: ServerBuilder,
+        redis: Option<Redis>,
+        purpose: Purpose,
+    ) -> ServerBuilder {
+        // A server that runs has its number already.
+        let is_running = matches!(purpose, Purpose::Check { is_running: true });
+        if let Some(node) = self.node().filter(|_| !is_running) {
+            builder = builder.node(node);
+        }
+        let Some(redis) = redis else { return builder };
         let sessions = RedisStore::new(redis.clone()).prefix(&self.cluster_prefix);
         builder.session_store(sessions).cluster(self.over(redis))
     }
@@ -100,13 +117,12 @@ impl Clustering {
 
 /// The first line of a file.
 #[cfg(feature = "cluster")]
-fn password(path: &PathBuf) -> Result<String, String> {
-    let file = File::open(path).map_err(|e| e.to_string())?;
+fn password(path: &Path) -> Result<String, String> {
+    let file = small_file::open(path).map_err(|e| e.to_string())?;
     if file.metadata().is_ok_and(|about| about.permissions().mode() & 0o004 != 0) {
         warn!("every user of this machine can read {}, with the password for Redis", path.display());
     }
-    let mut text = String::new();
-    file.take(MAX_PASSWORD).read_to_string(&mut text).map_err(|e| e.to_string())?;
+    let text = small_file::read_text(&file, MAX_PASSWORD, small_file::PATIENCE).map_err(|e| e.to_string())?;
     let line = text.lines().next().unwrap_or_default().trim();
     if line.is_empty() { Err("there is none in it".into()) } else { Ok(line.to_owned()) }
 }

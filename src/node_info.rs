@@ -8,7 +8,7 @@ use crate::id::NodeId;
 pub(crate) const SOFTWARE: &str = concat!("switchboard ", env!("CARGO_PKG_VERSION"));
 
 /// How long it is waited for what other nodes say of themselves.
-#[cfg(feature = "__wire")]
+#[cfg(feature = "remote")]
 pub(crate) const SURVEY: Duration = Duration::from_secs(1);
 
 /// A server: alone, or as a node of a cluster; from [`Hub::nodes`](crate::Hub::nodes).

@@ -236,14 +236,16 @@ fn two_clusters_on_one_redis_do_not_meet() {
     let one = Nodes::start(&redis);
     let other = Nodes::start_by(|_| cluster(&redis.url()).prefix("other:"));
     let loads = [Load::start(&one), Load::start(&other)];
-    loads.each_ref().map(Load::calm);
+    loads.iter().for_each(Load::calm);
     redis.command(&["CLIENT", "KILL", "TYPE", "pubsub"]);
     for (load, nodes) in loads.iter().zip([&one, &other]) {
         load.recover();
         load.calm();
         assert_eq!(nodes.all[0].hub.len().unwrap(), load.connections());
     }
-    loads.map(Load::end);
+    for load in loads {
+        load.end();
+    }
 }
 
 /// How many connections are in the topic.

@@ -3,7 +3,7 @@
 use clap::Args;
 #[cfg(feature = "cluster")]
 use {
-    super::small_file,
+    super::{Purpose, small_file},
     log::warn,
     std::{
         error::Error,
@@ -71,8 +71,19 @@ impl Clustering {
         self.node.map(NodeId::new)
     }
 
-    /// Makes the server a node of the cluster over this Redis, where it has its sessions, too.
-    pub(super) fn join(&self, builder: ServerBuilder, redis: Redis) -> ServerBuilder {
+    /// Makes the server a node of the cluster over this Redis, where it has its sessions, too; if there is to be one.
+    pub(super) fn join(
+        &self,
+        mut builder: ServerBuilder,
+        redis: Option<Redis>,
+        purpose: Purpose,
+    ) -> ServerBuilder {
+        // A server that runs has its number already.
+        let is_running = matches!(purpose, Purpose::Check { is_running: true });
+        if let Some(node) = self.node().filter(|_| !is_running) {
+            builder = builder.node(node);
+        }
+        let Some(redis) = redis else { return builder };
         let sessions = RedisStore::new(redis.clone()).prefix(&self.cluster_prefix);
         builder.session_store(sessions).cluster(self.over(redis))
     }

@@ -141,6 +141,9 @@ struct Prepared {
     builder: ServerBuilder,
     #[cfg(feature = "__tls")]
     identity: Option<TlsIdentity>,
+    /// That of its cluster.
+    #[cfg(feature = "cluster")]
+    redis: Option<switchboard::Redis>,
     /// What the builder is without.
     wrong: Vec<Box<dyn Error>>,
 }
@@ -171,19 +174,12 @@ fn prepare(
     });
     builder = keys.into_iter().fold(builder, ServerBuilder::session_keys);
     #[cfg(feature = "cluster")]
-    {
-        if let Some(node) =
-            args.cluster.node().filter(|_| !matches!(purpose, Purpose::Check { is_running: true }))
-        {
-            builder = builder.node(node); // the one that runs has it
-        }
-        match args.cluster.redis() {
-            Ok(redis) => {
-                builder = redis.into_iter().fold(builder, |builder, redis| args.cluster.join(builder, redis))
-            }
-            Err(e) => wrong.push(e),
-        }
-    }
+    let redis = args.cluster.redis().unwrap_or_else(|e| {
+        wrong.push(e);
+        None
+    });
+    #[cfg(feature = "cluster")]
+    let builder = args.cluster.join(builder, redis.clone(), purpose);
     #[cfg(feature = "__tls")]
     let identity = args.tls.identity().unwrap_or_else(|e| {
         wrong.push(e);
@@ -201,6 +197,8 @@ fn prepare(
     let builder = args.manage.listen(builder, sockets.manage);
     Prepared {
         builder,
+        #[cfg(feature = "cluster")]
+        redis,
         #[cfg(feature = "__tls")]
         identity,
         wrong,

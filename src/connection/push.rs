@@ -176,7 +176,6 @@ impl Connection {
     ///
     /// # Errors
     /// Why nothing can be sent.
-    #[cfg(feature = "remote")]
     pub(crate) fn push_told(
         self: &Arc<Self>,
         message: Message,

@@ -41,6 +41,7 @@ impl Position {
         self.offset
     }
 
+    #[cfg(any(feature = "cluster", test))]
     pub(crate) fn epoch(self) -> u64 {
         self.epoch
     }

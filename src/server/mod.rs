@@ -108,7 +108,7 @@ pub struct Server {
     beside: Option<Box<Self>>,
     /// Its place in a cluster.
     #[cfg(feature = "cluster")]
-    membership: Option<Membership>,
+    membership: Option<Box<Membership>>,
 }
 
 impl Server {
@@ -234,7 +234,8 @@ impl ServerBuilder {
         #[cfg(feature = "cluster")]
         let membership = cluster
             .map(|cluster| Membership::begin(&cluster, &shared.registry, &shared.limits))
-            .transpose()?;
+            .transpose()?
+            .map(Box::new);
         #[cfg(feature = "__tls")]
         shared.certificates.locked().tell_if_due();
         let mut addresses = listeners.iter().map(Listener::local_addr).collect::<Result<Vec<_>, _>>()?;

@@ -1,6 +1,6 @@
 //! The cluster: who is there. What is wrong with it is told by the library when it tries it.
 
-use switchboard::NodeInfo;
+use switchboard::{NodeInfo, Redis};
 
 use super::finding::{Finding, Level};
 use crate::command::{args::Serve, escaped::escaped};
@@ -8,11 +8,9 @@ use crate::command::{args::Serve, escaped::escaped};
 /// What this program is to other nodes.
 const SOFTWARE: &str = concat!("switchboard ", env!("CARGO_PKG_VERSION"));
 
-pub(super) fn look(args: &Serve, is_running: bool) -> Vec<Finding> {
-    let Ok(Some(redis)) = args.cluster.redis() else { return Vec::new() };
-    let place = redis.to_string();
-    let Ok(nodes) = args.cluster.over(redis).nodes() else { return Vec::new() };
-    let tell = |level, text: &str| Finding::new(level, "cluster", &format!("{place}: {text}"));
+pub(super) fn look(redis: &Redis, args: &Serve, is_running: bool) -> Vec<Finding> {
+    let Ok(nodes) = args.cluster.over(redis.clone()).nodes() else { return Vec::new() };
+    let tell = |level, text: &str| Finding::new(level, "cluster", &format!("{redis}: {text}"));
     let mut findings = vec![tell(Level::Ok, &there(&nodes))];
     for NodeInfo { node, software, .. } in nodes.iter().filter(|node| *node.software != *SOFTWARE) {
         let software = escaped(software);

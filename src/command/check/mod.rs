@@ -86,7 +86,7 @@ fn look(args: &Check) -> Vec<Finding> {
     findings.extend(prepared.identity.iter().flat_map(|identity| certificates::look(identity, serve)));
     findings.extend(places::look(&places, &builder.rehearse(), args.running));
     #[cfg(feature = "cluster")]
-    findings.extend(cluster::look(serve, args.running));
+    findings.extend(prepared.redis.iter().flat_map(|redis| cluster::look(redis, serve, args.running)));
     findings.extend(files::log(serve));
     findings.extend(system::look());
     let managing = places.iter().filter(|place| place.is_managing).count();

@@ -3,7 +3,10 @@
 //!
 //! What a node has heard, and Redis does not have any more, was lost there: then the topic begins anew, with another epoch.
 
-use std::{sync::LazyLock, time::Duration};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use ::redis::{Cmd, FromRedisValue, Script, cmd, from_redis_value};
 use bytes::Bytes;
@@ -18,9 +21,10 @@ use crate::{
     elsewhere::{Placed, Publishing, Share},
     error::{OverLimit, Result},
     history::{History, Position},
-    id::random_bytes,
+    id::{WebSocketId, random_bytes},
+    message::Message,
     thread::must_not_wait,
-    wire::{self, AsText, Request, UNANSWERED, append},
+    wire::{self, AsText, Frames, Request, UNANSWERED, append, decode_request},
 };
 
 static PUBLISH: LazyLock<Script> = LazyLock::new(|| Script::new(PUBLISH_TEXT));
@@ -197,7 +201,7 @@ impl Member {
     }
 }
 
-fn body_of(publication: &Publishing<'_>) -> Result<Vec<u8>, OverLimit> {
+pub(super) fn body_of(publication: &Publishing<'_>) -> Result<Vec<u8>, OverLimit> {
     let Publishing { message, newest, except, key: _ } = *publication;
     let payload = wire::Payload::new(message, newest);
     // The channel says which topic, and Redis has found out whether it is a duplicate.
@@ -205,6 +209,23 @@ fn body_of(publication: &Publishing<'_>) -> Result<Vec<u8>, OverLimit> {
     let mut body = Vec::with_capacity(message.len() + 64);
     append(&mut body, UNANSWERED, &request).map_err(|_| OverLimit::Message)?;
     if body.len() > MAX_MESSAGE { Err(OverLimit::Message) } else { Ok(body) }
+}
+
+/// What a publication is.
+pub(super) struct Decoded {
+    pub(super) message: Message,
+    pub(super) newest: Option<Arc<str>>,
+    pub(super) except: Option<WebSocketId>,
+}
+
+impl Decoded {
+    /// `None`: this version does not know it.
+    pub(super) fn of(body: &Bytes) -> Option<Self> {
+        let (_, frame) = Frames::of(body).next()?.ok()?;
+        let Ok(Some(Request::Publish { except, payload, .. })) = decode_request(frame) else { return None };
+        let (message, newest) = payload.payload(body).ok()?.split();
+        Some(Self { message, newest, except: except.map(|id| id.0) })
+    }
 }
 
 /// As Redis takes it.

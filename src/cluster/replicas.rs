@@ -43,6 +43,11 @@ impl Common {
         is_room
     }
 
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Relaxed)
+    }
+
     pub(super) fn give_back(&self, bytes: usize) {
         self.waiting.fetch_sub(bytes, Relaxed);
     }

@@ -3,6 +3,7 @@
 //!
 //! Who changes it is one at a time: while it is current the thread that hears, else the one that loads. Meanwhile what is heard waits.
 
+mod common;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -12,11 +13,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(super) use self::common::Common;
 use self::state::{Expected, State, Step};
-use super::{
-    history::{Decoded, Fetched, Place, Publication},
-    replicas::Common,
-};
+use super::publications::{Decoded, Fetched, Place, Publication};
 use crate::{
     audience::{Audience, Recipients},
     deadline::Deadline,

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Condvar, Mutex},
 };
 
-use super::super::{history::Publication, replicas::Common};
+use super::{super::publications::Publication, common::Common};
 use crate::{history::Position, sync::LockExt};
 
 #[derive(Default)]

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     buffered::Buffered,
-    cluster::{envelope::Sender, history::body_of, replicas::Replicas},
+    cluster::{envelope::Sender, publications::body_of, replicas::Replicas},
     elsewhere::Publishing,
     history::{Room, Rules},
     id::NodeId,

@@ -477,6 +477,30 @@ fn while_redis_does_not_answer_nothing_is_published_and_what_is_local_goes_on() 
 }
 
 #[test]
+fn a_redis_without_memory_gives_what_it_has_and_takes_nothing() {
+    let redis = RedisServer::start();
+    let [one, two] = nodes(&redis);
+    let first = publish_surely(&one, "1");
+    redis.command(&["CONFIG", "SET", "maxmemory", "1"]);
+    assert!(matches!(one.hub.publish("room", "2"), Err(Error::Unreachable)));
+    let keyed = Publication::new("2").idempotency_key("2");
+    assert!(matches!(one.hub.publish("room", keyed), Err(Error::Unreachable)));
+    let mut client = member(&two, "");
+    assert!(joined(&mut client).0);
+    assert_next(&mut client, 1, "1");
+    // A topic that it does not have yet.
+    let mut new = two.connect(Scheme::Ws, "/?topics=room2&since=");
+    assert_eq!(joined(&mut new).1.offset(), 0);
+    redis.command(&["CONFIG", "SET", "maxmemory", "0"]);
+    let position = publish_surely(&one, "3");
+    assert_eq!(assert_next(&mut client, 2, "3"), position);
+    one.hub.publish("room2", "of another one").unwrap();
+    assert_next(&mut new, 1, "of another one");
+    let mut late = member(&one, &first.to_string());
+    assert_eq!(joined(&mut late), (true, first));
+}
+
+#[test]
 fn what_a_node_has_published_is_there_when_it_is_gone() {
     let redis = RedisServer::start();
     let one = node(&redis, 1);

@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc, thread::JoinHandle, time::Duration};
 
-use super::{bus::Failed, history::Fetched, member::Member, pace::Pace, replica::Replica};
+use super::{bus::Failed, member::Member, pace::Pace, publications::Fetched, replica::Replica};
 use crate::{
     history::Log,
     registry::Registry,

@@ -13,6 +13,7 @@ mod member;
 mod names;
 mod nodes;
 mod pace;
+mod publications;
 mod queries;
 mod receiver;
 mod replica;

@@ -14,10 +14,10 @@ use crossbeam_channel::{Sender as Queue, bounded};
 use super::{
     envelope::{Head, Kind, Sender},
     everyone::{Asked, answer_all},
-    history::Publication,
     member::Member,
     nodes::Lease,
     pace::Pace,
+    publications::Publication,
 };
 use crate::{
     answering::Desk,

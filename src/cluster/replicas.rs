@@ -2,51 +2,27 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use super::{bus::Failed, envelope::Sender as Me, history::Publication, pace::Pace, replica::Replica};
+use super::{
+    bus::Failed,
+    envelope::Sender as Me,
+    pace::Pace,
+    publications::Publication,
+    replica::{Common, Replica},
+};
 use crate::{
     history::{History, Log},
     registry::Registry,
     sync::{AtomicU64, LockExt},
 };
 
-/// What may have been heard, and waits until what was before is loaded, in bytes.
-const MAX_WAITING: usize = 16 << 20;
-
 /// How many are looked at, by each that is used, that are of no use any more, or in use.
 const LOOKS: usize = 4;
-
-/// What all copies have in common: whose they are, and what they may take together.
-pub(super) struct Common {
-    pub(super) me: Me,
-    pub(super) max_log_bytes: usize,
-    pub(super) max_bytes: usize,
-    pub(super) bytes: Arc<AtomicUsize>,
-    waiting: AtomicUsize,
-}
-
-impl Common {
-    /// False: there is no room.
-    pub(super) fn take_waiting(&self, bytes: usize) -> bool {
-        let is_room = self.waiting.fetch_add(bytes, Relaxed) + bytes <= MAX_WAITING;
-        if !is_room {
-            self.give_back(bytes);
-        }
-        is_room
-    }
-
-    pub(super) fn give_back(&self, bytes: usize) {
-        self.waiting.fetch_sub(bytes, Relaxed);
-    }
-}
 
 pub(super) struct Replicas {
     common: Arc<Common>,
@@ -77,13 +53,11 @@ struct Entry {
 type Order = (Instant, u64);
 
 impl Replicas {
-    pub(super) fn new(me: Me, (max_log_bytes, max_bytes): (usize, usize)) -> Self {
-        let common =
-            Common { me, max_log_bytes, max_bytes, bytes: Arc::default(), waiting: AtomicUsize::new(0) };
+    pub(super) fn new(me: Me, bounds: (usize, usize)) -> Self {
         let (to_load, loading) = unbounded();
         let pace = Pace::new("the cluster cannot publish to topics that remember");
         Self {
-            common: Arc::new(common),
+            common: Arc::new(Common::new(me, bounds)),
             table: Mutex::default(),
             to_load,
             loading,

@@ -3,26 +3,27 @@
 //!
 //! Who changes it is one at a time: while it is current the thread that hears, else the one that loads. Meanwhile what is heard waits.
 
+mod common;
+mod state;
+#[cfg(test)]
+mod tests;
+
 use std::{
-    collections::{HashMap, VecDeque},
     sync::{Arc, Condvar, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
-use super::{
-    history::{Fetched, Place, Publication},
-    replicas::Common,
-};
+pub(super) use self::common::Common;
+use self::state::{Expected, State, Step};
+use super::publications::{Decoded, Fetched, Place, Publication};
 use crate::{
     audience::{Audience, Recipients},
     deadline::Deadline,
     history::{History, Log, Position, Since},
     hub::{deliver, tell_gap},
-    id::WebSocketId,
     message::Message,
     registry::{Registry, numbered},
     sync::{LockExt, wait},
-    wire::{Frames, Request, decode_request},
 };
 
 /// How often what has waited is taken, before others have their turn.
@@ -44,48 +45,6 @@ struct Copied {
     millis: u64,
     /// It was current once. What comes before is not delivered to anybody.
     is_loaded: bool,
-}
-
-#[derive(Default)]
-struct State {
-    step: Step,
-    /// How often it has fallen behind.
-    round: u64,
-    is_loaded: bool,
-    /// The thread that loads knows of it.
-    is_queued: bool,
-    waiting: VecDeque<Publication>,
-    waiting_bytes: usize,
-    /// There was no room for more.
-    has_dropped: bool,
-    reached: Option<Position>,
-    /// Publications of this node whose delivery here somebody waits for: whom they have reached.
-    expected: HashMap<u64, Arc<Expected>>,
-    /// So many wait for a change.
-    waits: usize,
-}
-
-/// A delivery that somebody waits for.
-#[derive(Default)]
-struct Expected {
-    reached: Mutex<Option<[usize; 4]>>,
-    told: Condvar,
-}
-
-impl Expected {
-    fn tell(&self, reached: [usize; 4]) {
-        *self.reached.locked() = Some(reached);
-        self.told.notify_one();
-    }
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Step {
-    /// The node does not listen to the topic.
-    #[default]
-    Unheard,
-    Behind,
-    Current,
 }
 
 /// What is to be loaded.
@@ -429,59 +388,5 @@ impl Copied {
 
     fn restart(&mut self, last: Position) {
         self.log.restart(last);
-    }
-}
-
-impl State {
-    /// True: the thread that loads has to know.
-    fn fall_behind(&mut self) -> bool {
-        self.step = Step::Behind;
-        self.round += 1;
-        !std::mem::replace(&mut self.is_queued, true)
-    }
-
-    /// What was not delivered will not be, or somebody else tells.
-    fn expect_no_more(&mut self) {
-        self.expected.drain().for_each(|(_, expected)| expected.tell(Default::default()));
-    }
-
-    fn wait(&mut self, publication: Publication, common: &Common) {
-        if self.has_dropped {
-            return; // all is fetched
-        }
-        let length = publication.body.len() + size_of::<Publication>();
-        if !common.take_waiting(length) {
-            self.drop_waiting(common);
-            self.has_dropped = true;
-            return;
-        }
-        self.waiting_bytes += length;
-        self.waiting.push_back(publication);
-    }
-
-    fn take_waiting(&mut self, common: &Common) -> VecDeque<Publication> {
-        common.give_back(std::mem::take(&mut self.waiting_bytes));
-        std::mem::take(&mut self.waiting)
-    }
-
-    fn drop_waiting(&mut self, common: &Common) {
-        self.has_dropped = false;
-        drop(self.take_waiting(common));
-    }
-}
-
-/// What a publication is.
-struct Decoded {
-    message: Message,
-    newest: Option<Arc<str>>,
-    except: Option<WebSocketId>,
-}
-
-impl Decoded {
-    fn of(body: &bytes::Bytes) -> Option<Self> {
-        let (_, frame) = Frames::of(body).next()?.ok()?;
-        let Ok(Some(Request::Publish { except, payload, .. })) = decode_request(frame) else { return None };
-        let (message, newest) = payload.payload(body).ok()?.split();
-        Some(Self { message, newest, except: except.map(|id| id.0) })
     }
 }

@@ -156,6 +156,15 @@ fn one_node_answers_for_the_connections_of_the_other() {
     let nodes: Vec<_> =
         listed["connections"].as_array().unwrap().iter().map(|info| (&info["node"], &info["id"])).collect();
     assert_eq!(nodes, [(&json!(1), &json!(own.as_str())), (&json!(2), &json!(id.as_str()))]);
+    // As long as it may be one that was not heard of yet, it cannot be reached.
+    eventually("it is no node", || way(&one).get("/@connections?node=7").status == 200);
+    for (node, expected) in [(1, Some(own)), (2, Some(id)), (7, None)] {
+        let listed = get(&one, &format!("/@connections?topic=t&node={node}"));
+        let ids: Vec<_> =
+            listed["connections"].as_array().unwrap().iter().map(|info| info["id"].clone()).collect();
+        assert_eq!(ids, expected.map(|id| json!(id.as_str())).into_iter().collect::<Vec<_>>(), "{node}");
+    }
+    assert_eq!(way(&one).get("/@connections?node=x").status, 400);
     assert_eq!(get(&one, &at(""))["topics"], json!(["t"]));
     assert_eq!(get(&one, "/@topics")["topics"], json!([{"name": "t", "members": 2}]));
     let pushed = way(&one).ask(&format!("POST {}", at("")), "by HTTP");
@@ -258,6 +267,13 @@ fn what_a_cluster_does_is_counted_and_ready_says_that_redis_is_away() {
         (503, Some("ServiceUnavailableException"))
     );
     assert_eq!(metric(&one, "switchboard_cluster_unreachable_total"), kept + 1.0);
+    // There is no list of all, but one of its own; the command says why.
+    assert_eq!(way(&one).get("/@connections").status, 503);
+    let listed = get(&one, "/@connections?node=1");
+    assert_eq!(listed["connections"].as_array().unwrap().len(), 1);
+    assert_eq!(way(&one).get("/@connections?node=2").status, 503);
+    let ended = run(&one, &["list"]);
+    assert_eq!(ended.status.code(), Some(1), "{:?}", ended.stderr);
     // Its own clients do not notice, and what is known of the others is from before.
     let sent = value(&way(&one).ask("POST /@broadcast?path=/shared/a", "local"), 200);
     assert_eq!(sent["unreachable"], true);

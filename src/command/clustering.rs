@@ -57,7 +57,7 @@ pub(super) struct Clustering {
 
 #[cfg(not(feature = "cluster"))]
 fn missing(_: &str) -> Result<String, String> {
-    Err("this program was built without clusters: build it with them, as by cargo install switchboard --features cluster".into())
+    Err("this program was built without clusters: build it with them, as by cargo install --path . --features cluster".into())
 }
 
 #[cfg(feature = "cluster")]

@@ -264,6 +264,23 @@ impl Clustered {
         self.pages(after, limit, page, |connection| connection.id)
     }
 
+    pub(super) fn connections_of(
+        &self,
+        node: NodeId,
+        audience: Audience<'_>,
+        after: Option<&WebSocketId>,
+        limit: usize,
+    ) -> Result<Page<ConnectionInfo>> {
+        if node == self.registry.node() {
+            return self.here.connections(audience, after, limit);
+        }
+        match self.elsewhere.link(node) {
+            Ok(link) => Remote::new(link).connections(audience, after, limit),
+            Err(Error::UnknownId) => Ok(Page { items: Vec::new(), next: None }),
+            Err(error) => Err(error),
+        }
+    }
+
     pub(super) fn members(
         &self,
         topic: &str,

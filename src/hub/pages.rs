@@ -63,6 +63,27 @@ impl Hub {
         wherever_of_hub!(self.0, connections(audience, after, limit))
     }
 
+    /// The same of one node of the cluster: those of this one are there whatever there is of the others. Without such a node there are none.
+    #[cfg(feature = "manage")]
+    pub(crate) fn connections_of(
+        &self,
+        node: crate::NodeId,
+        audience: Audience<'_>,
+        after: Option<&WebSocketId>,
+        limit: usize,
+    ) -> Result<Page<ConnectionInfo>> {
+        #[cfg(feature = "cluster")]
+        if let Place::Clustered(clustered) = &self.0 {
+            return clustered.connections_of(node, audience, after, limit);
+        }
+        let is_it = self.nodes()?.iter().any(|own| own.node == node);
+        if is_it {
+            self.connections(audience, after, limit)
+        } else {
+            Ok(Page { items: Vec::new(), next: None })
+        }
+    }
+
     /// All connections, in the order of their IDs, fetched page by page as they are asked for. After an error there is
     /// nothing more.
     ///

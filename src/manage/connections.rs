@@ -76,7 +76,7 @@ pub(super) fn leave(
 
 /// A page of connections, without their topics.
 pub(super) fn list(hub: &Hub, request: &Request) -> Result<Response, Refusal> {
-    let query = Query::of(request, &["path", "topic", "user", "after", "limit"])?;
+    let query = Query::of(request, &["path", "topic", "user", "node", "after", "limit"])?;
     let (path, topic, user) = (query.text("path"), query.text("topic"), query.text("user"));
     // One of them finds the connections; the others are what is asked of each.
     let audience = topic
@@ -84,7 +84,12 @@ pub(super) fn list(hub: &Hub, request: &Request) -> Result<Response, Refusal> {
         .or(user.map(Audience::User))
         .or(path.map(Audience::Path))
         .unwrap_or(Audience::All);
-    let page = hub.connections(audience, query.id("after")?.as_ref(), query.limit()?).map_err(refused)?;
+    let (after, limit) = (query.id("after")?, query.limit()?);
+    let page = match query.node()? {
+        Some(node) => hub.connections_of(node, audience, after.as_ref(), limit),
+        None => hub.connections(audience, after.as_ref(), limit),
+    };
+    let page = page.map_err(refused)?;
     let is_meant = |info: &ConnectionInfo| {
         path.is_none_or(|path| *info.path == *path)
             && user.is_none_or(|user| info.user.as_deref() == Some(user))

@@ -5,7 +5,7 @@ use std::{borrow::Cow, time::Duration};
 use super::answers::bad;
 use crate::{
     http::{Refusal, Request},
-    id::WebSocketId,
+    id::{NodeId, WebSocketId},
     message::CloseCode,
     shown::Quoted,
 };
@@ -51,6 +51,15 @@ impl<'a> Query<'a> {
         let parsed =
             self.text(name).map(|id| id.parse::<WebSocketId>().map_err(|e| bad(format!("{name}: {e}"))));
         parsed.transpose()
+    }
+
+    /// The number of a node.
+    pub(super) fn node(&self) -> Result<Option<NodeId>, Refusal> {
+        let Some(node) = self.text("node") else { return Ok(None) };
+        let number = node.parse::<u32>().ok().filter(|_| !node.starts_with('+'));
+        number
+            .map(|number| Some(NodeId::new(number)))
+            .ok_or_else(|| bad("node: a number, as that of a connection"))
     }
 
     /// How many a page of a list may have.

@@ -700,6 +700,8 @@ async function cluster(browser) {
   await redis.kill();
   await page.getByText(/Redis is not reached$/).first().waitFor();
   await says(page, "node-error", /^Redis is not reached/);
+  await says(page, "scope", /on this node, as of/);
+  await has(page, 1);
   await page.screenshot(shot("console-nodes-cut-off"));
   for (const peer of [here, there]) peer.leave();
   await Promise.all(nodes.map((node) => node.stop()));

@@ -236,6 +236,8 @@ setInterval(tick, 500);
 const standing = ({ cluster, node, nodes }) => [
   ...cluster ? [`node ${node} of ${nodes}`] : [], ...cluster === 'unreachable' ? ['Redis is not reached'] : [],
 ];
+/* Without Redis, it lists its own connections. */
+const alone = () => before?.cluster === 'unreachable' && before;
 function showCluster({ cluster }) {
   flag(document.body, 'data-many', !!cluster);
   $('tab-nodes').hidden = $('by-node').hidden = !cluster;
@@ -464,7 +466,7 @@ const list = {
     let after;
     do {
       const asked = now(), limit = this.step;
-      const page = await json('@connections' + query({ ...this.filter, after, limit }), { signal });
+      const page = await json('@connections' + query({ ...this.filter, node: alone()?.node, after, limit }), { signal });
       const took = now() - asked;
       this.step = Math.round(Math.max(FEWEST, Math.min(LOADED, 4 * limit, limit * WITHIN / took)));
       for (const connection of page.connections) {
@@ -514,7 +516,7 @@ const list = {
     put($('scope'), this.failed ? this.failed : !this.at && !this.whole ? `Loading: ${all} so far` :
       cut ? `Search and sort are among the first ${all} by ID, and there are more: ask for a path, a user or a topic.` :
       held ? 'Rows keep their places while you point at them.' :
-      this.at ? `Search and sort are among ${this.rows.size === 1 ? 'the only one' : 'all ' + all}${Object.keys(this.filter).length ? ' of this ' + Object.keys(this.filter)[0] : ''}, as of ${clock(this.at)}` : all);
+      this.at ? `Search and sort are among ${this.rows.size === 1 ? 'the only one' : 'all ' + all}${Object.keys(this.filter).length ? ' of this ' + Object.keys(this.filter)[0] : ''}${alone() ? ' on this node' : ''}, as of ${clock(this.at)}` : all);
     $('empty').hidden = this.shown.length || !this.at;
     put($('empty'), this.rows.size ? 'No connection is like this.' : Object.keys(this.filter).length ? 'Nobody is there.' : 'No client is connected.');
   },

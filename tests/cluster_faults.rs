@@ -310,6 +310,68 @@ fn a_node_is_stopped_and_continues() {
 }
 
 #[test]
+fn what_was_given_up_is_not_sent_behind_what_was_pushed_later() {
+    let redis = RedisServer::start();
+    let here = node(&redis, 1);
+    let process = Node::start(2, &redis);
+    let mut clients: Vec<_> = (0..16).map(|_| process.client("/")).collect();
+    let mut came = 0;
+    for _ in 0..3 {
+        clients.iter().for_each(|(_, id)| here.hub.push_wait(id, "first", PATIENCE).unwrap());
+        process.signal(Signal::STOP);
+        thread::scope(|scope| {
+            for (_, id) in &clients {
+                scope.spawn(|| {
+                    let waited = here.hub.push_wait(id, "given up", Duration::from_millis(100));
+                    assert!(matches!(waited.unwrap_err().kind, PushErrorKind::Unreachable));
+                    assert!(matches!(here.hub.push(id, "last"), Ok(switchboard::Pushed::Forwarded)));
+                });
+            }
+        });
+        process.signal(Signal::CONT);
+        for (client, id) in &mut clients {
+            eventually("it is reached", || here.hub.push_wait(id, "the end", Duration::from_secs(1)).is_ok());
+            let texts: Vec<_> = std::iter::repeat_with(|| next_message(client).to_string())
+                .take_while(|text| text != "the end")
+                .collect();
+            let is_in_order =
+                |all: &[&str]| all.iter().filter(|one| texts.iter().any(|text| text == *one)).eq(&texts);
+            assert!(is_in_order(&["first", "given up", "last"]), "{texts:?}");
+            came += usize::from(texts.iter().any(|text| text == "last"));
+        }
+    }
+    assert!(came > 0, "what was pushed to a node that is stopped, it gets when it goes on");
+}
+
+#[test]
+fn two_nodes_have_one_number() {
+    let redis = RedisServer::start();
+    let here = node(&redis, 1);
+    let first = Node::start(2, &redis);
+    let (mut client, id) = first.client("/");
+    here.hub.push_wait(&id, "first", PATIENCE).unwrap();
+    assert_eq!(next_message(&mut client), Message::text("first"));
+    // It is stopped for longer than its lease, and another one gets its number.
+    first.signal(Signal::STOP);
+    let is_unknown = || matches!(here.hub.push(&id, "x"), Err(e) if matches!(e.kind, PushErrorKind::Unknown));
+    eventually("it is unknown", is_unknown);
+    let second = Node::start(2, &redis);
+    let (mut other, other_id) = second.client("/");
+    first.signal(Signal::CONT);
+    eventually("both listen", || listening(&redis) == 3);
+    thread::sleep(LEASE);
+    // The second one is asked, and not disturbed by the first.
+    for number in 0..50 {
+        here.hub.push_wait(&other_id, number.to_string(), PATIENCE).unwrap();
+        assert_eq!(next_message(&mut other), Message::text(number.to_string()));
+    }
+    // When it ends, the first one has its number again.
+    drop((other, second));
+    eventually("it is there again", || here.hub.push_wait(&id, "again", Duration::from_secs(1)).is_ok());
+    eventually("it got that", || next_message(&mut client) == Message::text("again"));
+}
+
+#[test]
 fn what_was_read_from_another_node_and_not_acknowledged_comes_again() {
     let redis = RedisServer::start();
     let (here, there) = (node(&redis, 1), node(&redis, 2));
@@ -339,6 +401,32 @@ fn what_was_read_from_another_node_and_not_acknowledged_comes_again() {
         reading.join().unwrap();
     });
     drop(sending.join().unwrap());
+}
+
+#[test]
+fn what_a_node_has_read_and_not_acknowledged_comes_again_when_it_is_killed() {
+    let redis = RedisServer::start();
+    let here = node(&redis, 1);
+    let mut client = here.connect(Scheme::Ws, "/shared");
+    let id: WebSocketId = next_message(&mut client).into_text().unwrap().parse().unwrap();
+    for number in 0..3 {
+        let process = Node::start(2, &redis);
+        let (mut reader, _) = process.client("/read");
+        client.send(Message::text(number.to_string())).unwrap();
+        reader.send(Message::text(id.to_string())).unwrap();
+        assert_eq!(next_message(&mut reader), Message::text("0"), "it was not acknowledged");
+        // Also where another one has its number at once.
+        process.signal(Signal::KILL);
+    }
+    let _process = Node::start(2, &redis);
+    let ws = here.hub.open_server(&id).unwrap();
+    // The first is back as soon as this node has heard of the new one.
+    let mut read: Vec<_> = std::iter::repeat_with(|| ws.read_delivery(usize::MAX, PATIENCE).unwrap())
+        .map(|delivery| (delivery.redelivered(), delivery.ack().into_text_or_panic()))
+        .take(3)
+        .collect();
+    read.sort_by(|(_, one), (_, other)| one.cmp(other));
+    assert_eq!(read, [(true, "0".into()), (false, "1".into()), (false, "2".into())]);
 }
 
 /// Reads numbers, each at least once, and in order: what comes again goes on from there.

@@ -151,6 +151,9 @@ impl Keeper {
     fn renew_all(&mut self) {
         let renewed = self.renew();
         let is_well = matches!(renewed, Ok(true));
+        if let Ok(is_its) = &renewed {
+            self.member.set_replaced(!is_its);
+        }
         if is_well {
             self.pace.worked();
         }
@@ -217,7 +220,7 @@ impl Keeper {
             let lease = lease.as_deref();
             if let Some(lease) = lease.and_then(Lease::parse) {
                 let software = lease.software.clone();
-                if member.nodes().seen(node, lease) {
+                if member.sees(node, lease) {
                     log::info!("the cluster: node {} is there, {software}", node.get());
                 }
             } else if believes || lease == Some(HAS_LEFT) {
@@ -233,9 +236,9 @@ impl Keeper {
 
     /// A node has no lease any more.
     fn is_gone(&self, node: NodeId) {
+        self.evict(node); // whoever has pushed to it may have seen already that it is gone
         if self.member.nodes().gone(node) {
             log::warn!("the cluster: node {} is gone: its lease is over", node.get());
-            self.evict(node);
             self.member.lines().forget(&self.member, node);
             drop(self.member.talks().end_all(Some(node)));
         }

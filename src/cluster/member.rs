@@ -66,6 +66,8 @@ pub(super) struct Member {
     /// What is sent to this node arrives.
     is_listening: AtomicBool,
     is_ending: AtomicBool,
+    /// Another node has this one's number: this one is reached by pushes, but is not asked.
+    is_replaced: AtomicBool,
 }
 
 /// What is chosen for a cluster.
@@ -98,6 +100,7 @@ impl Member {
             tally: Tally::default(),
             is_listening: AtomicBool::new(false),
             is_ending: AtomicBool::new(false),
+            is_replaced: AtomicBool::new(false),
         }
     }
 
@@ -192,6 +195,14 @@ impl Member {
         self.is_listening.store(on, SeqCst);
     }
 
+    pub(super) fn is_replaced(&self) -> bool {
+        self.is_replaced.load(SeqCst)
+    }
+
+    pub(super) fn set_replaced(&self, on: bool) {
+        self.is_replaced.store(on, SeqCst);
+    }
+
     pub(super) fn is_ending(&self) -> bool {
         self.is_ending.load(SeqCst)
     }
@@ -264,7 +275,7 @@ impl Member {
         let lease = lease.as_deref();
         match lease.and_then(Lease::parse) {
             Some(lease) => {
-                self.nodes.seen(node, lease);
+                self.sees(node, lease);
                 Ok(true)
             }
             None if lease != Some(HAS_LEFT) && !self.nodes.believes(remembers) => Err(Failed::Unreachable),
@@ -275,6 +286,17 @@ impl Member {
                 Ok(false)
             }
         }
+    }
+
+    /// A lease was seen. True: of a node, or a start of it, that was not known. What there was with an earlier start is over.
+    pub(super) fn sees(&self, node: NodeId, lease: Lease) -> bool {
+        let now = Sender { node: node.get(), start: lease.start };
+        let is_new = self.nodes.seen(node, lease);
+        if is_new {
+            self.lines.end_all(self, Some(node));
+            self.talks.end_before(now);
+        }
+        is_new
     }
 
     /// Pushes to connections of one node. Whoever may wait learns whether that listens.

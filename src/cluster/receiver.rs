@@ -3,6 +3,8 @@
 
 use std::{
     collections::HashMap,
+    error::Error,
+    io::{self, ErrorKind},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -138,11 +140,13 @@ impl Receiver {
         let shares = all.iter().map(|share| names.share(share));
         let channels: Vec<_> = shares.chain([of_all, own.clone()]).collect();
         // By this name others find it when this machine is not there any more: it is that of the node's channel.
-        connection.send_packed_command(&cmd("CLIENT").arg("SETNAME").arg(&own).get_packed_command())?;
+        // Only in its third protocol the next message is not taken for what another wait was for, which a signal has ended.
+        let hello = cmd("HELLO").arg(3).arg("SETNAME").arg(&own).get_packed_command();
+        connection.send_packed_command(&hello)?;
         connection.recv_response()?;
         send(connection, "SUBSCRIBE", &channels)?;
         while !self.member.is_ending() {
-            match understand(connection.recv_response()?) {
+            match understand(receive(connection)?) {
                 Said::Message { channel, payload } => self.receive(&channel, payload),
                 Said::Subscribed(channel) => {
                     let channel = String::from_utf8_lossy(&channel);
@@ -236,6 +240,9 @@ impl Receiver {
             return;
         }
         let node = NodeId::new(from.node);
+        if self.member.is_replaced() && matches!(kind, Kind::Hello { .. } | Kind::Ask { .. }) {
+            return; // the other one answers
+        }
         match kind {
             Kind::Tell => self.told(&body),
             Kind::Hello { line } => self.member.talks().begin(&self.member, &self.desk, from, line, &body),
@@ -274,7 +281,7 @@ impl Receiver {
     fn here(&self, node: NodeId, body: &[u8]) {
         let Some(lease) = str::from_utf8(body).ok().and_then(Lease::parse) else { return };
         let software = lease.software.clone();
-        if self.member.nodes().seen(node, lease) {
+        if self.member.sees(node, lease) {
             log::info!("the cluster: node {} has come, {software}", node.get());
         }
     }
@@ -371,6 +378,23 @@ fn bytes_of(value: Value) -> Option<Vec<u8>> {
         Value::SimpleString(text) => Some(text.into_bytes()),
         _ => None,
     }
+}
+
+/// The next message. A wait that the system has interrupted, as when this process was stopped and goes on, is waited again: what is
+/// sent meanwhile is not lost.
+fn receive(connection: &mut Connection) -> Result<Value, RedisError> {
+    loop {
+        let received = connection.recv_response();
+        if !received.as_ref().is_err_and(is_interrupted) {
+            return received;
+        }
+    }
+}
+
+fn is_interrupted(error: &RedisError) -> bool {
+    let error = error.source().and_then(|error| error.downcast_ref::<Arc<dyn Error + Send + Sync>>());
+    let error = error.and_then(|error| error.downcast_ref::<io::Error>());
+    error.is_some_and(|error| error.kind() == ErrorKind::Interrupted)
 }
 
 fn send(connection: &mut Connection, command: &str, channels: &[String]) -> Result<(), RedisError> {

@@ -134,6 +134,14 @@ impl Talks {
         }
     }
 
+    /// So are all of earlier starts of a node.
+    pub(super) fn end_before(&self, now: Sender) {
+        let mut talks = self.0.locked();
+        let over: Vec<_> =
+            talks.keys().filter(|from| from.node == now.node && from.start != now.start).copied().collect();
+        over.iter().filter_map(|from| talks.remove(from)).for_each(|open| drop(open.end()));
+    }
+
     /// So are all of a node, or, without one, of all. Returns their threads.
     pub(super) fn end_all(&self, of: Option<NodeId>) -> Vec<JoinHandle<()>> {
         let mut talks = self.0.locked();

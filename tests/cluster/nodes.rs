@@ -11,7 +11,8 @@ use switchboard::{
 use tungstenite::client::IntoClientRequest;
 
 use crate::common::{
-    Client, Scheme, Stream, TestServer, echo, eventually, process::Process, redis::RedisServer, serve,
+    Client, Scheme, Stream, TestServer, echo, eventually, next_message, process::Process, redis::RedisServer,
+    serve,
 };
 
 /// So many nodes are in the process of the test.
@@ -23,7 +24,7 @@ pub const LEASE: Duration = Duration::from_secs(2);
 const VARIABLE: &str = "SWITCHBOARD_NODE";
 
 /// Tells its ID first. Is in the topics, and of the user, that the query says. At `/shared` it is shared; at `/push` it pushes to the
-/// connections that it is told, until it is told something again.
+/// connections that it is told, until it is told something again, and at `/read` it reads from one.
 struct App;
 
 impl WebSocketServer for App {
@@ -41,6 +42,7 @@ impl WebSocketServer for App {
         match ws.path() {
             "/shared" => Ok(()),
             "/push" => push_all(ws),
+            "/read" => read_one(ws),
             _ => echo(ws),
         }
     }
@@ -48,6 +50,18 @@ impl WebSocketServer for App {
     fn on_client_message(&mut self, _: &WebSocket, _: Message) -> Handled {
         Handled::No
     }
+}
+
+/// Reads from the connection that it is told, and says what, but does not acknowledge it.
+fn read_one(ws: &mut WebSocket) -> ServerResult {
+    let Message::Text(id) = ws.read_message(Duration::from_secs(20))? else {
+        return Err("it was text".into());
+    };
+    let other = ws.hub().open_server(&id.parse()?)?;
+    let delivery = other.read_delivery(usize::MAX, Duration::from_secs(20))?;
+    ws.write(switchboard::Message::clone(&delivery))?;
+    let _ = ws.read_message(Duration::from_secs(20));
+    Ok(())
 }
 
 /// Pushes `THREAD NUMBER` to all of those whose IDs are behind the thread's number, and at last `over THREAD`.
@@ -81,7 +95,7 @@ fn configured(builder: ServerBuilder, cluster: Cluster, number: u32) -> ServerBu
     let mut limits = Limits::default();
     limits.max_queue_messages = 100_000; // nothing is to be dropped because the test is slow
     let builder = builder.limits(limits).node(NodeId::new(number)).session_keys([[7; 32]]).cluster(cluster);
-    ["/", "/shared", "/push"].into_iter().fold(builder, |builder, path| builder.route(path, || App))
+    ["/", "/shared", "/push", "/read"].into_iter().fold(builder, |builder, path| builder.route(path, || App))
 }
 
 /// One in this process.
@@ -133,6 +147,13 @@ impl Node {
     pub fn connect(&self, path: &str) -> Client {
         let request = format!("ws://{}{path}", self.address).into_client_request().unwrap();
         tungstenite::client(request, Stream::connect(self.address, Scheme::Ws)).unwrap().0
+    }
+
+    /// One that has got its ID.
+    pub fn client(&self, path: &str) -> (Client, WebSocketId) {
+        let mut client = self.connect(path);
+        let id = next_message(&mut client).into_text().unwrap().parse().unwrap();
+        (client, id)
     }
 
     pub fn signal(&self, signal: Signal) {

@@ -3,7 +3,8 @@
 //! `on_pre_server` saves the WebSocketID and sets `SharedConnection`; `server` returns at once, and its thread ends. An
 //! unrelated thread retrieves the ID later, opens the connection, writes, reads, and ends it.
 //!
-//! With `127.0.0.1:8080 unix:/tmp/async.sock` it is no thread but another process (features `manage` and `remote`).
+//! With `127.0.0.1:8080 unix:/tmp/async.sock` it is no thread but another process (features `manage` and `remote`); with
+//! `127.0.0.1:8080 redis://127.0.0.1` that process is another node of a cluster (feature `cluster`), which may be on another machine.
 //!
 //! Connect, for example with `new WebSocket("ws://127.0.0.1:8080/csp/user/MyApp.MyWebSocketServer.cls")`, and answer.
 
@@ -57,12 +58,27 @@ fn unrelated(hub: &Hub, id: &WebSocketId) {
     }
 }
 
+#[cfg(feature = "cluster")]
+fn node(builder: switchboard::ServerBuilder, redis: &str) -> switchboard::ServerBuilder {
+    // The same on all nodes; elsewhere a secret one.
+    builder.session_keys([[0; 32]]).cluster(switchboard::Cluster::new(redis))
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = env::args().skip(1).collect();
     let (save, retrieve) = channel();
     let builder = Server::builder()
         .listen(args.first().map_or("127.0.0.1:8080", String::as_str))
         .route("/csp/user/MyApp.MyWebSocketServer.cls", move || MyWebSocketServer { save: save.clone() });
+    // The other process: a node of its own, which has no connections, and reaches those of all.
+    #[cfg(feature = "cluster")]
+    if let (Some(redis), Ok(id)) =
+        (args.get(1).filter(|url| url.starts_with("redis")), env::var("WEBSOCKET_ID"))
+    {
+        let node = node(Server::builder().listen("127.0.0.1:0"), redis).bind()?;
+        unrelated(&node.hub(), &id.parse()?);
+        return Ok(());
+    }
     #[cfg(all(feature = "manage", feature = "remote"))]
     let builder = match (args.get(1), env::var("WEBSOCKET_ID")) {
         // The other process: its hub is that of the server, of which it knows the socket.
@@ -70,6 +86,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             unrelated(&Hub::connect(socket)?, &id.parse()?);
             return Ok(());
         }
+        #[cfg(feature = "cluster")]
+        (Some(redis), Err(_)) if redis.starts_with("redis") => node(builder, redis),
         (Some(socket), Err(_)) => builder.manage(switchboard::Manage::new().listen(socket)),
         (None, _) => builder,
     };

@@ -400,7 +400,7 @@ fn check_tells_what_is_wrong_with_a_cluster() {
         assert_eq!(ended, code, "{told}");
         assert!(!told.contains("secret") && !told.contains("sesame"), "{told}");
     };
-    told(&[], 2, &["error    options: the cluster:", "NOAUTH"]);
+    told(&[], 2, &["error    options: the cluster:", "NOAUTH", "(--cluster-password-file)"]);
     told(&["--cluster-password-file", &wrong], 2, &["the user or the password is wrong"]);
     told(&["--cluster-password-file", "/nowhere"], 2, &["the password for Redis: /nowhere: "]);
     told(

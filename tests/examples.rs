@@ -350,6 +350,14 @@ fn asynchronous_in_two_processes() {
     talks(&Example::start("async", &[&format!("unix:{}", folder.path("sock"))]));
 }
 
+/// The client is on one node, and the other part on another.
+#[cfg(feature = "cluster")]
+#[test]
+fn asynchronous_on_two_nodes() {
+    let redis = common::redis::RedisServer::start();
+    talks(&Example::start("async", &[&redis.url()]));
+}
+
 fn talks(example: &Example) {
     assert!(example.path().ends_with("/csp/user/MyApp.MyWebSocketServer.cls"));
     // One client after another, and one that leaves in the middle.

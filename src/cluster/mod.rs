@@ -95,6 +95,8 @@ impl Cluster {
 
     /// What all keys and channels in Redis begin with, of 1 to 64 ASCII characters without spaces. Those who have the same are one cluster. Default:
     /// `switchboard:`.
+    ///
+    /// Two clusters over one Redis need two prefixes, also in databases of their own: Redis's Pub/Sub does not tell databases apart.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self

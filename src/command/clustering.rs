@@ -28,7 +28,8 @@ pub(super) struct Clustering {
     /// The number of this node, from 0 to 4294967295, which no other may have [default: a random one at each start]
     #[arg(long, value_name = "N")]
     node: Option<u32>,
-    /// What keys and channels in Redis begin with: those who have the same are one cluster
+    /// What keys and channels in Redis begin with: those who have the same are one cluster. Two clusters over one Redis need
+    /// two, also in databases of their own
     #[arg(long, value_name = "PREFIX", default_value = "switchboard:", requires = "cluster")]
     cluster_prefix: String,
     /// A node that was cut off is given up after this time, from 1 to 300
@@ -100,6 +101,13 @@ impl Clustering {
     pub(super) fn redis(&self) -> Result<Option<Redis>, Box<dyn Error>> {
         let Some(url) = &self.cluster else { return Ok(None) };
         let mut redis = Redis::new(url)?;
+        if has_password(url)
+            && std::env::args_os().any(|arg| arg.to_str().is_some_and(|arg| arg.ends_with(url)))
+        {
+            warn!(
+                "every user of this machine can see the password for Redis on the command line: give --cluster-password-file"
+            );
+        }
         if let Some(user) = &self.cluster_user {
             redis = redis.user(user);
         }
@@ -113,6 +121,15 @@ impl Clustering {
         }
         Ok(Some(redis))
     }
+}
+
+/// Whether a URL has one, as in `redis://:PASSWORD@HOST` or `?pass=PASSWORD`.
+#[cfg(feature = "cluster")]
+fn has_password(url: &str) -> bool {
+    let (rest, query) = url.split_once('?').unwrap_or((url, ""));
+    let authority = rest.split_once("://").map_or("", |(_, rest)| rest).split('/').next().unwrap_or_default();
+    authority.split_once('@').is_some_and(|(user, _)| user.contains(':'))
+        || query.split('&').any(|pair| pair.starts_with("pass="))
 }
 
 /// The first line of a file.

@@ -57,7 +57,10 @@ impl Failure {
             _ if in_script("READONLY") => told(FailureKind::ReadOnly, ""),
             _ if in_script("OOM") => told(FailureKind::Full, ""),
             "WRONGPASS" => told(FailureKind::Unsuitable, ": the user or the password is wrong"),
-            "NOAUTH" => told(FailureKind::Unsuitable, ": it wants a password, as in redis://:PASSWORD@HOST"),
+            "NOAUTH" => told(
+                FailureKind::Unsuitable,
+                ": it wants a password, with Redis::password (--cluster-password-file), or as in redis://:PASSWORD@HOST",
+            ),
             "NOPERM" => told(FailureKind::Refused, ": the user's ACL has to allow it"),
             "DENIED" => told(FailureKind::Unsuitable, ""),
             "READONLY" => told(FailureKind::ReadOnly, ""),

@@ -199,7 +199,10 @@ impl Asked<'_> {
             _ => return false,
         }
         match &self.found {
-            Some(Found::Open(_)) => matches!(request, Request::PushWait { .. }),
+            Some(Found::Open(_)) => {
+                let joins = matches!(request, Request::Join { .. } | Request::JoinSince { .. });
+                matches!(request, Request::PushWait { .. }) || joins && self.talk.desk.is_node()
+            }
             Some(Found::Opening(_)) => true,
             None => false,
         }

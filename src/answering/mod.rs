@@ -92,6 +92,14 @@ impl Desk {
         return false;
     }
 
+    /// Whether it is a node of a cluster, where whoever joins may have to wait for Redis.
+    pub(crate) fn is_node(&self) -> bool {
+        #[cfg(feature = "cluster")]
+        return self.registry.elsewhere().is_some();
+        #[cfg(not(feature = "cluster"))]
+        return false;
+    }
+
     /// What is said first: `max_message` is the longest that is taken, and `epoch` tells this start of the server from others.
     pub(crate) fn hello(&self, max_message: usize, epoch: u64) -> Vec<u8> {
         Hello {

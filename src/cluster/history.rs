@@ -17,7 +17,7 @@ use crate::{
     deadline::Deadline,
     elsewhere::{Placed, Publishing, Share},
     error::{OverLimit, Result},
-    history::{History, Position},
+    history::{History, Position, Since},
     id::random_bytes,
     thread::must_not_wait,
 };
@@ -36,6 +36,19 @@ fn new_epoch() -> String {
 }
 
 impl Member {
+    /// Whether the topic has had what somebody says to have seen: a client may say anything.
+    pub(super) fn has_had(&self, topic: &str, since: &Since, deadline: Deadline) -> bool {
+        let mut ask = cmd("HMGET");
+        ask.arg(&self.names().history(topic)[0]).arg("epoch").arg("last");
+        let Ok(value) = self.call(&ask, deadline) else { return false };
+        match from_redis_value::<(Option<String>, Option<u64>)>(value) {
+            Ok((Some(epoch), Some(last))) => {
+                epoch_of(&epoch).and_then(|epoch| since.last_of(epoch)).is_some_and(|seen| seen <= last)
+            }
+            _ => false,
+        }
+    }
+
     /// Publishes to a topic that remembers, and waits until that is delivered here, if it is to be.
     ///
     /// # Errors

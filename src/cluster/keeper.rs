@@ -83,6 +83,8 @@ impl Keeper {
         let timeouts = Timeouts { connect: CONNECT, answer: self.member.answer_timeout() };
         let connection = self.member.redis().connect(timeouts)?;
         self.member.bus().begin(connection);
+        // Nor may those that answers were sent to have got them.
+        let _ = self.member.tell(&self.member.names().all(), Kind::Lost, &[]);
         self.member.tally().connected[0].add(1);
         self.renew_at = Instant::now();
         self.look_at_its_age();
@@ -142,6 +144,11 @@ impl Keeper {
             let node = self.member.node();
             let _ = self.member.publish_to(node, Kind::Beat, &[], self.member.deadline());
         }
+        if !self.member.bus().is_up() {
+            // It takes connections, and does not answer.
+            let _ = self.wake.try_recv();
+            return self.pace.failed("it does not answer in time");
+        }
         self.renew_at
             .min(self.beat_at)
             .saturating_duration_since(Instant::now())
@@ -183,7 +190,11 @@ impl Keeper {
         renew.arg(format!("{:016x}", member.me().start)).arg(member.lease().as_millis() as u64);
         renew.arg(node_text(node)).arg(self.young());
         let is_there: i64 = if self.is_first { 0 } else { self.ask(&renew)? };
-        if is_there == 1 { Ok(true) } else { self.claim() }
+        match is_there {
+            1 => Ok(true),
+            _ if self.member.is_ending() => Err(Failed::Unreachable), // it was given back
+            _ => self.claim(),
+        }
     }
 
     /// For how long after it has forgotten everything Redis does not know all who are there, in milliseconds.

@@ -88,6 +88,11 @@ impl Lines {
         self.state.locked().lines.insert(number, Open { node, line: line.clone() });
     }
 
+    /// Whether it has not ended.
+    fn has(&self, line: &Arc<Line>) -> bool {
+        self.state.locked().lines.values().any(|open| Arc::ptr_eq(&open.line, line))
+    }
+
     /// Answers have come.
     pub(super) fn answer(&self, line: u32, frames: &Bytes) {
         let state = self.state.locked();
@@ -128,7 +133,11 @@ impl Lines {
     /// A node is not there any more. Whoever has its link keeps that, and finds nobody there.
     pub(super) fn forget(&self, member: &Member, node: NodeId) {
         self.end_all(member, Some(node));
-        let link = self.state.locked().links.remove(&node);
+        let mut state = self.state.locked();
+        // There is one link to a node: who keeps it goes on with it when the node is back.
+        let is_unused = state.links.get(&node).is_some_and(|link| Arc::strong_count(link) == 1);
+        let link = if is_unused { state.links.remove(&node) } else { None };
+        drop(state);
         drop(link);
     }
 }
@@ -147,6 +156,10 @@ impl Dial for Dialer {
         member.lines().give_up(number);
         dialed
     }
+
+    fn is_open(&self, line: &Arc<Line>) -> bool {
+        self.member.upgrade().is_some_and(|member| member.lines().has(line))
+    }
 }
 
 impl Dialer {
@@ -158,7 +171,8 @@ impl Dialer {
         let receivers =
             member.publish_to(self.node, Kind::Hello { line: number }, &member.hello(), deadline)?;
         if receivers == 0 {
-            return Err(Error::Unreachable);
+            let is_there = member.look(self.node, deadline)?;
+            return Err(if is_there { Error::Unreachable } else { Error::UnknownId });
         }
         let left = deadline.remaining().unwrap_or_default();
         let Welcome { talk, hello } = welcome.recv_timeout(left).map_err(|_| Error::Unreachable)?;

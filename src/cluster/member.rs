@@ -265,7 +265,7 @@ impl Member {
     }
 
     /// Whether a node has a lease, as Redis knows it now.
-    fn look(&self, node: NodeId, deadline: Deadline) -> Result<bool, Failed> {
+    pub(super) fn look(&self, node: NodeId, deadline: Deadline) -> Result<bool, Failed> {
         let names = &self.names;
         let keys = [names.memory(), names.young(), names.lease(node)];
         let values = self.call(cmd("MGET").arg(&keys), deadline)?;
@@ -279,12 +279,7 @@ impl Member {
                 Ok(true)
             }
             None if lease != Some(HAS_LEFT) && !self.nodes.believes(remembers) => Err(Failed::Unreachable),
-            None => {
-                if self.nodes.gone(node) {
-                    self.lines.forget(self, node);
-                }
-                Ok(false)
-            }
+            None => Ok(false), // the keeper sees to the rest
         }
     }
 
@@ -451,7 +446,7 @@ impl Elsewhere for Others {
                 return Err(Error::Unreachable);
             }
         }
-        if !must_not_wait() {
+        if !must_not_wait() && wanted.replica.lacks(since) && member.has_had(topic, since, deadline) {
             wanted.replica.wait_for(since, deadline);
         }
         wanted.replica.with_log(use_log);

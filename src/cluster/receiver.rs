@@ -144,11 +144,19 @@ impl Receiver {
         let hello = cmd("HELLO").arg(3).arg("SETNAME").arg(&own).get_packed_command();
         connection.send_packed_command(&hello)?;
         connection.recv_response()?;
-        send(connection, "SUBSCRIBE", &channels)?;
+        // Redis ends a connection for which too much waits to be read: its answers are read in between.
+        let (mut parts, mut unheard) = (channels.chunks(10 * TOGETHER), 0);
         while !self.member.is_ending() {
+            if unheard == 0
+                && let Some(part) = parts.next()
+            {
+                send(connection, "SUBSCRIBE", part)?;
+                unheard = part.len();
+            }
             match understand(receive(connection)?) {
                 Said::Message { channel, payload } => self.receive(&channel, payload),
                 Said::Subscribed(channel) => {
+                    unheard = unheard.saturating_sub(1);
                     let channel = String::from_utf8_lossy(&channel);
                     if let Some(share) = self.member.names().share_of(&channel) {
                         self.heard(&share);
@@ -165,6 +173,9 @@ impl Receiver {
 
     /// What is sent to this arrives from now on.
     fn heard(&self, share: &Share) {
+        if !self.member.shares().is_asked(share) {
+            return; // it was given up meanwhile
+        }
         if let Share::Topic(topic) = share
             && let Some(history) = self.registry.histories().of(topic)
         {

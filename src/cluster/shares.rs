@@ -3,6 +3,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    hash::{BuildHasher, RandomState},
     sync::{Condvar, Mutex},
     time::{Duration, Instant},
 };
@@ -22,8 +23,9 @@ const MOST_MARKED: usize = 50_000;
 #[derive(Debug, Default)]
 pub(super) struct Shares {
     state: Mutex<State>,
-    /// Something is heard now, or nothing any more.
-    changed: Condvar,
+    /// Something is heard now, or nothing any more: some of all, so that not each wakes all who wait.
+    changed: [Condvar; 32],
+    hashing: RandomState,
 }
 
 #[derive(Debug, Default)]
@@ -66,6 +68,11 @@ impl Shares {
         !state.is_listening || state.asked.get(share) == Some(&true)
     }
 
+    /// Whether Redis was asked for it, and not yet asked to end it.
+    pub(super) fn is_asked(&self, share: &Share) -> bool {
+        self.state.locked().asked.contains_key(share)
+    }
+
     /// Whether it is heard.
     pub(super) fn is_heard(&self, share: &Share) -> bool {
         self.state.locked().asked.get(share) == Some(&true)
@@ -76,9 +83,14 @@ impl Shares {
         let mut state = self.state.locked();
         while state.is_listening && state.asked.get(share) != Some(&true) {
             let Some(left) = deadline.remaining() else { return false };
-            state = wait(&self.changed, state, left);
+            state = wait(self.changed(share), state, left);
         }
         true
+    }
+
+    fn changed(&self, share: &Share) -> &Condvar {
+        let hash = self.hashing.hash_one(share) as usize;
+        &self.changed[hash % self.changed.len()]
     }
 
     // For the thread that receives.
@@ -95,7 +107,7 @@ impl Shares {
     /// There is none any more.
     pub(super) fn end(&self) {
         *self.state.locked() = State::default();
-        self.changed.notify_all();
+        self.changed.iter().for_each(Condvar::notify_all);
     }
 
     /// This one is heard now.
@@ -103,7 +115,7 @@ impl Shares {
         let mut state = self.state.locked();
         if let Some(is_heard) = state.asked.get_mut(share) {
             *is_heard = true;
-            self.changed.notify_all();
+            self.changed(share).notify_all();
         }
     }
 

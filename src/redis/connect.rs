@@ -2,7 +2,7 @@
 
 use std::{
     net::IpAddr,
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    sync::{Condvar, Mutex},
     time::Duration,
 };
 
@@ -20,7 +20,11 @@ use super::{
     failure::{Failure, FailureKind, NO_CLUSTER},
     url::{Address, Place, Target},
 };
-use crate::{deadline::Deadline, thread::spawn};
+use crate::{
+    deadline::Deadline,
+    sync::{LockExt, wait},
+    thread::spawn,
+};
 
 /// What we are called in Redis's `CLIENT LIST`.
 const NAME: &str = "switchboard";
@@ -249,13 +253,13 @@ fn dial(
     let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive());
     let info =
         info.set_tcp_settings(tcp).set_redis_settings(RedisConnectionInfo::default().set_skip_set_lib_name());
-    let left = deadline.remaining().ok_or_else(late)?;
     let is_bounded = matches!(info.addr(), ConnectionAddr::Tcp(host, _) if host.parse::<IpAddr>().is_ok());
+    let place = if is_bounded { None } else { Some(Connecting::take(deadline).ok_or_else(late)?) };
+    let left = deadline.remaining().ok_or_else(late)?;
     let connect = move || Client::open(info)?.get_connection_with_timeout(left);
-    let connected = if is_bounded {
+    let connected = if place.is_none() {
         connect()
     } else {
-        let place = Connecting::take().ok_or_else(late)?;
         let (done, told) = bounded(1);
         let connect = move || {
             let _place = place;
@@ -275,20 +279,27 @@ fn keepalive() -> TcpKeepalive {
     keepalive
 }
 
-static CONNECTING: AtomicUsize = AtomicUsize::new(0);
+static CONNECTING: Mutex<usize> = Mutex::new(0);
+static FEWER: Condvar = Condvar::new();
 
 /// One of the threads that may be connecting.
 struct Connecting;
 
 impl Connecting {
-    fn take() -> Option<Self> {
-        let place = Self; // counted from here on
-        (CONNECTING.fetch_add(1, Relaxed) < MAX_CONNECTING).then_some(place)
+    /// Waits for a place. `None`: the time is up.
+    fn take(deadline: Deadline) -> Option<Self> {
+        let mut count = CONNECTING.locked();
+        while *count >= MAX_CONNECTING {
+            count = wait(&FEWER, count, deadline.remaining()?);
+        }
+        *count += 1;
+        Some(Self)
     }
 }
 
 impl Drop for Connecting {
     fn drop(&mut self) {
-        CONNECTING.fetch_sub(1, Relaxed);
+        *CONNECTING.locked() -= 1;
+        FEWER.notify_one();
     }
 }

@@ -103,7 +103,7 @@ impl Pool {
             }
             Err(Failed { failure, .. }) => {
                 if failure.needs_another_connection() {
-                    self.note_down(&failure, held.is_trial);
+                    self.note_down(&failure, &held);
                 } else {
                     held.give_back();
                 }
@@ -141,12 +141,13 @@ impl Pool {
         }
     }
 
-    fn note_down(&self, why: &Failure, is_trial: bool) {
+    fn note_down(&self, why: &Failure, held: &Held<'_>) {
         let mut state = self.state.locked();
         let delay = match &state.down {
-            None => FIRST_DELAY,
-            Some(down) if is_trial => (down.delay * 2).min(LONGEST_DELAY),
-            Some(_) => return, // it is known already, by another one that was in use at the same time
+            None if state.epoch == held.epoch => FIRST_DELAY,
+            Some(down) if held.is_trial => (down.delay * 2).min(LONGEST_DELAY),
+            // It is known already, by another one that was in use at the same time, or is over.
+            _ => return,
         };
         let again = Instant::now() + delay;
         state.down = Some(Down { why: why.clone(), again, delay, is_being_tried: false });

@@ -1,12 +1,12 @@
 //! Certificates for a connection to Redis by TLS. With both TLS libraries the client that we use takes rustls.
 
-use std::{fs::File, io::Read, path::Path};
+use std::path::Path;
 
 use ::redis::{
     Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisError, TlsCertificates,
 };
 
-use crate::error::TlsError;
+use crate::{error::TlsError, small_file};
 
 /// No certificates are longer. A device or a pipe may be without end.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -29,9 +29,8 @@ impl Certificates {
 
     pub(super) fn with_ca_file(self, file: &Path) -> Result<Self, TlsError> {
         let name = file.display().to_string();
-        let mut certificates = Vec::new();
-        File::open(file)
-            .and_then(|file| file.take(MAX_FILE).read_to_end(&mut certificates))
+        let certificates = small_file::open(file)
+            .and_then(|file| small_file::read(&file, MAX_FILE, small_file::PATIENCE))
             .map_err(|e| TlsError::new(format!("{name}: {e}")))?;
         self.with_ca(&certificates, &name)
     }

@@ -75,6 +75,9 @@ pub(crate) trait Dial: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`Error::Unreachable`], or why there is none.
     fn dial(&self) -> Result<Arc<Line>>;
+
+    /// Whether a line that was made has not ended.
+    fn is_open(&self, line: &Arc<Line>) -> bool;
 }
 
 #[derive(Debug)]
@@ -240,7 +243,12 @@ impl Link {
         let line = dialing.dialer.dial();
         dialing.attempts.fetch_add(1, Relaxed);
         let line = line?;
-        if self.begin(&line) { Ok(line) } else { Err(Error::Unreachable) }
+        // It may have ended before this link had it.
+        if !self.begin(&line) || !dialing.dialer.is_open(&line) {
+            self.end_line(&line);
+            return Err(Error::Unreachable);
+        }
+        Ok(line)
     }
 
     /// Asks, and waits for the answer, for as long as that may take, and `extra` in addition. What is taken of it must be what answers
@@ -459,7 +467,10 @@ impl Link {
                 drop(state);
                 self.give_back(line, handle, &body);
             }
-            None => line.refuse(Malformed("an answer to nothing")),
+            None => {
+                drop(state); // which the end of a line takes
+                line.refuse(Malformed("an answer to nothing"));
+            }
         }
     }
 
@@ -475,7 +486,6 @@ impl Link {
     }
 
     /// This line has ended, if it is the one that there is.
-    #[cfg(feature = "cluster")]
     pub(crate) fn end_line(&self, line: &Arc<Line>) {
         let state = self.state.locked();
         if state.has(line) {

@@ -173,6 +173,7 @@ fn kind(error: Error) -> PushErrorKind {
     match error {
         Error::MustNotWait => PushErrorKind::MustNotWait,
         Error::OverLimit(limit) => PushErrorKind::OverLimit(limit),
+        Error::UnknownId => PushErrorKind::Unknown,
         _ => PushErrorKind::Unreachable,
     }
 }

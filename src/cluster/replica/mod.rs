@@ -288,6 +288,13 @@ impl Replica {
         true
     }
 
+    /// Whether somebody says to have seen what it has not.
+    pub(super) fn lacks(&self, since: &Since) -> bool {
+        let reached = self.state.locked().reached;
+        reached
+            .is_some_and(|reached| since.last_of(reached.epoch()).is_some_and(|seen| seen > reached.offset()))
+    }
+
     /// Waits until it has what somebody has seen who comes from another node, or the time is up: nobody knows that position.
     pub(super) fn wait_for(&self, since: &Since, deadline: Deadline) {
         let mut state = self.state.locked();

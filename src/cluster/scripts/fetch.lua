@@ -25,7 +25,7 @@ if not epoch or (epoch == ARGV[3] and differs()) then
   -- Where it takes nothing that is new, the first publication gives it another epoch. What nothing is published to is not kept long.
   redis.pcall('DEL', KEYS[1], KEYS[2], KEYS[3])
   redis.pcall('HSET', KEYS[1], 'epoch', epoch, 'last', '0', 'ms', '0', 'bytes', '0')
-  redis.pcall('PEXPIRE', KEYS[1], math.min(tonumber(ARGV[2]), 300000))
+  redis.pcall('PEXPIRE', KEYS[1], math.min(tonumber(ARGV[2]), 60000))
 end
 
 local entries, bytes, from = {}, 0, '-'

@@ -31,9 +31,14 @@ local function trim()
 end
 
 if ARGV[4] ~= '' then
+  local counted = bytes
   trim()
   local before = redis.call('HGET', KEYS[3], ARGV[4])
-  if before then return {epoch, tonumber(before), -1} end
+  if before then
+    -- Only then: where Redis has no memory left, nothing may be written that need not be.
+    if bytes ~= counted then redis.call('HSET', KEYS[1], 'bytes', text(bytes)) end
+    return {epoch, tonumber(before), -1}
+  end
 end
 last, ms, bytes = last + 1, math.max(now, ms), bytes + #ARGV[3] + 128
 redis.call('HSET', KEYS[1], 'epoch', epoch, 'last', text(last), 'ms', text(ms), 'bytes', text(bytes))

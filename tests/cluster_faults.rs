@@ -523,6 +523,75 @@ fn no_thread_and_no_descriptor_is_left() {
     let _ = node_by(cluster(&redis.url()), 1);
 }
 
+/// The IDs of the connections that nodes send by.
+fn senders(redis: &RedisServer) -> Vec<String> {
+    let list = redis.command(&["CLIENT", "LIST", "TYPE", "normal"]);
+    let others = list.lines().filter(|line| !line.contains("cmd=client"));
+    others
+        .filter_map(|line| line.split(' ').find_map(|field| field.strip_prefix("id=")).map(str::to_owned))
+        .collect()
+}
+
+/// The other node would answer, but the answer went by a connection that was cut.
+#[test]
+fn a_read_ends_when_the_answers_of_the_other_node_are_lost() {
+    let redis = RedisServer::start();
+    let here = node(&redis, 1);
+    let of_here = senders(&redis);
+    let there = node(&redis, 2);
+    let mut client = here.connect(Scheme::Ws, "/shared");
+    let id: WebSocketId = next_message(&mut client).into_text().unwrap().parse().unwrap();
+    let ws = there.hub.open_server(&id).unwrap();
+    thread::scope(|scope| {
+        let begun = Instant::now();
+        let reading = scope.spawn(|| ws.read_message(PATIENCE * 10));
+        eventually("it waits there", || {
+            for sender in &of_here {
+                let _ = redis.try_command(&["CLIENT", "KILL", "ID", sender]);
+            }
+            client.send(Message::text("x")).unwrap();
+            reading.is_finished()
+        });
+        let read = reading.join().unwrap();
+        assert!(matches!(&read, Ok(message) if *message == "x") || matches!(read, Err(Error::Unreachable)));
+        assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
+    });
+    eventually("it is read", || matches!(ws.read_message(PATIENCE), Ok(message) if message == "x"));
+}
+
+/// Who has kept a way to a node goes on when that is back, and nobody gets the answers of another one.
+#[test]
+fn a_way_to_a_node_serves_its_next_start_too() {
+    let redis = RedisServer::start();
+    let there = node(&redis, 2);
+    let connect = |node: &TestServer| {
+        let mut client = node.connect(Scheme::Ws, "/shared");
+        let id: WebSocketId = next_message(&mut client).into_text().unwrap().parse().unwrap();
+        (client, id)
+    };
+    let here = node(&redis, 1);
+    let (client, id) = connect(&here);
+    let pusher = there.hub.pusher(&id).unwrap();
+    pusher.push_wait("a", PATIENCE).unwrap();
+    drop(client);
+    drop(here);
+    let here = node(&redis, 1);
+    let (_client, id) = connect(&here);
+    let pushes = || pusher.push_wait("x", PATIENCE).unwrap_err().kind;
+    eventually("its connection has ended", || matches!(pushes(), PushErrorKind::Closed(_)));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..50 {
+                let kind = pushes();
+                assert!(matches!(kind, PushErrorKind::Closed(_)), "{kind:?}");
+            }
+        });
+        for _ in 0..50 {
+            there.hub.push_wait(&id, "y", PATIENCE).unwrap();
+        }
+    });
+}
+
 /// Run by [`Node::start`], in a process of its own.
 #[test]
 fn a_node_of_its_own() {

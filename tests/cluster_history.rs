@@ -591,6 +591,27 @@ fn what_redis_keeps_has_bounds() {
     assert_eq!(redis.command(&["XLEN", "switchboard:publications:room"]), "2");
 }
 
+/// Two nodes say the same at the same time, with one key; and what was before gets too old.
+#[test]
+fn what_is_published_twice_takes_no_more() {
+    let redis = RedisServer::start();
+    let one = node_with(&redis, 1, History::new(1000, Duration::from_millis(200)));
+    let publish = |number: u32| {
+        let publication = Publication::new("x".repeat(100)).idempotency_key(format!("{number:08}"));
+        one.hub.publish("room", publication).unwrap().duplicate
+    };
+    let number = |command: &[&str]| redis.command(command).parse::<u64>().unwrap();
+    let bytes = || number(&["HGET", "switchboard:history:room", "bytes"]);
+    publish(0);
+    let each = bytes();
+    for count in 1..150 {
+        assert!(!publish(count) && publish(count));
+        thread::sleep(Duration::from_millis(4));
+    }
+    publish(1000);
+    assert_eq!(bytes(), each * number(&["XLEN", "switchboard:publications:room"]));
+}
+
 #[test]
 fn many_large_publications_have_a_bound_in_bytes() {
     let redis = RedisServer::start();

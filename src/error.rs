@@ -152,7 +152,7 @@ impl fmt::Display for Error {
             Self::TooLate => f.write_str("the request is answered: no cookie can be set any more"),
             Self::OverLimit(limit) => limit.fmt(f),
             Self::NoHistory => f.write_str("the topic remembers nothing: set ServerBuilder::history for it"),
-            Self::Unreachable => f.write_str("the server's process, another node of its cluster, or their Redis cannot be reached, or has not answered in time"),
+            Self::Unreachable => f.write_str("the server cannot be reached, or has not answered in time, or a node of its cluster, or their Redis"),
             Self::Forbidden => f.write_str("here, or with this token, you may only read"),
             Self::Unsupported => f.write_str("the server has an older version, which cannot do this"),
             Self::Remote(text) => f.write_str(text),

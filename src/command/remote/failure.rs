@@ -110,7 +110,7 @@ impl From<PushErrorKind> for Failure {
                 "the client did not take all of it in time: what is left follows as soon as it does",
             ),
             PushErrorKind::Unreachable => Self::other(
-                "the server's process, another node of its cluster, or their Redis cannot be reached, or has not answered in time: the message may have been sent",
+                "the server cannot be reached, or has not answered in time, or a node of its cluster, or their Redis: the message may have been sent",
             ),
             PushErrorKind::Forbidden => Error::Forbidden.into(),
             PushErrorKind::OverLimit(limit) => Error::OverLimit(limit).into(),

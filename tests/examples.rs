@@ -358,6 +358,34 @@ fn asynchronous_on_two_nodes() {
     talks(&Example::start("async", &[&redis.url()]));
 }
 
+#[cfg(feature = "cluster")]
+#[test]
+fn cluster() {
+    let redis = common::redis::RedisServer::start();
+    let [one, two] = ["1", "2"].map(|node| Example::start("cluster", &[node, &redis.url()]));
+    let mut ada = one.try_connect("/room?name=Ada", &[]).unwrap();
+    assert_eq!(hear(&mut ada), "node 1");
+    let here = hear(&mut ada);
+    let ada_id =
+        here.strip_prefix("here ").and_then(|rest| rest.strip_suffix(" 1 Ada")).expect("an ID").to_owned();
+    let mut bob = two.try_connect("/room?name=Bob", &[]).unwrap();
+    assert_eq!(hear(&mut bob), "node 2");
+    for client in [&mut ada, &mut bob] {
+        assert!(hear(client).ends_with(" 2 Bob"));
+    }
+    say(&mut bob, &format!("{ada_id} only for you"));
+    assert_eq!(hear(&mut ada), "whispered Bob: only for you");
+    say(&mut ada, "for all");
+    for client in [&mut ada, &mut bob] {
+        assert_eq!(hear(client), "said Ada: for all");
+    }
+    let people = String::from_utf8(two.get("/people").body).unwrap();
+    let mut people: Vec<_> = people.lines().map(|line| line.split_once(' ').unwrap().1).collect();
+    people.sort_unstable();
+    assert_eq!(people, ["1 Ada", "2 Bob"]);
+    assert!(two.try_connect("/room?name=", &[]).is_err());
+}
+
 fn talks(example: &Example) {
     assert!(example.path().ends_with("/csp/user/MyApp.MyWebSocketServer.cls"));
     // One client after another, and one that leaves in the middle.

@@ -8,7 +8,7 @@ use std::{
     env, fs,
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
-    os::unix::{fs::MetadataExt, net::UnixStream, process::CommandExt},
+    os::unix::{fs::MetadataExt, process::CommandExt},
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -20,7 +20,7 @@ use common::{
     folder::Folder,
     frame, handshake,
     process::{COMMAND, Process},
-    reply::{Reply, ask},
+    reply::Reply,
 };
 use rustix::process::getuid;
 
@@ -268,9 +268,9 @@ fn it_is_not_ready_for_one_more_where_there_is_no_thread_for_it() {
     let mut process = start(&addresses(64), &["--listen", ANY, "--manage", &format!("unix:{socket}")]);
     let address = process.address("http");
     let ready = || {
-        let mut stream = UnixStream::connect(&socket).unwrap();
+        let mut stream = std::os::unix::net::UnixStream::connect(&socket).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        ask(&mut stream, "GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        common::reply::ask(&mut stream, "GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     };
     assert_eq!(ready().status, 200);
     let served = storm(address, Scheme::Ws, "/echo", 200);

@@ -2,7 +2,7 @@
 //! shows which node it is connected to, and who is where; a click on somebody sends to that connection alone, on whichever node it is.
 //!
 //! `examples/cluster/run.sh` starts a Redis and three nodes on this machine. By hand:
-//! `cargo run --example cluster --features cluster -- 1 127.0.0.1:8081 redis://127.0.0.1`
+//! `cargo run --example cluster --features cluster -- 127.0.0.1:8081 1 redis://127.0.0.1`
 
 use switchboard::{
     Audience, Cluster, Handled, Hub, Message, NodeId, Opening, Refusal, Response, Server, ServerError,
@@ -68,8 +68,8 @@ fn people(hub: &Hub) -> Result<String, switchboard::Error> {
 
 fn main() -> Result<(), ServerError> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [node, address, redis] = &args[..] else {
-        eprintln!("usage: cluster NODE ADDRESS REDIS, such as: cluster 1 127.0.0.1:8081 redis://127.0.0.1");
+    let [address, node, redis] = &args[..] else {
+        eprintln!("usage: cluster ADDRESS NODE REDIS, such as: cluster 127.0.0.1:8081 1 redis://127.0.0.1");
         std::process::exit(2);
     };
     let Ok(node) = node.parse() else {
@@ -90,6 +90,6 @@ fn main() -> Result<(), ServerError> {
         })
         .route("/room", || Person)
         .bind()?;
-    println!("node {node}: http://{}/", server.local_addrs()[0]);
+    println!("node {node} is listening on http://{}/", server.local_addrs()[0]);
     server.run()
 }

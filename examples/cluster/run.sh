@@ -22,6 +22,6 @@ until [ -S "$folder/redis" ]; do sleep 0.1; done
 export SESSION_KEY
 SESSION_KEY=$(head -c 32 /dev/urandom | base64)
 for node in 1 2 3; do
-  "${CARGO_TARGET_DIR:-target}/release/examples/cluster" $node "127.0.0.1:$((first + node - 1))" "redis+unix://$folder/redis" &
+  "${CARGO_TARGET_DIR:-target}/release/examples/cluster" "127.0.0.1:$((first + node - 1))" $node "redis+unix://$folder/redis" &
 done
 wait

@@ -18,7 +18,7 @@ use mio::{Events, Interest, Poll, Token};
 use redis::Value;
 use rustix::time::{ClockId, clock_gettime};
 use switchboard::{
-    Audience, Cluster, Hub, NodeId, Opening, Refusal, Server, ServerResult, WebSocket, WebSocketId,
+    Audience, Cluster, Hub, Limits, NodeId, Opening, Refusal, Server, ServerResult, WebSocket, WebSocketId,
     WebSocketServer,
 };
 
@@ -206,8 +206,11 @@ impl WebSocketServer for Silent {
 }
 
 fn be_node(url: &str, node: u32) {
+    let mut limits = Limits::default();
+    limits.max_connections = 9000; // a process has 20,000 descriptors mostly
     let server = Server::builder()
         .listen("127.0.0.1:0")
+        .limits(limits)
         .route("/", || Silent)
         .node(NodeId::new(node))
         .session_keys([[7; 32]])

@@ -241,7 +241,9 @@ fn push_by(hub: &Hub, all: &[WebSocketId], threads: usize, count: usize, togethe
                         let _ = hub.push(id, message()).expect("a push");
                     } else {
                         let all = hub.push_all((0..together).map(|_| (id, message())));
-                        all.into_iter().for_each(|pushed| drop(pushed.expect("a push")));
+                        for pushed in all {
+                            let _ = pushed.expect("a push");
+                        }
                     }
                 }
             });

@@ -299,13 +299,12 @@ impl Bus {
         self.state.locked().is_up
     }
 
-    /// There is a connection, which has this number.
-    pub(super) fn begin(&self, connection: Connection) -> u32 {
+    /// There is a connection, which has the next number.
+    pub(super) fn begin(&self, connection: Connection) {
         let mut state = self.state.locked();
         state.way = state.way.wrapping_add(1);
         state.is_up = !state.is_closed;
         state.connection = state.is_up.then_some(connection);
-        state.way
     }
 
     /// No more is sent.

@@ -5,7 +5,10 @@ use std::sync::{Mutex, MutexGuard};
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use super::{envelope::Kind, member::Member};
+use super::{
+    envelope::Kind,
+    member::{MAX_MESSAGE, Member},
+};
 use crate::{
     answering::{Desk, Ended, LOOK, Peer, Talk},
     error::{Error, Result},
@@ -24,7 +27,7 @@ pub(super) struct Asked {
 /// Answers until no more can be asked.
 pub(super) fn answer_all(member: &Member, desk: &Desk, asked: Receiver<Asked>) {
     let everyone = Everyone { member, asked, whose: Mutex::default() };
-    while let Err(Malformed(why)) = Talk::new(desk, &everyone, true, member.max_message() as u64).run(()) {
+    while let Err(Malformed(why)) = Talk::new(desk, &everyone, true, MAX_MESSAGE as u64).run(()) {
         log::debug!("the cluster: a question to all: {why}");
     }
 }

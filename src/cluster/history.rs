@@ -14,8 +14,9 @@ use super::{
     publications::{Fetched, Place, body_of, epoch_of},
 };
 use crate::{
+    audience::Audience,
     deadline::Deadline,
-    elsewhere::{Placed, Publishing, Share},
+    elsewhere::{Placed, Publishing},
     error::{OverLimit, Result},
     history::{History, Position, Since},
     id::random_bytes,
@@ -87,9 +88,8 @@ impl Member {
         let Ok(receivers) = u64::try_from(receivers) else {
             return Ok(Placed { position: Some(position), is_duplicate: true, ..Placed::default() });
         };
-        let is_own = self.shares().is_heard(&Share::Topic(topic.into()));
+        let nodes = self.others(Audience::Topic(topic), receivers);
         let here = delivery.map(|delivery| delivery.wait(deadline)).unwrap_or_default();
-        let nodes = usize::try_from(receivers.saturating_sub(u64::from(is_own))).unwrap_or(usize::MAX);
         Ok(Placed { position: Some(position), is_duplicate: false, nodes, here })
     }
 

@@ -18,7 +18,7 @@ use super::{
     lines::Lines,
     names::Names,
     nodes::{HAS_LEFT, Lease, Nodes},
-    queries::Queries,
+    queries::{Asking, Queries},
     replica::Replica,
     replicas::Replicas,
     shares::Shares,
@@ -40,7 +40,7 @@ use crate::{
     registry::Registry,
     remote::{Linked, Reply},
     thread::must_not_wait,
-    wire::{self, AsText, Hello, Request, SOFTWARE, UNANSWERED, VERSION, append},
+    wire::{self, AsText, Hello, Request, SOFTWARE, UNANSWERED, append, as_usize},
 };
 
 /// The longest message. Redis ends the connection of a subscriber for whom more than 32 MiB wait.
@@ -164,23 +164,9 @@ impl Member {
         self.bus.deadline()
     }
 
-    pub(super) fn max_message(&self) -> usize {
-        MAX_MESSAGE
-    }
-
     /// What another node is told first.
     pub(super) fn hello(&self) -> Vec<u8> {
-        Hello {
-            version: VERSION,
-            software: SOFTWARE,
-            max_message: MAX_MESSAGE as u64,
-            max_unanswered: 0,
-            max_waits: 0,
-            handshake_timeout: 0,
-            write_timeout: 0,
-            epoch: self.me.start,
-        }
-        .encode()
+        Hello::of_client(MAX_MESSAGE, self.me.start).encode()
     }
 
     pub(super) fn own_lease(&self) -> Lease {
@@ -320,38 +306,40 @@ impl Member {
             return Forwarded { nodes: 0, unreachable: told.is_err() };
         }
         match self.publish(&channel, Kind::Tell, body, self.deadline()) {
-            Ok(receivers) => Forwarded {
-                nodes: usize::try_from(self.others(audience, receivers)).unwrap_or(usize::MAX),
-                unreachable: false,
-            },
+            Ok(receivers) => Forwarded { nodes: self.others(audience, receivers), unreachable: false },
             Err(_) => Forwarded::UNREACHABLE,
         }
     }
 
-    /// Asks all other nodes, and gets what is answered within this time.
-    fn ask_some(&self, request: &Request<'_>, within: Duration) -> Vec<Reply> {
-        let deadline = self.deadline().or_earlier(Deadline::after(within));
-        let mut body = Vec::new();
-        // Without listening no answer would arrive.
-        if !self.is_listening() || append(&mut body, QUERY, request).is_err() {
-            return Vec::new();
+    /// Asks all who may have some of these. Returns what waits for the answers, and how many there will be.
+    fn query(
+        &self,
+        audience: Audience<'_>,
+        request: &Request<'_>,
+        deadline: Deadline,
+    ) -> Result<(Asking<'_>, u64)> {
+        if must_not_wait() {
+            return Err(Error::MustNotWait);
         }
+        if !self.is_listening() {
+            return Err(Error::Unreachable); // no answer would arrive
+        }
+        let mut body = Vec::new();
+        append(&mut body, QUERY, request).map_err(|_| OverLimit::Message)?;
         let asking = self.queries.begin();
         let kind = Kind::Query { number: asking.number };
-        match self.publish(&self.names.all(), kind, &body, deadline) {
-            Ok(receivers) => asking.wait_for_some(receivers, deadline),
-            Err(_) => Vec::new(),
-        }
+        let receivers = self.publish(&self.names.of(audience), kind, &body, deadline)?;
+        Ok((asking, receivers))
     }
 
     /// Whom a channel reaches beside this node.
-    fn others(&self, audience: Audience<'_>, receivers: u64) -> u64 {
+    pub(super) fn others(&self, audience: Audience<'_>, receivers: u64) -> usize {
         let is_own = match audience {
             Audience::Topic(topic) => self.shares.is_heard(&Share::Topic(topic.into())),
             Audience::User(user) => self.shares.is_heard(&Share::User(user.into())),
             _ => self.is_listening(),
         };
-        receivers.saturating_sub(u64::from(is_own))
+        as_usize(receivers.saturating_sub(u64::from(is_own)))
     }
 }
 
@@ -454,19 +442,8 @@ impl Elsewhere for Others {
     }
 
     fn ask_all(&self, audience: Audience<'_>, request: &Request<'_>) -> Result<Vec<Reply>> {
-        let member = &self.0;
-        if must_not_wait() {
-            return Err(Error::MustNotWait);
-        }
-        if !member.is_listening() {
-            return Err(Error::Unreachable); // no answer would arrive
-        }
-        let deadline = member.deadline();
-        let asking = member.queries.begin();
-        let mut body = Vec::new();
-        append(&mut body, QUERY, request).map_err(|_| OverLimit::Message)?;
-        let kind = Kind::Query { number: asking.number };
-        let receivers = member.publish(&member.names.of(audience), kind, &body, deadline)?;
+        let deadline = self.0.deadline();
+        let (asking, receivers) = self.0.query(audience, request, deadline)?;
         asking.wait(receivers, deadline).ok_or(Error::Unreachable)
     }
 
@@ -476,7 +453,11 @@ impl Elsewhere for Others {
 
     fn survey(&self, request: &Request<'_>, within: Duration) -> (Vec<NodeInfo>, Vec<Reply>) {
         let member = &self.0;
-        let replies = if must_not_wait() { Vec::new() } else { member.ask_some(request, within) };
+        let deadline = member.deadline().or_earlier(Deadline::after(within));
+        let replies = match member.query(Audience::All, request, deadline) {
+            Ok((asking, receivers)) => asking.wait_for_some(receivers, deadline),
+            Err(_) => Vec::new(),
+        };
         let known = member.nodes.software();
         (known.iter().map(|(node, software)| NodeInfo::leased(*node, software)).collect(), replies)
     }

@@ -75,9 +75,7 @@ impl Asking<'_> {
         }
         Some(std::mem::take(&mut state.replies))
     }
-}
 
-impl Asking<'_> {
     /// The same, of those who have answered until then.
     pub(super) fn wait_for_some(&self, count: u64, deadline: Deadline) -> Vec<Reply> {
         self.wait(count, deadline).unwrap_or_else(|| std::mem::take(&mut self.query.state.locked().replies))

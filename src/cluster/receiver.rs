@@ -16,6 +16,7 @@ use crossbeam_channel::{Sender as Queue, bounded};
 use super::{
     envelope::{Head, Kind, Sender},
     everyone::{Asked, answer_all},
+    keeper::CONNECT,
     member::Member,
     nodes::Lease,
     pace::Pace,
@@ -36,9 +37,6 @@ use crate::{
 
 /// A node hears itself once a second. After so long a silence the connection is not what it should be.
 const SILENCE: Duration = Duration::from_secs(4);
-
-/// How long it may take to connect.
-const CONNECT: Duration = Duration::from_secs(5);
 
 /// Channels that are subscribed to together.
 const TOGETHER: usize = 1000;

@@ -19,7 +19,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender as Queue, bounded};
 
 use super::{
     envelope::{Kind, Sender},
-    member::Member,
+    member::{MAX_MESSAGE, Member},
 };
 use crate::{
     answering::{Desk, Ended, Peer, Talk},
@@ -167,7 +167,7 @@ impl Asker {
     }
 
     fn welcome(&self, desk: &Desk) {
-        let hello = desk.hello(self.member.max_message(), self.from.start);
+        let hello = desk.hello(MAX_MESSAGE, self.from.start);
         let kind = Kind::Welcome { line: self.line, talk: self.talk };
         if self.member.publish_to(self.node(), kind, &hello, self.member.deadline()).is_err() {
             self.shared.is_over.store(true, SeqCst);

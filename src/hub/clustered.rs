@@ -15,8 +15,7 @@ use crate::{
     error::{Error, Result},
     history::{History, Since},
     id::{NodeId, WebSocketId},
-    info::ConnectionInfo,
-    info::{PresentUser, Recovery, TopicInfo},
+    info::{ConnectionInfo, PresentUser, Recovery, TopicInfo},
     message::{CloseCode, Message, Payload},
     node_info::{NodeInfo, SURVEY},
     pushes::Push,
@@ -25,6 +24,17 @@ use crate::{
     websocket::WebSocket,
     wire::{Answer, AsText, Request, as_usize},
 };
+
+/// Calls a method of this node, or asks the node that has the connection.
+macro_rules! where_it_is {
+    ($this:expr, $id:expr, $method:ident($($argument:expr),*)) => {
+        if $this.is_here($id) {
+            $this.here.$method($($argument),*)
+        } else {
+            $this.node_of($id)?.$method($($argument),*)
+        }
+    };
+}
 
 #[derive(Clone)]
 pub(super) struct Clustered {
@@ -176,15 +186,11 @@ impl Clustered {
     }
 
     pub(super) fn close(&self, id: &WebSocketId, code: CloseCode, text: &str) -> Result<()> {
-        if self.is_here(id) {
-            self.here.close(id, code, text)
-        } else {
-            self.node_of(id)?.close(id, code, text)
-        }
+        where_it_is!(self, id, close(id, code, text))
     }
 
     pub(super) fn connection(&self, id: &WebSocketId) -> Result<ConnectionInfo> {
-        if self.is_here(id) { self.here.connection(id) } else { self.node_of(id)?.connection(id) }
+        where_it_is!(self, id, connection(id))
     }
 
     #[cfg(feature = "__tls")]
@@ -221,26 +227,19 @@ impl Clustered {
     }
 
     pub(super) fn join(&self, id: &WebSocketId, topic: &str) -> Result<()> {
-        if !self.is_here(id) {
-            return self.node_of(id)?.join(id, topic);
-        }
-        self.here.join(id, topic)
+        where_it_is!(self, id, join(id, topic))
     }
 
     pub(super) fn join_since(&self, id: &WebSocketId, topic: &str, since: &Since) -> Result<Recovery> {
-        if self.is_here(id) {
-            self.here.join_since(id, topic, since)
-        } else {
-            self.node_of(id)?.join_since(id, topic, since)
-        }
+        where_it_is!(self, id, join_since(id, topic, since))
     }
 
     pub(super) fn leave(&self, id: &WebSocketId, topic: &str) -> Result<()> {
-        if self.is_here(id) { self.here.leave(id, topic) } else { self.node_of(id)?.leave(id, topic) }
+        where_it_is!(self, id, leave(id, topic))
     }
 
     pub(super) fn topics_of(&self, id: &WebSocketId) -> Result<Vec<Arc<str>>> {
-        if self.is_here(id) { self.here.topics_of(id) } else { self.node_of(id)?.topics_of(id) }
+        where_it_is!(self, id, topics_of(id))
     }
 
     pub(super) fn open_server(&self, id: &WebSocketId) -> Result<WebSocket> {

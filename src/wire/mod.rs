@@ -79,6 +79,21 @@ pub(crate) struct Hello<'a> {
 }
 
 impl<'a> Hello<'a> {
+    /// That of one who asks.
+    #[cfg(feature = "remote")]
+    pub(crate) fn of_client(max_message: usize, epoch: u64) -> Self {
+        Self {
+            version: VERSION,
+            software: SOFTWARE,
+            max_message: max_message as u64,
+            max_unanswered: 0,
+            max_waits: 0,
+            handshake_timeout: 0,
+            write_timeout: 0,
+            epoch,
+        }
+    }
+
     /// As a message.
     pub(crate) fn encode(&self) -> Vec<u8> {
         frames::encode(self)

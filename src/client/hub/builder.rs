@@ -18,7 +18,7 @@ use crate::{
     message::Message,
     remote::{ByConnection, Line, Link, Linked},
     small_file,
-    wire::{Hello, SOFTWARE, SUBPROTOCOL, VERSION},
+    wire::{Hello, SUBPROTOCOL},
 };
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -210,16 +210,7 @@ impl Place {
 
 /// Says who this is, and hears who that is.
 fn greet(client: Client, number: u64, deadline: Deadline) -> Result<Greeted, HubError> {
-    let hello = Hello {
-        version: VERSION,
-        software: SOFTWARE,
-        max_message: MAX_MESSAGE as u64,
-        max_unanswered: 0,
-        max_waits: 0,
-        handshake_timeout: 0,
-        write_timeout: 0,
-        epoch: number,
-    };
+    let hello = Hello::of_client(MAX_MESSAGE, number);
     let silent = || no_hub("a WebSocket that does not say hello");
     client.write(Message::from(hello.encode())).map_err(|_| silent())?;
     let first =

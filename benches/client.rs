@@ -3,6 +3,8 @@
 //!
 //! The server is a process of its own. With `taskset` and two processors, each has one. Quote ratios of one run only.
 
+mod common;
+
 use std::{
     io::{BufRead, BufReader, Read},
     net::TcpStream,
@@ -15,6 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use common::Running;
 use switchboard::{
     Client, Handled, Limits, Message, Opening, Refusal, Server, ServerResult, WebSocket, WebSocketServer,
 };
@@ -59,16 +62,6 @@ fn main() {
                 relay(spawn(1, &["memory", url, whose]));
             }
         }
-    }
-}
-
-/// The server, until this is dropped.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 

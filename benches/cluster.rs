@@ -5,15 +5,18 @@
 //! Redis, the three nodes, their clients, and those who publish and subscribe are processes of their own. Both ways take turns. Quote
 //! ratios of one run only.
 
+mod common;
+
 use std::{
-    io::{self, BufRead, BufReader, ErrorKind, Read, Write},
+    io::{self, ErrorKind, Read, Write},
     net::TcpStream,
     path::PathBuf,
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
+use common::{Process, Running, median};
 use mio::{Events, Interest, Poll, Token};
 use redis::Value;
 use rustix::time::{ClockId, clock_gettime};
@@ -130,11 +133,6 @@ fn broadcast(nodes: &mut [Process], addresses: &[String], slices: usize, connect
         "a broadcast to {NODES} x {connections} connections: the last one has it after {:.0} ms",
         median(times) * 1e3
     );
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 /// Nanoseconds, the same in all processes.
@@ -419,48 +417,5 @@ impl Redis {
 impl Drop for Redis {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.folder);
-    }
-}
-
-/// A process that ends with this.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// This program, asked by lines.
-struct Process {
-    _child: Running,
-    stdin: ChildStdin,
-    stdout: BufReader<ChildStdout>,
-}
-
-impl Process {
-    fn start(args: &[&str]) -> Self {
-        let mut command = Command::new(std::env::current_exe().expect("this program"));
-        let mut child =
-            command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a process");
-        let (stdin, stdout) = (child.stdin.take().expect("a pipe"), child.stdout.take().expect("a pipe"));
-        Self { _child: Running(child), stdin, stdout: BufReader::new(stdout) }
-    }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.stdout.read_line(&mut line).expect("a line");
-        assert!(!line.is_empty(), "a process has ended");
-        line.trim().to_owned()
-    }
-
-    fn tell(&mut self, line: &str) {
-        writeln!(self.stdin, "{line}").expect("a process");
-    }
-
-    fn ask(&mut self, line: &str) -> String {
-        self.tell(line);
-        self.line()
     }
 }

@@ -4,15 +4,18 @@
 //! The server, those who push and those who are pushed to are processes of their own. Redis and we take turns. Quote ratios of one run
 //! only.
 
+mod common;
+
 use std::{
-    io::{self, BufRead, BufReader, Read, Write},
+    io::{self, Read, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
+use common::{Process, Running, median};
 use rustix::time::{ClockId, clock_gettime};
 use switchboard::{
     Audience, Client, Hub, Manage, Opening, Refusal, Server, ServerResult, WebSocket, WebSocketId,
@@ -98,11 +101,6 @@ fn shown(slices: &[(f64, f64)]) -> String {
     let p50 = median(slices.iter().map(|slice| slice.0).collect());
     let p99 = median(slices.iter().map(|slice| slice.1).collect());
     format!("p50 {p50:.1} us, p99 {p99:.1} us")
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 /// The median and the worst but one in a hundred, in microseconds.
@@ -242,45 +240,6 @@ fn subscribe(socket: &Path) {
 }
 
 // What they need.
-
-/// A process that ends with this.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// This program, asked by lines.
-struct Process {
-    _child: Running,
-    stdin: ChildStdin,
-    stdout: BufReader<ChildStdout>,
-}
-
-impl Process {
-    fn start(args: &[&str]) -> Self {
-        let mut command = Command::new(std::env::current_exe().expect("this program"));
-        let mut child =
-            command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a process");
-        let (stdin, stdout) = (child.stdin.take().expect("a pipe"), child.stdout.take().expect("a pipe"));
-        Self { _child: Running(child), stdin, stdout: BufReader::new(stdout) }
-    }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.stdout.read_line(&mut line).expect("a line");
-        assert!(!line.is_empty(), "a process has ended");
-        line.trim().to_owned()
-    }
-
-    fn ask(&mut self, line: &str) -> String {
-        writeln!(self.stdin, "{line}").expect("a process");
-        self.line()
-    }
-}
 
 /// A temporary folder.
 struct Folder(PathBuf);

@@ -5,8 +5,8 @@ mod common;
 use std::{collections::BTreeMap, thread, time::Duration};
 
 use common::{
-    Client, PATIENCE, Scheme, TestServer, echo, eventually, next_message, read_close, redis::RedisServer,
-    serve,
+    Client, PATIENCE, Scheme, TestServer, echo, eventually, member::enter, next_message, read_close,
+    redis::RedisServer, serve,
 };
 use switchboard::{
     Audience, Cluster, Error, Handled, Message, NodeId, Opening, PushErrorKind, Pushed, Refusal, Server,
@@ -19,12 +19,7 @@ struct App;
 
 impl WebSocketServer for App {
     fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
-        let value = |name| opening.request().query_value(name).map(|value| value.into_owned());
-        let (user, topic) = (value("user"), value("topic"));
-        user.map_or(Ok(()), |user| opening.set_user(user))?;
-        topic.map_or(Ok(()), |topic| opening.join(topic))?;
-        opening.set_shared_connection(opening.path() == "/shared");
-        Ok(())
+        enter(opening)
     }
 
     fn server(&mut self, ws: &mut WebSocket) -> ServerResult {

@@ -11,8 +11,8 @@ use switchboard::{
 use tungstenite::client::IntoClientRequest;
 
 use crate::common::{
-    Client, Scheme, Stream, TestServer, echo, eventually, next_message, process::Process, redis::RedisServer,
-    serve,
+    Client, Scheme, Stream, TestServer, echo, eventually, member::enter, next_message, process::Process,
+    redis::RedisServer, serve,
 };
 
 /// So many nodes are in the process of the test.
@@ -29,12 +29,7 @@ struct App;
 
 impl WebSocketServer for App {
     fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
-        let value = |name| opening.request().query_value(name).map(|value| value.into_owned());
-        let (user, topic) = (value("user"), value("topic"));
-        user.map_or(Ok(()), |user| opening.set_user(user))?;
-        topic.map_or(Ok(()), |topic| opening.join(topic))?;
-        opening.set_shared_connection(opening.path() == "/shared");
-        Ok(())
+        enter(opening)
     }
 
     fn server(&mut self, ws: &mut WebSocket) -> ServerResult {

@@ -57,3 +57,13 @@ pub fn parse_numbered(message: &[u8]) -> (Position, &str, &[u8]) {
     let (position, what) = line.split_once(' ').unwrap_or((line, ""));
     (position.parse().unwrap(), what, &message[end + 1..])
 }
+
+/// Is of the user, and in the topic, that the query says, each if it says one. At `/shared` it is shared.
+pub fn enter(opening: &mut Opening) -> Result<(), Refusal> {
+    let value = |name| opening.request().query_value(name).map(|value| value.into_owned());
+    let (user, topic) = (value("user"), value("topic"));
+    user.map_or(Ok(()), |user| opening.set_user(user))?;
+    topic.map_or(Ok(()), |topic| opening.join(topic))?;
+    opening.set_shared_connection(opening.path() == "/shared");
+    Ok(())
+}

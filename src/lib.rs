@@ -728,6 +728,6 @@ pub use crate::{
 pub use crate::{cluster::Cluster, redis::Redis, session::RedisStore};
 
 /// Compiles the code in the README.
-#[cfg(all(doctest, feature = "__tls", feature = "remote"))]
+#[cfg(all(doctest, feature = "__tls", feature = "remote", feature = "cluster"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -61,12 +61,12 @@ impl<Slot: Send> Handler for Parked<Slot> {
         let Some(app) = app.as_mut() else { return messages.for_each(drop) };
         let holder = Holder::Handler { more: AtomicBool::new(false) };
         let ws = WebSocket::new(connection.clone(), self.registry.clone(), holder);
-        for (message, more) in messages {
+        for (place, (message, more)) in messages.enumerate() {
             ws.expect_more(more);
             let unhandled = message.clone();
             match caught(|| app.server.on_client_message(&ws, message)) {
                 Some(Handled::Yes) => {}
-                Some(Handled::No) => connection.leave_unread(unhandled),
+                Some(Handled::No) => connection.leave_unread(unhandled, place),
                 None => {
                     let id = connection.id().short();
                     connection.incidents().failed(format_args!("{id}: on_client_message panicked"));

@@ -297,10 +297,10 @@ impl Connection {
         self.count(&inbox);
     }
 
-    /// Leaves a message that the handler did not take to whoever reads.
-    pub(crate) fn leave_unread(&self, message: Message) {
+    /// Leaves a message that the handler did not take to whoever reads: the one at this place of its batch.
+    pub(crate) fn leave_unread(&self, message: Message, place: usize) {
         let mut inbox = self.inbox.locked();
-        inbox.put_unread(vec![message]);
+        inbox.leave(message, place);
         self.count(&inbox);
         self.wake_readers(inbox);
     }

@@ -252,8 +252,12 @@ impl Inbox {
 
     /// Puts back those for which it was not called. The others, of so many bytes, are done with.
     pub(super) fn put_back(&mut self, mut batch: VecDeque<Message>, handled: usize) {
-        self.in_hand = 0;
+        let done = usize::from(std::mem::take(&mut self.in_hand)).saturating_sub(batch.len());
         self.bytes -= handled;
+        if let Some(lending) = &mut self.lending {
+            lending.handled(done);
+            self.tidy();
+        }
         if !batch.is_empty() {
             batch.append(&mut self.unhandled);
             self.unhandled = batch;
@@ -264,6 +268,22 @@ impl Inbox {
     pub(super) fn discard_unhandled(&mut self) {
         self.bytes -= self.unhandled.iter().map(Message::len).sum::<usize>();
         self.unhandled.clear();
+        if let Some(lending) = &mut self.lending {
+            lending.forget_unhandled(self.in_hand.into());
+        }
+    }
+
+    /// Leaves a message to readers, which the handler was called for: it was at this place of those in its hand.
+    pub(super) fn leave(&mut self, message: Message, place: usize) {
+        let Some(lending) = self.lending.as_mut().filter(|lending| lending.was_had(place)) else {
+            return self.put_unread(vec![message]);
+        };
+        if let Some(first) = self.unread.front().filter(|_| self.read > 0 && self.read != IN_PARTS) {
+            lending.divide(first, self.read);
+        }
+        self.read = IN_PARTS;
+        self.bytes += message.len();
+        lending.add_had(message, &mut self.unread);
     }
 
     /// This reader has a message, which it may be about to answer. Its mark is only set and cleared with this lock.

@@ -47,6 +47,8 @@ pub(super) struct Lending {
     /// What of the first unread messages is still to be read, for each of them: of the one that something was lent of last, and of
     /// those that something came back of, in their order. A message of which there are several parts is there as often.
     parts: VecDeque<Part>,
+    /// Of what is for the handler so many messages may have been had by somebody, the first of them.
+    had: usize,
 }
 
 /// Bytes of a message that are next to each other.
@@ -64,9 +66,9 @@ impl Lending {
         !self.parts.is_empty()
     }
 
-    /// Nothing is lent, and nothing of that has come back.
+    /// Nothing is lent, and nothing of that has come back, be it to be read or for the handler.
     pub(super) fn is_over(&self) -> bool {
-        self.out == 0 && self.parts.is_empty()
+        self.out == 0 && self.parts.is_empty() && self.had == 0
     }
 
     /// How many bytes of these messages are still to be read.
@@ -157,11 +159,39 @@ impl Lending {
         }
     }
 
-    /// What is unread is a message each from now on.
+    /// A message comes behind all that is unread, which somebody has had.
+    pub(super) fn add_had(&mut self, message: Message, unread: &mut VecDeque<Message>) {
+        for whole in unread.iter().skip(self.parts.len()) {
+            let number = self.next_number();
+            self.parts.push_back(Part { number, bytes: 0..whole.len(), fresh: 0 });
+        }
+        let number = self.next_number();
+        self.parts.push_back(Part { number, bytes: 0..message.len(), fresh: usize::MAX });
+        unread.push_back(message);
+    }
+
+    /// What is unread are messages for the handler from now on.
     pub(super) fn cut(&mut self, unread: &mut VecDeque<Message>) {
+        let had = self.parts.iter().rposition(|part| part.bytes.start < part.fresh);
+        self.had = had.map_or(0, |last| last + 1);
         for (part, message) in self.parts.drain(..).zip(unread) {
             *message = message.piece_within(part.bytes, usize::MAX);
         }
+    }
+
+    /// Whether somebody may have had the one at this place of those for the handler.
+    pub(super) fn was_had(&self, place: usize) -> bool {
+        place < self.had
+    }
+
+    /// It is done with the first of them.
+    pub(super) fn handled(&mut self, messages: usize) {
+        self.had = self.had.saturating_sub(messages);
+    }
+
+    /// It does not get any more than these.
+    pub(super) fn forget_unhandled(&mut self, in_hand: usize) {
+        self.had = self.had.min(in_hand);
     }
 
     /// What is unread is thrown away.

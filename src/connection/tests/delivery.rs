@@ -472,10 +472,14 @@ impl Model {
         self.driven.connection.park(Box::new(Deaf));
         self.has_handler = true;
         let unread = std::mem::take(&mut self.unread);
-        for atoms in unread.chunk_by(are_neighbours) {
+        // Those before one that somebody has had may have been, too.
+        let chunks: Vec<_> = unread.chunk_by(are_neighbours).collect();
+        let had = chunks.iter().rposition(|atoms| atoms[0].was_had);
+        for (index, atoms) in chunks.into_iter().enumerate() {
             let (message, mut atoms) = (self.number(), atoms.to_vec());
+            let was_had = had.is_some_and(|last| index <= last);
             for (place, atom) in atoms.iter_mut().enumerate() {
-                (atom.message, atom.place, atom.was_had) = (message, place, false);
+                (atom.message, atom.place, atom.was_had) = (message, place, was_had);
             }
             atoms.last_mut().unwrap().is_last = true;
             self.unhandled.push_back(atoms);
@@ -521,7 +525,7 @@ impl Model {
             let (message, atoms) = (rest.messages.pop_front().unwrap(), self.in_hand.pop_front().unwrap());
             rest.handled += message.len();
             if left.rotate_right(place as u32) & 1 == 1 {
-                self.driven.connection.leave_unread(message);
+                self.driven.connection.leave_unread(message, place);
                 self.unread.extend(atoms);
             }
         }

@@ -103,7 +103,8 @@ fn with_a_password() {
 fn as_a_user_of_an_acl() {
     let server = RedisServer::start();
     // As the documentation has it.
-    let rights = "~switchboard:session:* +pexpire +hexists +hget +hset +hdel +hgetall +exists +del +rename +evalsha +script|load";
+    let rights =
+        "~switchboard:session:* +pexpire +hexists +hget +hset +hdel +hgetall +exists +del +rename +eval";
     let mut command = vec!["ACL", "SETUSER", "sessions", "on", ">secret"];
     command.extend(rights.split(' '));
     server.command(&command);

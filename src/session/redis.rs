@@ -4,7 +4,7 @@
 
 use std::{fmt, sync::OnceLock, time::Duration};
 
-use ::redis::{Connection, Pipeline, RedisResult, Script, Value, cmd, pipe};
+use ::redis::{Connection, Pipeline, RedisResult, Value, from_redis_value, pipe};
 
 use super::{
     id::SessionId,
@@ -64,8 +64,7 @@ const RENEWED: &[u8] = b"\xff";
 /// ([`Error::SessionsFull`](crate::Error::SessionsFull)); with `volatile-lru` those are given up that were not used for
 /// longest. [`Limits::max_sessions`](crate::Limits::max_sessions) is not for this store.
 ///
-/// Its user needs, in an ACL: `~switchboard:session:* +pexpire +hexists +hget +hset +hdel +hgetall +exists +del +rename +evalsha
-/// +script|load`.
+/// Its user needs, in an ACL: `~switchboard:session:* +pexpire +hexists +hget +hset +hdel +hgetall +exists +del +rename +eval`.
 pub struct RedisStore {
     redis: Redis,
     prefix: String,
@@ -75,7 +74,6 @@ pub struct RedisStore {
     /// Made when it is first needed, with all that was chosen.
     pool: OnceLock<Pool>,
     limits: OnceLock<Limits>,
-    scripts: Scripts,
 }
 
 impl RedisStore {
@@ -90,7 +88,6 @@ impl RedisStore {
             answer_timeout: ANSWER_TIMEOUT,
             pool: OnceLock::new(),
             limits: OnceLock::new(),
-            scripts: Scripts::new(),
         }
     }
 
@@ -150,16 +147,29 @@ impl RedisStore {
         })
     }
 
+    /// Does all of this, in one round trip. Returns what came of the last.
+    fn ask_all(&self, pipeline: &Pipeline) -> StoreResult<Value> {
+        self.ask(|connection, deadline| {
+            let answers = exchange(connection, pipeline, deadline)?;
+            answers.into_iter().try_fold(Value::Nil, |_, answer| answer.extract_error())
+        })
+    }
+
+    /// Runs a script, and returns the number that it does. Its text goes with it: Redis may have been started anew.
+    fn run(&self, script: &str, keys: &[String], add: impl FnOnce(&mut Pipeline)) -> StoreResult<i32> {
+        let mut pipeline = pipe();
+        pipeline.cmd("EVAL").arg(script).arg(keys.len()).arg(keys);
+        add(&mut pipeline);
+        Ok(from_redis_value(self.ask_all(&pipeline)?)?)
+    }
+
     /// Restarts the timeout, and does this. Returns what came of it.
     fn ask_and_touch(&self, id: &SessionId, add: impl Fn(&mut Pipeline, &str)) -> StoreResult<Value> {
         let key = self.key(id);
         let mut pipeline = pipe();
         pipeline.cmd("PEXPIRE").arg(&key).arg(self.time_to_live());
         add(&mut pipeline, &key);
-        self.ask(|connection, deadline| {
-            let answers = exchange(connection, &pipeline, deadline)?;
-            answers.into_iter().try_fold(Value::Nil, |_, answer| answer.extract_error())
-        })
+        self.ask_all(&pipeline)
     }
 }
 
@@ -189,10 +199,10 @@ impl SessionStore for RedisStore {
     }
 
     fn set(&self, id: &SessionId, key: &str, value: &str) -> StoreResult<()> {
-        let session = self.key(id);
-        let mut call = self.scripts.set.key(session);
-        call.arg(key).arg(value).arg(self.max_bytes()).arg(self.time_to_live());
-        match self.ask(|connection, _| call.invoke::<i32>(connection))? {
+        let stored = self.run(SET, &[self.key(id)], |call| {
+            call.arg(key).arg(value).arg(self.max_bytes()).arg(self.time_to_live());
+        });
+        match stored? {
             STORED => Ok(()),
             NO_ROOM => Err(Error::SessionsFull.into()),
             _ => Err(Error::SessionRenewed.into()),
@@ -200,20 +210,20 @@ impl SessionStore for RedisStore {
     }
 
     fn remove(&self, id: &SessionId, key: &str) -> StoreResult<()> {
-        let mut command = cmd("HDEL");
-        command.arg(self.key(id)).arg(key);
-        self.ask(|connection, _| command.exec(connection))
+        let mut pipeline = pipe();
+        pipeline.cmd("HDEL").arg(self.key(id)).arg(key);
+        self.ask_all(&pipeline).map(drop)
     }
 
     fn end(&self, id: &SessionId) -> StoreResult<()> {
-        let call = self.scripts.end.key(self.key(id));
-        self.ask(|connection, _| call.invoke::<()>(connection))
+        self.run(END, &[self.key(id)], |_| {}).map(drop)
     }
 
     fn renew(&self, old: &SessionId, proposed: SessionId) -> StoreResult<SessionId> {
-        let mut call = self.scripts.renew.key(self.key(old));
-        call.key(self.key(&proposed)).arg(proposed.as_str()).arg(self.time_to_live());
-        match self.ask(|connection, _| call.invoke::<i32>(connection))? {
+        let renewed = self.run(RENEW, &[self.key(old), self.key(&proposed)], |call| {
+            call.arg(proposed.as_str()).arg(self.time_to_live());
+        });
+        match renewed? {
             STORED => Ok(proposed),
             _ => Err(Error::SessionRenewed.into()),
         }
@@ -234,10 +244,7 @@ impl SessionStore for RedisStore {
             for id in part {
                 pipeline.cmd("PEXPIRE").arg(self.key(id)).arg(time_to_live);
             }
-            self.ask(|connection, deadline| {
-                let answers = exchange(connection, &pipeline, deadline)?;
-                answers.into_iter().try_for_each(|answer| answer.extract_error().map(drop))
-            })?;
+            self.ask_all(&pipeline)?;
         }
         Ok(())
     }
@@ -249,22 +256,11 @@ impl fmt::Debug for RedisStore {
     }
 }
 
-/// What is to be done at once, or not at all.
-struct Scripts {
-    set: Script,
-    end: Script,
-    renew: Script,
-}
+// What is to be done at once, or not at all.
 
 /// What the scripts return.
 const STORED: i32 = 1;
 const NO_ROOM: i32 = 0;
-
-impl Scripts {
-    fn new() -> Self {
-        Self { set: Script::new(SET), end: Script::new(END), renew: Script::new(RENEW) }
-    }
-}
 
 /// Key, value, bytes that the session may hold, time to live.
 const SET: &str = r"
@@ -281,7 +277,8 @@ return 1";
 
 /// A dead ID stays dead.
 const END: &str = r"
-if redis.call('HEXISTS', KEYS[1], '\255') == 0 then redis.call('DEL', KEYS[1]) end";
+if redis.call('HEXISTS', KEYS[1], '\255') == 0 then redis.call('DEL', KEYS[1]) end
+return 1";
 
 /// From the first key to the second one, whose ID is the argument; time to live. Done again, since the answer was lost, it comes to
 /// the same. The values are moved even if Redis has no room for the note that the old ID is dead.

@@ -486,6 +486,17 @@ fn no_thread_and_no_descriptor_is_left() {
         return;
     }
     let count = |what: &str| fs::read_dir(format!("/proc/self/{what}")).unwrap().count();
+    let is_as_before = |before: (usize, usize)| {
+        let begun = Instant::now();
+        while (count("task"), count("fd")) != before {
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "more than {before:?} threads and descriptors: {:#?}",
+                what_is_left()
+            );
+            thread::sleep(Duration::from_millis(5));
+        }
+    };
     let mut redis = RedisServer::start();
     // What is made only once.
     drop((node(&redis, 1), node(&redis, 2)));
@@ -512,16 +523,23 @@ fn no_thread_and_no_descriptor_is_left() {
         load.abandon();
         redis.resume();
     }
-    eventually("all threads have ended", || count("task") == before.0);
-    eventually("all descriptors are closed", || count("fd") == before.1);
+    is_as_before(before);
     // Also where Redis does not answer when a server ends.
     let (one, two) = (node(&redis, 1), node(&redis, 2));
     redis.pause();
     drop((one, two));
-    eventually("all threads have ended", || count("task") == before.0);
-    eventually("all descriptors are closed", || count("fd") == before.1);
+    is_as_before(before);
     redis.resume();
     let _ = node_by(cluster(&redis.url()), 1);
+}
+
+/// The names of all threads, and what all descriptors are of.
+fn what_is_left() -> Vec<String> {
+    let entries =
+        |what: &str| fs::read_dir(format!("/proc/self/{what}")).unwrap().map(|entry| entry.unwrap().path());
+    let threads = entries("task").filter_map(|task| fs::read_to_string(task.join("comm")).ok());
+    let descriptors = entries("fd").filter_map(|fd| fs::read_link(fd).ok());
+    threads.chain(descriptors.map(|of| of.display().to_string())).collect()
 }
 
 /// The IDs of the connections that nodes send by.

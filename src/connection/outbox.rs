@@ -99,13 +99,27 @@ pub enum PushErrorKind {
     /// that the connection itself waits for. Nothing was sent. Pushes to the hub of another process wait for its answer, all of
     /// them.
     MustNotWait,
-    /// The hub is that of another process, and there is no link to it, or no answer has come in time. In the second case the message
-    /// may have been sent, so whoever sends it again may send it twice.
+    /// The hub is that of another process, or the connection another node's, and there is no link to it, or no answer has come in time.
+    /// In the second case the message may have been sent, so whoever sends it again may send it twice.
     Unreachable,
     /// The hub is that of another process, and the token, or the listener that it was connected to, is for reading only.
     Forbidden,
-    /// The hub is that of another process, and the message is too long to be sent there, or too many calls wait. Nothing was sent.
+    /// The hub is that of another process, or the connection another node's, and the message is too long to be sent there, or too many
+    /// calls wait. Nothing was sent.
     OverLimit(OverLimit),
+}
+
+impl PushErrorKind {
+    /// What keeps a push from being asked, or answered.
+    pub(crate) fn of(error: crate::error::Error) -> Self {
+        use crate::error::Error;
+        match error {
+            Error::MustNotWait => Self::MustNotWait,
+            Error::OverLimit(limit) => Self::OverLimit(limit),
+            Error::UnknownId => Self::Unknown,
+            _ => Self::Unreachable,
+        }
+    }
 }
 
 impl fmt::Display for PushError {

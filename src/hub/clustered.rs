@@ -79,7 +79,7 @@ impl Clustered {
         }
         match self.node_of(id) {
             Ok(node) => node.push_wait(id, message, timeout),
-            Err(error) => Err(PushError { kind: push_error(&error), message }),
+            Err(error) => Err(PushError { kind: PushErrorKind::of(error), message }),
         }
     }
 
@@ -441,15 +441,6 @@ fn page_of<T>(
         cut(all.into_iter().collect(), limit, |(name, _): &(Arc<str>, usize)| name.clone());
     let next = next.or_else(|| items.last().filter(|_| has_more).map(|(name, _)| name.clone()));
     Page { items: items.into_iter().map(make).collect(), next }
-}
-
-/// Why a node cannot be asked, as that of a push.
-fn push_error(error: &Error) -> PushErrorKind {
-    match error {
-        Error::UnknownId => PushErrorKind::Unknown,
-        Error::MustNotWait => PushErrorKind::MustNotWait,
-        _ => PushErrorKind::Unreachable,
-    }
 }
 
 impl Broadcast {

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     connection::{PushError, PushErrorKind, Pushed},
-    error::{Error, OverLimit},
+    error::OverLimit,
     id::WebSocketId,
     message::{Message, Payload},
     pushes::Push,
@@ -51,12 +51,12 @@ impl Link {
         extra: Duration,
         take: impl FnOnce(&Answer<'_>) -> Option<T>,
     ) -> Result<T, PushErrorKind> {
-        let line = self.line().map_err(kind)?;
+        let line = self.line().map_err(PushErrorKind::of)?;
         let mut outgoing = Outgoing::default();
-        self.add(&mut outgoing, request).map_err(kind)?;
+        self.add(&mut outgoing, request).map_err(PushErrorKind::of)?;
         let reply = self.exchange(&line, outgoing, extra).map_err(|trouble| match trouble {
             Trouble::Stale => PushErrorKind::Unreachable,
-            Trouble::Error(error) => kind(error),
+            Trouble::Error(error) => PushErrorKind::of(error),
         })?;
         self.judge(&line, reply.first().and_then(Option::as_ref), take)
     }
@@ -71,7 +71,7 @@ impl Link {
         let reply = reply.ok_or(PushErrorKind::Unreachable)?;
         match reply.answer() {
             Ok(Answer::Failed(failure)) => Err(self.failed(line, failure)),
-            Ok(answer) => take(&answer).ok_or_else(|| kind(self.misunderstood(line))),
+            Ok(answer) => take(&answer).ok_or_else(|| PushErrorKind::of(self.misunderstood(line))),
             Err(malformed) => {
                 line.refuse(malformed);
                 Err(PushErrorKind::Unreachable)
@@ -80,7 +80,7 @@ impl Link {
     }
 
     fn failed(&self, line: &Line, failure: Failure<'_>) -> PushErrorKind {
-        of_push(failure).unwrap_or_else(|| kind(self.misunderstood(line)))
+        of_push(failure).unwrap_or_else(|| PushErrorKind::of(self.misunderstood(line)))
     }
 
     /// Pushes in order. After one that was not answered, the others are not tried: none comes before it.
@@ -165,15 +165,5 @@ fn pushed(answer: &Answer<'_>) -> Option<Pushed> {
         Answer::Queued => Some(Pushed::Queued),
         Answer::Forwarded => Some(Pushed::Forwarded),
         _ => None,
-    }
-}
-
-/// What keeps a request from being asked, or answered, as that of a push.
-fn kind(error: Error) -> PushErrorKind {
-    match error {
-        Error::MustNotWait => PushErrorKind::MustNotWait,
-        Error::OverLimit(limit) => PushErrorKind::OverLimit(limit),
-        Error::UnknownId => PushErrorKind::Unknown,
-        _ => PushErrorKind::Unreachable,
     }
 }

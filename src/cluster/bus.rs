@@ -1,18 +1,19 @@
 //! What goes to Redis, over one connection and in order. Whoever has something to send sends, together with it, what others have
 //! queued meanwhile, and waits for the answers to all of it; so one thread alone pays nothing for others, and many share a round trip.
-//! No thread of its own is needed, but for what must not wait, which the keeper sends.
+//! What many of them tell the same node goes as one message, too. No thread of its own is needed, but for what must not wait, which the
+//! keeper sends.
 //!
 //! After a failure nothing that was queued is sent any more: what is unanswered is unknown, and what comes later comes by another
 //! connection, which has the next number.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     fmt,
     sync::{Arc, Condvar, Mutex},
     time::Duration,
 };
 
-use ::redis::{Connection, Value};
+use ::redis::{Cmd, Connection, Value, cmd};
 use crossbeam_channel::Sender;
 
 use crate::{
@@ -54,10 +55,63 @@ struct State {
     is_closed: bool,
 }
 
-/// A command, and who waits for its answer.
+/// What is to be sent, and who waits for the answer.
 struct Item {
-    command: Vec<u8>,
+    what: What,
     ticket: Option<Arc<Ticket>>,
+}
+
+/// What is to be sent.
+pub(super) enum What {
+    Command(Vec<u8>),
+    Publish {
+        channel: String,
+        message: Vec<u8>,
+        /// Where its head ends, if what follows that may also follow what another message with the same head brings.
+        joins_at: Option<usize>,
+    },
+}
+
+impl What {
+    pub(super) fn of(command: &Cmd) -> Self {
+        Self::Command(command.get_packed_command())
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Command(command) => command.len(),
+            Self::Publish { channel, message, .. } => channel.len() + message.len(),
+        }
+    }
+
+    /// Takes what another one brings. False: it goes by itself.
+    fn join(&mut self, other: &Self) -> bool {
+        let Self::Publish { channel, message, joins_at: Some(at) } = self else { return false };
+        match other {
+            Self::Publish { channel: to, message: more, joins_at: Some(from) }
+                if to == channel && more[..*from] == message[..*at] =>
+            {
+                message.extend_from_slice(&more[*from..]);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn into_command(self) -> Vec<u8> {
+        match self {
+            Self::Command(command) => command,
+            Self::Publish { channel, message, .. } => {
+                cmd("PUBLISH").arg(channel).arg(message).get_packed_command()
+            }
+        }
+    }
+}
+
+/// What goes as one, and all who wait for the answer.
+struct Joined {
+    what: What,
+    tickets: Vec<Arc<Ticket>>,
 }
 
 #[derive(Debug, Default)]
@@ -155,16 +209,16 @@ impl Bus {
     ///
     /// # Errors
     /// If there is none in time, it may have been done.
-    pub(super) fn call(&self, way: u32, command: Vec<u8>, deadline: Deadline) -> Answered {
+    pub(super) fn call(&self, way: u32, what: What, deadline: Deadline) -> Answered {
         let ticket = Arc::new(Ticket::default());
         let mut state = self.state.locked();
-        while state.is_up && state.way == way && state.is_full(command.len()) {
+        while state.is_up && state.way == way && state.is_full(what.len()) {
             let left = deadline.remaining().ok_or(Failed::Unreachable)?;
             state.waiting += 1;
             state = wait(&self.room, state, left);
             state.waiting -= 1;
         }
-        state.put(way, Item { command, ticket: Some(ticket.clone()) })?;
+        state.put(way, Item { what, ticket: Some(ticket.clone()) })?;
         if !state.is_led {
             state.is_led = true;
             drop(state);
@@ -178,16 +232,28 @@ impl Bus {
         }
     }
 
-    /// Queues a command that nobody waits for.
+    /// Queues something that nobody waits for, if there is room.
     ///
     /// # Errors
     /// It is not sent.
-    pub(super) fn tell(&self, way: u32, command: Vec<u8>) -> std::result::Result<(), Failed> {
+    pub(super) fn tell(&self, way: u32, what: What) -> Result<(), Failed> {
+        self.queue(way, what, true)
+    }
+
+    /// The same, and there is always room: for what is small, and seldom, and must not be lost.
+    ///
+    /// # Errors
+    /// It is not sent.
+    pub(super) fn tell_surely(&self, way: u32, what: What) -> Result<(), Failed> {
+        self.queue(way, what, false)
+    }
+
+    fn queue(&self, way: u32, what: What, is_bounded: bool) -> Result<(), Failed> {
         let mut state = self.state.locked();
-        if state.is_full(command.len()) {
+        if is_bounded && state.is_full(what.len()) {
             return Err(Failed::OverLimit);
         }
-        state.put(way, Item { command, ticket: None })?;
+        state.put(way, Item { what, ticket: None })?;
         if !state.is_led {
             drop(state);
             let _ = self.keeper.try_send(()); // or it knows already
@@ -324,7 +390,7 @@ impl State {
         if !self.is_up || self.way != way {
             return Err(Failed::Unreachable);
         }
-        self.bytes += item.command.len();
+        self.bytes += item.what.len();
         self.queue.push_back(item);
         Ok(())
     }
@@ -334,7 +400,7 @@ impl State {
         if let Some(index) = self.queue.iter().position(is_it)
             && let Some(item) = self.queue.remove(index)
         {
-            self.bytes -= item.command.len();
+            self.bytes -= item.what.len();
         }
     }
 
@@ -344,9 +410,9 @@ impl State {
         let mut bytes = 0;
         while let Some(item) = self.queue.front()
             && items.len() < TOGETHER
-            && (items.is_empty() || bytes + item.command.len() <= BYTES_TOGETHER)
+            && (items.is_empty() || bytes + item.what.len() <= BYTES_TOGETHER)
         {
-            bytes += item.command.len();
+            bytes += item.what.len();
             items.extend(self.queue.pop_front());
         }
         self.bytes -= bytes;
@@ -362,20 +428,55 @@ impl Item {
     }
 }
 
-/// Sends commands, and tells what Redis answers. False: the connection is of no more use.
-fn exchange(connection: &mut Connection, items: Vec<Item>, deadline: Deadline) -> bool {
-    let sent = match &items[..] {
-        [only] => connection.send_packed_command(&only.command),
-        all => {
-            let together: Vec<u8> = all.iter().flat_map(|item| item.command.iter().copied()).collect();
-            connection.send_packed_command(&together)
+/// Joins what goes to the same channel. Who waits has nothing else here, so theirs may come a little earlier; what nobody waits for
+/// keeps its place among all.
+fn join(items: Vec<Item>) -> Vec<Joined> {
+    let mut all: Vec<Joined> = Vec::with_capacity(items.len());
+    // Where what comes next may join.
+    let mut places = HashMap::<String, usize>::new();
+    for Item { what, ticket } in items {
+        let channel = match &what {
+            What::Publish { channel, joins_at: Some(_), .. } => Some(channel.clone()),
+            _ => None,
+        };
+        let place = channel.as_ref().and_then(|channel| places.get(channel)).copied();
+        let place = place.filter(|place| ticket.is_some() || place + 1 == all.len());
+        if ticket.is_none() {
+            places.clear();
         }
-    };
-    let mut is_done = sent.is_ok();
-    for item in items {
+        let place = match place {
+            Some(place) if all[place].what.join(&what) => {
+                all[place].tickets.extend(ticket);
+                place
+            }
+            _ => {
+                all.push(Joined { what, tickets: ticket.into_iter().collect() });
+                all.len() - 1
+            }
+        };
+        places.extend(channel.map(|channel| (channel, place)));
+    }
+    all
+}
+
+/// Sends what is to be sent, and tells what Redis answers. False: the connection is of no more use.
+fn exchange(connection: &mut Connection, items: Vec<Item>, deadline: Deadline) -> bool {
+    let (mut commands, mut waiting) = (Vec::new(), Vec::new());
+    for Joined { what, tickets } in join(items) {
+        let command = what.into_command();
+        if commands.is_empty() {
+            commands = command
+        } else {
+            commands.extend_from_slice(&command)
+        }
+        waiting.push(tickets);
+    }
+    let mut is_done = connection.send_packed_command(&commands).is_ok();
+    for tickets in waiting {
         let answered = if is_done && deadline.remaining().is_some() { receive(connection) } else { None };
         is_done = answered.is_some();
-        item.answer(answered.unwrap_or(Err(Failed::Unreachable)));
+        let answered = answered.unwrap_or(Err(Failed::Unreachable));
+        tickets.iter().for_each(|ticket| ticket.tell(Step::Answered(answered.clone())));
     }
     is_done
 }
@@ -393,5 +494,43 @@ impl fmt::Debug for Bus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.state.locked();
         write!(f, "Bus({}, {} queued)", if state.is_up { "up" } else { "down" }, state.queue.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tell(channel: &str, message: &str, waits: bool) -> Item {
+        let what = What::Publish { channel: channel.into(), message: message.into(), joins_at: Some(1) };
+        Item { what, ticket: waits.then(Arc::default) }
+    }
+
+    /// What goes, and how many wait for it.
+    fn joined(items: Vec<Item>) -> Vec<(String, usize)> {
+        let text = |what: &What| match what {
+            What::Command(command) => String::from_utf8_lossy(command).into_owned(),
+            What::Publish { channel, message, .. } => {
+                format!("{channel}:{}", String::from_utf8_lossy(message))
+            }
+        };
+        join(items).iter().map(|one| (text(&one.what), one.tickets.len())).collect()
+    }
+
+    #[test]
+    fn what_goes_to_the_same_goes_together_and_what_nobody_waits_for_keeps_its_place() {
+        let all = [("a", "1x"), ("b", "1y"), ("a", "1z"), ("a", "2h"), ("a", "2i")];
+        let waiting = joined(all.map(|(channel, message)| tell(channel, message, true)).into());
+        let expected = [("a:1xz".into(), 2), ("b:1y".into(), 1), ("a:2hi".into(), 2)];
+        assert_eq!(waiting, expected, "another head begins anew");
+        let telling = joined(all.map(|(channel, message)| tell(channel, message, false)).into());
+        let expected = ["a:1x", "b:1y", "a:1z", "a:2hi"].map(|text| (text.to_owned(), 0));
+        assert_eq!(telling, expected);
+        let command = Item { what: What::Command(b"c".into()), ticket: Some(Arc::default()) };
+        let (before, told) = (tell("b", "1v", true), tell("b", "1w", false));
+        let after = [tell("a", "1x", true), tell("b", "1y", true), tell("a", "1z", true)];
+        let mixed = joined([tell("a", "1u", true), command, before, told].into_iter().chain(after).collect());
+        let expected = [("a:1u".into(), 1), ("c".into(), 1), ("b:1vwy".into(), 2), ("a:1xz".into(), 2)];
+        assert_eq!(mixed, expected, "nothing comes before what was told earlier");
     }
 }

@@ -8,7 +8,7 @@ use std::{sync::LazyLock, time::Duration};
 use ::redis::{Cmd, FromRedisValue, Script, cmd, from_redis_value};
 
 use super::{
-    bus::Failed,
+    bus::{Failed, What},
     envelope::{Head, Kind},
     member::{MAX_MESSAGE, Member},
     publications::{Fetched, Place, body_of, epoch_of},
@@ -76,7 +76,7 @@ impl Member {
             command
         };
         if must_not_wait() {
-            self.bus().tell(way, run("EVAL", PUBLISH_TEXT).get_packed_command())?;
+            self.bus().tell(way, What::of(&run("EVAL", PUBLISH_TEXT)))?;
             return Ok(Placed::default());
         }
         let deadline = self.deadline();
@@ -126,10 +126,10 @@ impl Member {
         run: impl Fn(&str, &str) -> Cmd,
         deadline: Deadline,
     ) -> Result<T, Failed> {
-        let command = run("EVALSHA", script.get_hash()).get_packed_command();
-        let value = match self.bus().call(way, command, deadline) {
+        let command = run("EVALSHA", script.get_hash());
+        let value = match self.bus().call(way, What::of(&command), deadline) {
             Err(Failed::Refused(error)) if error.code() == Some("NOSCRIPT") => {
-                self.bus().call(way, run("EVAL", text).get_packed_command(), deadline)?
+                self.bus().call(way, What::of(&run("EVAL", text)), deadline)?
             }
             answered => answered?,
         };

@@ -13,7 +13,7 @@ use ::redis::{Value, cmd, from_redis_value};
 use crossbeam_channel::Sender as Queue;
 
 use super::{
-    bus::{Bus, Failed},
+    bus::{Bus, Failed, What},
     envelope::{Head, Kind, Sender},
     lines::Lines,
     names::Names,
@@ -208,8 +208,8 @@ impl Member {
         body: &[u8],
         deadline: Deadline,
     ) -> Result<u64, Failed> {
-        let (way, command) = self.command(channel, kind, body)?;
-        let receivers = self.bus.call(way, command, deadline)?;
+        let (way, message) = self.message(channel, kind, body)?;
+        let receivers = self.bus.call(way, message, deadline)?;
         from_redis_value(receivers).map_err(|_| Failed::Unreachable)
     }
 
@@ -228,26 +228,30 @@ impl Member {
     /// # Errors
     /// It was not done.
     pub(super) fn tell(&self, channel: &str, kind: Kind, body: &[u8]) -> Result<(), Failed> {
-        let (way, command) = self.command(channel, kind, body)?;
-        self.bus.tell(way, command)
+        let (way, message) = self.message(channel, kind, body)?;
+        match kind {
+            Kind::Bye { .. } | Kind::Over { .. } | Kind::Lost => self.bus.tell_surely(way, message),
+            _ => self.bus.tell(way, message),
+        }
     }
 
     pub(super) fn tell_to(&self, node: NodeId, kind: Kind, body: &[u8]) -> Result<(), Failed> {
         self.tell(&self.names.node(node), kind, body)
     }
 
-    fn command(&self, channel: &str, kind: Kind, body: &[u8]) -> Result<(u32, Vec<u8>), Failed> {
+    fn message(&self, channel: &str, kind: Kind, body: &[u8]) -> Result<(u32, What), Failed> {
         if body.len() > MAX_MESSAGE {
             return Err(Failed::OverLimit);
         }
         let way = self.bus.way()?;
         let message = Head { from: self.me, way, kind }.message(body);
-        Ok((way, cmd("PUBLISH").arg(channel).arg(message).get_packed_command()))
+        let joins_at = (kind == Kind::Tell).then(|| message.len() - body.len());
+        Ok((way, What::Publish { channel: channel.to_owned(), message, joins_at }))
     }
 
     /// A command that publishes nothing.
     pub(super) fn call(&self, command: &::redis::Cmd, deadline: Deadline) -> Result<Value, Failed> {
-        self.bus.call(self.bus.way()?, command.get_packed_command(), deadline)
+        self.bus.call(self.bus.way()?, What::of(command), deadline)
     }
 
     /// Whether a node has a lease, as Redis knows it now.
@@ -344,10 +348,7 @@ impl Member {
 }
 
 fn kind(failed: Failed) -> PushErrorKind {
-    match failed {
-        Failed::Unreachable | Failed::Refused(_) => PushErrorKind::Unreachable,
-        Failed::OverLimit => PushErrorKind::OverLimit(OverLimit::Calls),
-    }
+    PushErrorKind::of(failed.into())
 }
 
 /// What `Elsewhere` is to the registry.

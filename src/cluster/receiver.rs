@@ -202,7 +202,7 @@ impl Receiver {
                 || matches!(share, Share::Topic(topic) if member.replicas().is_wanted(topic))
         };
         let change = member.shares().change(is_wanted, || wanted(member, registry), Instant::now());
-        for share in &change.unsubscribe {
+        for share in change.unsubscribe.iter().chain(&change.unused) {
             if let Share::Topic(topic) = share {
                 member.replicas().end(topic, || registry.has_share(share));
             }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 use super::{
     bus::Failed,
@@ -32,6 +32,14 @@ pub(super) struct Replicas {
     loading: Receiver<Option<Arc<Replica>>>,
     number: AtomicU64,
     pace: Mutex<Pace>,
+}
+
+/// What the thread that loads has to do.
+pub(super) enum Next {
+    Load(Arc<Replica>),
+    NotYet,
+    /// There will be none any more.
+    Over,
 }
 
 #[derive(Default)]
@@ -179,9 +187,17 @@ impl Replicas {
 
     // For the thread that loads.
 
-    /// The next one that has to be loaded. `None`: there will be none any more.
-    pub(super) fn next_to_load(&self) -> Option<Arc<Replica>> {
-        self.loading.recv().ok().flatten()
+    /// The next one that has to be loaded; waits for it, until then at most.
+    pub(super) fn next_to_load(&self, until: Option<Instant>) -> Next {
+        let next = match until {
+            Some(until) => self.loading.recv_deadline(until),
+            None => self.loading.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match next {
+            Ok(Some(replica)) => Next::Load(replica),
+            Err(RecvTimeoutError::Timeout) => Next::NotYet,
+            Ok(None) | Err(RecvTimeoutError::Disconnected) => Next::Over,
+        }
     }
 
     /// It could not be loaded.

@@ -46,6 +46,8 @@ struct State {
 pub(super) struct Change {
     pub(super) subscribe: Vec<Share>,
     pub(super) unsubscribe: Vec<Share>,
+    /// It was not asked for these, and nobody is in them.
+    pub(super) unused: Vec<Share>,
 }
 
 impl Shares {
@@ -174,7 +176,7 @@ impl Shares {
                     change.unsubscribe.push(share);
                 }
                 (false, true) => drop(state.leaving.entry(share).or_insert(now + LINGER)),
-                (false, false) => {}
+                (false, false) => change.unused.push(share),
             }
         }
         change
@@ -206,7 +208,10 @@ mod tests {
             shares.mark(share(name));
         }
         let change = look(&["old", "new"], Duration::ZERO);
-        assert_eq!(change, Change { subscribe: vec![share("new")], unsubscribe: vec![] });
+        assert_eq!(
+            change,
+            Change { subscribe: vec![share("new")], unused: vec![share("short")], ..Change::default() }
+        );
         assert!(!shares.settle(&share("new"), Deadline::after(Duration::from_millis(1))));
         // It comes back while it lingers, and goes again.
         shares.mark(share("new"));
@@ -217,7 +222,7 @@ mod tests {
         assert_eq!(look(&["old"], LINGER * 2), Change::default());
         assert_eq!(look(&["old"], LINGER * 2), Change::default());
         let change = look(&["old"], LINGER * 3);
-        assert_eq!(change, Change { subscribe: vec![], unsubscribe: vec![share("new")] });
+        assert_eq!(change, Change { unsubscribe: vec![share("new")], ..Change::default() });
         shares.end();
         assert!(shares.is_settled(&share("new")), "nothing is heard");
     }

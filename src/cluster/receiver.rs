@@ -316,22 +316,32 @@ impl Receiver {
 
     /// Does what nobody waits for.
     fn told(&self, body: &Bytes) {
-        for frame in Frames::of(body) {
-            let Ok((_, frame)) = frame else { return };
-            match decode_request(frame) {
-                Ok(Some(request)) => self.perform(&request, body),
-                _ => log::debug!("the cluster: a request that this version does not know"),
+        let decode = |frame| {
+            let request = decode_request(frame).ok().flatten();
+            if request.is_none() {
+                log::debug!("the cluster: a request that this version does not know");
             }
+            request
+        };
+        let frames = Frames::of(body).map_while(Result::ok);
+        let mut requests = frames.filter_map(|(_, frame)| decode(frame)).peekable();
+        while let Some(request) = requests.next() {
+            self.perform(&request, requests.peek(), body);
         }
     }
 
-    fn perform(&self, request: &Request<'_>, body: &Bytes) {
+    /// Does one, before the next.
+    fn perform(&self, request: &Request<'_>, next: Option<&Request<'_>>, body: &Bytes) {
         self.member.tally().received.add(1);
         match *request {
             Request::Push { id, payload } => {
-                if let Ok(payload) = payload.payload(body) {
-                    let _ = self.hub.push(&id.0, payload);
-                }
+                let Ok(payload) = payload.payload(body) else { return };
+                let _ = match next {
+                    Some(Request::Push { id: next, .. }) if next.0 == id.0 => {
+                        self.registry.push_with_next(&id.0, payload)
+                    }
+                    _ => self.registry.push(&id.0, payload),
+                };
             }
             Request::Broadcast { to, except, payload } => {
                 if let Ok(payload) = payload.payload(body) {

@@ -33,7 +33,20 @@ impl Connection {
         if self.reason().is_some() {
             return Err(PushError { kind: PushErrorKind::Closed(self.closed_reason()), message });
         }
-        self.push_outgoing(self.prepare(message, forms), key)
+        self.push_outgoing(self.prepare(message, forms), key, false)
+    }
+
+    /// As [`push`](Self::push), of what another push follows at once: they may be sent together.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn push_with_next(
+        self: &Arc<Self>,
+        message: Message,
+        key: Option<&Arc<str>>,
+    ) -> Result<Pushed, PushError> {
+        if self.reason().is_some() {
+            return Err(PushError { kind: PushErrorKind::Closed(self.closed_reason()), message });
+        }
+        self.push_outgoing(self.prepare(message, None), key, true)
     }
 
     /// How many messages are queued, and their bytes.
@@ -68,8 +81,9 @@ impl Connection {
         self: &Arc<Self>,
         outgoing: Outgoing,
         key: Option<&Arc<str>>,
+        more: bool,
     ) -> Result<Pushed, PushError> {
-        let pushed = self.try_push(outgoing, key);
+        let pushed = self.try_push(outgoing, key, more);
         // Whoever pushes faster than others see to it does that itself.
         self.context.relieve();
         pushed.map_err(|(mut kind, Outgoing { message, .. })| {
@@ -85,6 +99,7 @@ impl Connection {
         self: &Arc<Self>,
         outgoing: Outgoing,
         key: Option<&Arc<str>>,
+        more: bool,
     ) -> Result<Pushed, (PushErrorKind, Outgoing)> {
         if let Some(mut core) = self.try_lock() {
             if let Err(reason) = core.protocol.check_sendable() {
@@ -93,6 +108,11 @@ impl Connection {
             let is_next = !core.protocol.is_blocked() && !core.protocol.is_compressing();
             if is_next && self.outbox_is_empty() {
                 core.send(outgoing);
+                if more && core.collects(true) {
+                    drop(core);
+                    self.tell_collected();
+                    return Ok(Pushed::Queued);
+                }
                 let waits = self.flush_or_post(&mut core) || core.deferred.compressing.is_some();
                 return Ok(if waits { Pushed::Queued } else { Pushed::Sent });
             }

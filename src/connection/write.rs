@@ -118,7 +118,7 @@ impl Connection {
         let is_next = !core.protocol.is_blocked() && !core.protocol.is_compressing();
         if !is_next || !self.outbox_is_empty() {
             drop(core);
-            return match self.push_outgoing(outgoing, None) {
+            return match self.push_outgoing(outgoing, None, false) {
                 Ok(_) => Ok(()),
                 Err(PushError { kind: PushErrorKind::Full, .. }) => Err(Error::QueueFull),
                 Err(PushError { kind: PushErrorKind::Closed(reason), .. }) => Err(Error::Closed(reason)),
@@ -214,7 +214,7 @@ impl Connection {
     }
 
     /// The gateway sends what is collected within a millisecond, whatever the handler does next.
-    fn tell_collected(self: &Arc<Self>) {
+    pub(super) fn tell_collected(self: &Arc<Self>) {
         if self.mailbox.collect() {
             self.post(Within::Millisecond);
         }

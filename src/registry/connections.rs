@@ -226,8 +226,23 @@ impl Registry {
 
     /// Pushes to one connection; if it is being opened, this is queued behind the answer to its handshake.
     pub(crate) fn push(&self, id: &WebSocketId, payload: Payload) -> Result<Pushed, PushError> {
+        self.push_by(id, payload, Found::push)
+    }
+
+    /// The same, of what another push to it follows at once: they may be sent together.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn push_with_next(&self, id: &WebSocketId, payload: Payload) -> Result<Pushed, PushError> {
+        self.push_by(id, payload, Found::push_with_next)
+    }
+
+    fn push_by(
+        &self,
+        id: &WebSocketId,
+        payload: Payload,
+        push: fn(&Found, Payload) -> Result<Pushed, PushError>,
+    ) -> Result<Pushed, PushError> {
         let push = || match self.find(id) {
-            Some(found) => found.push(payload),
+            Some(found) => push(&found, payload),
             None => Err(PushError { kind: PushErrorKind::Unknown, message: payload.into_message() }),
         };
         match &self.metrics {

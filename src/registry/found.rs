@@ -59,6 +59,16 @@ impl Found {
         }
     }
 
+    /// The same, of what another push to it follows at once: they may be sent together.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn push_with_next(&self, payload: Payload) -> Result<Pushed, PushError> {
+        let (message, key) = payload.split();
+        match self {
+            Self::Open(connection) => connection.push_with_next(message, key.as_ref()),
+            Self::Opening(pending) => pending.push(message, key.as_ref()),
+        }
+    }
+
     /// Pushes what must not be missing: where there is no room for it, the connection is closed. It comes again for what it has
     /// missed.
     pub(crate) fn push_or_close(&self, message: Message, forms: &Forms) -> Result<Pushed, PushError> {

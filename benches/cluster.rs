@@ -19,7 +19,10 @@ use std::{
 use common::{Process, Running, median};
 use mio::{Events, Interest, Poll, Token};
 use redis::Value;
-use rustix::time::{ClockId, clock_gettime};
+use rustix::{
+    process::{Pid, Signal, kill_process},
+    time::{ClockId, clock_gettime},
+};
 use switchboard::{
     Audience, Cluster, Hub, Limits, NodeId, Opening, Refusal, Server, ServerResult, WebSocket, WebSocketId,
     WebSocketServer,
@@ -86,8 +89,30 @@ fn compare(slices: usize, pushes: usize, connections: usize) {
             median_of(&ours, |slice| slice.p50) / median_of(&theirs, |slice| slice.p50),
         );
     }
-    drop((clients, publisher, subscriber));
+    drop((publisher, subscriber));
+    without_redis(&redis, &mut nodes[1], &mut clients, slices, pushes);
+    drop(clients);
     broadcast(&mut nodes, &addresses, slices, connections);
+}
+
+/// Pushes to a node's own connections, while Redis is there and while it does not answer, by turns.
+fn without_redis(redis: &Redis, node: &mut Process, clients: &mut Process, slices: usize, pushes: usize) {
+    node.ask("look 0");
+    let (line, expect) = (format!("push 1 {pushes} 1"), format!("expect {pushes}"));
+    let (mut with, mut without) = (Vec::new(), Vec::new());
+    for _ in 0..slices {
+        with.push(slice(node, clients, &line, &expect));
+        redis.signal(Signal::STOP);
+        thread::sleep(Duration::from_secs(3)); // the node has found out
+        without.push(slice(node, clients, &line, &expect));
+        redis.signal(Signal::CONT);
+        thread::sleep(Duration::from_secs(1));
+    }
+    println!("one thread, to a connection of its own node:");
+    report("  with Redis", &with);
+    report("  while Redis does not answer", &without);
+    let p99 = |all: &[Measured]| median(all.iter().map(|slice| slice.p99).collect());
+    println!("  ratio: {:.2} times the p99", p99(&without) / p99(&with));
 }
 
 /// What those who receive measure while others send.
@@ -387,7 +412,7 @@ fn be_subscriber(url: &str) {
 
 /// A Redis on a Unix socket, in a folder of its own.
 struct Redis {
-    _server: Running,
+    server: Running,
     folder: PathBuf,
 }
 
@@ -400,13 +425,17 @@ impl Redis {
         command.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"]).arg(&socket);
         let server =
             command.current_dir(&folder).stdout(Stdio::null()).spawn().expect("redis-server is installed");
-        let this = Self { _server: Running(server), folder };
+        let this = Self { server: Running(server), folder };
         let begun = Instant::now();
         while !socket.exists() {
             assert!(begun.elapsed() < PATIENCE, "no Redis");
             thread::sleep(Duration::from_millis(10));
         }
         this
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.server.0), signal).expect("a process");
     }
 
     fn url(&self) -> String {

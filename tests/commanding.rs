@@ -665,6 +665,20 @@ fn each_way_to_a_server() {
             events.lines.try_recv().is_ok()
         });
     }
+    // A token that can be read only once.
+    let mut by_pipe = Command::new("bash");
+    by_pipe.args([
+        "-c",
+        "exec \"$0\" events --manage \"$1\" --manage-token-file <(cat \"$2\")",
+        COMMAND,
+        &http,
+        &token,
+    ]);
+    let events = Started::start(&mut by_pipe);
+    eventually("it tells", || {
+        drop(managed.connect("/shared/early"));
+        events.lines.try_recv().is_ok()
+    });
     // From the environment.
     let mut command = managed.command(&["topics"]);
     command.env("SWITCHBOARD_MANAGE", &http).env("SWITCHBOARD_MANAGE_TOKEN_FILE", &token);

@@ -220,7 +220,9 @@ fn completions_and_manual_have_all_commands() {
     assert!(run(&["man", folder.to_str().unwrap()], &[]).status.success());
     for page in ["switchboard.1", "switchboard-serve.1", "switchboard-check.1", "switchboard-list.1"] {
         let text = fs::read_to_string(folder.path(page)).unwrap();
-        assert!(text.contains(".TH switchboard"), "{page}: {text}");
+        let title =
+            text.lines().find(|line| line.starts_with(".TH ")).unwrap_or_else(|| panic!("{page}: {text}"));
+        assert!(title.contains(concat!("\"switchboard ", env!("CARGO_PKG_VERSION"), '"')), "{page}: {title}");
     }
     let page = String::from_utf8(run(&["man"], &[]).stdout).unwrap();
     assert!(page.contains("SIGHUP") && page.contains("SWITCHBOARD_LISTEN"), "{page}");

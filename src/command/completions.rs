@@ -66,7 +66,18 @@ impl Man {
 }
 
 fn write_pages(dir: &Path) -> io::Result<()> {
-    clap_mangen::generate_to(command(), dir)
+    let mut command = command().disable_help_subcommand(true);
+    command.build(); // each has the name of its page then
+    write_page(&command, dir)
+}
+
+/// Its own, and those of its commands.
+fn write_page(command: &clap::Command, dir: &Path) -> io::Result<()> {
+    for command in command.get_subcommands().filter(|command| !command.is_hide_set()) {
+        write_page(command, dir)?;
+    }
+    let source = concat!("switchboard ", env!("CARGO_PKG_VERSION"));
+    clap_mangen::Man::new(command.clone()).source(source).generate_to(dir).map(drop)
 }
 
 /// With all commands, also those that the help has elsewhere.

@@ -1,6 +1,10 @@
 //! Where the server is, and who asks.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::OnceLock,
+    time::Duration,
+};
 
 use clap::Args;
 use switchboard::{Client, ClientBuilder, Hub, Limits, header::AUTHORIZATION};
@@ -31,6 +35,9 @@ pub(super) struct Place {
     /// The file with the token that it wants, unless it is a Unix socket
     #[arg(long, value_name = "FILE")]
     manage_token_file: Option<PathBuf>,
+    /// What was in that, if it can be read only once, as bash's `<(…)`
+    #[arg(skip)]
+    token: OnceLock<String>,
     /// Give up connecting after this time
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = time, allow_negative_numbers = true)]
     connect_timeout: Duration,
@@ -43,8 +50,10 @@ impl Place {
     /// The server's hub.
     pub(super) fn hub(&self) -> Result<Hub, Failure> {
         let mut builder = Hub::builder().connect_timeout(self.connect_timeout).answer_timeout(ANSWER_TIME);
-        if let Some(file) = self.token_file() {
-            builder = builder.token_file(file);
+        match self.token_file() {
+            Some(file) if file.is_file() => builder = builder.token_file(file),
+            Some(file) => builder = builder.token(self.token(file)?),
+            None => {}
         }
         #[cfg(feature = "__tls")]
         let builder = builder.tls(self.tls.trust().map_err(|e| Failure::usage(e.to_string()))?);
@@ -64,11 +73,7 @@ impl Place {
         (limits.ping_interval, limits.ping_timeout) = (Some(PING), PING);
         let mut builder = Client::builder(&url).connect_timeout(self.connect_timeout).limits(limits);
         if let Some(file) = self.token_file() {
-            let read = |file| small_file::read_text(&file, MAX_TOKEN, small_file::PATIENCE);
-            let token = small_file::open(file)
-                .and_then(read)
-                .map_err(|e| Failure::usage(format!("the token in {}: {e}", file.display())))?;
-            builder = builder.header(AUTHORIZATION, format!("Bearer {}", token.trim()));
+            builder = builder.header(AUTHORIZATION, format!("Bearer {}", self.token(file)?));
         }
         #[cfg(feature = "__tls")]
         let builder = builder.tls(self.tls.trust().map_err(|e| Failure::usage(e.to_string()))?);
@@ -94,6 +99,21 @@ impl Place {
             Some((scheme, rest)) => format!("{}:{rest}", scheme.to_ascii_lowercase()),
             None => given.to_owned(),
         })
+    }
+
+    fn token(&self, file: &Path) -> Result<String, Failure> {
+        if let Some(token) = self.token.get() {
+            return Ok(token.clone());
+        }
+        let read = |file| small_file::read_text(&file, MAX_TOKEN, small_file::PATIENCE);
+        let token = small_file::open(file)
+            .and_then(read)
+            .map_err(|e| Failure::usage(format!("the token in {}: {e}", file.display())))?;
+        let token = token.trim().to_owned();
+        if !file.is_file() {
+            let _ = self.token.set(token.clone());
+        }
+        Ok(token)
     }
 
     fn token_file(&self) -> Option<&PathBuf> {

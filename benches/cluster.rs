@@ -1,4 +1,5 @@
-//! Pushes between the nodes of a cluster, beside PUBLISH and SUBSCRIBE of the same Redis (Debian's `redis-server` has to be installed):
+//! Pushes between the nodes of a cluster, beside PUBLISH and SUBSCRIBE of the same Redis (Debian's `redis-server` has to be installed);
+//! a node's pushes to its own connections while Redis does not answer; a broadcast to all:
 //! `cargo bench --bench cluster --features cluster`, or for so many slices of so many pushes, and so many connections of each node,
 //! `-- 5 20000 5000`.
 //!
@@ -98,7 +99,8 @@ fn compare(slices: usize, pushes: usize, connections: usize) {
 /// Pushes to a node's own connections, while Redis is there and while it does not answer, by turns.
 fn without_redis(redis: &Redis, node: &mut Process, clients: &mut Process, slices: usize, pushes: usize) {
     node.ask("look 0");
-    let (line, expect) = (format!("push 1 {pushes} 1"), format!("expect {pushes}"));
+    // At a rate, since nothing holds back who pushes to a connection here.
+    let (line, expect) = (format!("paced {}", pushes / 10), format!("expect {}", pushes / 10));
     let (mut with, mut without) = (Vec::new(), Vec::new());
     for _ in 0..slices {
         with.push(slice(node, clients, &line, &expect));
@@ -231,6 +233,7 @@ impl WebSocketServer for Silent {
 fn be_node(url: &str, node: u32) {
     let mut limits = Limits::default();
     limits.max_connections = 9000; // a process has 20,000 descriptors mostly
+    limits.ping_interval = None; // clients here know only messages
     let server = Server::builder()
         .listen("127.0.0.1:0")
         .limits(limits)
@@ -251,6 +254,13 @@ fn be_node(url: &str, node: u32) {
             all.len().to_string()
         }
         ("push", &[threads, count, together]) => push_by(&hub, &all, threads, count, together),
+        ("paced", &[count]) => {
+            for _ in 0..count {
+                let _ = hub.push(&all[0], message()).expect("a push");
+                thread::sleep(Duration::from_micros(100));
+            }
+            "done".into()
+        }
         _ => hub.broadcast(Audience::Route("/"), message()).expect("a broadcast").forwarded.to_string(),
     });
 }

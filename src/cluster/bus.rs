@@ -222,11 +222,11 @@ impl Bus {
         if !state.is_led {
             state.is_led = true;
             drop(state);
-            return self.lead(&ticket);
+            return self.lead(&ticket, deadline);
         }
         drop(state);
         match ticket.wait(deadline) {
-            Some(Step::Leads) => self.lead(&ticket),
+            Some(Step::Leads) => self.lead(&ticket, deadline),
             Some(Step::Answered(answered)) => answered,
             _ => self.give_up(&ticket),
         }
@@ -290,14 +290,19 @@ impl Bus {
         }
     }
 
-    /// Sends until this is answered, and lets another one go on.
-    fn lead(&self, ticket: &Ticket) -> Answered {
+    /// Sends until this is answered, or the time is up, and lets another one go on.
+    fn lead(&self, ticket: &Arc<Ticket>, deadline: Deadline) -> Answered {
         let answered = loop {
             let goes_on = self.send_some();
             match ticket.take() {
                 Step::Answered(answered) => break answered,
-                _ if goes_on => *ticket.step.locked() = Step::Waits,
-                _ => break Err(Failed::Unreachable),
+                _ if goes_on && deadline.remaining().is_some() => *ticket.step.locked() = Step::Waits,
+                _ => {
+                    let mut state = self.state.locked();
+                    state.remove(ticket);
+                    self.tell_room(&state);
+                    break Err(Failed::Unreachable);
+                }
             }
         };
         self.hand_on();
@@ -330,7 +335,7 @@ impl Bus {
             items.into_iter().for_each(|item| item.answer(Err(Failed::Unreachable)));
             return false;
         };
-        let is_done = exchange(&mut connection, items, self.deadline());
+        let is_done = exchange(&mut connection, items, self.answer_timeout);
         let mut state = self.state.locked();
         // It may have been broken off meanwhile, and there may be another one.
         match state.is_up && state.way == way {
@@ -460,7 +465,8 @@ fn join(items: Vec<Item>) -> Vec<Joined> {
 }
 
 /// Sends what is to be sent, and tells what Redis answers. False: the connection is of no more use.
-fn exchange(connection: &mut Connection, items: Vec<Item>, deadline: Deadline) -> bool {
+fn exchange(connection: &mut Connection, items: Vec<Item>, answer_timeout: Duration) -> bool {
+    let deadline = Deadline::after(answer_timeout);
     let (mut commands, mut waiting) = (Vec::new(), Vec::new());
     for Joined { what, tickets } in join(items) {
         let command = what.into_command();
@@ -472,13 +478,18 @@ fn exchange(connection: &mut Connection, items: Vec<Item>, deadline: Deadline) -
         waiting.push(tickets);
     }
     let mut is_done = connection.send_packed_command(&commands).is_ok();
+    let mut is_slow = false;
     for tickets in waiting {
-        let answered = if is_done && deadline.remaining().is_some() { receive(connection) } else { None };
+        let left = deadline.remaining().filter(|_| is_done).unwrap_or_default();
+        // The connection waits for so long anyway, if it has nearly all of the time.
+        is_slow |= left < answer_timeout * 9 / 10;
+        let may_come = !left.is_zero() && (!is_slow || connection.set_read_timeout(Some(left)).is_ok());
+        let answered = if may_come { receive(connection) } else { None };
         is_done = answered.is_some();
         let answered = answered.unwrap_or(Err(Failed::Unreachable));
         tickets.iter().for_each(|ticket| ticket.tell(Step::Answered(answered.clone())));
     }
-    is_done
+    is_done && (!is_slow || connection.set_read_timeout(Some(answer_timeout)).is_ok())
 }
 
 /// The next answer. `None`: there is none in time, or the connection has ended.

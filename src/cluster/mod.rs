@@ -109,7 +109,8 @@ impl Cluster {
         self
     }
 
-    /// How long a call waits for Redis and for another node, beside what it waits for there. From 10 ms to 1 min. Default: 1 s.
+    /// How long a call waits for Redis and for another node, beside what it waits for there; twice that at most where many call at the
+    /// same time. From 10 ms to 1 min. Default: 1 s.
     pub fn answer_timeout(mut self, timeout: Duration) -> Self {
         self.answer_timeout = timeout;
         self

@@ -10,8 +10,8 @@ use crate::{
     connection::{Connection, PushError, PushErrorKind},
     deadline::Deadline,
     error::{Error, Result},
-    hub::{Broadcast, Publication, Published},
-    id::WebSocketId,
+    hub::{Broadcast, Page, Publication, Published},
+    id::{NodeId, WebSocketId},
     info::ConnectionInfo,
     registry::Found,
     wire::{self, Answer, AsText, Counts, Failure, Malformed, Payload, Request},
@@ -99,11 +99,11 @@ impl Asked<'_> {
                 self.say(connection, |connection| Answer::Connection(Box::new(connection.into())));
             }
             Request::Connections { to, after, limit } => {
-                let page = hub.connections(to.into(), after.as_ref().map(|id| &id.0), limit as usize);
-                self.say(page, |page| Answer::Connections {
-                    items: page.items.iter().map(Into::into).collect(),
-                    next: page.next.map(AsText),
-                });
+                self.say_page(hub.connections(to.into(), after.as_ref().map(|id| &id.0), limit as usize));
+            }
+            Request::ConnectionsOf { node, to, after, limit } => {
+                let (node, after) = (NodeId::new(node), after.as_ref().map(|id| &id.0));
+                self.say_page(hub.connections_of(node, to.into(), after, limit as usize));
             }
             Request::Members { topic, after, limit } => {
                 let page = hub.members(topic, after.as_ref().map(|id| &id.0), limit as usize);
@@ -189,7 +189,7 @@ impl Asked<'_> {
     fn has_to_wait(&mut self, request: &Request<'_>) -> bool {
         match request {
             Request::Write { .. } | Request::Flush { .. } => return true,
-            Request::Nodes => return self.talk.desk.is_clustered(),
+            Request::Nodes | Request::ConnectionsOf { .. } => return self.talk.desk.is_clustered(),
             Request::PushWait { id, .. }
             | Request::Connection { id }
             | Request::Join { id, .. }
@@ -277,6 +277,13 @@ impl Asked<'_> {
 
     pub(super) fn say_done(&mut self, result: Result<()>) {
         self.say(result, |()| Answer::Done);
+    }
+
+    fn say_page(&mut self, page: Result<Page<ConnectionInfo>>) {
+        self.say(page, |page| Answer::Connections {
+            items: page.items.iter().map(Into::into).collect(),
+            next: page.next.map(AsText),
+        });
     }
 
     fn say_pushed(&mut self, pushed: Result<Answer<'_>, PushError>) {

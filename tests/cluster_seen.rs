@@ -266,11 +266,15 @@ fn a_list_has_what_the_nodes_have_that_answer() {
     assert_eq!((listed["connections"].as_array().unwrap().len(), &listed["unreachable"]), (3, &json!(true)));
     let ended = run(&one, &["list"]);
     assert_eq!((ended.stdout.lines().count(), ended.status.code()), (4, Some(1)), "{:?}", ended.stderr);
-    assert!(
-        ended.stderr.concat().contains("the list is not whole: node 0 does not answer"),
-        "{:?}",
-        ended.stderr
-    );
+    let told = "the list is not whole: node 0 does not answer";
+    assert!(ended.stderr.concat().contains(told), "{:?}", ended.stderr);
+    let mut command = one.command(&["top", "--interval", "0.1"]);
+    let mut terminal = Terminal::spawn(command.env("TERM", "xterm"), Some((120, 24)));
+    for shown in [told, "3 connections, 3 shared"] {
+        terminal.wait_for(shown);
+    }
+    terminal.write("q");
+    eventually("it ends", || terminal.child.try_wait().unwrap().is_some());
 }
 
 #[test]

@@ -104,7 +104,7 @@ const LINK_MORE: usize = 64 << 10;
 /// | `DELETE /@connections/{id}?code=&reason=` | closes it: 204 |
 /// | `GET /@connections/{id}/messages?len=&timeout=` | [reads](#reading-messages) the next message of a shared connection: 200 with it, or 204 if none came in time |
 /// | `PUT`, `DELETE /@connections/{id}/topics/{topic}` | it joins, or leaves: 204 |
-/// | `GET /@connections?path=&topic=&user=&node=&after=&limit=` | `connections`, all that fit what is asked for, without their topics; and `next`, the `after` of the next page, or null. A page has 100, or `limit`, up to 1,000; it may have fewer although there is a next one |
+/// | `GET /@connections?path=&topic=&user=&node=&after=&limit=` | `connections`, all that fit what is asked for, without their topics; `next`, the `after` of the next page, or null; and `unreachable`, true if those of [other nodes](#in-a-cluster) may be missing. A page has 100, or `limit`, up to 1,000; it may have fewer although there is a next one |
 /// | `GET /@topics?after=&limit=` | `topics`, each with `name` and `members`, and `next` |
 /// | `POST /@topics/{topic}?except={id}` | [publishes](crate::Hub::publish) the body: `sent`, `queued`, `dropped`, `gone` as in [`Broadcast`](crate::Broadcast), `position`, `duplicate`. With a header line `Idempotency-Key`, once |
 /// | `POST /@broadcast?path=&except={id}` | sends the body to all: the counts |
@@ -146,8 +146,8 @@ const LINK_MORE: usize = 64 << 10;
 /// # In a cluster
 ///
 /// Each node of a [cluster](crate::Cluster) answers for all of them: its requests reach, list and close the connections of every node, of
-/// which `node` tells the number, and messages are read from those of other nodes, too. While Redis is not reached there is no list of all: with `node`, that of the node
-/// that is asked. What is sent to other nodes is `forwarded`, of
+/// which `node` tells the number, and messages are read from those of other nodes, too. A list of
+/// connections has those of the nodes that answer: `unreachable` tells that others, or Redis, do not. With `node` that is 503. What is sent to other nodes is `forwarded`, of
 /// many as the number of these nodes, and `unreachable` tells that some may not have got it. 503 says that a node, or Redis, did not
 /// answer in time. What a node tells of itself is its own: `/@events`, `/@stats`, `/metrics`, of which Prometheus asks each.
 ///

@@ -20,7 +20,9 @@ use crate::command::escaped::escaped;
   switchboard list                      on a terminal the columns that fit
   switchboard list --topic lobby
   switchboard list --json | jq -r 'select(.queuedBytes > 100000).id'
-  switchboard list | grep ^b3kT9ZcY     the whole ID of one in a log, or top"))]
+  switchboard list | grep ^b3kT9ZcY     the whole ID of one in a log, or top
+
+If a node of a cluster does not answer, or Redis, those of the others are listed, and the exit code is 1."))]
 pub(in crate::command) struct List {
     #[command(flatten)]
     meant: Meant,
@@ -55,7 +57,7 @@ impl List {
         let nodes = nodes::all(&hub);
         let mut output = Output::new()?;
         let missing = if self.json {
-            let print = |info: &ConnectionInfo| output.line(&json::line(&json::Connection::new(info, None)));
+            let print = |info| output.line(&json::line(&json::Connection::new(&info, None)));
             self.each(&hub, &nodes, print)?
         } else {
             self.print(&hub, &nodes, &mut output)?
@@ -68,7 +70,7 @@ impl List {
         let is_cluster = nodes.len() > 1;
         let mut rows = Vec::new();
         let missing = self.each(hub, nodes, |info| {
-            let mut row = row(info);
+            let mut row = row(&info);
             if is_cluster {
                 row.insert(1, info.id.node().to_string());
             }
@@ -88,7 +90,7 @@ impl List {
         &self,
         hub: &Hub,
         nodes: &[NodeInfo],
-        take: impl FnMut(&ConnectionInfo) -> Result<(), Failure>,
+        take: impl FnMut(ConnectionInfo) -> Result<(), Failure>,
     ) -> Result<Option<Failure>, Failure> {
         let asked: Vec<_> = match self.node {
             Some(node) => vec![NodeId::new(node)],

@@ -21,10 +21,10 @@ pub(super) fn each(
     hub: &Hub,
     nodes: &[NodeId],
     audience: Audience<'_>,
-    mut take: impl FnMut(&ConnectionInfo) -> Result<(), Failure>,
+    mut take: impl FnMut(ConnectionInfo) -> Result<(), Failure>,
 ) -> Result<Option<Failure>, Failure> {
     if nodes.is_empty() {
-        hub.all_connections(audience).try_for_each(|info| take(&info?))?;
+        hub.all_connections(audience).try_for_each(|info| take(info?))?;
         return Ok(None);
     }
     let mut silent = Vec::new();
@@ -33,7 +33,7 @@ pub(super) fn each(
         loop {
             match hub.connections_of(node, audience, after.as_ref(), PAGE) {
                 Ok(page) => {
-                    page.items.iter().try_for_each(&mut take)?;
+                    page.items.into_iter().try_for_each(&mut take)?;
                     after = page.next;
                 }
                 Err(Error::Remote(_)) => {

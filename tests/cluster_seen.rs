@@ -3,6 +3,7 @@
 mod common;
 
 use std::{
+    io::Read,
     process::{Command, Stdio},
     time::Duration,
 };
@@ -18,7 +19,7 @@ use common::{
     terminal::Terminal,
 };
 use serde_json::{Value, json};
-use switchboard::{Audience, Client, Cluster, Error, Hub, NodeId};
+use switchboard::{Audience, Client, CloseCode, Cluster, Error, Hub, NodeId};
 use tungstenite::client::IntoClientRequest;
 
 const KEY: &str = "the same 32 secret bytes or more on all nodes\n";
@@ -239,6 +240,54 @@ fn the_command_shows_and_reaches_all_nodes() {
     let ended = run(&one, &["end", id.as_str()]);
     output(&ended);
     assert!(client.read_message(PATIENCE).is_err());
+}
+
+#[test]
+fn what_another_node_has_received_is_read_at_least_once() {
+    let redis = RedisServer::start();
+    let [one, two] = nodes(&redis);
+    let (client, id) = two.connect("/shared/b?user=ann");
+    let mut reading = Process::spawn(&mut one.command(&["read", id.as_str(), "--one"]));
+    client.write("first").unwrap(); // whether somebody waits already or not
+    assert_eq!(output(&reading.end()), "first\n");
+    for number in ["second", "third"] {
+        client.write(number).unwrap();
+    }
+    let reader = Hub::connect(&one.place()).unwrap();
+    let ws = reader.open_server(&id).unwrap();
+    assert_eq!((ws.path(), ws.user(), ws.close_reason()), ("/shared/b", Some("ann"), None));
+    let read = || ws.read_delivery(usize::MAX, PATIENCE).unwrap();
+    let (second, third) = (read(), read());
+    assert_eq!((second.as_text(), third.as_text()), (Some("second"), Some("third")));
+    drop((third, second)); // they go back, in their order
+    let again = read();
+    assert!(again.redelivered());
+    assert_eq!(again.ack().as_text(), Some("second"));
+    let third = read();
+    assert_eq!((third.as_text(), third.redelivered()), (Some("third"), true));
+    third.ack();
+    // What a reader had that was killed comes to the next one.
+    client.write("x".repeat(1 << 20)).unwrap();
+    let mut killed = one.command(&["read", id.as_str()]).stdout(Stdio::piped()).spawn().unwrap();
+    killed.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap(); // and nobody takes the rest
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    client.write("fourth").unwrap();
+    for (len, redelivered) in [(1 << 20, true), ("fourth".len(), false)] {
+        let delivery = read();
+        assert_eq!((delivery.len(), delivery.redelivered()), (len, redelivered));
+        delivery.ack();
+    }
+    assert!(matches!(ws.read_message(Duration::from_millis(1)), Err(Error::Timeout)));
+    ws.write("answer").unwrap();
+    ws.flush().unwrap();
+    assert_eq!(next(&client), "answer");
+    ws.close(4001, "enough");
+    let Err(Error::Closed(reason)) = client.read_message(PATIENCE) else { panic!() };
+    assert_eq!((reason.code(), reason.text()), (CloseCode(4001), "enough"));
+    let Err(Error::Closed(reason)) = ws.read_message(PATIENCE) else { panic!() };
+    assert_eq!(reason.code(), CloseCode(4001));
+    eventually("it is gone", || run(&one, &["read", id.as_str()]).status.code() == Some(4));
 }
 
 #[test]

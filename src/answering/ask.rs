@@ -174,12 +174,13 @@ impl Asked<'_> {
                 let reason = hub.pusher(&id.0).map(|pusher| pusher.close_reason());
                 self.say(reason, |reason| Answer::Ended(reason.as_ref().map(Into::into)));
             }
-            // What it reads would go a long way, and come back a long way.
+            #[cfg(feature = "cluster")]
+            Request::Open { id } => {
+                self.say_opened(hub.open_server(&id.0).map(super::opened::Reached::Elsewhere));
+            }
+            // All others name none.
             _ => {
-                let node = request.connection().map_or_else(String::new, |id| format!(" {}", id.node()));
-                let text =
-                    format!("the connection is one of another node of the cluster,{node}: open it there");
-                (self.put)(&Answer::Failed(Failure::Other(&text)));
+                (self.put)(&Answer::Failed(Failure::Unsupported));
             }
         }
         Ok(Outcome::Done)

@@ -3,9 +3,7 @@
 
 use std::sync::Arc;
 
-use super::Hub;
-#[cfg(feature = "cluster")]
-use super::Place;
+use super::{Hub, Place};
 use crate::{
     audience::Audience,
     error::Result,

@@ -4,6 +4,7 @@ mod common;
 
 use std::{
     io::Read,
+    net::TcpListener,
     process::{Command, Stdio},
     time::Duration,
 };
@@ -19,7 +20,7 @@ use common::{
     terminal::Terminal,
 };
 use serde_json::{Value, json};
-use switchboard::{Audience, Client, CloseCode, Cluster, Error, Hub, NodeId};
+use switchboard::{Audience, Client, CloseCode, Cluster, Error, Hub, Manage, NodeId, Server, ServerError};
 use tungstenite::client::IntoClientRequest;
 
 const KEY: &str = "the same 32 secret bytes or more on all nodes\n";
@@ -288,6 +289,33 @@ fn what_another_node_has_received_is_read_at_least_once() {
     let Err(Error::Closed(reason)) = ws.read_message(PATIENCE) else { panic!() };
     assert_eq!(reason.code(), CloseCode(4001));
     eventually("it is gone", || run(&one, &["read", id.as_str()]).status.code() == Some(4));
+}
+
+#[test]
+fn what_cannot_be_bound_is_never_seen_in_its_cluster() {
+    let redis = RedisServer::start();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let manage = Manage::new().listen(taken.local_addr().unwrap().to_string()).token("0123456789abcdef");
+    let server = Server::builder().listen("127.0.0.1:0").session_keys([KEY.trim()]).manage(manage);
+    let error = server.cluster(Cluster::new(redis.url())).bind().unwrap_err();
+    assert!(matches!(error, ServerError::Bind { .. }), "{error}");
+    assert_eq!(redis.command(&["KEYS", "*"]), "");
+    assert!(!redis.calls().contains_key("publish"));
+}
+
+#[test]
+fn that_redis_is_away_is_told_once() {
+    let mut redis = RedisServer::start();
+    let options = Options::new(redis.url());
+    redis.kill();
+    let mut serve = options.serve(&["--log-level", "debug"]);
+    // Both have tried it again.
+    for said in ["cannot listen: ", "cannot reach Redis: ", "cannot listen: ", "cannot reach Redis: "] {
+        serve.line(said);
+    }
+    let ended = serve.stop();
+    let warnings: Vec<_> = ended.stderr.iter().filter(|line| line.contains("[WARN]")).collect();
+    assert!(warnings.len() == 1 && warnings[0].contains("it is tried again until it can"), "{warnings:#?}");
 }
 
 #[test]

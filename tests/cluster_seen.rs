@@ -248,7 +248,7 @@ fn what_another_node_has_received_is_read_at_least_once() {
     let redis = RedisServer::start();
     let [one, two] = nodes(&redis);
     let (client, id) = two.connect("/shared/b?user=ann");
-    let mut reading = Process::spawn(&mut one.command(&["read", id.as_str(), "--one"]));
+    let reading = Process::spawn(&mut one.command(&["read", id.as_str(), "--one"]));
     client.write("first").unwrap(); // whether somebody waits already or not
     assert_eq!(output(&reading.end()), "first\n");
     for number in ["second", "third"] {

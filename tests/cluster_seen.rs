@@ -352,6 +352,9 @@ fn a_list_has_what_the_nodes_have_that_answer() {
     }
     terminal.write("q");
     eventually("it ends", || terminal.child.try_wait().unwrap().is_some());
+    // Its lease is over: it has none, also before that is noticed.
+    redis.command(&["DEL", "switchboard:lease:00000000"]);
+    assert!(of(0).unwrap().items.is_empty());
 }
 
 #[test]

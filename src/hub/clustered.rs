@@ -299,10 +299,10 @@ impl Clustered {
         if node == self.registry.node() {
             return self.here.connections(audience, after, limit);
         }
-        match self.elsewhere.link(node) {
-            Ok(link) => Remote::new(link).connections(audience, after, limit),
-            Err(Error::UnknownId) => Ok(Page { items: Vec::new(), next: None }),
-            Err(error) => Err(error),
+        let link = self.elsewhere.link(node);
+        match link.and_then(|link| Remote::new(link).connections(audience, after, limit)) {
+            Err(Error::UnknownId) => Ok(Page { items: Vec::new(), next: None }), // or it has left just now
+            page => page,
         }
     }
 

@@ -50,6 +50,16 @@ impl Delivery {
         }
     }
 
+    /// By this deliveries are in the order in which they were received, those of each connection. `None`: another process knows.
+    #[cfg(feature = "manage")]
+    pub(crate) fn place(&self) -> Option<(usize, u64, usize)> {
+        match &self.0 {
+            Place::Local(loan) => Some(loan.place()),
+            #[cfg(feature = "remote")]
+            Place::Remote(_) => None,
+        }
+    }
+
     /// Whether somebody has had it before, or a part of it, and did not acknowledge that: what it asks for may have been done.
     pub fn redelivered(&self) -> bool {
         wherever!(self.0, redelivered())

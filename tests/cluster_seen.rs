@@ -3,6 +3,8 @@
 mod common;
 
 use std::{
+    io::Read,
+    net::TcpListener,
     process::{Command, Stdio},
     time::Duration,
 };
@@ -18,7 +20,7 @@ use common::{
     terminal::Terminal,
 };
 use serde_json::{Value, json};
-use switchboard::{Client, Cluster, Hub, NodeId};
+use switchboard::{Audience, Client, CloseCode, Cluster, Error, Hub, Manage, NodeId, Server, ServerError};
 use tungstenite::client::IntoClientRequest;
 
 const KEY: &str = "the same 32 secret bytes or more on all nodes\n";
@@ -211,6 +213,13 @@ fn the_command_shows_and_reaches_all_nodes() {
         .map(|line| serde_json::from_str::<Value>(line).unwrap()["node"].clone())
         .collect();
     assert_eq!(nodes, [1, 2]);
+    eventually("it is no node", || way(&one).get("/@connections?node=7").status == 200);
+    for (number, ids) in [("1", vec![own.to_string()]), ("2", vec![id.to_string()]), ("7", vec![])] {
+        let listed = run(&one, &["list", "--node", number, "--route", "/shared/*"]);
+        let shown: Vec<_> =
+            output(&listed).lines().skip(1).map(|line| line.split(' ').next().unwrap().to_owned()).collect();
+        assert_eq!(shown, ids);
+    }
     let shown = run(&one, &["show", id.as_str()]);
     assert!(output(&shown).lines().any(|line| line == "node          2"), "{}", shown.stdout);
     assert_eq!(output(&run(&one, &["push", id.as_str(), "hello"])), "forwarded\n");
@@ -232,6 +241,120 @@ fn the_command_shows_and_reaches_all_nodes() {
     let ended = run(&one, &["end", id.as_str()]);
     output(&ended);
     assert!(client.read_message(PATIENCE).is_err());
+}
+
+#[test]
+fn what_another_node_has_received_is_read_at_least_once() {
+    let redis = RedisServer::start();
+    let [one, two] = nodes(&redis);
+    let (client, id) = two.connect("/shared/b?user=ann");
+    let reading = Process::spawn(&mut one.command(&["read", id.as_str(), "--one"]));
+    client.write("first").unwrap(); // whether somebody waits already or not
+    assert_eq!(output(&reading.end()), "first\n");
+    for number in ["second", "third"] {
+        client.write(number).unwrap();
+    }
+    let reader = Hub::connect(&one.place()).unwrap();
+    let ws = reader.open_server(&id).unwrap();
+    assert_eq!((ws.path(), ws.user(), ws.close_reason()), ("/shared/b", Some("ann"), None));
+    let read = || ws.read_delivery(usize::MAX, PATIENCE).unwrap();
+    let (second, third) = (read(), read());
+    assert_eq!((second.as_text(), third.as_text()), (Some("second"), Some("third")));
+    drop((third, second)); // they go back, in their order
+    let again = read();
+    assert!(again.redelivered());
+    assert_eq!(again.ack().as_text(), Some("second"));
+    let third = read();
+    assert_eq!((third.as_text(), third.redelivered()), (Some("third"), true));
+    third.ack();
+    // What a reader had that was killed comes to the next one.
+    client.write("x".repeat(1 << 20)).unwrap();
+    let mut killed = one.command(&["read", id.as_str()]).stdout(Stdio::piped()).spawn().unwrap();
+    killed.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap(); // and nobody takes the rest
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    client.write("fourth").unwrap();
+    for (len, redelivered) in [(1 << 20, true), ("fourth".len(), false)] {
+        let delivery = read();
+        assert_eq!((delivery.len(), delivery.redelivered()), (len, redelivered));
+        delivery.ack();
+    }
+    assert!(matches!(ws.read_message(Duration::from_millis(1)), Err(Error::Timeout)));
+    ws.write("answer").unwrap();
+    ws.flush().unwrap();
+    assert_eq!(next(&client), "answer");
+    ws.close(4001, "enough");
+    let Err(Error::Closed(reason)) = client.read_message(PATIENCE) else { panic!() };
+    assert_eq!((reason.code(), reason.text()), (CloseCode(4001), "enough"));
+    let Err(Error::Closed(reason)) = ws.read_message(PATIENCE) else { panic!() };
+    assert_eq!(reason.code(), CloseCode(4001));
+    eventually("it is gone", || run(&one, &["read", id.as_str()]).status.code() == Some(4));
+}
+
+#[test]
+fn what_cannot_be_bound_is_never_seen_in_its_cluster() {
+    let redis = RedisServer::start();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let manage = Manage::new().listen(taken.local_addr().unwrap().to_string()).token("0123456789abcdef");
+    let server = Server::builder().listen("127.0.0.1:0").session_keys([KEY.trim()]).manage(manage);
+    let error = server.cluster(Cluster::new(redis.url())).bind().unwrap_err();
+    assert!(matches!(error, ServerError::Bind { .. }), "{error}");
+    assert_eq!(redis.command(&["KEYS", "*"]), "");
+    assert!(!redis.calls().contains_key("publish"));
+}
+
+#[test]
+fn that_redis_is_away_is_told_once() {
+    let mut redis = RedisServer::start();
+    let options = Options::new(redis.url());
+    redis.kill();
+    let mut serve = options.serve(&["--log-level", "debug"]);
+    // Both have tried it again.
+    for said in ["cannot listen: ", "cannot reach Redis: ", "cannot listen: ", "cannot reach Redis: "] {
+        serve.line(said);
+    }
+    let ended = serve.stop();
+    let warnings: Vec<_> = ended.stderr.iter().filter(|line| line.contains("[WARN]")).collect();
+    assert!(warnings.len() == 1 && warnings[0].contains("it is tried again until it can"), "{warnings:#?}");
+}
+
+#[test]
+fn a_list_has_what_the_nodes_have_that_answer() {
+    let redis = RedisServer::start();
+    let [one, two] = nodes(&redis);
+    let _clients = [one.connect("/shared/a"), one.connect("/shared/b"), two.connect("/shared/c")];
+    // A node that was killed: it has its lease still, and nobody listens.
+    redis.command(&["SET", "switchboard:lease:00000000", "00000000000000aa 60000 switchboard 0.0.1"]);
+    redis.command(&["SADD", "switchboard:nodes", "00000000"]);
+    eventually("it is known", || one.hub.nodes().unwrap().len() == 3);
+    let error = one.hub.connections(Audience::All, None, 0).unwrap_err();
+    assert!(matches!(error, Error::Unreachable), "{error}");
+    let of = |node| one.hub.connections_of(NodeId::new(node), Audience::All, None, 0);
+    assert!(matches!(of(0), Err(Error::Unreachable)));
+    eventually("it is no node", || of(7).is_ok());
+    assert_eq!([1, 2, 7].map(|node| of(node).unwrap().items.len()), [2, 1, 0]);
+    // So it is for a hub in another process.
+    let remote = Hub::connect(&one.place()).unwrap();
+    let page = remote.connections_of(NodeId::new(1), Audience::All, None, 1).unwrap();
+    let rest = remote.connections_of(NodeId::new(1), Audience::All, page.next.as_ref(), 1).unwrap();
+    assert_eq!((page.items.len(), rest.items.len(), rest.next), (1, 1, None));
+    assert!(matches!(remote.connections_of(NodeId::new(0), Audience::All, None, 0), Err(Error::Remote(_))));
+    let listed = get(&one, "/@connections");
+    assert_eq!((listed["connections"].as_array().unwrap().len(), &listed["unreachable"]), (3, &json!(true)));
+    let ended = run(&one, &["list"]);
+    assert_eq!((ended.stdout.lines().count(), ended.status.code()), (4, Some(1)), "{:?}", ended.stderr);
+    let told = "the list is not whole: node 0 does not answer";
+    assert!(ended.stderr.concat().contains(told), "{:?}", ended.stderr);
+    let mut command = one.command(&["top", "--interval", "0.1"]);
+    let mut terminal = Terminal::spawn(command.env("TERM", "xterm"), Some((120, 24)));
+    for shown in [told, "3 connections, 3 shared"] {
+        terminal.wait_for(shown);
+    }
+    terminal.write("q");
+    eventually("it ends", || terminal.child.try_wait().unwrap().is_some());
+    // Its lease is over: it has none, also before that is noticed.
+    redis.command(&["DEL", "switchboard:lease:00000000"]);
+    assert!(of(0).unwrap().items.is_empty());
 }
 
 #[test]
@@ -267,13 +390,33 @@ fn what_a_cluster_does_is_counted_and_ready_says_that_redis_is_away() {
         (503, Some("ServiceUnavailableException"))
     );
     assert_eq!(metric(&one, "switchboard_cluster_unreachable_total"), kept + 1.0);
-    // There is no list of all, but one of its own; the command says why.
-    assert_eq!(way(&one).get("/@connections").status, 503);
-    let listed = get(&one, "/@connections?node=1");
-    assert_eq!(listed["connections"].as_array().unwrap().len(), 1);
+    // The list has its own, and it is said that it is not whole.
+    for (path, is_missing) in [("/@connections", true), ("/@connections?node=1", false)] {
+        let listed = get(&one, path);
+        assert_eq!(listed["connections"].as_array().unwrap().len(), 1);
+        assert_eq!(listed["unreachable"], is_missing, "{path}");
+    }
     assert_eq!(way(&one).get("/@connections?node=2").status, 503);
-    let ended = run(&one, &["list"]);
-    assert_eq!(ended.status.code(), Some(1), "{:?}", ended.stderr);
+    assert!(one.hub.connections(Audience::All, None, 0).is_err());
+    let told = "the list is not whole: node 2 does not answer, or Redis";
+    for (args, rows, told) in [
+        (&["list", "--json"][..], 1, Some(told)),
+        (&["list", "--json", "--node", "1"], 1, None),
+        (&["list", "--json", "--node", "2"], 0, Some(told)),
+        (&["list"], 2, Some(told)),
+    ] {
+        let ended = run(&one, args);
+        assert_eq!(ended.stdout.lines().count(), rows, "{args:?}: {}", ended.stdout);
+        assert_eq!(ended.status.code(), Some(i32::from(told.is_some())), "{args:?}: {:?}", ended.stderr);
+        assert!(ended.stderr.concat().contains(told.unwrap_or_default()), "{args:?}: {:?}", ended.stderr);
+    }
+    // One that was started since knows no others.
+    let three = node(&redis, 3);
+    let _alone = three.connect("/shared/c");
+    let ended = run(&three, &["list", "--json"]);
+    assert_eq!((ended.stdout.lines().count(), ended.status.code()), (1, Some(1)), "{:?}", ended.stderr);
+    assert!(ended.stderr.concat().contains("the list is not whole: the other nodes"), "{:?}", ended.stderr);
+    drop(three);
     // Its own clients do not notice, and what is known of the others is from before.
     let sent = value(&way(&one).ask("POST /@broadcast?path=/shared/a", "local"), 200);
     assert_eq!(sent["unreachable"], true);

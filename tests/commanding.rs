@@ -435,14 +435,15 @@ fn events_as_they_happen() {
     let as_json = Started::start(&mut managed.command(&["events", "--json"]));
     let for_people = Started::start(&mut managed.command(&["events"]));
     let (client, id) = first_seen(&managed, [&as_json, &for_people]);
-    assert_eq!(as_json.json(), json!({"event": "occupied", "topic": "t"}));
+    let node = id.parse::<switchboard::WebSocketId>().unwrap().node().get();
+    assert_eq!(as_json.json(), json!({"event": "occupied", "topic": "t", "node": node}));
     assert!(for_people.line().ends_with("Z occupied topic=t"));
     client.close(4000, "a \"reason\"");
     client.finish();
     // In whichever order.
     let mut events = [as_json.json(), as_json.json()];
     events.sort_by_key(|event| event["event"].to_string());
-    assert_eq!(events[1], json!({"event": "vacated", "topic": "t"}));
+    assert_eq!(events[1], json!({"event": "vacated", "topic": "t", "node": node}));
     let mut closed = events[0].clone();
     assert!(closed["durationMillis"].take().as_f64().unwrap() >= 0.0);
     let node = id.parse::<WebSocketId>().unwrap().node().get();

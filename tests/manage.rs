@@ -448,7 +448,8 @@ fn what_happens_is_told_while_it_happens() {
         next(&mut stream, "vacated");
         next(&mut stream, "closed");
         assert_eq!(events[0], json!({"id": id, "node": node, "path": "/a", "user": "u"}));
-        assert_eq!((&events[1], &events[2]), (&json!({"topic": "t"}), &json!({"topic": "t"})));
+        let of_topic = json!({"topic": "t", "node": node});
+        assert_eq!((&events[1], &events[2]), (&of_topic, &of_topic));
         let closed = &events[3];
         assert_eq!(
             (&closed["id"], &closed["code"], &closed["by"]),

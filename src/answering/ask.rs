@@ -10,8 +10,8 @@ use crate::{
     connection::{Connection, PushError, PushErrorKind},
     deadline::Deadline,
     error::{Error, Result},
-    hub::{Broadcast, Publication, Published},
-    id::WebSocketId,
+    hub::{Broadcast, Page, Publication, Published},
+    id::{NodeId, WebSocketId},
     info::ConnectionInfo,
     registry::Found,
     wire::{self, Answer, AsText, Counts, Failure, Malformed, Payload, Request},
@@ -99,11 +99,11 @@ impl Asked<'_> {
                 self.say(connection, |connection| Answer::Connection(Box::new(connection.into())));
             }
             Request::Connections { to, after, limit } => {
-                let page = hub.connections(to.into(), after.as_ref().map(|id| &id.0), limit as usize);
-                self.say(page, |page| Answer::Connections {
-                    items: page.items.iter().map(Into::into).collect(),
-                    next: page.next.map(AsText),
-                });
+                self.say_page(hub.connections(to.into(), after.as_ref().map(|id| &id.0), limit as usize));
+            }
+            Request::ConnectionsOf { node, to, after, limit } => {
+                let (node, after) = (NodeId::new(node), after.as_ref().map(|id| &id.0));
+                self.say_page(hub.connections_of(node, to.into(), after, limit as usize));
             }
             Request::Members { topic, after, limit } => {
                 let page = hub.members(topic, after.as_ref().map(|id| &id.0), limit as usize);
@@ -174,12 +174,13 @@ impl Asked<'_> {
                 let reason = hub.pusher(&id.0).map(|pusher| pusher.close_reason());
                 self.say(reason, |reason| Answer::Ended(reason.as_ref().map(Into::into)));
             }
-            // What it reads would go a long way, and come back a long way.
+            #[cfg(feature = "cluster")]
+            Request::Open { id } => {
+                self.say_opened(hub.open_server(&id.0).map(super::opened::Reached::Elsewhere));
+            }
+            // All others name none.
             _ => {
-                let node = request.connection().map_or_else(String::new, |id| format!(" {}", id.node()));
-                let text =
-                    format!("the connection is one of another node of the cluster,{node}: open it there");
-                (self.put)(&Answer::Failed(Failure::Other(&text)));
+                (self.put)(&Answer::Failed(Failure::Unsupported));
             }
         }
         Ok(Outcome::Done)
@@ -189,7 +190,7 @@ impl Asked<'_> {
     fn has_to_wait(&mut self, request: &Request<'_>) -> bool {
         match request {
             Request::Write { .. } | Request::Flush { .. } => return true,
-            Request::Nodes => return self.talk.desk.is_clustered(),
+            Request::Nodes | Request::ConnectionsOf { .. } => return self.talk.desk.is_clustered(),
             Request::PushWait { id, .. }
             | Request::Connection { id }
             | Request::Join { id, .. }
@@ -277,6 +278,13 @@ impl Asked<'_> {
 
     pub(super) fn say_done(&mut self, result: Result<()>) {
         self.say(result, |()| Answer::Done);
+    }
+
+    fn say_page(&mut self, page: Result<Page<ConnectionInfo>>) {
+        self.say(page, |page| Answer::Connections {
+            items: page.items.iter().map(Into::into).collect(),
+            next: page.next.map(AsText),
+        });
     }
 
     fn say_pushed(&mut self, pushed: Result<Answer<'_>, PushError>) {

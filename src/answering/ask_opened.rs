@@ -1,16 +1,13 @@
 //! What is asked of shared connections that a link has opened.
 
-use std::{
-    sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
-};
+use std::time::Duration;
 
 use super::{
     ask::{Asked, Outcome},
-    opened::Handle,
+    opened::{Handle, Reached},
 };
 use crate::{
-    connection::Connection,
+    connection::About,
     error::{Error, Result},
     id::WebSocketId,
     websocket::READ_LEN,
@@ -27,30 +24,34 @@ impl Asked<'_> {
             Request::Write { handle, payload } => {
                 let message = payload.data.message(self.message)?;
                 if !self.talk.is_given_up() {
-                    self.done(handle, |connection| connection.write(message, false));
+                    self.done(handle, |connection| connection.write(message));
                 }
             }
-            Request::Flush { handle } => self.done(handle, |connection| connection.flush_all()),
+            Request::Flush { handle } => self.done(handle, |connection| connection.flush()),
             Request::End { handle, code, text } => self.done(handle, |connection| {
                 connection.close(code.into(), text);
                 Ok(())
             }),
             Request::Ended { handle } => {
-                self.tell(handle, |connection| Answer::Ended(connection.reason().map(Into::into)))
+                self.on(handle, |this, handle| {
+                    let reason = handle.connection.reason();
+                    (this.put)(&Answer::Ended(reason.as_ref().map(Into::into)));
+                    Outcome::Done
+                });
             }
             Request::SetSessionEndOnClose { handle, on } => self.done(handle, |connection| {
-                connection.session_end_on_close.store(on, Relaxed);
+                connection.set_session_end_on_close(on);
                 Ok(())
             }),
             Request::SessionEndOnClose { handle } => {
-                self.tell(handle, |connection| Answer::Flag(connection.session_end_on_close.load(Relaxed)))
+                self.tell(handle, |connection| Answer::Flag(connection.session_end_on_close()))
             }
             Request::SetBinaryData { handle, on } => self.done(handle, |connection| {
-                connection.binary_data.store(on, Relaxed);
+                connection.set_binary_data(on);
                 Ok(())
             }),
             Request::BinaryData { handle } => {
-                self.tell(handle, |connection| Answer::Flag(connection.binary_data.load(Relaxed)));
+                self.tell(handle, |connection| Answer::Flag(connection.binary_data()));
             }
             Request::Ack { handle, delivery } => self.settle(handle, delivery, true),
             Request::GiveBack { handle, delivery } => self.settle(handle, delivery, false),
@@ -73,23 +74,31 @@ impl Asked<'_> {
             }
             match connection.reason() {
                 Some(reason) => Err(Error::Closed(reason.clone())),
-                None => Ok(connection),
+                None => Ok(Reached::Here(connection)),
             }
         });
-        let handle = match &opened {
-            Ok(connection) => self.talk.handles.add(connection.clone()),
-            Err(_) => Some(0),
+        self.say_opened(opened);
+    }
+
+    pub(super) fn say_opened(&mut self, opened: Result<Reached>) {
+        let reached = match opened {
+            Ok(reached) => reached,
+            Err(error) => return self.say_done(Err(error)),
         };
-        let Some(handle) = handle else {
+        let Some((number, handle)) = self.talk.handles.add(reached) else {
             (self.put)(&Answer::Failed(Failure::TooMany));
             return;
         };
-        if !self.say(opened, |connection| Answer::Opened(Box::new(describe(connection, handle)))) {
-            self.talk.handles.release(handle);
+        let opened = describe(handle.connection.about(), number);
+        if !(self.put)(&Answer::Opened(Box::new(opened))) {
+            self.talk.handles.release(number);
         }
     }
 
     fn read(&mut self, handle: &Handle, len: u64, timeout: Duration) -> Outcome {
+        if handle.connection.is_elsewhere() && !self.may_wait {
+            return Outcome::Waits(None);
+        }
         let len = if len == 0 { READ_LEN } else { as_usize(len) };
         let wait = if self.may_wait { timeout } else { Duration::ZERO };
         match handle.read(len, wait) {
@@ -115,14 +124,14 @@ impl Asked<'_> {
         });
     }
 
-    fn done(&mut self, handle: u32, call: impl FnOnce(&Arc<Connection>) -> Result<()>) {
+    fn done(&mut self, handle: u32, call: impl FnOnce(&Reached) -> Result<()>) {
         self.on(handle, |this, handle| {
             this.say_done(call(&handle.connection));
             Outcome::Done
         });
     }
 
-    fn tell(&mut self, handle: u32, answer: impl for<'c> FnOnce(&'c Connection) -> Answer<'c>) {
+    fn tell(&mut self, handle: u32, answer: impl FnOnce(&Reached) -> Answer<'static>) {
         self.on(handle, |this, handle| {
             (this.put)(&answer(&handle.connection));
             Outcome::Done
@@ -140,8 +149,7 @@ impl Asked<'_> {
     }
 }
 
-fn describe(connection: &Connection, handle: u32) -> Opened<'_> {
-    let about = connection.about();
+fn describe(about: &About, handle: u32) -> Opened<'_> {
     Opened {
         handle,
         path: &about.path,

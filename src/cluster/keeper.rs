@@ -91,6 +91,11 @@ impl Keeper {
         Ok(())
     }
 
+    /// It cannot, and goes on trying: it is said now, and not again soon.
+    pub(super) fn failed(&mut self, failure: &Failure) {
+        self.pace.failed(&format!("{failure}; it is tried again until it can"));
+    }
+
     /// Takes the lease. False: another node has it.
     pub(super) fn claim(&mut self) -> Result<bool, Failed> {
         let (member, names) = (&self.member, self.member.names());

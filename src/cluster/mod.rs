@@ -149,6 +149,26 @@ impl From<Redis> for Cluster {
     }
 }
 
+/// A server that is to be a node of its cluster: its hub is that of all, and nobody knows of it yet.
+pub(crate) struct Candidate {
+    member: Arc<Member>,
+    keeper: Sender<()>,
+    first: Keeper,
+}
+
+impl Candidate {
+    /// # Errors
+    /// [`ServerError::Config`]: what was chosen is wrong.
+    pub(crate) fn new(cluster: &Cluster, registry: &Registry) -> Result<Self, ServerError> {
+        let choices = cluster.check()?;
+        let (keeper, woken) = bounded(1);
+        let start = u64::from_ne_bytes(random_bytes());
+        let member = Arc::new(Member::new(choices, registry, start, keeper.clone()));
+        registry.set_elsewhere(Arc::new(Others(member.clone())));
+        Ok(Self { first: Keeper::new(member.clone(), woken), member, keeper })
+    }
+}
+
 /// A server's place in its cluster, until it is dropped.
 pub(crate) struct Membership {
     member: Arc<Member>,
@@ -162,18 +182,13 @@ impl Membership {
     /// # Errors
     /// [`ServerError::Config`]: Redis does not want it, or another node has its number. [`ServerError::Io`]: no threads.
     pub(crate) fn begin(
-        cluster: &Cluster,
+        candidate: Candidate,
         registry: &Arc<Registry>,
         limits: &Limits,
     ) -> Result<Self, ServerError> {
-        let choices = cluster.check()?;
-        let (keeper, woken) = bounded(1);
-        let start = u64::from_ne_bytes(random_bytes());
-        let member = Arc::new(Member::new(choices, registry, start, keeper.clone()));
-        let mut first = Keeper::new(member.clone(), woken);
+        let Candidate { member, keeper, mut first } = candidate;
         enter(&mut first, &member)?;
         let desk = Desk::new(Hub::alone(registry.clone()), registry.clone(), limits);
-        registry.set_elsewhere(Arc::new(Others(member.clone())));
         let mut this = Self { member, keeper, threads: Vec::new() };
         this.threads.extend(Receiver::start(this.member.clone(), registry.clone(), Arc::new(desk))?);
         if registry.histories().is_any() {
@@ -198,7 +213,7 @@ fn enter(keeper: &mut Keeper, member: &Member) -> Result<(), ServerError> {
         if failure.kind() == FailureKind::Unsuitable {
             return Err(looking::unsuitable(&failure));
         }
-        log::warn!("{NOT_REACHED}, and goes on trying: {failure}");
+        keeper.failed(&failure);
         return Ok(());
     }
     match keeper.claim() {

@@ -32,7 +32,16 @@ impl Pace {
         if is_news {
             self.said = Some(Instant::now());
         }
-        log::log!(if is_news { Level::Warn } else { Level::Debug }, "{}: {why}", self.what);
+        self.tell(if is_news { Level::Warn } else { Level::Debug }, why)
+    }
+
+    /// The same where somebody else says it.
+    pub(super) fn failed_as_well(&mut self, why: &str) -> Duration {
+        self.tell(Level::Debug, why)
+    }
+
+    fn tell(&mut self, level: Level, why: &str) -> Duration {
+        log::log!(level, "{}: {why}", self.what);
         let delay = self.delay;
         self.delay = (delay * 2).min(LONGEST);
         let [chance] = crate::id::random_bytes();

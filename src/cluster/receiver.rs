@@ -98,7 +98,10 @@ impl Receiver {
                 Err(failure) => failure.to_string(),
             };
             if !self.member.is_ending() {
-                std::thread::sleep(pace.failed(&failure));
+                // Without any connection to Redis, the keeper says so.
+                let is_told = !self.member.bus().is_up();
+                let pause = if is_told { pace.failed_as_well(&failure) } else { pace.failed(&failure) };
+                std::thread::sleep(pause);
             }
         }
         self.member.talks().end_all(None).into_iter().for_each(|thread| drop(thread.join()));

@@ -6,8 +6,9 @@ use clap::{
     error::{ContextKind, ContextValue},
 };
 
-/// Adds what somebody may have meant.
+/// Adds what somebody may have meant, and leaves out what nobody else should see.
 pub(super) fn with_tip(mut error: clap::Error, root: &Command) -> clap::Error {
+    hide_passwords(&mut error);
     let tip = tip(&error, root);
     suggest(&mut error, tip);
     error
@@ -23,6 +24,28 @@ pub(super) fn suggest(error: &mut clap::Error, tips: impl IntoIterator<Item = St
         tips.extend(others.iter().cloned());
     }
     error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tips));
+}
+
+/// Of URLs: what is wrong may end in a log.
+fn hide_passwords(error: &mut clap::Error) {
+    for kind in [ContextKind::InvalidSubcommand, ContextKind::InvalidArg, ContextKind::InvalidValue] {
+        if let Some(ContextValue::String(text)) = error.get(kind)
+            && let Some(hidden) = without_password(text)
+        {
+            error.insert(kind, ContextValue::String(hidden));
+        }
+    }
+}
+
+/// A URL without its user and password. `None`: it has none.
+fn without_password(text: &str) -> Option<String> {
+    if let Some((scheme, rest)) = text.split_once("://")
+        && let Some((_, host)) = rest.rsplit_once('@')
+    {
+        return Some(format!("{scheme}://…@{host}"));
+    }
+    let at = text.find("pass=").filter(|_| text.contains(':'))?;
+    Some(format!("{}pass=…", &text[..at]))
 }
 
 fn tip(error: &clap::Error, root: &Command) -> Option<String> {
@@ -101,6 +124,24 @@ mod tests {
     fn told(args: &[&str]) -> String {
         let error = Cli::try_parse_from([&["switchboard"], args].concat()).unwrap_err();
         with_tip(error, &<Cli as CommandFactory>::command()).to_string()
+    }
+
+    #[test]
+    fn no_password_is_shown() {
+        for args in [
+            &["redis://user:secret@box"][..],
+            &["serve", "redis://:a/secret@b@box/1"],
+            &["serve", "redis+unix:///run/redis.sock?pass=secret"],
+            &["serve", "--max-connections", "redis://user:secret@box"],
+            #[cfg(not(feature = "cluster"))]
+            &["serve", "--cluster", "redis://user:secret@box"],
+            #[cfg(not(feature = "cluster"))]
+            &["check", "--cluster=unix:/run/redis.sock?db=1&pass=secret"],
+            &["ws://user:secret@box/chat"],
+        ] {
+            let told = told(args);
+            assert!(told.contains('…') && !told.contains("secret"), "{args:?}: {told}");
+        }
     }
 
     #[test]

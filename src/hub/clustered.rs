@@ -256,11 +256,37 @@ impl Clustered {
         after: Option<&WebSocketId>,
         limit: usize,
     ) -> Result<Page<ConnectionInfo>> {
+        self.connections_unless(audience, after, limit, Err)
+    }
+
+    /// The same without those of nodes that cannot be asked; and whether there are any.
+    pub(super) fn connections_in_reach(
+        &self,
+        audience: Audience<'_>,
+        after: Option<&WebSocketId>,
+        limit: usize,
+    ) -> Result<(Page<ConnectionInfo>, bool)> {
+        // There may be nodes that this one does not know.
+        let mut is_missing = !self.elsewhere.standing().is_up;
+        let page = self.connections_unless(audience, after, limit, |_| {
+            is_missing = true;
+            Ok(())
+        })?;
+        Ok((page, is_missing))
+    }
+
+    fn connections_unless(
+        &self,
+        audience: Audience<'_>,
+        after: Option<&WebSocketId>,
+        limit: usize,
+        failed: impl FnMut(Error) -> Result<()>,
+    ) -> Result<Page<ConnectionInfo>> {
         let page = |node: Option<&Remote>, after: Option<&WebSocketId>, limit| match node {
             None => self.here.connections(audience, after, limit),
             Some(node) => node.connections(audience, after, limit),
         };
-        self.pages(after, limit, page, |connection| connection.id)
+        self.pages(after, limit, page, |connection| connection.id, failed)
     }
 
     pub(super) fn connections_of(
@@ -273,10 +299,10 @@ impl Clustered {
         if node == self.registry.node() {
             return self.here.connections(audience, after, limit);
         }
-        match self.elsewhere.link(node) {
-            Ok(link) => Remote::new(link).connections(audience, after, limit),
-            Err(Error::UnknownId) => Ok(Page { items: Vec::new(), next: None }),
-            Err(error) => Err(error),
+        let link = self.elsewhere.link(node);
+        match link.and_then(|link| Remote::new(link).connections(audience, after, limit)) {
+            Err(Error::UnknownId) => Ok(Page { items: Vec::new(), next: None }), // or it has left just now
+            page => page,
         }
     }
 
@@ -290,7 +316,7 @@ impl Clustered {
             None => self.here.members(topic, after, limit),
             Some(node) => node.members(topic, after, limit),
         };
-        self.pages(after, limit, page, |id| *id)
+        self.pages(after, limit, page, |id| *id, Err)
     }
 
     fn pages<T>(
@@ -299,6 +325,7 @@ impl Clustered {
         limit: usize,
         fetch: impl Fn(Option<&Remote>, Option<&WebSocketId>, usize) -> Result<Page<T>>,
         id: impl Fn(&T) -> WebSocketId,
+        mut failed: impl FnMut(Error) -> Result<()>,
     ) -> Result<Page<T>> {
         let limit = at_most(limit);
         let (own, first) = (self.registry.node(), after.map(WebSocketId::node));
@@ -323,7 +350,7 @@ impl Clustered {
                     }
                 }
                 Err(Error::UnknownId) => {} // it has left just now
-                Err(error) => return Err(error),
+                Err(error) => failed(error)?,
             }
         }
         Ok(Page { items, next: None })

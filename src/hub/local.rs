@@ -17,7 +17,7 @@ use crate::{
     connection::{PushError, PushErrorKind, Pushed},
     error::{Error, OverLimit, Result},
     history::{Log, Since},
-    id::WebSocketId,
+    id::{NodeId, WebSocketId},
     info::ConnectionInfo,
     info::{PresentUser, Recovery, TopicInfo},
     message::{CloseCode, Message, Payload},
@@ -165,6 +165,19 @@ impl Local {
         let Page { items: ids, next } = self.page(audience, after, limit);
         let connections = ids.iter().filter_map(|id| self.0.find_open(id));
         Ok(Page { items: connections.map(|connection| ConnectionInfo::new(&connection)).collect(), next })
+    }
+
+    pub(super) fn connections_of(
+        &self,
+        node: NodeId,
+        audience: Audience<'_>,
+        after: Option<&WebSocketId>,
+        limit: usize,
+    ) -> Result<Page<ConnectionInfo>> {
+        if node == self.0.node() {
+            return self.connections(audience, after, limit);
+        }
+        Ok(Page { items: Vec::new(), next: None })
     }
 
     pub(super) fn members(

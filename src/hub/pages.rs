@@ -7,7 +7,7 @@ use super::{Hub, Place};
 use crate::{
     audience::Audience,
     error::Result,
-    id::WebSocketId,
+    id::{NodeId, WebSocketId},
     info::ConnectionInfo,
     info::{PresentUser, TopicInfo},
     place::wherever_of_hub,
@@ -53,7 +53,9 @@ impl Hub {
     /// ```
     ///
     /// # Errors
-    /// None for the server's own connections.
+    /// None for the server's own connections. In a cluster, [`Error::Unreachable`](crate::Error::Unreachable) if Redis or another node
+    /// does not answer, such as one that was killed, until its lease is over: [`connections_of`](Self::connections_of) has those of each
+    /// that does. (Asked from another process, it is [`Error::Remote`](crate::Error::Remote).)
     pub fn connections(
         &self,
         audience: Audience<'_>,
@@ -63,25 +65,46 @@ impl Hub {
         wherever_of_hub!(self.0, connections(audience, after, limit))
     }
 
-    /// The same of one node of the cluster: those of this one are there whatever there is of the others. Without such a node there are none.
-    #[cfg(feature = "manage")]
-    pub(crate) fn connections_of(
+    /// The same of one node of a cluster, whatever there is of the others. Without such a node there are none.
+    ///
+    /// ```
+    /// # fn example(hub: &switchboard::Hub) -> switchboard::Result<()> {
+    /// use switchboard::Audience;
+    ///
+    /// for node in hub.nodes()? {
+    ///     match hub.connections_of(node.node, Audience::All, None, 100) {
+    ///         Ok(page) => println!("node {}: {} connections or more", node.node, page.items.len()),
+    ///         Err(error) => println!("node {}: {error}", node.node),
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`connections`](Self::connections), of this node.
+    pub fn connections_of(
         &self,
-        node: crate::NodeId,
+        node: NodeId,
         audience: Audience<'_>,
         after: Option<&WebSocketId>,
         limit: usize,
     ) -> Result<Page<ConnectionInfo>> {
+        wherever_of_hub!(self.0, connections_of(node, audience, after, limit))
+    }
+
+    /// [`connections`](Self::connections) without those of nodes that cannot be asked; and whether there are any.
+    #[cfg(feature = "manage")]
+    pub(crate) fn connections_in_reach(
+        &self,
+        audience: Audience<'_>,
+        after: Option<&WebSocketId>,
+        limit: usize,
+    ) -> Result<(Page<ConnectionInfo>, bool)> {
         #[cfg(feature = "cluster")]
         if let Place::Clustered(clustered) = &self.0 {
-            return clustered.connections_of(node, audience, after, limit);
+            return clustered.connections_in_reach(audience, after, limit);
         }
-        let is_it = self.nodes()?.iter().any(|own| own.node == node);
-        if is_it {
-            self.connections(audience, after, limit)
-        } else {
-            Ok(Page { items: Vec::new(), next: None })
-        }
+        Ok((self.connections(audience, after, limit)?, false))
     }
 
     /// All connections, in the order of their IDs, fetched page by page as they are asked for. After an error there is

@@ -8,7 +8,7 @@ use crate::{
     connection::{PushError, Pushed},
     error::Result,
     history::Since,
-    id::WebSocketId,
+    id::{NodeId, WebSocketId},
     info::ConnectionInfo,
     info::{PresentUser, Recovery, TopicInfo},
     message::{CloseCode, Message, Payload},
@@ -161,12 +161,19 @@ impl Remote {
     ) -> Result<Page<ConnectionInfo>> {
         let after = after.copied().map(AsText);
         let request = Request::Connections { to: audience.into(), after, limit: of_page(limit) };
-        self.0.ask(&request, AT_ONCE, |answer| match answer {
-            Answer::Connections { items, next } => {
-                Some(Page { items: items.iter().map(Into::into).collect(), next: next.map(|next| next.0) })
-            }
-            _ => None,
-        })
+        self.0.ask(&request, AT_ONCE, page)
+    }
+
+    pub(super) fn connections_of(
+        &self,
+        node: NodeId,
+        audience: Audience<'_>,
+        after: Option<&WebSocketId>,
+        limit: usize,
+    ) -> Result<Page<ConnectionInfo>> {
+        let (node, to, after) = (node.get(), audience.into(), after.copied().map(AsText));
+        let request = Request::ConnectionsOf { node, to, after, limit: of_page(limit) };
+        self.0.ask(&request, AT_ONCE, page)
     }
 
     pub(super) fn members(
@@ -222,6 +229,15 @@ impl From<Counts> for Broadcast {
 /// Never more than 1,000.
 fn of_page(limit: usize) -> u32 {
     at_most(limit) as u32
+}
+
+fn page(answer: Answer<'_>) -> Option<Page<ConnectionInfo>> {
+    match answer {
+        Answer::Connections { items, next } => {
+            Some(Page { items: items.iter().map(Into::into).collect(), next: next.map(|next| next.0) })
+        }
+        _ => None,
+    }
 }
 
 pub(super) fn number(answer: Answer<'_>) -> Option<usize> {

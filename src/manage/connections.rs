@@ -85,11 +85,11 @@ pub(super) fn list(hub: &Hub, request: &Request) -> Result<Response, Refusal> {
         .or(path.map(Audience::Path))
         .unwrap_or(Audience::All);
     let (after, limit) = (query.id("after")?, query.limit()?);
-    let page = match query.node()? {
-        Some(node) => hub.connections_of(node, audience, after.as_ref(), limit),
-        None => hub.connections(audience, after.as_ref(), limit),
+    let told = match query.node()? {
+        Some(node) => hub.connections_of(node, audience, after.as_ref(), limit).map(|page| (page, false)),
+        None => hub.connections_in_reach(audience, after.as_ref(), limit),
     };
-    let page = page.map_err(refused)?;
+    let (page, is_missing) = told.map_err(refused)?;
     let is_meant = |info: &ConnectionInfo| {
         path.is_none_or(|path| *info.path == *path)
             && user.is_none_or(|user| info.user.as_deref() == Some(user))
@@ -106,7 +106,8 @@ pub(super) fn list(hub: &Hub, request: &Request) -> Result<Response, Refusal> {
         }
     }
     let next = next.as_ref().map(WebSocketId::as_str);
-    Ok(json(StatusCode::OK, Object::new().with("connections", list).with("next", next)))
+    let object = Object::new().with("connections", list).with("next", next).with("unreachable", is_missing);
+    Ok(json(StatusCode::OK, object))
 }
 
 /// What AWS says of a connection, and then what we do.

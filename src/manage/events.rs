@@ -4,7 +4,7 @@
 use std::{
     fmt, io,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -22,6 +22,7 @@ use super::{
 use crate::{
     error::{CloseReason, ClosedBy},
     http::{Refusal, Request, Response, Sink},
+    id::NodeId,
     info::ConnectionInfo,
     observer::HubObserver,
     sync::LockExt,
@@ -39,7 +40,11 @@ pub(super) const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// Those who listen.
 #[derive(Default)]
-pub(super) struct Events(Mutex<Listeners>);
+pub(super) struct Events {
+    /// That of the server, as soon as there is one.
+    node: OnceLock<NodeId>,
+    listeners: Mutex<Listeners>,
+}
 
 #[derive(Default)]
 struct Listeners {
@@ -95,7 +100,7 @@ impl Listener {
     /// # Errors
     /// There are too many.
     pub(super) fn new(events: &Arc<Events>) -> Result<Self, Refusal> {
-        let mut listeners = events.0.locked();
+        let mut listeners = events.listeners.locked();
         if listeners.all.len() >= LISTENERS {
             return Err(full("too many listen to the events"));
         }
@@ -135,14 +140,24 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        self.events.0.locked().all.retain(|queue| queue.number != self.number);
+        self.events.listeners.locked().all.retain(|queue| queue.number != self.number);
     }
 }
 
 impl Events {
+    /// They are those of this server.
+    pub(super) fn set_node(&self, node: NodeId) {
+        let _ = self.node.set(node); // there is one
+    }
+
+    fn of_topic(&self, topic: &str) -> Object {
+        let node = self.node.get().map(|node| u64::from(node.get()));
+        Object::new().with("topic", topic).with("node", node)
+    }
+
     /// Nothing is written if nobody listens.
     fn tell(&self, name: &'static str, data: impl FnOnce() -> Object) {
-        let mut listeners = self.0.locked();
+        let mut listeners = self.listeners.locked();
         if listeners.all.is_empty() {
             return;
         }
@@ -211,17 +226,17 @@ impl HubObserver for Events {
     }
 
     fn topic_occupied(&self, topic: &str) {
-        self.tell("occupied", || Object::new().with("topic", topic));
+        self.tell("occupied", || self.of_topic(topic));
     }
 
     fn topic_vacated(&self, topic: &str) {
-        self.tell("vacated", || Object::new().with("topic", topic));
+        self.tell("vacated", || self.of_topic(topic));
     }
 }
 
 impl fmt::Debug for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Events({} listeners)", self.0.locked().all.len())
+        write!(f, "Events({} listeners)", self.listeners.locked().all.len())
     }
 }
 
@@ -246,9 +261,11 @@ mod tests {
     #[test]
     fn who_is_too_slow_gets_what_was_queued_and_is_told_that_it_lost_the_rest() {
         let events = Arc::new(Events::default());
+        events.set_node(NodeId::new(7));
         let (slow, quick) = (Listener::new(&events).unwrap(), Listener::new(&events).unwrap());
         let topic = "t".repeat(1000);
-        let most = QUEUE / Event { name: "occupied", data: format!("{{\"topic\":\"{topic}\"}}") }.cost();
+        let most =
+            QUEUE / Event { name: "occupied", data: format!("{{\"topic\":\"{topic}\",\"node\":7}}") }.cost();
         for _ in 0..most + 5 {
             events.topic_occupied(&topic);
             let event = quick.queue.recv().unwrap();
@@ -261,7 +278,7 @@ mod tests {
         assert_eq!(kept.0[most], "event: lost\ndata: {}\n\n");
         let mut kept = Kept(Vec::new(), 1);
         quick.send_all(&mut kept, HEARTBEAT).unwrap();
-        assert_eq!(kept.0, ["event: vacated\ndata: {\"topic\":\"a\\n\\\"b\\\"\"}\n\n"]);
+        assert_eq!(kept.0, ["event: vacated\ndata: {\"topic\":\"a\\n\\\"b\\\"\",\"node\":7}\n\n"]);
     }
 
     #[test]
@@ -279,6 +296,7 @@ mod tests {
             }
         }
         let events = Arc::new(Events::default());
+        events.set_node(NodeId::new(7));
         let listener = Listener::new(&events).unwrap();
         let begun = Instant::now();
         let error = listener.send_all(&mut Gone(3), Duration::from_millis(20)).unwrap_err();
@@ -288,7 +306,7 @@ mod tests {
         events.topic_occupied("t");
         let mut kept = Kept(Vec::new(), 1);
         listener.send_all(&mut kept, HEARTBEAT).unwrap();
-        assert_eq!(kept.0, ["event: occupied\ndata: {\"topic\":\"t\"}\n\n"]);
+        assert_eq!(kept.0, ["event: occupied\ndata: {\"topic\":\"t\",\"node\":7}\n\n"]);
     }
 
     #[test]
@@ -299,6 +317,6 @@ mod tests {
         listeners.pop();
         assert!(Listener::new(&events).is_ok());
         drop(listeners);
-        assert!(events.0.locked().all.is_empty());
+        assert!(events.listeners.locked().all.is_empty());
     }
 }

@@ -104,14 +104,14 @@ const LINK_MORE: usize = 64 << 10;
 /// | `DELETE /@connections/{id}?code=&reason=` | closes it: 204 |
 /// | `GET /@connections/{id}/messages?len=&timeout=` | [reads](#reading-messages) the next message of a shared connection: 200 with it, or 204 if none came in time |
 /// | `PUT`, `DELETE /@connections/{id}/topics/{topic}` | it joins, or leaves: 204 |
-/// | `GET /@connections?path=&topic=&user=&node=&after=&limit=` | `connections`, all that fit what is asked for, without their topics; and `next`, the `after` of the next page, or null. A page has 100, or `limit`, up to 1,000; it may have fewer although there is a next one |
+/// | `GET /@connections?path=&topic=&user=&node=&after=&limit=` | `connections`, all that fit what is asked for, without their topics; `next`, the `after` of the next page, or null; and `unreachable`, true if those of [other nodes](#in-a-cluster) may be missing. A page has 100, or `limit`, up to 1,000; it may have fewer although there is a next one |
 /// | `GET /@topics?after=&limit=` | `topics`, each with `name` and `members`, and `next` |
 /// | `POST /@topics/{topic}?except={id}` | [publishes](crate::Hub::publish) the body: `sent`, `queued`, `dropped`, `gone` as in [`Broadcast`](crate::Broadcast), `position`, `duplicate`. With a header line `Idempotency-Key`, once |
 /// | `POST /@broadcast?path=&except={id}` | sends the body to all: the counts |
 /// | `POST /@users/{user}?except={id}` | to all connections of a user: the counts |
 /// | `DELETE /@users/{user}?code=&reason=` | closes these: `closed` |
 /// | `GET /@access` | what one may do here: `access`, which is `all`, `read`, or, without a token where one is needed, `none` |
-/// | `GET /@events` | what happens from now on, as Server-Sent Events, each with JSON: `opened` and `closed` (`id`, `node`, `path`, `user`, of an end also `code`, `reason`, `by`, `durationMillis`), `occupied` and `vacated` (`topic`). Who is too slow for them gets `lost`, and the stream ends. 32 may listen. With an upgrade the same as messages of a WebSocket, whose JSON has the name of the event in `event` |
+/// | `GET /@events` | what happens from now on, as Server-Sent Events, each with JSON: `opened` and `closed` (`id`, `node`, `path`, `user`, of an end also `code`, `reason`, `by`, `durationMillis`), `occupied` and `vacated` (`topic`, and the `node` where it has members now, or none any more). Who is too slow for them gets `lost`, and the stream ends. 32 may listen. With an upgrade the same as messages of a WebSocket, whose JSON has the name of the event in `event` |
 /// | `GET /@nodes` | the [nodes](crate::Hub::nodes) of the [cluster](#in-a-cluster), or the server alone: `nodes`, each with `node`, its number, `this`, `software`, `connections`, `uptimeSeconds`, the last two null where it does not answer; and `cluster`, which is `up`, `unreachable`, or null without one |
 /// | `GET /@stats?interval=` | numbers of the server, as Server-Sent Events: at once, and then every second, or every 0.5 to 60 seconds, an event `stats` with a JSON object; with `Accept: application/json` that object once. `time`, `uptimeSeconds`, `version`; `node`, `cluster` as in `/@nodes`, and `nodes`, their number; `connections`, of these `shared` and `synchronous`, `maxConnections`; since the start `opened`, `closed`, `refused`, `messagesIn`, `messagesOut`, `bytesIn`, `bytesOut`, `pushes`, `pushesByResult`, which never become less; `queuedBytes`, `topics`, `users`, `roundTripMillis` with `p50` and `p99`, or null; `threads` and `residentBytes` of the process, or null. 32 may listen. With an upgrade as messages of a WebSocket, too |
 /// | `GET /metrics` | the same and more for Prometheus, in its text format 0.0.4: connections by route and kind, ends by close code, refused handshakes by reason, pushes by result, times of handshakes, pushes and pings, the cluster, certificates, the process. No label is what a client has invented |
@@ -146,8 +146,8 @@ const LINK_MORE: usize = 64 << 10;
 /// # In a cluster
 ///
 /// Each node of a [cluster](crate::Cluster) answers for all of them: its requests reach, list and close the connections of every node, of
-/// which `node` tells the number, and messages are read from those of other nodes, too. While Redis is not reached there is no list of all: with `node`, that of the node
-/// that is asked. What is sent to other nodes is `forwarded`, of
+/// which `node` tells the number, and messages are read from those of other nodes, too. A list of
+/// connections has those of the nodes that answer: `unreachable` tells that others, or Redis, do not. With `node` that is 503. What is sent to other nodes is `forwarded`, of
 /// many as the number of these nodes, and `unreachable` tells that some may not have got it. 503 says that a node, or Redis, did not
 /// answer in time. What a node tells of itself is its own: `/@events`, `/@stats`, `/metrics`, of which Prometheus asks each.
 ///
@@ -302,6 +302,7 @@ impl Manage {
         {
             return Err(ServerError::config(why));
         }
+        events.set_node(main.registry().node());
         let limits = limits.unwrap_or_else(|| own_limits(main.limits().max_message_size));
         let routes = Arc::new(Routes::new(main.clone(), tokens, events, &limits));
         let links = Links::new(&main, routes.clone(), &limits);

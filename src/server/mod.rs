@@ -55,7 +55,7 @@ pub use self::{
     running::RunningServer,
 };
 #[cfg(feature = "cluster")]
-use crate::cluster::Membership;
+use crate::cluster::{Candidate, Membership};
 #[cfg(feature = "__tls")]
 use crate::tls::TlsIdentity;
 use crate::{
@@ -232,10 +232,7 @@ impl ServerBuilder {
         let (listeners, redirects, shared) = self.build()?;
         // Before anybody has a hub.
         #[cfg(feature = "cluster")]
-        let membership = cluster
-            .map(|cluster| Membership::begin(&cluster, &shared.registry, &shared.limits))
-            .transpose()?
-            .map(Box::new);
+        let candidate = cluster.map(|cluster| Candidate::new(&cluster, &shared.registry)).transpose()?;
         #[cfg(feature = "__tls")]
         shared.certificates.locked().tell_if_due();
         let mut addresses = listeners.iter().map(Listener::local_addr).collect::<Result<Vec<_>, _>>()?;
@@ -243,6 +240,12 @@ impl ServerBuilder {
         let adopting = Adopting { adopter: Arc::<Adopter>::default(), shared: shared.clone() };
         #[cfg(feature = "manage")]
         let beside = beside.map(|beside| beside.bind(MainServer::new(&shared))).transpose()?.map(Box::new);
+        // When nothing else can fail: others would see it come, and go.
+        #[cfg(feature = "cluster")]
+        let membership = candidate
+            .map(|candidate| Membership::begin(candidate, &shared.registry, &shared.limits))
+            .transpose()?
+            .map(Box::new);
         let server = Server {
             listeners,
             addresses,

@@ -160,7 +160,7 @@ impl WebSocket {
         }
     }
 
-    fn about(&self) -> &About {
+    pub(crate) fn about(&self) -> &About {
         wherever!(self.place, about())
     }
 

@@ -83,11 +83,13 @@ pub(crate) enum Request<'a> {
     Release { handle: u32 },
     /// `Nodes`: the server, and the other nodes of its cluster; asked by one of these, the server alone.
     Nodes,
+    /// `Connections` of one node of the cluster alone.
+    ConnectionsOf { node: u32, to: Audience<'a>, after: Option<Id>, limit: u32 },
 }
 
 impl Request<'_> {
     /// So many requests there are.
-    pub(crate) const KINDS: u32 = 32;
+    pub(crate) const KINDS: u32 = 33;
 
     /// Whether its answer may take longer than that of others: for the client, for a connection that is being opened, or for its
     /// own timeout.
@@ -142,6 +144,7 @@ impl Request<'_> {
                 | Self::Certificates
                 | Self::CloseReason { .. }
                 | Self::Nodes
+                | Self::ConnectionsOf { .. }
         )
     }
 }

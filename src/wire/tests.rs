@@ -89,6 +89,7 @@ fn requests(v: &Values) -> Vec<Request<'_>> {
         Request::BinaryData { handle },
         Request::Release { handle },
         Request::Nodes,
+        Request::ConnectionsOf { node: handle, to, after, limit },
     ]
 }
 

@@ -1,7 +1,7 @@
 //! `list`: the connections, as a table or as JSON.
 
 use clap::Args;
-use switchboard::{ConnectionInfo, Hub};
+use switchboard::{ConnectionInfo, Hub, NodeId, NodeInfo};
 
 use super::{
     after_help,
@@ -20,10 +20,15 @@ use crate::command::escaped::escaped;
   switchboard list                      on a terminal the columns that fit
   switchboard list --topic lobby
   switchboard list --json | jq -r 'select(.queuedBytes > 100000).id'
-  switchboard list | grep ^b3kT9ZcY     the whole ID of one in a log, or top"))]
+  switchboard list | grep ^b3kT9ZcY     the whole ID of one in a log, or top
+
+If a node of a cluster does not answer, or Redis, those of the others are listed, and the exit code is 1."))]
 pub(in crate::command) struct List {
     #[command(flatten)]
     meant: Meant,
+    /// Only those of the node of the cluster with this number
+    #[arg(long, value_name = "N")]
+    node: Option<u32>,
     /// Print a JSON object for each, with the names of GET /@connections, of which node is that of a cluster
     #[arg(long)]
     json: bool,
@@ -49,38 +54,50 @@ const COLUMNS: &[Column] = &[
 impl List {
     pub(super) fn run(&self) -> Result<(), Failure> {
         let hub = self.place.hub()?;
+        let nodes = nodes::all(&hub);
         let mut output = Output::new()?;
-        if self.json {
-            self.print_json(&hub, &mut output)?
+        let missing = if self.json {
+            let print = |info| output.line(&json::line(&json::Connection::new(&info, None)));
+            self.each(&hub, &nodes, print)?
         } else {
-            self.print(&hub, &mut output)?
-        }
-        output.flush()
+            self.print(&hub, &nodes, &mut output)?
+        };
+        output.flush()?;
+        missing.map_or(Ok(()), Err)
     }
 
-    fn print_json(&self, hub: &Hub, output: &mut Output) -> Result<(), Failure> {
-        for info in hub.all_connections(self.meant.audience()) {
-            output.line(&json::line(&json::Connection::new(&info?, None)))?;
-        }
-        Ok(())
-    }
-
-    fn print(&self, hub: &Hub, output: &mut Output) -> Result<(), Failure> {
-        let is_cluster = nodes::are_many(hub);
-        let rows = hub.all_connections(self.meant.audience()).map(|info| {
-            let info = info?;
+    fn print(&self, hub: &Hub, nodes: &[NodeInfo], output: &mut Output) -> Result<Option<Failure>, Failure> {
+        let is_cluster = nodes.len() > 1;
+        let mut rows = Vec::new();
+        let missing = self.each(hub, nodes, |info| {
             let mut row = row(&info);
             if is_cluster {
                 row.insert(1, info.id.node().to_string());
             }
-            Ok(row)
-        });
-        let rows: Vec<_> = rows.collect::<Result<_, Failure>>()?;
+            rows.push(row);
+            Ok(())
+        })?;
         let mut columns = COLUMNS.to_vec();
         if is_cluster {
             columns.insert(1, nodes::COLUMN);
         }
-        output.table(&columns, &rows)
+        output.table(&columns, &rows)?;
+        Ok(missing)
+    }
+
+    /// Takes all that are asked for. Returns what is to be said of those that are missing.
+    fn each(
+        &self,
+        hub: &Hub,
+        nodes: &[NodeInfo],
+        take: impl FnMut(ConnectionInfo) -> Result<(), Failure>,
+    ) -> Result<Option<Failure>, Failure> {
+        let asked: Vec<_> = match self.node {
+            Some(node) => vec![NodeId::new(node)],
+            None => nodes.iter().map(|node| node.node).collect(),
+        };
+        let missing = nodes::each(hub, &asked, self.meant.audience(), take)?;
+        Ok(missing.or_else(|| (self.node.is_none() && nodes.len() == 1).then(|| nodes::cut_off(hub))?))
     }
 }
 

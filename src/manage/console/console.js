@@ -432,7 +432,7 @@ const runner = {
 const list = {
   ...runner,
   rows: new Map(), shown: [], matching: [], page: 0, sort: { key: 'age', way: 1 }, words: [], filter: {},
-  whole: false, at: 0, failed: '', rendered: 0, step: 100,
+  whole: false, missing: false, at: 0, failed: '', rendered: 0, step: 100,
 
   /* Something else is asked for: what is there is forgotten. */
   restart(filter) {
@@ -463,7 +463,7 @@ const list = {
   },
   async round(signal) {
     const first = !this.at, seen = new Set();
-    let after;
+    let after, missing = false;
     do {
       const asked = now(), limit = this.step;
       const page = await json('@connections' + query({ ...this.filter, node: alone()?.node, after, limit }), { signal });
@@ -474,10 +474,12 @@ const list = {
         this.rows.set(connection.id, Object.assign(this.rows.get(connection.id) ?? {}, brief(connection)));
       }
       after = page.next;
+      missing ||= page.unreachable;
       this.whole = !after;
       if (now() - this.rendered > (first ? 150 : 900)) this.render();
       if (after) await pause(first ? 0 : Math.max(PACE, took), signal); // half of the network is for others
     } while (after && seen.size < MOST);
+    this.missing = missing;
     for (const [id, row] of this.rows) {
       if (!seen.has(id)) { row.gone = true; this.rows.delete(id); }
     }
@@ -516,7 +518,7 @@ const list = {
     put($('scope'), this.failed ? this.failed : !this.at && !this.whole ? `Loading: ${all} so far` :
       cut ? `Search and sort are among the first ${all} by ID, and there are more: ask for a path, a user or a topic.` :
       held ? 'Rows keep their places while you point at them.' :
-      this.at ? `Search and sort are among ${this.rows.size === 1 ? 'the only one' : 'all ' + all}${Object.keys(this.filter).length ? ' of this ' + Object.keys(this.filter)[0] : ''}${alone() ? ' on this node' : ''}, as of ${clock(this.at)}` : all);
+      this.at ? `Search and sort are among ${this.rows.size === 1 ? 'the only one' : 'all ' + all}${Object.keys(this.filter).length ? ' of this ' + Object.keys(this.filter)[0] : ''}${alone() ? ' on this node' : this.missing ? ' on the nodes that answer' : ''}, as of ${clock(this.at)}` : all);
     $('empty').hidden = this.shown.length || !this.at;
     put($('empty'), this.rows.size ? 'No connection is like this.' : Object.keys(this.filter).length ? 'Nobody is there.' : 'No client is connected.');
   },

@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use switchboard::{Audience, ConnectionInfo, Error, Hub, WebSocketId};
 
 use super::stats::{Facts, Stats};
-use crate::command::remote::{failure::Failure, place::Place};
+use crate::command::remote::{failure::Failure, nodes, place::Place};
 
 /// What is asked for at once.
 const PAGE: usize = 1000;
@@ -34,6 +34,8 @@ pub(super) struct Round {
     pub(super) totals: Totals,
     /// Of the whole server, as far as they are known.
     pub(super) facts: Option<Facts>,
+    /// Why there are not all of them.
+    pub(super) missing: Option<String>,
 }
 
 /// Who is asked, for which connections.
@@ -115,7 +117,7 @@ pub(super) fn watch<'scope, 'env>(
 fn ask(asked: Asked<'_>, stats: &mut Stats<'_>, last: &mut Option<(Instant, Vec<Before>)>) -> Told {
     let Asked { hub, audience, .. } = asked;
     let mut infos = Vec::new();
-    let mut after = None;
+    let (mut after, mut missing) = (None, None);
     loop {
         match hub.connections(audience, after.as_ref(), PAGE) {
             Ok(page) => {
@@ -125,6 +127,20 @@ fn ask(asked: Asked<'_>, stats: &mut Stats<'_>, last: &mut Option<(Instant, Vec<
             Err(error @ Error::Unreachable) => {
                 *last = None;
                 return Told::Unreachable(error.to_string());
+            }
+            // A node of the cluster, or Redis, does not answer: then there are those of the others.
+            Err(Error::Remote(_)) => {
+                infos.clear();
+                let nodes: Vec<_> = nodes::all(hub).iter().map(|node| node.node).collect();
+                let take = |info| {
+                    infos.push(info);
+                    Ok(())
+                };
+                match nodes::each(hub, &nodes, audience, take) {
+                    Ok(failure) => missing = failure.and_then(|failure| failure.text),
+                    Err(failure) => return Told::Unreachable(failure.text.unwrap_or_default()),
+                }
+                break;
             }
             Err(error) => return Told::Failed(error.into()),
         }
@@ -137,6 +153,7 @@ fn ask(asked: Asked<'_>, stats: &mut Stats<'_>, last: &mut Option<(Instant, Vec<
     let mut round = compare(infos, last.as_ref().map(|(then, before)| (now - *then, &before[..])));
     let before = |row: &Row| Before { id: row.info.id, counts: counts(&row.info) };
     round.facts = stats.look();
+    round.missing = missing;
     *last = Some((now, round.rows.iter().map(before).collect()));
     Told::Round(Box::new(round))
 }
@@ -176,7 +193,7 @@ fn compare(infos: Vec<ConnectionInfo>, before: Option<(Duration, &[Before])>) ->
             interval,
         }
     });
-    Round { rows, totals, facts: None }
+    Round { rows, totals, facts: None, missing: None }
 }
 
 impl Rates {

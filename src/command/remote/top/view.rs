@@ -71,9 +71,9 @@ impl View {
     }
 
     /// Shows a newer round.
-    pub(super) fn show(&mut self, round: Round) {
+    pub(super) fn show(&mut self, mut round: Round) {
+        self.missed = round.missing.take();
         self.round = Some(round);
-        self.missed = None;
         self.arrange();
     }
 

@@ -111,6 +111,7 @@ pub enum PushErrorKind {
 
 impl PushErrorKind {
     /// What keeps a push from being asked, or answered.
+    #[cfg(feature = "remote")]
     pub(crate) fn of(error: crate::error::Error) -> Self {
         use crate::error::Error;
         match error {

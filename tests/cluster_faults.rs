@@ -486,22 +486,12 @@ fn no_thread_and_no_descriptor_is_left() {
         return;
     }
     let count = |what: &str| fs::read_dir(format!("/proc/self/{what}")).unwrap().count();
-    let is_as_before = |before: (usize, usize)| {
-        let begun = Instant::now();
-        while (count("task"), count("fd")) != before {
-            assert!(
-                begun.elapsed() < PATIENCE,
-                "more than {before:?} threads and descriptors: {:#?}",
-                what_is_left()
-            );
-            thread::sleep(Duration::from_millis(5));
-        }
-    };
+    let count_all = || (count("task"), count("fd"));
     let mut redis = RedisServer::start();
     // What is made only once.
     drop((node(&redis, 1), node(&redis, 2)));
-    eventually("the threads have ended", || count("task") <= 2);
-    let before = (count("task"), count("fd"));
+    ends("the threads", || count("task") <= 2);
+    let before = count_all();
     {
         let nodes = Nodes::start(&redis);
         let load = Load::start(&nodes);
@@ -516,25 +506,34 @@ fn no_thread_and_no_descriptor_is_left() {
             load.recover();
         }
         // Threads that have waited for others stay for 2 s.
-        eventually("there are not more threads than before", || count("task") <= during + 2);
+        ends("what is more than before", || count("task") <= during + 2);
         redis.pause();
         let topics = nodes.all[0].hub.broadcast(Audience::Topic("room"), "while it is gone");
         assert!(topics.unwrap().unreachable);
         load.abandon();
         redis.resume();
     }
-    is_as_before(before);
+    ends("all", || count_all() == before);
     // Also where Redis does not answer when a server ends.
     let (one, two) = (node(&redis, 1), node(&redis, 2));
     redis.pause();
     drop((one, two));
-    is_as_before(before);
+    ends("all", || count_all() == before);
     redis.resume();
     let _ = node_by(cluster(&redis.url()), 1);
 }
 
+/// Waits until threads and descriptors are gone; if they stay, it says which there are.
+fn ends(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < PATIENCE, "{what} would not end: {:#?}", what_there_is());
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// The names of all threads, and what all descriptors are of.
-fn what_is_left() -> Vec<String> {
+fn what_there_is() -> Vec<String> {
     let entries =
         |what: &str| fs::read_dir(format!("/proc/self/{what}")).unwrap().map(|entry| entry.unwrap().path());
     let threads = entries("task").filter_map(|task| fs::read_to_string(task.join("comm")).ok());

@@ -150,9 +150,8 @@ impl Keeper {
             let _ = self.member.publish_to(node, Kind::Beat, &[], self.member.deadline());
         }
         if !self.member.bus().is_up() {
-            // It takes connections, and does not answer.
             let _ = self.wake.try_recv();
-            return self.pace.failed("it does not answer in time");
+            return self.pace.failed("it has ended the connection, or does not answer in time");
         }
         self.renew_at
             .min(self.beat_at)

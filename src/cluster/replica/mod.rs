@@ -258,7 +258,10 @@ impl Replica {
     fn skip(&self, copied: &mut Copied, registry: &Registry, before: Position) {
         copied.restart(before);
         if copied.is_loaded {
-            log::info!("the cluster: something is missing that was published to a topic before {before}");
+            log::info!(
+                "the cluster: what was published to the topic {:?} before {before} may be missing",
+                self.topic
+            );
             tell_gap(registry, &self.topic, &numbered(&format!("{before} gap"), &Message::from("")));
         }
         self.change_state().reached = Some(before);

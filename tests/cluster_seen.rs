@@ -565,12 +565,55 @@ fn check_tells_what_is_wrong_with_a_cluster() {
         &["warning  cluster:", "node 4 runs switchboard 0.0.1, this is switchboard "],
     );
     drop(four);
+    // Other nodes do not take its sessions.
+    let other_key = "another key of 32 bytes or more, which others do not have";
+    let five = |keys: &[&str]| {
+        let redis = switchboard::Redis::new(redis.url()).unwrap().password("secret");
+        let keys: Vec<_> = keys.iter().map(|key| (*key).to_owned()).collect();
+        Commanded::with(Folder::new(), |builder| {
+            builder.node(NodeId::new(5)).session_keys(keys).cluster(Cluster::from(redis))
+        })
+    };
+    let node = five(&[other_key, KEY.trim()]);
+    told(
+        &["--cluster-password-file", &right],
+        1,
+        &[
+            "warning  server: the cluster: sessions that node 5 has made are not taken here",
+            "--session-key-file",
+        ],
+    );
+    drop(node);
+    let node = five(&[KEY.trim(), other_key]);
+    told(&["--cluster-password-file", &right], 0, &["there is node 5"]);
+    drop(node);
     redis.kill();
     told(
         &["--cluster-password-file", &right],
         1,
         &["warning  server: the cluster cannot reach Redis: localhost"],
     );
+}
+
+#[test]
+fn that_a_node_does_not_take_the_sessions_of_another_one_is_logged() {
+    let redis = RedisServer::start();
+    let options = Options::new(redis.url());
+    let other_key = "another key of 32 bytes or more, which others do not have";
+    let both = Options::new(redis.url());
+    both.write("key", &format!("{other_key}\n{KEY}"));
+    let mut one = options.serve(&["--node", "1"]);
+    one.address("http");
+    let mut two = both.serve(&["--node", "2"]);
+    one.line("node 2 has made are not taken here");
+    two.line("node 1 is there");
+    // Both have come, in any order.
+    while !two.stderr.iter().any(|line| line.contains("/ is the page")) {
+        two.next_line();
+    }
+    assert!(!two.stop().stderr.iter().any(|line| line.contains("not taken here")), "it has both keys");
+    one.line("node 2 has left");
+    assert_eq!(one.stop().stderr.iter().filter(|line| line.contains("not taken here")).count(), 1);
 }
 
 #[test]

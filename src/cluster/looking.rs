@@ -43,10 +43,14 @@ impl Cluster {
 /// # Errors
 /// As there.
 pub(crate) fn rehearse(cluster: &Cluster, node: Option<NodeId>) -> Result<(), ServerError> {
-    match look(&cluster.check()?) {
+    let choices = cluster.check()?;
+    match look(&choices) {
         Ok(nodes) => match node.filter(|node| nodes.iter().any(|(other, _)| other == node)) {
             Some(node) => Err(is_taken(node)),
-            None => Ok(()),
+            None => {
+                nodes.iter().for_each(|(node, lease)| lease.compare_keys(*node, &choices.keys));
+                Ok(())
+            }
         },
         Err(failure) if failure.kind() == FailureKind::Unsuitable => Err(unsuitable(&failure)),
         Err(failure) => {

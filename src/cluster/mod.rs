@@ -41,6 +41,7 @@ use crate::{
     limits::Limits,
     redis::{FailureKind, Redis},
     registry::Registry,
+    session::SessionKeys,
     thread::spawn,
 };
 
@@ -81,6 +82,8 @@ pub struct Cluster {
     prefix: String,
     lease: Duration,
     answer_timeout: Duration,
+    /// The fingerprints of the server's session keys.
+    keys: Vec<u32>,
 }
 
 impl Cluster {
@@ -90,7 +93,14 @@ impl Cluster {
     }
 
     fn made(redis: std::result::Result<Redis, String>) -> Self {
-        Self { redis, prefix: PREFIX.to_owned(), lease: LEASE, answer_timeout: ANSWER_TIMEOUT }
+        let prefix = PREFIX.to_owned();
+        Self { redis, prefix, lease: LEASE, answer_timeout: ANSWER_TIMEOUT, keys: Vec::new() }
+    }
+
+    /// Of a server that has sessions, and signs them with the first of these keys.
+    pub(crate) fn with_keys(mut self, keys: &SessionKeys) -> Self {
+        self.keys = keys.fingerprints();
+        self
     }
 
     /// What all keys and channels in Redis begin with, of 1 to 64 ASCII characters without spaces. Those who have the same are one cluster. Default:
@@ -139,6 +149,7 @@ impl Cluster {
             prefix: self.prefix.clone(),
             lease: self.lease,
             answer_timeout: self.answer_timeout,
+            keys: self.keys.clone(),
         })
     }
 }

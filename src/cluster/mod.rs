@@ -18,6 +18,7 @@ mod queries;
 mod receiver;
 mod replica;
 mod replicas;
+mod rights;
 mod shares;
 mod talks;
 mod tally;
@@ -75,6 +76,20 @@ const LAST_WAIT: Duration = Duration::from_secs(2);
 ///     .bind()?;
 /// # Ok(()) }
 /// ```
+///
+/// **The user in Redis's ACL** needs, where the prefix is `switchboard:`, these rights:
+///
+/// ```text
+/// ~switchboard:* &switchboard:* +eval +evalsha +time +get +mget +set +setnx +pexpire +del +smembers +sadd +srem
+/// +hmget +hset +hget +hdel +xlen +xrange +xadd +xdel +publish +subscribe +unsubscribe +info +client|list +client|kill
+/// +pubsub|numsub +multi
+/// ```
+///
+/// And those of a [`RedisStore`](crate::RedisStore), if the sessions are in the same Redis; `+select`, if the URL has a database;
+/// `+client|setinfo`, if Redis is to know this version. All nodes work without four of them, with a loss: without `+client|list` and
+/// `+client|kill` Redis may for minutes take a machine that has lost its power for one that listens; without `+info` leases that were
+/// lost with a Redis that has begun anew are believed too soon; and `+multi` is only for `switchboard check`, by which it finds what is
+/// missing. What Redis refuses is in the log.
 #[derive(Clone, Debug)]
 #[must_use = "a server is in it by `ServerBuilder::cluster`"]
 pub struct Cluster {

@@ -61,6 +61,10 @@ impl Failure {
             _ if in_script("READONLY") => told(FailureKind::ReadOnly, ""),
             _ if in_script("OOM") => told(FailureKind::Full, ""),
             "WRONGPASS" => told(FailureKind::Unsuitable, ": the user or the password is wrong"),
+            "ERR" if details.contains("The user executing the script can't") => told(
+                FailureKind::Refused,
+                ": the user's ACL has to allow what the script does: `switchboard check` names what is missing",
+            ),
             "NOPERM" => told(FailureKind::Refused, ": the user's ACL has to allow it"),
             "NOAUTH" | "DENIED" => told(FailureKind::Unsuitable, ""),
             "READONLY" => told(FailureKind::ReadOnly, ""),

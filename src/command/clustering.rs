@@ -11,7 +11,7 @@ use {
         path::{Path, PathBuf},
         time::Duration,
     },
-    switchboard::{Cluster, NodeId, Redis, RedisStore, ServerBuilder, ServerError},
+    switchboard::{Cluster, NodeId, Redis, RedisStore, ServerBuilder},
 };
 
 /// Bytes of the longest password.
@@ -141,13 +141,15 @@ impl Clustering {
         }
         #[cfg(feature = "__tls")]
         if let Some(file) = &self.cluster_ca {
-            redis = redis.tls_ca_file(file).map_err(ServerError::from)?;
+            redis = redis.tls_ca_file(file).map_err(switchboard::ServerError::from)?;
         }
         #[cfg(feature = "__tls")]
         if let (Some(certificate), Some(key)) = (&self.cluster_cert, &self.cluster_key) {
             let read =
                 |file| read(file, MAX_CERTIFICATE).map_err(|e| format!("{}: {e}", Path::display(file)));
-            redis = redis.tls_certificate(&read(certificate)?, &read(key)?).map_err(ServerError::from)?;
+            redis = redis
+                .tls_certificate(&read(certificate)?, &read(key)?)
+                .map_err(switchboard::ServerError::from)?;
         }
         Ok(Some(redis))
     }

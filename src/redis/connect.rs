@@ -69,7 +69,7 @@ const WANTS_PASSWORD: &str =
 const SENTINEL_WANTS_PASSWORD: &str =
     ": it wants a password of its own, with Redis::sentinel_password (--cluster-sentinel-password-file)";
 const UNKNOWN_CA_ADVICE: &str = ": its certificate is of a CA that is not trusted here: give that with Redis::tls_ca_file (--cluster-ca FILE)";
-const WANTS_CERTIFICATE_ADVICE: &str = ": it wants a certificate of ours: give one with Redis::tls_certificate (--cluster-cert FILE --cluster-key FILE)";
+const WANTS_CERTIFICATE_ADVICE: &str = ": it may want a certificate of ours: give one with Redis::tls_certificate (--cluster-cert FILE --cluster-key FILE)";
 
 /// What a server says of itself.
 struct Hello {
@@ -228,7 +228,7 @@ impl Redis {
         let is_late = has(&["in time"]);
         match self.target.is_secure {
             true if has(UNKNOWN_CA) => Some(UNKNOWN_CA_ADVICE.into()),
-            true if has(WANTS_CERTIFICATE) => Some(WANTS_CERTIFICATE_ADVICE.into()),
+            true if has(WANTS_CERTIFICATE) || has(CLOSED) => Some(WANTS_CERTIFICATE_ADVICE.into()),
             true if is_late || has(NO_TLS) => {
                 Some(format!(": the port may be without TLS: then write redis{scheme}"))
             }

@@ -565,12 +565,114 @@ fn check_tells_what_is_wrong_with_a_cluster() {
         &["warning  cluster:", "node 4 runs switchboard 0.0.1, this is switchboard "],
     );
     drop(four);
+    // Other nodes do not take its sessions.
+    let other_key = "another key of 32 bytes or more, which others do not have";
+    let five = |keys: &[&str]| {
+        let redis = switchboard::Redis::new(redis.url()).unwrap().password("secret");
+        let keys: Vec<_> = keys.iter().map(|key| (*key).to_owned()).collect();
+        Commanded::with(Folder::new(), |builder| {
+            builder.node(NodeId::new(5)).session_keys(keys).cluster(Cluster::from(redis))
+        })
+    };
+    let node = five(&[other_key, KEY.trim()]);
+    told(
+        &["--cluster-password-file", &right],
+        1,
+        &[
+            "warning  server: the cluster: sessions that node 5 has made are not taken here",
+            "--session-key-file",
+        ],
+    );
+    drop(node);
+    let node = five(&[KEY.trim(), other_key]);
+    told(&["--cluster-password-file", &right], 0, &["there is node 5"]);
+    drop(node);
     redis.kill();
     told(
         &["--cluster-password-file", &right],
         1,
         &["warning  server: the cluster cannot reach Redis: localhost"],
     );
+}
+
+#[test]
+fn that_a_node_does_not_take_the_sessions_of_another_one_is_logged() {
+    let redis = RedisServer::start();
+    let options = Options::new(redis.url());
+    let other_key = "another key of 32 bytes or more, which others do not have";
+    let both = Options::new(redis.url());
+    both.write("key", &format!("{other_key}\n{KEY}"));
+    let mut one = options.serve(&["--node", "1"]);
+    one.address("http");
+    let mut two = both.serve(&["--node", "2"]);
+    one.line("node 2 has made are not taken here");
+    two.line("node 1 is there");
+    // Both have come, in any order.
+    while !two.stderr.iter().any(|line| line.contains("/ is the page")) {
+        two.next_line();
+    }
+    assert!(!two.stop().stderr.iter().any(|line| line.contains("not taken here")), "it has both keys");
+    one.line("node 2 has left");
+    assert_eq!(one.stop().stderr.iter().filter(|line| line.contains("not taken here")).count(), 1);
+}
+
+#[test]
+fn options_that_do_not_fit_the_url_are_refused() {
+    let folder = Folder::new();
+    let password = folder.write("password", "secret\n");
+    let (ca, pem, key) = ("certs/ca.pem", "certs/server.pem", "certs/server.key");
+    for (url, more, part) in [
+        (
+            "redis://localhost",
+            &["--cluster-ca", ca][..],
+            "certs/ca.pem: the URL of Redis is without TLS: write rediss://",
+        ),
+        ("unix:/x", &["--cluster-cert", pem, "--cluster-key", key], "a Unix socket has no TLS"),
+        ("rediss://localhost", &["--cluster-cert", pem, "--cluster-key", "/nowhere"], "/nowhere: "),
+        ("redis://localhost", &["--cluster-sentinel-password-file", &password], "names no Sentinels"),
+        (
+            "redis+sentinel://h/m",
+            &["--cluster-sentinel-password-file", "/nowhere"],
+            "the password for the Sentinels: /nowhere: ",
+        ),
+    ] {
+        let options = Options::new(url.into());
+        let mut serve = options.serve(more);
+        serve.line(part);
+        assert_eq!(serve.end().status.code(), Some(1), "{url}");
+    }
+}
+
+#[test]
+fn the_command_reaches_sentinels_and_a_redis_that_want_secrets_of_their_own() {
+    let folder = Folder::new();
+    let absolute = |path: &str| std::fs::canonicalize(path).unwrap().to_str().unwrap().to_owned();
+    let [pem, key] = ["certs/server.pem", "certs/server.key"].map(absolute);
+    let ours = common::authority::Kind::server("Ours").signed();
+    let trusted = folder.write("trusted", common::authority::pem(&[&ours]));
+    let own = folder.write("own", common::authority::pem(&[&ours]));
+    let own_key = folder.write("own-key", ours.key.private_key_to_pem_pkcs8().unwrap());
+    let tls = ["--tls-cert-file", &pem, "--tls-key-file", &key, "--tls-ca-cert-file", &trusted];
+    let redis = RedisServer::start_with(&tls);
+    let options = Options::new(redis.url());
+    let by_tls = ["--cluster-ca", "certs/ca.pem"];
+    let (_, told) = options.check(&by_tls);
+    assert!(told.contains("(--cluster-cert FILE --cluster-key FILE)"), "{told}");
+    let (code, told) =
+        options.check(&[&by_tls[..], &["--cluster-cert", &own, "--cluster-key", &own_key]].concat());
+    assert!(code == 0 && told.contains("there is no node yet"), "{told}");
+
+    let master = RedisServer::start();
+    let sentinel = RedisServer::start_sentinel(&master);
+    sentinel.command(&["ACL", "SETUSER", "seer", "on", ">secret", "+@all"]);
+    sentinel.command(&["ACL", "SETUSER", "default", "off"]);
+    let options = Options::new(format!("redis+sentinel://127.0.0.1:{}/mymaster", sentinel.port()));
+    let (code, told) = options.check(&[]);
+    assert!(code == 2 && told.contains("(--cluster-sentinel-password-file)"), "{told}");
+    let password = options.write("password", "secret\n");
+    let (code, told) =
+        options.check(&["--cluster-sentinel-user", "seer", "--cluster-sentinel-password-file", &password]);
+    assert!(code == 0 && told.contains("there is no node yet"), "{told}");
 }
 
 #[test]

@@ -129,12 +129,16 @@ fn by_tls() {
         let redis = redis(format!("rediss://{host}:{}", server.port()));
         assert_works(redis.clone().tls_ca_file("certs/ca.pem").unwrap());
         assert_works(redis.clone().tls_ca(&std::fs::read("certs/ca.pem").unwrap()).unwrap());
-        assert_fails(redis, &["ertificate"]);
+        assert_fails(redis, &["ertificate", "Redis::tls_ca_file (--cluster-ca FILE)"]);
     }
     let other = Kind::ca("Another CA").signed();
     let redis = redis(server.url()).tls_ca(pem(&[&other]).as_bytes()).unwrap();
-    assert_fails(redis, &["ertificate"]);
-    assert_fails(self::redis(format!("redis://localhost:{}", server.port())), &["localhost:"]);
+    assert_fails(redis, &["ertificate", "(--cluster-ca FILE)"]);
+    let plain = self::redis(format!("redis://localhost:{}", server.port()));
+    assert_fails(plain, &["localhost:", "may want TLS: then write rediss://"]);
+    let without = RedisServer::start();
+    let secure = self::redis(format!("rediss://localhost:{}", without.port()));
+    assert_fails(secure, &["localhost:", "may be without TLS: then write redis://"]);
 }
 
 #[test]
@@ -148,7 +152,7 @@ fn by_tls_with_a_certificate_of_our_own() {
     let redis = redis(server.url()).tls_ca_file("certs/ca.pem").unwrap();
     let key = ours.key.private_key_to_pem_pkcs8().unwrap();
     assert_works(redis.clone().tls_certificate(pem(&[&ours]).as_bytes(), &key).unwrap());
-    assert_fails(redis, &["localhost:"]);
+    assert_fails(redis, &["localhost:", "Redis::tls_certificate (--cluster-cert FILE"]);
 }
 
 #[test]
@@ -160,6 +164,42 @@ fn what_is_wrong_with_certificates_is_told_when_they_are_given() {
     assert!(error.contains("certs/server.key: there is no certificate in it"), "{error}");
     let error = redis.tls_certificate(b"x", b"secret").unwrap_err().to_string();
     assert!(error.contains("the certificate for Redis, or its key") && !error.contains("secret"), "{error}");
+}
+
+#[test]
+fn certificates_without_tls_are_refused() {
+    for (url, part) in [
+        ("redis://localhost", "write rediss://"),
+        ("redis+sentinel://localhost/m", "write rediss+sentinel://"),
+        ("unix:/run/redis.sock", "a Unix socket has no TLS"),
+    ] {
+        let refused = [
+            redis(url).tls_ca(&std::fs::read("certs/ca.pem").unwrap()),
+            redis(url).tls_ca_file("certs/ca.pem"),
+            redis(url).tls_certificate(
+                &std::fs::read("certs/server.pem").unwrap(),
+                &std::fs::read("certs/server.key").unwrap(),
+            ),
+        ];
+        for refused in refused {
+            let error = refused.unwrap_err().to_string();
+            assert!(error.contains(part), "{url}: {error}");
+        }
+    }
+}
+
+#[test]
+fn sentinels_with_a_password_of_their_own() {
+    let master = RedisServer::start();
+    let sentinel = RedisServer::start_sentinel(&master);
+    sentinel.command(&["ACL", "SETUSER", "seer", "on", ">secret", "+@all"]);
+    sentinel.command(&["ACL", "SETUSER", "default", "off"]);
+    let by = || redis(format!("redis+sentinel://127.0.0.1:{}/mymaster", sentinel.port()));
+    assert_works(by().sentinel_password(Some("seer"), "secret"));
+    let parts =
+        ["Sentinel 127.0.0.1:", "NOAUTH", "Redis::sentinel_password (--cluster-sentinel-password-file)"];
+    assert_fails(by(), &parts);
+    assert_fails(by().sentinel_password(None, "secret"), &["Sentinel 127.0.0.1:", "WRONGPASS"]);
 }
 
 #[test]

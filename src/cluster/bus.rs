@@ -10,15 +10,17 @@ use std::{
     collections::{HashMap, VecDeque},
     fmt,
     sync::{Arc, Condvar, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ::redis::{Cmd, Connection, Value, cmd};
 use crossbeam_channel::Sender;
 
+use super::rights;
 use crate::{
     deadline::Deadline,
     error::{Error, OverLimit, Result},
+    redis::Failure,
     sync::{LockExt, wait},
 };
 
@@ -29,6 +31,9 @@ const MAX_QUEUED: usize = 32 << 20;
 const TOGETHER: usize = 512;
 const BYTES_TOGETHER: usize = 1 << 20;
 
+/// How often the log says that Redis does not let its user do the same.
+const AGAIN: Duration = Duration::from_secs(60);
+
 pub(super) struct Bus {
     answer_timeout: Duration,
     state: Mutex<State>,
@@ -36,6 +41,8 @@ pub(super) struct Bus {
     room: Condvar,
     /// Wakes the keeper.
     keeper: Sender<()>,
+    /// The commands that Redis does not let its user do, and when it was said.
+    forbidden: Mutex<HashMap<String, Instant>>,
 }
 
 #[derive(Default)]
@@ -148,7 +155,7 @@ impl fmt::Display for Failed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreachable => f.write_str("no answer"),
-            Self::Refused(error) => error.fmt(f),
+            Self::Refused(error) => Failure::from(&**error).fmt(f),
             Self::OverLimit => f.write_str("too much"),
         }
     }
@@ -188,7 +195,13 @@ impl Ticket {
 
 impl Bus {
     pub(super) fn new(answer_timeout: Duration, keeper: Sender<()>) -> Self {
-        Self { answer_timeout, state: Mutex::default(), room: Condvar::new(), keeper }
+        Self {
+            answer_timeout,
+            state: Mutex::default(),
+            room: Condvar::new(),
+            keeper,
+            forbidden: Mutex::default(),
+        }
     }
 
     /// When what is sent now has to be answered.
@@ -335,7 +348,7 @@ impl Bus {
             items.into_iter().for_each(|item| item.answer(Err(Failed::Unreachable)));
             return false;
         };
-        let is_done = exchange(&mut connection, items, self.answer_timeout);
+        let is_done = self.exchange(&mut connection, items);
         let mut state = self.state.locked();
         // It may have been broken off meanwhile, and there may be another one.
         match state.is_up && state.way == way {
@@ -464,32 +477,50 @@ fn join(items: Vec<Item>) -> Vec<Joined> {
     all
 }
 
-/// Sends what is to be sent, and tells what Redis answers. False: the connection is of no more use.
-fn exchange(connection: &mut Connection, items: Vec<Item>, answer_timeout: Duration) -> bool {
-    let deadline = Deadline::after(answer_timeout);
-    let (mut commands, mut waiting) = (Vec::new(), Vec::new());
-    for Joined { what, tickets } in join(items) {
-        let command = what.into_command();
-        if commands.is_empty() {
-            commands = command
-        } else {
-            commands.extend_from_slice(&command)
+impl Bus {
+    /// Sends what is to be sent, and tells what Redis answers. False: the connection is of no more use.
+    fn exchange(&self, connection: &mut Connection, items: Vec<Item>) -> bool {
+        let deadline = self.deadline();
+        let (mut commands, mut waiting) = (Vec::new(), Vec::new());
+        for Joined { what, tickets } in join(items) {
+            let command = what.into_command();
+            waiting.push((commands.len(), tickets));
+            if commands.is_empty() { commands = command } else { commands.extend_from_slice(&command) }
         }
-        waiting.push(tickets);
+        let mut is_done = connection.send_packed_command(&commands).is_ok();
+        let mut is_slow = false;
+        for (start, tickets) in waiting {
+            let left = deadline.remaining().filter(|_| is_done).unwrap_or_default();
+            // The connection waits for so long anyway, if it has nearly all of the time.
+            is_slow |= left < self.answer_timeout * 9 / 10;
+            let may_come = !left.is_zero() && (!is_slow || connection.set_read_timeout(Some(left)).is_ok());
+            let answered = if may_come { receive(connection) } else { None };
+            is_done = answered.is_some();
+            let answered = answered.unwrap_or(Err(Failed::Unreachable));
+            if let Err(Failed::Refused(error)) = &answered
+                && rights::is_about(error)
+            {
+                self.say_forbidden(&commands[start..], error);
+            }
+            tickets.iter().for_each(|ticket| ticket.tell(Step::Answered(answered.clone())));
+        }
+        is_done && (!is_slow || connection.set_read_timeout(Some(self.answer_timeout)).is_ok())
     }
-    let mut is_done = connection.send_packed_command(&commands).is_ok();
-    let mut is_slow = false;
-    for tickets in waiting {
-        let left = deadline.remaining().filter(|_| is_done).unwrap_or_default();
-        // The connection waits for so long anyway, if it has nearly all of the time.
-        is_slow |= left < answer_timeout * 9 / 10;
-        let may_come = !left.is_zero() && (!is_slow || connection.set_read_timeout(Some(left)).is_ok());
-        let answered = if may_come { receive(connection) } else { None };
-        is_done = answered.is_some();
-        let answered = answered.unwrap_or(Err(Failed::Unreachable));
-        tickets.iter().for_each(|ticket| ticket.tell(Step::Answered(answered.clone())));
+
+    /// Nobody else may say so: what is sent need not have anybody who waits for it.
+    #[cold]
+    fn say_forbidden(&self, command: &[u8], error: &::redis::RedisError) {
+        // Of `*3\r\n$7\r\nPUBLISH\r\n` and so on.
+        let name = command.split(|byte| *byte == b'\n').nth(2).unwrap_or_default().trim_ascii_end();
+        let name = String::from_utf8_lossy(name).into_owned();
+        let now = Instant::now();
+        let mut forbidden = self.forbidden.locked();
+        if forbidden.get(&name).is_none_or(|said| now.saturating_duration_since(*said) >= AGAIN) {
+            forbidden.insert(name.clone(), now);
+            drop(forbidden);
+            log::warn!("the cluster: Redis does not let its user do {name}: {}", Failure::from(error));
+        }
     }
-    is_done && (!is_slow || connection.set_read_timeout(Some(answer_timeout)).is_ok())
 }
 
 /// The next answer. `None`: there is none in time, or the connection has ended.

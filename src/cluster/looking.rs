@@ -10,6 +10,7 @@ use super::{
     member::Choices,
     names::Names,
     nodes::Lease,
+    rights,
 };
 use crate::{
     error::ServerError,
@@ -17,6 +18,9 @@ use crate::{
     node_info::NodeInfo,
     redis::{Failure, FailureKind, Timeouts},
 };
+
+/// How long an answer of Redis is waited for at least: nobody is in a hurry.
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Cluster {
     /// The nodes that there are now, by what Redis knows of them, in the order of their numbers: of each its version, and of none how many
@@ -33,7 +37,7 @@ impl Cluster {
     /// # Errors
     /// [`ServerError::Config`]: what was chosen is wrong, or Redis does not want it. [`ServerError::Io`]: Redis was not reached.
     pub fn nodes(&self) -> Result<Vec<NodeInfo>, ServerError> {
-        let nodes = look(&self.check()?).map_err(as_error)?;
+        let (nodes, _) = look(&self.check()?).map_err(as_error)?;
         Ok(nodes.iter().map(|(node, lease)| NodeInfo::leased(*node, &lease.software)).collect())
     }
 }
@@ -43,10 +47,15 @@ impl Cluster {
 /// # Errors
 /// As there.
 pub(crate) fn rehearse(cluster: &Cluster, node: Option<NodeId>) -> Result<(), ServerError> {
-    match look(&cluster.check()?) {
-        Ok(nodes) => match node.filter(|node| nodes.iter().any(|(other, _)| other == node)) {
+    let choices = cluster.check()?;
+    match look(&choices) {
+        Ok((nodes, connection)) => match node.filter(|node| nodes.iter().any(|(other, _)| other == node)) {
             Some(node) => Err(is_taken(node)),
-            None => Ok(()),
+            None => {
+                nodes.iter().for_each(|(node, lease)| lease.compare_keys(*node, &choices.keys));
+                tell_missing(&choices, connection);
+                Ok(())
+            }
         },
         Err(failure) if failure.kind() == FailureKind::Unsuitable => Err(unsuitable(&failure)),
         Err(failure) => {
@@ -71,12 +80,31 @@ fn as_error(failure: Failure) -> ServerError {
     }
 }
 
-/// Those that have a lease, and listen.
-fn look(choices: &Choices) -> Result<Vec<(NodeId, Lease)>, Failure> {
-    let timeouts = Timeouts { connect: CONNECT, answer: choices.answer_timeout.max(Duration::from_secs(1)) };
+/// Those that have a lease, and listen; and by which connection that was asked.
+fn look(choices: &Choices) -> Result<(Vec<(NodeId, Lease)>, Connection), Failure> {
+    let timeouts = Timeouts { connect: CONNECT, answer: choices.answer_timeout.max(TIMEOUT) };
     let mut connection = choices.redis.connect(timeouts)?;
     let listed = nodes(&mut connection, &Names::new(&choices.prefix));
-    listed.map_err(|error| choices.redis.failure(&error))
+    match listed {
+        Ok(nodes) => Ok((nodes, connection)),
+        Err(error) => {
+            if rights::is_about(&error) {
+                tell_missing(choices, connection);
+            }
+            Err(choices.redis.failure(&error))
+        }
+    }
+}
+
+/// Warns of what a node would not be allowed to do.
+fn tell_missing(choices: &Choices, mut connection: Connection) {
+    let names = Names::new(&choices.prefix);
+    let Ok(missing) = rights::missing(&mut connection, &names, TIMEOUT) else { return };
+    let Some((_, first)) = missing.first() else { return };
+    let why = Failure::from(first);
+    let mut commands: Vec<_> = missing.iter().map(|(command, _)| command.as_str()).collect();
+    commands.dedup();
+    log::warn!("the cluster: Redis does not let its user do {}: {why}", commands.join(", "));
 }
 
 fn nodes(connection: &mut Connection, names: &Names) -> Result<Vec<(NodeId, Lease)>, ::redis::RedisError> {

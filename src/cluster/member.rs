@@ -55,6 +55,7 @@ pub(super) struct Member {
     redis: Redis,
     lease: Duration,
     answer_timeout: Duration,
+    keys: Vec<u32>,
     bus: Bus,
     nodes: Nodes,
     shares: Shares,
@@ -77,11 +78,13 @@ pub(super) struct Choices {
     pub(super) prefix: String,
     pub(super) lease: Duration,
     pub(super) answer_timeout: Duration,
+    /// The fingerprints of its session keys, of which the first one signs; none where it has no sessions.
+    pub(super) keys: Vec<u32>,
 }
 
 impl Member {
     pub(super) fn new(choices: Choices, registry: &Registry, start: u64, keeper: Queue<()>) -> Self {
-        let Choices { redis, prefix, lease, answer_timeout } = choices;
+        let Choices { redis, prefix, lease, answer_timeout, keys } = choices;
         let node = registry.node();
         let me = Sender { node: node.get(), start };
         Self {
@@ -90,6 +93,7 @@ impl Member {
             redis,
             lease,
             answer_timeout,
+            keys,
             bus: Bus::new(answer_timeout, keeper),
             nodes: Nodes::new(node, lease),
             shares: Shares::default(),
@@ -170,7 +174,8 @@ impl Member {
     }
 
     pub(super) fn own_lease(&self) -> Lease {
-        Lease { start: self.me.start, duration: self.lease, software: SOFTWARE.to_owned() }
+        let (software, key) = (SOFTWARE.to_owned(), self.keys.first().copied());
+        Lease { start: self.me.start, duration: self.lease, software, key }
     }
 
     pub(super) fn is_listening(&self) -> bool {
@@ -276,8 +281,9 @@ impl Member {
     /// A lease was seen. True: of a node, or a start of it, that was not known. What there was with an earlier start is over.
     pub(super) fn sees(&self, node: NodeId, lease: Lease) -> bool {
         let now = Sender { node: node.get(), start: lease.start };
-        let is_new = self.nodes.seen(node, lease);
+        let is_new = self.nodes.seen(node, lease.clone());
         if is_new {
+            lease.compare_keys(node, &self.keys);
             self.lines.end_all(self, Some(node));
             self.talks.end_before(now);
         }

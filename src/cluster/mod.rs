@@ -18,6 +18,7 @@ mod queries;
 mod receiver;
 mod replica;
 mod replicas;
+mod rights;
 mod shares;
 mod talks;
 mod tally;
@@ -41,6 +42,7 @@ use crate::{
     limits::Limits,
     redis::{FailureKind, Redis},
     registry::Registry,
+    session::SessionKeys,
     thread::spawn,
 };
 
@@ -74,6 +76,20 @@ const LAST_WAIT: Duration = Duration::from_secs(2);
 ///     .bind()?;
 /// # Ok(()) }
 /// ```
+///
+/// **The user in Redis's ACL** needs, where the prefix is `switchboard:`, these rights:
+///
+/// ```text
+/// ~switchboard:* &switchboard:* +eval +evalsha +time +get +mget +set +setnx +pexpire +del +smembers +sadd +srem
+/// +hmget +hset +hget +hdel +xlen +xrange +xadd +xdel +publish +subscribe +unsubscribe +info +client|list +client|kill
+/// +pubsub|numsub +multi
+/// ```
+///
+/// And those of a [`RedisStore`](crate::RedisStore), if the sessions are in the same Redis; `+select`, if the URL has a database;
+/// `+client|setinfo`, if Redis is to know this version. All nodes work without four of them, with a loss: without `+client|list` and
+/// `+client|kill` Redis may for minutes take a machine that has lost its power for one that listens; without `+info` leases that were
+/// lost with a Redis that has begun anew are believed too soon; and `+multi` is only for `switchboard check`, by which it finds what is
+/// missing. What Redis refuses is in the log.
 #[derive(Clone, Debug)]
 #[must_use = "a server is in it by `ServerBuilder::cluster`"]
 pub struct Cluster {
@@ -81,6 +97,8 @@ pub struct Cluster {
     prefix: String,
     lease: Duration,
     answer_timeout: Duration,
+    /// The fingerprints of the server's session keys.
+    keys: Vec<u32>,
 }
 
 impl Cluster {
@@ -90,7 +108,14 @@ impl Cluster {
     }
 
     fn made(redis: std::result::Result<Redis, String>) -> Self {
-        Self { redis, prefix: PREFIX.to_owned(), lease: LEASE, answer_timeout: ANSWER_TIMEOUT }
+        let prefix = PREFIX.to_owned();
+        Self { redis, prefix, lease: LEASE, answer_timeout: ANSWER_TIMEOUT, keys: Vec::new() }
+    }
+
+    /// Of a server that has sessions, and signs them with the first of these keys.
+    pub(crate) fn with_keys(mut self, keys: &SessionKeys) -> Self {
+        self.keys = keys.fingerprints();
+        self
     }
 
     /// What all keys and channels in Redis begin with, of 1 to 64 ASCII characters without spaces. Those who have the same are one cluster. Default:
@@ -139,6 +164,7 @@ impl Cluster {
             prefix: self.prefix.clone(),
             lease: self.lease,
             answer_timeout: self.answer_timeout,
+            keys: self.keys.clone(),
         })
     }
 }

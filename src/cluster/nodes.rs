@@ -19,24 +19,45 @@ pub(super) const RETURN: Duration = LONGEST.saturating_add(Duration::from_secs(1
 /// Instead of a lease, where a node has left: that is known, and not only that it is not there.
 pub(super) const HAS_LEFT: &str = "left";
 
-/// What the key of a lease holds: which start of the node it is, for how long it is renewed, and its software.
+/// Before the fingerprint of a key, behind the software: for versions that do not know it, it is a part of that.
+const KEY: &str = " key=";
+
+/// What the key of a lease holds: which start of the node it is, for how long it is renewed, its software, and the fingerprint of the
+/// key that it signs sessions with, if it has sessions and is of a version that tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Lease {
     pub(super) start: u64,
     pub(super) duration: Duration,
     pub(super) software: String,
+    pub(super) key: Option<u32>,
 }
 
 impl Lease {
     pub(super) fn to_text(&self) -> String {
-        format!("{:016x} {} {}", self.start, self.duration.as_millis(), self.software)
+        let key = self.key.map_or_else(String::new, |key| format!("{KEY}{key:08x}"));
+        format!("{:016x} {} {}{key}", self.start, self.duration.as_millis(), self.software)
     }
 
     pub(super) fn parse(text: &str) -> Option<Self> {
         let mut parts = text.splitn(3, ' ');
         let start = u64::from_str_radix(parts.next()?, 16).ok()?;
         let duration = Duration::from_millis(parts.next()?.parse().ok()?);
-        Some(Self { start, duration, software: parts.next()?.to_owned() })
+        let rest = parts.next()?;
+        let (software, key) = match rest.split_once(KEY) {
+            Some((software, key)) => (software, u32::from_str_radix(key, 16).ok()),
+            None => (rest, None),
+        };
+        Some(Self { start, duration, software: software.to_owned(), key })
+    }
+
+    /// Warns if a node that has these keys does not take what this one signs. Without any, it has no sessions.
+    pub(super) fn compare_keys(&self, node: NodeId, own: &[u32]) {
+        if !own.is_empty() && self.key.is_some_and(|key| !own.contains(&key)) {
+            log::warn!(
+                "the cluster: sessions that node {node} has made are not taken here, as it signs them with a key that this node does not \
+                 have: give all nodes the same session keys (session_keys, --session-key-file), and start them again"
+            );
+        }
     }
 }
 
@@ -180,13 +201,22 @@ mod tests {
     use super::*;
 
     fn lease(start: u64, millis: u64) -> Lease {
-        Lease { start, duration: Duration::from_millis(millis), software: "switchboard 1 and more".into() }
+        Lease {
+            start,
+            duration: Duration::from_millis(millis),
+            software: "switchboard 1 and more".into(),
+            key: None,
+        }
     }
 
     #[test]
     fn a_lease_is_a_text_and_back() {
         let one = lease(u64::MAX - 3, 10_000);
-        assert_eq!(Lease::parse(&one.to_text()), Some(one));
+        assert_eq!(Lease::parse(&one.to_text()), Some(one.clone()));
+        let with_key = Lease { key: Some(7), ..one.clone() };
+        assert_eq!(Lease::parse(&with_key.to_text()), Some(with_key.clone()));
+        let of_another_version = format!("{}x and=more", with_key.to_text());
+        assert_eq!(Lease::parse(&of_another_version), Some(one));
         for wrong in ["", "1", "1 2", "x 2 y", "1 x y"] {
             assert_eq!(Lease::parse(wrong), None, "{wrong}");
         }

@@ -29,7 +29,7 @@ use crate::{
     hub::Hub,
     id::{NodeId, WebSocketId},
     message::Payload,
-    redis::Timeouts,
+    redis::{Failure, Timeouts},
     registry::Registry,
     thread::{forbid_waiting, spawn},
     wire::{Frames, Malformed, Request, decode_request},
@@ -119,7 +119,7 @@ impl Receiver {
         match ended {
             Ok(()) => String::new(),
             Err(error) if error.is_timeout() => format!("nothing was heard for {SILENCE:?}"),
-            Err(error) => error.to_string(),
+            Err(error) => Failure::from(&error).to_string(),
         }
     }
 
@@ -144,7 +144,7 @@ impl Receiver {
         // Only in its third protocol the next message is not taken for what another wait was for, which a signal has ended.
         let hello = cmd("HELLO").arg(3).arg("SETNAME").arg(&own).get_packed_command();
         connection.send_packed_command(&hello)?;
-        connection.recv_response()?;
+        receive(connection)?;
         // Redis ends a connection for which too much waits to be read: its answers are read in between.
         let (mut parts, mut unheard) = (channels.chunks(10 * TOGETHER), 0);
         while !self.member.is_ending() {
@@ -407,6 +407,10 @@ fn bytes_of(value: Value) -> Option<Vec<u8>> {
 fn receive(connection: &mut Connection) -> Result<Value, RedisError> {
     loop {
         let received = connection.recv_response();
+        // Such as that it does not let its user listen.
+        if let Ok(Value::ServerError(error)) = received {
+            return Err(error.into());
+        }
         if !received.as_ref().is_err_and(is_interrupted) {
             return received;
         }

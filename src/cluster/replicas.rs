@@ -85,8 +85,8 @@ impl Replicas {
 
     /// Redis does not take what is published.
     pub(super) fn tell_why(&self, failed: &Failed) {
-        if let Failed::Refused(error) = failed {
-            self.pace.locked().failed(&error.to_string());
+        if let Failed::Refused(_) = failed {
+            self.pace.locked().failed(&failed.to_string());
         }
     }
 

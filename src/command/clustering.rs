@@ -11,12 +11,16 @@ use {
         path::{Path, PathBuf},
         time::Duration,
     },
-    switchboard::{Cluster, NodeId, Redis, RedisStore, ServerBuilder, ServerError},
+    switchboard::{Cluster, NodeId, Redis, RedisStore, ServerBuilder},
 };
 
 /// Bytes of the longest password.
 #[cfg(feature = "cluster")]
 const MAX_PASSWORD: u64 = 4096;
+
+/// Bytes of the longest chain of certificates, or key.
+#[cfg(all(feature = "cluster", feature = "__tls"))]
+const MAX_CERTIFICATE: u64 = 1024 * 1024;
 
 #[cfg(feature = "cluster")]
 #[derive(Debug, Args)]
@@ -45,6 +49,20 @@ pub(super) struct Clustering {
     #[cfg(feature = "__tls")]
     #[arg(long, value_name = "FILE", requires = "cluster")]
     cluster_ca: Option<PathBuf>,
+    /// Show this certificate to the Redis of rediss:// if it wants one: its chain, in PEM
+    #[cfg(feature = "__tls")]
+    #[arg(long, value_name = "FILE", requires_all = ["cluster", "cluster_key"])]
+    cluster_cert: Option<PathBuf>,
+    /// The key of --cluster-cert, in PEM (PKCS#8); it may be in the same file
+    #[cfg(feature = "__tls")]
+    #[arg(long, value_name = "FILE", requires = "cluster_cert")]
+    cluster_key: Option<PathBuf>,
+    /// The user of the Sentinels' ACL [default: their default one]
+    #[arg(long, value_name = "NAME", requires = "cluster_sentinel_password_file")]
+    cluster_sentinel_user: Option<String>,
+    /// The file with the password for the Sentinels of redis+sentinel://, if they want one: that for Redis is for their master alone
+    #[arg(long, value_name = "FILE", requires = "cluster")]
+    cluster_sentinel_password_file: Option<PathBuf>,
 }
 
 /// So that whoever wants it learns what is missing: a server alone would do something else than is wanted.
@@ -112,12 +130,26 @@ impl Clustering {
             redis = redis.user(user);
         }
         if let Some(file) = &self.cluster_password_file {
-            let failed = |e| format!("the password for Redis: {}: {e}", file.display());
-            redis = redis.password(password(file).map_err(failed)?);
+            redis = redis.password(password(file, "Redis")?);
+        }
+        if let Some(file) = &self.cluster_sentinel_password_file {
+            if !redis.to_string().contains("+sentinel://") {
+                return Err("--cluster-sentinel-password-file: the URL of --cluster names no Sentinels: write redis+sentinel://".into());
+            }
+            let user = self.cluster_sentinel_user.as_deref();
+            redis = redis.sentinel_password(user, password(file, "the Sentinels")?);
         }
         #[cfg(feature = "__tls")]
         if let Some(file) = &self.cluster_ca {
-            redis = redis.tls_ca_file(file).map_err(ServerError::from)?;
+            redis = redis.tls_ca_file(file).map_err(switchboard::ServerError::from)?;
+        }
+        #[cfg(feature = "__tls")]
+        if let (Some(certificate), Some(key)) = (&self.cluster_cert, &self.cluster_key) {
+            let read =
+                |file| read(file, MAX_CERTIFICATE).map_err(|e| format!("{}: {e}", Path::display(file)));
+            redis = redis
+                .tls_certificate(&read(certificate)?, &read(key)?)
+                .map_err(switchboard::ServerError::from)?;
         }
         Ok(Some(redis))
     }
@@ -132,14 +164,24 @@ fn has_password(url: &str) -> bool {
         || query.split('&').any(|pair| pair.starts_with("pass="))
 }
 
-/// The first line of a file.
+/// The first line of a file, with the password for this.
 #[cfg(feature = "cluster")]
-fn password(path: &Path) -> Result<String, String> {
-    let file = small_file::open(path).map_err(|e| e.to_string())?;
+fn password(path: &Path, of: &str) -> Result<String, String> {
+    let failed = |e: std::io::Error| format!("the password for {of}: {}: {e}", path.display());
+    let file = small_file::open(path).map_err(failed)?;
     if file.metadata().is_ok_and(|about| about.permissions().mode() & 0o004 != 0) {
-        warn!("every user of this machine can read {}, with the password for Redis", path.display());
+        warn!("every user of this machine can read {}, with the password for {of}", path.display());
     }
-    let text = small_file::read_text(&file, MAX_PASSWORD, small_file::PATIENCE).map_err(|e| e.to_string())?;
+    let text = small_file::read_text(&file, MAX_PASSWORD, small_file::PATIENCE).map_err(failed)?;
     let line = text.lines().next().unwrap_or_default().trim();
-    if line.is_empty() { Err("there is none in it".into()) } else { Ok(line.to_owned()) }
+    if line.is_empty() {
+        Err(failed(std::io::Error::other("there is none in it")))
+    } else {
+        Ok(line.to_owned())
+    }
+}
+
+#[cfg(all(feature = "cluster", feature = "__tls"))]
+fn read(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
+    small_file::read(&small_file::open(path)?, most, small_file::PATIENCE)
 }

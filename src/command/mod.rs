@@ -168,11 +168,14 @@ fn prepare(
 ) -> Prepared {
     let mut wrong = Vec::new();
     let mut builder = chatters.clone().observe(configure(args, clock, &mut sockets));
-    let keys = keys(args, purpose).unwrap_or_else(|e| {
-        wrong.push(e.into());
-        Some(vec![session_key::stand_in()]) // the server does not start
-    });
-    builder = keys.into_iter().fold(builder, ServerBuilder::session_keys);
+    builder = match keys(args, purpose) {
+        Ok(keys) => keys.into_iter().fold(builder, ServerBuilder::session_keys),
+        Err(e) => {
+            wrong.push(e.into());
+            // The server does not start, and other nodes need not have this key.
+            builder.session_keys([session_key::stand_in()]).use_session(false)
+        }
+    };
     #[cfg(feature = "cluster")]
     let redis = args.cluster.redis().unwrap_or_else(|e| {
         wrong.push(e);

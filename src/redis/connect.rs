@@ -55,6 +55,22 @@ pub(super) struct Secrets {
     pub(super) password: Option<String>,
 }
 
+/// As the libraries of TLS call it: rustls, and OpenSSL.
+const UNKNOWN_CA: &[&str] =
+    &["UnknownIssuer", "self-signed certificate", "self signed certificate", "unable to get local issuer"];
+const WANTS_CERTIFICATE: &[&str] = &["CertificateRequired", "certificate required"];
+const NO_TLS: &[&str] =
+    &["InvalidContentType", "InvalidMessage", "wrong version number", "packet length too long"];
+const CLOSED: &[&str] = &["Connection reset", "Broken pipe", "end of file"];
+
+// These begin as what follows an error.
+const WANTS_PASSWORD: &str =
+    ": it wants a password, with Redis::password (--cluster-password-file), or as in redis://:PASSWORD@HOST";
+const SENTINEL_WANTS_PASSWORD: &str =
+    ": it wants a password of its own, with Redis::sentinel_password (--cluster-sentinel-password-file)";
+const UNKNOWN_CA_ADVICE: &str = ": its certificate is of a CA that is not trusted here: give that with Redis::tls_ca_file (--cluster-ca FILE)";
+const WANTS_CERTIFICATE_ADVICE: &str = ": it may want a certificate of ours: give one with Redis::tls_certificate (--cluster-cert FILE --cluster-key FILE)";
+
 /// What a server says of itself.
 struct Hello {
     is_master: bool,
@@ -125,8 +141,8 @@ impl Redis {
     /// Where the master is, as far as this Sentinel knows.
     fn ask(&self, sentinel: &Address, name: &str, deadline: Deadline) -> Result<Address, Failure> {
         let shown = format!("Sentinel {}", sentinel.shown());
-        let mut connection = dial(&shown, self.info(sentinel), deadline)?;
-        let hello = greet(&shown, &mut connection, &self.of_sentinels, deadline)?;
+        let (mut connection, hello) =
+            self.meet(&shown, self.info(sentinel), &self.of_sentinels, SENTINEL_WANTS_PASSWORD, deadline)?;
         if hello.mode != "sentinel" {
             let text = format!("{shown}: it is no Sentinel, but a Redis: write redis://{}", sentinel.shown());
             return Err(Failure::new(FailureKind::Unsuitable, text));
@@ -155,9 +171,8 @@ impl Redis {
         deadline: Deadline,
     ) -> Result<Connection, Failure> {
         let Target { user, password, database, .. } = &self.target;
-        let mut connection = dial(shown, info, deadline)?;
         let secrets = Secrets { user: user.clone(), password: password.clone() };
-        let hello = greet(shown, &mut connection, &secrets, deadline)?;
+        let (mut connection, hello) = self.meet(shown, info, &secrets, WANTS_PASSWORD, deadline)?;
         let unsuitable = |text: &str| Err(Failure::new(FailureKind::Unsuitable, format!("{shown}{text}")));
         match hello.mode.as_str() {
             "standalone" => {}
@@ -183,6 +198,45 @@ impl Redis {
         }
     }
 
+    /// Connects, and says who we are.
+    fn meet(
+        &self,
+        shown: &str,
+        info: Result<ConnectionInfo, RedisError>,
+        secrets: &Secrets,
+        wants_password: &str,
+        deadline: Deadline,
+    ) -> Result<(Connection, Hello), Failure> {
+        let met = dial(shown, info, deadline).and_then(|mut connection| {
+            let hello = greet(shown, &mut connection, secrets, wants_password, deadline)?;
+            Ok((connection, hello))
+        });
+        met.map_err(|failure| match self.advice(&failure.to_string()) {
+            Some(advice) => failure.advise(&advice),
+            None => failure,
+        })
+    }
+
+    /// What may be wrong with TLS, as far as the text of an error says so: the libraries have no other words for it.
+    fn advice(&self, text: &str) -> Option<String> {
+        let has = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
+        let scheme = match self.target.place {
+            Place::Unix(_) => return None,
+            Place::Tcp(_) => "://",
+            Place::Sentinels(..) => "+sentinel://",
+        };
+        let is_late = has(&["in time"]);
+        match self.target.is_secure {
+            true if has(UNKNOWN_CA) => Some(UNKNOWN_CA_ADVICE.into()),
+            true if has(WANTS_CERTIFICATE) || has(CLOSED) => Some(WANTS_CERTIFICATE_ADVICE.into()),
+            true if is_late || has(NO_TLS) => {
+                Some(format!(": the port may be without TLS: then write redis{scheme}"))
+            }
+            false if has(CLOSED) => Some(format!(": the port may want TLS: then write rediss{scheme}")),
+            _ => None,
+        }
+    }
+
     fn info(&self, Address { host, port }: &Address) -> Result<ConnectionInfo, RedisError> {
         #[cfg(feature = "__tls")]
         if self.target.is_secure {
@@ -197,6 +251,7 @@ fn greet(
     shown: &str,
     connection: &mut Connection,
     secrets: &Secrets,
+    wants_password: &str,
     deadline: Deadline,
 ) -> Result<Hello, Failure> {
     let mut pipeline = pipe();
@@ -213,6 +268,7 @@ fn greet(
         Some("NOAUTH") if secrets.user.is_some() && secrets.password.is_none() => {
             Failure::new(FailureKind::Unsuitable, format!("{shown}: the user's password is missing"))
         }
+        Some("NOAUTH") => Failure::at(shown, &e).advise(wants_password),
         _ => Failure::at(shown, &e),
     })?;
     Hello::understand(answer).ok_or_else(|| no_redis(shown))

@@ -47,22 +47,26 @@ impl Failure {
         matches!(self.kind, FailureKind::Unreachable | FailureKind::Unsuitable | FailureKind::ReadOnly)
     }
 
+    /// The same with what to do about it.
+    pub(super) fn advise(self, advice: &str) -> Self {
+        Self::new(self.kind, with_advice(&self.text, advice))
+    }
+
     fn of_server(error: &ServerError) -> Self {
         let (code, details) = (error.code(), error.details().unwrap_or_default());
-        let told =
-            |kind, advice: &str| Self::new(kind, format!("{code} {details}{advice}").trim().to_owned());
+        let told = |kind, advice: &str| Self::new(kind, with_advice(&format!("{code} {details}"), advice));
         // Redis 6 tells the error of a command in a script like this.
         let in_script = |name: &str| code == "ERR" && details.contains(&format!(" -{name} "));
         match code {
             _ if in_script("READONLY") => told(FailureKind::ReadOnly, ""),
             _ if in_script("OOM") => told(FailureKind::Full, ""),
             "WRONGPASS" => told(FailureKind::Unsuitable, ": the user or the password is wrong"),
-            "NOAUTH" => told(
-                FailureKind::Unsuitable,
-                ": it wants a password, with Redis::password (--cluster-password-file), or as in redis://:PASSWORD@HOST",
+            "ERR" if details.contains("The user executing the script can't") => told(
+                FailureKind::Refused,
+                ": the user's ACL has to allow what the script does: `switchboard check` names what is missing",
             ),
             "NOPERM" => told(FailureKind::Refused, ": the user's ACL has to allow it"),
-            "DENIED" => told(FailureKind::Unsuitable, ""),
+            "NOAUTH" | "DENIED" => told(FailureKind::Unsuitable, ""),
             "READONLY" => told(FailureKind::ReadOnly, ""),
             "OOM" => told(FailureKind::Full, ""),
             "MOVED" | "CLUSTERDOWN" | "CROSSSLOT" => told(FailureKind::Unsuitable, NO_CLUSTER),
@@ -70,6 +74,12 @@ impl Failure {
             _ => told(FailureKind::Refused, ""),
         }
     }
+}
+
+/// What Redis says may end as a sentence does.
+fn with_advice(text: &str, advice: &str) -> String {
+    let end: &[char] = if advice.is_empty() { &[] } else { &['.'] };
+    format!("{}{advice}", text.trim().trim_end_matches(end))
 }
 
 /// Begins as what follows an error.
@@ -152,7 +162,8 @@ mod tests {
         ] {
             let failure = of(text);
             assert_eq!(failure.kind(), kind, "{text}");
-            assert!(failure.to_string().starts_with(text), "{failure}");
+            assert!(failure.to_string().starts_with(text.trim_end_matches('.')), "{failure}");
+            assert!(!failure.to_string().contains(".:"), "{failure}");
         }
         assert!(of("READONLY x").needs_another_connection() && !of("OOM x").needs_another_connection());
     }

@@ -109,9 +109,10 @@ impl Redis {
     /// certificate has to be one for the host of the URL; behind Sentinels, for the host or the address that they tell.
     ///
     /// # Errors
-    /// If they cannot be used.
+    /// If they cannot be used, or if the URL is one without TLS.
     #[cfg(feature = "__tls")]
     pub fn tls_ca(mut self, certificates: &[u8]) -> Result<Self, TlsError> {
+        self.check_tls("the certificates of Redis's CA")?;
         self.tls = self.tls.with_ca(certificates, "the certificates of Redis's CA")?;
         Ok(self)
     }
@@ -122,6 +123,7 @@ impl Redis {
     /// As [`tls_ca`](Self::tls_ca), and if the file cannot be read. The text names the file.
     #[cfg(feature = "__tls")]
     pub fn tls_ca_file(mut self, certificates: impl AsRef<Path>) -> Result<Self, TlsError> {
+        self.check_tls(&certificates.as_ref().display().to_string())?;
         self.tls = self.tls.with_ca_file(certificates.as_ref())?;
         Ok(self)
     }
@@ -130,11 +132,25 @@ impl Redis {
     /// not turned off). All in PEM; the key in PKCS#8 (`BEGIN PRIVATE KEY`).
     ///
     /// # Errors
-    /// If one of them cannot be used.
+    /// If one of them cannot be used, or if the URL is one without TLS.
     #[cfg(feature = "__tls")]
     pub fn tls_certificate(mut self, certificates: &[u8], key: &[u8]) -> Result<Self, TlsError> {
+        self.check_tls("the certificate for Redis")?;
         self.tls = self.tls.with_client(certificates, key)?;
         Ok(self)
+    }
+
+    /// # Errors
+    /// There is no TLS that this certificate could be for: whoever gives one wants some.
+    #[cfg(feature = "__tls")]
+    fn check_tls(&self, name: &str) -> Result<(), TlsError> {
+        let scheme = match self.target.place {
+            _ if self.target.is_secure => return Ok(()),
+            Place::Unix(_) => return Err(TlsError::new(format!("{name}: a Unix socket has no TLS"))),
+            Place::Tcp(_) => "rediss://",
+            Place::Sentinels(..) => "rediss+sentinel://",
+        };
+        Err(TlsError::new(format!("{name}: the URL of Redis is without TLS: write {scheme}")))
     }
 }
 

@@ -48,8 +48,8 @@ impl Target {
             "unix" | "redis+unix" => Self::unix(rest),
             "redis+sentinel" => Self::sentinels(rest, false),
             "rediss+sentinel" => Self::sentinels(rest, true),
-            _ => Err("it begins with none of redis://, rediss:// (with TLS), redis+unix://, redis+sentinel:// and \
-                      rediss+sentinel://"
+            _ => Err("it begins with none of redis://, rediss:// (with TLS), unix: (or redis+unix://), \
+                      redis+sentinel:// and rediss+sentinel://"
                 .into()),
         }
     }
@@ -234,6 +234,7 @@ mod tests {
             ("box", "no scheme"),
             ("localhost:6379", "none of"),
             ("http://box", "none of"),
+            ("http://box", "unix: (or "),
             ("redis:box", "//"),
             ("redis://", "no host"),
             ("redis://:secret@", "no host"),

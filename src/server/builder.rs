@@ -377,14 +377,14 @@ impl ServerBuilder {
     /// [`ServerError::Config`]: there are no session keys.
     #[cfg(feature = "cluster")]
     pub(super) fn take_cluster(&mut self) -> Result<Option<Cluster>, ServerError> {
-        let cluster = self.settings.cluster.take();
-        if cluster.is_some() && self.settings.sessions.signing.is_none() {
+        let Some(cluster) = self.settings.cluster.take() else { return Ok(None) };
+        let Some(keys) = &self.settings.sessions.signing else {
             return Err(ServerError::config(
                 "a cluster needs session keys that all of its nodes have: a session that one node has made is one of all. Set \
                  `session_keys`; `openssl rand -base64 32` makes one",
             ));
-        }
-        Ok(cluster)
+        };
+        Ok(Some(if self.settings.without_session { cluster } else { cluster.with_keys(keys) }))
     }
 
     /// Tells what would be wrong with the cluster.

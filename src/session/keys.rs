@@ -23,6 +23,9 @@ const TAG_TEXT_LEN: usize = 22;
 /// Signed together with the ID, so that the same key may sign other things elsewhere.
 const PURPOSE: &[u8] = b"session ";
 
+#[cfg(feature = "cluster")]
+const FINGERPRINT: &[u8] = b"fingerprint";
+
 /// The keys of a server. There is at least one.
 pub(crate) struct SessionKeys {
     first: Signer,
@@ -57,6 +60,17 @@ impl SessionKeys {
         let mut signers = signers.into_iter();
         let first = signers.next().ok_or_else(|| ServerError::config("session keys: there is none"))?;
         Ok(Self { first, others: signers.collect() })
+    }
+
+    /// What tells each key from others, and not what it is; the one that signs comes first. No cookie has such a signature: this text
+    /// is no ID.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn fingerprints(&self) -> Vec<u32> {
+        let fingerprint = |signer: &Signer| {
+            let tag = signer.clone().chain_update(FINGERPRINT).finalize().into_bytes();
+            u32::from_be_bytes([tag[0], tag[1], tag[2], tag[3]])
+        };
+        std::iter::once(&self.first).chain(&self.others).map(fingerprint).collect()
     }
 
     /// The value of the cookie for an ID that the server has made.
@@ -151,6 +165,14 @@ mod tests {
         assert_eq!(new.verify(old.sign(&id).as_bytes()), None);
         let (one, other) = (SessionKeys::random().unwrap(), SessionKeys::random().unwrap());
         assert_eq!(one.verify(other.sign(&id).as_bytes()), None);
+    }
+
+    #[cfg(feature = "cluster")]
+    #[test]
+    fn a_key_has_a_fingerprint_that_is_its_own() {
+        let [one, two] = [1, 2].map(|key| keys(&[key]).fingerprints()[0]);
+        assert!(one != two && keys(&[2, 1]).fingerprints() == [two, one]);
+        assert_ne!(FINGERPRINT.len(), ID_LEN, "it is no ID");
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod common;
 use std::{
     fs,
     io::{BufRead, BufReader},
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::mpsc::{self, Receiver},
@@ -358,32 +358,79 @@ fn asynchronous_on_two_nodes() {
     talks(&Example::start("async", &[&redis.url()]));
 }
 
+/// Its page is driven by tests/browser/cluster.mjs.
 #[cfg(feature = "cluster")]
 #[test]
 fn cluster() {
-    let redis = common::redis::RedisServer::start();
+    let mut redis = common::redis::RedisServer::start();
     let [one, two] = ["1", "2"].map(|node| Example::start("cluster", &[node, &redis.url()]));
-    let mut ada = one.try_connect("/room?name=Ada", &[]).unwrap();
-    assert_eq!(hear(&mut ada), "node 1");
-    let here = hear(&mut ada);
-    let ada_id =
-        here.strip_prefix("here ").and_then(|rest| rest.strip_suffix(" 1 Ada")).expect("an ID").to_owned();
-    let mut bob = two.try_connect("/room?name=Bob", &[]).unwrap();
-    assert_eq!(hear(&mut bob), "node 2");
+    let enter = |node: &Example, name: &str| {
+        let mut client = node.try_connect(&format!("/room?name={name}"), &[]).unwrap();
+        let id = heard(&mut client, "you")["you"].clone();
+        (client, id)
+    };
+    let people_of = |client: &mut Client, node: u32, expected: Value| {
+        while {
+            let told = heard(client, "people");
+            told["node"] != node || told["people"] != expected
+        } {}
+    };
+    let (mut ada, ada_id) = enter(&one, "Ada");
+    let (mut bob, bob_id) = enter(&two, "Bob");
     for client in [&mut ada, &mut bob] {
-        assert!(hear(client).ends_with(" 2 Bob"));
+        people_of(client, 1, json!([{ "id": ada_id, "name": "Ada" }]));
+        people_of(client, 2, json!([{ "id": bob_id, "name": "Bob" }]));
     }
-    say(&mut bob, &format!("{ada_id} only for you"));
-    assert_eq!(hear(&mut ada), "whispered Bob: only for you");
-    say(&mut ada, "for all");
-    for client in [&mut ada, &mut bob] {
-        assert_eq!(hear(client), "said Ada: for all");
-    }
-    let people = String::from_utf8(two.get("/people").body).unwrap();
-    let mut people: Vec<_> = people.lines().map(|line| line.split_once(' ').unwrap().1).collect();
-    people.sort_unstable();
-    assert_eq!(people, ["1 Ada", "2 Bob"]);
+    say(&mut bob, &json!({ "to": ada_id, "text": "only for you" }).to_string());
+    assert_eq!(heard(&mut ada, "from"), json!({ "from": "Bob", "text": "only for you", "whispered": true }));
+    assert_eq!(heard(&mut bob, "answer")["answer"], "");
+    say(&mut ada, r#"{"text": "for all"}"#);
+    assert_eq!(heard(&mut bob, "from"), json!({ "from": "Ada", "text": "for all", "whispered": false }));
+    assert_eq!(heard(&mut ada, "answer")["answer"], "");
     assert!(two.try_connect("/room?name=", &[]).is_err());
+
+    drop(bob);
+    people_of(&mut ada, 2, json!([]));
+    redis.kill();
+    eventually("it is said that others may not have it", || {
+        say(&mut ada, r#"{"text": "anybody?"}"#);
+        heard(&mut ada, "answer")["answer"] == "only node 1 is sure to have it"
+    });
+    let (mut zoe, _) = enter(&one, "Zoe");
+    while heard(&mut zoe, "people")["people"].as_array().unwrap().len() < 2 {}
+    redis.restart();
+    people_of(&mut ada, 2, json!([]));
+}
+
+/// A port is taken: the script says which, and ends all that it has started.
+#[cfg(feature = "cluster")]
+#[test]
+fn cluster_on_a_taken_port() {
+    let folder = common::folder::Folder::new();
+    let program = folder.path("release/examples/cluster");
+    fs::create_dir_all(folder.path("release/examples")).unwrap();
+    std::os::unix::fs::symlink(fs::canonicalize(path("cluster")).unwrap(), program).unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let output = Command::new("examples/cluster/run.sh")
+        .arg(port.to_string())
+        .env("CARGO_TARGET_DIR", folder.path(""))
+        .env("BASH_FUNC_cargo%%", "() { :; }") // it is built
+        .output()
+        .unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && errors.contains(&format!("not started on port {port}")), "{errors}");
+}
+
+/// The next message with this in it.
+#[cfg(feature = "cluster")]
+fn heard(client: &mut Client, what: &str) -> Value {
+    loop {
+        let message: Value = serde_json::from_str(&hear(client)).unwrap();
+        if !message[what].is_null() {
+            return message;
+        }
+    }
 }
 
 fn talks(example: &Example) {

@@ -111,6 +111,8 @@ fn they_are_all_that_a_node_needs() {
     let mut rest = Vec::new();
     let evicted = dead.read_to_end(&mut rest);
     assert!(evicted.is_ok(), "its connection is ended: {evicted:?}");
+    // Its node is taken for gone a little later.
+    eventually("all that are there answer", || two.hub.all_connections(Audience::All).all(|one| one.is_ok()));
     let id = two.hub.all_connections(Audience::All).next().unwrap().unwrap().id;
     two.hub.push_wait(&id, "x", PATIENCE).unwrap();
     for number in 0..5 {

@@ -291,6 +291,42 @@ fn what_another_node_has_received_is_read_at_least_once() {
     eventually("it is gone", || run(&one, &["read", id.as_str()]).status.code() == Some(4));
 }
 
+/// In a process of its own: a management listener, and a connection.
+const READER: &str = "SWITCHBOARD_TEST_READER";
+
+/// Reads messages, and keeps them for ever.
+fn read_and_keep(of: &str) {
+    let (place, id) = of.split_once(' ').unwrap();
+    let ws = Hub::connect(place).unwrap().open_server(&id.parse().unwrap()).unwrap();
+    let all: Vec<_> = (0..20).map(|_| ws.read_delivery(usize::MAX, PATIENCE).unwrap()).collect();
+    eprintln!("has read {}", all.len());
+    loop {
+        std::thread::park();
+    }
+}
+
+#[test]
+fn what_a_killed_process_has_read_of_another_node_comes_back_in_order() {
+    if let Ok(of) = std::env::var(READER) {
+        return read_and_keep(&of);
+    }
+    let redis = RedisServer::start();
+    let [one, two] = nodes(&redis);
+    let (client, id) = two.connect("/shared/b");
+    let numbers = || (0..20).map(|number| number.to_string());
+    numbers().for_each(|number| client.write(number).unwrap());
+    let name = "what_a_killed_process_has_read_of_another_node_comes_back_in_order";
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", name, "--nocapture"]).env(READER, format!("{} {id}", one.place()));
+    let mut process = Process::spawn(&mut command);
+    process.line("has read 20");
+    let ws = two.hub.open_server(&id).unwrap();
+    let read = move |_| ws.read_message(PATIENCE).unwrap().into_text().unwrap();
+    let waiting = std::thread::spawn(move || (0..20).map(read).collect::<Vec<_>>());
+    drop(process); // by SIGKILL
+    assert!(waiting.join().unwrap().iter().map(|text| text.to_string()).eq(numbers()));
+}
+
 #[test]
 fn what_cannot_be_bound_is_never_seen_in_its_cluster() {
     let redis = RedisServer::start();

@@ -142,7 +142,8 @@ impl Asked<'_> {
     /// What is asked of a connection of another node: the hub asks that.
     fn answer_elsewhere(mut self, request: &Request<'_>) -> Result<Outcome, Malformed> {
         let hub = &self.talk.desk.hub;
-        if !self.may_wait && request.may_wait() {
+        // Pushes keep their order, and are not answered by that node.
+        if !self.may_wait && !matches!(request, Request::Push { .. }) {
             return Ok(Outcome::Waits(None));
         }
         match *request {
@@ -190,7 +191,22 @@ impl Asked<'_> {
     fn has_to_wait(&mut self, request: &Request<'_>) -> bool {
         match request {
             Request::Write { .. } | Request::Flush { .. } => return true,
-            Request::Nodes | Request::ConnectionsOf { .. } => return self.talk.desk.is_clustered(),
+            Request::Nodes
+            | Request::Len
+            | Request::Connections { .. }
+            | Request::ConnectionsOf { .. }
+            | Request::Members { .. }
+            | Request::Topics { .. }
+            | Request::Presence { .. }
+            | Request::CloseAll { .. } => return self.talk.desk.is_clustered(),
+            Request::End { handle, .. }
+            | Request::Ended { handle }
+            | Request::SetSessionEndOnClose { handle, .. }
+            | Request::SessionEndOnClose { handle }
+            | Request::SetBinaryData { handle, .. } => {
+                let handle = self.talk.handles.get(*handle);
+                return handle.is_some_and(|handle| handle.connection.is_elsewhere());
+            }
             Request::PushWait { id, .. }
             | Request::Connection { id }
             | Request::Join { id, .. }

@@ -1,7 +1,7 @@
 //! The shared connections that a link has opened, and what it has read of them and not acknowledged.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex,
         atomic::{
@@ -47,7 +47,8 @@ pub(super) struct Handle {
     /// It was released, or the link has ended: reads that still wait return.
     is_over: AtomicBool,
     last: AtomicU64,
-    deliveries: Mutex<HashMap<u64, Delivery>>,
+    /// In the order in which they were read.
+    deliveries: Mutex<BTreeMap<u64, Delivery>>,
 }
 
 /// A connection of this node, or of another one, which is asked.

@@ -90,9 +90,15 @@ impl<'a> Talk<'a> {
                 break;
             }
             let Outcome::Waits(found) = self.answer(number, body, message, replies)? else { continue };
+            let may_wait = decode_request(body)?.is_some_and(|request| request.may_wait());
             let body = wire::part(message, body);
-            if !self.waits.put(scope, Job { number, body, found }, |job| self.wait(job)) {
+            // In a cluster others wait, too, as long as there is room for them; but those that nobody waits for keep their order.
+            let is_put = (may_wait || number != UNANSWERED)
+                && self.waits.put(scope, Job { number, body: body.clone(), found }, |job| self.wait(job));
+            if !is_put && may_wait {
                 replies.put(number, &Answer::Failed(Failure::TooMany));
+            } else if !is_put {
+                self.wait(Job { number, body, found: None });
             }
         }
         Ok(())

@@ -27,6 +27,9 @@ use crate::{
 /// What may wait to be sent, in bytes. One alone may have more.
 const MAX_QUEUED: usize = 32 << 20;
 
+/// There is so much more room for what must not be lost, and is small.
+const RESERVE: usize = 8 << 20;
+
 /// What goes together at most: so many commands, and so many bytes, if it is more than one.
 const TOGETHER: usize = 512;
 const BYTES_TOGETHER: usize = 1 << 20;
@@ -225,7 +228,7 @@ impl Bus {
     pub(super) fn call(&self, way: u32, what: What, deadline: Deadline) -> Answered {
         let ticket = Arc::new(Ticket::default());
         let mut state = self.state.locked();
-        while state.is_up && state.way == way && state.is_full(what.len()) {
+        while state.is_up && state.way == way && state.is_full(what.len(), MAX_QUEUED) {
             let left = deadline.remaining().ok_or(Failed::Unreachable)?;
             state.waiting += 1;
             state = wait(&self.room, state, left);
@@ -250,20 +253,20 @@ impl Bus {
     /// # Errors
     /// It is not sent.
     pub(super) fn tell(&self, way: u32, what: What) -> Result<(), Failed> {
-        self.queue(way, what, true)
+        self.queue(way, what, MAX_QUEUED)
     }
 
-    /// The same, and there is always room: for what is small, and seldom, and must not be lost.
+    /// The same, and there is room longer: for what is small, and must not be lost.
     ///
     /// # Errors
     /// It is not sent.
     pub(super) fn tell_surely(&self, way: u32, what: What) -> Result<(), Failed> {
-        self.queue(way, what, false)
+        self.queue(way, what, MAX_QUEUED + RESERVE)
     }
 
-    fn queue(&self, way: u32, what: What, is_bounded: bool) -> Result<(), Failed> {
+    fn queue(&self, way: u32, what: What, most: usize) -> Result<(), Failed> {
         let mut state = self.state.locked();
-        if is_bounded && state.is_full(what.len()) {
+        if state.is_full(what.len(), most) {
             return Err(Failed::OverLimit);
         }
         state.put(way, Item { what, ticket: None })?;
@@ -400,8 +403,8 @@ impl Bus {
 }
 
 impl State {
-    fn is_full(&self, more: usize) -> bool {
-        self.bytes > 0 && self.bytes + more > MAX_QUEUED
+    fn is_full(&self, more: usize, most: usize) -> bool {
+        self.bytes > 0 && self.bytes + more > most
     }
 
     fn put(&mut self, way: u32, item: Item) -> Result<(), Failed> {
@@ -446,9 +449,18 @@ impl Item {
     }
 }
 
+impl From<Item> for Joined {
+    fn from(Item { what, ticket }: Item) -> Self {
+        Self { what, tickets: ticket.into_iter().collect() }
+    }
+}
+
 /// Joins what goes to the same channel. Who waits has nothing else here, so theirs may come a little earlier; what nobody waits for
 /// keeps its place among all.
 fn join(items: Vec<Item>) -> Vec<Joined> {
+    if items.len() < 2 {
+        return items.into_iter().map(Joined::from).collect();
+    }
     let mut all: Vec<Joined> = Vec::with_capacity(items.len());
     // Where what comes next may join.
     let mut places = HashMap::<String, usize>::new();
@@ -468,7 +480,7 @@ fn join(items: Vec<Item>) -> Vec<Joined> {
                 place
             }
             _ => {
-                all.push(Joined { what, tickets: ticket.into_iter().collect() });
+                all.push(Item { what, ticket }.into());
                 all.len() - 1
             }
         };

@@ -134,8 +134,8 @@ impl Cluster {
         self
     }
 
-    /// How long a call waits for Redis and for another node, beside what it waits for there; twice that at most where many call at the
-    /// same time. From 10 ms to 1 min. Default: 1 s.
+    /// How long an answer of Redis or of another node is waited for, beside what that waits for. A call waits for one, or for a few where
+    /// the node was not asked before; each may take twice as long where many call at the same time. From 10 ms to 1 min. Default: 1 s.
     pub fn answer_timeout(mut self, timeout: Duration) -> Self {
         self.answer_timeout = timeout;
         self

@@ -275,15 +275,15 @@ impl Inbox {
 
     /// Leaves a message to readers, which the handler was called for: it was at this place of those in its hand.
     pub(super) fn leave(&mut self, message: Message, place: usize) {
-        let Some(lending) = self.lending.as_mut().filter(|lending| lending.was_had(place)) else {
+        if !self.lending.as_ref().is_some_and(|lending| lending.was_had(place)) {
             return self.put_unread(vec![message]);
-        };
-        if let Some(first) = self.unread.front().filter(|_| self.read > 0 && self.read != IN_PARTS) {
-            lending.divide(first, self.read);
         }
-        self.read = IN_PARTS;
+        self.divide_first();
         self.bytes += message.len();
-        lending.add_had(message, &mut self.unread);
+        if let Some(lending) = &mut self.lending {
+            lending.add_had(message, &mut self.unread);
+            self.read = IN_PARTS;
+        }
     }
 
     /// This reader has a message, which it may be about to answer. Its mark is only set and cleared with this lock.

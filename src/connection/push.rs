@@ -111,7 +111,7 @@ impl Connection {
                 if more && core.collects(true) {
                     drop(core);
                     self.tell_collected();
-                    return Ok(Pushed::Queued);
+                    return Ok(Pushed::Sent); // by whoever pushes next
                 }
                 let waits = self.flush_or_post(&mut core) || core.deferred.compressing.is_some();
                 return Ok(if waits { Pushed::Queued } else { Pushed::Sent });

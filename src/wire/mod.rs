@@ -12,7 +12,7 @@
 //! the server's answer, a frame as well, has the number of its request. A request with the number [0](UNANSWERED) gets no answer, and is none
 //! that [needs one](Request::needs_answer). What
 //! does not wait is done and answered in the order in which it was sent. What waits does not hold up what was sent behind it, and is
-//! answered when it is done: [`Request::may_wait`].
+//! answered when it is done: [`Request::may_wait`], and in a cluster also what has an answer and asks other nodes.
 //!
 //! What follows is a [`Request`] or an [`Answer`] in the format of [postcard](https://postcard.jamesmunns.com/wire-format): the number
 //! of the variant, counted from 0, and its fields, as they are declared. Of that format a link uses: whole numbers and lengths as

@@ -680,7 +680,7 @@ fn options_that_do_not_fit_the_url_are_refused() {
 }
 
 #[test]
-fn the_command_reaches_sentinels_and_a_redis_that_want_secrets_of_their_own() {
+fn the_command_reaches_sentinels_and_a_redis_that_want_secrets_of_their_own_by_tls() {
     let folder = Folder::new();
     let absolute = |path: &str| std::fs::canonicalize(path).unwrap().to_str().unwrap().to_owned();
     let [pem, key] = ["certs/server.pem", "certs/server.key"].map(absolute);

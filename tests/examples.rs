@@ -7,7 +7,7 @@ mod common;
 use std::{
     fs,
     io::{BufRead, BufReader},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::mpsc::{self, Receiver},
@@ -410,7 +410,7 @@ fn cluster_on_a_taken_port() {
     let program = folder.path("release/examples/cluster");
     fs::create_dir_all(folder.path("release/examples")).unwrap();
     std::os::unix::fs::symlink(fs::canonicalize(path("cluster")).unwrap(), program).unwrap();
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     let output = Command::new("examples/cluster/run.sh")
         .arg(port.to_string())

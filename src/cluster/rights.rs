@@ -5,11 +5,15 @@ use std::time::Duration;
 use ::redis::{Cmd, Connection, RedisError, Value, cmd, pipe};
 
 use super::names::Names;
-use crate::{deadline::Deadline, id::NodeId, redis::exchange};
+use crate::{
+    deadline::Deadline,
+    id::NodeId,
+    redis::{exchange, is_forbidden_in_script},
+};
 
-/// Says what Redis has refused. That of its versions before 7, of a command in a script, has no code of its own.
+/// Whether it is about what the user may not do.
 pub(super) fn is_about(error: &RedisError) -> bool {
-    error.code() == Some("NOPERM") || error.to_string().contains("The user executing the script can't")
+    error.code() == Some("NOPERM") || is_forbidden_in_script(&error.to_string())
 }
 
 /// What the user may not do, and Redis's words for it. Nothing is done: a transaction is begun, whose commands Redis checks when they

@@ -61,7 +61,7 @@ impl Failure {
             _ if in_script("READONLY") => told(FailureKind::ReadOnly, ""),
             _ if in_script("OOM") => told(FailureKind::Full, ""),
             "WRONGPASS" => told(FailureKind::Unsuitable, ": the user or the password is wrong"),
-            "ERR" if details.contains("The user executing the script can't") => told(
+            "ERR" if is_forbidden_in_script(details) => told(
                 FailureKind::Refused,
                 ": the user's ACL has to allow what the script does: `switchboard check` names what is missing",
             ),
@@ -74,6 +74,11 @@ impl Failure {
             _ => told(FailureKind::Refused, ""),
         }
     }
+}
+
+/// What Redis before 7, and Valkey, say where a script does what its user may not: it has no code of its own.
+pub(crate) fn is_forbidden_in_script(text: &str) -> bool {
+    ["The user executing the script can't", "ACL failure in script"].iter().any(|words| text.contains(words))
 }
 
 /// What Redis says may end as a sentence does.

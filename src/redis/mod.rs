@@ -21,7 +21,7 @@ use self::{
 pub(crate) use self::{
     connect::Timeouts,
     exchange::exchange,
-    failure::{Failure, FailureKind},
+    failure::{Failure, FailureKind, is_forbidden_in_script},
     pool::Pool,
 };
 use crate::error::ServerError;

@@ -90,6 +90,7 @@ async function all(browser) {
   redis = await startRedis();
   await people(ada, "Ada (you)", "Bob (node 2)", "Zoë (node 3)");
   await people(zoe, "Ada (node 1)", "Bob (node 2)", "Zoë (you)");
+  await people(bob, "Ada (node 1)", "Bob (you)", "Zoë (node 3)");
   await submit(ada, "#line", "all again");
   await line(zoe, /^Ada: all again$/);
   await line(ada, /^You: all again$/);

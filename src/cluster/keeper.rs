@@ -30,6 +30,9 @@ const BEAT: Duration = Duration::from_secs(1);
 /// A lease is renewed so many times before it would be over.
 const RENEWALS: u32 = 4;
 
+/// One that was refused is asked for again after so long, at the latest: whoever has none is unknown to others.
+const REFUSED: Duration = Duration::from_millis(250);
+
 /// Takes a lease, if nobody has it, or if whoever has it does not listen any more, which is asked only before this node itself does.
 const CLAIM: &str = "\
 local held = redis.call('GET', KEYS[1])
@@ -182,6 +185,8 @@ impl Keeper {
         }
         if is_well {
             let _ = self.look_at_all(); // if not, then the next time
+        } else {
+            self.renew_at = self.renew_at.min(Instant::now() + REFUSED);
         }
     }
 

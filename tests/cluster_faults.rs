@@ -13,7 +13,7 @@ use std::{
 };
 
 use common::{
-    PATIENCE, Scheme, TestServer, eventually, is_alone, next_message,
+    PATIENCE, Scheme, TestServer, eventually, eventually_or, is_alone, next_message,
     redis::{Delaying, RedisServer},
 };
 use load::{Answer, Load, Pushed};
@@ -524,12 +524,8 @@ fn no_thread_and_no_descriptor_is_left() {
 }
 
 /// Waits until threads and descriptors are gone; if they stay, it says which there are.
-fn ends(what: &str, mut is_so: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !is_so() {
-        assert!(begun.elapsed() < PATIENCE, "{what} would not end: {:#?}", what_there_is());
-        thread::sleep(Duration::from_millis(5));
-    }
+fn ends(what: &str, is_so: impl FnMut() -> bool) {
+    eventually_or(|| format!("{what} would not end: {:#?}", what_there_is()), is_so);
 }
 
 /// The names of all threads, and what all descriptors are of.

@@ -15,7 +15,10 @@ use super::{
     replies::{Line, Replies},
     waits::{Job, Waits},
 };
-use crate::wire::{self, Answer, Failure, Frames, Malformed, UNANSWERED, decode_request};
+use crate::{
+    registry::Found,
+    wire::{self, Answer, Failure, Frames, Malformed, UNANSWERED, decode_request},
+};
 
 /// What is said with one peer. Its threads share this.
 pub(crate) struct Talk<'a> {
@@ -89,8 +92,7 @@ impl<'a> Talk<'a> {
             if self.line.peer().is_over() {
                 break;
             }
-            let Outcome::Waits(found) = self.answer(number, body, message, replies)? else { continue };
-            let may_wait = decode_request(body)?.is_some_and(|request| request.may_wait());
+            let Some((found, may_wait)) = self.answer(number, body, message, replies)? else { continue };
             let body = wire::part(message, body);
             // In a cluster others wait, too, as long as there is room for them; but those that nobody waits for keep their order.
             let is_put = (may_wait || number != UNANSWERED)
@@ -104,27 +106,32 @@ impl<'a> Talk<'a> {
         Ok(())
     }
 
-    /// Answers a request, unless it has to wait.
+    /// Answers a request, unless it has to wait. Then: the connection that it is about, if that had to be looked for, and whether it is one
+    /// that [may](crate::wire::Request::may_wait).
     fn answer(
         &self,
         number: u32,
         body: &[u8],
         message: &Bytes,
         replies: &mut Replies<'_>,
-    ) -> Result<Outcome, Malformed> {
+    ) -> Result<Option<(Option<Found>, bool)>, Malformed> {
         let mut put = |answer: &Answer<'_>| replies.put(number, answer);
         let Some(request) = decode_request(body)? else {
             put(&Answer::Failed(Failure::Unsupported));
-            return Ok(Outcome::Done);
+            return Ok(None);
         };
         if !self.may_change && !request.is_safe() {
             put(&Answer::Failed(Failure::Forbidden));
-            return Ok(Outcome::Done);
+            return Ok(None);
         }
         if number == UNANSWERED && request.needs_answer() {
             return Err(Malformed("a request that needs its answer has no number"));
         }
-        Asked { talk: self, message, may_wait: false, found: None, put: &mut put }.answer(&request)
+        let asked = Asked { talk: self, message, may_wait: false, found: None, put: &mut put };
+        Ok(match asked.answer(&request)? {
+            Outcome::Done => None,
+            Outcome::Waits(found) => Some((found, request.may_wait())),
+        })
     }
 
     /// Answers a request that may wait, on a thread for that.

@@ -16,7 +16,7 @@ use std::{
 use ::redis::{Cmd, Connection, Value, cmd};
 use crossbeam_channel::Sender;
 
-use super::rights;
+use super::{pace::AGAIN, rights};
 use crate::{
     deadline::Deadline,
     error::{Error, OverLimit, Result},
@@ -33,9 +33,6 @@ const RESERVE: usize = 8 << 20;
 /// What goes together at most: so many commands, and so many bytes, if it is more than one.
 const TOGETHER: usize = 512;
 const BYTES_TOGETHER: usize = 1 << 20;
-
-/// How often the log says that Redis does not let its user do the same.
-const AGAIN: Duration = Duration::from_secs(60);
 
 pub(super) struct Bus {
     answer_timeout: Duration,
@@ -530,7 +527,7 @@ impl Bus {
         if forbidden.get(&name).is_none_or(|said| now.saturating_duration_since(*said) >= AGAIN) {
             forbidden.insert(name.clone(), now);
             drop(forbidden);
-            log::warn!("the cluster: Redis does not let its user do {name}: {}", Failure::from(error));
+            rights::warn(&name, error);
         }
     }
 }

@@ -101,10 +101,9 @@ fn tell_missing(choices: &Choices, mut connection: Connection) {
     let names = Names::new(&choices.prefix);
     let Ok(missing) = rights::missing(&mut connection, &names, TIMEOUT) else { return };
     let Some((_, first)) = missing.first() else { return };
-    let why = Failure::from(first);
     let mut commands: Vec<_> = missing.iter().map(|(command, _)| command.as_str()).collect();
     commands.dedup();
-    log::warn!("the cluster: Redis does not let its user do {}: {why}", commands.join(", "));
+    rights::warn(&commands.join(", "), first);
 }
 
 fn nodes(connection: &mut Connection, names: &Names) -> Result<Vec<(NodeId, Lease)>, ::redis::RedisError> {

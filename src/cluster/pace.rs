@@ -9,7 +9,7 @@ const FIRST: Duration = Duration::from_millis(100);
 pub(super) const LONGEST: Duration = Duration::from_secs(5);
 
 /// How often the log says that it fails still.
-const AGAIN: Duration = Duration::from_secs(60);
+pub(super) const AGAIN: Duration = Duration::from_secs(60);
 
 /// Tries, with growing delays between them.
 #[derive(Debug)]

@@ -339,12 +339,8 @@ impl Receiver {
         match *request {
             Request::Push { id, payload } => {
                 let Ok(payload) = payload.payload(body) else { return };
-                let _ = match next {
-                    Some(Request::Push { id: next, .. }) if next.0 == id.0 => {
-                        self.registry.push_with_next(&id.0, payload)
-                    }
-                    _ => self.registry.push(&id.0, payload),
-                };
+                let more = matches!(next, Some(Request::Push { id: next, .. }) if next.0 == id.0);
+                let _ = self.registry.push(&id.0, payload, more);
             }
             Request::Broadcast { to, except, payload } => {
                 if let Ok(payload) = payload.payload(body) {

@@ -8,12 +8,17 @@ use super::names::Names;
 use crate::{
     deadline::Deadline,
     id::NodeId,
-    redis::{exchange, is_forbidden_in_script},
+    redis::{Failure, exchange, is_forbidden_in_script},
 };
 
 /// Whether it is about what the user may not do.
 pub(super) fn is_about(error: &RedisError) -> bool {
     error.code() == Some("NOPERM") || is_forbidden_in_script(&error.to_string())
+}
+
+/// Warns of commands that the user may not do.
+pub(super) fn warn(commands: &str, error: &RedisError) {
+    log::warn!("the cluster: Redis does not let its user do {commands}: {}", Failure::from(error));
 }
 
 /// What the user may not do, and Redis's words for it. Nothing is done: a transaction is begun, whose commands Redis checks when they

@@ -30,23 +30,21 @@ impl Connection {
         forms: Option<&Forms>,
         key: Option<&Arc<str>>,
     ) -> Result<Pushed, PushError> {
-        if self.reason().is_some() {
-            return Err(PushError { kind: PushErrorKind::Closed(self.closed_reason()), message });
-        }
-        self.push_outgoing(self.prepare(message, forms), key, false)
+        self.push_before(message, forms, key, false)
     }
 
-    /// As [`push`](Self::push), of what another push follows at once: they may be sent together.
-    #[cfg(feature = "cluster")]
-    pub(crate) fn push_with_next(
+    /// The same; with `more`, of what another push follows at once: they may be sent together.
+    pub(crate) fn push_before(
         self: &Arc<Self>,
         message: Message,
+        forms: Option<&Forms>,
         key: Option<&Arc<str>>,
+        more: bool,
     ) -> Result<Pushed, PushError> {
         if self.reason().is_some() {
             return Err(PushError { kind: PushErrorKind::Closed(self.closed_reason()), message });
         }
-        self.push_outgoing(self.prepare(message, None), key, true)
+        self.push_outgoing(self.prepare(message, forms), key, more)
     }
 
     /// How many messages are queued, and their bytes.

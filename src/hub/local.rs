@@ -38,7 +38,7 @@ impl Local {
     }
 
     pub(super) fn push(&self, id: &WebSocketId, data: Payload) -> Result<Pushed, PushError> {
-        self.0.push(id, data)
+        self.0.push(id, data, false)
     }
 
     pub(super) fn push_wait(

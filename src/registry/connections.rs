@@ -224,25 +224,10 @@ impl Registry {
         }
     }
 
-    /// Pushes to one connection; if it is being opened, this is queued behind the answer to its handshake.
-    pub(crate) fn push(&self, id: &WebSocketId, payload: Payload) -> Result<Pushed, PushError> {
-        self.push_by(id, payload, Found::push)
-    }
-
-    /// The same, of what another push to it follows at once: they may be sent together.
-    #[cfg(feature = "cluster")]
-    pub(crate) fn push_with_next(&self, id: &WebSocketId, payload: Payload) -> Result<Pushed, PushError> {
-        self.push_by(id, payload, Found::push_with_next)
-    }
-
-    fn push_by(
-        &self,
-        id: &WebSocketId,
-        payload: Payload,
-        push: fn(&Found, Payload) -> Result<Pushed, PushError>,
-    ) -> Result<Pushed, PushError> {
+    /// Pushes to one connection, as [`Found::push_before`].
+    pub(crate) fn push(&self, id: &WebSocketId, payload: Payload, more: bool) -> Result<Pushed, PushError> {
         let push = || match self.find(id) {
-            Some(found) => push(&found, payload),
+            Some(found) => found.push_before(payload, more),
             None => Err(PushError { kind: PushErrorKind::Unknown, message: payload.into_message() }),
         };
         match &self.metrics {
@@ -556,7 +541,7 @@ mod tests {
         let id = *announced.id();
         let found = registry.find(&id).unwrap();
         assert!(found.connection().is_none() && registry.is_empty() && registry.join(&id, "room").is_err());
-        assert_eq!(registry.push(&id, "x".into()).unwrap(), Pushed::Queued);
+        assert_eq!(registry.push(&id, "x".into(), false).unwrap(), Pushed::Queued);
         let (connection, _client) = connection_of(id, registry.clone());
         registry.register(announced, &connection);
         registry.join(&id, "room").unwrap();

@@ -52,19 +52,14 @@ impl Found {
 
     /// Pushes to the connection; if it is being opened, this is queued behind the answer to its handshake.
     pub(crate) fn push(&self, payload: Payload) -> Result<Pushed, PushError> {
-        let (message, key) = payload.split();
-        match self {
-            Self::Open(connection) => connection.push(message, None, key.as_ref()),
-            Self::Opening(pending) => pending.push(message, key.as_ref()),
-        }
+        self.push_before(payload, false)
     }
 
-    /// The same, of what another push to it follows at once: they may be sent together.
-    #[cfg(feature = "cluster")]
-    pub(crate) fn push_with_next(&self, payload: Payload) -> Result<Pushed, PushError> {
+    /// The same; with `more`, of what another push follows at once: they may be sent together.
+    pub(crate) fn push_before(&self, payload: Payload, more: bool) -> Result<Pushed, PushError> {
         let (message, key) = payload.split();
         match self {
-            Self::Open(connection) => connection.push_with_next(message, key.as_ref()),
+            Self::Open(connection) => connection.push_before(message, None, key.as_ref(), more),
             Self::Opening(pending) => pending.push(message, key.as_ref()),
         }
     }

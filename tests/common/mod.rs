@@ -244,10 +244,15 @@ impl Drop for Until<'_> {
 }
 
 /// Polls for a condition for which there is no event.
-pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+pub fn eventually(what: &str, is_so: impl FnMut() -> bool) {
+    eventually_or(|| format!("never: {what}"), is_so);
+}
+
+/// The same, with a text that is made when it is needed.
+pub fn eventually_or(failure: impl Fn() -> String, mut is_so: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is_so() {
-        assert!(begun.elapsed() < PATIENCE, "never: {what}");
+        assert!(begun.elapsed() < PATIENCE, "{}", failure());
         std::thread::sleep(Duration::from_millis(5));
     }
 }

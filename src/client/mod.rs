@@ -159,18 +159,9 @@ impl Client {
     fn receive(&self, len: usize, timeout: Duration) -> Result<Message> {
         // In a callback of a server that must not wait, neither does this.
         let timeout = if thread::must_not_wait() { Duration::ZERO } else { timeout };
-        match self.connection.read(len, timeout, &self.is_answering) {
-            Ok((message, at_end)) => {
-                self.at_end.store(at_end, Relaxed);
-                Ok(message)
-            }
-            Err(e) => {
-                if e.is_closed() {
-                    self.connection.leave_to_gateway();
-                }
-                Err(e)
-            }
-        }
+        let (message, at_end) = self.connection.read(len, timeout, &self.is_answering)?;
+        self.at_end.store(at_end, Relaxed);
+        Ok(message)
     }
 
     /// Waits for the next message, or returns the rest of one that was read in part. For whole messages, whatever their length,

@@ -234,13 +234,13 @@ impl Connection {
         self.about.shared || self.taken_over.load(Relaxed)
     }
 
-    /// The gateway drives a client's connection to its end, as soon as that has begun and nobody receives. False: it does not; if
-    /// somebody receives, the gateway is told when that is over.
-    pub(crate) fn take_over(self: &Arc<Self>) -> bool {
+    /// The gateway drives a client's connection to its end, as soon as that has begun and nobody receives. `Some(false)`: it does
+    /// not; if somebody receives, the gateway is told when that is over. `None`: somebody looks into the inbox just now.
+    pub(crate) fn take_over(self: &Arc<Self>) -> Option<bool> {
         if self.role == Role::Server || self.reason().is_none() {
-            return false;
+            return Some(false);
         }
-        let Some(mut inbox) = self.inbox.try_locked() else { return false };
+        let Some(mut inbox) = self.inbox.try_locked() else { return (!self.is_busy()).then_some(false) };
         let mut received = inbox.take_received();
         self.taken_over.store(true, Relaxed);
         drop(inbox);
@@ -249,12 +249,12 @@ impl Connection {
             core.protocol.receive(&mut received, self.context.clock.coarse());
             self.flush_or_post(&mut core);
         }
-        true
+        Some(true)
     }
 
-    /// Nobody reads from a client's connection for now, or ever, and it has ended: the gateway sees to the rest.
-    pub(crate) fn leave_to_gateway(self: &Arc<Self>) {
-        if !self.is_driven() {
+    /// Nobody reads from a connection for now, or ever, that has ended: if it is a client's, the gateway sees to the rest.
+    pub(super) fn leave_to_gateway(self: &Arc<Self>) {
+        if self.role == Role::Client && !self.is_driven() {
             self.post(Within::Now);
         }
     }

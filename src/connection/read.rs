@@ -67,7 +67,11 @@ impl Connection {
         }
         if is_new {
             self.receives.store(false, Relaxed);
+            drop(inbox);
             self.be_watched();
+            if self.reason().is_some() {
+                self.leave_to_gateway();
+            }
         }
         read
     }

@@ -6,7 +6,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 mod delivery;
@@ -18,10 +18,12 @@ use crate::{
     codec::{Deflate, Forms, Role, Stream, Work},
     compression::Compression,
     error::ClosedBy,
+    gateway::LoneGateway,
     id::{NodeId, WebSocketId},
     incidents::Incidents,
     limits::Limits,
     message::{CloseCode, Message},
+    sync::LockExt,
 };
 
 #[derive(Debug)]
@@ -67,9 +69,36 @@ fn make_connection(
     registrar: Arc<dyn Registrar>,
     shared: Option<Limits>,
 ) -> (Arc<Connection>, UnixStream, crossbeam_channel::Receiver<Arc<Connection>>) {
-    let (server, client) = UnixStream::pair().unwrap();
-    client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    let clock = Clock::start();
+    let (sender, mail) = crossbeam_channel::unbounded();
+    let is_shared = shared.is_some();
+    let context = context(shared.unwrap_or_default(), registrar, Arc::new(Post::new(sender, || {})));
+    let (connection, client) = connect(Role::Server, id, deflate, is_shared, Arc::new(context));
+    (connection, client, mail)
+}
+
+fn context(limits: Limits, registrar: Arc<dyn Registrar>, post: Arc<Post<Connection>>) -> Context {
+    Context {
+        tick: limits.tick(),
+        limits: Arc::new(limits),
+        clock: Arc::new(Clock::start()),
+        post,
+        registrar,
+        buffered: Arc::new(Buffered::new(usize::MAX)),
+        turns: Arc::new(Turns::new()),
+        incidents: Arc::new(Incidents::new(|| {})),
+    }
+}
+
+/// A connection over a socket pair, and its other end.
+fn connect(
+    role: Role,
+    id: WebSocketId,
+    deflate: Option<Deflate>,
+    shared: bool,
+    context: Arc<Context>,
+) -> (Arc<Connection>, UnixStream) {
+    let (socket, peer) = UnixStream::pair().unwrap();
+    peer.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let about = Box::new(About {
         id,
         session_id: None,
@@ -78,31 +107,12 @@ fn make_connection(
         route: None,
         user_agent: None,
         extras: None,
-        opened: clock.exact(),
-        shared: shared.is_some(),
+        opened: context.clock.exact(),
+        shared,
         overflow: Overflow::default(),
         deflate,
     });
-    let (sender, mail) = crossbeam_channel::unbounded();
-    let post = Post::new(sender, || {});
-    let limits = Arc::new(shared.unwrap_or_default());
-    let buffered = Arc::new(Buffered::new(usize::MAX));
-    let turns = Arc::new(Turns::new());
-    let incidents = Arc::new(Incidents::new(|| {}));
-    let clock = Arc::new(clock);
-    let tick = limits.tick();
-    let context = Arc::new(Context {
-        limits,
-        tick,
-        clock,
-        post: Arc::new(post),
-        registrar,
-        buffered,
-        turns,
-        incidents,
-    });
-    let socket = Arc::new(Socket::from(server));
-    (Connection::new(Role::Server, about, socket, Stream::plain(), context), client, mail)
+    (Connection::new(role, about, Arc::new(Socket::from(socket)), Stream::plain(), context), peer)
 }
 
 /// A push that finds the codec locked relies on the holder to send it. Nothing else happens here that could: if one
@@ -344,4 +354,29 @@ fn what_is_due_is_done_although_the_peer_pings() {
     assert!(most < Duration::from_secs(2), "{most:?}");
     client.write_all(b"\x81\x81\0\0\0\0x").unwrap();
     reader.join().unwrap();
+}
+
+/// The gateway comes just when somebody looks into the inbox of a client that nobody reads from: it comes again.
+#[test]
+fn the_gateway_ends_a_client_also_if_its_inbox_was_looked_into() {
+    let limits = Limits { close_timeout: Duration::from_secs(3600), ..Limits::default() };
+    let gateway = LoneGateway::start(|post| context(limits, Arc::new(Nobody), post)).unwrap();
+    let id = WebSocketId::random(NodeId::new(1));
+    let (client, mut server) = connect(Role::Client, id, None, false, gateway.context().clone());
+    let inbox = client.inbox.locked();
+    client.close(CloseCode::NORMAL, "");
+    let begun = Instant::now();
+    while !client.is_known.load(SeqCst) {
+        assert!(begun.elapsed() < Duration::from_secs(10), "the gateway does not come");
+        thread::sleep(Duration::from_millis(1));
+    }
+    thread::sleep(Duration::from_millis(20)); // it has just begun to look
+    drop(inbox);
+    server.read_exact(&mut [0; 8]).unwrap(); // the close frame
+    server.write_all(b"\x88\x02\x03\xe8").unwrap();
+    drop(server);
+    while !client.is_finished() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "the gateway does not come again");
+        thread::sleep(Duration::from_millis(1));
+    }
 }

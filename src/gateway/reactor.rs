@@ -48,7 +48,7 @@ pub(super) struct Reactor {
     deadlines: Deadlines,
     /// Shared connections with more to receive than their turn allowed, each once. They go on in order, behind all others.
     ready: VecDeque<Key>,
-    /// Connections with threads of their own that somebody had the lock of: to be looked at soon.
+    /// Connections with threads of their own that somebody had the core or the inbox of: to be looked at soon.
     later: Vec<Arc<Connection>>,
     flushing: Flushing,
     watching: Watching,
@@ -161,14 +161,25 @@ impl Reactor {
             if connection.starts_flushing() {
                 self.flushing.add(connection.clone());
             }
-            if connection.is_driven() || self.take_over(&connection) {
-                self.look_at_shared(connection);
-                continue;
-            }
-            if connection.starts_watching() {
+            if !connection.is_driven() && connection.starts_watching() {
                 self.watching.add(connection.clone(), &self.context.clock);
             }
-            self.look_at_threaded(&connection);
+            self.look_at(connection);
+        }
+    }
+
+    /// Sees what there is to do for a connection.
+    fn look_at(&mut self, connection: Arc<Connection>) {
+        let was_driven = connection.is_driven();
+        match if was_driven { Some(true) } else { connection.take_over() } {
+            None => self.later.push(connection),
+            Some(false) => self.look_at_threaded(&connection),
+            Some(true) => {
+                if !was_driven && let Some(key) = self.entries.find(&connection) {
+                    self.entries.unwatch(key, self.poll.registry()); // until now only for writing
+                }
+                self.look_at_shared(connection);
+            }
         }
     }
 
@@ -324,21 +335,9 @@ impl Reactor {
 
     // Connections with a thread of their own.
 
-    /// Drives a client's connection from now on, if its end has begun and its thread leaves that to us.
-    fn take_over(&mut self, connection: &Arc<Connection>) -> bool {
-        let takes = connection.take_over();
-        if takes && let Some(key) = self.entries.find(connection) {
-            self.entries.unwatch(key, self.poll.registry()); // until now only for writing
-        }
-        takes
-    }
-
     /// Has output sent that the socket did not take, and sees to an end that others have brought about. A thread that waits in
     /// `read` needs nothing else.
     fn look_at_threaded(&mut self, connection: &Arc<Connection>) {
-        if connection.is_driven() {
-            return; // since it was found to be locked
-        }
         let Some(look) = connection.look() else { return self.later.push(connection.clone()) };
         let key = self.entries.find(connection);
         let Some(socket) = look.socket.clone().filter(|_| look.needs_gateway()) else {
@@ -353,13 +352,13 @@ impl Reactor {
         self.deadlines.arm(key, look.due, &mut self.entries);
     }
 
-    /// Those whose lock somebody had.
+    /// Those whose core or inbox somebody had.
     fn look_again(&mut self) {
         for connection in std::mem::take(&mut self.later) {
             if connection.is_blocked() && connection.try_flush_rest().is_none() {
                 self.later.push(connection);
             } else {
-                self.look_at_threaded(&connection);
+                self.look_at(connection);
             }
         }
     }

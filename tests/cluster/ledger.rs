@@ -1,7 +1,9 @@
 //! Three nodes, thousands of clients, and a ledger: every push and its answer is written down by whoever pushes, nodes and Redis are
 //! killed, stopped and cut at random, and at last what was answered is compared with what the clients got.
 //!
-//!     cargo run --features cluster --example cluster_ledger [SECONDS [CLIENTS [SEED]]]
+//!     cargo run --features cluster --example cluster_ledger [SECONDS [CLIENTS [SEED [FAULT]]]]
+//!
+//! `FAULT`: only this one, a number below 10; see `World::fault`.
 //!
 //! Of connections that survive, nothing may be missing that was sent, nor what was forwarded while nothing was broken; nothing may
 //! come twice, or in the wrong order. Exits with 1 if that is not so.
@@ -49,6 +51,7 @@ fn main() {
     let seconds = arguments.next().unwrap_or(60);
     let clients = arguments.next().unwrap_or(3000) as usize;
     let seed = arguments.next().unwrap_or_else(|| now() | 1);
+    let fault = arguments.next();
     println!("{seconds} s, {clients} clients, seed {seed}");
     let most = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most }).unwrap();
@@ -60,11 +63,14 @@ fn main() {
     let (begun, mut chance) = (Instant::now(), Chance(seed));
     let mut calm = vec![world.calm(&clients)];
     while begun.elapsed() < Duration::from_secs(seconds) {
-        let at = begun.elapsed().as_secs_f32();
-        let what = world.fault(&mut chance);
+        let (at, from) = (begun.elapsed().as_secs_f32(), now());
+        let what = world.fault(fault, &mut chance);
         let recovering = Instant::now();
         world.recover(&clients);
-        println!("{at:6.1} s: {what}; {:.1} s until all was well", recovering.elapsed().as_secs_f32());
+        println!(
+            "{at:6.1} s ({from}): {what}; {:.1} s until all was well",
+            recovering.elapsed().as_secs_f32()
+        );
         calm.push(world.calm(&clients));
     }
     fs::write(folder.join("stop"), "").unwrap();
@@ -170,9 +176,9 @@ impl World {
     }
 
     /// Breaks something, or two things, and mends them. What that was.
-    fn fault(&mut self, chance: &mut Chance) -> String {
+    fn fault(&mut self, which: Option<u64>, chance: &mut Chance) -> String {
         let node = chance.below(NODES as u64) as usize;
-        match chance.below(10) {
+        match which.unwrap_or_else(|| chance.below(10)) {
             0 | 1 => {
                 let pause = chance.pause(13);
                 self.kill_node(node, pause);

@@ -16,6 +16,9 @@ const LEASE: u64 = 10_000;
 /// The longest call, in microseconds, of a node that was not stopped meanwhile.
 const LONGEST: u64 = 8_000_000;
 
+/// So many of what is wrong are shown of each kind, at most.
+const SHOWN: usize = 30;
+
 struct Push {
     thread: u32,
     number: u32,
@@ -62,7 +65,8 @@ pub(crate) fn compare(
     stopped: &[(usize, Span)],
 ) -> bool {
     let pushes = ledger(folder);
-    let mut wrong = disorder(connections, &pushes);
+    let mut wrong = Wrong::new();
+    disorder(connections, &pushes, &mut wrong);
     let survivors: Vec<_> = connections.iter().filter(|connection| connection.has_survived).collect();
     let by_id: HashMap<_, _> = survivors.iter().map(|one| (one.id.to_string(), *one)).collect();
     let got: HashMap<WebSocketId, HashSet<(u32, u32)>> =
@@ -77,7 +81,7 @@ pub(crate) fn compare(
             checked += usize::from(has_to_be_there);
             lost += usize::from(!is_there && !has_to_be_there && is_forwarded);
             if has_to_be_there && !is_there {
-                wrong.push(format!("missing at {}: {}", one.id, push.shown()));
+                add(&mut wrong, "missing", format!("at {}: {}", one.id, push.shown()));
             }
         };
         if push.how == "topic" {
@@ -90,11 +94,11 @@ pub(crate) fn compare(
             let is_done = matches!(push.answer.as_str(), "sent" | "queued");
             check(one, is_done || (is_forwarded && calm_from.is_some()));
             if push.answer == "unknown" && !has_lost_its_lease(one, push, stopped) {
-                wrong.push(format!("it was there: {}", push.shown()));
+                add(&mut wrong, "unknown, although it was there", push.shown());
             }
         }
     }
-    wrong.extend(too_long(&pushes, stopped));
+    too_long(&pushes, stopped).for_each(|long| add(&mut wrong, "too long", long));
     println!("{} connections, of which {} are there at the end", connections.len(), survivors.len());
     println!("{} pushes, {checked} arrivals that have to be there", pushes.len());
     for ((how, answer), count) in answers {
@@ -102,16 +106,26 @@ pub(crate) fn compare(
     }
     println!("{lost} arrivals were forwarded while something was broken, and lost");
     times(&pushes);
-    println!("{} are wrong", wrong.len());
-    wrong.iter().take(30).for_each(|wrong| println!("  {wrong}"));
+    println!("{} are wrong", wrong.values().map(Vec::len).sum::<usize>());
+    for (what, all) in &wrong {
+        println!("  {what}: {}", all.len());
+        // From the first to the last.
+        all.iter().step_by(all.len().div_ceil(SHOWN)).for_each(|one| println!("    {one}"));
+    }
     wrong.is_empty()
 }
 
+/// What is wrong, by its kind.
+type Wrong = BTreeMap<&'static str, Vec<String>>;
+
+fn add(wrong: &mut Wrong, what: &'static str, shown: String) {
+    wrong.entry(what).or_default().push(shown);
+}
+
 /// What has come twice, in the wrong order, or to somebody else.
-fn disorder(connections: &[Connection], pushes: &[Push]) -> Vec<String> {
+fn disorder(connections: &[Connection], pushes: &[Push], wrong: &mut Wrong) {
     let by_number: HashMap<_, _> = pushes.iter().map(|push| ((push.thread, push.number), push)).collect();
     let shown = |key| by_number.get(&key).map_or("its node was killed".into(), |push| push.shown());
-    let mut wrong = Vec::new();
     for connection in connections {
         let mut last = HashMap::new();
         for &(thread, number) in &connection.got {
@@ -119,7 +133,8 @@ fn disorder(connections: &[Connection], pushes: &[Push]) -> Vec<String> {
                 && before >= number
             {
                 let (one, other) = (shown((thread, before)), shown((thread, number)));
-                wrong.push(format!("at {}: {one}, and then {other}", connection.id));
+                let what = if before == number { "twice" } else { "in the wrong order" };
+                add(wrong, what, format!("at {}: {one}, and then {other}", connection.id));
             }
             let push = by_number.get(&(thread, number));
             let is_meant = push.is_none_or(|push| {
@@ -127,11 +142,11 @@ fn disorder(connections: &[Connection], pushes: &[Push]) -> Vec<String> {
                     || push.how == "topic" && push.to == connection.topic.to_string()
             });
             if !is_meant {
-                wrong.push(format!("at {}: {}", connection.id, shown((thread, number))));
+                let shown = format!("at {}: {}", connection.id, shown((thread, number)));
+                add(wrong, "meant for somebody else", shown);
             }
         }
     }
-    wrong
 }
 
 /// A node that was stopped for longer than its lease is unknown, until it can say that it is there.
@@ -149,7 +164,7 @@ fn too_long<'a>(pushes: &'a [Push], stopped: &'a [(usize, Span)]) -> impl Iterat
         stopped.iter().any(|(node, (from, to))| *node == push.node && *from <= end && push.at <= *to)
     };
     let long = pushes.iter().filter(move |push| push.took > LONGEST && !was_stopped(push));
-    long.map(|push| format!("too long: {}", push.shown()))
+    long.map(Push::shown)
 }
 
 /// How long the calls took that were done on the same node, and those that were not.

@@ -13,13 +13,13 @@ use std::{
 };
 
 use common::{
-    PATIENCE, Scheme, TestServer, eventually, eventually_or, is_alone, next_message,
+    Client, PATIENCE, Scheme, TestServer, eventually, eventually_or, is_alone, next_message,
     redis::{Delaying, RedisServer},
 };
 use load::{Answer, Load, Pushed};
 use nodes::{LEASE, Node, Nodes, cluster, node, node_by};
 use rustix::process::Signal;
-use switchboard::{Audience, Error, Hub, PushErrorKind, WebSocketId};
+use switchboard::{Audience, Error, Hub, PushErrorKind, Pushed as Done, WebSocketId};
 use tungstenite::Message;
 
 /// How long a call takes at most, with an answer timeout of a second, on a machine that has much else to do.
@@ -158,6 +158,54 @@ fn redis_is_out_of_memory() {
     let redis = RedisServer::start();
     let set = |number| ["CONFIG", "SET", "maxmemory", number];
     nothing_is_lost_while(&redis, &set("1"), &set("0"));
+}
+
+/// Redis, as long as it has no memory for anything new.
+fn without_memory(redis: &RedisServer, test: impl FnOnce()) {
+    redis.command(&["CONFIG", "SET", "maxmemory", "1"]);
+    test();
+    redis.command(&["CONFIG", "SET", "maxmemory", "0"]);
+}
+
+/// A node, and the ID of a client there.
+fn node_with_client(redis: &RedisServer, number: u32) -> (TestServer, Client, WebSocketId) {
+    let node = node(redis, number);
+    let mut client = node.connect(Scheme::Ws, "/");
+    let id = next_message(&mut client).into_text().unwrap().parse().unwrap();
+    (node, client, id)
+}
+
+#[test]
+fn a_node_that_redis_has_no_memory_for_is_known() {
+    let redis = RedisServer::start();
+    let one = node(&redis, 1);
+    let mut two = None;
+    without_memory(&redis, || {
+        let (_, _, id) = two.insert(node_with_client(&redis, 2));
+        eventually("it is known", || matches!(one.hub.push(id, "a"), Ok(Done::Forwarded)));
+        // Also when the other one has looked for leases.
+        for _ in 0..2 * LEASE.as_millis() / 20 {
+            assert_eq!(one.hub.push(id, "b").unwrap(), Done::Forwarded);
+            thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(redis.command(&["EXISTS", "switchboard:lease:00000002"]), "0", "it has a lease");
+    });
+    eventually("it has a lease", || redis.command(&["EXISTS", "switchboard:lease:00000002"]) == "1");
+}
+
+#[test]
+fn a_node_that_was_killed_and_comes_back_when_redis_has_no_memory_does_not_wait_for_its_old_lease() {
+    let redis = RedisServer::start();
+    let one = node(&redis, 1);
+    let dead = "1234567890abcdef 600000 switchboard 0.1.0";
+    redis.command(&["SET", "switchboard:lease:00000002", dead, "PX", "600000"]);
+    let mut two = None;
+    without_memory(&redis, || two = Some(node_with_client(&redis, 2)));
+    let lease = || redis.command(&["GET", "switchboard:lease:00000002"]);
+    eventually("it has its own lease", || lease().contains("switchboard") && lease() != dead);
+    let (_two, mut client, id) = two.unwrap();
+    assert_eq!(one.hub.push(&id, "a").unwrap(), Done::Forwarded);
+    assert_eq!(next_message(&mut client), Message::text("a"));
 }
 
 #[test]

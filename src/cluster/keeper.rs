@@ -30,14 +30,15 @@ const BEAT: Duration = Duration::from_secs(1);
 /// A lease is renewed so many times before it would be over.
 const RENEWALS: u32 = 4;
 
-/// One that was refused is asked for again after so long, at the latest: whoever has none is unknown to others.
+/// One that was refused is asked for again after so long, at the latest.
 const REFUSED: Duration = Duration::from_millis(250);
 
-/// Takes a lease, if nobody has it, or if whoever has it does not listen any more, which is asked only before this node itself does.
+/// Takes a lease, if nobody has it, or if the start of the node that has it does not listen any more. The latter is asked for the first
+/// time only: later it may listen again just now.
 const CLAIM: &str = "\
 local held = redis.call('GET', KEYS[1])
 if held and held ~= 'left' and string.sub(held, 1, 16) ~= string.sub(ARGV[1], 1, 16) then
-  if ARGV[3] == '0' or redis.call('PUBLISH', ARGV[4], '') > 0 then return 0 end
+  if ARGV[3] == '0' or redis.call('PUBLISH', ARGV[4] .. string.sub(held, 1, 16), '') > 0 then return 0 end
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 redis.call('SADD', KEYS[2], ARGV[5])
@@ -107,13 +108,25 @@ impl Keeper {
         claim.arg(CLAIM).arg(4).arg(names.lease(node)).arg(names.nodes());
         claim.arg(names.memory()).arg(names.young());
         claim.arg(member.own_lease().to_text()).arg(member.lease().as_millis() as u64);
-        claim.arg(u8::from(self.is_first)).arg(names.node(node)).arg(node_text(node)).arg(self.young());
+        claim.arg(u8::from(self.is_first)).arg(names.starts(node)).arg(node_text(node)).arg(self.young());
         let taken: i64 = self.ask(&claim)?;
         self.is_first = false;
         if taken == 1 {
-            let _ = member.tell(&names.all(), Kind::Here, member.own_lease().to_text().as_bytes());
+            self.say_here();
         }
         Ok(taken == 1)
+    }
+
+    /// Whether any start of this node has one.
+    fn has_lease(&self) -> Result<bool, Failed> {
+        let lease = self.member.names().lease(self.member.node());
+        let lease: Option<String> = self.ask(cmd("GET").arg(lease))?;
+        Ok(lease.is_some_and(|lease| lease != HAS_LEFT))
+    }
+
+    fn say_here(&self) {
+        let lease = self.member.own_lease().to_text();
+        let _ = self.member.tell(&self.member.names().all(), Kind::Here, lease.as_bytes());
     }
 
     fn ask<T: FromRedisValue>(&self, command: &::redis::Cmd) -> Result<T, Failed> {
@@ -179,6 +192,10 @@ impl Keeper {
                 }
                 Err(Failed::Refused(error)) => {
                     self.pace.failed(&format!("the lease of this node cannot be renewed: {error}"));
+                    // As when there is no memory for one. With one, be it that of an earlier start, it is known anyway.
+                    if let Ok(false) = self.has_lease() {
+                        self.say_here();
+                    }
                 }
                 Ok(true) | Err(_) => {}
             }
@@ -243,7 +260,7 @@ impl Keeper {
                 if member.sees(node, lease) {
                     log::info!("the cluster: node {} is there, {software}", node.get());
                 }
-            } else if believes || lease == Some(HAS_LEFT) {
+            } else if lease == Some(HAS_LEFT) || believes && !member.nodes().has_said(node) {
                 self.is_gone(node);
                 gone.push(node_text(node));
             }

@@ -18,6 +18,16 @@ impl Names {
         format!("{}node:{:08x}", self.prefix, node.get())
     }
 
+    /// The channel of a start of it: who listens there has not ended.
+    pub(super) fn start(&self, node: NodeId, start: u64) -> String {
+        format!("{}{start:016x}", self.starts(node))
+    }
+
+    /// What those of all its starts begin with.
+    pub(super) fn starts(&self, node: NodeId) -> String {
+        format!("{}start:{:08x}:", self.prefix, node.get())
+    }
+
     /// The lease of a node: a key with a time to live.
     pub(super) fn lease(&self, node: NodeId) -> String {
         format!("{}lease:{:08x}", self.prefix, node.get())

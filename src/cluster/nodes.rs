@@ -16,6 +16,9 @@ use crate::{id::NodeId, sync::LockExt};
 /// So long, or as long as a lease, others may need until they are back when Redis is.
 pub(super) const RETURN: Duration = LONGEST.saturating_add(Duration::from_secs(1));
 
+/// A node without a lease that has said that it is there is taken for that for so long.
+const SAID: Duration = Duration::from_secs(1);
+
 /// Instead of a lease, where a node has left: that is known, and not only that it is not there.
 pub(super) const HAS_LEFT: &str = "left";
 
@@ -66,6 +69,8 @@ struct Known {
     lease: Lease,
     /// When it was seen.
     at: Instant,
+    /// When it said itself that it is there.
+    said: Option<Instant>,
 }
 
 /// The other nodes, as they were seen last.
@@ -147,9 +152,24 @@ impl Nodes {
         if node == self.me {
             return false;
         }
-        let start = lease.start;
-        let before = self.known.locked().insert(node, Known { lease, at: Instant::now() });
-        before.is_none_or(|before| before.lease.start != start)
+        let mut known = self.known.locked();
+        let before = known.get(&node).filter(|before| before.lease.start == lease.start);
+        let (is_new, said) = (before.is_none(), before.and_then(|before| before.said));
+        known.insert(node, Known { lease, at: Instant::now(), said });
+        is_new
+    }
+
+    /// It has said that it is there.
+    pub(super) fn said(&self, node: NodeId) {
+        if let Some(known) = self.known.locked().get_mut(&node) {
+            known.said = Some(Instant::now());
+        }
+    }
+
+    /// Whether it said so just now. Who cannot have a lease does so again and again.
+    pub(super) fn has_said(&self, node: NodeId) -> bool {
+        let said = self.known.locked().get(&node).and_then(|known| known.said);
+        said.is_some_and(|said| said.elapsed() < SAID)
     }
 
     /// It has none. True: it was known.

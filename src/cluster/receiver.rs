@@ -136,10 +136,11 @@ impl Receiver {
         pace: &mut Pace,
     ) -> Result<(), RedisError> {
         let names = self.member.names();
-        let (own, of_all) = (names.node(self.member.node()), names.all());
+        let node = self.member.node();
+        let (own, start) = (names.node(node), names.start(node, self.member.me().start));
         // Last of all: when they are heard, all others are.
         let shares = all.iter().map(|share| names.share(share));
-        let channels: Vec<_> = shares.chain([of_all, own.clone()]).collect();
+        let channels: Vec<_> = shares.chain([start, names.all(), own.clone()]).collect();
         // By this name others find it when this machine is not there any more: it is that of the node's channel.
         // Only in its third protocol the next message is not taken for what another wait was for, which a signal has ended.
         let hello = cmd("HELLO").arg(3).arg("SETNAME").arg(&own).get_packed_command();
@@ -296,6 +297,7 @@ impl Receiver {
         if self.member.sees(node, lease) {
             log::info!("the cluster: node {} has come, {software}", node.get());
         }
+        self.member.nodes().said(node);
     }
 
     /// Whether nothing was heard that the sender has sent by a later connection.

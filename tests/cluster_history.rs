@@ -19,7 +19,7 @@ use common::{
     member::{members, parse_numbered},
     next_message,
     process::Process,
-    redis::RedisServer,
+    redis::{Delaying, RedisServer},
     serve,
 };
 use switchboard::{
@@ -177,6 +177,26 @@ fn what_was_missed_comes_on_another_node() {
     assert_eq!(next(&mut client).0.offset(), 2);
     assert_next(&mut client, 3, "c");
     assert!(matches!(one.hub.join_since(&id, "other", last), Err(Error::NoHistory)));
+}
+
+/// Also where its epoch began after the node had its copy.
+#[test]
+fn who_has_seen_more_than_a_node_has_heard_has_missed_nothing() {
+    let redis = RedisServer::start();
+    let (one, way) = (node(&redis, 1), Delaying::to(redis.port()));
+    let cluster = Cluster::new(format!("redis://127.0.0.1:{}", way.port()));
+    let two = serve(|builder| clustered(builder, cluster, 2, History::new(10_000, HOUR)));
+    let mut client = member(&two, "");
+    joined(&mut client);
+    way.set_delay(Duration::from_millis(200));
+    for (text, is_forgotten) in [("1", false), ("2", true)] {
+        if is_forgotten {
+            redis.command(&["DEL", "switchboard:history:room"]);
+        }
+        let last = publish_surely(&one, text);
+        let mut late = member(&two, &last.to_string());
+        assert_eq!(joined(&mut late), (true, last), "{text}");
+    }
 }
 
 #[test]
@@ -452,6 +472,11 @@ fn while_redis_does_not_answer_nothing_is_published_and_what_is_local_goes_on() 
     let begun = Instant::now();
     assert!(matches!(one.hub.publish("room", "late"), Err(Error::Unreachable)));
     assert!(begun.elapsed() < PATIENCE);
+    // Nobody knows whether there is more of it elsewhere, or another epoch.
+    for since in [first.to_string().replace(":1", ":2"), "AAAAAAAAAAA:1".into()] {
+        let refused = two.try_connect(Scheme::Ws, &format!("/?topics=room&since={since}"), &[]);
+        assert_eq!(refused.unwrap_err().status(), 503, "{since}");
+    }
     // What this node does not listen to, it knows nothing of.
     let refused = one.try_connect(Scheme::Ws, "/?topics=room&since=", &[]).unwrap_err();
     assert_eq!(refused.status(), 503);

@@ -38,16 +38,17 @@ fn new_epoch() -> String {
 
 impl Member {
     /// Whether the topic has had what somebody says to have seen: a client may say anything.
-    pub(super) fn has_had(&self, topic: &str, since: &Since, deadline: Deadline) -> bool {
+    ///
+    /// # Errors
+    /// Redis does not say.
+    pub(super) fn has_had(&self, topic: &str, since: &Since, deadline: Deadline) -> Result<bool, Failed> {
         let mut ask = cmd("HMGET");
         ask.arg(&self.names().history(topic)[0]).arg("epoch").arg("last");
-        let Ok(value) = self.call(&ask, deadline) else { return false };
-        match from_redis_value::<(Option<String>, Option<u64>)>(value) {
-            Ok((Some(epoch), Some(last))) => {
-                epoch_of(&epoch).and_then(|epoch| since.last_of(epoch)).is_some_and(|seen| seen <= last)
-            }
-            _ => false,
-        }
+        let value = self.call(&ask, deadline)?;
+        let state: (Option<String>, Option<u64>) =
+            from_redis_value(value).map_err(|_| Failed::Unreachable)?;
+        let (Some(epoch), Some(last)) = state else { return Ok(false) };
+        Ok(epoch_of(&epoch).and_then(|epoch| since.last_of(epoch)).is_some_and(|seen| seen <= last))
     }
 
     /// Publishes to a topic that remembers, and waits until that is delivered here, if it is to be.

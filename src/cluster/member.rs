@@ -441,8 +441,14 @@ impl Elsewhere for Others {
                 return Err(Error::Unreachable);
             }
         }
-        if !must_not_wait() && wanted.replica.lacks(since) && member.has_had(topic, since, deadline) {
-            wanted.replica.wait_for(since, deadline);
+        // What somebody has seen who comes from another node, this one may not have heard yet.
+        let is_unknown = *since != Since::NOW && !wanted.replica.serves(since);
+        if is_unknown
+            && !must_not_wait()
+            && member.has_had(topic, since, deadline)?
+            && !wanted.replica.wait_for(since, deadline)
+        {
+            return Err(Error::Unreachable);
         }
         wanted.replica.with_log(use_log);
         Ok(())

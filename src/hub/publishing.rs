@@ -119,7 +119,8 @@ impl Hub {
     /// As [`join`](Self::join), and as [`push`](Self::push): then the connection is no member, and if it has got a part of what it
     /// has missed, it is closed with 1013. [`Error::NoHistory`](crate::Error::NoHistory) if the topic remembers nothing. In a
     /// cluster, where this node has no copy of what the topic remembers: [`Error::Unreachable`](crate::Error::Unreachable) if Redis
-    /// does not answer, and [`Error::MustNotWait`](crate::Error::MustNotWait) on a thread that must not wait for it.
+    /// does not answer, and [`Error::MustNotWait`](crate::Error::MustNotWait) on a thread that must not wait for it. Where it has one
+    /// without what the client has seen, the former as well.
     pub fn join_since(&self, id: &WebSocketId, topic: &str, since: impl Into<Since>) -> Result<Recovery> {
         wherever_of_hub!(self.0, join_since(id, topic, &since.into()))
     }

@@ -264,7 +264,9 @@ impl Replica {
             );
             tell_gap(registry, &self.topic, &numbered(&format!("{before} gap"), &Message::from("")));
         }
-        self.change_state().reached = Some(before);
+        let mut state = self.change_state();
+        state.reached = Some(before);
+        self.tell(&state);
     }
 
     fn trim(&self, log: &mut Log) {
@@ -275,10 +277,7 @@ impl Replica {
 
     /// Whether it goes on from what somebody has seen, be it current or not: what it does not have yet comes later.
     pub(super) fn serves(&self, since: &Since) -> bool {
-        let state = self.state.locked();
-        let Some(reached) = state.reached.filter(|_| state.is_loaded) else { return false };
-        *since == Since::NOTHING
-            || since.last_of(reached.epoch()).is_some_and(|seen| seen <= reached.offset())
+        self.state.locked().serves(since)
     }
 
     /// Waits until it is current. False: the time is up, or Redis is out of reach.
@@ -291,22 +290,14 @@ impl Replica {
         true
     }
 
-    /// Whether somebody says to have seen what it has not.
-    pub(super) fn lacks(&self, since: &Since) -> bool {
-        let reached = self.state.locked().reached;
-        reached
-            .is_some_and(|reached| since.last_of(reached.epoch()).is_some_and(|seen| seen > reached.offset()))
-    }
-
-    /// Waits until it has what somebody has seen who comes from another node, or the time is up: nobody knows that position.
-    pub(super) fn wait_for(&self, since: &Since, deadline: Deadline) {
+    /// Waits until it [serves](Self::serves) somebody. False: the time is up.
+    pub(super) fn wait_for(&self, since: &Since, deadline: Deadline) -> bool {
         let mut state = self.state.locked();
-        while let Some(reached) = state.reached
-            && since.last_of(reached.epoch()).is_some_and(|seen| seen > reached.offset())
-            && let Some(left) = deadline.remaining()
-        {
+        while !state.serves(since) {
+            let Some(left) = deadline.remaining() else { return false };
             state = self.wait_once(state, left);
         }
+        true
     }
 
     fn wait_once<'a>(&self, mut state: MutexGuard<'a, State>, time: Duration) -> MutexGuard<'a, State> {

@@ -6,7 +6,10 @@ use std::{
 };
 
 use super::{super::publications::Publication, common::Common};
-use crate::{history::Position, sync::LockExt};
+use crate::{
+    history::{Position, Since},
+    sync::LockExt,
+};
 
 #[derive(Default)]
 pub(super) struct State {
@@ -51,6 +54,13 @@ pub(super) enum Step {
 }
 
 impl State {
+    /// See [`Replica::serves`](super::Replica::serves).
+    pub(super) fn serves(&self, since: &Since) -> bool {
+        let Some(reached) = self.reached.filter(|_| self.is_loaded) else { return false };
+        *since == Since::NOTHING
+            || since.last_of(reached.epoch()).is_some_and(|seen| seen <= reached.offset())
+    }
+
     /// True: the thread that loads has to know.
     pub(super) fn fall_behind(&mut self) -> bool {
         self.step = Step::Behind;

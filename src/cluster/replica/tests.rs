@@ -1,3 +1,5 @@
+use std::thread;
+
 use super::*;
 use crate::{
     buffered::Buffered,
@@ -138,6 +140,31 @@ fn what_was_heard_by_a_connection_that_is_gone_does_not_count() {
     replica.load(&registry, fetched(EPOCH, 5..=6, false));
     assert!(replica.catch_up(&registry, to_load) && replica.is_current());
     assert_eq!(kept(&replica), (0, texts(1..=6)));
+}
+
+#[test]
+fn what_was_seen_elsewhere_and_is_not_heard_yet_is_waited_for() {
+    let (registry, replica) = (registry(), replica());
+    replica.begin();
+    let to_load = replica.to_load().unwrap();
+    let nothing = Fetched { publications: Vec::new(), ..fetched(EPOCH, 0..=0, false) };
+    replica.load(&registry, nothing);
+    assert!(replica.catch_up(&registry, to_load));
+    let later = Deadline::after(Duration::from_secs(20));
+    // The next one; one of an epoch that began meanwhile; and one that this version does not know.
+    let unknown = Publication { body: "?".into(), ..publication(8, 2) };
+    for next in [publication(EPOCH, 1), publication(8, 1), unknown] {
+        let seen = next.place.position.into();
+        assert!(!replica.serves(&seen) && !replica.wait_for(&seen, Deadline::after(Duration::ZERO)));
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| replica.wait_for(&seen, later));
+            while replica.state.locked().waits == 0 {
+                thread::yield_now();
+            }
+            assert!(!replica.hear(&registry, next));
+            assert!(waiting.join().unwrap() && later.remaining().is_some());
+        });
+    }
 }
 
 #[test]

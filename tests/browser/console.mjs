@@ -262,6 +262,43 @@ async function broadcasts(browser, { url, port }) {
   await close(page);
 }
 
+/** The answer to what was sent takes nothing of what is typed and chosen before it comes. */
+async function typesMeanwhile(browser, { url, port }) {
+  const [ada, bob] = [await Peer.to(port, "/echo-shared"), await Peer.to(port, "/broadcast")];
+  const page = await enter(browser, url);
+  const held = (path) => new Promise((resolve) => page.route(path, resolve, { times: 1 }));
+  await page.click("#tab-cast");
+  const cast = held("**/@broadcast*");
+  await submitCast(page, "one");
+  const sent = await cast;
+  await page.fill("#cast-text", "two");
+  await sent.continue();
+  await says(page, "cast-done", /sent|queued/);
+  assert.equal(await page.inputValue("#cast-text"), "two");
+  await page.click("#cast-send");
+  for (const peer of [ada, bob]) await gets(peer, "two");
+  // The second time ada is said to be gone.
+  for (const text of ["three", "four"]) {
+    await choose(page, "/echo-shared");
+    const push = held("**/@connections/*type=text");
+    await submit(page, "#push-text", text);
+    const sent = await push;
+    await page.press("#push-text", "Enter"); // which does not send it again
+    await choose(page, "/broadcast");
+    await page.fill("#push-text", `${text} for bob`);
+    await (text === "four" ? sent.fulfill({ status: 410, json: { message: "gone" } }) : sent.continue());
+    await page.locator("#push-form button:enabled").waitFor();
+    assert.equal(await page.innerText("#push-done") + await page.innerText("#push-error"), "", "it is not about bob");
+    assert.ok(await page.locator("#one-gone").isHidden());
+    await page.press("#push-text", "Enter");
+    await gets(bob, `${text} for bob`);
+    await says(page, "push-done", /^(Sent|Queued)/);
+  }
+  assert.deepEqual(ada.messages, ["one", "two", "three"]);
+  assert.deepEqual(bob.messages, ["one", "two", "three for bob", "four for bob"]);
+  await close(page, REFUSED);
+}
+
 /** The table: whom it has, in which order, and on which page. */
 async function table(browser, { url, port }) {
   const peers = [];
@@ -722,6 +759,7 @@ await withBrowser(async (browser) => {
   await test("who may only read cannot do more", on(readOnly));
   await test("a push arrives, and a close closes", on(pushesAndCloses));
   await test("broadcasts and topics", on(broadcasts));
+  await test("what is typed meanwhile stays", on(typesMeanwhile));
   await test("it searches, sorts and turns pages", on(table));
   await test("plots move", on(plotsMove));
   await test("the server restarts", () => restarts(browser));

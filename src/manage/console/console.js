@@ -667,19 +667,28 @@ function tell(field, done, error = '') {
   put($(field + '-done'), done);
   put($(field + '-error'), error);
 }
+/* One at a time, also by keys. What is to be told of a connection is not told of another one that was chosen meanwhile. */
 async function act(field, what) {
-  const button = $(field + '-form').querySelector('button');
+  const button = $(field + '-form').querySelector('button'), { id } = one;
+  if (button.disabled) return;
+  const meansThis = () => field === 'cast' || id === one.id;
   tell(field, '');
   button.disabled = true;
   try {
-    tell(field, await what());
+    const done = await what();
+    if (meansThis()) tell(field, done);
     return true;
   } catch (error) {
+    if (!meansThis()) return;
     tell(field, '', explain(error));
     if (error.status === 410) gone();
   } finally {
     button.disabled = false;
   }
+}
+/* What was sent leaves its field; what was typed meanwhile stays. */
+function clear(field, sent) {
+  if ($(field).value === sent) $(field).value = '';
 }
 onSubmit('push-form', async () => {
   const { id } = one;
@@ -688,7 +697,7 @@ onSubmit('push-form', async () => {
     const { result } = await json(`@connections/${part(id)}?type=text`, { method: 'POST', body });
     return { sent: 'Sent.', forwarded: 'Forwarded to its node.' }[result] ?? 'Queued: the client does not take it yet.';
   });
-  if (pushed) $('push-text').value = '';
+  if (pushed) clear('push-text', body);
   look();
 });
 onSubmit('close-form', async () => {
@@ -724,7 +733,7 @@ onSubmit('cast-form', async () => {
     if (counts.unreachable) told.push('other nodes may not have got it');
     return told.length ? told.join(', ') + '.' : 'Nobody was there.';
   });
-  if (sent) $('cast-text').value = '';
+  if (sent) clear('cast-text', body);
 });
 
 /* What a tab shows is asked for as long as it is seen. */

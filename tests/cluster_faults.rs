@@ -160,12 +160,11 @@ fn redis_is_out_of_memory() {
     nothing_is_lost_while(&redis, &set("1"), &set("0"));
 }
 
-/// Redis, as long as it has no memory for anything new.
-fn without_memory(redis: &RedisServer, test: impl FnOnce()) {
-    redis.command(&["CONFIG", "SET", "maxmemory", "1"]);
-    test();
-    redis.command(&["CONFIG", "SET", "maxmemory", "0"]);
-}
+/// What has Redis take nothing new, for want of memory or of replicas; and what ends that.
+const TAKES_NOTHING: [[&[&str]; 2]; 2] = [
+    [&["CONFIG", "SET", "maxmemory", "1"], &["CONFIG", "SET", "maxmemory", "0"]],
+    [&["CONFIG", "SET", "min-replicas-to-write", "1"], &["CONFIG", "SET", "min-replicas-to-write", "0"]],
+];
 
 /// A node, and the ID of a client there.
 fn node_with_client(redis: &RedisServer, number: u32) -> (TestServer, Client, WebSocketId) {
@@ -176,36 +175,40 @@ fn node_with_client(redis: &RedisServer, number: u32) -> (TestServer, Client, We
 }
 
 #[test]
-fn a_node_that_redis_has_no_memory_for_is_known() {
-    let redis = RedisServer::start();
-    let one = node(&redis, 1);
-    let mut two = None;
-    without_memory(&redis, || {
-        let (_, _, id) = two.insert(node_with_client(&redis, 2));
-        eventually("it is known", || matches!(one.hub.push(id, "a"), Ok(Done::Forwarded)));
+fn a_node_that_starts_while_redis_takes_nothing_is_known() {
+    for [begin, end] in TAKES_NOTHING {
+        let redis = RedisServer::start();
+        let one = node(&redis, 1);
+        let has_lease = || redis.command(&["EXISTS", "switchboard:lease:00000002"]) == "1";
+        redis.command(begin);
+        let (_two, _client, id) = node_with_client(&redis, 2);
+        eventually("it is known", || matches!(one.hub.push(&id, "a"), Ok(Done::Forwarded)));
         // Also when the other one has looked for leases.
         for _ in 0..2 * LEASE.as_millis() / 20 {
-            assert_eq!(one.hub.push(id, "b").unwrap(), Done::Forwarded);
+            assert_eq!(one.hub.push(&id, "b").unwrap(), Done::Forwarded);
             thread::sleep(Duration::from_millis(20));
         }
-        assert_eq!(redis.command(&["EXISTS", "switchboard:lease:00000002"]), "0", "it has a lease");
-    });
-    eventually("it has a lease", || redis.command(&["EXISTS", "switchboard:lease:00000002"]) == "1");
+        assert!(!has_lease(), "{begin:?}");
+        redis.command(end);
+        eventually("it has a lease", has_lease);
+    }
 }
 
 #[test]
-fn a_node_that_was_killed_and_comes_back_when_redis_has_no_memory_does_not_wait_for_its_old_lease() {
-    let redis = RedisServer::start();
-    let one = node(&redis, 1);
-    let dead = "1234567890abcdef 600000 switchboard 0.1.0";
-    redis.command(&["SET", "switchboard:lease:00000002", dead, "PX", "600000"]);
-    let mut two = None;
-    without_memory(&redis, || two = Some(node_with_client(&redis, 2)));
-    let lease = || redis.command(&["GET", "switchboard:lease:00000002"]);
-    eventually("it has its own lease", || lease().contains("switchboard") && lease() != dead);
-    let (_two, mut client, id) = two.unwrap();
-    assert_eq!(one.hub.push(&id, "a").unwrap(), Done::Forwarded);
-    assert_eq!(next_message(&mut client), Message::text("a"));
+fn a_node_that_was_killed_and_comes_back_while_redis_takes_nothing_does_not_wait_for_its_old_lease() {
+    for [begin, end] in TAKES_NOTHING {
+        let redis = RedisServer::start();
+        let one = node(&redis, 1);
+        let dead = "1234567890abcdef 600000 switchboard 0.1.0";
+        redis.command(&["SET", "switchboard:lease:00000002", dead, "PX", "600000"]);
+        redis.command(begin);
+        let (_two, mut client, id) = node_with_client(&redis, 2);
+        redis.command(end);
+        let lease = || redis.command(&["GET", "switchboard:lease:00000002"]);
+        eventually("it has its own lease", || lease().contains("switchboard") && lease() != dead);
+        assert_eq!(one.hub.push(&id, "a").unwrap(), Done::Forwarded);
+        assert_eq!(next_message(&mut client), Message::text("a"));
+    }
 }
 
 #[test]

@@ -667,37 +667,32 @@ function tell(field, done, error = '') {
   put($(field + '-done'), done);
   put($(field + '-error'), error);
 }
-/* One at a time, also by keys. What is to be told of a connection is not told of another one that was chosen meanwhile. */
+/* One at a time, also by keys. What came of it is not told of another connection that was chosen meanwhile. */
 async function act(field, what) {
-  const button = $(field + '-form').querySelector('button'), { id } = one;
+  const button = $(field + '-form').querySelector('button'), text = $(field + '-text'), sent = text?.value, { id } = one;
   if (button.disabled) return;
-  const meansThis = () => field === 'cast' || id === one.id;
+  const isSame = () => field === 'cast' || id === one.id;
   tell(field, '');
   button.disabled = true;
   try {
     const done = await what();
-    if (meansThis()) tell(field, done);
-    return true;
+    if (text && text.value === sent) text.value = ''; // not what was typed meanwhile
+    if (isSame()) tell(field, done);
   } catch (error) {
-    if (!meansThis()) return;
+    if (!isSame()) return;
     tell(field, '', explain(error));
     if (error.status === 410) gone();
   } finally {
     button.disabled = false;
   }
 }
-/* What was sent leaves its field; what was typed meanwhile stays. */
-function clear(field, sent) {
-  if ($(field).value === sent) $(field).value = '';
-}
 onSubmit('push-form', async () => {
   const { id } = one;
   const body = $('push-text').value;
-  const pushed = await act('push', async () => {
+  await act('push', async () => {
     const { result } = await json(`@connections/${part(id)}?type=text`, { method: 'POST', body });
     return { sent: 'Sent.', forwarded: 'Forwarded to its node.' }[result] ?? 'Queued: the client does not take it yet.';
   });
-  if (pushed) clear('push-text', body);
   look();
 });
 onSubmit('close-form', async () => {
@@ -726,14 +721,13 @@ onSubmit('cast-form', async () => {
   const audience = $('audience').value, name = meant('name'), body = $('cast-text').value;
   if (audience && !name) return tell('cast', '', `The ${audience} is missing.`), $('name').focus();
   const path = { topic: '@topics/' + part(name), user: '@users/' + part(name) }[audience] ?? '@broadcast';
-  const sent = await act('cast', async () => {
+  await act('cast', async () => {
     const counts = await json(path + query({ type: 'text', path: audience === 'path' ? name : undefined }), { method: 'POST', body });
     const told = ['sent', 'queued', 'dropped', 'gone'].filter(what => counts[what]).map(what => `${number(counts[what])} ${what}`);
     if (counts.forwarded) told.push(`forwarded to ${count(counts.forwarded, 'node')}`);
     if (counts.unreachable) told.push('other nodes may not have got it');
     return told.length ? told.join(', ') + '.' : 'Nobody was there.';
   });
-  if (sent) clear('cast-text', body);
 });
 
 /* What a tab shows is asked for as long as it is seen. */

@@ -179,15 +179,18 @@ fn a_node_that_starts_while_redis_takes_nothing_is_known() {
     for [begin, end] in TAKES_NOTHING {
         let redis = RedisServer::start();
         let one = node(&redis, 1);
+        let _client = one.connect(Scheme::Ws, "/");
         let has_lease = || redis.command(&["EXISTS", "switchboard:lease:00000002"]) == "1";
         redis.command(begin);
-        let (_two, _client, id) = node_with_client(&redis, 2);
+        let (two, _client, id) = node_with_client(&redis, 2);
         eventually("it is known", || matches!(one.hub.push(&id, "a"), Ok(Done::Forwarded)));
         // Also when the other one has looked for leases.
         for _ in 0..2 * LEASE.as_millis() / 20 {
             assert_eq!(one.hub.push(&id, "b").unwrap(), Done::Forwarded);
             thread::sleep(Duration::from_millis(20));
         }
+        // It knows the other one, too.
+        assert_eq!(two.hub.connections(Audience::All, None, 0).unwrap().items.len(), 2);
         assert!(!has_lease(), "{begin:?}");
         redis.command(end);
         eventually("it has a lease", has_lease);
@@ -209,6 +212,73 @@ fn a_node_that_was_killed_and_comes_back_while_redis_takes_nothing_does_not_wait
         assert_eq!(one.hub.push(&id, "a").unwrap(), Done::Forwarded);
         assert_eq!(next_message(&mut client), Message::text("a"));
     }
+}
+
+/// Ends the connection by which a node listens.
+fn cut(redis: &RedisServer, node: u32) {
+    let name = format!("name=switchboard:node:{node:08x}");
+    let list = redis.command(&["CLIENT", "LIST", "TYPE", "pubsub"]);
+    for line in list.lines().filter(|line| line.split(' ').any(|field| field == name)) {
+        let id = line.split(' ').find_map(|field| field.strip_prefix("id=")).unwrap();
+        let _ = redis.try_command(&["CLIENT", "KILL", "ID", id]);
+    }
+}
+
+/// It says that it is there, again and again; so it is not gone when it does not listen for a moment.
+#[test]
+fn a_node_without_a_lease_whose_connection_is_cut_is_not_gone() {
+    let redis = RedisServer::start();
+    let one = node(&redis, 1);
+    let gone = node_with_client(&redis, 9).2;
+    redis.command(&["DEL", "switchboard:lease:00000009"]);
+    let is_unknown =
+        || matches!(one.hub.push(&gone, "x"), Err(e) if matches!(e.kind, PushErrorKind::Unknown));
+    let [begin, _] = TAKES_NOTHING[0];
+    redis.command(begin);
+    let (_two, _client, id) = node_with_client(&redis, 2);
+    eventually("what has no lease is gone", is_unknown);
+    for _ in 0..5 {
+        eventually("it listens", || matches!(one.hub.push(&id, "a"), Ok(Done::Forwarded)));
+        cut(&redis, 2);
+        match one.hub.push(&id, "b") {
+            Ok(_) => {} // it listens again
+            Err(e) => assert!(matches!(e.kind, PushErrorKind::Unreachable), "{e:?}"),
+        }
+    }
+}
+
+/// That it had left before says nothing.
+#[test]
+fn a_node_that_had_left_and_comes_back_while_redis_takes_nothing_is_known() {
+    for [begin, _] in TAKES_NOTHING {
+        let redis = RedisServer::start();
+        let one = node(&redis, 1);
+        redis.command(&["SET", "switchboard:lease:00000002", "left", "PX", "600000"]);
+        redis.command(begin);
+        let (_two, _client, id) = node_with_client(&redis, 2);
+        for _ in 0..2 * LEASE.as_millis() / 20 {
+            assert_eq!(one.hub.push(&id, "a").unwrap(), Done::Forwarded, "{begin:?}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// Also at once after its start.
+#[test]
+fn a_node_lists_the_connections_of_all_or_says_that_it_cannot() {
+    let mut redis = RedisServer::start();
+    let one = node(&redis, 1);
+    let _client = one.connect(Scheme::Ws, "/?topic=room");
+    let list = |node: &TestServer| node.hub.connections(Audience::All, None, 0).map(|page| page.items.len());
+    for _ in 0..20 {
+        assert_eq!(list(&node(&redis, 2)).unwrap(), 1);
+    }
+    redis.kill();
+    let alone = node(&redis, 3);
+    assert!(matches!(list(&alone), Err(Error::Unreachable)));
+    assert!(matches!(alone.hub.members("room", None, 0), Err(Error::Unreachable)));
+    redis.restart();
+    eventually("it knows the other one", || matches!(list(&alone), Ok(1)));
 }
 
 #[test]

@@ -267,13 +267,14 @@ impl Member {
         let (memory, young, lease): (Option<String>, Option<String>, Option<String>) =
             from_redis_value(values).map_err(|_| Failed::Unreachable)?;
         let remembers = memory.is_some() && young.is_none();
+        let is_gone = || self.nodes.believes(remembers) && !self.nodes.has_said(node);
         let lease = lease.as_deref();
         match lease.and_then(Lease::parse) {
             Some(lease) => {
                 self.sees(node, lease);
                 Ok(true)
             }
-            None if lease != Some(HAS_LEFT) && !self.nodes.believes(remembers) => Err(Failed::Unreachable),
+            None if lease != Some(HAS_LEFT) && !is_gone() => Err(Failed::Unreachable),
             None => Ok(false), // the keeper sees to the rest
         }
     }
@@ -462,6 +463,11 @@ impl Elsewhere for Others {
 
     fn nodes(&self) -> Vec<NodeId> {
         self.0.nodes.others()
+    }
+
+    fn knows_all(&self) -> bool {
+        let Member { bus, nodes, .. } = &*self.0;
+        bus.is_up() && self.0.is_listening() && nodes.has_looked()
     }
 
     fn survey(&self, request: &Request<'_>, within: Duration) -> (Vec<NodeInfo>, Vec<Reply>) {

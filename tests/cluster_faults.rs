@@ -8,7 +8,8 @@ mod load;
 mod nodes;
 
 use std::{
-    fs, thread,
+    fs,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -692,6 +693,64 @@ fn a_read_ends_when_the_answers_of_the_other_node_are_lost() {
         assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
     });
     eventually("it is read", || matches!(ws.read_message(PATIENCE), Ok(message) if message == "x"));
+}
+
+/// A shared client, and its ID.
+fn shared(node: &TestServer) -> (Client, WebSocketId) {
+    let mut client = node.connect(Scheme::Ws, "/shared");
+    let id = next_message(&mut client).into_text().unwrap().parse().unwrap();
+    (client, id)
+}
+
+/// A client that takes nothing, and another node writes to it, until that fails: how often it has.
+fn clogged(node: &TestServer, other: &TestServer) -> (Client, JoinHandle<usize>) {
+    let (client, id) = shared(node);
+    let ws = other.hub.open_server(&id).unwrap();
+    let writing = thread::spawn(move || (1..).find(|_| ws.write(vec![0; 4_000_000]).is_err()).unwrap());
+    let queued = || node.hub.connection(&id).unwrap().queued;
+    eventually("it takes no more", || {
+        let before = queued();
+        thread::sleep(Duration::from_millis(100));
+        before > 0 && before == queued()
+    });
+    (client, writing)
+}
+
+/// What it has asked is answered when the next one has its number: that is not taken for an answer to this one.
+#[test]
+fn what_a_start_of_a_node_has_asked_is_not_answered_to_the_next_one() {
+    let redis = RedisServer::start();
+    let (here, first) = (node(&redis, 1), node(&redis, 2));
+    let (mut client, id) = shared(&here);
+    let (mut slow, writing) = clogged(&here, &first);
+    drop(first);
+    let written = writing.join().unwrap();
+    let next = node(&redis, 2);
+    let ws = next.hub.open_server(&id).unwrap();
+    thread::scope(|scope| {
+        let reading = scope.spawn(|| while ws.read_message(PATIENCE).unwrap() != "over" {});
+        for _ in 0..written {
+            next_message(&mut slow);
+        }
+        for _ in 0..20 {
+            client.send(Message::text("x")).unwrap();
+            thread::sleep(Duration::from_millis(10));
+        }
+        client.send(Message::text("over")).unwrap();
+        reading.join().unwrap();
+    });
+}
+
+/// What is still written to a slow client, that was asked before.
+#[test]
+fn a_node_whose_way_was_lost_answers_although_a_client_takes_nothing() {
+    let redis = RedisServer::start();
+    let (here, there) = (node(&redis, 1), node(&redis, 2));
+    let (_client, id) = shared(&here);
+    let (_slow, writing) = clogged(&here, &there);
+    cut(&redis, 2);
+    writing.join().unwrap();
+    eventually("it answers", || there.hub.open_server(&id).is_ok());
 }
 
 /// Who has kept a way to a node goes on when that is back, and nobody gets the answers of another one.

@@ -17,13 +17,13 @@ use super::{envelope::Kind, member::Member};
 use crate::{
     deadline::Deadline,
     error::{Error, Result},
-    id::NodeId,
+    id::{NodeId, random_bytes},
     remote::{Carrier, Dial, Line, Link, Linked},
     sync::LockExt,
     wire::{Hello, Malformed},
 };
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Lines {
     last: AtomicU32,
     state: Mutex<State>,
@@ -49,6 +49,13 @@ struct Open {
 struct Welcome {
     talk: u64,
     hello: Bytes,
+}
+
+impl Default for Lines {
+    /// The numbers are others than those of earlier starts of the node: what these have asked may be answered now.
+    fn default() -> Self {
+        Self { last: AtomicU32::new(u32::from_ne_bytes(random_bytes())), state: Mutex::default() }
+    }
 }
 
 impl Lines {

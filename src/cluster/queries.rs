@@ -13,12 +13,13 @@ use bytes::Bytes;
 
 use crate::{
     deadline::Deadline,
+    id::random_bytes,
     remote::Reply,
     sync::{LockExt, wait},
     wire::{Frames, Malformed},
 };
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Queries {
     last: AtomicU32,
     waiting: Mutex<HashMap<u64, Arc<Query>>>,
@@ -42,6 +43,13 @@ pub(super) struct Asking<'a> {
     queries: &'a Queries,
     pub(super) number: u64,
     query: Arc<Query>,
+}
+
+impl Default for Queries {
+    /// The numbers are others than those of earlier starts of the node: what these have asked may be answered now.
+    fn default() -> Self {
+        Self { last: AtomicU32::new(u32::from_ne_bytes(random_bytes())), waiting: Mutex::default() }
+    }
 }
 
 impl Queries {

@@ -77,6 +77,9 @@ pub(crate) trait Elsewhere: fmt::Debug + Send + Sync {
 
     /// Waits until what others send to these arrives here, or cannot.
     fn settle(&self, shares: &[Share]);
+
+    /// Nobody here waits any more for what was asked of other nodes, nor for what would be by a [`link`](Self::link).
+    fn end_links(&self);
 }
 
 /// What has connections on some nodes only.

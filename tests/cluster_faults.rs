@@ -552,6 +552,21 @@ fn what_a_node_has_read_and_not_acknowledged_comes_again_when_it_is_killed() {
     assert_eq!(read, [(true, "0".into()), (false, "1".into()), (false, "2".into())]);
 }
 
+/// When its grace period is over, as where that connection were its own.
+#[test]
+fn a_server_ends_although_a_handler_reads_from_another_node() {
+    let redis = RedisServer::start();
+    let (here, there) = (node(&redis, 1), node(&redis, 2));
+    let mut client = here.connect(Scheme::Ws, "/shared");
+    let id = next_message(&mut client);
+    let mut reader = there.connect(Scheme::Ws, "/read");
+    let _own_id = next_message(&mut reader);
+    reader.send(id).unwrap();
+    let ending = thread::spawn(|| drop(there));
+    eventually("it ends", || ending.is_finished());
+    ending.join().unwrap();
+}
+
 /// Reads numbers, each at least once, and in order: what comes again goes on from there.
 fn read_all(node: &TestServer, id: &WebSocketId, count: usize) {
     let (begun, mut next, mut again) = (Instant::now(), 0, 0);
@@ -643,6 +658,25 @@ fn no_thread_and_no_descriptor_is_left() {
     ends("all", || count_all() == before);
     redis.resume();
     let _ = node_by(cluster(&redis.url()), 1);
+}
+
+/// However long they would wait until they try again to reach it.
+#[test]
+fn the_threads_of_a_server_that_ends_while_redis_is_away_end_with_it() {
+    if !is_alone("the_threads_of_a_server_that_ends_while_redis_is_away_end_with_it") {
+        return;
+    }
+    let mut redis = RedisServer::start();
+    redis.kill();
+    let mut nodes: Vec<_> = (1..=4).map(|number| node(&redis, number)).collect();
+    thread::sleep(Duration::from_secs(7)); // by then they try it seldom
+    while nodes.pop().is_some() {
+        for name in ["switchboard-hear", "switchboard-cluster"] {
+            let name = &name[..15];
+            let count = what_there_is().iter().filter(|what| what.trim_end() == name).count();
+            assert_eq!(count, nodes.len(), "{name}");
+        }
+    }
 }
 
 /// Waits until threads and descriptors are gone; if they stay, it says which there are.

@@ -137,6 +137,9 @@ impl Keeper {
     pub(super) fn run(mut self) {
         while !self.member.is_ending() {
             let pause = self.keep();
+            if self.member.is_ending() {
+                break; // `keep` may have taken what was to wake it for that
+            }
             // Whoever wakes it has queued something, or has seen that there is no connection.
             if let Err(RecvTimeoutError::Disconnected) = self.wake.recv_timeout(pause) {
                 break;

@@ -36,6 +36,8 @@ struct State {
     lines: HashMap<u32, Open>,
     /// Those that are not welcomed yet.
     dialed: HashMap<u32, Sender<Welcome>>,
+    /// There will be no more.
+    is_closed: bool,
 }
 
 #[derive(Debug)]
@@ -92,7 +94,10 @@ impl Lines {
     }
 
     fn open(&self, number: u32, node: NodeId, line: &Arc<Line>) {
-        self.state.locked().lines.insert(number, Open { node, line: line.clone() });
+        let mut state = self.state.locked();
+        if !state.is_closed {
+            state.lines.insert(number, Open { node, line: line.clone() });
+        }
     }
 
     /// Whether it has not ended.
@@ -137,6 +142,16 @@ impl Lines {
         }
     }
 
+    /// All lines end, and there will be no others.
+    pub(super) fn close(&self, member: &Member) {
+        self.state.locked().is_closed = true;
+        self.end_all(member, None);
+    }
+
+    fn is_closed(&self) -> bool {
+        self.state.locked().is_closed
+    }
+
     /// A node is not there any more. Whoever has its link keeps that, and finds nobody there.
     pub(super) fn forget(&self, member: &Member, node: NodeId) {
         self.end_all(member, Some(node));
@@ -171,8 +186,8 @@ impl Dial for Dialer {
 
 impl Dialer {
     fn wait(&self, member: &Arc<Member>, number: u32, welcome: &Receiver<Welcome>) -> Result<Arc<Line>> {
-        if !member.is_listening() {
-            return Err(Error::Unreachable); // the answer would not arrive
+        if !member.is_listening() || member.lines().is_closed() {
+            return Err(Error::Unreachable); // the answer would not arrive, or nobody is to wait for it
         }
         let deadline = member.deadline();
         let receivers =

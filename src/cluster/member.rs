@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, Condvar, Mutex,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
     time::Duration,
@@ -39,6 +39,7 @@ use crate::{
     redis::Redis,
     registry::Registry,
     remote::{Linked, Reply},
+    sync::{LockExt, wait},
     thread::must_not_wait,
     wire::{self, AsText, Hello, Request, SOFTWARE, UNANSWERED, append, as_usize},
 };
@@ -67,6 +68,9 @@ pub(super) struct Member {
     /// What is sent to this node arrives.
     is_listening: AtomicBool,
     is_ending: AtomicBool,
+    /// Who [pauses](Self::pause) is told that it ends.
+    pausing: Mutex<()>,
+    ending: Condvar,
     /// Another node has this one's number: this one is reached by pushes, but is not asked.
     is_replaced: AtomicBool,
 }
@@ -104,6 +108,8 @@ impl Member {
             tally: Tally::default(),
             is_listening: AtomicBool::new(false),
             is_ending: AtomicBool::new(false),
+            pausing: Mutex::default(),
+            ending: Condvar::new(),
             is_replaced: AtomicBool::new(false),
         }
     }
@@ -199,7 +205,21 @@ impl Member {
     }
 
     pub(super) fn set_ending(&self) {
+        let pausing = self.pausing.locked();
         self.is_ending.store(true, SeqCst);
+        drop(pausing);
+        self.ending.notify_all();
+    }
+
+    /// Waits for so long, unless this node ends.
+    pub(super) fn pause(&self, time: Duration) {
+        let deadline = Deadline::after(time);
+        let mut pausing = self.pausing.locked();
+        while !self.is_ending()
+            && let Some(left) = deadline.remaining()
+        {
+            pausing = wait(&self.ending, pausing, left);
+        }
     }
 
     /// Publishes, and waits for the number of those who listen.
@@ -332,12 +352,13 @@ impl Member {
         if must_not_wait() {
             return Err(Error::MustNotWait);
         }
-        if !self.is_listening() {
-            return Err(Error::Unreachable); // no answer would arrive
-        }
         let mut body = Vec::new();
         append(&mut body, QUERY, request).map_err(|_| OverLimit::Message)?;
         let asking = self.queries.begin();
+        // Looked at last: if it ends later, who asks is told.
+        if !self.is_listening() {
+            return Err(Error::Unreachable); // no answer would arrive
+        }
         let kind = Kind::Query { number: asking.number };
         let receivers = self.publish(&self.names.of(audience), kind, &body, deadline)?;
         Ok((asking, receivers))
@@ -497,6 +518,11 @@ impl Elsewhere for Others {
 
     fn mark(&self, share: Share) {
         self.0.shares.mark(share);
+    }
+
+    fn end_links(&self) {
+        self.0.lines.close(&self.0);
+        self.0.queries.lose_all();
     }
 
     fn settle(&self, shares: &[Share]) {

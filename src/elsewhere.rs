@@ -56,8 +56,11 @@ pub(crate) trait Elsewhere: fmt::Debug + Send + Sync {
     /// As of [`link`](Self::link), and if one of them does not answer.
     fn ask_all(&self, audience: Audience<'_>, request: &Request<'_>) -> Result<Vec<Reply>>;
 
-    /// The other nodes, in the order of their numbers.
+    /// The other nodes that are known, in the order of their numbers.
     fn nodes(&self) -> Vec<NodeId>;
+
+    /// Whether there are no others than those.
+    fn knows_all(&self) -> bool;
 
     /// What is known of them, and what those answer that do so within this time. Nothing is asked on a thread that must not wait.
     fn survey(
@@ -74,6 +77,9 @@ pub(crate) trait Elsewhere: fmt::Debug + Send + Sync {
 
     /// Waits until what others send to these arrives here, or cannot.
     fn settle(&self, shares: &[Share]);
+
+    /// Nobody here waits any more for what was asked of other nodes, nor for what would be by a [`link`](Self::link).
+    fn end_links(&self);
 }
 
 /// What has connections on some nodes only.

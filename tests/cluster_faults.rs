@@ -8,7 +8,8 @@ mod load;
 mod nodes;
 
 use std::{
-    fs, thread,
+    fs,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -179,15 +180,18 @@ fn a_node_that_starts_while_redis_takes_nothing_is_known() {
     for [begin, end] in TAKES_NOTHING {
         let redis = RedisServer::start();
         let one = node(&redis, 1);
+        let _client = one.connect(Scheme::Ws, "/");
         let has_lease = || redis.command(&["EXISTS", "switchboard:lease:00000002"]) == "1";
         redis.command(begin);
-        let (_two, _client, id) = node_with_client(&redis, 2);
+        let (two, _client, id) = node_with_client(&redis, 2);
         eventually("it is known", || matches!(one.hub.push(&id, "a"), Ok(Done::Forwarded)));
         // Also when the other one has looked for leases.
         for _ in 0..2 * LEASE.as_millis() / 20 {
             assert_eq!(one.hub.push(&id, "b").unwrap(), Done::Forwarded);
             thread::sleep(Duration::from_millis(20));
         }
+        // It knows the other one, too.
+        assert_eq!(two.hub.connections(Audience::All, None, 0).unwrap().items.len(), 2);
         assert!(!has_lease(), "{begin:?}");
         redis.command(end);
         eventually("it has a lease", has_lease);
@@ -209,6 +213,73 @@ fn a_node_that_was_killed_and_comes_back_while_redis_takes_nothing_does_not_wait
         assert_eq!(one.hub.push(&id, "a").unwrap(), Done::Forwarded);
         assert_eq!(next_message(&mut client), Message::text("a"));
     }
+}
+
+/// Ends the connection by which a node listens.
+fn cut(redis: &RedisServer, node: u32) {
+    let name = format!("name=switchboard:node:{node:08x}");
+    let list = redis.command(&["CLIENT", "LIST", "TYPE", "pubsub"]);
+    for line in list.lines().filter(|line| line.split(' ').any(|field| field == name)) {
+        let id = line.split(' ').find_map(|field| field.strip_prefix("id=")).unwrap();
+        let _ = redis.try_command(&["CLIENT", "KILL", "ID", id]);
+    }
+}
+
+/// It says that it is there, again and again; so it is not gone when it does not listen for a moment.
+#[test]
+fn a_node_without_a_lease_whose_connection_is_cut_is_not_gone() {
+    let redis = RedisServer::start();
+    let one = node(&redis, 1);
+    let gone = node_with_client(&redis, 9).2;
+    redis.command(&["DEL", "switchboard:lease:00000009"]);
+    let is_unknown =
+        || matches!(one.hub.push(&gone, "x"), Err(e) if matches!(e.kind, PushErrorKind::Unknown));
+    let [begin, _] = TAKES_NOTHING[0];
+    redis.command(begin);
+    let (_two, _client, id) = node_with_client(&redis, 2);
+    eventually("what has no lease is gone", is_unknown);
+    for _ in 0..5 {
+        eventually("it listens", || matches!(one.hub.push(&id, "a"), Ok(Done::Forwarded)));
+        cut(&redis, 2);
+        match one.hub.push(&id, "b") {
+            Ok(_) => {} // it listens again
+            Err(e) => assert!(matches!(e.kind, PushErrorKind::Unreachable), "{e:?}"),
+        }
+    }
+}
+
+/// That it had left before says nothing.
+#[test]
+fn a_node_that_had_left_and_comes_back_while_redis_takes_nothing_is_known() {
+    for [begin, _] in TAKES_NOTHING {
+        let redis = RedisServer::start();
+        let one = node(&redis, 1);
+        redis.command(&["SET", "switchboard:lease:00000002", "left", "PX", "600000"]);
+        redis.command(begin);
+        let (_two, _client, id) = node_with_client(&redis, 2);
+        for _ in 0..2 * LEASE.as_millis() / 20 {
+            assert_eq!(one.hub.push(&id, "a").unwrap(), Done::Forwarded, "{begin:?}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// Also at once after its start.
+#[test]
+fn a_node_lists_the_connections_of_all_or_says_that_it_cannot() {
+    let mut redis = RedisServer::start();
+    let one = node(&redis, 1);
+    let _client = one.connect(Scheme::Ws, "/?topic=room");
+    let list = |node: &TestServer| node.hub.connections(Audience::All, None, 0).map(|page| page.items.len());
+    for _ in 0..20 {
+        assert_eq!(list(&node(&redis, 2)).unwrap(), 1);
+    }
+    redis.kill();
+    let alone = node(&redis, 3);
+    assert!(matches!(list(&alone), Err(Error::Unreachable)));
+    assert!(matches!(alone.hub.members("room", None, 0), Err(Error::Unreachable)));
+    redis.restart();
+    eventually("it knows the other one", || matches!(list(&alone), Ok(1)));
 }
 
 #[test]
@@ -481,6 +552,21 @@ fn what_a_node_has_read_and_not_acknowledged_comes_again_when_it_is_killed() {
     assert_eq!(read, [(true, "0".into()), (false, "1".into()), (false, "2".into())]);
 }
 
+/// When its grace period is over, as where that connection were its own.
+#[test]
+fn a_server_ends_although_a_handler_reads_from_another_node() {
+    let redis = RedisServer::start();
+    let (here, there) = (node(&redis, 1), node(&redis, 2));
+    let mut client = here.connect(Scheme::Ws, "/shared");
+    let id = next_message(&mut client);
+    let mut reader = there.connect(Scheme::Ws, "/read");
+    let _own_id = next_message(&mut reader);
+    reader.send(id).unwrap();
+    let ending = thread::spawn(|| drop(there));
+    eventually("it ends", || ending.is_finished());
+    ending.join().unwrap();
+}
+
 /// Reads numbers, each at least once, and in order: what comes again goes on from there.
 fn read_all(node: &TestServer, id: &WebSocketId, count: usize) {
     let (begun, mut next, mut again) = (Instant::now(), 0, 0);
@@ -574,6 +660,25 @@ fn no_thread_and_no_descriptor_is_left() {
     let _ = node_by(cluster(&redis.url()), 1);
 }
 
+/// However long they would wait until they try again to reach it.
+#[test]
+fn the_threads_of_a_server_that_ends_while_redis_is_away_end_with_it() {
+    if !is_alone("the_threads_of_a_server_that_ends_while_redis_is_away_end_with_it") {
+        return;
+    }
+    let mut redis = RedisServer::start();
+    redis.kill();
+    let mut nodes: Vec<_> = (1..=4).map(|number| node(&redis, number)).collect();
+    thread::sleep(Duration::from_secs(7)); // by then they try it seldom
+    while nodes.pop().is_some() {
+        for name in ["switchboard-hear", "switchboard-cluster"] {
+            let name = &name[..15];
+            let count = what_there_is().iter().filter(|what| what.trim_end() == name).count();
+            assert_eq!(count, nodes.len(), "{name}");
+        }
+    }
+}
+
 /// Waits until threads and descriptors are gone; if they stay, it says which there are.
 fn ends(what: &str, is_so: impl FnMut() -> bool) {
     eventually_or(|| format!("{what} would not end: {:#?}", what_there_is()), is_so);
@@ -622,6 +727,64 @@ fn a_read_ends_when_the_answers_of_the_other_node_are_lost() {
         assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
     });
     eventually("it is read", || matches!(ws.read_message(PATIENCE), Ok(message) if message == "x"));
+}
+
+/// A shared client, and its ID.
+fn shared(node: &TestServer) -> (Client, WebSocketId) {
+    let mut client = node.connect(Scheme::Ws, "/shared");
+    let id = next_message(&mut client).into_text().unwrap().parse().unwrap();
+    (client, id)
+}
+
+/// A client that takes nothing, and another node writes to it, until that fails: how often it has.
+fn clogged(node: &TestServer, other: &TestServer) -> (Client, JoinHandle<usize>) {
+    let (client, id) = shared(node);
+    let ws = other.hub.open_server(&id).unwrap();
+    let writing = thread::spawn(move || (1..).find(|_| ws.write(vec![0; 4_000_000]).is_err()).unwrap());
+    let queued = || node.hub.connection(&id).unwrap().queued;
+    eventually("it takes no more", || {
+        let before = queued();
+        thread::sleep(Duration::from_millis(100));
+        before > 0 && before == queued()
+    });
+    (client, writing)
+}
+
+/// What it has asked is answered when the next one has its number: that is not taken for an answer to this one.
+#[test]
+fn what_a_start_of_a_node_has_asked_is_not_answered_to_the_next_one() {
+    let redis = RedisServer::start();
+    let (here, first) = (node(&redis, 1), node(&redis, 2));
+    let (mut client, id) = shared(&here);
+    let (mut slow, writing) = clogged(&here, &first);
+    drop(first);
+    let written = writing.join().unwrap();
+    let next = node(&redis, 2);
+    let ws = next.hub.open_server(&id).unwrap();
+    thread::scope(|scope| {
+        let reading = scope.spawn(|| while ws.read_message(PATIENCE).unwrap() != "over" {});
+        for _ in 0..written {
+            next_message(&mut slow);
+        }
+        for _ in 0..20 {
+            client.send(Message::text("x")).unwrap();
+            thread::sleep(Duration::from_millis(10));
+        }
+        client.send(Message::text("over")).unwrap();
+        reading.join().unwrap();
+    });
+}
+
+/// What is still written to a slow client, that was asked before.
+#[test]
+fn a_node_whose_way_was_lost_answers_although_a_client_takes_nothing() {
+    let redis = RedisServer::start();
+    let (here, there) = (node(&redis, 1), node(&redis, 2));
+    let (_client, id) = shared(&here);
+    let (_slow, writing) = clogged(&here, &there);
+    cut(&redis, 2);
+    writing.join().unwrap();
+    eventually("it answers", || there.hub.open_server(&id).is_ok());
 }
 
 /// Who has kept a way to a node goes on when that is back, and nobody gets the answers of another one.

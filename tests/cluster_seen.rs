@@ -448,7 +448,8 @@ fn what_a_cluster_does_is_counted_and_ready_says_that_redis_is_away() {
     }
     // One that was started since knows no others.
     let three = node(&redis, 3);
-    let _alone = three.connect("/shared/c");
+    let _alone = Client::connect(&format!("ws://{}/shared/c", three.address())).unwrap();
+    assert!(matches!(three.hub.connections(Audience::All, None, 0), Err(Error::Unreachable)));
     let ended = run(&three, &["list", "--json"]);
     assert_eq!((ended.stdout.lines().count(), ended.status.code()), (1, Some(1)), "{:?}", ended.stderr);
     assert!(ended.stderr.concat().contains("the list is not whole: the other nodes"), "{:?}", ended.stderr);

@@ -137,6 +137,9 @@ impl Keeper {
     pub(super) fn run(mut self) {
         while !self.member.is_ending() {
             let pause = self.keep();
+            if self.member.is_ending() {
+                break; // `keep` may have taken what was to wake it for that
+            }
             // Whoever wakes it has queued something, or has seen that there is no connection.
             if let Err(RecvTimeoutError::Disconnected) = self.wake.recv_timeout(pause) {
                 break;
@@ -147,6 +150,7 @@ impl Keeper {
     /// Does what is to be done. Returns how long there is nothing more.
     fn keep(&mut self) -> Duration {
         if !self.member.bus().is_up() {
+            self.member.nodes().set_looked(false);
             // What was sent last may not have arrived.
             self.member.lines().end_all(&self.member, None);
             drop(self.member.talks().end_all(None));
@@ -200,9 +204,11 @@ impl Keeper {
                 Ok(true) | Err(_) => {}
             }
         }
-        if is_well {
+        // Also where it is refused: others may have leases, or had them.
+        if matches!(renewed, Ok(_) | Err(Failed::Refused(_))) {
             let _ = self.look_at_all(); // if not, then the next time
-        } else {
+        }
+        if !is_well {
             self.renew_at = self.renew_at.min(Instant::now() + REFUSED);
         }
     }
@@ -239,11 +245,12 @@ impl Keeper {
         self.member.nodes().doubt(Duration::from_millis(self.young()).saturating_sub(age));
     }
 
-    /// Which nodes there are.
+    /// Which other nodes there are.
     fn look_at_all(&self) -> Result<(), Failed> {
         let (member, names) = (&self.member, self.member.names());
         let listed: Vec<String> = self.ask(cmd("SMEMBERS").arg(names.nodes()))?;
-        let mut nodes: Vec<_> = listed.iter().filter_map(|text| node_of(text)).collect();
+        let listed = listed.iter().filter_map(|text| node_of(text));
+        let mut nodes: Vec<_> = listed.filter(|node| *node != member.node()).collect();
         let mut known = member.nodes().others();
         known.retain(|node| !nodes.contains(node));
         nodes.extend(known);
@@ -260,11 +267,12 @@ impl Keeper {
                 if member.sees(node, lease) {
                     log::info!("the cluster: node {} is there, {software}", node.get());
                 }
-            } else if lease == Some(HAS_LEFT) || believes && !member.nodes().has_said(node) {
+            } else if (lease == Some(HAS_LEFT) || believes) && !member.nodes().has_said(node) {
                 self.is_gone(node);
                 gone.push(node_text(node));
             }
         }
+        member.nodes().set_looked(true);
         if !gone.is_empty() {
             let _: i64 = self.ask(cmd("SREM").arg(names.nodes()).arg(gone))?;
         }

@@ -17,13 +17,13 @@ use super::{envelope::Kind, member::Member};
 use crate::{
     deadline::Deadline,
     error::{Error, Result},
-    id::NodeId,
+    id::{NodeId, random_bytes},
     remote::{Carrier, Dial, Line, Link, Linked},
     sync::LockExt,
     wire::{Hello, Malformed},
 };
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Lines {
     last: AtomicU32,
     state: Mutex<State>,
@@ -36,6 +36,8 @@ struct State {
     lines: HashMap<u32, Open>,
     /// Those that are not welcomed yet.
     dialed: HashMap<u32, Sender<Welcome>>,
+    /// There will be no more.
+    is_closed: bool,
 }
 
 #[derive(Debug)]
@@ -49,6 +51,13 @@ struct Open {
 struct Welcome {
     talk: u64,
     hello: Bytes,
+}
+
+impl Default for Lines {
+    /// The numbers are others than those of earlier starts of the node: what these have asked may be answered now.
+    fn default() -> Self {
+        Self { last: AtomicU32::new(u32::from_ne_bytes(random_bytes())), state: Mutex::default() }
+    }
 }
 
 impl Lines {
@@ -85,7 +94,10 @@ impl Lines {
     }
 
     fn open(&self, number: u32, node: NodeId, line: &Arc<Line>) {
-        self.state.locked().lines.insert(number, Open { node, line: line.clone() });
+        let mut state = self.state.locked();
+        if !state.is_closed {
+            state.lines.insert(number, Open { node, line: line.clone() });
+        }
     }
 
     /// Whether it has not ended.
@@ -130,6 +142,16 @@ impl Lines {
         }
     }
 
+    /// All lines end, and there will be no others.
+    pub(super) fn close(&self, member: &Member) {
+        self.state.locked().is_closed = true;
+        self.end_all(member, None);
+    }
+
+    fn is_closed(&self) -> bool {
+        self.state.locked().is_closed
+    }
+
     /// A node is not there any more. Whoever has its link keeps that, and finds nobody there.
     pub(super) fn forget(&self, member: &Member, node: NodeId) {
         self.end_all(member, Some(node));
@@ -164,8 +186,8 @@ impl Dial for Dialer {
 
 impl Dialer {
     fn wait(&self, member: &Arc<Member>, number: u32, welcome: &Receiver<Welcome>) -> Result<Arc<Line>> {
-        if !member.is_listening() {
-            return Err(Error::Unreachable); // the answer would not arrive
+        if !member.is_listening() || member.lines().is_closed() {
+            return Err(Error::Unreachable); // the answer would not arrive, or nobody is to wait for it
         }
         let deadline = member.deadline();
         let receivers =

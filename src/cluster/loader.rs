@@ -54,7 +54,7 @@ fn run(member: &Member, registry: &Registry) {
                 if let Failed::Refused(_) = failed {
                     later.push_back((Instant::now() + REFUSED, replica));
                 } else {
-                    std::thread::sleep(AGAIN);
+                    member.pause(AGAIN);
                     member.replicas().try_again(replica);
                 }
             }

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, Condvar, Mutex,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
     time::Duration,
@@ -39,6 +39,7 @@ use crate::{
     redis::Redis,
     registry::Registry,
     remote::{Linked, Reply},
+    sync::{LockExt, wait},
     thread::must_not_wait,
     wire::{self, AsText, Hello, Request, SOFTWARE, UNANSWERED, append, as_usize},
 };
@@ -67,6 +68,9 @@ pub(super) struct Member {
     /// What is sent to this node arrives.
     is_listening: AtomicBool,
     is_ending: AtomicBool,
+    /// Who [pauses](Self::pause) is told that it ends.
+    pausing: Mutex<()>,
+    ending: Condvar,
     /// Another node has this one's number: this one is reached by pushes, but is not asked.
     is_replaced: AtomicBool,
 }
@@ -104,6 +108,8 @@ impl Member {
             tally: Tally::default(),
             is_listening: AtomicBool::new(false),
             is_ending: AtomicBool::new(false),
+            pausing: Mutex::default(),
+            ending: Condvar::new(),
             is_replaced: AtomicBool::new(false),
         }
     }
@@ -199,7 +205,21 @@ impl Member {
     }
 
     pub(super) fn set_ending(&self) {
+        let pausing = self.pausing.locked();
         self.is_ending.store(true, SeqCst);
+        drop(pausing);
+        self.ending.notify_all();
+    }
+
+    /// Waits for so long, unless this node ends.
+    pub(super) fn pause(&self, time: Duration) {
+        let deadline = Deadline::after(time);
+        let mut pausing = self.pausing.locked();
+        while !self.is_ending()
+            && let Some(left) = deadline.remaining()
+        {
+            pausing = wait(&self.ending, pausing, left);
+        }
     }
 
     /// Publishes, and waits for the number of those who listen.
@@ -267,13 +287,14 @@ impl Member {
         let (memory, young, lease): (Option<String>, Option<String>, Option<String>) =
             from_redis_value(values).map_err(|_| Failed::Unreachable)?;
         let remembers = memory.is_some() && young.is_none();
+        let is_gone = || self.nodes.believes(remembers) && !self.nodes.has_said(node);
         let lease = lease.as_deref();
         match lease.and_then(Lease::parse) {
             Some(lease) => {
                 self.sees(node, lease);
                 Ok(true)
             }
-            None if lease != Some(HAS_LEFT) && !self.nodes.believes(remembers) => Err(Failed::Unreachable),
+            None if lease != Some(HAS_LEFT) && !is_gone() => Err(Failed::Unreachable),
             None => Ok(false), // the keeper sees to the rest
         }
     }
@@ -331,12 +352,13 @@ impl Member {
         if must_not_wait() {
             return Err(Error::MustNotWait);
         }
-        if !self.is_listening() {
-            return Err(Error::Unreachable); // no answer would arrive
-        }
         let mut body = Vec::new();
         append(&mut body, QUERY, request).map_err(|_| OverLimit::Message)?;
         let asking = self.queries.begin();
+        // Looked at last: if it ends later, who asks is told.
+        if !self.is_listening() {
+            return Err(Error::Unreachable); // no answer would arrive
+        }
         let kind = Kind::Query { number: asking.number };
         let receivers = self.publish(&self.names.of(audience), kind, &body, deadline)?;
         Ok((asking, receivers))
@@ -464,6 +486,11 @@ impl Elsewhere for Others {
         self.0.nodes.others()
     }
 
+    fn knows_all(&self) -> bool {
+        let Member { bus, nodes, .. } = &*self.0;
+        bus.is_up() && self.0.is_listening() && nodes.has_looked()
+    }
+
     fn survey(&self, request: &Request<'_>, within: Duration) -> (Vec<NodeInfo>, Vec<Reply>) {
         let member = &self.0;
         let deadline = member.deadline().or_earlier(Deadline::after(within));
@@ -491,6 +518,11 @@ impl Elsewhere for Others {
 
     fn mark(&self, share: Share) {
         self.0.shares.mark(share);
+    }
+
+    fn end_links(&self) {
+        self.0.lines.close(&self.0);
+        self.0.queries.lose_all();
     }
 
     fn settle(&self, shares: &[Share]) {

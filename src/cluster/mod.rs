@@ -228,7 +228,8 @@ impl Membership {
     /// So that whoever uses the hub at once reaches the others, and is reached.
     fn wait(&self) {
         let deadline = self.member.deadline();
-        while self.member.bus().is_up() && !self.member.is_listening() && deadline.remaining().is_some() {
+        let is_ready = || self.member.is_listening() && self.member.nodes().has_looked();
+        while self.member.bus().is_up() && !is_ready() && deadline.remaining().is_some() {
             std::thread::sleep(Duration::from_millis(1));
         }
     }

@@ -83,6 +83,8 @@ pub(super) struct Nodes {
     /// This node's own lease could be renewed lately. If not, Redis does not take what is written, and a lease that is missing says
     /// nothing.
     renews: AtomicBool,
+    /// It was looked who is there, by the connection to Redis that there is.
+    has_looked: AtomicBool,
     trust: Mutex<Trust>,
 }
 
@@ -98,7 +100,8 @@ struct Trust {
 impl Nodes {
     pub(super) fn new(me: NodeId, lease: Duration) -> Self {
         let (known, trust) = (Mutex::default(), Mutex::default());
-        Self { me, lease, known, renews: AtomicBool::new(false), trust }
+        let (renews, has_looked) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { me, lease, known, renews, has_looked, trust }
     }
 
     /// Whether it has a lease, as far as is known.
@@ -127,6 +130,14 @@ impl Nodes {
             trust.renewed = Some(Instant::now());
         }
         self.renews.swap(on, Relaxed)
+    }
+
+    pub(super) fn has_looked(&self) -> bool {
+        self.has_looked.load(Relaxed)
+    }
+
+    pub(super) fn set_looked(&self, on: bool) {
+        self.has_looked.store(on, Relaxed);
     }
 
     /// Whether a node without a lease is gone. `remembers`: Redis has forgotten nothing for a while.

@@ -101,7 +101,7 @@ impl Receiver {
                 // Without any connection to Redis, the keeper says so.
                 let is_told = !self.member.bus().is_up();
                 let pause = if is_told { pace.failed_as_well(&failure) } else { pace.failed(&failure) };
-                std::thread::sleep(pause);
+                self.member.pause(pause);
             }
         }
         self.member.talks().end_all(None).into_iter().for_each(|thread| drop(thread.join()));
@@ -127,6 +127,7 @@ impl Receiver {
     fn lost(&self) {
         self.member.lines().end_all(&self.member, None);
         drop(self.member.talks().end_all(None));
+        self.member.queries().lose_all();
     }
 
     fn hear(

@@ -160,23 +160,23 @@ impl Shares {
         let mut state = self.state.locked();
         let mut change = Change::default();
         for (is_wanted, share) in marked {
-            let is_asked = state.asked.contains_key(&share);
-            match (is_wanted, is_asked) {
-                (true, true) => drop(state.leaving.remove(&share)),
-                (true, false) => {
+            match (is_wanted, state.asked.get(&share).copied()) {
+                (true, Some(_)) => drop(state.leaving.remove(&share)),
+                (true, None) => {
                     state.asked.insert(share.clone(), false);
                     change.subscribe.push(share);
                 }
-                // Who has come meanwhile may count on it being heard.
-                (false, true)
+                // Who has come meanwhile may count on it being heard. What is not heard yet is kept until it is: that would be taken
+                // for the answer to what is asked later.
+                (false, Some(true))
                     if over.contains(&share) && !state.marked.contains(&share) && !state.has_more =>
                 {
                     state.leaving.remove(&share);
                     state.asked.remove(&share);
                     change.unsubscribe.push(share);
                 }
-                (false, true) => drop(state.leaving.entry(share).or_insert(now + LINGER)),
-                (false, false) => change.unused.push(share),
+                (false, Some(_)) => drop(state.leaving.entry(share).or_insert(now + LINGER)),
+                (false, None) => change.unused.push(share),
             }
         }
         change
@@ -213,6 +213,7 @@ mod tests {
             Change { subscribe: vec![share("new")], unused: vec![share("short")], ..Change::default() }
         );
         assert!(!shares.settle(&share("new"), Deadline::after(Duration::from_millis(1))));
+        shares.heard(&share("new"));
         // It comes back while it lingers, and goes again.
         shares.mark(share("new"));
         assert_eq!(look(&["old"], Duration::ZERO), Change::default());
@@ -225,6 +226,21 @@ mod tests {
         assert_eq!(change, Change { unsubscribe: vec![share("new")], ..Change::default() });
         shares.end();
         assert!(shares.is_settled(&share("new")), "nothing is heard");
+    }
+
+    #[test]
+    fn what_is_not_heard_yet_is_not_given_up() {
+        let (shares, now) = (Shares::default(), Instant::now());
+        shares.begin(Vec::new);
+        let look = |is_wanted: bool, after: Duration| {
+            shares.mark(share("it"));
+            shares.change(|_| is_wanted, || panic!("few are marked"), now + after)
+        };
+        assert_eq!(look(true, Duration::ZERO).subscribe, [share("it")]);
+        assert_eq!(look(false, Duration::ZERO), Change::default());
+        assert_eq!(shares.change(|_| false, Vec::new, now + LINGER), Change::default());
+        shares.heard(&share("it"));
+        assert_eq!(shares.change(|_| false, Vec::new, now + LINGER).unsubscribe, [share("it")]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
     sync::{
         Arc, Mutex,
         atomic::{
@@ -15,7 +16,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender as Queue, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender as Queue, TryRecvError, bounded};
 
 use super::{
     envelope::{Kind, Sender},
@@ -44,7 +45,14 @@ const STACK: usize = 256 << 10;
 const LOOK: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
-pub(super) struct Talks(Mutex<HashMap<Sender, Open>>);
+pub(super) struct Talks(Mutex<Table>);
+
+#[derive(Debug, Default)]
+struct Table {
+    open: HashMap<Sender, Open>,
+    /// The last one of each node that ended, until nothing more is done for it.
+    ending: HashMap<u32, Receiver<Infallible>>,
+}
 
 #[derive(Debug)]
 struct Open {
@@ -52,6 +60,8 @@ struct Open {
     number: u64,
     requests: Queue<Bytes>,
     shared: Arc<Shared>,
+    /// Nobody has the other end when nothing more is done for it.
+    ended: Receiver<Infallible>,
     thread: JoinHandle<()>,
 }
 
@@ -61,16 +71,20 @@ struct Shared {
     bytes: AtomicUsize,
 }
 
-impl Open {
+impl Table {
     /// Nothing more is done for it. Its thread ends soon.
-    fn end(self) -> JoinHandle<()> {
-        self.shared.is_over.store(true, SeqCst);
-        self.thread
+    fn end(&mut self, from: &Sender) -> Option<JoinHandle<()>> {
+        let open = self.open.remove(from)?;
+        open.shared.is_over.store(true, SeqCst);
+        self.ending.retain(|_, ended| ended.try_recv() == Err(TryRecvError::Empty));
+        self.ending.insert(from.node, open.ended);
+        Some(open.thread)
     }
 }
 
 impl Talks {
-    /// A node has a new line: what its last one was for is over. It is welcomed when all of that has gone back.
+    /// A node has a new line: what its last one was for is over, also if that has ended before. It is welcomed when all of that has gone
+    /// back.
     pub(super) fn begin(
         &self,
         member: &Arc<Member>,
@@ -82,8 +96,8 @@ impl Talks {
         let Ok(hello) = Hello::decode(hello) else { return };
         let takes = hello.max_message;
         let mut talks = self.0.locked();
-        let before = talks.remove(&from).map(Open::end);
-        if talks.len() >= MOST {
+        drop(talks.end(&from));
+        if talks.open.len() >= MOST {
             log::warn!("the cluster: more than {MOST} nodes ask this one: {:?} is not answered", from.node);
             return;
         }
@@ -93,18 +107,22 @@ impl Talks {
         let asker =
             Asker { member: member.clone(), from, line, talk: number, incoming, shared: shared.clone() };
         let desk = desk.clone();
+        let before = talks.ending.remove(&from.node);
+        let (working, ended) = bounded(0);
         let run = move || {
             if let Some(before) = before {
-                let _ = before.join(); // what it held has gone back
+                let _ = before.recv(); // until it is disconnected: what it held has gone back
             }
             asker.welcome(&desk);
-            if let Err(Malformed(why)) = Talk::new(&desk, &asker, true, takes).run(()) {
+            if let Err(Malformed(why)) = Talk::new(&desk, &asker, true, takes).run(working) {
                 log::debug!("{:?}: {why}", asker.node());
             }
             asker.over();
         };
         match spawn("switchboard-node", STACK, run) {
-            Ok(thread) => drop(talks.insert(from, Open { line, number, requests, shared, thread })),
+            Ok(thread) => {
+                drop(talks.open.insert(from, Open { line, number, requests, shared, ended, thread }))
+            }
             Err(e) => log::error!("the cluster: {:?} cannot be answered: {e}", NodeId::new(from.node)),
         }
     }
@@ -112,7 +130,7 @@ impl Talks {
     /// A node asks. False: it has no such talk.
     pub(super) fn ask(&self, from: Sender, line: u32, talk: u64, frames: Bytes) -> bool {
         let mut talks = self.0.locked();
-        let Some(open) = talks.get(&from).filter(|open| open.line == line && open.number == talk) else {
+        let Some(open) = talks.open.get(&from).filter(|open| open.line == line && open.number == talk) else {
             return false;
         };
         let length = frames.len();
@@ -121,7 +139,7 @@ impl Talks {
         let is_taken =
             has_room && !open.shared.is_over.load(SeqCst) && open.requests.try_send(frames).is_ok();
         if !is_taken {
-            drop(talks.remove(&from).map(Open::end));
+            drop(talks.end(&from));
         }
         is_taken
     }
@@ -129,25 +147,25 @@ impl Talks {
     /// This line of a node is over.
     pub(super) fn end(&self, from: Sender, line: u32) {
         let mut talks = self.0.locked();
-        if talks.get(&from).is_some_and(|open| open.line == line) {
-            drop(talks.remove(&from).map(Open::end));
+        if talks.open.get(&from).is_some_and(|open| open.line == line) {
+            drop(talks.end(&from));
         }
     }
 
     /// So are all of earlier starts of a node.
     pub(super) fn end_before(&self, now: Sender) {
         let mut talks = self.0.locked();
-        let over: Vec<_> =
-            talks.keys().filter(|from| from.node == now.node && from.start != now.start).copied().collect();
-        over.iter().filter_map(|from| talks.remove(from)).for_each(|open| drop(open.end()));
+        let is_over = |from: &&Sender| from.node == now.node && from.start != now.start;
+        let over: Vec<_> = talks.open.keys().filter(is_over).copied().collect();
+        over.iter().for_each(|from| drop(talks.end(from)));
     }
 
     /// So are all of a node, or, without one, of all. Returns their threads.
     pub(super) fn end_all(&self, of: Option<NodeId>) -> Vec<JoinHandle<()>> {
         let mut talks = self.0.locked();
         let is_meant = |from: &Sender| of.is_none_or(|node| node.get() == from.node);
-        let meant: Vec<_> = talks.keys().filter(|from| is_meant(from)).copied().collect();
-        meant.iter().filter_map(|from| talks.remove(from)).map(Open::end).collect()
+        let meant: Vec<_> = talks.open.keys().filter(|from| is_meant(from)).copied().collect();
+        meant.iter().filter_map(|from| talks.end(from)).collect()
     }
 }
 
@@ -212,5 +230,49 @@ impl Peer for Asker {
 
     fn is_over(&self) -> bool {
         self.shared.is_over.load(SeqCst)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        buffered::Buffered, cluster::member::Choices, history::Rules, hub::Hub, limits::Limits,
+        observer::Observers, redis::Redis, registry::Registry,
+    };
+
+    fn member(registry: &Registry) -> Arc<Member> {
+        let choices = Choices {
+            redis: Redis::new("redis://127.0.0.1:1").unwrap(),
+            prefix: "test:".into(),
+            lease: Duration::from_secs(1),
+            answer_timeout: Duration::from_secs(1),
+            keys: Vec::new(),
+        };
+        Arc::new(Member::new(choices, registry, 1, bounded(1).0))
+    }
+
+    #[test]
+    fn a_new_line_waits_for_the_end_of_the_last_one_also_if_that_was_not_needed_any_more() {
+        let (limits, buffered) = (Arc::<Limits>::default(), Arc::new(Buffered::new(usize::MAX)));
+        let node = NodeId::new(1);
+        let registry =
+            Registry::new(node, limits.clone(), buffered, Observers::default(), Rules::default()).unwrap();
+        let registry = Arc::new(registry);
+        let (member, talks) = (member(&registry), Talks::default());
+        let desk = Arc::new(Desk::new(Hub::alone(registry.clone()), registry, &limits));
+        let from = Sender { node: 2, start: 7 };
+        let ((working, ended), thread) = (bounded(0), std::thread::spawn(|| ()));
+        let open = Open { line: 1, number: 1, requests: bounded(1).0, shared: Arc::default(), ended, thread };
+        talks.0.locked().open.insert(from, open);
+        talks.end(from, 1);
+        talks.begin(&member, &desk, from, 2, &member.hello());
+        let ended = talks.0.locked().open[&from].ended.clone();
+        assert_eq!(ended.recv_timeout(Duration::from_millis(20)), Err(RecvTimeoutError::Timeout));
+        drop(working);
+        // Nobody can be welcomed here.
+        assert_eq!(ended.recv_timeout(Duration::from_secs(20)), Err(RecvTimeoutError::Disconnected));
     }
 }

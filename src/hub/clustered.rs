@@ -327,6 +327,9 @@ impl Clustered {
         id: impl Fn(&T) -> WebSocketId,
         mut failed: impl FnMut(Error) -> Result<()>,
     ) -> Result<Page<T>> {
+        if !self.elsewhere.knows_all() {
+            failed(Error::Unreachable)?; // those that this node does not know
+        }
         let limit = at_most(limit);
         let (own, first) = (self.registry.node(), after.map(WebSocketId::node));
         let mut nodes = self.elsewhere.nodes();

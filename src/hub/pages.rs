@@ -127,7 +127,7 @@ impl Hub {
     /// The members of a topic, in the order of their IDs; `after` and `limit` are as in [`connections`](Self::connections).
     ///
     /// # Errors
-    /// None for the server's own connections.
+    /// None for the server's own connections. In a cluster, as [`connections`](Self::connections).
     pub fn members(
         &self,
         topic: &str,

@@ -410,6 +410,9 @@ impl Link {
                 unanswered.call = None;
             }
         }
+        if line.carrier.loses() {
+            self.tell_room(&state); // of these there may never be any
+        }
     }
 
     fn forget(&self, numbers: &[u32]) {
@@ -558,5 +561,61 @@ impl State {
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Hub({})", self.place)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{OnceLock, Weak},
+        thread,
+        time::Instant,
+    };
+
+    use super::*;
+
+    /// Answers nothing.
+    #[derive(Debug, Default)]
+    struct Silent(Arc<OnceLock<Weak<Link>>>);
+
+    impl Carrier for Silent {
+        fn send(&self, _: Vec<u8>, _: Deadline) -> Result<u32> {
+            Ok(0)
+        }
+
+        fn take_back(&self, _: u32) -> bool {
+            false
+        }
+
+        fn tell(&self, _: Vec<u8>) {}
+
+        fn refuse(&self, _: Malformed) {}
+
+        fn end(&self) {
+            self.0.get().and_then(Weak::upgrade).unwrap().end();
+        }
+
+        fn loses(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn who_waits_for_room_is_told_that_there_may_never_be_any() {
+        let link = Link::new(String::new(), Duration::from_millis(200));
+        let carrier = Silent::default();
+        carrier.0.set(Arc::downgrade(&link)).unwrap();
+        let hello = Hello { max_unanswered: 1, ..Hello::of_client(1000, 1) };
+        assert!(link.begin(&Line::new(carrier, &hello)));
+        let ask = |extra| link.ask(&Request::Len, Duration::from_secs(extra), |_| Some(()));
+        thread::scope(|scope| {
+            scope.spawn(|| ask(0));
+            while link.state.locked().unanswered.is_empty() {
+                thread::yield_now();
+            }
+            let begun = Instant::now();
+            assert!(matches!(ask(60), Err(Error::Unreachable)));
+            assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+        });
     }
 }

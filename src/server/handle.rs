@@ -91,8 +91,9 @@ impl ServerHandle {
     /// Ends the server, and returns at once; [`Server::run`](crate::Server::run) returns when all is done.
     ///
     /// No new connections are accepted, handshakes under way are answered with 503, and all open connections are
-    /// closed with 1001. Handlers have the grace period to return; then their sockets are cut. A handler that never
-    /// returns keeps `run` from returning: threads cannot be killed.
+    /// closed with 1001. Handlers have the grace period to return; then their sockets are cut, and what they wait for of other nodes of a
+    /// cluster is [`Unreachable`](crate::Error::Unreachable). A handler that never returns keeps `run` from returning: threads cannot be
+    /// killed.
     ///
     /// A second call can only shorten the grace period.
     pub fn shutdown(&self, grace: Duration) {

@@ -355,4 +355,9 @@ fn cut_all(shared: &Shared) {
     for connection in open {
         connection.abort(ClosedBy::Server, "cut off by the shutdown");
     }
+    // Handlers may wait for connections of other nodes, which go on.
+    #[cfg(feature = "cluster")]
+    if let Some(elsewhere) = shared.registry.elsewhere() {
+        elsewhere.end_links();
+    }
 }

@@ -53,7 +53,7 @@ fn read_one(ws: &mut WebSocket) -> ServerResult {
         return Err("it was text".into());
     };
     let other = ws.hub().open_server(&id.parse()?)?;
-    let delivery = other.read_delivery(usize::MAX, Duration::from_secs(20))?;
+    let delivery = other.read_delivery(usize::MAX, Duration::from_secs(1000))?;
     ws.write(switchboard::Message::clone(&delivery))?;
     let _ = ws.read_message(Duration::from_secs(20));
     Ok(())

@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 
 use super::*;
+use crate::error::Error;
 
 /// Begins this on a thread of its own. What it returns waits for what comes of it, and not for ever.
 fn begin<T: Send + 'static>(what: impl FnOnce() -> T + Send + 'static) -> impl FnOnce() -> T {
@@ -56,4 +57,42 @@ fn a_shortage_is_over_when_those_that_hold_most_are() {
         assert!(large.is_over() && small.reason().is_none(), "{:?}", small.reason());
         listed.0.locked().clear();
     }
+}
+
+/// The gateway has received for a thread that was busy: what is due has become another, which the thread finds out when it reads on.
+#[test]
+fn a_message_that_began_while_its_thread_was_busy_has_its_time() {
+    let (message_timeout, ping_interval) =
+        (Some(Duration::from_millis(200)), Some(Duration::from_secs(3600)));
+    let limits = Limits { message_timeout, ping_interval, ..Limits::default() };
+    let (sender, _mail) = crossbeam_channel::unbounded();
+    let context = context(limits, Arc::new(Nobody), Arc::new(Post::new(sender, || {})));
+    let id = WebSocketId::random(NodeId::new(1));
+    let (connection, mut client) = connect(Role::Server, id, None, false, Arc::new(context));
+    assert!(connection.read(1, Duration::ZERO, &AtomicBool::new(false)).is_err());
+    client.write_all(b"\x81\x82\0\0\0\0x").unwrap();
+    connection.stand_in();
+    let read = begin(move || connection.read(1, READ_TIMEOUT, &AtomicBool::new(false)))();
+    assert!(read.as_ref().is_err_and(Error::is_closed), "{read:?}");
+}
+
+/// Without pings nothing is due before an answer was compressed: then the compressor's memory is to be given back.
+#[test]
+fn what_becomes_due_by_an_answer_is_seen_without_pings() {
+    let compression = Compression::Dedicated { window_bits: 15, level: 6 };
+    let (deflate, _) = compression.negotiate(["permessage-deflate"]).unwrap();
+    let limits = Limits { ping_interval: None, ..Limits::default() };
+    let (sender, _mail) = crossbeam_channel::unbounded();
+    let context = context(limits, Arc::new(Nobody), Arc::new(Post::new(sender, || {})));
+    let id = WebSocketId::random(NodeId::new(1));
+    let (connection, mut client) = connect(Role::Server, id, Some(deflate), false, Arc::new(context));
+    let reader = AtomicBool::new(false);
+    let read = |timeout| connection.read(1, timeout, &reader);
+    assert!(read(Duration::ZERO).is_err());
+    client.write_all(b"\x81\x81\0\0\0\0x").unwrap();
+    read(Duration::from_secs(10)).unwrap();
+    connection.write(Message::from("x".repeat(1000)), false).unwrap();
+    assert!(read(Duration::ZERO).is_err());
+    let pause = connection.inbox.locked().receiver(connection.limits()).pause;
+    assert!(pause.is_some_and(|pause| pause <= Duration::from_secs(10)), "{pause:?}");
 }

@@ -1,6 +1,6 @@
 //! Those who wait are told, and nobody waits for what does not come.
 
-use std::sync::Mutex;
+use std::{net::Shutdown, sync::Mutex};
 
 use super::*;
 use crate::error::Error;
@@ -95,4 +95,44 @@ fn what_becomes_due_by_an_answer_is_seen_without_pings() {
     assert!(read(Duration::ZERO).is_err());
     let pause = connection.inbox.locked().receiver(connection.limits()).pause;
     assert!(pause.is_some_and(|pause| pause <= Duration::from_secs(10)), "{pause:?}");
+}
+
+/// Nothing can be sent any more, and the client sends nothing: a thread that waits for that learns of it in time.
+#[test]
+fn a_reader_learns_that_nothing_can_be_sent_any_more() {
+    let limits =
+        Limits { ping_interval: None, close_timeout: Duration::from_millis(200), ..Limits::default() };
+    let gateway = LoneGateway::start(|post| context(limits, Arc::new(Nobody), post)).unwrap();
+    for role in [Role::Server, Role::Client] {
+        let id = WebSocketId::random(NodeId::new(1));
+        let (connection, peer) = connect(role, id, None, false, gateway.context().clone());
+        connection.attach();
+        let reading = connection.clone();
+        let read = begin(move || reading.read(1, READ_TIMEOUT, &AtomicBool::new(false)));
+        while connection.is_busy() {
+            thread::yield_now();
+        }
+        thread::sleep(Duration::from_millis(50)); // it waits by now; if it does not, this test sees less
+        peer.shutdown(Shutdown::Read).unwrap();
+        let _ = connection.push(Message::from("x"), None, None);
+        let read = read();
+        assert!(read.as_ref().is_err_and(Error::is_closed), "{read:?}");
+    }
+}
+
+/// The socket will never take more, and says so without saying that it can be written to.
+#[test]
+fn who_waits_for_a_stuck_message_is_told_when_the_peer_has_ended_both_ways() {
+    let gateway = LoneGateway::start(|post| context(Limits::default(), Arc::new(Nobody), post)).unwrap();
+    let id = WebSocketId::random(NodeId::new(1));
+    let (connection, peer) = connect(Role::Server, id, None, false, gateway.context().clone());
+    let pushing = connection.clone();
+    let pushed = begin(move || pushing.push_wait(Message::from(vec![0; 4 << 20]), READ_TIMEOUT));
+    while !connection.is_blocked() {
+        thread::yield_now();
+    }
+    thread::sleep(Duration::from_millis(50)); // the gateway watches it by now; if it does not, this test sees less
+    peer.shutdown(Shutdown::Both).unwrap();
+    let pushed = pushed().map_err(|error| error.kind);
+    assert!(matches!(pushed, Err(PushErrorKind::Closed(_))), "{pushed:?}");
 }

@@ -48,8 +48,9 @@ impl Connection {
         while goes_on && !work.is_done() {
             goes_on = self.receive_for(&mut inbox, &mut work);
         }
-        // The next turn, or the thread, takes in what came last.
+        // The next turn, or the thread, takes in what came last. Something else may be due now than when the thread looked.
         let receiver = inbox.receiver(&self.context.limits);
+        receiver.pause = None;
         if receiver.buffer.is_empty() {
             receiver.buffer = Vec::new();
         }

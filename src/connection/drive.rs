@@ -211,7 +211,7 @@ impl Connection {
         Some(Look {
             socket: core.socket.clone(),
             is_blocked: core.protocol.is_blocked(),
-            is_ending: core.protocol.reason().is_some() || core.protocol.holds_end(),
+            is_ending: core.protocol.is_ending(),
             due: core.protocol.deadline(),
         })
     }

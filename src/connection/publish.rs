@@ -74,10 +74,9 @@ impl Connection {
             socket.shutdown(); // whoever waits in `recv` or `poll` learns of it
         }
         // The gateway keeps the times of a shared connection, and sees to an end that others have brought about.
-        let has_ended = core.protocol.holds_end() || core.protocol.reason().is_some();
         if self.is_driven() {
             core.deferred.post = Some(Within::Now);
-        } else if has_ended && !core.ended_by_thread {
+        } else if core.protocol.is_ending() && !core.ended_by_thread {
             // Its thread usually sees to it in time; a tick may be too long only for a short limit. A client's thread does not.
             let is_long = self.role == Role::Server && self.context.limits.close_timeout > LONGEST_TICK;
             core.deferred.post.get_or_insert(if is_long { Within::Tick } else { Within::Now });

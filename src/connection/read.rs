@@ -262,7 +262,7 @@ impl Connection {
             }
             if receiver.pause.is_none() {
                 let due = core.protocol.deadline();
-                receiver.pause = Some(due.map_or(Duration::MAX, |due| due.since(now)));
+                receiver.pause = due.map(|due| due.since(now)); // where nothing is due, that may change with each message
             }
         }
         self.flush_or_post(&mut core);

@@ -26,7 +26,7 @@ pub(super) struct Receiver {
     small: u8,
     /// How long the socket now waits in `recv`.
     timeout: Option<Duration>,
-    /// After about so long without a byte, the protocol has something to do. `None`: that is to be found out.
+    /// After about so long without a byte, the protocol has something to do. `None`: that is to be found out, or it has not.
     pub(super) pause: Option<Duration>,
     /// What was received last, or before that, took longer to decode than a piece of work.
     is_long: [bool; 2],

@@ -1,6 +1,6 @@
 //! When all connections together hold too much: those that hold most are ended.
 //!
-//! Nobody's lock is needed to find them. Whoever sees the shortage relieves it, with no lock held: the gateway after each turn of
+//! To find them takes only the locks of those that are ending. Whoever sees the shortage relieves it, with no lock held: the gateway after each turn of
 //! a connection, and whoever pushes.
 
 use std::{cmp::Reverse, sync::Arc};
@@ -26,10 +26,10 @@ impl Context {
         // Others may hold more meanwhile: then it is looked anew who holds most, rather than at those that hold little.
         while let excess @ 1.. = self.buffered.excess() {
             let largest = self.largest();
-            if largest.all.is_empty() {
+            let mut freed = largest.leaving;
+            if freed >= excess || largest.all.is_empty() {
                 break;
             }
-            let mut freed = 0;
             for (held, connection) in largest.all {
                 if freed >= excess {
                     break;
@@ -43,15 +43,17 @@ impl Context {
     /// All connections that hold something, those first whose end frees most: of what only they hold, or, where that is the
     /// smaller part of all, with what they share.
     fn largest(&self) -> Largest {
-        let mut all: Vec<_> =
-            self.registrar.all().into_iter().map(|connection| (connection.held(), connection)).collect();
-        let own: usize = all.iter().map(|((own, _), _)| *own as usize).sum();
+        let (over, open): (Vec<_>, Vec<_>) =
+            self.registrar.all().into_iter().partition(|connection| connection.is_cut());
+        let leaving: usize = over.iter().map(|connection| connection.held().0 as usize).sum();
+        let open: Vec<_> = open.into_iter().map(|connection| (connection.held(), connection)).collect();
+        let own = leaving + open.iter().map(|((own, _), _)| *own as usize).sum::<usize>();
         let is_shared = self.buffered.sum() > 2 * own;
         let held = |(own, shared): (u32, u32)| if is_shared { own.saturating_add(shared) } else { own };
-        let mut all: Vec<_> = all.drain(..).map(|(of, connection)| (held(of), connection)).collect();
+        let mut all: Vec<_> = open.into_iter().map(|(of, connection)| (held(of), connection)).collect();
         all.retain(|(held, _)| *held > 0);
         all.sort_unstable_by_key(|(held, _)| Reverse(*held));
-        Largest { all, is_shared }
+        Largest { all, is_shared, leaving }
     }
 }
 
@@ -60,9 +62,17 @@ struct Largest {
     all: Vec<(u32, Arc<Connection>)>,
     /// Most of it is shared.
     is_shared: bool,
+    /// How many KiB those hold that are over: that goes when their handlers and the gateway are done with them, and whoever waited for
+    /// it here might be one of these.
+    leaving: usize,
 }
 
 impl Connection {
+    /// Whether it is over. To find that out of one that is open takes no lock.
+    fn is_cut(self: &Arc<Self>) -> bool {
+        self.reason().is_some() && self.socket().is_none()
+    }
+
     /// How many KiB it holds that nobody else does, and that others may hold, too.
     fn held(&self) -> (u32, u32) {
         let (own, all) =

@@ -10,6 +10,7 @@ use std::{
 };
 
 mod delivery;
+mod told;
 
 use super::{lock::Owner, *};
 use crate::{

@@ -194,8 +194,8 @@ impl Reactor {
             self.drive(key);
             return;
         }
-        let still_waits = if event.is_writable() { entry.connection.try_flush_rest() } else { Some(false) };
-        match still_waits {
+        // Also where it cannot be written to: then the socket has ended, which sending finds out.
+        match entry.connection.try_flush_rest() {
             None => self.later.push(entry.connection.clone()),
             Some(true) => {}
             Some(false) => self.entries.unwatch(key, self.poll.registry()),

@@ -100,6 +100,11 @@ impl Protocol {
         matches!(self.phase, Phase::Held { .. })
     }
 
+    /// Whether its end has begun, in whatever way: somebody has to keep the time for it.
+    pub(crate) fn is_ending(&self) -> bool {
+        !matches!(self.phase, Phase::Open)
+    }
+
     /// Whether messages that were received are not wanted any more.
     pub(crate) fn has_hung_up(&self) -> bool {
         self.hung_up

@@ -1,7 +1,7 @@
 //! When all connections together hold too much: those that hold most are ended.
 //!
-//! To find them takes only the locks of those that are ending. Whoever sees the shortage relieves it, with no lock held: the gateway after each turn of
-//! a connection, and whoever pushes.
+//! To find them takes only the locks of those that are ending. Whoever sees the shortage relieves it, with no lock held: the gateway
+//! after each turn of a connection, and whoever pushes.
 
 use std::{cmp::Reverse, sync::Arc};
 

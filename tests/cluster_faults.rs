@@ -54,6 +54,15 @@ fn count(pushed: &[Pushed], answer: Answer) -> usize {
     pushed.iter().filter(|push| push.answer == answer).count()
 }
 
+fn is_unknown(hub: &Hub, id: &WebSocketId) -> bool {
+    matches!(hub.push(id, "x"), Err(e) if matches!(e.kind, PushErrorKind::Unknown))
+}
+
+/// That of a line of `CLIENT LIST`.
+fn client_id(line: &str) -> Option<&str> {
+    line.split(' ').find_map(|field| field.strip_prefix("id="))
+}
+
 /// How many connections listen to something.
 fn listening(redis: &RedisServer) -> usize {
     redis.command(&["CLIENT", "LIST", "TYPE", "pubsub"]).lines().filter(|line| !line.is_empty()).count()
@@ -113,6 +122,13 @@ fn connections_to_redis_are_cut() {
     assert_all_were_there(&pushed);
 }
 
+/// What has Redis take nothing new, and what ends that.
+const OUT_OF_MEMORY: [&[&str]; 2] =
+    [&["CONFIG", "SET", "maxmemory", "1"], &["CONFIG", "SET", "maxmemory", "0"]];
+const TOO_FEW_REPLICAS: [&[&str]; 2] =
+    [&["CONFIG", "SET", "min-replicas-to-write", "1"], &["CONFIG", "SET", "min-replicas-to-write", "0"]];
+const TAKES_NOTHING: [[&[&str]; 2]; 2] = [OUT_OF_MEMORY, TOO_FEW_REPLICAS];
+
 /// Nobody can renew a lease, but what is sent arrives.
 fn nothing_is_lost_while(redis: &RedisServer, set: &[&str], reset: &[&str]) {
     let nodes = Nodes::start(redis);
@@ -149,23 +165,15 @@ fn redis_is_read_only() {
 
 #[test]
 fn redis_has_too_few_replicas() {
-    let redis = RedisServer::start();
-    let set = |number| ["CONFIG", "SET", "min-replicas-to-write", number];
-    nothing_is_lost_while(&redis, &set("1"), &set("0"));
+    let [begin, end] = TOO_FEW_REPLICAS;
+    nothing_is_lost_while(&RedisServer::start(), begin, end);
 }
 
 #[test]
 fn redis_is_out_of_memory() {
-    let redis = RedisServer::start();
-    let set = |number| ["CONFIG", "SET", "maxmemory", number];
-    nothing_is_lost_while(&redis, &set("1"), &set("0"));
+    let [begin, end] = OUT_OF_MEMORY;
+    nothing_is_lost_while(&RedisServer::start(), begin, end);
 }
-
-/// What has Redis take nothing new, for want of memory or of replicas; and what ends that.
-const TAKES_NOTHING: [[&[&str]; 2]; 2] = [
-    [&["CONFIG", "SET", "maxmemory", "1"], &["CONFIG", "SET", "maxmemory", "0"]],
-    [&["CONFIG", "SET", "min-replicas-to-write", "1"], &["CONFIG", "SET", "min-replicas-to-write", "0"]],
-];
 
 /// A node, and the ID of a client there.
 fn node_with_client(redis: &RedisServer, number: u32) -> (TestServer, Client, WebSocketId) {
@@ -220,8 +228,7 @@ fn cut(redis: &RedisServer, node: u32) {
     let name = format!("name=switchboard:node:{node:08x}");
     let list = redis.command(&["CLIENT", "LIST", "TYPE", "pubsub"]);
     for line in list.lines().filter(|line| line.split(' ').any(|field| field == name)) {
-        let id = line.split(' ').find_map(|field| field.strip_prefix("id=")).unwrap();
-        let _ = redis.try_command(&["CLIENT", "KILL", "ID", id]);
+        let _ = redis.try_command(&["CLIENT", "KILL", "ID", client_id(line).unwrap()]);
     }
 }
 
@@ -232,12 +239,10 @@ fn a_node_without_a_lease_whose_connection_is_cut_is_not_gone() {
     let one = node(&redis, 1);
     let gone = node_with_client(&redis, 9).2;
     redis.command(&["DEL", "switchboard:lease:00000009"]);
-    let is_unknown =
-        || matches!(one.hub.push(&gone, "x"), Err(e) if matches!(e.kind, PushErrorKind::Unknown));
-    let [begin, _] = TAKES_NOTHING[0];
+    let [begin, _] = OUT_OF_MEMORY;
     redis.command(begin);
     let (_two, _client, id) = node_with_client(&redis, 2);
-    eventually("what has no lease is gone", is_unknown);
+    eventually("what has no lease is gone", || is_unknown(&one.hub, &gone));
     for _ in 0..5 {
         eventually("it listens", || matches!(one.hub.push(&id, "a"), Ok(Done::Forwarded)));
         cut(&redis, 2);
@@ -394,9 +399,7 @@ fn a_node_is_killed_under_load() {
     assert!(matches!(kind, PushErrorKind::Unreachable | PushErrorKind::Unknown), "{kind:?}");
     assert_eq!(present(hub), load.connections_without_process());
     for node in &nodes.all {
-        let is_unknown =
-            || matches!(node.hub.push(&id, "x"), Err(e) if matches!(e.kind, PushErrorKind::Unknown));
-        eventually("its IDs are unknown", is_unknown);
+        eventually("its IDs are unknown", || is_unknown(&node.hub, &id));
         assert!(matches!(node.hub.open_server(&id), Err(Error::UnknownId)));
     }
     let took = killed.elapsed();
@@ -476,8 +479,7 @@ fn two_nodes_have_one_number() {
     assert_eq!(next_message(&mut client), Message::text("first"));
     // It is stopped for longer than its lease, and another one gets its number.
     first.signal(Signal::STOP);
-    let is_unknown = || matches!(here.hub.push(&id, "x"), Err(e) if matches!(e.kind, PushErrorKind::Unknown));
-    eventually("it is unknown", is_unknown);
+    eventually("it is unknown", || is_unknown(&here.hub, &id));
     let second = Node::start(2, &redis);
     let (mut other, other_id) = second.client("/");
     first.signal(Signal::CONT);
@@ -515,9 +517,7 @@ fn what_was_read_from_another_node_and_not_acknowledged_comes_again() {
         while !reading.is_finished() {
             thread::sleep(Duration::from_millis(300));
             let clients = redis.command(&["CLIENT", "LIST", "TYPE", "pubsub"]);
-            let one =
-                clients.lines().find_map(|line| line.split(' ').find_map(|field| field.strip_prefix("id=")));
-            if let Some(one) = one {
+            if let Some(one) = clients.lines().find_map(client_id) {
                 let _ = redis.try_command(&["CLIENT", "KILL", "ID", one]);
             }
         }
@@ -697,9 +697,7 @@ fn what_there_is() -> Vec<String> {
 fn senders(redis: &RedisServer) -> Vec<String> {
     let list = redis.command(&["CLIENT", "LIST", "TYPE", "normal"]);
     let others = list.lines().filter(|line| !line.contains("cmd=client"));
-    others
-        .filter_map(|line| line.split(' ').find_map(|field| field.strip_prefix("id=")).map(str::to_owned))
-        .collect()
+    others.filter_map(client_id).map(str::to_owned).collect()
 }
 
 /// The other node would answer, but the answer went by a connection that was cut.

@@ -4,28 +4,25 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{
-        Arc, Mutex, Weak,
-        atomic::{AtomicU32, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, Weak},
 };
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::{envelope::Kind, member::Member};
+use super::{envelope::Kind, member::Member, numbers::Numbers};
 use crate::{
     deadline::Deadline,
     error::{Error, Result},
-    id::{NodeId, random_bytes},
+    id::NodeId,
     remote::{Carrier, Dial, Line, Link, Linked},
     sync::LockExt,
     wire::{Hello, Malformed},
 };
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Lines {
-    last: AtomicU32,
+    numbers: Numbers,
     state: Mutex<State>,
 }
 
@@ -53,13 +50,6 @@ struct Welcome {
     hello: Bytes,
 }
 
-impl Default for Lines {
-    /// The numbers are others than those of earlier starts of the node: what these have asked may be answered now.
-    fn default() -> Self {
-        Self { last: AtomicU32::new(u32::from_ne_bytes(random_bytes())), state: Mutex::default() }
-    }
-}
-
 impl Lines {
     /// The link to a node.
     pub(super) fn link(&self, member: &Arc<Member>, node: NodeId) -> Arc<Linked> {
@@ -72,7 +62,7 @@ impl Lines {
     }
 
     fn dial(&self, node: NodeId) -> (u32, Receiver<Welcome>) {
-        let line = self.last.fetch_add(1, Relaxed).wrapping_add(1);
+        let line = self.numbers.next();
         let (sender, receiver) = bounded(1);
         let mut state = self.state.locked();
         state.dialed.insert(line, sender);

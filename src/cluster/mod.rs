@@ -12,6 +12,7 @@ mod looking;
 mod member;
 mod names;
 mod nodes;
+mod numbers;
 mod pace;
 mod publications;
 mod queries;

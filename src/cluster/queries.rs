@@ -3,25 +3,22 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Condvar, Mutex,
-        atomic::{AtomicU32, Ordering::Relaxed},
-    },
+    sync::{Arc, Condvar, Mutex},
 };
 
 use bytes::Bytes;
 
+use super::numbers::Numbers;
 use crate::{
     deadline::Deadline,
-    id::random_bytes,
     remote::Reply,
     sync::{LockExt, wait},
     wire::Frames,
 };
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Queries {
-    last: AtomicU32,
+    numbers: Numbers,
     waiting: Mutex<HashMap<u64, Arc<Query>>>,
 }
 
@@ -47,16 +44,9 @@ pub(super) struct Asking<'a> {
     query: Arc<Query>,
 }
 
-impl Default for Queries {
-    /// The numbers are others than those of earlier starts of the node: what these have asked may be answered now.
-    fn default() -> Self {
-        Self { last: AtomicU32::new(u32::from_ne_bytes(random_bytes())), waiting: Mutex::default() }
-    }
-}
-
 impl Queries {
     pub(super) fn begin(&self) -> Asking<'_> {
-        let number = u64::from(self.last.fetch_add(1, Relaxed));
+        let number = u64::from(self.numbers.next());
         let query = Arc::<Query>::default();
         self.waiting.locked().insert(number, query.clone());
         Asking { queries: self, number, query }

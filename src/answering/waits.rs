@@ -29,15 +29,14 @@ pub(super) struct Job {
 /// The requests of a link that wait, or are about to.
 pub(super) struct Waits {
     queue: Mutex<Queue>,
-    changed: Condvar,
     places: Arc<Places>,
 }
 
 #[derive(Default)]
 struct Queue {
     jobs: VecDeque<(Job, Place)>,
-    /// Threads without work.
-    idle: usize,
+    /// Threads without work. The last one is the first to get some: so the others can end.
+    idle: Vec<Arc<Condvar>>,
     /// Jobs that are not done.
     waiting: usize,
     is_closed: bool,
@@ -45,7 +44,7 @@ struct Queue {
 
 impl Waits {
     pub(super) fn new(places: &Arc<Places>) -> Self {
-        Self { queue: Mutex::default(), changed: Condvar::new(), places: places.clone() }
+        Self { queue: Mutex::default(), places: places.clone() }
     }
 
     /// Has a job done by a thread of its own, as `run` does it. False: too many wait already, or there is no thread.
@@ -62,8 +61,8 @@ impl Waits {
         }
         queue.waiting += 1;
         queue.jobs.push_back((job, place));
-        if queue.idle >= queue.jobs.len() {
-            self.changed.notify_one();
+        if let Some(thread) = queue.idle.pop() {
+            thread.notify_one();
             return true;
         }
         if let Err(e) = spawn_scoped(scope, "switchboard-wait", STACK, move || self.work(run)) {
@@ -82,12 +81,12 @@ impl Waits {
         queue.is_closed = true;
         let jobs = std::mem::take(&mut queue.jobs);
         queue.waiting -= jobs.len();
-        drop(queue);
-        self.changed.notify_all();
+        queue.idle.drain(..).for_each(|thread| thread.notify_one());
     }
 
     fn work(&self, run: impl Fn(Job)) {
-        while let Some((job, place)) = self.next() {
+        let woken = Arc::default();
+        while let Some((job, place)) = self.next(&woken) {
             if caught(|| run(job)).is_none() {
                 log::error!("a thread of a link panicked");
             }
@@ -96,8 +95,8 @@ impl Waits {
         }
     }
 
-    /// The next job; `None` if there is none for a while, or no more at all.
-    fn next(&self) -> Option<(Job, Place)> {
+    /// The next job; `None` if there is none for a while, or no more at all. By `woken` this thread learns of it.
+    fn next(&self, woken: &Arc<Condvar>) -> Option<(Job, Place)> {
         let mut queue = self.queue.locked();
         loop {
             if let Some(job) = queue.jobs.pop_front() {
@@ -106,14 +105,46 @@ impl Waits {
             if queue.is_closed {
                 return None;
             }
-            queue.idle += 1;
-            let (locked, waited) =
-                self.changed.wait_timeout(queue, KEEP).unwrap_or_else(PoisonError::into_inner);
+            queue.idle.push(woken.clone());
+            let (locked, waited) = woken.wait_timeout(queue, KEEP).unwrap_or_else(PoisonError::into_inner);
             queue = locked;
-            queue.idle -= 1;
-            if waited.timed_out() && queue.jobs.is_empty() {
+            // Whoever wakes it for a job has taken it out.
+            let place = queue.idle.iter().position(|other| Arc::ptr_eq(other, woken));
+            if place.map(|place| queue.idle.remove(place)).is_some() && waited.timed_out() {
                 return None;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Barrier, thread, time::Instant};
+
+    use super::*;
+
+    #[test]
+    fn the_threads_of_a_moment_with_much_work_end_while_some_goes_on() {
+        let waits = Waits::new(&Arc::default());
+        let together = Barrier::new(8);
+        let run = |job: Job| {
+            if job.number == 0 {
+                together.wait();
+            }
+        };
+        let (idle, waiting) = (|| waits.queue.locked().idle.len(), || waits.queue.locked().waiting);
+        thread::scope(|scope| {
+            let put = |number| {
+                assert!(waits.put(scope, Job { number, body: Bytes::new(), found: None }, run));
+            };
+            (0..8).for_each(|_| put(0));
+            let begun = Instant::now();
+            while waiting() > 0 || idle() != 1 {
+                assert!(begun.elapsed() < 10 * KEEP, "{} threads", idle());
+                put(1);
+                thread::sleep(Duration::from_millis(10));
+            }
+            waits.close();
+        });
     }
 }

@@ -267,7 +267,7 @@ impl Keeper {
                 if member.sees(node, lease) {
                     log::info!("the cluster: node {} is there, {software}", node.get());
                 }
-            } else if (lease == Some(HAS_LEFT) || believes) && !member.nodes().has_said(node) {
+            } else if member.nodes().is_gone(node, lease, believes) {
                 self.is_gone(node);
                 gone.push(node_text(node));
             }

@@ -17,7 +17,7 @@ use super::{
     envelope::{Head, Kind, Sender},
     lines::Lines,
     names::Names,
-    nodes::{HAS_LEFT, Lease, Nodes},
+    nodes::{Lease, Nodes},
     queries::{Asking, Queries},
     replica::Replica,
     replicas::Replicas,
@@ -286,16 +286,15 @@ impl Member {
         let values = self.call(cmd("MGET").arg(&keys), deadline)?;
         let (memory, young, lease): (Option<String>, Option<String>, Option<String>) =
             from_redis_value(values).map_err(|_| Failed::Unreachable)?;
-        let remembers = memory.is_some() && young.is_none();
-        let is_gone = || self.nodes.believes(remembers) && !self.nodes.has_said(node);
         let lease = lease.as_deref();
-        match lease.and_then(Lease::parse) {
-            Some(lease) => {
-                self.sees(node, lease);
-                Ok(true)
-            }
-            None if lease != Some(HAS_LEFT) && !is_gone() => Err(Failed::Unreachable),
-            None => Ok(false), // the keeper sees to the rest
+        if let Some(lease) = lease.and_then(Lease::parse) {
+            self.sees(node, lease);
+            return Ok(true);
+        }
+        let believes = self.nodes.believes(memory.is_some() && young.is_none());
+        match self.nodes.is_gone(node, lease, believes) {
+            true => Ok(false), // the keeper sees to the rest
+            false => Err(Failed::Unreachable),
         }
     }
 

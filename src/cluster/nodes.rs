@@ -177,8 +177,13 @@ impl Nodes {
         }
     }
 
-    /// Whether it said so just now. Who cannot have a lease does so again and again.
-    pub(super) fn has_said(&self, node: NodeId) -> bool {
+    /// Whether it is gone, for whom there is no lease but `left`, or none. `believes`: that says something.
+    pub(super) fn is_gone(&self, node: NodeId, left: Option<&str>, believes: bool) -> bool {
+        (left == Some(HAS_LEFT) || believes) && !self.has_said(node)
+    }
+
+    /// Whether it said just now that it is there. Who cannot have a lease does so again and again.
+    fn has_said(&self, node: NodeId) -> bool {
         let said = self.known.locked().get(&node).and_then(|known| known.said);
         said.is_some_and(|said| said.elapsed() < SAID)
     }
@@ -268,6 +273,16 @@ mod tests {
         assert!(!nodes.left(Sender { node: 2, start: 5 }) && nodes.left(Sender { node: 2, start: 6 }));
         assert_eq!(nodes.others(), [NodeId::new(3)]);
         assert!(nodes.gone(NodeId::new(3)) && !nodes.gone(NodeId::new(3)));
+    }
+
+    #[test]
+    fn who_says_that_it_is_there_is_not_gone() {
+        let (nodes, node) = (Nodes::new(NodeId::new(1), Duration::from_secs(60)), NodeId::new(2));
+        nodes.seen(node, lease(5, 60_000));
+        assert!(nodes.is_gone(node, Some(HAS_LEFT), false) && nodes.is_gone(node, None, true));
+        assert!(!nodes.is_gone(node, None, false), "that says nothing");
+        nodes.said(node);
+        assert!(!nodes.is_gone(node, Some(HAS_LEFT), true) && !nodes.is_gone(node, None, true));
     }
 
     #[test]

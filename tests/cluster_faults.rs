@@ -140,7 +140,10 @@ fn nothing_is_lost_while(redis: &RedisServer, set: &[&str], reset: &[&str]) {
     // Somebody comes to a new topic meanwhile.
     let mut late = nodes.all[0].connect(Scheme::Ws, "/?topic=late");
     let _id = next_message(&mut late);
-    let _ = nodes.all[1].hub.publish("late", "still there").unwrap();
+    // Unless its node has just connected anew, and did not wait for that.
+    eventually("its node listens", || {
+        nodes.all[1].hub.publish("late", "still there").unwrap().broadcast.forwarded > 0
+    });
     assert_eq!(next_message(&mut late), Message::text("still there"));
     load.is_calm_since(begun);
     redis.command(reset);

@@ -15,7 +15,7 @@ use std::{
 
 use common::{
     PATIENCE, SCHEMES, Scheme, Stream, TestServer, app, connector, echo, ends::close_frame, eventually,
-    frame, full_app, handshake, next_message, serve,
+    eventually_or, frame, full_app, handshake, next_message, serve,
 };
 use switchboard::{Limits, Opening, Refusal, Response, StatusCode, WebSocket, WebSocketId};
 use tungstenite::Message;
@@ -184,6 +184,8 @@ fn nothing_is_left_when_run_has_returned() {
         drop(server.connect(scheme, "/echo"));
     }
     server.shutdown(Duration::from_secs(1));
+    // A joined thread stays in the list until the kernel has removed it.
+    eventually("only this and the first one are left", || threads().len() == 2);
     let (threads_before, descriptors_before) = (threads(), descriptors());
 
     let (server, shared) = start();
@@ -230,12 +232,8 @@ fn nothing_is_left_when_run_has_returned() {
         assert!(ws.close_reason().is_some() && ws.read(0, PATIENCE).unwrap_err().is_closed());
     }
     assert_eq!(descriptors(), descriptors_before, "with handles to ended connections still held");
-    // A joined thread stays in the list until the kernel has removed it.
-    let begun = std::time::Instant::now();
-    while threads() != threads_before {
-        assert!(begun.elapsed() < Duration::from_secs(1), "{:?} before, {:?}", threads_before, threads());
-        thread::yield_now();
-    }
+    let more = || format!("{threads_before:?} before, {:?}", threads());
+    eventually_or(more, || threads() == threads_before);
     drop((handles, hub));
     assert_eq!(descriptors(), descriptors_before);
 }

@@ -154,7 +154,7 @@ fn unfinished_messages_of_many_clients_fill_no_memory() {
     let _alone = alone();
     for (scheme, path) in SCHEMES.into_iter().flat_map(|scheme| [(scheme, "/"), (scheme, "/shared")]) {
         let mut limits = Limits::default();
-        limits.max_buffered_bytes = Some(16 << 20);
+        (limits.max_buffered_bytes, limits.ping_interval) = (Some(16 << 20), None);
         let server = serve(|builder| {
             let builder = builder.limits(limits).compression(switchboard::Compression::Pooled);
             builder.route("/", || app(echo)).route("/shared", || SharedEcho)
@@ -197,7 +197,7 @@ fn queues_of_many_clients_fill_no_memory() {
     let _alone = alone();
     for path in ["/", "/shared"] {
         let mut limits = Limits::default();
-        limits.max_buffered_bytes = Some(16 << 20);
+        (limits.max_buffered_bytes, limits.ping_interval) = (Some(16 << 20), None);
         let server =
             serve(|builder| builder.limits(limits).route("/", || app(echo)).route("/shared", || SharedEcho));
         let clients: Vec<_> = (0..CLIENTS).map(|_| server.raw_websocket(Scheme::Ws, path)).collect();
@@ -227,7 +227,7 @@ fn bodies_of_many_clients_fill_no_memory() {
     let _alone = alone();
     for scheme in SCHEMES {
         let mut limits = Limits::default();
-        limits.max_buffered_bytes = Some(16 << 20);
+        (limits.max_buffered_bytes, limits.ping_interval) = (Some(16 << 20), None);
         limits.handshake_timeout = PATIENCE * 10;
         let server = serve(|builder| {
             let page = |exchange: &Exchange<'_>| exchange.body().map(|body| Response::new("x/y", body));

@@ -419,7 +419,8 @@ fn a_push_that_failed_is_an_error_like_others() {
 
     let mut client = server.raw_websocket(Scheme::Ws, "/");
     let id = server.hub.all_connections(Audience::All).next().unwrap().unwrap().id;
-    assert_eq!(push(&server.hub, &id).unwrap(), Pushed::Sent);
+    // Its answer to the handshake may still be with the gateway, which then sends this, too.
+    assert!(matches!(push(&server.hub, &id).unwrap(), Pushed::Sent | Pushed::Queued));
     assert_eq!(client.read_frame(), (0x81, b"hello".to_vec()));
     server.hub.close(&id, 4000, "enough").unwrap();
     let error = push(&server.hub, &id).unwrap_err();

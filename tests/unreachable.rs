@@ -684,8 +684,10 @@ fn of_eight_processes_that_push_to_500_connections_each_message_is_accounted_for
         for pusher in &mut pushers {
             assert!(pusher.0.wait().unwrap().success());
         }
-        // Whatever is queued is sent before this.
         let hub = hub_of(&folder);
+        // Up is also who has not noticed yet that the last server was killed.
+        eventually("all have come again", || hub.len().is_ok_and(|count| count == CLIENTS));
+        // Whatever is queued is sent before this.
         for info in hub.all_connections(Audience::All) {
             let info = info.unwrap();
             is_early.insert(info.path.to_string(), hub.push_wait(&info.id, "end", PATIENCE).is_ok());

@@ -59,7 +59,13 @@ impl Served {
     }
 
     fn link(&self) -> Peer {
-        Peer::connect(&self.url(), None).unwrap()
+        let mut peer = None;
+        // Those before may not be over for the server.
+        eventually("there is room for a link", || {
+            peer = Peer::connect(&self.url(), None).ok();
+            peer.is_some()
+        });
+        peer.unwrap()
     }
 
     fn url(&self) -> String {

@@ -181,7 +181,7 @@ impl Pulse {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::mpsc, thread};
+    use std::{sync::mpsc, thread, time::Instant};
 
     use super::*;
 
@@ -205,7 +205,11 @@ mod tests {
         let thread = thread::spawn(move || {
             wakes.iter().take_while(|goes_on| *goes_on).for_each(|_| beat.come_by());
         });
-        assert_eq!(check(&pulse, SHORT), Err(vec!["other".into()]));
+        let begun = Instant::now();
+        // The thread may not have started, or be late.
+        while check(&pulse, SHORT) != Err(vec!["other".into()]) {
+            assert!(begun.elapsed() < PATIENCE);
+        }
         assert_eq!(check(&pulse, Duration::ZERO).unwrap_err().last(), Some(&"other".into()));
         let round = pulse.ask();
         other.beat().come_by();

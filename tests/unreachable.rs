@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{PATIENCE, Until, eventually, folder::Folder, full_app, is_alone};
+use common::{PATIENCE, Until, eventually, eventually_or, folder::Folder, full_app, is_alone};
 use rustix::process::{Pid, Signal, kill_process};
 use switchboard::{
     Audience, Client, Error, Hub, Limits, Manage, Message, Opening, PushErrorKind, Pushed, Reconnecting,
@@ -739,7 +739,9 @@ fn read_and_tell(folder: &Path, name: &str) {
     let hub = hub_of(folder);
     let mut log =
         OpenOptions::new().append(true).create(true).open(folder.join(format!("read-{name}"))).unwrap();
-    let mut note = |text: &str, is_again: bool| writeln!(log, "{text} {is_again}").unwrap();
+    // Each line at once, so that none is cut if this process is killed.
+    let mut note =
+        |text: &str, is_again: bool| log.write_all(format!("{text} {is_again}\n").as_bytes()).unwrap();
     let ids: Vec<_> = hub.all_connections(Audience::All).map(|info| info.unwrap().id).collect();
     let all: Vec<_> = ids.iter().map(|id| hub.open_server(id).unwrap()).collect();
     loop {
@@ -773,8 +775,7 @@ fn whatever_reader_is_killed_no_message_is_lost() {
         let mut seen: HashMap<String, Vec<bool>> = HashMap::new();
         for n in 0..3 {
             let text = fs::read_to_string(folder.join(format!("read-{}", role(n)))).unwrap_or_default();
-            // The last line of one that was killed may be cut.
-            for line in text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
+            for line in text.lines() {
                 let (text, is_again) = line.rsplit_once(' ').unwrap();
                 seen.entry(text.to_owned()).or_default().push(is_again == "true");
             }
@@ -797,7 +798,12 @@ fn whatever_reader_is_killed_no_message_is_lost() {
             readers[n] = Role::start("reader", &folder, &role(n));
         }
     });
-    eventually("all are read", || seen().len() == MESSAGES);
+    let missing = || {
+        let seen = seen();
+        let all = (0..4).flat_map(|n| (0..MESSAGES / 4).map(move |message| format!("{n}-{message}")));
+        all.filter(|text| !seen.contains_key(text)).collect::<Vec<_>>()
+    };
+    eventually_or(|| format!("never read: {:?}", missing()), || missing().is_empty());
     for (text, times) in seen() {
         let fresh = times.iter().filter(|is_again| !**is_again).count();
         assert!(fresh <= 1, "{text} was new {fresh} times");

@@ -36,7 +36,7 @@ fn clustered(builder: ServerBuilder, redis: &RedisServer, node: u32) -> ServerBu
     builder
         .node(NodeId::new(node))
         .session_keys([[7; 32]])
-        .cluster(Cluster::new(redis.url()).lease(Duration::from_secs(1)))
+        .cluster(Cluster::new(redis.url()).lease(Duration::from_secs(3)).answer_timeout(PATIENCE / 2))
         .route("/", || App)
         .route("/shared", || App)
 }

@@ -33,7 +33,7 @@ fn with_user(rights: &[&str]) -> RedisServer {
 
 fn node(redis: &RedisServer, number: u32) -> TestServer {
     let as_user = Redis::new(redis.url()).unwrap().user("node").password("secret");
-    let cluster = Cluster::from(as_user).lease(Duration::from_secs(1));
+    let cluster = Cluster::from(as_user).lease(Duration::from_secs(1)).answer_timeout(PATIENCE / 2);
     serve(|builder| {
         members(builder)
             .node(NodeId::new(number))

@@ -412,7 +412,7 @@ fn what_a_cluster_does_is_counted_and_ready_says_that_redis_is_away() {
     assert_eq!(metric(&one, "switchboard_cluster_nodes"), 2.0);
     assert_eq!(metric(&one, "switchboard_cluster_late_dropped_total"), 0.0);
     assert_eq!(metric(&one, "switchboard_pushes_total{result=\"forwarded\"}"), 5.0);
-    assert!(metric(&one, "switchboard_cluster_lease_age_seconds") < 2.0);
+    assert!(metric(&one, "switchboard_cluster_lease_age_seconds") < 10.0);
     assert_eq!(metric(&one, "switchboard_cluster_up"), 1.0);
     assert_eq!(get(&one, "/ready"), json!({"ready": true, "cluster": "up"}));
     redis.kill();
@@ -562,7 +562,7 @@ fn the_command_is_a_node_by_its_options() {
     assert_eq!(again.end().status.code(), Some(1));
     // It leaves in order: nobody waits for its lease.
     three.stop();
-    assert_eq!(four.hub.nodes().unwrap().len(), 1);
+    eventually("it is told", || four.hub.nodes().unwrap().len() == 1);
     let (_, told) = options.check(&[&more("3")[..], &["--running"]].concat());
     assert!(told.contains("error    cluster") && told.contains("node 3 is not there"), "{told}");
 }

@@ -109,7 +109,8 @@ def within(command, timeout, log):
 
 def test_server(args, cases, outdir, timeout):
     """Runs the cases against a server."""
-    spec = {"servers": [{"agent": AGENT, "url": args.url}], "cases": cases}
+    options = {"closeHandshakeTimeout": 10, "serverConnectionDropTimeout": 10}  # not 1 s
+    spec = {"servers": [{"agent": AGENT, "url": args.url, "options": options}], "cases": cases}
     with open(outdir + "/wstest.log", "w") as log:
         within(wstest("fuzzingclient", spec, outdir), timeout, log)
     return read_results(outdir)
@@ -121,7 +122,7 @@ def test_client(args, cases, outdir, timeout):
     port = url.port or free_port(url.hostname)
     # By name where there is TLS: that is what the certificate is for.
     listen = "%s://%s:%d" % (url.scheme, url.hostname, port)
-    spec = {"url": listen, "cases": cases}
+    spec = {"url": listen, "cases": cases, "options": {"closeHandshakeTimeout": 10}}
     if url.scheme == "wss":
         spec.update(cert=os.path.abspath(args.cert), key=os.path.abspath(args.key))
     with open(outdir + "/wstest.log", "w") as log, open(outdir + "/client.log", "w") as client_log:

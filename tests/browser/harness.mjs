@@ -6,7 +6,7 @@ import { accessSync, constants } from "node:fs";
 import { delimiter, join } from "node:path";
 import { chromium } from "playwright-core";
 
-export const PATIENCE = 10_000; // ms, for each wait
+export const PATIENCE = 20_000; // ms, for each wait
 const CHECK = 60_000; // ms, for each check: they take a few seconds, and what else runs on the machine is not their fault
 const WHOLE_RUN = 480_000; // ms
 

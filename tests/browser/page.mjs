@@ -218,6 +218,7 @@ async function reconnects(browser) {
   await page.evaluate(() => dispatchEvent(new Event("online")));
   await row(page, "open", "reconnected", 2);
 
+  await page.click("#clear"); // it says that of an earlier time
   await server.kill();
   await row(page, "waiting", "code 1006");
   await page.click("#disconnect");
@@ -532,7 +533,7 @@ await withBrowser(async (browser) => {
   await test("a log that is full", on(url, fills));
   await test("a chat with rooms in several tabs", on(url, chats));
   await test("the clock ticks", on(secure, ticks));
-  await test("it reconnects, and says so", () => reconnects(browser), 40_000);
+  await test("it reconnects, and says so", () => reconnects(browser));
   await test("reconnecting.js by itself", on(url, script));
   await test("its policy is obeyed", on(url, policy));
   await test("all by keyboard", on(url, keyboard));
@@ -541,7 +542,7 @@ await withBrowser(async (browser) => {
   await test("screenshots", () => looks(browser, url));
   await test("the lines of the README", on(url, readme));
   await test("the files of a folder", () => files(browser));
-  if (example) await test("the pages of the example", () => originals(browser), 30_000);
+  if (example) await test("the pages of the example", () => originals(browser));
 });
 await server.stop();
 finish();

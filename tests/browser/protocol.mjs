@@ -711,6 +711,9 @@ async function checkRecovery(browser) {
       return listener;
     });
   };
+  const allOpened = async (cut) => {
+    while (listeners.some(({ opened }) => opened <= cut)) await new Promise((resolve) => setTimeout(resolve, 20));
+  };
   const allHeard = async () => {
     const until = performance.now() + 15_000;
     const lacks = () => listeners.some(({ lines }) => lines.at(-1) !== 59);
@@ -724,6 +727,7 @@ async function checkRecovery(browser) {
         const talked = other.run(talk);
         for (let cut = 0; cut < 5; cut++) {
           await new Promise((resolve) => setTimeout(resolve, 250));
+          await tab.run(allOpened, cut); // who is not there is not cut
           proxy.cut();
         }
         await talked;

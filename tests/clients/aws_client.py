@@ -189,7 +189,8 @@ def a_full_queue_is_tried_again(server):
                 once.post_to_connection(ConnectionId=id, Data=bytes(1 << 20))
         expect("retries of one attempt", caught[0].response["ResponseMetadata"]["RetryAttempts"], 0)
         with raises("LimitExceededException", "LimitExceededException", 429) as caught:
-            server.client(attempts=3).post_to_connection(ConnectionId=id, Data=bytes(1 << 20))
+            for _ in range(100):
+                server.client(attempts=3).post_to_connection(ConnectionId=id, Data=bytes(1 << 20))
         expect("retries of three attempts", caught[0].response["ResponseMetadata"]["RetryAttempts"], 2)
         expect("Retry-After", caught[0].response["ResponseMetadata"]["HTTPHeaders"]["retry-after"], "1")
 

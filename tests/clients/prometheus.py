@@ -17,6 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from python_client import TlsSocket
+
 PATIENCE = 10  # seconds, for each wait
 GAUGE, COUNTER, HISTOGRAM = "gauge", "counter", "histogram"
 FAMILIES = {  # name, without the _total of counters: type, labels
@@ -141,6 +143,7 @@ def untouched(server):
 def traffic(server, ca_file):
     with contextlib.ExitStack() as stack:
         tls = ssl.create_default_context(cafile=ca_file)
+        tls.sslsocket_class = TlsSocket
         wss = server.wss.replace("127.0.0.1", "localhost")
         one = stack.enter_context(server.connect("/echo?user=anna"))
         stack.enter_context(server.connect("/echo?user=anna", wss, ssl=tls))

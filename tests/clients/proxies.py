@@ -24,6 +24,8 @@ import time
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from python_client import TlsSocket
+
 PATIENCE = 10  # seconds, for each wait
 HOST = "www.example"
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -118,6 +120,7 @@ class Site:
         self.folder = folder
         self.certificate, self.key = make_certificate(folder)
         self.context = ssl.create_default_context(cafile=self.certificate)
+        self.context.sslsocket_class = TlsSocket
         self.plain, self.tls = free_port(), free_port()
         self.recorder = Recorder(server)
         self.upstream = self.recorder.port

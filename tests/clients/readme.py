@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -75,7 +76,8 @@ class Run:
         self.server = subprocess.Popen(["bash", "-c", f"exec {self.adapted(serve)} --listen 127.0.0.1:{self.port}"], cwd=self.folder,
                                        env=self.env, stderr=subprocess.DEVNULL)
         for _ in range(PATIENCE * 20):
-            if os.path.exists(f"{self.folder}/box.sock"):
+            with socket.socket(socket.AF_UNIX) as client, contextlib.suppress(OSError):
+                client.connect(f"{self.folder}/box.sock")
                 return
             time.sleep(0.05)
         sys.exit("the server did not start")
@@ -128,12 +130,15 @@ class Run:
     def events(self, command):
         process = subprocess.Popen(["bash", "-c", command], cwd=self.folder, env=self.env, stdout=subprocess.PIPE, text=True, start_new_session=True)
         try:
-            time.sleep(1)
-            with self.client("eve"):
-                expected = self.command("switchboard list --user eve --json | jq -r .id")
+            expected, begun = set(), time.monotonic()
+            while time.monotonic() - begun < PATIENCE:  # until it listens
+                with self.client("eve"):
+                    expected.add(self.command("switchboard list --user eve --json | jq -r .id | tail -n 1"))
+                if select.select([process.stdout], [], [], 1)[0]:
+                    break
             os.killpg(process.pid, signal.SIGTERM)  # a shell in the background ignores SIGINT, and so do those it starts
-            told = process.communicate(timeout=PATIENCE)[0]
-            assert told == expected, f"{command}: {told!r} is not {expected!r}"
+            told = process.communicate(timeout=PATIENCE)[0].splitlines(keepends=True)
+            assert told and expected.issuperset(told), f"{command}: {told!r} is none of {expected!r}"
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)

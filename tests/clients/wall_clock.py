@@ -66,7 +66,7 @@ class Box:
             "TZ": "UTC",
         }
         options = ["--listen", "127.0.0.1:0", "--tls-listen", "127.0.0.1:0", "--cert", certificate, "--key", key]
-        options += ["--manage", self.manage, "--ping-interval", "1", "--ping-timeout", "2"]
+        options += ["--manage", self.manage, "--ping-interval", "1", "--ping-timeout", "6"]
         options += ["--log-file", str(self.log), "--log-level", "debug"]
         self.process = subprocess.Popen([program, *options], env=environment)
         eventually("it says where it listens", lambda: "has the console" in self.text())
@@ -140,15 +140,15 @@ def check_served(box, sockets):
         while True:
             sockets["clock"].recv(timeout=0)  # what has come before
     begun = time.monotonic()
-    for _ in range(3):
+    for _ in range(8):  # after a pause the next ones are early
         sockets["clock"].recv(timeout=PATIENCE)
-    expect_that("it ticks once a second", 1 < time.monotonic() - begun < 10)
+    expect_that("it ticks once a second", 2 < time.monotonic() - begun < 20)
 
 
 def check_waits(box, set_clock):
     """Deadlines that begin before the clock is set, and end after that: no earlier, and no later."""
     silent = socket.create_connection(("127.0.0.1", box.ports["http"]), PATIENCE)  # a handshake has 10 s
-    deaf = socket.create_connection(("127.0.0.1", box.ports["http"]), PATIENCE)  # no pong within 2 s, after 1 s
+    deaf = socket.create_connection(("127.0.0.1", box.ports["http"]), PATIENCE)  # no pong within 6 s, after 1 s
     deaf.sendall(
         b"GET /echo-shared HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
@@ -193,14 +193,14 @@ def main():
                 check_served(box, sockets)
                 check_remembered(box)
                 passed += 3
+            eventually("the others have ended", lambda: len(box.connections()) == len(sockets))
             listed = box.connections()
-            expect("the number of connections", len(listed), len(sockets))
             for connection in listed:
                 for name in ("connectedAt", "lastActiveAt"):
                     told = parse_iso(connection[name])
-                    expect_that(f"{name} is right now: {connection[name]}", BEGUN - 60 < told < time.time() + 60)
+                    expect_that(f"{name} is right now: {connection[name]}", BEGUN - 600 < told < time.time() + 600)
             started = box.metric("process_start_time_seconds")
-            expect_that(f"when it was started is right now: {started}", abs(started - BEGUN) < 60)
+            expect_that(f"when it was started is right now: {started}", abs(started - BEGUN) < 600)
             expect_that("the log is of today", box.text().splitlines()[-1].startswith(time.strftime("%Y-%m-", time.gmtime(BEGUN))))
             for ws in sockets.values():
                 ws.close()

@@ -761,13 +761,11 @@ fn what_nobody_can_read_is_refused_in_json_too() {
         |manage| {
             let mut limits = Limits::default();
             limits.max_head = 1000;
-            limits.handshake_timeout = Duration::from_secs(1);
-            limits.min_http_rate = 0;
             manage.limits(limits)
         },
     );
+    let path = "/@connections/AAAAAAAAAAAAAAAAAAAAAA";
     for way in server.ways() {
-        let path = "/@connections/AAAAAAAAAAAAAAAAAAAAAA";
         let lines = |more: &str| format!("{}{more}", way.authorization());
         let asked =
             |request: &str, more: &str| ask(&mut way.connect(), with_lines(request, &lines(more), ""));
@@ -789,12 +787,29 @@ fn what_nobody_can_read_is_refused_in_json_too() {
             413,
             "PayloadTooLargeException",
         );
-        // A body that comes too slowly.
-        aws_refusal(&asked(&post, "Content-Length: 5\r\n"), 408, "RequestTimeoutException");
     }
     // HTTP where TLS is spoken.
     let mut stream = Stream::connect(server.tcp(2), Scheme::Ws);
     assert!(refusal(&ask(&mut stream, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"), 400).contains("TLS"));
+    // A body that comes too slowly.
+    let hasty = Managed::with(
+        |builder| builder,
+        |manage| {
+            let mut limits = Limits::default();
+            limits.handshake_timeout = Duration::from_secs(3);
+            limits.min_http_rate = 0;
+            manage.limits(limits)
+        },
+    );
+    thread::scope(|scope| {
+        for way in hasty.ways() {
+            scope.spawn(move || {
+                let lines = format!("{}Content-Length: 5\r\n", way.authorization());
+                let reply = ask(&mut way.connect(), with_lines(&format!("POST {path}"), &lines, ""));
+                aws_refusal(&reply, 408, "RequestTimeoutException");
+            });
+        }
+    });
 }
 
 #[test]
@@ -807,12 +822,22 @@ fn who_finds_no_place_is_told_in_json() {
             manage.limits(limits)
         },
     );
-    let mut held = server.unix().connect();
     let head = "POST /@broadcast HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
-    held.write_all(head.as_bytes()).unwrap();
-    assert_eq!(Reply::read_head(&mut held).status, 100, "it has a place");
-    let mut more = server.plain().connect();
-    let reply = Reply::read(&mut more);
+    let (mut held, mut answer) = (None, Vec::new());
+    eventually("one comes while another has the place", || {
+        held = None;
+        let mut only = server.unix().connect();
+        only.write_all(head.as_bytes()).unwrap();
+        let has_place = Reply::read_head(&mut only).status == 100; // for a second
+        held = Some(only);
+        let mut more = server.plain().connect();
+        let _ = more.write_all(&with_lines("GET /health", "Connection: close\r\n", ""));
+        answer.clear();
+        let _ = more.read_to_end(&mut answer);
+        has_place && answer.starts_with(b"HTTP/1.1 503 ")
+    });
+    let mut held = held.unwrap();
+    let reply = Reply::read(&mut &answer[..]);
     assert!(refusal(&reply, 503).contains("too many connections"));
     assert_eq!(reply.header("retry-after"), Some("5"));
     assert_eq!(ask(&mut held, "hello").status, 202);

@@ -4,6 +4,7 @@
 mod common;
 
 use std::{
+    collections::BTreeSet,
     io::{BufRead, BufReader, Read, Write},
     os::unix::net::UnixStream,
     time::{Duration, Instant},
@@ -243,7 +244,9 @@ fn events_come_at_once_and_then_again_and_again() {
     let uptime = |numbers: &Value| numbers["uptimeSeconds"].as_f64().unwrap();
     for (listening, interval) in [(&mut quick, 0.5), (&mut usual, 1.0)] {
         let all: Vec<_> = (0..4).map(|_| uptime(&listening.next())).collect();
-        assert!(all.windows(2).all(|pair| pair[1] - pair[0] >= interval * 0.45), "{all:?}");
+        // One that was late may find numbers that are not quite as old as it is.
+        assert!(all.windows(2).all(|pair| pair[1] - pair[0] >= 0.22), "{all:?}");
+        assert!(all[3] - all[0] >= interval * 1.2, "{all:?}");
     }
     let _client = server.client("/echo");
     while quick.next()["opened"] != 1 {}
@@ -255,16 +258,12 @@ fn events_come_at_once_and_then_again_and_again() {
 fn listeners_who_look_at_the_same_time_get_the_same_numbers() {
     let server = Managed::new();
     let mut all = [(); 8].map(|()| server.listen("/@stats?interval=0.5"));
-    // A machine that has much else to do may be late for some of them.
-    for _ in 0..20 {
-        let mut times = all.each_mut().map(|listening| listening.next()["time"].to_string()).to_vec();
-        times.sort_unstable();
-        times.dedup();
-        if times.len() < 4 {
-            return;
-        }
+    // A machine that has much else to do may be late for some of them, which look at other times then.
+    let mut times = BTreeSet::new();
+    for _ in 0..6 {
+        times.extend(all.each_mut().map(|listening| listening.next()["time"].to_string()));
     }
-    panic!("each has numbers of its own");
+    assert!(times.len() < 6 * 8 / 2, "they have numbers of their own: {times:?}");
 }
 
 #[test]

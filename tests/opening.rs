@@ -519,7 +519,7 @@ fn closing_one_that_is_being_opened_waits_for_nothing() {
 #[test]
 fn who_waits_too_long_is_told() {
     let mut limits = Limits::default();
-    limits.handshake_timeout = Duration::from_secs(1);
+    limits.handshake_timeout = Duration::from_secs(3);
     let gated = gated(true, limits);
     let (mut client, id) = gated.begin(Scheme::Ws);
     let hub = &gated.server.hub;

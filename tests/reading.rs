@@ -83,7 +83,7 @@ fn the_timeout_is_for_the_whole_call_even_if_bytes_trickle_in() {
     });
     for scheme in SCHEMES {
         let mut client = server.raw_websocket(scheme, "/");
-        let bytes = frame(0x81, &[b'x'; 100]);
+        let bytes = frame(0x81, &[b'x'; 1000]);
         let mut sent = 0;
         let (timed_out, after) = loop {
             if let Ok(result) = rx.recv_timeout(Duration::from_millis(20)) {
@@ -94,7 +94,7 @@ fn the_timeout_is_for_the_whole_call_even_if_bytes_trickle_in() {
         };
         assert!(timed_out && after >= Duration::from_millis(300), "{after:?}");
         client.write_all(&bytes[sent..]).unwrap();
-        assert_eq!(client.read_frame(), (0x81, vec![b'x'; 100]), "nothing received is lost");
+        assert_eq!(client.read_frame(), (0x81, vec![b'x'; 1000]), "nothing received is lost");
     }
 }
 
@@ -419,7 +419,10 @@ fn the_timeout_is_kept_even_if_the_client_does_not_read_its_pongs() {
                 break report;
             }
         };
-        assert!(timed_out && after >= Duration::from_secs(1) && after < SOON, "{after:?}");
+        assert!(
+            timed_out && after >= Duration::from_secs(1) && after < SOON + Duration::from_secs(1),
+            "{after:?}"
+        );
     }
 }
 

@@ -191,7 +191,7 @@ fn a_session_that_holds_nothing_is_not_stored() {
 #[test]
 fn a_session_expires_unless_a_connection_is_open() {
     let redis = RedisServer::start();
-    let timeout = Duration::from_millis(800);
+    let timeout = Duration::from_secs(2);
     let server = serve_with(store(&redis), limits(|limits| limits.session_timeout = timeout));
     let (mut open, cookie) = connect(&server, None);
     let (mut brief, gone) = connect(&server, None);
@@ -199,9 +199,10 @@ fn a_session_expires_unless_a_connection_is_open() {
     tell(&mut open, "set Ada");
     tell(&mut brief, "set Grace");
     let left: u64 = redis.command(&["PTTL", &key(&gone)]).parse().unwrap();
-    assert!((1..=900).contains(&left), "an eighth more at most: {left}");
+    assert!((1..=2250).contains(&left), "an eighth more at most: {left}");
     brief.close(None).unwrap();
     read_close(&mut brief);
+    drop(brief);
     let begun = Instant::now();
     eventually("the unused one is gone", || redis.command(&["EXISTS", &key(&gone)]) == "0");
     thread::sleep((timeout * 3).saturating_sub(begun.elapsed())); // that nothing happens has no event
@@ -209,6 +210,7 @@ fn a_session_expires_unless_a_connection_is_open() {
     assert_eq!(get(&server, "", &gone).text(), "nothing");
     open.close(None).unwrap();
     read_close(&mut open);
+    drop(open);
     eventually("this one, too", || redis.command(&["EXISTS", &key(&cookie)]) == "0");
 }
 
@@ -433,7 +435,7 @@ fn assert_fails_and_recovers(
     mend: impl FnOnce(&mut RedisServer),
 ) -> TestServer {
     let limits = Limits::default();
-    let server = serve_with(store(redis).answer_timeout(Duration::from_millis(500)), limits);
+    let server = serve_with(store(redis).answer_timeout(Duration::from_millis(2500)), limits);
     let (mut open, cookie) = connect(&server, None);
     tell(&mut open, "set Ada");
     let mut other = server.connect_echo(Scheme::Ws, "/without");
@@ -526,7 +528,7 @@ fn broken_connections_are_replaced_without_an_error() {
 fn while_redis_stands_still_few_wait_for_it() {
     let redis = RedisServer::start();
     let store = store(&redis).connections(2).answer_timeout(Duration::from_millis(300));
-    store.touch(&new_id()).unwrap();
+    eventually("it is reached", || store.touch(&new_id()).is_ok());
     let before = redis.info("stats", "total_connections_received").unwrap();
     redis.pause();
     let (at_once, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
@@ -554,6 +556,7 @@ fn a_slow_redis_makes_sessions_slow_and_nothing_else() {
     let redis = RedisServer::start();
     let way = Delaying::to(redis.port());
     let store = RedisStore::new(Redis::new(format!("redis://127.0.0.1:{}", way.port())).unwrap());
+    let store = store.answer_timeout(Duration::from_secs(5));
     let server = serve_with(store, Limits::default());
     let (mut open, cookie) = connect(&server, None);
     tell(&mut open, "set Ada");
@@ -562,7 +565,7 @@ fn a_slow_redis_makes_sessions_slow_and_nothing_else() {
     let reply = get(&server, "", cookie.as_deref().unwrap());
     assert_eq!((reply.status, reply.text()), (200, "Ada"));
     assert!(begun.elapsed() >= Duration::from_secs(2), "one round trip for the page, one for the value");
-    way.set_delay(Duration::from_millis(1500));
+    way.set_delay(Duration::from_secs(3));
     let asked = thread::scope(|scope| {
         let slow = scope.spawn(|| get(&server, "", cookie.as_deref().unwrap()).status);
         for _ in 0..10 {
@@ -586,6 +589,9 @@ fn no_password_is_told() {
     let error = store.open(&new_id()).unwrap_err().to_string();
     assert!(error.contains("WRONGPASS") && !error.contains("secret"), "{error}");
     assert!(!format!("{store:?}").contains("secret"), "{store:?}");
-    let again = store.open(&new_id()).unwrap_err().to_string();
-    assert!(again.contains("WRONGPASS") && again.contains("tried again in 0."), "{again}");
+    eventually("it is said when it is tried again", || {
+        let again = store.open(&new_id()).unwrap_err().to_string();
+        assert!(again.contains("WRONGPASS"), "{again}");
+        again.contains("tried again in 0.")
+    });
 }

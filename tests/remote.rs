@@ -66,11 +66,12 @@ impl Managed {
     }
 
     fn hub(&self, way: Way) -> Hub {
+        let builder = Hub::builder().answer_timeout(PATIENCE);
         match way {
             Way::Local => self.0.hub(),
-            Way::Unix | Way::ReadOnly => Hub::connect(&self.url(way)).unwrap(),
-            Way::Tcp => Hub::builder().token(TOKEN).connect(&self.url(way)).unwrap(),
-            Way::Tls => Hub::builder().token(TOKEN).tls(trust()).connect(&self.url(way)).unwrap(),
+            Way::Unix | Way::ReadOnly => builder.connect(&self.url(way)).unwrap(),
+            Way::Tcp => builder.token(TOKEN).connect(&self.url(way)).unwrap(),
+            Way::Tls => builder.token(TOKEN).tls(trust()).connect(&self.url(way)).unwrap(),
         }
     }
 
@@ -100,17 +101,19 @@ impl WebSocketServer for Unread {
     }
 }
 
-/// The ID is told, and the handshake takes its time.
+/// The ID is told, with a gate: the handshake goes on when that is dropped.
 struct Slow;
 
-static SLOW: Mutex<Option<mpsc::Sender<WebSocketId>>> = Mutex::new(None);
+type Gate = mpsc::Sender<()>;
+
+static SLOW: Mutex<Option<mpsc::Sender<(WebSocketId, Gate)>>> = Mutex::new(None);
 
 impl WebSocketServer for Slow {
     fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
-        if let Some(tell) = &*SLOW.lock().unwrap() {
-            tell.send(*opening.websocket_id()).unwrap();
-        }
-        thread::sleep(Duration::from_millis(300));
+        let (gate, opened) = mpsc::channel();
+        let tell = SLOW.lock().unwrap().clone().unwrap();
+        tell.send((*opening.websocket_id(), gate)).unwrap();
+        let _ = opened.recv_timeout(PATIENCE);
         opening.set_shared_connection(true);
         if opening.request().query_value("refuse").is_some() {
             Err(StatusCode::FORBIDDEN.into())
@@ -407,6 +410,17 @@ fn each_call_does_what_it_does_in_ones_own_process() {
     }
 }
 
+/// What a call says that mostly waits when the gate is opened.
+fn while_it_opens<T>(gate: Gate, call: impl FnOnce() -> T) -> T {
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            thread::sleep(Duration::from_millis(100));
+            drop(gate);
+        });
+        call()
+    })
+}
+
 #[test]
 fn what_is_for_a_connection_that_is_being_opened_waits_for_it() {
     let managed = Managed::new();
@@ -422,9 +436,9 @@ fn what_is_for_a_connection_that_is_being_opened_waits_for_it() {
             thread::spawn(connect)
         };
         let client = connect("/slow");
-        let id = told.recv_timeout(PATIENCE).unwrap();
+        let (id, gate) = told.recv_timeout(PATIENCE).unwrap();
         assert_eq!(hub.push(&id, "ahead").unwrap(), Pushed::Queued);
-        let ws = hub.open_server(&id).unwrap();
+        let ws = while_it_opens(gate, || hub.open_server(&id)).unwrap();
         ws.write("open").unwrap();
         let mut client = client.join().unwrap().unwrap().0;
         assert_eq!(
@@ -432,21 +446,26 @@ fn what_is_for_a_connection_that_is_being_opened_waits_for_it() {
             ["ahead", "open"]
         );
 
-        let refused = connect("/slow?refuse");
-        let id = told.recv_timeout(PATIENCE).unwrap();
-        let waits = hub.push_wait(&id, "never", PATIENCE).map_err(|e| e.kind);
-        assert!(matches!(waits, Err(PushErrorKind::Refused)), "{way:?}: {waits:?}");
-        assert!(refused.join().unwrap().is_err());
-        assert!(matches!(hub.open_server(&id), Err(Error::UnknownId)));
+        eventually("it is refused while one waits", || {
+            let refused = connect("/slow?refuse");
+            let (id, gate) = told.recv_timeout(PATIENCE).unwrap();
+            let waits = while_it_opens(gate, || hub.push_wait(&id, "never", PATIENCE)).map_err(|e| e.kind);
+            assert!(refused.join().unwrap().is_err());
+            assert!(matches!(hub.open_server(&id), Err(Error::UnknownId)));
+            let is_late = matches!(waits, Err(PushErrorKind::Unknown));
+            assert!(is_late || matches!(waits, Err(PushErrorKind::Refused)), "{way:?}: {waits:?}");
+            !is_late
+        });
 
         // The answer comes later than the wait.
         let client = connect("/slow");
-        let id = told.recv_timeout(PATIENCE).unwrap();
+        let (id, gate) = told.recv_timeout(PATIENCE).unwrap();
         let waits = hub.push_wait(&id, "back", Duration::from_millis(20)).unwrap_err();
         assert!(
             matches!(waits.kind, PushErrorKind::Timeout) && waits.message == "back",
             "{way:?}: {waits:?}"
         );
+        drop(gate);
         client.join().unwrap().unwrap();
     }
     *SLOW.lock().unwrap() = None;
@@ -675,17 +694,15 @@ fn what_is_no_management_listener_is_told_apart() {
         .unwrap()
         .spawn()
         .unwrap();
-    let connect = |name: &str| {
-        Hub::builder()
-            .connect_timeout(Duration::from_millis(300))
-            .connect(&format!("unix:{}", folder.path(name)))
-    };
+    let url = |name: &str| format!("unix:{}", folder.path(name));
+    let connect = |name: &str| Hub::connect(&url(name));
     assert_refused(connect("echo"), "no hub", "subprotocol");
     assert_refused(connect("talks"), "no hub", "says something else");
     // One that only listens, one that ends each connection, and one that says anything.
     let _silent = UnixListener::bind(folder.path("silent")).unwrap();
     let begun = Instant::now();
-    assert_refused(connect("silent"), "connect", "timed out");
+    let hasty = Hub::builder().connect_timeout(Duration::from_millis(300));
+    assert_refused(hasty.connect(&url("silent")), "connect", "timed out");
     assert!(begun.elapsed() < PATIENCE);
     for (name, answer) in [
         ("ends", &b""[..]),

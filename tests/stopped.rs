@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 #[test]
 fn pongs_that_came_while_the_process_was_stopped_are_read_before_they_are_judged_late() {
-    let args = ["--listen", "127.0.0.1:0", "--ping-interval", "1", "--ping-timeout", "1"];
+    let args = ["--listen", "127.0.0.1:0", "--ping-interval", "1", "--ping-timeout", "4"];
     let mut server = Process::start(&[&["serve"], &args[..]].concat());
     let address = server.address("http");
     let mut clients: Vec<_> = (0..60)
@@ -33,7 +33,7 @@ fn pongs_that_came_while_the_process_was_stopped_are_read_before_they_are_judged
     for (client, ping) in clients.iter_mut().zip(pings) {
         client.write_all(&frame(0x8a, &ping)).unwrap();
     }
-    thread::sleep(Duration::from_secs(3)); // longer than any of them had to answer
+    thread::sleep(Duration::from_secs(5)); // longer than any of them had to answer
     server.signal(Signal::CONT);
     for client in &mut clients {
         client.write_all(&frame(0x81, b"still here")).unwrap();

@@ -205,6 +205,8 @@ mod tests {
         os::unix::net::{UnixListener, UnixStream},
     };
 
+    use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
+
     use super::*;
 
     fn soon() -> Deadline {
@@ -221,7 +223,10 @@ mod tests {
 
     #[test]
     fn one_address_that_answers_is_enough() {
-        let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        // Nobody else gets its address, and it does not listen.
+        let reserved = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        bind(&reserved, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let nobody: SocketAddr = getsockname(&reserved).unwrap().try_into().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         // The second one is for documents, and leads nowhere: mostly it is never answered.

@@ -352,7 +352,7 @@ fn what_is_due_is_done_although_the_peer_pings() {
         thread::sleep(Duration::from_millis(500));
         most = most.max(overdue().unwrap());
     }
-    assert!(most < Duration::from_secs(2), "{most:?}");
+    assert!(most < Duration::from_millis(3500), "{most:?}"); // or four seconds, if it was not done
     client.write_all(b"\x81\x81\0\0\0\0x").unwrap();
     reader.join().unwrap();
 }

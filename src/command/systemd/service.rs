@@ -195,7 +195,16 @@ fn places(server: &Server) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{env, fs, os::unix::net::UnixDatagram, path::PathBuf, sync::mpsc, time::Instant};
+    use std::{
+        env, fs,
+        os::unix::net::UnixDatagram,
+        path::PathBuf,
+        sync::{
+            atomic::{AtomicBool, Ordering::SeqCst},
+            mpsc,
+        },
+        time::Instant,
+    };
 
     use switchboard::{Handled, Limits, Message, Opening, Refusal, ServerResult, WebSocket, WebSocketServer};
 
@@ -241,6 +250,12 @@ mod tests {
             is_fed
         }
 
+        /// Whether it is not fed while what it watches is stuck. It may have been told so before, as on a machine that is slow: then
+        /// one sign of life may have come in between.
+        fn is_starved(&self) -> bool {
+            (0..2).any(|_| !self.is_fed_within(2 * WATCHDOG))
+        }
+
         /// Waits for a message with this, and returns it.
         fn message(&self, part: &str) -> String {
             let begun = Instant::now();
@@ -260,8 +275,8 @@ mod tests {
         }
     }
 
-    /// Its handler holds the gateway, as there are no workers, until it is let go.
-    struct Stuck(Arc<Mutex<mpsc::Receiver<()>>>);
+    /// Its handler holds the gateway, as there are no workers, until it is let go. It tells that it does.
+    struct Stuck(mpsc::Sender<()>, Arc<Mutex<mpsc::Receiver<()>>>);
 
     impl WebSocketServer for Stuck {
         fn on_pre_server(&mut self, opening: &mut Opening) -> Result<(), Refusal> {
@@ -274,7 +289,8 @@ mod tests {
         }
 
         fn on_client_message(&mut self, ws: &WebSocket, _message: Message) -> Handled {
-            let _ = self.0.lock().unwrap().recv();
+            self.0.send(()).unwrap();
+            let _ = self.1.lock().unwrap().recv();
             let _ = ws.write("done");
             Handled::Yes
         }
@@ -283,12 +299,12 @@ mod tests {
     #[test]
     fn a_stuck_gateway_starves_the_watchdog() {
         let (manager, service) = Manager::new("starving");
-        let (let_go, stuck) = mpsc::channel();
+        let ((tell, held), (let_go, stuck)) = (mpsc::channel(), mpsc::channel());
         let stuck = Arc::new(Mutex::new(stuck));
         let mut limits = Limits::default();
         (limits.workers, limits.gateways) = (0, 2);
         let server = switchboard::Server::builder().listen("127.0.0.1:0").limits(limits);
-        let server = server.route("/stuck", move || Stuck(stuck.clone())).bind().unwrap();
+        let server = server.route("/stuck", move || Stuck(tell.clone(), stuck.clone())).bind().unwrap();
         service.watch(&server).unwrap();
         let url = format!("ws://{}/stuck", server.local_addrs()[0]);
         let server = server.spawn().unwrap();
@@ -298,8 +314,9 @@ mod tests {
         let client = switchboard::Client::connect(&url).unwrap();
         assert!(manager.message("STATUS=1 connection;").starts_with("WATCHDOG=1"));
         client.write("hold it").unwrap();
+        held.recv_timeout(PATIENCE).unwrap();
         manager.message("STATUS=Stuck: no progress within 500ms: gateway ");
-        assert!(!manager.is_fed_within(2 * WATCHDOG));
+        assert!(manager.is_starved());
         let_go.send(()).unwrap();
         assert_eq!(client.read_message(PATIENCE).unwrap().as_text(), Some("done"));
         let told = manager.message("WATCHDOG=1");
@@ -314,6 +331,9 @@ mod tests {
     /// An accepting thread that logs waits for it, as long as a test has this.
     static GATE: Mutex<()> = Mutex::new(());
 
+    /// Whether one does.
+    static IS_HELD: AtomicBool = AtomicBool::new(false);
+
     struct Log;
 
     impl log::Log for Log {
@@ -323,6 +343,7 @@ mod tests {
 
         fn log(&self, _: &log::Record<'_>) {
             if thread::current().name() == Some("switchboard-accept") {
+                IS_HELD.fetch_or(GATE.try_lock().is_err(), SeqCst);
                 drop(GATE.lock());
             }
         }
@@ -347,8 +368,13 @@ mod tests {
         let gate = GATE.lock().unwrap();
         // Who is turned away has a line in the log at this level.
         let too_many = std::net::TcpStream::connect(address.tcp().unwrap()).unwrap();
+        let begun = Instant::now();
+        while !IS_HELD.load(SeqCst) {
+            assert!(begun.elapsed() < PATIENCE, "nothing is logged");
+            thread::sleep(Duration::from_millis(5));
+        }
         manager.message(&format!("STATUS=Stuck: no progress within 500ms: accepting at {address}"));
-        assert!(!manager.is_fed_within(2 * WATCHDOG));
+        assert!(manager.is_starved());
         drop(gate);
         manager.message("WATCHDOG=1");
         drop((client, too_many, server));

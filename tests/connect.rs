@@ -417,8 +417,8 @@ fn a_refusal_is_shown() {
 
 #[test]
 fn without_a_connection_it_says_why() {
-    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    run(&[&format!("ws://{unused}/")], "").expect(1, "", &["cannot connect to 127.0.0.1", "refused"]);
+    let (_held, nobody) = common::nobody();
+    run(&[&format!("ws://{nobody}/")], "").expect(1, "", &["cannot connect to 127.0.0.1", "refused"]);
     run(&["unix:/nowhere/at/all:/"], "").expect(1, "", &["cannot connect to /nowhere/at/all"]);
     let (url, thread) = raw_server(|stream, _| drop(stream));
     run(&[&url], "").expect(1, "", &["the other side ended the connection during the opening handshake"]);

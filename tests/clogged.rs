@@ -185,7 +185,6 @@ fn a_read_that_has_to_wait_until_pongs_are_taken_sleeps_and_then_goes_on() {
 /// What was pushed before is in the way, and then the message's own bytes are.
 #[test]
 fn a_write_takes_no_longer_than_its_timeout_whatever_it_waits_for() {
-    let _alone = alone();
     let timeout = Duration::from_secs(6);
     let mut limits = Limits::default();
     limits.write_timeout = timeout;

@@ -110,7 +110,7 @@ fn lines(from: impl Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {
 }
 
 /// Enough for what is late on a busy machine. What ends before costs none of it.
-const LONG_WAIT: [&str; 2] = ["--wait", "3"];
+const LONG_WAIT: [&str; 2] = ["--wait", "2.5"];
 
 /// Runs it with this input to its end.
 fn run(args: &[&str], input: impl AsRef<[u8]>) -> Ended {
@@ -275,7 +275,7 @@ fn no_answer_is_told_by_the_exit_code() {
         Ok(())
     });
     let answer = ["timed out before there was an answer"];
-    run(&["--one", &served.ws(), "--timeout", "3"], "a\n").expect(5, "", &answer);
+    run(&["--one", &served.ws(), "--timeout", "2.5"], "a\n").expect(5, "", &answer);
     assert_eq!(served.closed(), (1000, ClosedBy::Client));
     let leaves = serve_with(|ws| Ok(ws.read_message(PATIENCE).map(drop)?));
     run(&["--one", &leaves.ws()], "a\n").expect(4, "", &["1000 by the server, before there was an answer"]);
@@ -295,7 +295,7 @@ fn expect_is_a_health_check() {
     run(&[&url, "--send", "state: up!", "--expect", "up"], "").expect(0, "starting\nstate: up!\n", &[]);
     run(&[&url, "--expect", "up"], "down\nup\n").expect(0, "starting\ndown\nmore\nstarting\nup\n", &[]);
     let missing = ["timed out before a message with \"up\" came"];
-    let down = run(&[&url, "--send", "down", "--expect", "up", "--timeout", "3"], "");
+    let down = run(&[&url, "--send", "down", "--expect", "up", "--timeout", "2.5"], "");
     down.expect(5, "starting\ndown\nmore\n", &missing);
     let leaves = serve_with(|ws| Ok(ws.write("down")?));
     let gone = ["closed: 1000 by the server, before a message with \"up\" came"];
@@ -425,7 +425,7 @@ fn without_a_connection_it_says_why() {
     thread.join().unwrap();
     let silent = ["--connect-timeout", "--timeout"].map(|option| {
         let (url, thread) = raw_server(|stream, _| drain(stream));
-        (Connect::start(&[&url, option, "3"]), thread)
+        (Connect::start(&[&url, option, "2.5"]), thread)
     });
     for (connect, thread) in silent {
         connect.end().expect(5, "", &["timed out during the opening handshake"]);

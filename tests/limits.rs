@@ -249,7 +249,9 @@ fn a_message_that_is_never_completed_is_1008() {
                 std::thread::sleep(Duration::from_millis(650));
             }
             assert_eq!(client.read_frame(), (0x81, b"slowly".to_vec()), "{scheme:?} {path}, number {n}");
-            std::thread::sleep(Duration::from_millis(3300));
+            if n == 0 {
+                std::thread::sleep(Duration::from_millis(3300));
+            }
         }
     };
     std::thread::scope(|scope| {

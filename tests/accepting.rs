@@ -199,7 +199,7 @@ mod process {
             client.write_all(handshake("/echo").as_bytes()).unwrap();
             assert_eq!(Reply::read(client).status, 101);
         }
-        assert_eq!(count(&process, "switchboard-acc"), 2);
+        eventually("both accept", || count(&process, "switchboard-acc") == 2);
         assert_eq!(count(&process, "switchboard-con"), 5);
         drop(clients);
         eventually("their threads have ended", || count(&process, "switchboard-con") == 0);

@@ -7,12 +7,12 @@ use std::{
     fs,
     io::{ErrorKind, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    sync::mpsc,
+    sync::{Mutex, MutexGuard, PoisonError, mpsc},
     thread,
     time::{Duration, Instant},
 };
 
-use common::{PATIENCE, Stream, TestServer, app, eventually, frame, handshake, serve};
+use common::{PATIENCE, Stream, TestServer, app, eventually, frame, handshake, is_too_slow, serve};
 use rustix::net::{
     AddressFamily, SocketType, socket,
     sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size},
@@ -21,6 +21,12 @@ use switchboard::{Hub, Limits, Pushed, ServerResult, WebSocket};
 
 /// How long the server is watched.
 const WATCHED: Duration = Duration::from_millis(600);
+
+/// Nobody else measures meanwhile, nor is measured.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The processor time of all threads that serve connections, so far (proc(5), `schedstat`).
 fn processor_time() -> Duration {
@@ -91,12 +97,13 @@ fn push(server: &TestServer, max: usize) -> usize {
     let id = common::connections(&server.hub)[0].id;
     for taken in 0..max {
         let _ = server.hub.push(&id, &MESSAGE[..]).unwrap();
-        if queued(&server.hub) > 0 {
-            // The client's system may acknowledge later what came before.
-            thread::sleep(Duration::from_millis(200));
-            if queued(&server.hub) > 0 {
+        // The client's system may acknowledge later what came before, or the server be late on a busy machine.
+        let begun = Instant::now();
+        while queued(&server.hub) > 0 {
+            if begun.elapsed() > Duration::from_millis(2500) {
                 return taken;
             }
+            thread::sleep(Duration::from_millis(5));
         }
     }
     max
@@ -111,7 +118,7 @@ fn fill_and_return(server: &TestServer, address: SocketAddr, room: usize) -> Opt
         return None;
     }
     client.write_all(&frame(0x81, b"return")).unwrap();
-    for _ in 0..20 {
+    for _ in 0..100 {
         thread::sleep(Duration::from_millis(10));
         if queued(&server.hub) == 4 {
             return Some(client);
@@ -123,6 +130,7 @@ fn fill_and_return(server: &TestServer, address: SocketAddr, room: usize) -> Opt
 
 #[test]
 fn a_close_frame_that_is_the_first_to_be_refused_is_sent_as_soon_as_the_client_reads() {
+    let _alone = alone();
     let (server, address) = serve_small();
     // The first message that is refused tells about how many there is room for: it is not always quite the same.
     let client = connect(address);
@@ -143,6 +151,7 @@ fn a_close_frame_that_is_the_first_to_be_refused_is_sent_as_soon_as_the_client_r
 
 #[test]
 fn a_read_that_has_to_wait_until_pongs_are_taken_sleeps_and_then_goes_on() {
+    let _alone = alone();
     let (server, address) = serve_small();
     let mut client = connect(address);
     let ping = frame(0x89, &[b'p'; 125]);
@@ -161,7 +170,7 @@ fn a_read_that_has_to_wait_until_pongs_are_taken_sleeps_and_then_goes_on() {
             Err(e) => panic!("{e}"),
         }
     }
-    assert!(queued(&server.hub) > 0);
+    eventually("pongs wait", || queued(&server.hub) > 0);
     assert_sleeps();
     sending.set_write_timeout(Some(PATIENCE)).unwrap();
     rest.extend(frame(0x81, b"return"));
@@ -176,7 +185,7 @@ fn a_read_that_has_to_wait_until_pongs_are_taken_sleeps_and_then_goes_on() {
 /// What was pushed before is in the way, and then the message's own bytes are.
 #[test]
 fn a_write_takes_no_longer_than_its_timeout_whatever_it_waits_for() {
-    let timeout = Duration::from_secs(2);
+    let timeout = Duration::from_secs(6);
     let mut limits = Limits::default();
     limits.write_timeout = timeout;
     let ((counted, counts), (told, times)) = (mpsc::channel(), mpsc::channel());
@@ -188,13 +197,13 @@ fn a_write_takes_no_longer_than_its_timeout_whatever_it_waits_for() {
         counted.send(count)?;
         let begun = Instant::now();
         let result = ws.write(vec![0; 900_000]);
-        told.send((begun.elapsed(), result.unwrap_err().is_timeout()))?;
+        told.send((begun.elapsed(), result.unwrap_err()))?;
         Ok(())
     });
     let mut client = connect(address);
     let pushed: usize = counts.recv_timeout(PATIENCE).unwrap();
     thread::sleep(timeout / 2);
     (0..pushed).for_each(|_| drop(client.read_frame()));
-    let (elapsed, is_timeout) = times.recv_timeout(PATIENCE).unwrap();
-    assert!(is_timeout && (timeout..timeout * 9 / 5).contains(&elapsed), "{elapsed:?}");
+    let (elapsed, error) = times.recv_timeout(PATIENCE).unwrap();
+    assert!(is_too_slow(&error) && (timeout..timeout * 7 / 5).contains(&elapsed), "{error} {elapsed:?}");
 }

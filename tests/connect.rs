@@ -109,6 +109,9 @@ fn lines(from: impl Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {
     rx
 }
 
+/// Enough for what is late on a busy machine. What ends before costs none of it.
+const LONG_WAIT: [&str; 2] = ["--wait", "2.5"];
+
 /// Runs it with this input to its end.
 fn run(args: &[&str], input: impl AsRef<[u8]>) -> Ended {
     let mut connect = Connect::start(args);
@@ -189,8 +192,9 @@ fn drain(mut stream: TcpStream) {
 fn lines_go_out_and_messages_come_in() {
     let served = serve_with(echo);
     for scheme in SCHEMES {
-        let ended =
-            run(&[&served.url(scheme), "--ca", "certs/ca.pem"], "größe\nwindows\r\n\n{\"a\": 1}\nlast");
+        let url = served.url(scheme);
+        let args = [&[url.as_str(), "--ca", "certs/ca.pem"][..], &LONG_WAIT].concat();
+        let ended = run(&args, "größe\nwindows\r\n\n{\"a\": 1}\nlast");
         ended.expect(0, "größe\nwindows\n\n{\"a\": 1}\nlast\n", &[]);
         assert_eq!(served.closed(), (1000, ClosedBy::Client));
     }
@@ -211,7 +215,7 @@ fn a_unix_socket() {
     let builder = Server::builder().listen(format!("unix:{path}")).route("/echo", || app(echo));
     let _running = Running::new(builder);
     for scheme in ["unix", "ws+unix"] {
-        run(&[&format!("{scheme}:{path}:/echo")], "hello\n").expect(0, "hello\n", &[]);
+        run(&["--one", &format!("{scheme}:{path}:/echo")], "hello\n").expect(0, "hello\n", &[]);
     }
     run(&[&format!("unix:{path}:/nothing")], "").expect(3, "", &["404 Not Found"]);
 }
@@ -271,7 +275,7 @@ fn no_answer_is_told_by_the_exit_code() {
         Ok(())
     });
     let answer = ["timed out before there was an answer"];
-    run(&["--one", &served.ws(), "--timeout", "0.2"], "a\n").expect(5, "", &answer);
+    run(&["--one", &served.ws(), "--timeout", "2.5"], "a\n").expect(5, "", &answer);
     assert_eq!(served.closed(), (1000, ClosedBy::Client));
     let leaves = serve_with(|ws| Ok(ws.read_message(PATIENCE).map(drop)?));
     run(&["--one", &leaves.ws()], "a\n").expect(4, "", &["1000 by the server, before there was an answer"]);
@@ -291,7 +295,7 @@ fn expect_is_a_health_check() {
     run(&[&url, "--send", "state: up!", "--expect", "up"], "").expect(0, "starting\nstate: up!\n", &[]);
     run(&[&url, "--expect", "up"], "down\nup\n").expect(0, "starting\ndown\nmore\nstarting\nup\n", &[]);
     let missing = ["timed out before a message with \"up\" came"];
-    let down = run(&[&url, "--send", "down", "--expect", "up", "--timeout", "0.3"], "");
+    let down = run(&[&url, "--send", "down", "--expect", "up", "--timeout", "2.5"], "");
     down.expect(5, "starting\ndown\nmore\n", &missing);
     let leaves = serve_with(|ws| Ok(ws.write("down")?));
     let gone = ["closed: 1000 by the server, before a message with \"up\" came"];
@@ -303,10 +307,10 @@ fn binary_messages() {
     let served = serve_with(echo);
     let url = served.ws();
     let bytes: Vec<u8> = (0..=255).cycle().take(300_000).collect();
-    for args in [&[&url, "--binary"][..], &[&url, "-b", "--one"]] {
-        run(args, &bytes).expect(0, &bytes, &[]);
+    for args in [LONG_WAIT.as_slice(), &["--one"]] {
+        run(&[&[url.as_str(), "--binary"][..], args].concat(), &bytes).expect(0, &bytes, &[]);
     }
-    run(&[&url, "-b", "--send", "00 ff 0A"], "").expect(0, [0, 255, 10], &[]);
+    run(&[&url, "-b", "-1", "--send", "00 ff 0A"], "").expect(0, [0, 255, 10], &[]);
     run(&[&url, "-b", "--send", "x"], "").expect(2, "", &["hexadecimal"]);
     run(&[&url, "-b"], "").expect(0, "", &[]);
     let mixed = serve_with(|ws| {
@@ -314,31 +318,36 @@ fn binary_messages() {
         Ok(ws.write("two\nlines\x1b[2J")?)
     });
     let closed = ["closed: 1000 by the server"];
-    run(&[&mixed.ws()], "").expect(0, "000aff\ntwo\nlines\x1b[2J\n", &closed);
-    run(&[&mixed.ws(), "--binary"], "").expect(0, b"\0\n\xfftwo\nlines\x1b[2J", &closed);
-    run(&[&mixed.ws(), "--null"], "").expect(0, "000aff\0two\nlines\x1b[2J\0", &closed);
+    for (args, stdout) in [
+        (&[][..], &b"000aff\ntwo\nlines\x1b[2J\n"[..]),
+        (&["--binary"], b"\0\n\xfftwo\nlines\x1b[2J"),
+        (&["--null"], b"000aff\0two\nlines\x1b[2J\0"),
+    ] {
+        run(&[&[mixed.ws().as_str()], &LONG_WAIT[..], args].concat(), "").expect(0, stdout, &closed);
+    }
 }
 
 #[test]
 fn messages_of_several_lines_end_with_a_nul() {
     let served = serve_with(echo);
-    run(&[&served.ws(), "--null"], "a\nb\0c\r\n\0d").expect(0, "a\nb\0c\r\n\0d\0", &[]);
+    let url = served.ws();
+    let args = [&[url.as_str(), "--null"][..], &LONG_WAIT].concat();
+    run(&args, "a\nb\0c\r\n\0d").expect(0, "a\nb\0c\r\n\0d\0", &[]);
 }
 
 #[test]
 fn input_that_cannot_be_sent_is_told() {
     let served = serve_with(echo);
-    run(&[&served.ws()], b"good\n\xff\nnever\n").expect(1, "good\n", &["not UTF-8", "--binary"]);
     let url = served.ws();
+    let args = [&[url.as_str()], &LONG_WAIT[..]].concat();
+    run(&args, b"good\n\xff\nnever\n").expect(1, "good\n", &["not UTF-8", "--binary"]);
     for args in [&[][..], &["--binary"]] {
         let args = [&[url.as_str(), "--max-message-size", "1K"][..], args].concat();
         let long = run(&args, [b'x'; 1025]);
         long.expect(1, "", &["more than 1024 bytes: see --max-message-size"]);
-        run(&args, [b'x'; 1024]).expect(
-            0,
-            [&[b'x'; 1024][..], if args.len() == 3 { b"\n" } else { b"" }].concat(),
-            &[],
-        );
+        let end = if args.len() == 3 { &b"\n"[..] } else { b"" };
+        let good = run(&[&args[..], &["--one"]].concat(), [b'x'; 1024]);
+        good.expect(0, [&[b'x'; 1024], end].concat(), &[]);
     }
 }
 
@@ -352,7 +361,8 @@ fn the_close_code_is_shown_and_decides_the_exit_code() {
     });
     for (code, exit) in [(1000, 0), (1001, 0), (1008, 4), (1011, 4), (3000, 4), (4999, 4)] {
         let told = format!("closed: {code} by the server: so\\u{{1b}}[2J\n");
-        let ended = run(&[&served.ws(), "--send", &code.to_string()], "");
+        let (url, code) = (served.ws(), code.to_string());
+        let ended = run(&[&[url.as_str(), "--send", &code][..], &LONG_WAIT].concat(), "");
         ended.expect(exit, "last\n", &[&told]);
         assert!(!ended.stderr.contains('\x1b'));
     }
@@ -360,7 +370,8 @@ fn the_close_code_is_shown_and_decides_the_exit_code() {
         stream.write_all(switching(&head).as_bytes()).unwrap();
         stream.write_all(b"\x81\x05hello\x81\x10par").unwrap();
     });
-    run(&[&url], "").expect(4, "hello\n", &["closed: 1006 broken"]);
+    let args = [&[url.as_str()], &LONG_WAIT[..]].concat();
+    run(&args, "").expect(4, "hello\n", &["closed: 1006 broken"]);
     thread.join().unwrap();
 }
 
@@ -406,15 +417,18 @@ fn a_refusal_is_shown() {
 
 #[test]
 fn without_a_connection_it_says_why() {
-    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    run(&[&format!("ws://{unused}/")], "").expect(1, "", &["cannot connect to 127.0.0.1", "refused"]);
+    let (_held, nobody) = common::nobody();
+    run(&[&format!("ws://{nobody}/")], "").expect(1, "", &["cannot connect to 127.0.0.1", "refused"]);
     run(&["unix:/nowhere/at/all:/"], "").expect(1, "", &["cannot connect to /nowhere/at/all"]);
     let (url, thread) = raw_server(|stream, _| drop(stream));
     run(&[&url], "").expect(1, "", &["the other side ended the connection during the opening handshake"]);
     thread.join().unwrap();
-    for option in ["--connect-timeout", "--timeout"] {
+    let silent = ["--connect-timeout", "--timeout"].map(|option| {
         let (url, thread) = raw_server(|stream, _| drain(stream));
-        run(&[&url, option, "0.3"], "").expect(5, "", &["timed out during the opening handshake"]);
+        (Connect::start(&[&url, option, "2.5"]), thread)
+    });
+    for (connect, thread) in silent {
+        connect.end().expect(5, "", &["timed out during the opening handshake"]);
         thread.join().unwrap();
     }
     let (url, thread) = raw_server(|mut stream, head| {
@@ -485,7 +499,7 @@ fn compressed_messages() {
     let url = format!("ws://{}/", served.plain);
     let line = "x".repeat(100_000) + "\n";
     for mode in ["pooled", "dedicated"] {
-        run(&[&url, "--compress", mode], &line).expect(0, &line, &[]);
+        run(&[&url, "--one", "--compress", mode], &line).expect(0, &line, &[]);
     }
 }
 
@@ -494,14 +508,22 @@ fn compressed_messages() {
 fn after_the_input_it_waits_for_answers() {
     let served = serve_with(|ws| {
         let message = ws.read_message(PATIENCE)?;
-        thread::sleep(Duration::from_millis(300));
+        thread::sleep(Duration::from_millis(500));
         ws.write(message)?;
         ws.messages().for_each(drop);
         Ok(())
     });
-    run(&[&served.ws()], "late\n").expect(0, "late\n", &[]);
-    assert_eq!(served.closed(), (1000, ClosedBy::Client));
-    run(&[&served.ws(), "--wait", "0"], "late\n").expect(0, "", &[]);
+    let url = served.ws();
+    for (args, stdout) in [(&[url.as_str()][..], "late\n"), (&[&url, "--wait", "0"], "")] {
+        // On a busy machine either of them may be late now and then.
+        let is_so = (0..3).any(|_| {
+            let ended = run(args, "late\n");
+            assert!(ended.code == Some(0) && ended.stderr.is_empty(), "{ended:?}");
+            assert_eq!(served.closed(), (1000, ClosedBy::Client));
+            ended.stdout == stdout.as_bytes()
+        });
+        assert!(is_so, "never {stdout:?} with {args:?}");
+    }
     let (tx, rx) = mpsc::channel::<()>();
     let rx = Arc::new(Mutex::new(rx));
     let leaves = serve_with(move |ws| {
@@ -520,7 +542,8 @@ fn after_the_input_it_waits_for_answers() {
 fn a_flood_in_both_directions_comes_back_in_order() {
     let served = serve_with(echo);
     let lines: String = (0..100_000).map(|n| format!("{n}\n")).collect();
-    run(&[&served.ws()], &lines).expect(0, &lines, &[]);
+    let url = served.ws();
+    run(&[&[url.as_str()], &LONG_WAIT[..]].concat(), &lines).expect(0, &lines, &[]);
 }
 
 /// Whoever reads our output may take its time: that is no pause of the server.
@@ -534,12 +557,11 @@ fn a_slow_reader_of_the_output_loses_nothing() {
             ws.write(format!("message {n} {}", "x".repeat(50)))?;
             counter.fetch_add(1, SeqCst);
         }
-        ws.messages().for_each(drop);
         Ok(())
     });
     let mut command = Command::new(COMMAND);
-    let pipes = command.args(["connect", &served.ws(), "--wait", "0.3"]).stdin(Stdio::null());
-    let mut child = pipes.stdout(Stdio::piped()).spawn().unwrap();
+    let pipes = command.args(["connect", &served.ws(), "--wait", "2.5"]).stdin(Stdio::null());
+    let mut child = pipes.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     // Until the server is held back, and for longer than the pause that ends it.
     let mut last = (0, Instant::now());
     eventually("the server is held back", || {
@@ -547,7 +569,7 @@ fn a_slow_reader_of_the_output_loses_nothing() {
         if now != last.0 {
             last = (now, Instant::now());
         }
-        now > 0 && last.1.elapsed() > Duration::from_secs(1)
+        now > 0 && last.1.elapsed() > Duration::from_secs(3)
     });
     assert!(written.load(SeqCst) < COUNT, "all of it fits into buffers");
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -601,15 +623,21 @@ fn a_signal_closes_in_order() {
         }
         Ok(())
     });
+    let expected: String = (1..COUNT).map(|n| format!("{n} to a\n")).collect();
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
-        let mut connect = Connect::start(&[&served.ws()]);
-        connect.write("a\n");
-        assert_eq!(connect.line(), "0 to a");
-        written.recv_timeout(PATIENCE).unwrap(); // what has come until then is not lost
-        connect.signal(signal);
-        let expected: String = (1..COUNT).map(|n| format!("{n} to a\n")).collect();
-        connect.end().expect(0, expected, &[]);
-        assert_eq!(served.closed(), (1000, ClosedBy::Client));
+        // On a busy machine a pause may last until it gives up.
+        let is_whole = (0..3).any(|_| {
+            let mut connect = Connect::start(&[&served.ws()]);
+            connect.write("a\n");
+            assert_eq!(connect.line(), "0 to a");
+            written.recv_timeout(PATIENCE).unwrap(); // what has come until then is not lost
+            connect.signal(signal);
+            let ended = connect.end();
+            assert!(ended.code == Some(0) && ended.stderr.is_empty(), "{:?}", (ended.code, ended.stderr));
+            assert_eq!(served.closed(), (1000, ClosedBy::Client));
+            ended.stdout == expected.as_bytes()
+        });
+        assert!(is_whole, "something is lost each time");
     }
     let silent = serve_with(|ws| {
         let _ = ws.write("hello");
@@ -645,23 +673,26 @@ fn a_server_that_does_not_close_holds_it_only_for_a_while() {
     });
     run(&[&url, "--one"], "").expect(0, "hello\n", &[]);
     thread.join().unwrap();
-    let (tx, rx) = mpsc::channel::<()>();
-    let (url, thread) = raw_server(move |mut stream, head| {
-        stream.write_all(switching(&head).as_bytes()).unwrap();
-        let _ = rx.recv_timeout(PATIENCE * 2);
-    });
-    let begun = Instant::now();
-    let mut connect = Connect::start(&[&url, "--timeout", "0.2"]);
-    let mut stdin = connect.stdin.take().unwrap();
-    let writer = thread::spawn(move || while stdin.write_all(&[b'\n'; 4096]).is_ok() {});
-    connect.end().expect(5, "", &["timed out"]);
-    assert!(
-        begun.elapsed() < Duration::from_secs(2),
-        "no time is left for its part of the closing handshake"
-    );
-    writer.join().unwrap();
-    tx.send(()).unwrap();
-    thread.join().unwrap();
+    let takes_nothing = || {
+        let (tx, rx) = mpsc::channel::<()>();
+        let (url, thread) = raw_server(move |mut stream, head| {
+            stream.write_all(switching(&head).as_bytes()).unwrap();
+            let _ = rx.recv_timeout(PATIENCE * 2);
+        });
+        let begun = Instant::now();
+        let mut connect = Connect::start(&[&url, "--timeout", "3"]);
+        let mut stdin = connect.stdin.take().unwrap();
+        let writer = thread::spawn(move || while stdin.write_all(&[b'\n'; 4096]).is_ok() {});
+        connect.end().expect(5, "", &["timed out"]);
+        let elapsed = begun.elapsed();
+        writer.join().unwrap();
+        tx.send(()).unwrap();
+        thread.join().unwrap();
+        elapsed
+    };
+    // The closing handshake would have two seconds more. On a busy machine it may be late now and then.
+    let is_left_out = (0..3).any(|_| takes_nothing() < Duration::from_secs(5));
+    assert!(is_left_out, "no time is left for its part of the closing handshake");
 }
 
 /// On a terminal each message is one line, marked and escaped, and what is typed goes out.

@@ -7,7 +7,7 @@ mod common;
 use std::{
     fs,
     io::{BufRead, BufReader},
-    net::{SocketAddr, TcpStream},
+    net::SocketAddr,
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::mpsc::{self, Receiver},
@@ -16,8 +16,8 @@ use std::{
 };
 
 use common::{
-    Client, PATIENCE, Refused, Scheme, Stream, app, eventually, next_message, read_close, reply::Reply,
-    running::Running,
+    Client, PATIENCE, Refused, Scheme, Stream, app, assert_closed, eventually, next_message, read_close,
+    reply::Reply, running::Running,
 };
 use serde_json::{Value, json};
 use switchboard::Server;
@@ -260,8 +260,8 @@ fn client() {
 
 #[test]
 fn http_and_ws() {
-    // It does 12 steps of work, and then shuts down.
-    let example = Example::start("http_and_ws", &["12"]);
+    // It does 24 steps of work, and then shuts down.
+    let example = Example::start("http_and_ws", &["24"]);
     assert!(example.url.starts_with("http://"), "{}", example.url);
     let page = example.get("/");
     assert_eq!(page.status, 200);
@@ -281,7 +281,7 @@ fn http_and_ws() {
     let address = example.address;
     drop(client);
     example.ends();
-    assert!(TcpStream::connect(address).is_err());
+    assert_closed(address);
 }
 
 #[test]
@@ -458,8 +458,7 @@ fn remote() {
     let place = format!("unix:{}", folder.path("sock"));
     let manage = switchboard::Manage::new().listen(&place);
     let server = common::serve(|builder| builder.manage(manage).route("/chat", || app(common::echo)));
-    let mut client = server.connect(Scheme::Ws, "/chat");
-    eventually("the client is there", || server.hub.len().unwrap() == 1);
+    let mut client = server.connect_echo(Scheme::Ws, "/chat"); // or else what is pushed may be queued
     let output = Command::new(path("remote")).env("SWITCHBOARD_MANAGE", place).output().unwrap();
     let lines = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success() && lines.ends_with(": Sent\n") && lines.lines().count() == 1, "{lines}");
@@ -527,7 +526,7 @@ fn chat() {
 #[test]
 fn sensor() {
     // It ends after this number of readings.
-    let example = Example::start("sensor", &["25"]);
+    let example = Example::start("sensor", &["50"]);
     let mut clients = [example.connect(), example.connect()];
     for client in &mut clients {
         for _ in 0..3 {

@@ -732,7 +732,7 @@ fn frames_in_the_same_packet_as_the_head_are_not_lost() {
 /// A server with a short handshake timeout, and that timeout.
 fn serve_impatiently() -> (TestServer, Duration) {
     let mut limits = Limits::default();
-    limits.handshake_timeout = Duration::from_millis(400);
+    limits.handshake_timeout = Duration::from_secs(2); // on a busy machine, too, whoever does not wait gets through
     let timeout = limits.handshake_timeout;
     (serve(|builder| builder.limits(limits).route("/", || app(echo))), timeout)
 }
@@ -793,12 +793,10 @@ fn silence_is_cut_at_the_handshake_timeout() {
 #[test]
 fn the_handshake_timeout_is_for_the_handshake_only() {
     let (server, timeout) = serve_impatiently();
-    for scheme in SCHEMES {
-        let mut client = server.connect(scheme, "/");
-        let begun = Instant::now();
-        // Waits longer than the timeout: there is no event to wait for.
-        std::thread::sleep(timeout * 2);
-        assert!(begun.elapsed() > timeout);
+    let clients = SCHEMES.map(|scheme| server.connect(scheme, "/"));
+    // Waits longer than the timeout: there is no event to wait for.
+    std::thread::sleep(timeout * 5 / 4);
+    for mut client in clients {
         client.send(Message::text("still here")).unwrap();
         assert_eq!(next_message(&mut client), Message::text("still here"));
     }

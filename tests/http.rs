@@ -414,14 +414,13 @@ fn a_client_may_want_no_second_request() {
 
 #[test]
 fn a_connection_without_requests_is_closed_after_a_while() {
-    let keep_alive = Duration::from_secs(1);
+    let keep_alive = Duration::from_millis(2500);
     let server = serve_pages(limits(|l| l.http_keep_alive = keep_alive));
     for scheme in SCHEMES {
         let mut stream = server.raw(scheme);
-        for _ in 0..2 {
-            assert_eq!(ask(&mut stream, get("/page")).status, 200);
-        }
+        assert_eq!(ask(&mut stream, get("/page")).status, 200);
         let begun = Instant::now();
+        assert_eq!(ask(&mut stream, get("/page")).status, 200);
         assert_eq!(rest(&mut stream), "", "nothing was asked, nothing is answered");
         assert!(begun.elapsed() > keep_alive / 2, "{:?}", begun.elapsed());
     }
@@ -432,7 +431,7 @@ fn a_connection_without_requests_is_closed_after_a_while() {
 
 #[test]
 fn each_head_has_a_deadline_of_its_own() {
-    let timeout = Duration::from_secs(2);
+    let timeout = Duration::from_secs(3);
     let server = serve_pages(limits(|l| l.handshake_timeout = timeout));
     thread::scope(|scope| {
         for scheme in SCHEMES {
@@ -518,8 +517,20 @@ fn a_thousand_idle_clients_take_no_place_from_websockets() {
         assert_eq!(ask(&mut stream, get("/page")).status, 200, "the next one always finds a place");
         idle.push(stream);
     }
-    let mut clients: Vec<_> =
-        (0..PLACES).map(|n| server.raw_websocket(SCHEMES[n % 2], ["/echo", "/shared"][n / 2 % 2])).collect();
+    let path = |n: usize| ["/echo", "/shared"][n % 2];
+    let mut clients: Vec<_> = (0..PLACES / 2).map(|n| server.raw_websocket(Scheme::Wss, path(n))).collect();
+    for n in PLACES / 2..PLACES {
+        // Of the last idle ones a thread may still be on its way to where it waits.
+        eventually("an idle connection gives way", || {
+            let mut stream = server.raw(Scheme::Ws);
+            let status = ask(&mut stream, handshake(path(n))).status;
+            assert!(matches!(status, 101 | 503), "{status}");
+            if status == 101 {
+                clients.push(stream);
+            }
+            status == 101
+        });
+    }
     assert_eq!(server.handle.connections(), PLACES);
     assert_eq!(server.ask(Scheme::Ws, handshake("/echo")).status, 503);
     for client in &mut clients {
@@ -707,7 +718,7 @@ fn a_body_that_nobody_reads_is_thrown_away_or_ends_the_connection() {
             post_length("/unread", &"x".repeat(3_000_000)),
             post("/unread", CHUNKED, &chunks(&"x".repeat(1_000_000), 10_000)),
         ] {
-            let reply = server.ask(scheme, request);
+            let reply = ask_in_vain(&server, scheme, &request);
             assert_eq!((reply.status, reply.closes(), reply.text()), (200, true, "unread"));
         }
         // It announces a short body, and sends nothing of it.
@@ -718,9 +729,21 @@ fn a_body_that_nobody_reads_is_thrown_away_or_ends_the_connection() {
     eventually("all places are free", || server.handle.connections() == 0);
 }
 
+/// Sends a long body that nobody reads, and reads the response. So much is thrown away for a second only, which may be over before
+/// all is sent on a busy machine.
+fn ask_in_vain(server: &TestServer, scheme: Scheme, request: &str) -> Reply {
+    let mut sent = None;
+    eventually("all is sent in time", || {
+        let mut stream = server.raw(scheme);
+        sent = stream.write_all(request.as_bytes()).ok().map(|()| stream);
+        sent.is_some()
+    });
+    Reply::read(&mut sent.unwrap())
+}
+
 #[test]
 fn a_slow_body_is_not_waited_for() {
-    let server = serve_pages(limits(|l| l.handshake_timeout = Duration::from_secs(1)));
+    let server = serve_pages(limits(|l| l.handshake_timeout = Duration::from_secs(3)));
     thread::scope(|scope| {
         for scheme in SCHEMES {
             for (lines, step) in [
@@ -803,7 +826,7 @@ fn a_handler_that_panics_over_a_body_ends_the_connection_in_order() {
         for _ in 0..2 {
             assert_eq!(ask(&mut stream, post_length("/", "abc")).status, 500);
         }
-        assert_eq!(server.ask(scheme, post_length("/", &"x".repeat(2 << 20))).status, 500);
+        assert_eq!(ask_in_vain(&server, scheme, &post_length("/", &"x".repeat(2 << 20))).status, 500);
     }
 }
 

@@ -540,7 +540,7 @@ fn many_are_pushed_to_at_once_with_a_result_for_each() {
 fn keepalive_cuts_dead_clients_and_keeps_silent_ones() {
     let mut limits = Limits::default();
     limits.ping_interval = Some(Duration::from_millis(100));
-    limits.ping_timeout = Duration::from_millis(300);
+    limits.ping_timeout = Duration::from_millis(2200); // on a busy machine, too, the silent one answers
     let (server, ids) = serve_with_ids(limits, Overflow::default(), wait);
     for scheme in SCHEMES {
         // It does not answer pings, so the server considers it dead.
@@ -589,7 +589,7 @@ fn collected_output_is_sent_after_a_millisecond_even_if_the_handler_is_busy() {
         client.flush().unwrap();
         assert_eq!(next_message(&mut client), Sent::text("a"));
         assert_eq!(next_message(&mut client), Sent::text("computing"));
-        assert!(begun.elapsed() < Duration::from_secs(2), "it waited for the handler");
+        assert!(begun.elapsed() < PATIENCE / 2, "it waited for the handler");
         done.send(()).unwrap();
     }
 }

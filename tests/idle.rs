@@ -36,11 +36,15 @@ fn count(name: &str) -> usize {
     threads().values().filter(|(other, _)| other == name).count()
 }
 
-/// Checks that no thread starts, ends or wakes up for a while.
+/// Checks that no thread starts, ends or wakes up for a while. On a busy machine one may be late with what it did before.
 fn assert_asleep() {
-    let before = threads();
-    sleep(Duration::from_secs(2)); // the time that is measured
-    assert_eq!(threads(), before);
+    let mut seen = [threads(), BTreeMap::new()];
+    let is_asleep = (0..3).any(|_| {
+        sleep(Duration::from_secs(2)); // the time that is measured
+        seen = [threads(), std::mem::take(&mut seen[0])];
+        seen[0] == seen[1]
+    });
+    assert!(is_asleep, "{seen:#?}");
 }
 
 #[test]
@@ -65,8 +69,8 @@ fn without_clients() {
         eventually("there is a place for the next", || server.handle.connections() == 0);
     }
     eventually("threads that wait for clients have ended", || count("switchboard-con") == 0);
-    let all = ["run", "switchboard-acc", "switchboard-wor", "switchboard-gat"].map(count);
-    assert_eq!(all, [1, 2, 2, 1]);
+    let all = || ["run", "switchboard-acc", "switchboard-wor", "switchboard-gat"].map(count);
+    eventually("all others are there", || all() == [1, 2, 2, 1]);
     // The ended threads are still joined, and the rejected client's socket is closed after a second.
     sleep(Duration::from_millis(1500));
     assert_asleep();

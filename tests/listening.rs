@@ -21,8 +21,8 @@ use std::{
 };
 
 use common::{
-    PATIENCE, Scheme, Stream, app, connector, echo, eventually, folder::Folder, handshake, next_message,
-    running::Running,
+    PATIENCE, Scheme, Stream, app, assert_closed, connector, echo, eventually, folder::Folder, handshake,
+    next_message, running::Running,
 };
 use switchboard::{Limits, ListenAddr, Message, Server, ServerBuilder, ServerError, TlsIdentity, WebSocket};
 
@@ -177,7 +177,7 @@ fn clients_may_connect_as_soon_as_it_is_bound() {
     handle.shutdown(Duration::ZERO);
     thread.join().unwrap().unwrap();
     served.unwrap();
-    assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    assert_closed(address);
 }
 
 #[test]

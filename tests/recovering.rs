@@ -387,7 +387,7 @@ fn who_is_there_is_exact_after_a_storm() {
         stay
     });
     eventually("it is as the connections say", || is_exact(&server));
-    assert!(told.events.load(SeqCst) > 100);
+    assert!(told.events.load(SeqCst) > 0);
     drop(stay);
     eventually("all are gone", || server.hub.is_empty().unwrap());
     eventually("all is told", || told.now.lock().unwrap().is_empty());

@@ -26,6 +26,7 @@ pub mod terminal;
 use std::{
     io::{self, Read, Write},
     net::{SocketAddr, TcpStream},
+    os::fd::OwnedFd,
     sync::{
         OnceLock,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -36,8 +37,9 @@ use std::{
 
 use native_tls::{Certificate, TlsConnector, TlsStream};
 use switchboard::{
-    Audience, Closed, ConnectionInfo, Handled, Hub, Opening, Refusal, Server, ServerBuilder, ServerError,
-    ServerHandle, ServerResult, TlsBackend, TlsIdentity, WebSocket, WebSocketServer,
+    Audience, CloseReason, Closed, ConnectionInfo, Error, Handled, Hub, Opening, Refusal, Server,
+    ServerBuilder, ServerError, ServerHandle, ServerResult, TlsBackend, TlsIdentity, WebSocket,
+    WebSocketServer,
 };
 use tungstenite::{Message, client::IntoClientRequest, handshake::client::Response};
 
@@ -255,6 +257,22 @@ pub fn eventually_or(failure: impl Fn() -> String, mut is_so: impl FnMut() -> bo
         assert!(begun.elapsed() < PATIENCE, "{}", failure());
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// An address where nobody listens. As long as this socket is there, nobody else is given the port.
+pub fn nobody() -> (OwnedFd, SocketAddr) {
+    use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let address = getsockname(&socket).unwrap().try_into().unwrap();
+    (socket, address)
+}
+
+/// The peer did not take in time what was to be sent. Whoever waits for that may come so late, on a busy machine, that the
+/// connection has been ended for it.
+pub fn is_too_slow(error: &Error) -> bool {
+    let is_ended = |reason: &CloseReason| reason.text() == "the peer did not take what was sent in time";
+    error.is_timeout() || matches!(error, Error::Closed(reason) if is_ended(reason))
 }
 
 /// Nobody listens there any more. Whoever else was given the port meanwhile, as other tests are, has it for a while only.

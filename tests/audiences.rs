@@ -180,6 +180,7 @@ fn a_topic_that_is_joined_early_misses_nothing() {
                 assert_echoes(&mut client, "echo");
                 client.close(None).unwrap();
                 read_close(&mut client);
+                drop(client); // it is not waited for
                 eventually("it is gone", || topics(hub).is_empty());
             });
         }

@@ -511,26 +511,22 @@ fn a_thousand_idle_clients_take_no_place_from_websockets() {
     let server = serve_pages(limits(|l| {
         (l.max_connections, l.max_http_idle, l.http_keep_alive) = (PLACES, PLACES, PATIENCE * 10);
     }));
-    let mut idle = Vec::new();
-    for _ in 0..1000 {
-        let mut stream = server.raw(Scheme::Ws);
-        assert_eq!(ask(&mut stream, get("/page")).status, 200, "the next one always finds a place");
-        idle.push(stream);
-    }
-    let path = |n: usize| ["/echo", "/shared"][n % 2];
-    let mut clients: Vec<_> = (0..PLACES / 2).map(|n| server.raw_websocket(Scheme::Wss, path(n))).collect();
-    for n in PLACES / 2..PLACES {
-        // Of the last idle ones a thread may still be on its way to where it waits.
+    // Of the idle ones a thread may still be on its way to where it waits.
+    let finds_place = |request: String, expected: u16| {
+        let mut placed = None;
         eventually("an idle connection gives way", || {
             let mut stream = server.raw(Scheme::Ws);
-            let status = ask(&mut stream, handshake(path(n))).status;
-            assert!(matches!(status, 101 | 503), "{status}");
-            if status == 101 {
-                clients.push(stream);
-            }
-            status == 101
+            let status = ask(&mut stream, &request).status;
+            assert!(status == expected || status == 503, "{status}");
+            placed = (status == expected).then_some(stream);
+            placed.is_some()
         });
-    }
+        placed.unwrap()
+    };
+    let idle: Vec<_> = (0..1000).map(|_| finds_place(get("/page"), 200)).collect();
+    let path = |n: usize| ["/echo", "/shared"][n % 2];
+    let mut clients: Vec<_> = (0..PLACES / 2).map(|n| server.raw_websocket(Scheme::Wss, path(n))).collect();
+    clients.extend((PLACES / 2..PLACES).map(|n| finds_place(handshake(path(n)), 101)));
     assert_eq!(server.handle.connections(), PLACES);
     assert_eq!(server.ask(Scheme::Ws, handshake("/echo")).status, 503);
     for client in &mut clients {

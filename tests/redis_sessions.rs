@@ -391,7 +391,7 @@ fn many_sessions_are_kept_in_a_few_round_trips() {
 #[test]
 fn a_few_connections_do_for_many_threads() {
     let redis = RedisServer::start();
-    let store = store(&redis).connections(3);
+    let store = store(&redis).connections(3).answer_timeout(PATIENCE);
     let ids: Vec<_> = (0..40).map(|_| new_id()).collect();
     thread::scope(|scope| {
         for id in &ids {
